@@ -1,0 +1,22 @@
+/**
+ * Names of storage: a tenant and one of its timelines, 16 bytes each, 32 hex digits on the wire.
+ */
+import * as Option from "effect/Option"
+
+export type TenantId = string & { readonly TenantId: unique symbol }
+export type TimelineId = string & { readonly TimelineId: unique symbol }
+
+const parseHex = (text: string): Option.Option<string> =>
+  /^[0-9A-Fa-f]{32}$/.test(text) ? Option.some(text.toLowerCase()) : Option.none()
+
+export const parseTenantId = (text: string): Option.Option<TenantId> => parseHex(text) as Option.Option<TenantId>
+export const parseTimelineId = (text: string): Option.Option<TimelineId> =>
+  parseHex(text) as Option.Option<TimelineId>
+
+/** A tenant's shard in the text form `<tenant>-NNCC`; unsharded (count 0) it is the bare tenant id. */
+export const printTenantShard = (tenant: TenantId, number: number, count: number): string =>
+  count === 0 ? tenant : `${tenant}-${printShardIndex(number, count)}`
+
+/** `NNCC`: shard number and shard count, two lower-case hex digits each. */
+export const printShardIndex = (number: number, count: number): string =>
+  number.toString(16).padStart(2, "0") + count.toString(16).padStart(2, "0")

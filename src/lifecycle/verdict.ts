@@ -1,0 +1,53 @@
+/**
+ * What each failure means for the compute, for its HTTP callers and for its exit code, and what a person can do.
+ *
+ * A failure added to `Failure` without a row here does not compile.
+ */
+import type { Failure } from "../domain/Failure.ts"
+
+/**
+ * `retry`: here and now, within a limit. `report`: stay up and say so, someone else must act. `exit`: leave, so
+ * that the orchestrator can start a fresh compute.
+ */
+export type Verdict = "retry" | "report" | "exit"
+
+export interface Meaning {
+  readonly verdict: Verdict
+  /** Stable, for clients: it never changes once published. */
+  readonly code: string
+  readonly httpStatus: number
+  readonly hint: string
+}
+
+const meaning = (verdict: Verdict, code: string, httpStatus: number, hint: string): Meaning => ({
+  verdict,
+  code,
+  httpStatus,
+  hint
+})
+
+export const meanings: Record<Failure["_tag"], Meaning> = {
+  SpecInvalid: meaning("report", "spec_invalid", 400, "correct the spec; `compute_ctl validate SPEC` checks one offline"),
+  SpecUnreadable: meaning("exit", "spec_unreadable", 500, "check that the file or address exists and may be read by this user"),
+  PostgresUnusable: meaning("exit", "postgres_unusable", 500, "give a working Postgres with -b"),
+  RunAsInvalid: meaning("exit", "run_as_invalid", 500, "name an existing user other than root with --run-as"),
+  SpawnFailed: meaning("exit", "spawn_failed", 500, "check that the program exists and is executable by this user"),
+  CommandFailed: meaning("exit", "command_failed", 500, "the program's own words above say why"),
+  FileFailed: meaning("exit", "file_failed", 500, "check owner, mode and free space of the path"),
+  TimedOut: meaning("retry", "timed_out", 504, "the other side is slow or gone; look at its own log"),
+  WireFailed: meaning("retry", "connection_failed", 502, "the other side's answer above says why"),
+  SettleFailed: meaning("report", "settle_failed", 502, "bring a quorum of safekeepers back; see the causes for each"),
+  BasebackupFailed: meaning("report", "basebackup_failed", 502, "look at the pageserver's log for this tenant and timeline"),
+  ArchiveInvalid: meaning("report", "archive_invalid", 502, "the pageserver sent a broken archive; look at its log"),
+  TimelineBusy: meaning("exit", "timeline_busy", 409, "stop the other compute, or use another timeline_id"),
+  StorageDamaged: meaning("report", "storage_damaged", 500, "do not delete anything; the detail above names what is missing"),
+  NotSupported: meaning("report", "not_supported", 422, "leave it out of the spec"),
+  PostmasterNotReady: meaning("report", "postgres_not_ready", 500, "Postgres's own log above says why"),
+  PostmasterDied: meaning("exit", "postgres_died", 500, "Postgres's own log above says why; a fresh start recovers"),
+  ApplyFailed: meaning("report", "apply_failed", 500, "each failed operation is listed; correct the spec and send it again"),
+  ListenFailed: meaning("exit", "listen_failed", 500, "another process has the port; choose one with --external-http-port or --http-port"),
+  ActorGaveUp: meaning("exit", "actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above"),
+  Abandoned: meaning("report", "abandoned", 503, "the compute is ending; ask its successor")
+}
+
+export const meaningOf = (failure: Failure): Meaning => meanings[failure._tag]

@@ -1,0 +1,41 @@
+/**
+ * What keeps the data when PGDATA is gone, seen from the corridor.
+ *
+ * Two implementations: Neon's safekeepers and pageserver (`storage/neon`), and a folder on this machine
+ * (`storage/local`). Which files and settings they need in PGDATA is decided in `plan/`.
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { ExitStatus } from "../domain/ExitStatus.ts"
+import type { Failure } from "../domain/Failure.ts"
+import type { Lsn } from "../domain/Lsn.ts"
+import type { ParsedSpec } from "../domain/ParsedSpec.ts"
+import type { PgdataSource } from "../PgdataSource.ts"
+
+/** One timeline, claimed by this compute until the scope closes. */
+export interface Timeline {
+  /**
+   * Makes what was acknowledged durable and agreed, and learns the LSN it ends at; `null` when there is nothing
+   * to agree on (non-primary, local). At the start PGDATA holds postgresql.conf already.
+   */
+  readonly settle: (moment: "start" | "end") => Effect.Effect<Lsn | null, Failure>
+  /** What PGDATA is built from at this LSN (`null`: whatever is latest). */
+  readonly source: (lsn: Lsn | null) => PgdataSource
+  /**
+   * The open configuration is written and Postgres was told: returns when everything acknowledged from now on
+   * survives what the durability promises, and everything written so far does too. Until it returns only the
+   * superuser can connect.
+   */
+  readonly secure: Effect.Effect<void, Failure>
+  /** Background upkeep while Postgres runs (a new base before replay gets long). Runs until interrupted. */
+  readonly keep: Effect.Effect<void, Failure>
+  /** Postgres has left: publish what makes the next start fast. Never loses anything when it is skipped. */
+  readonly leave: (exit: ExitStatus) => Effect.Effect<void, Failure>
+}
+
+export class Storage extends Context.Service<Storage, {
+  readonly kind: "neon" | "local"
+  /** Fences whatever may still write to the timeline of this spec, and keeps others out. */
+  readonly claim: (spec: ParsedSpec, pgdata: string) => Effect.Effect<Timeline, Failure, Scope.Scope>
+}>()("compute/storage/Storage") {}
