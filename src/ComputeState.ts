@@ -13,6 +13,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type ComputeMetrics, zeroMetrics } from "./domain/ComputeMetrics.ts"
 import type { Lsn } from "./domain/Lsn.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
+import type { Receipt } from "./domain/Receipt.ts"
 import { displayStatus, type Status } from "./lifecycle/Status.ts"
 import { type IllegalTransition, step, type Trigger } from "./lifecycle/table.ts"
 
@@ -39,6 +40,8 @@ export interface Snapshot {
   readonly flushed: Lsn | null
   readonly metrics: ComputeMetrics
   readonly steps: ReadonlyArray<Step>
+  /** What the last apply did. */
+  readonly receipt: Receipt | null
   /** Total and current time without an answer from Postgres while it should run, milliseconds (monitor). */
   readonly downtime: { readonly current: number; readonly total: number }
 }
@@ -73,6 +76,7 @@ export class ComputeState extends Context.Service<ComputeState, {
         flushed: null,
         metrics: zeroMetrics,
         steps: [],
+        receipt: null,
         downtime: { current: 0, total: 0 }
       })
       const changes = SubscriptionRef.changes(ref)
