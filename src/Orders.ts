@@ -9,6 +9,8 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import { ComputeState, type Snapshot } from "./ComputeState.ts"
 import type { Failure } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
@@ -34,6 +36,9 @@ export class Orders extends Context.Service<Orders, {
 
   // -- the corridor's side -------------------------------------------------------------------------------------
   readonly next: Effect.Effect<Configure>
+  /** One element for every time somebody was in a hurry, also before it was listened to. */
+  readonly hurries: Stream.Stream<number>
+  /** Returns once somebody has been in a hurry. */
   readonly hurried: Effect.Effect<void>
 }>()("compute/Orders") {
   static readonly layer = Layer.effect(
@@ -42,7 +47,8 @@ export class Orders extends Context.Service<Orders, {
       const state = yield* ComputeState
       // Acceptance is gated by the status, so one order is the most there can be; the bound is a safety net.
       const specs = yield* Queue.bounded<Configure>(4)
-      const hurries = yield* Queue.sliding<void>(8)
+      const hurry = yield* SubscriptionRef.make(0)
+      const hurries = SubscriptionRef.changes(hurry).pipe(Stream.filter((times) => times > 0))
 
       const configure = Effect.fn("Orders.configure")(function*(spec: ParsedSpec) {
         const before = yield* state.now
@@ -66,9 +72,10 @@ export class Orders extends Context.Service<Orders, {
       return Orders.of({
         configure,
         terminate,
-        hasten: Effect.asVoid(Queue.offer(hurries, undefined)),
+        hasten: SubscriptionRef.update(hurry, (times) => times + 1),
         next: Queue.take(specs),
-        hurried: Queue.take(hurries)
+        hurries,
+        hurried: Effect.asVoid(Stream.runHead(hurries))
       })
     })
   )

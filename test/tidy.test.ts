@@ -29,12 +29,15 @@ const floor: Record<string, number> = {
   sql: 4,
   monitor: 4,
   http: 4,
+  controlplane: 4,
+  cli: 4,
   "Compute.ts": 5,
   "Reconfigure.ts": 4.5,
   "Program.ts": 6,
+  "Run.ts": 7,
+  "version.ts": 0,
   "index.ts": 7,
   testing: 6.5,
-  cli: 7,
   "main.ts": 8
 }
 const pure = new Set(["domain", "lifecycle", "plan"])

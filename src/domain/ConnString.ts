@@ -17,52 +17,78 @@ export interface ConnString {
 }
 
 const make = (fields: ReadonlyMap<string, string>, defaultPort: number): Result.Result<ConnString, string> => {
-  const portText = fields.get("port") ?? String(defaultPort)
+  const said = (key: string): string | null => fields.get(key) || null
+  const portText = said("port") ?? String(defaultPort)
   const port = Number(portText)
-  if (!/^\d+$/.test(portText) || port < 1 || port > 65535) return Result.fail(`port "${portText}" is not between 1 and 65535`)
-  const password = fields.get("password")
+  if (!/^[0-9]+$/.test(portText) || port < 1 || port > 65535) return Result.fail("its port is not between 1 and 65535")
+  const host = said("host") ?? said("hostaddr") ?? "localhost"
+  if (!host.startsWith("/") && host.includes(",")) return Result.fail("it names more than one host")
+  const password = said("password")
   return Result.succeed({
-    host: fields.get("host") ?? fields.get("hostaddr") ?? "localhost",
+    host,
     port,
-    user: fields.get("user") ?? null,
-    password: password === undefined ? null : Redacted.make(password),
-    database: fields.get("dbname") ?? null,
-    options: fields.get("options") ?? null,
-    applicationName: fields.get("application_name") ?? null
+    user: said("user"),
+    password: password === null ? null : Redacted.make(password, { label: "password" }),
+    database: said("dbname"),
+    options: said("options"),
+    applicationName: said("application_name")
   })
 }
 
+/**
+ * User and password, host, port, database, parameters: libpq's URL, which is not quite the web's (an empty host
+ * after a user is fine, `+` is a plus, there are no fragments). The last `@` ends the password.
+ */
+const url = /^postgres(?:ql)?:\/\/(?:([^/?#]*)@)?(\[[^\]@/?#]*\]|[^:/?#@]*)(?::([0-9]*))?(?:\/([^?#]*))?(?:\?([^#]*))?$/
+
 const parseUrl = (text: string, defaultPort: number): Result.Result<ConnString, string> => {
-  const url = URL.parse(text)
-  if (url === null) return Result.fail("it is not a URL")
-  const fields = new Map<string, string>()
-  const decoded = Result.try(() => {
-    for (const [key, value] of url.searchParams) fields.set(key, value)
-    if (url.hostname !== "") fields.set("host", decodeURIComponent(url.hostname).replace(/^\[(.*)\]$/, "$1"))
-    if (url.port !== "") fields.set("port", url.port)
-    if (url.username !== "") fields.set("user", decodeURIComponent(url.username))
-    if (url.password !== "") fields.set("password", decodeURIComponent(url.password))
-    const database = decodeURIComponent(url.pathname.slice(1))
-    if (database !== "") fields.set("dbname", database)
-  })
-  return Result.isFailure(decoded) ? Result.fail("it has a malformed percent escape") : make(fields, defaultPort)
+  const match = url.exec(text)
+  if (match === null) return Result.fail("it is not a postgresql:// URL")
+  const [, userinfo = "", host = "", port = "", database = "", query = ""] = match
+  const colon = userinfo.indexOf(":")
+  const parameters = query === "" ? [] : query.split("&")
+  if (parameters.some((one) => !/^[^=]+=/.test(one))) return Result.fail("it has a parameter without a value")
+  const given: ReadonlyArray<readonly [string, string]> = [
+    ["user", colon === -1 ? userinfo : userinfo.slice(0, colon)],
+    ["password", colon === -1 ? "" : userinfo.slice(colon + 1)],
+    ["host", host.replace(/^\[(.*)\]$/, "$1")],
+    ["port", port],
+    ["dbname", database],
+    ...parameters.map((one) => [one.slice(0, one.indexOf("=")), one.slice(one.indexOf("=") + 1)] as const)
+  ]
+  const decoded = Result.try(() =>
+    given.filter(([, value]) => value !== "")
+      .map(([key, value]) => [decodeURIComponent(key), decodeURIComponent(value)] as const)
+  )
+  if (Result.isFailure(decoded)) return Result.fail("it has a malformed percent escape")
+  if (decoded.success.some(([, value]) => value.includes("\0"))) return Result.fail("it holds a NUL byte")
+  return make(new Map(decoded.success), defaultPort)
 }
 
 /** `key = value` pairs; values may be single-quoted with `\` escapes (libpq's conninfo grammar). */
 const parsePairs = (text: string, defaultPort: number): Result.Result<ConnString, string> => {
   const fields = new Map<string, string>()
-  const pair = /\s*([A-Za-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)/y
-  while (pair.lastIndex < text.trimEnd().length) {
-    const match = pair.exec(text)
+  const trimmed = text.trim()
+  const pair = /\s*([A-Za-z_]+)\s*=\s*(?:'((?:[^'\\]|\\[^])*)'|(?!')((?:[^\s\\]|\\[^])*))(?=\s|$)/y
+  while (pair.lastIndex < trimmed.length) {
+    const match = pair.exec(trimmed)
     if (match === null) return Result.fail("it is neither a postgresql:// URL nor key=value text")
-    fields.set(match[1] ?? "", (match[2] ?? match[3] ?? "").replace(/\\(.)/g, "$1"))
+    fields.set(match[1] ?? "", (match[2] ?? match[3] ?? "").replace(/\\([^])/g, "$1"))
   }
   return fields.size === 0 ? Result.fail("it is empty") : make(fields, defaultPort)
 }
 
+/** Longer than anything real; keeps the patterns' work small on text from outside. */
+const maxLength = 8192
+
 /** Parses either spelling. The error text never repeats the input, which may hold a password. */
-export const parseConnString = (text: string, defaultPort = 5432): Result.Result<ConnString, string> =>
-  /^postgres(ql)?:\/\//.test(text) ? parseUrl(text, defaultPort) : parsePairs(text, defaultPort)
+export const parseConnString = (text: string, defaultPort = 5432): Result.Result<ConnString, string> => {
+  if (text.length > maxLength) return Result.fail(`it is longer than ${maxLength} characters`)
+  return isConnUrl(text) ? parseUrl(text, defaultPort) : parsePairs(text, defaultPort)
+}
+
+/** Does it claim to be a URL? */
+export const isConnUrl = (text: string): boolean => /^postgres(ql)?:\/\//.test(text)
 
 /** For people: who and where, never the password. */
 export const printPeer = (at: Pick<ConnString, "host" | "port">): string =>

@@ -34,6 +34,18 @@ export class SpecUnreadable extends Schema.TaggedError<SpecUnreadable>()("SpecUn
   }
 }
 
+/** The control plane gave no spec. */
+export class ControlPlaneFailed extends Schema.TaggedError<ControlPlaneFailed>()("ControlPlaneFailed", {
+  uri: Schema.String,
+  detail: Schema.String,
+  attempts: Schema.Int,
+  cause
+}) {
+  override get message(): string {
+    return `the control plane at ${this.uri} gave no spec (${this.attempts} attempts): ${this.detail}`
+  }
+}
+
 /** No usable Postgres, or one that cannot do what is asked. */
 export class PostgresUnusable extends Schema.TaggedError<PostgresUnusable>()("PostgresUnusable", {
   binary: Schema.String,
@@ -245,6 +257,7 @@ export class Abandoned extends Schema.TaggedError<Abandoned>()("Abandoned", { wh
 export const Failure = Schema.Union([
   SpecInvalid,
   SpecUnreadable,
+  ControlPlaneFailed,
   PostgresUnusable,
   RunAsInvalid,
   SpawnFailed,

@@ -29,6 +29,7 @@ const meaning = (verdict: Verdict, code: string, httpStatus: number, hint: strin
 export const meanings: Record<Failure["_tag"], Meaning> = {
   SpecInvalid: meaning("report", "spec_invalid", 400, "correct the spec; `compute_ctl validate SPEC` checks one offline"),
   SpecUnreadable: meaning("exit", "spec_unreadable", 500, "check that the file or address exists and may be read by this user"),
+  ControlPlaneFailed: meaning("exit", "control_plane_failed", 502, "check -p, -i and NEON_CONTROL_PLANE_TOKEN"),
   PostgresUnusable: meaning("exit", "postgres_unusable", 500, "give a working Postgres with -b"),
   RunAsInvalid: meaning("exit", "run_as_invalid", 500, "name an existing user other than root with --run-as"),
   SpawnFailed: meaning("exit", "spawn_failed", 500, "check that the program exists and is executable by this user"),

@@ -7,7 +7,8 @@
 import * as Duration from "effect/Duration"
 
 export interface Rung {
-  readonly signal: "SIGINT" | "SIGQUIT" | "SIGKILL"
+  /** `SIGTERM` is for helper programs; the postmaster never gets it. */
+  readonly signal: "SIGTERM" | "SIGINT" | "SIGQUIT" | "SIGKILL"
   readonly grace: Duration.Duration
   readonly meaning: string
 }

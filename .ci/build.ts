@@ -1,0 +1,67 @@
+/**
+ * Builds what is shipped: one CommonJS file that needs nothing but Node, and the library with its declarations.
+ *
+ * Everything is built beside `dist/` and moved into place at the end, so that a running compute never meets half
+ * a bundle. Why one file, and why CommonJS: docs/adr/0010.
+ */
+import { build } from "esbuild"
+import { execFileSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as path from "node:path"
+
+const root = path.resolve(import.meta.dirname, "..")
+const dist = path.join(root, "dist")
+const fresh = path.join(root, "dist.new")
+
+const bundle = async (): Promise<void> => {
+  const outfile = path.join(fresh, "compute_ctl.cjs")
+  const result = await build({
+    absWorkingDir: root,
+    entryPoints: ["src/main.ts"],
+    outfile,
+    bundle: true,
+    platform: "node",
+    format: "cjs",
+    target: "node22",
+    minify: true,
+    treeShaking: true,
+    conditions: ["source"],
+    legalComments: "eof",
+    metafile: true,
+    logLevel: "warning",
+    // CommonJS has no import.meta; these are the parts of it that Node offers under other names.
+    define: {
+      "import.meta.dirname": "__dirname",
+      "import.meta.filename": "__filename",
+      "import.meta.url": "__importMetaUrl",
+      "import.meta.resolve": "__importMetaResolve"
+    },
+    banner: {
+      js: "var __importMetaUrl=require('node:url').pathToFileURL(__filename).href;"
+        + "var __importMetaResolve=(n)=>require('node:url').pathToFileURL(require.resolve(n)).href;"
+    }
+  })
+  if (result.warnings.length > 0) throw new Error("the bundle has warnings")
+  const inputs = Object.keys(result.metafile.inputs)
+  const barrel = inputs.find((input) => /node_modules\/(effect|@effect\/[^/]+)\/(dist|src)\/index\./.test(input))
+  if (barrel !== undefined) throw new Error(`a barrel was bundled: ${barrel}`)
+  console.log(`dist/compute_ctl.cjs: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
+}
+
+const library = (): void => {
+  const tsc = path.join(root, "node_modules/typescript/bin/tsc")
+  const args = [tsc, "-p", "tsconfig.lib.json", "--outDir", path.join(fresh, "lib")]
+  execFileSync(process.execPath, args, { cwd: root, stdio: "inherit" })
+  console.log("dist/lib: JavaScript and declarations")
+}
+
+fs.rmSync(fresh, { recursive: true, force: true })
+try {
+  fs.mkdirSync(fresh, { recursive: true })
+  await bundle()
+  library()
+  fs.rmSync(dist, { recursive: true, force: true })
+  fs.renameSync(fresh, dist)
+} finally {
+  fs.rmSync(fresh, { recursive: true, force: true })
+}

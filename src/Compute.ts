@@ -1,0 +1,255 @@
+/**
+ * The life of one compute, from spec to exit. Read this first.
+ *
+ * Each step is a room. Rooms do not know each other; this file introduces them. What to do is decided in `plan/`,
+ * what may happen in `lifecycle/table.ts`, and what went wrong in `domain/Failure.ts`.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Ref from "effect/Ref"
+import * as Stream from "effect/Stream"
+import { ComputeState, type Fact, type Snapshot } from "./ComputeState.ts"
+import type { ExitStatus } from "./domain/ExitStatus.ts"
+import { Abandoned, type Failure, PostmasterDied } from "./domain/Failure.ts"
+import type { ParsedSpec } from "./domain/ParsedSpec.ts"
+import { causesOf, explain, hintOf } from "./lifecycle/explain.ts"
+import { isTerminating } from "./lifecycle/Status.ts"
+import type { Trigger } from "./lifecycle/table.ts"
+import { type Configure, Orders } from "./Orders.ts"
+import { Pgdata } from "./pgdata/Pgdata.ts"
+import { exitStory } from "./plan/exitCause.ts"
+import { linger } from "./plan/linger.ts"
+import { planWarnings } from "./plan/planWarnings.ts"
+import { type Facts, startPlan } from "./plan/startPlan.ts"
+import { Postmaster, type Running } from "./postmaster/Postmaster.ts"
+import { applyCatalog, reconfigure } from "./Reconfigure.ts"
+import { Applier } from "./sql/Applier.ts"
+import { Storage, type Timeline } from "./storage/Storage.ts"
+import { supervise } from "./Supervisor.ts"
+
+/** How a life ended. Postgres's own exit when it was running; a failure when something went wrong. */
+export interface Ended {
+  readonly exit: ExitStatus | null
+  readonly failure: Failure | null
+}
+
+interface Alive {
+  readonly timeline: Timeline
+  readonly postgres: Running
+}
+
+/** The Postgres that a hurried caller means, while there is one. */
+type Current = Ref.Ref<Running | null>
+
+/**
+ * From the first spec (`null`: wait for one) to the end. Never fails: a failure is part of how it ended. Postgres
+ * and the claim on the timeline are gone before the lingering begins, so a successor need not wait for it.
+ * `lingerFor` is for callers who hold the outcome in their own hands and need no lingering.
+ */
+export const life = Effect.fn("Compute.life")(function*(
+  given: ParsedSpec | null,
+  facts: Facts,
+  lingerFor: typeof linger = linger
+) {
+  const state = yield* ComputeState
+  const orders = yield* Orders
+  const current: Current = yield* Ref.make<Running | null>(null)
+
+  const first = yield* given === null ? awaitFirst : immediately(given)
+  const ended = first === null ? nothingHappened : yield* Effect.raceFirst(live(first, facts, current), hurrying(current)).pipe(
+    Effect.catch((failure) =>
+      Effect.as(
+        Effect.andThen(
+          failure._tag === "Abandoned" ? Effect.void : breakWith("the compute failed", failure),
+          Deferred.fail(first.reply, failure)
+        ),
+        { exit: null, failure } satisfies Ended
+      )
+    )
+  )
+  yield* state.note({ postgresAlive: false })
+
+  const everRan = (yield* state.now).metrics.total_startup_ms > 0
+  const stay = lingerFor(yield* conclude, everRan)
+  yield* Effect.raceFirst(Effect.sleep(stay), Effect.raceFirst(orders.hurried, asked))
+  yield* conclude
+  return ended
+})
+
+const nothingHappened: Ended = { exit: null, failure: null }
+
+// -- birth -----------------------------------------------------------------------------------------------------
+
+/** The spec is in hand at once: nobody waits for the reply, but the order has the same shape. */
+const immediately = (spec: ParsedSpec) =>
+  Effect.map(Deferred.make<Snapshot, Failure>(), (reply): Configure | null => ({ spec, reply }))
+
+/** Empty: until a spec arrives, whose clock starts then, or (`null`) the end is asked for. */
+const awaitFirst = Effect.gen(function*() {
+  const state = yield* ComputeState
+  const orders = yield* Orders
+  const order = yield* Effect.raceFirst(orders.next, Effect.as(asked, null))
+  if (order === null) return null
+  yield* state.note(({ metrics, since, startTime }) => ({
+    startTime: since,
+    metrics: { ...metrics, wait_for_spec_ms: since.epochMilliseconds - startTime.epochMilliseconds }
+  }))
+  return order
+})
+
+const live = Effect.fn("Compute.live")(function*(first: Configure, facts: Facts, current: Current) {
+  const state = yield* ComputeState
+  yield* advance("StartBegan", { spec: first.spec })
+  const alive = yield* unlessAsked("the start", start(first.spec, facts, current))
+  const { metrics } = yield* state.now
+  yield* Effect.logInfo(`compute start finished ${JSON.stringify(metrics)}`)
+
+  const died = yield* advance("PostgresReady").pipe(
+    Effect.tap((snapshot) => Deferred.succeed(first.reply, snapshot)),
+    Effect.andThen(serve(alive, facts)),
+    Effect.catchTag("Abandoned", () => Effect.succeed(null))
+  )
+  const exit = died ?? (yield* alive.postgres.stop)
+  yield* state.note({ postgresAlive: false })
+  const failure = died === null ? null : yield* postMortem(alive.postgres, died)
+  yield* state.note({ flushed: yield* leave(alive.timeline, exit) })
+  return { exit, failure } satisfies Ended
+}, Effect.scoped)
+
+const start = Effect.fn("Compute.start")(function*(spec: ParsedSpec, facts: Facts, current: Current) {
+  const state = yield* ComputeState
+  const storage = yield* Storage
+  const pgdata = yield* Pgdata
+  const postmaster = yield* Postmaster
+  const plan = startPlan(spec, facts)
+  for (const warning of planWarnings(spec, facts)) yield* Effect.logWarning(warning)
+
+  const timeline = yield* state.timed("claim the timeline", storage.claim(spec, pgdata.directory))
+  yield* pgdata.begin(plan, storage.kind === "neon" ? "Archive" : "InPlace")
+  const lsn = yield* state.timed("settle", timeline.settle("start"))
+  const built = yield* state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn)))
+
+  const postgres = yield* postmaster.start({ token: spec.neon?.token ?? null })
+  yield* Ref.set(current, postgres)
+  yield* state.note({ postgresAlive: true })
+  yield* state.timed("start Postgres", postgres.ready)
+
+  yield* state.timed("apply the spec", applyCatalog("start", spec, plan, postgres))
+  if (plan.opening.length > 0) {
+    yield* pgdata.rewrite(plan.opening)
+    yield* postgres.reload
+  }
+  yield* state.timed("secure the storage", timeline.secure)
+  yield* state.note((now) => ({
+    metrics: {
+      ...now.metrics,
+      basebackup_bytes: built.archiveBytes,
+      pageserver_connect_micros: built.connectMicros,
+      basebackup_ms: millisOf(now, "build PGDATA"),
+      start_postgres_ms: millisOf(now, "start Postgres"),
+      config_ms: millisOf(now, "apply the spec") + millisOf(now, "secure the storage"),
+      total_startup_ms: now.steps.reduce((end, step) => Math.max(end, step.startedAt + step.millis), 1)
+    }
+  }))
+  return { timeline, postgres } satisfies Alive
+})
+
+const millisOf = (snapshot: Snapshot, step: string): number =>
+  snapshot.steps.find(({ name }) => name === step)?.millis ?? 0
+
+// -- running ---------------------------------------------------------------------------------------------------
+
+/** Serves orders and keeps the storage until the end is asked for (`null`) or Postgres leaves by itself. */
+const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive, facts: Facts) {
+  const orders = yield* Orders
+  const applier = yield* Applier
+  const orderly = Effect.forever(Effect.flatMap(orders.next, (order) =>
+    take(order, postgres, facts).pipe(
+      Effect.onInterrupt(() => Deferred.fail(order.reply, new Abandoned({ what: "the new spec" })))
+    )))
+  const upkeep = supervise([
+    { name: "storage keeper", policy: "transient", run: timeline.keep },
+    applier.afterStart
+  ])
+  return yield* Effect.raceAllFirst([
+    Effect.map(postgres.exit, (exit): ExitStatus | null => exit),
+    Effect.as(asked, null),
+    orderly,
+    Effect.andThen(upkeep, Effect.never)
+  ])
+})
+
+/** One accepted spec, applied to the running Postgres. Its failure is the caller's and the status's, not ours. */
+const take = Effect.fn("Compute.take")(function*(order: Configure, postgres: Running, facts: Facts) {
+  yield* advance("ConfigureBegan").pipe(
+    Effect.andThen(reconfigure(order.spec, startPlan(order.spec, facts), postgres)),
+    Effect.andThen(advance("ConfigureDone")),
+    Effect.tapError((failure) => breakWith("could not configure compute node", failure)),
+    Effect.matchEffect({
+      onSuccess: (snapshot) => Deferred.succeed(order.reply, snapshot),
+      onFailure: (failure) => Deferred.fail(order.reply, failure)
+    })
+  )
+})
+
+// -- end -------------------------------------------------------------------------------------------------------
+
+const asked = Effect.flatMap(ComputeState, (state) =>
+  state.until("termination_pending_fast", "termination_pending_immediate"))
+
+/** Whatever is under way when the end is asked for is dropped, and its waiters hear `Abandoned`. */
+const unlessAsked = <A, R>(what: string, effect: Effect.Effect<A, Failure, R>) =>
+  Effect.raceFirst(effect, Effect.flatMap(asked, () => Effect.fail(new Abandoned({ what }))))
+
+/** A second signal, and each one after it, takes the stop ladder's next rung at once. Never ends by itself. */
+const hurrying = (current: Current) =>
+  Effect.flatMap(Orders, (orders) =>
+    Stream.runForEach(orders.hurries, () =>
+      Effect.flatMap(Ref.get(current), (postgres) => postgres?.hasten ?? Effect.void))).pipe(Effect.andThen(Effect.never))
+
+/** Postgres left unasked: the story for the status and the log. */
+const postMortem = Effect.fnUntraced(function*(postgres: Running, exit: ExitStatus) {
+  const failure = new PostmasterDied({ exit, story: exitStory(exit), log: yield* postgres.recentLog })
+  yield* breakWith("Postgres is gone", failure)
+  return failure
+})
+
+/** What storage wants to know of the end, then the last settle. A failure is told; it holds nobody up. */
+const leave = Effect.fnUntraced(function*(timeline: Timeline, exit: ExitStatus) {
+  const orders = yield* Orders
+  const orderly = Effect.andThen(timeline.leave(exit), timeline.settle("end"))
+  return yield* Effect.raceFirst(orderly, Effect.as(orders.hurried, null)).pipe(
+    Effect.catch((failure) => Effect.as(report("the end could not be settled", failure), null))
+  )
+})
+
+/** An end that was asked for becomes `terminated`, now that Postgres is gone. Answers the status it was asked in. */
+const conclude = Effect.gen(function*() {
+  const state = yield* ComputeState
+  const { status } = yield* state.now
+  if (status === "termination_pending_fast" || status === "termination_pending_immediate") {
+    yield* Effect.orDie(state.send("PostgresGone"))
+  }
+  return status
+})
+
+// -- steps along the table -------------------------------------------------------------------------------------
+
+/** Takes a row. The only thing that may have come in between is an order to end. */
+const advance = (on: Trigger, fact: Fact = {}) =>
+  Effect.flatMap(ComputeState, (state) => state.send(on, fact)).pipe(
+    Effect.catchTag("IllegalTransition", (refused) =>
+      isTerminating(refused.from) ? Effect.fail(new Abandoned({ what: on })) : Effect.die(refused))
+  )
+
+/** Into `failed`, with the whole chain of causes; a compute that is failed or ending already keeps its status. */
+const breakWith = Effect.fnUntraced(function*(what: string, failure: Failure) {
+  const state = yield* ComputeState
+  const error = explain(failure)
+  yield* report(what, failure)
+  yield* state.send("Broke", { error }).pipe(Effect.catchTag("IllegalTransition", () => state.note({ error })))
+})
+
+/** Told once, where it is consumed: the sentence, its causes, and what to do. */
+const report = (what: string, failure: Failure) =>
+  Effect.logError(`${what}: ${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`)

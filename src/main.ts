@@ -1,0 +1,120 @@
+/**
+ * The door: arguments, environment, signals, exit code. The only file that knows there is a process around us.
+ *
+ * TERM, INT, QUIT and HUP end the compute in order; each further one takes the next rung of the stop ladder. The
+ * process exits only after Postgres has.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
+import * as FS from "node:fs"
+import * as OS from "node:os"
+import { parseArguments } from "./cli/parseArguments.ts"
+import type { RunSettings } from "./cli/RunSettings.ts"
+import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
+import { banner } from "./host/banner.ts"
+import { logLayer } from "./host/Log.ts"
+import { causesOf, hintOf } from "./lifecycle/explain.ts"
+import { Orders } from "./Orders.ts"
+import { exitCodeOf, failed, usageError } from "./plan/exitCode.ts"
+import { program } from "./Program.ts"
+import { prepare } from "./Run.ts"
+import { version } from "./version.ts"
+import { ComputeState } from "./ComputeState.ts"
+
+const out = (text: string) => void process.stdout.write(text)
+const err = (text: string) => void process.stderr.write(text)
+
+/** Numbers, because that is how clients grep for it: `received 15 termination signal`. */
+const ends = ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const
+
+const listenForSignals = Effect.gen(function*() {
+  const signals = yield* Queue.sliding<typeof ends[number]>(8)
+  for (const name of ends) process.on(name, () => void Queue.offerUnsafe(signals, name))
+  return signals
+})
+
+/** The first signal asks for the end, the others for haste. */
+const obey = Effect.fnUntraced(function*(signals: Queue.Dequeue<typeof ends[number]>) {
+  const orders = yield* Orders
+  for (let count = 0; ; count++) {
+    const name = yield* Queue.take(signals)
+    yield* Effect.logInfo(`received ${OS.constants.signals[name]} termination signal (${name})`)
+    yield* count === 0 ? orders.terminate("immediate") : orders.hasten
+  }
+})
+
+const run = Effect.fn("main.run")(function*(settings: RunSettings) {
+  const signals = yield* listenForSignals
+  for (const warning of settings.warnings) yield* Effect.logWarning(warning)
+  const options = yield* prepare(settings, {
+    path: process.env["PATH"],
+    home: process.env["HOME"],
+    stateHome: process.env["XDG_STATE_HOME"],
+    isRoot: process.geteuid?.() === 0,
+    programFolder: import.meta.dirname
+  })
+  const herald = Effect.gen(function*() {
+    const state = yield* ComputeState
+    yield* state.until("running")
+    if (settings.banner) out(banner({ at: options.at, httpHost: options.http.host, httpPort: options.http.externalPort }))
+  })
+  return yield* program(options, () => Effect.raceFirst(obey(signals), Effect.andThen(herald, Effect.never)))
+})
+
+const levels = { trace: "Trace", debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
+
+/** What kept the compute from having a life, told like every failure: sentence, causes, hint. */
+const runToExitCode = (settings: RunSettings) =>
+  run(settings).pipe(
+    Effect.map(({ exit, failure }) => exitCodeOf(exit, failure !== null && failure._tag !== "Abandoned")),
+    Effect.catch((failure) =>
+      Effect.as(Effect.logError(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`), failed)),
+    Effect.provide(logLayer(settings.logFormat, levels[settings.logLevel], err))
+  )
+
+const validate = (path: string, storage: "neon" | "local"): Report => {
+  const source = path === "-" ? "standard input" : path
+  try {
+    return validateText(FS.readFileSync(path === "-" ? 0 : path, "utf8"), source, storage)
+  } catch (cause) {
+    return unreadable(source, cause instanceof Error ? cause.message : String(cause))
+  }
+}
+
+const leave = (exit: Exit.Exit<number>) => {
+  if (Exit.isSuccess(exit)) process.exit(exit.value)
+  err(`compute_ctl failed in a way it should not: ${Cause.pretty(exit.cause)}\n`)
+  process.exit(failed)
+}
+
+const main = (): void => {
+  // A log pipe or a terminal that is gone must not take the compute with it.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})
+  const parsed = parseArguments(process.argv.slice(2), process.env)
+  if (Result.isFailure(parsed)) {
+    err(`${parsed.failure.message}\n`)
+    process.exit(usageError)
+  }
+  const command = parsed.success
+  switch (command._tag) {
+    case "Help":
+      return out(command.text)
+    case "Version":
+      return out(`compute_ctl ${version}\n`)
+    case "Schema":
+      return out(schemaText())
+    case "Validate": {
+      const report = joinReports(command.paths.map((path) => validate(path, command.storage)))
+      out(report.text)
+      process.exitCode = report.exitCode
+      return
+    }
+    case "Run":
+      Effect.runFork(runToExitCode(command.settings)).addObserver(leave)
+  }
+}
+
+main()

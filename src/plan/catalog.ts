@@ -1,0 +1,88 @@
+/**
+ * What the catalog of a running Postgres holds, as far as an apply cares: observed once, then thought forward.
+ *
+ * `Catalog` is plain data. `apply/observe` fills one from a server, `simulate.ts` moves one as operations would.
+ */
+import type * as Redacted from "effect/Redacted"
+
+export interface ObservedRole {
+  readonly name: string
+  /** The verifier as stored; `null`: none. `"unseen"` when we may not read `pg_authid`. */
+  readonly verifier: Redacted.Redacted<string> | null | "unseen"
+  readonly superuser: boolean
+  readonly inherit: boolean
+  readonly createRole: boolean
+  readonly createDatabase: boolean
+  readonly login: boolean
+  readonly replication: boolean
+  readonly bypassRls: boolean
+  readonly connectionLimit: number
+}
+
+export interface ObservedDatabase {
+  readonly name: string
+  readonly owner: string
+  readonly allowsConnections: boolean
+  readonly template: boolean
+  /** `datconnlimit` is -2: a CREATE or DROP was interrupted, only DROP works. */
+  readonly invalid: boolean
+  /** The privileged role has CREATE, TEMPORARY and CONNECT of its own. */
+  readonly granted: boolean
+  /** What the last visit left behind (`perDatabase.ts`); `null`: never visited, or the record is another database's. */
+  readonly visited: string | null
+  readonly subscriptions: boolean
+  readonly auditLogOff: boolean
+}
+
+export interface ObservedExtension {
+  /** The version that the files on disk would give. */
+  readonly available: string
+  readonly installed: { readonly version: string; readonly schema: string; readonly relocatable: boolean } | null
+}
+
+/** A role that shall go and what holds on to it: `null` stands for shared objects, such as grants on databases. */
+export interface ObservedReference {
+  readonly role: string
+  readonly database: string | null
+}
+
+export interface Catalog {
+  /** Such as 170004. */
+  readonly serverVersion: number
+  /** Whether we are one here. */
+  readonly superuser: boolean
+  readonly systemDatabase: string
+  readonly roles: ReadonlyMap<string, ObservedRole>
+  readonly databases: ReadonlyMap<string, ObservedDatabase>
+  /** Of the system database; only those that an apply may want. Absent: not available here. */
+  readonly extensions: ReadonlyMap<string, ObservedExtension>
+  readonly references: ReadonlyArray<ObservedReference>
+  /** In the system database. */
+  readonly schemas: ReadonlySet<string>
+  readonly healthCheck: boolean
+  /** Subscriptions were dropped on this timeline already. */
+  readonly subscriptionsDropped: boolean
+}
+
+export const majorOf = (catalog: Pick<Catalog, "serverVersion">): number => Math.trunc(catalog.serverVersion / 10_000)
+
+/** What an apply is told besides the spec. */
+export interface ApplyOptions {
+  readonly kind: "start" | "reconfigure" | "promote"
+  /** The almost-superuser given to users. */
+  readonly privilegedRole: string
+  /** Whom we log in as. */
+  readonly superuser: string
+  /** `CREATE DATABASE` copies files instead of logging pages: faster where fsync is off (Postgres 15 and later). */
+  readonly fileCopy: boolean
+  /** Visit every wanted database, whatever the records say. */
+  readonly force: boolean
+}
+
+/** Roles that are ours or Postgres's: a spec or a delta never creates, renames, alters or drops one. */
+export const isReservedRole = (name: string, options: Pick<ApplyOptions, "privilegedRole" | "superuser">): boolean =>
+  name === options.superuser || name === options.privilegedRole || name === "cloud_admin" || name === "zenith_admin" ||
+  name.startsWith("pg_")
+
+export const isReservedDatabase = (name: string, catalog: Pick<Catalog, "systemDatabase">): boolean =>
+  name === catalog.systemDatabase || name === "template0" || name === "template1"

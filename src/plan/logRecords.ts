@@ -1,0 +1,95 @@
+/**
+ * Cuts what Postgres writes to stderr into records, one or more lines each (reference section 6.4).
+ *
+ * Pure: text and the news that it has been silent go in, records come out, however the text was chopped. Holds at
+ * most about twice `limit` characters plus what it was just given; longer lines and records leave in marked pieces.
+ */
+
+/** A record's lines, joined by this, make one line that a client can split again. */
+export const lineJoint = "\u200b"
+const continues = " [continues]"
+const continued = "[continued] "
+
+/** Characters of a line, or of a record, that are kept together. */
+export const defaultLimit = 1024 * 1024
+
+export interface Unfinished {
+  /** Whole lines of the record being collected, joined; `null`: none yet. */
+  readonly record: string | null
+  /** The line being collected, without its end. */
+  readonly line: string
+  /** A piece of this record has left already. */
+  readonly inPieces: boolean
+  /** A piece of the current line has left already. */
+  readonly midLine: boolean
+}
+
+export const nothing: Unfinished = { record: null, line: "", inPieces: false, midLine: false }
+
+/** What is still unfinished, and the records that are not. */
+export type Split = readonly [Unfinished, ReadonlyArray<string>]
+
+const stamp = /^\d+-\d{2}-\d{2} \d{2}:\d{2}:\d{2}/
+
+export const push = (before: Unfinished, text: string, limit: number = defaultLimit): Split => {
+  const records: Array<string> = []
+  let state = before
+  let from = 0
+  for (let newline = text.indexOf("\n"); newline >= 0; newline = text.indexOf("\n", from)) {
+    state = endLine(growLine(state, text.slice(from, newline), limit, records), limit, records)
+    from = newline + 1
+  }
+  return [growLine(state, text.slice(from), limit, records), records]
+}
+
+/** Nothing was written for a while: a record whose last line is whole is over. */
+export const silence = (state: Unfinished): Split =>
+  state.record === null ? [{ ...state, inPieces: state.midLine }, []] : [{ ...state, record: null, inPieces: false }, [render(state, state.record)]]
+
+/** Nothing will be written any more. */
+export const end = (state: Unfinished): ReadonlyArray<string> => {
+  const records: Array<string> = []
+  const closed = state.line === "" && !state.midLine ? state : endLine(state, Number.POSITIVE_INFINITY, records)
+  return [...records, ...silence(closed)[1]]
+}
+
+/** As Postgres wrote it, on one line, for an error message: short, and without what may be a password. */
+export const quote = (record: string, longest = 2000): string =>
+  record.replaceAll(lineJoint, " ").replaceAll(/(password\s+(?:E|U&)?)'(?:[^']|'')*('|$)/gi, "$1'<redacted>'").slice(0, longest)
+
+const render = (state: Unfinished, text: string): string => state.inPieces ? `${continued}${text}` : text
+
+const growLine = (before: Unfinished, text: string, limit: number, records: Array<string>): Unfinished => {
+  if (text === "") return before
+  let state: Unfinished = { ...before, line: before.line + text }
+  while (state.line.length > limit) {
+    // Only now is the beginning of the line surely there, so the record before it can be told from a part of it.
+    if (state.record !== null) {
+      const over = !state.midLine && stamp.test(state.line)
+      records.push(over ? render(state, state.record) : `${render(state, state.record)}${continues}`)
+      state = { ...state, record: null, inPieces: !over }
+    } else if (!state.midLine && stamp.test(state.line)) {
+      state = { ...state, inPieces: false }
+    }
+    const cut = cutAt(state.line, limit)
+    records.push(`${render(state, state.line.slice(0, cut))}${continues}`)
+    state = { record: null, line: state.line.slice(cut), inPieces: true, midLine: true }
+  }
+  return state
+}
+
+/** Not between the halves of one character. */
+const cutAt = (line: string, limit: number): number => {
+  const last = line.charCodeAt(limit - 1)
+  return limit > 1 && last >= 0xd800 && last <= 0xdbff ? limit - 1 : limit
+}
+
+const endLine = (state: Unfinished, limit: number, records: Array<string>): Unfinished => {
+  const begins = !state.midLine && stamp.test(state.line)
+  if (begins && state.record !== null) records.push(render(state, state.record))
+  const joined = begins || state.record === null ? state.line : `${state.record}${lineJoint}${state.line}`
+  const next: Unfinished = { record: joined, line: "", inPieces: state.inPieces && !begins, midLine: false }
+  if (joined.length <= limit) return next
+  records.push(`${render(next, joined)}${continues}`)
+  return { ...next, record: null, inPieces: true }
+}

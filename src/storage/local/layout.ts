@@ -1,0 +1,131 @@
+/**
+ * Where everything of local storage is, and what its small files say.
+ *
+ * `<directory>/<tenant>/<timeline>/`: `current.json` names the base; `base-<n>.tar` is it; `wal/` is what pg_wal
+ * links to; `spare/` is a base already unpacked, valid only while `spare.id` says so; `trash-<n>/` is what PGDATA
+ * held before a swap; `starts` lists data directories that may have processes; `reached` is the newest segment
+ * seen written; `first` exists while the first base is being made; `lock/` keeps a second compute out.
+ */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as fs from "node:fs"
+import { type FileFailed, StorageDamaged } from "../../domain/Failure.ts"
+import { type Lsn, parseLsn } from "../../domain/Lsn.ts"
+import type { RunAs } from "../../host/Spawn.ts"
+import { parseBackupLabel } from "../../plan/baseBackupLabel.ts"
+import { codeOf, namesIn, replaceFile, textOrNull } from "./disk.ts"
+
+export interface Layout {
+  readonly root: string
+  readonly owner: RunAs | null
+  readonly wal: string
+  readonly current: string
+  readonly spare: string
+  readonly spareId: string
+  readonly starts: string
+  readonly reached: string
+  readonly first: string
+  readonly lock: string
+}
+
+export const layoutOf = (root: string, owner: RunAs | null): Layout => ({
+  root,
+  owner,
+  wal: `${root}/wal`,
+  current: `${root}/current.json`,
+  spare: `${root}/spare`,
+  spareId: `${root}/spare.id`,
+  starts: `${root}/starts`,
+  reached: `${root}/reached`,
+  first: `${root}/first`,
+  lock: `${root}/lock`
+})
+
+/** The published base. LSNs are text, `start` and `startFile` as the label says them. */
+export const Current = Schema.Struct({
+  format: Schema.Literal(1),
+  n: Schema.Int,
+  tar: Schema.String,
+  tarBytes: Schema.Number,
+  label: Schema.String,
+  /** WAL up to here must be present for the base to be whole. */
+  stop: Schema.String,
+  systemId: Schema.String,
+  pgMajor: Schema.Int,
+  segmentBytes: Schema.Int,
+  /** The next transaction, and the number of databases, when the base was made. */
+  transaction: Schema.String,
+  databases: Schema.Int
+})
+export type Current = typeof Current.Type
+
+/** Which base the spare continues from, in which boot its files were written, and where replay from it begins. */
+export const SpareId = Schema.Struct({ n: Schema.Int, bootId: Schema.String, label: Schema.String })
+export type SpareId = typeof SpareId.Type
+
+/** Enforced only within one boot: a power cut may take a file that was never promised. */
+export const Reached = Schema.Struct({ segment: Schema.String, bootId: Schema.String })
+
+const decodeCurrent = Schema.decodeUnknownOption(Schema.fromJsonString(Current))
+const decodeSpareId = Schema.decodeUnknownOption(Schema.fromJsonString(SpareId))
+const decodeReached = Schema.decodeUnknownOption(Schema.fromJsonString(Reached))
+
+export const printRecord = (record: Current | SpareId | typeof Reached.Type): string => `${JSON.stringify(record, null, 2)}\n`
+
+/** A base with its LSNs read. */
+export interface Base {
+  readonly current: Current
+  readonly start: Lsn
+  readonly stop: Lsn
+  readonly pgTimeline: number
+}
+
+const neverDelete = "do not delete anything; restore this folder as a whole from a copy, or use another timeline_id"
+
+export const damaged = (layout: Layout, detail: string, hint: string = neverDelete): StorageDamaged =>
+  new StorageDamaged({ directory: layout.root, detail, hint })
+
+export const readBase: (layout: Layout) => Effect.Effect<Base | null, FileFailed | StorageDamaged> = Effect.fnUntraced(
+  function*(layout) {
+    const text = yield* textOrNull(layout.current)
+    if (text === null) return null
+    const current = Option.getOrNull(decodeCurrent(text))
+    const label = current === null ? null : Option.getOrNull(parseBackupLabel(current.label))
+    const stop = current === null ? null : Option.getOrNull(parseLsn(current.stop))
+    if (current === null || label === null || stop === null) return yield* damaged(layout, "current.json cannot be understood")
+    return { current, start: label.start, stop, pgTimeline: label.pgTimeline }
+  }
+)
+
+export const readSpareId = (layout: Layout): Effect.Effect<SpareId | null, FileFailed> =>
+  Effect.map(textOrNull(layout.spareId), (text) => text === null ? null : Option.getOrNull(decodeSpareId(text)))
+
+export const readReached = (layout: Layout): Effect.Effect<typeof Reached.Type | null, FileFailed> =>
+  Effect.map(textOrNull(layout.reached), (text) => text === null ? null : Option.getOrNull(decodeReached(text)))
+
+export const writeReached = (layout: Layout, segment: string, bootId: string | null): Effect.Effect<void, FileFailed> =>
+  bootId === null ? Effect.void : replaceFile(layout.reached, printRecord({ segment, bootId }), layout.owner)
+
+/** One more than any that is there. */
+export const freshTrash = (layout: Layout): Effect.Effect<string, FileFailed> =>
+  Effect.map(trashes(layout), (present) => {
+    const last = present.map((name) => Number(name.slice(name.lastIndexOf("-") + 1))).reduce((a, b) => Math.max(a, b), 0)
+    return `${layout.root}/trash-${last + 1}`
+  })
+
+export const trashes = (layout: Layout): Effect.Effect<ReadonlyArray<string>, FileFailed> =>
+  Effect.map(namesIn(layout.root), (names) =>
+    names.filter((name) => /^trash-\d+$/.test(name)).map((name) => `${layout.root}/${name}`))
+
+const firstLine = (path: string): string | null => {
+  try {
+    return fs.readFileSync(path, "utf8").trim()
+  } catch (cause) {
+    if (codeOf(cause) === "ENOENT" || codeOf(cause) === "EACCES") return null
+    throw cause
+  }
+}
+
+/** Changes with every boot of the kernel; `null` where the system does not tell, and then nothing relies on it. */
+export const readBootId: Effect.Effect<string | null> = Effect.sync(() => firstLine("/proc/sys/kernel/random/boot_id"))

@@ -1,0 +1,104 @@
+/**
+ * Neon's storage: safekeepers make WAL durable, the pageserver turns it into pages, and both outlive us.
+ *
+ * Nothing is locked here: safekeepers fence an older compute by term, and the control plane runs one at a time.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { ComputeState } from "../../ComputeState.ts"
+import { SpecInvalid } from "../../domain/Failure.ts"
+import { invalidLsn, type Lsn, printLsn } from "../../domain/Lsn.ts"
+import type { NeonStorage as NeonSpec, ParsedSpec } from "../../domain/ParsedSpec.ts"
+import { PostgresInstall } from "../../host/PostgresInstall.ts"
+import { Spawn } from "../../host/Spawn.ts"
+import { settlePauses } from "../../plan/retrySchedules.ts"
+import { Storage, type Timeline } from "../Storage.ts"
+import { NeonDeadlines } from "./deadlines.ts"
+import { openBasebackup } from "./pageserver.ts"
+import { askSafekeepers } from "./safekeepers.ts"
+import { makeSyncSafekeepers } from "./syncSafekeepers.ts"
+
+export interface NeonOptions {
+  /** Words before `postgres --sync-safekeepers`, such as `cgexec -g memory:neon-postgres`. */
+  readonly prefix?: ReadonlyArray<string>
+}
+
+export const layerNeon = (
+  options: NeonOptions = {}
+): Layer.Layer<Storage, never, ComputeState | PostgresInstall | Spawn> =>
+  Layer.effect(
+    Storage,
+    Effect.gen(function*() {
+      const state = yield* ComputeState
+      const deadlines = yield* NeonDeadlines
+      const sync = makeSyncSafekeepers(yield* Spawn, yield* PostgresInstall, options.prefix ?? [])
+
+      /** Runs an effect and keeps its milliseconds under a metric's name, if it succeeds. */
+      const metered = <A, E>(name: "sync_sk_check_ms" | "sync_safekeepers_ms", effect: Effect.Effect<A, E>) =>
+        Effect.gen(function*() {
+          const before = yield* Clock.currentTimeMillis
+          const value = yield* effect
+          const millis = (yield* Clock.currentTimeMillis) - before
+          yield* state.note((old) => ({ metrics: { ...old.metrics, [name]: millis } }))
+          return value
+        })
+
+      const settleStart = Effect.fn("NeonStorage.settleStart")(function*(spec: ParsedSpec, neon: NeonSpec, pgdata: string) {
+        const question = { tenant: spec.tenant, timeline: spec.timeline, safekeepers: neon.safekeepers, token: neon.token }
+        const judgement = yield* metered(
+          "sync_sk_check_ms",
+          Effect.provideService(askSafekeepers(question), NeonDeadlines, deadlines)
+        )
+        if (judgement._tag === "Synced") {
+          yield* Effect.logInfo(`already synced at LSN ${printLsn(judgement.lsn)}`)
+          return judgement.lsn
+        }
+        yield* Effect.logInfo(`the safekeepers must be synced: ${judgement.reason}`)
+        return yield* metered(
+          "sync_safekeepers_ms",
+          sync({ pgdata, token: neon.token, pauses: settlePauses, within: deadlines.sync })
+        )
+      })
+
+      /** Asking would prove nothing at the end: what Postgres wrote last may be on its way to one of them. */
+      const settleEnd = (neon: NeonSpec, pgdata: string) =>
+        sync({ pgdata, token: neon.token, pauses: [], within: deadlines.finalSync })
+
+      const timelineOf = (spec: ParsedSpec, neon: NeonSpec, pgdata: string): Timeline => ({
+        settle: (moment) => {
+          switch (spec.mode._tag) {
+            case "Primary":
+              return moment === "start" ? settleStart(spec, neon, pgdata) : settleEnd(neon, pgdata)
+            case "Static":
+              return Effect.succeed<Lsn | null>(moment === "start" ? spec.mode.lsn : null)
+            case "Replica":
+              return Effect.succeed(null)
+          }
+        },
+        source: (lsn) => ({
+          _tag: "Archive",
+          lsn: lsn ?? invalidLsn,
+          open: openBasebackup(spec, neon, lsn ?? invalidLsn, deadlines)
+        }),
+        secure: Effect.void,
+        keep: Effect.never,
+        leave: () => Effect.void
+      })
+
+      return Storage.of({
+        kind: "neon",
+        claim: (spec, pgdata) =>
+          spec.neon === null
+            ? Effect.fail(
+              new SpecInvalid({
+                source: "storage",
+                problems: [{ path: "pageserver_connection_info", message: "Neon's storage needs the addresses of its parts" }]
+              })
+            )
+            : Effect.succeed(timelineOf(spec, spec.neon, pgdata))
+      })
+    })
+  )
+
+export const NeonStorage = { layer: layerNeon() }

@@ -1,0 +1,151 @@
+/**
+ * A real compute as a scoped layer: real Postgres, real HTTP, ports and folders of its own, nothing left behind.
+ *
+ * Local storage in a temporary folder keeps the data for the life of the layer. The layer is built when the compute
+ * is `running`; it fails with what the compute failed with.
+ */
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as FS from "node:fs/promises"
+import * as Net from "node:net"
+import * as OS from "node:os"
+import * as Path from "node:path"
+import type { Ended } from "../Compute.ts"
+import { ComputeState, type Snapshot } from "../ComputeState.ts"
+import { Abandoned, type Failure, FileFailed, SpecInvalid, type WireFailed } from "../domain/Failure.ts"
+import { parseSpec } from "../domain/parseSpec.ts"
+import { resolveRunAs } from "../host/RunAs.ts"
+import { Orders } from "../Orders.ts"
+import { connect, type Wire } from "../pg/Wire.ts"
+import { program, type ProgramOptions } from "../Program.ts"
+
+export interface LiveOptions {
+  /** The spec as the control plane would write it. Default: an empty cluster. */
+  readonly spec?: unknown
+  /** Path of a `postgres` program. Default: the embedded one. */
+  readonly postgres?: string
+  /** `process` (default) survives a kill; `os` survives a power cut and costs an fsync per commit. */
+  readonly durability?: "os" | "process"
+  /** Keep the storage in this folder instead of a temporary one: a second layer finds the data of the first. */
+  readonly directory?: string
+}
+
+const emptyCluster = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
+
+/** A port nobody listens on right now. */
+const freePort = Effect.callback<number, FileFailed>((resume) => {
+  const server = Net.createServer()
+  server.once("error", (cause) => resume(Effect.fail(new FileFailed({ operation: "find a free port", path: "127.0.0.1", cause }))))
+  server.listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    server.close(() => resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0)))
+  })
+})
+
+const file = <A>(operation: string, path: string, work: () => Promise<A>) =>
+  Effect.tryPromise({ try: work, catch: (cause) => new FileFailed({ operation, path, cause }) })
+
+const folder = Effect.acquireRelease(
+  Effect.gen(function*() {
+    const runAs = yield* resolveRunAs(null)
+    const prefix = Path.join(OS.tmpdir(), "compute-")
+    const made = yield* file("make a folder like", prefix, () => FS.mkdtemp(prefix))
+    if (runAs !== null) yield* file("give away", made, () => FS.chown(made, runAs.uid, runAs.gid))
+    return made
+  }),
+  (made) => Effect.orDie(file("remove", made, () => FS.rm(made, { recursive: true, force: true })))
+)
+
+export class Compute extends Context.Service<Compute, {
+  /** `postgresql://…` of the superuser on 127.0.0.1. */
+  readonly url: string
+  /** `http://127.0.0.1:port`: `/status` and the rest. */
+  readonly httpUrl: string
+  readonly now: Effect.Effect<Snapshot>
+  /** A superuser session that is gone with the scope. */
+  readonly connect: (database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
+  /** Sends a new spec, as `/configure` does, and waits until it is applied. */
+  readonly configure: (spec: unknown) => Effect.Effect<Snapshot, Failure>
+  /** Ends the compute and waits for the end. The scope does it too. */
+  readonly terminate: Effect.Effect<Ended, Failure>
+}>()("compute/testing/Compute") {
+  static readonly layer = (options: LiveOptions = {}): Layer.Layer<Compute, Failure> => Layer.effect(Compute, live(options))
+}
+
+const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
+  const directory = options.directory ?? (yield* folder)
+  const port = yield* freePort
+  const read = (input: unknown) => parseSpec(input, { source: "Compute.layer", storage: "local" })
+  const spec = yield* Effect.fromResult(read(options.spec ?? emptyCluster))
+  const programOptions: ProgramOptions = {
+    dialect: "head",
+    spec,
+    storage: { _tag: "Local", directory: Path.join(directory, "storage"), durability: options.durability ?? "process" },
+    pgdata: Path.join(directory, "pgdata"),
+    at: {
+      host: "127.0.0.1",
+      port,
+      user: "cloud_admin",
+      password: null,
+      database: "postgres",
+      options: null,
+      applicationName: null
+    },
+    postgres: options.postgres ?? null,
+    runAs: null,
+    privilegedRole: "neon_superuser",
+    linger: false,
+    computeId: null,
+    buildTag: "library",
+    http: { host: "127.0.0.1", externalPort: 0, internalPort: null, liveConfigAllowed: true, verify: null },
+    parseSpec: read,
+    host: {
+      path: undefined,
+      platform: OS.platform(),
+      overcommitMemory: null,
+      embeddedRoot: import.meta.dirname,
+      cacheDirectory: Path.join(OS.tmpdir(), "compute-ctl-cache")
+    }
+  }
+
+  const listening = yield* Deferred.make<{
+    readonly httpPort: number
+    readonly context: Context.Context<ComputeState | Orders>
+  }, Failure>()
+  const fiber = yield* program(programOptions, ({ httpPort }) =>
+    Effect.flatMap(Effect.context<ComputeState | Orders>(), (context) =>
+      Effect.asVoid(Deferred.succeed(listening, { httpPort, context })))).pipe(
+        Effect.tapError((failure) => Deferred.fail(listening, failure)),
+        Effect.forkScoped
+      )
+  const { context, httpPort } = yield* Deferred.await(listening)
+  const state = Context.get(context, ComputeState)
+  const orders = Context.get(context, Orders)
+  const terminate = Effect.andThen(orders.terminate("immediate"), Fiber.join(fiber))
+  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(terminate, Duration.minutes(2))))
+
+  const reached = yield* state.until("running", "failed")
+  if (reached.status === "failed") {
+    const ended = yield* terminate
+    return yield* Effect.fail(ended.failure ?? new Abandoned({ what: "the start" }))
+  }
+  return Compute.of({
+    url: `postgresql://cloud_admin@127.0.0.1:${port}/postgres`,
+    httpUrl: `http://127.0.0.1:${httpPort}`,
+    now: state.now,
+    connect: (database = "postgres") =>
+      connect({ host: "127.0.0.1", port, user: "cloud_admin", database, connectWithin: Duration.seconds(10) }),
+    configure: (input) =>
+      Effect.fromResult(read(input)).pipe(
+        Effect.flatMap(orders.configure),
+        Effect.catchTag("IllegalTransition", (refused) =>
+          Effect.fail(new SpecInvalid({ source: "Compute.configure", problems: [{ path: "", message: refused.message }] })))
+      ),
+    terminate
+  })
+})

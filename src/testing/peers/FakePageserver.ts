@@ -1,0 +1,134 @@
+/**
+ * An imitation pageserver that answers `basebackup` by COPY OUT over a real socket, well or badly.
+ *
+ * It serves one archive and knows no other command. Gone, with its port, when the scope ends.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { gunzipSync, gzipSync } from "node:zlib"
+import type { ListenFailed } from "../../domain/Failure.ts"
+import { commandComplete, copyData, copyDone, copyOut, error, loggedIn, readyForQuery, serve, type Session } from "./serverWire.ts"
+
+/**
+ * What goes wrong. `refuse`: nobody listens. `starting up`: it says so at log-in. `hang`: it accepts and says nothing.
+ * `wrong token`: it takes none. `unknown timeline`: it does not have it. `cut`: at `at` the copy ends as if whole.
+ * `stall`: at `at` it stops sending. `reset`: at `at` the connection breaks. `error mid-way`: at `at` it reports an
+ * error. `error after the end`: the archive is whole, then it reports an error. `corrupt gzip`: bytes are turned over
+ * at `at`. `truncated tar`: the gzip is whole, the tar in it ends at `at`. `slow drip`: small pieces with pauses.
+ */
+export type PageserverFault =
+  | "refuse"
+  | "starting up"
+  | "hang"
+  | "wrong token"
+  | "unknown timeline"
+  | "cut"
+  | "stall"
+  | "reset"
+  | "error mid-way"
+  | "error after the end"
+  | "corrupt gzip"
+  | "truncated tar"
+  | "slow drip"
+
+export interface PageserverOptions {
+  readonly tenant: string
+  readonly timeline: string
+  /** Asked for as the password; without it everybody may log in. */
+  readonly token?: string
+  /** A gzipped tar, such as `basebackupOf` makes. */
+  readonly archive: Uint8Array
+  readonly fault?: PageserverFault
+  /** Where in the archive a fault happens, 0 to 1. Default 0.5. */
+  readonly at?: number
+  /** Only the first so many attempts meet the fault; default: all of them. `refuse` cannot be counted. */
+  readonly failFirst?: number
+  /** Bytes per message. Default 64 KiB. */
+  readonly pieceBytes?: number
+}
+
+/** One attempt, as the client made it. */
+export interface PageserverSeen {
+  readonly user: string
+  readonly applicationName: string
+  readonly options: string
+  readonly password: string | null
+  readonly command: string | null
+}
+
+export interface FakePageserver {
+  /** For a spec's `libpq_url` or `pageserver_connstring`. */
+  readonly url: string
+  readonly port: number
+  readonly seen: Effect.Effect<ReadonlyArray<PageserverSeen>>
+}
+
+const spoiled = (archive: Uint8Array, fault: PageserverFault | undefined, at: number): Uint8Array => {
+  if (fault === "truncated tar") {
+    const tar = gunzipSync(archive)
+    return gzipSync(tar.subarray(0, Math.floor(tar.length * at)))
+  }
+  if (fault !== "corrupt gzip") return archive
+  const from = Math.floor(archive.length * at)
+  return archive.map((byte, index) => index >= from && index < from + 16 ? byte ^ 0xff : byte)
+}
+
+export const makeFakePageserver: (options: PageserverOptions) => Effect.Effect<FakePageserver, ListenFailed, Scope.Scope> = Effect
+  .fnUntraced(function*(options) {
+    const seen: Array<PageserverSeen> = []
+    const { archive, at = 0.5, fault, pieceBytes = 64 * 1024 } = options
+    const bad = spoiled(archive, fault, at)
+    let attempts = 0
+
+    const copy = Effect.fnUntraced(function*(session: Session, bytes: Uint8Array, from: number, to: number, drip: boolean) {
+      const step = drip ? Math.min(pieceBytes, 1024) : pieceBytes
+      for (let start = from; start < to; start += step) {
+        yield* session.send(copyData(bytes.subarray(start, Math.min(start + step, to))))
+        if (drip) yield* Effect.sleep("1 millis")
+      }
+    })
+
+    /** The answer to the command, with what goes wrong in it. */
+    const serveArchive = Effect.fnUntraced(function*(session: Session, now: PageserverFault | undefined) {
+      const bytes = now === undefined ? archive : bad
+      const stop = Math.floor(bytes.length * at)
+      const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
+      yield* session.send(copyOut)
+      yield* copy(session, bytes, 0, breaks ? stop : bytes.length, now === "slow drip")
+      if (now === "stall") return yield* Effect.never
+      if (now === "reset") return yield* session.reset
+      if (now === "error mid-way") return yield* session.send(error("ERROR", "XX000", "a layer file could not be read"), readyForQuery)
+      if (now === "error after the end") {
+        return yield* session.send(error("ERROR", "XX000", "the timeline was shut down while it was read"), readyForQuery)
+      }
+      yield* session.send(copyDone, commandComplete("COPY"), readyForQuery)
+    })
+
+    const answer = Effect.fnUntraced(function*(session: Session) {
+      attempts += 1
+      const now = attempts <= (options.failFirst ?? Infinity) ? fault : undefined
+      const startup = (name: string) => session.startup.get(name) ?? ""
+      const who = { user: startup("user"), applicationName: startup("application_name"), options: startup("options") }
+      if (now === "hang" || now === "starting up") seen.push({ ...who, password: null, command: null })
+      if (now === "hang") return yield* Effect.never
+      if (now === "starting up") return yield* session.send(error("FATAL", "57P03", "the pageserver is starting up"))
+      const password = options.token === undefined && now !== "wrong token" ? null : yield* session.password
+      if (now === "wrong token" || (options.token !== undefined && password !== options.token)) {
+        seen.push({ ...who, password, command: null })
+        return yield* session.send(error("FATAL", "28P01", "the token is not valid for this tenant"))
+      }
+      yield* session.send(loggedIn)
+      const command = yield* session.query
+      seen.push({ ...who, password, command })
+      const words = (command ?? "").split(" ")
+      if (words[0] !== "basebackup") return yield* session.send(error("FATAL", "42601", "unknown command"))
+      if (now === "unknown timeline" || words[1] !== options.tenant || words[2] !== options.timeline) {
+        return yield* session.send(error("ERROR", "XX000", `timeline ${words[1]}/${words[2]} was not found`), readyForQuery)
+      }
+      yield* serveArchive(session, now)
+      yield* session.query
+    })
+
+    const { host, port } = yield* serve(answer, { gone: fault === "refuse" })
+    return { url: `postgresql://no_user@${host}:${port}`, port, seen: Effect.sync(() => [...seen]) }
+  })

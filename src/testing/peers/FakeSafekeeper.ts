@@ -1,0 +1,74 @@
+/**
+ * An imitation safekeeper that answers `TIMELINE_STATUS` over a real socket, well or badly.
+ *
+ * It keeps no WAL and knows no other command. Gone, with its port, when the scope ends.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { ListenFailed } from "../../domain/Failure.ts"
+import { type Lsn, printLsn } from "../../domain/Lsn.ts"
+import { error, loggedIn, optionsOf, serve, type Session, table } from "./serverWire.ts"
+
+/**
+ * `ok`; `lag`: it flushed and committed less than it should; `unknown timeline`: no row; `wrong token`: it takes none;
+ * `refuse`: nobody listens; `hang`: it accepts and says nothing; `reset`: it breaks the connection.
+ */
+export type SafekeeperMode = "ok" | "lag" | "unknown timeline" | "wrong token" | "refuse" | "hang" | "reset"
+
+export interface SafekeeperOptions {
+  readonly tenant: string
+  readonly timeline: string
+  /** Asked for as the password; without it everybody may log in. */
+  readonly token?: string
+  readonly flush: Lsn
+  /** Default: as flush. */
+  readonly commit?: Lsn
+  readonly mode?: SafekeeperMode
+}
+
+/** One client, as it introduced itself. */
+export interface SafekeeperSeen {
+  readonly user: string
+  readonly options: string
+  readonly password: string | null
+  readonly command: string | null
+}
+
+export interface FakeSafekeeper {
+  /** `host:port`, as a spec's `safekeeper_connstrings` has it. */
+  readonly address: string
+  readonly seen: Effect.Effect<ReadonlyArray<SafekeeperSeen>>
+}
+
+/** How far a lagging safekeeper is behind. */
+const lag = 0x100n
+
+export const makeFakeSafekeeper: (options: SafekeeperOptions) => Effect.Effect<FakeSafekeeper, ListenFailed, Scope.Scope> = Effect
+  .fnUntraced(function*(options) {
+    const seen: Array<SafekeeperSeen> = []
+    const mode = options.mode ?? "ok"
+    const behind = mode === "lag" ? lag : 0n
+    const row = [printLsn(options.flush - behind), printLsn((options.commit ?? options.flush) - behind)]
+
+    const answer = Effect.fnUntraced(function*(session: Session) {
+      const asked = optionsOf(session)
+      const mine = asked.get("tenant_id") === options.tenant && asked.get("timeline_id") === options.timeline
+      if (mode === "hang") return yield* Effect.never
+      if (mode === "reset") return yield* session.reset
+      const password = options.token === undefined && mode !== "wrong token" ? null : yield* session.password
+      const who = { user: session.startup.get("user") ?? "", options: session.startup.get("options") ?? "", password }
+      if (mode === "wrong token" || (options.token !== undefined && password !== options.token)) {
+        seen.push({ ...who, command: null })
+        return yield* session.send(error("FATAL", "28P01", "the token is not valid for this tenant"))
+      }
+      yield* session.send(loggedIn)
+      const command = yield* session.query
+      seen.push({ ...who, command })
+      if (command !== "TIMELINE_STATUS") return yield* session.send(error("FATAL", "42601", "unknown command"))
+      yield* session.send(table(["flush_lsn", "commit_lsn"], mine && mode !== "unknown timeline" ? [row] : []))
+      yield* session.query
+    })
+
+    const { host, port } = yield* serve(answer, { gone: mode === "refuse" })
+    return { address: `${host}:${port}`, seen: Effect.sync(() => [...seen]) }
+  })

@@ -1,0 +1,353 @@
+/**
+ * Command lines of both generations and of our own, and one sentence for each that is wrong.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { inspect } from "node:util"
+import { flags } from "../../src/cli/flags.ts"
+import { type Command, type Environment, parseArguments } from "../../src/cli/parseArguments.ts"
+import type { RunSettings } from "../../src/cli/RunSettings.ts"
+import { printUsageError } from "../../src/cli/usage.ts"
+
+const parse = (argv: ReadonlyArray<string>, env: Environment = {}): Command => Result.getOrThrow(parseArguments(argv, env))
+const run = (argv: ReadonlyArray<string>, env: Environment = {}): RunSettings => {
+  const command = parse(argv, env)
+  return command._tag === "Run" ? command.settings : assert.fail(`it is ${command._tag}`)
+}
+const complaint = (argv: ReadonlyArray<string>, env: Environment = {}): string =>
+  Result.getOrThrow(Result.flip(parseArguments(argv, env))).message
+
+const url = "postgresql://cloud_admin@localhost/postgres"
+const where = ["-D", "/data", "-C", url]
+const older = [...where, "-S", "spec.json"]
+const newer = [...where, "-c", "config.json", "-i", "compute-1"]
+const local = ["--storage", "local", "-S", "spec.json"]
+
+const nothingElse = {
+  postgres: null,
+  computeId: null,
+  httpHost: "::",
+  storage: { _tag: "Neon" },
+  runAs: null,
+  privilegedRole: "neon_superuser",
+  logFormat: "text",
+  logLevel: "info",
+  banner: true,
+  liveConfigAllowed: true,
+  dev: false,
+  remoteExtBaseUrl: null,
+  vmMonitor: {
+    cgroup: "neon-postgres",
+    filecacheConnstr: "host=localhost port=5432 dbname=postgres user=cloud_admin sslmode=disable application_name=vm-monitor",
+    address: "0.0.0.0:10301"
+  },
+  resizeSwapOnBind: false,
+  diskQuotaMount: null,
+  installedExtensionsIntervalSeconds: 3600,
+  controlPlaneToken: null,
+  autoscaling: false,
+  warnings: []
+} as const
+
+describe("launch lines", () => {
+  it("of 2024: everything else has its default", () => {
+    const settings = run(["-D", "/var/db/postgres/compute", "-C", url, "-S", "/specs/spec.json", "-b", "/usr/local/bin/postgres"])
+    assert.deepStrictEqual(settings, {
+      ...nothingElse,
+      dialect: "2024",
+      pgdata: "/var/db/postgres/compute",
+      connstr: {
+        host: "localhost",
+        port: 5432,
+        user: "cloud_admin",
+        password: null,
+        database: "postgres",
+        options: null,
+        applicationName: null
+      },
+      postgres: "/usr/local/bin/postgres",
+      spec: { _tag: "File", path: "/specs/spec.json" },
+      externalHttpPort: 3080,
+      internalHttpPort: null
+    })
+  })
+
+  it("can be spelled attached, long, with =, or apart", () => {
+    const expected = run([...older, "-b", "/pg"])
+    for (
+      const argv of [
+        ["-D/data", `-C${url}`, "-Sspec.json", "-b/pg"],
+        ["--pgdata=/data", `--connstr=${url}`, "--spec-path=spec.json", "--pgbin=/pg"],
+        ["run", "--pgdata", "/data", "--connstr", url, "--spec-path", "spec.json", "--pgbin", "/pg"]
+      ]
+    ) assert.deepStrictEqual(run(argv), expected)
+  })
+
+  it("of the documentation, for both generations", () => {
+    const both = ["-b", "/usr/local/bin/postgres", "-r", "http://pg-ext-s3-gateway"]
+    assert.strictEqual(run([...older, ...both]).remoteExtBaseUrl, "http://pg-ext-s3-gateway/")
+    const settings = run([...where, "-c", "config.json", ...both])
+    assert.deepInclude(settings, { dialect: "head", remoteExtBaseUrl: "http://pg-ext-s3-gateway/", computeId: null })
+    assert.deepStrictEqual(settings.warnings, ["without --compute-id only administrators' tokens are accepted by the API"])
+  })
+
+  it("of neon_local", () => {
+    const settings = run([
+      "--external-http-port",
+      "55440",
+      "--internal-http-port",
+      "55441",
+      "--pgdata",
+      "/ep/pgdata",
+      "--connstr",
+      "postgresql://cloud_admin@127.0.0.1:55432/postgres",
+      "--config",
+      "/ep/config.json",
+      "--pgbin",
+      "/pg/bin/postgres",
+      "--compute-id",
+      "ep-main",
+      "--remote-ext-base-url",
+      "http://ext.invalid/some/path//",
+      "--dev",
+      "--privileged-role-name",
+      "admin_of_all"
+    ])
+    assert.deepInclude(settings, {
+      dialect: "head",
+      externalHttpPort: 55440,
+      internalHttpPort: 55441,
+      spec: { _tag: "ConfigFile", path: "/ep/config.json" },
+      computeId: "ep-main",
+      remoteExtBaseUrl: "http://ext.invalid/some/path/",
+      dev: true,
+      privilegedRole: "admin_of_all",
+      liveConfigAllowed: true,
+      warnings: []
+    })
+  })
+
+  it("of docker-compose", () => {
+    const settings = run([
+      "--pgdata",
+      "/var/db/postgres/compute",
+      "-C",
+      "postgresql://cloud_admin@localhost:55433/postgres",
+      "-b",
+      "/usr/local/bin/postgres",
+      "--compute-id",
+      "compute-12345",
+      "--config",
+      "/tmp/config.json"
+    ])
+    assert.deepInclude(settings, { dialect: "head", externalHttpPort: 3080, internalHttpPort: 3081, computeId: "compute-12345" })
+    assert.strictEqual(settings.connstr?.port, 55433)
+  })
+
+  it("of a 2024 cloud that pulls its spec", () => {
+    const env = { NEON_CONTROL_PLANE_TOKEN: "hunter2", AUTOSCALING: "", RUST_LOG: "compute_tools=trace,warn,hyper=info" }
+    const settings = run([...where, "-p", "http://cp.invalid:9096", "-i", "compute-1", "--http-port", "3999"], env)
+    assert.deepInclude(settings, {
+      dialect: "2024",
+      externalHttpPort: 3999,
+      internalHttpPort: null,
+      spec: { _tag: "ControlPlane", uri: "http://cp.invalid:9096" },
+      autoscaling: true,
+      logLevel: "warn"
+    })
+    assert.strictEqual(settings.controlPlaneToken === null ? null : Redacted.value(settings.controlPlaneToken), "hunter2")
+    assert.notInclude(inspect(settings, { depth: 9 }) + JSON.stringify(settings), "hunter2")
+  })
+
+  it("with local storage needs a spec and nothing else", () => {
+    assert.deepInclude(run(local), {
+      pgdata: null,
+      connstr: null,
+      postgres: null,
+      httpHost: "127.0.0.1",
+      storage: { _tag: "Local", directory: null, durability: "os" }
+    })
+    const argv = ["--storage", "local:/var/lib/x:y", "--durability=process", "-S", "f", "--http-host", "::1", "--no-banner", "--run-as", "pg"]
+    assert.deepInclude(run(argv), {
+      httpHost: "::1",
+      banner: false,
+      runAs: "pg",
+      storage: { _tag: "Local", directory: "/var/lib/x:y", durability: "process" }
+    })
+  })
+})
+
+describe("rules", () => {
+  const table: ReadonlyArray<readonly [what: string, argv: ReadonlyArray<string>, env: Environment, Partial<RunSettings>]> = [
+    ["an inline spec forbids live configuration", [...where, "-s", "{}"], {}, {
+      dialect: "2024",
+      spec: { _tag: "Inline", text: "{}" },
+      liveConfigAllowed: false
+    }],
+    ["-s wins over -S and -p", [...older, "-s{}", "-p", "http://x", "-i", "y"], {}, {
+      spec: { _tag: "Inline", text: "{}" },
+      warnings: ["-S has no effect, because -s gives the spec", "-p has no effect, because -s gives the spec"]
+    }],
+    ["-S wins over -p, which needs no -i then", [...older, "-p", "http://x"], {}, {
+      spec: { _tag: "File", path: "spec.json" },
+      warnings: ["-p has no effect, because -S gives the spec"]
+    }],
+    ["-i beside -S is fine", [...older, "-i", "me"], {}, { computeId: "me", warnings: [] }],
+    ["--http-port is the port in 2024", [...older, "--http-port", "0"], {}, { externalHttpPort: 0, internalHttpPort: null }],
+    ["--http-port has no effect among newer flags", [...newer, "--http-port", "4000"], {}, {
+      dialect: "head",
+      externalHttpPort: 3080,
+      internalHttpPort: 3081,
+      warnings: ["--http-port has no effect; use --external-http-port and --internal-http-port"]
+    }],
+    ["--http-port counts in lakebase mode", [...newer, "--http-port", "4000", "--lakebase-mode", "true"], {}, {
+      externalHttpPort: 4000,
+      internalHttpPort: 4001,
+      warnings: ["--lakebase-mode: only its meaning of --http-port is known here"]
+    }],
+    ["--lakebase-mode false is nothing", [...newer, "--lakebase-mode=false"], {}, { warnings: [] }],
+    ["one dialect can be asked for", [...older, "--api-dialect", "head", "--http-port", "4000"], {}, {
+      dialect: "head",
+      externalHttpPort: 4000,
+      internalHttpPort: 4001
+    }],
+    ["the other one, too", [...newer, "--api-dialect=2024", "--internal-http-port", "5"], {}, {
+      dialect: "2024",
+      externalHttpPort: 3080,
+      internalHttpPort: null,
+      warnings: ["--internal-http-port has no effect: the 2024 API has one port"]
+    }],
+    ["-p without older flags speaks the newer dialect", [...where, "-p", "http://x", "-i", "me"], {}, { dialect: "head" }],
+    ["-r does not tell the generation", [...where, "-p", "http://x", "-i", "me", "--http-port", "1", "-r", "http://e"], {}, {
+      dialect: "2024"
+    }],
+    ["an old -r that is no URL names the gateway", [...older, "-r", "{\"bucket\":\"b\"}"], {}, {
+      remoteExtBaseUrl: "http://pg-ext-s3-gateway/"
+    }],
+    ["--remote-ext-config by its long name", [...newer, "--remote-ext-config", "x"], {}, {
+      remoteExtBaseUrl: "http://pg-ext-s3-gateway/"
+    }],
+    ["POSTGRES_PATH is the default of -b", older, { POSTGRES_PATH: "/pg17/bin/postgres" }, { postgres: "/pg17/bin/postgres" }],
+    ["-b wins over POSTGRES_PATH", [...older, "-b", "/b"], { POSTGRES_PATH: "/pg17/bin/postgres" }, { postgres: "/b" }],
+    ["--log-level wins over RUST_LOG", [...older, "--log-level", "debug"], { RUST_LOG: "error" }, { logLevel: "debug" }],
+    ["RUST_LOG of modules only is no level", older, { RUST_LOG: "hyper=trace" }, { logLevel: "info", warnings: [] }],
+    ["RUST_LOG without sense warns", older, { RUST_LOG: "loud" }, {
+      logLevel: "info",
+      warnings: ["RUST_LOG has no level that we know; it has no effect"]
+    }],
+    ["--pg-init-timeout is accepted", [...newer, "--pg-init-timeout", "30"], {}, { warnings: ["--pg-init-timeout has no effect"] }],
+    ["the vm-monitor's flags are kept", [...older, "--cgroup", "g", "--filecache-connstr", "f", "--vm-monitor-addr", "a"], {}, {
+      vmMonitor: { cgroup: "g", filecacheConnstr: "f", address: "a" }
+    }],
+    ["the machine's flags are kept", [...older, "--resize-swap-on-bind", "--set-disk-quota-for-fs", "/"], {}, {
+      resizeSwapOnBind: true,
+      diskQuotaMount: "/"
+    }],
+    ["the log can be JSON", [...older, "--log-format=json"], {}, { logFormat: "json" }],
+    ["an interval", [...newer, "--installed-extensions-collection-interval", "7"], {}, { installedExtensionsIntervalSeconds: 7 }]
+  ]
+  for (const [what, argv, env, expected] of table) {
+    it(what, () => assert.deepInclude(run(argv, env), expected))
+  }
+})
+
+describe("usage errors", () => {
+  const table: ReadonlyArray<readonly [argv: ReadonlyArray<string>, message: string]> = [
+    [[], "no spec: one of -s, -S, -c, or -p with -i is required"],
+    [where, "no spec: one of -s, -S, -c, or -p with -i is required"],
+    [["-S", "x", "-C", url], "-D (--pgdata) is required"],
+    [["-S", "x", "-D", "/d"], "-C (--connstr) is required"],
+    [[...where, "-p", "http://x"], "-p needs -i (--compute-id)"],
+    [[...where, "-i", "x"], "no spec: one of -s, -S, -c, or -p with -i is required"],
+    [[...where, "-p", "ftp://x", "-i", "x"], "-p expects an http or https URL"],
+    [[...newer, "-p", "http://x"], "-c cannot be used together with -p"],
+    [[...newer, "--spec-path", "x"], "-c cannot be used together with --spec-path"],
+    [[...newer, "--http-port", "1", "--external-http-port", "2"], "--http-port cannot be used together with --external-http-port"],
+    [[...newer, "--http-port", "1", "--internal-http-port", "2"], "--http-port cannot be used together with --internal-http-port"],
+    [[...newer, "--external-http-port", "3081"], "--external-http-port and --internal-http-port must differ"],
+    [[...older, "--http-port", "65536"], "--http-port expects a port from 0 to 65535"],
+    [[...older, "--http-port", "http"], "--http-port expects a port from 0 to 65535"],
+    [[...newer, "--lakebase-mode", "yes"], "--lakebase-mode expects true or false"],
+    [[...newer, "--lakebase-mode"], "--lakebase-mode needs a value (BOOL)"],
+    [[...newer, "--privileged-role-name", "Robert'); --"], "--privileged-role-name expects lower-case letters and underscores, at most 63"],
+    [[...newer, "-r", "http://e/?x=1"], "-r: parameters detected in remote extensions base URL"],
+    [[...newer, "-r", "nowhere"], "-r expects an http or https URL"],
+    [[...newer, "-r", "http://a", "--remote-ext-config", "b"], "-r cannot be used together with --remote-ext-config"],
+    [["-D", "/d", "-C", "host=/tmp password=hunter2", "-S", "x"],
+      "-C expects a URL such as postgresql://cloud_admin@localhost:5432/postgres"],
+    [["-D", "/d", "-C", "postgresql://u:hunter2@h:0/d", "-S", "x"],
+      "-C expects a URL such as postgresql://cloud_admin@localhost:5432/postgres, but its port is not between 1 and 65535"],
+    [[...older, "-D", "/e"], "-D is given more than once"],
+    [[...older, "--pgdata", "/e"], "--pgdata is given more than once"],
+    [[...older, "--dev=hunter2"], "--dev takes no value"],
+    [[...where, "-S"], "-S needs a value (FILE)"],
+    [["-D", "-C", url, "-S", "x"], "-D needs a value (DIR)"],
+    [[...older, "--run-as="], "--run-as needs a value that is not empty"],
+    [[...older, "--specpath", "x"], "there is no flag --specpath; did you mean --spec-path?"],
+    [[...older, "--external-port", "1"], "there is no flag --external-port"],
+    [[...older, "--http_port", "1"], "there is no flag --http_port; did you mean --http-port?"],
+    [[...older, "--verison"], "there is no flag --verison; did you mean --version?"],
+    [[...older, "--no-ban"], "there is no flag --no-ban; did you mean --no-banner?"],
+    [[...older, "-z"], "there is no flag -z"],
+    [[...older, "hunter2=x"], "there is an argument that belongs to no flag; the commands are run, validate, schema"],
+    [["start"], "there is no command start; the commands are run, validate, schema"],
+    [["run", ...older, "hunter2"], "run takes flags only, but there is an argument that belongs to none"],
+    [["--storage", "s3", "-S", "x"], "--storage expects neon, local or local:DIR"],
+    [["--storage", "local:", "-S", "x"], "--storage expects neon, local or local:DIR"],
+    [[...older, "--durability", "os"], "--durability goes with --storage local only: Neon's safekeepers keep commits otherwise"],
+    [[...local, "--durability", "none"], "--durability expects os or process"],
+    [[...older, "--api-dialect", "2025"], "--api-dialect expects 2024 or head"],
+    [[...older, "--log-level", "loud"], "--log-level expects trace or debug or info or warn or error"],
+    [[...older, "--installed-extensions-collection-interval", "1h"],
+      "--installed-extensions-collection-interval expects a whole number of seconds"],
+    [["validate"], "validate needs at least one SPEC file, or - for stdin"],
+    [["validate", "x", "-D", "/d"], "-D does not belong to validate"],
+    [["schema", "x"], "schema takes flags only, but there is an argument that belongs to none"]
+  ]
+  for (const [argv, message] of table) {
+    it(`compute_ctl ${argv.join(" ")}`, () => {
+      assert.strictEqual(complaint(argv), message)
+      assert.notInclude(complaint(argv), "hunter2")
+    })
+  }
+
+  it("is one line that says where help is", () => {
+    assert.strictEqual(
+      printUsageError({ flag: "-z", message: "there is no flag -z" }),
+      "compute_ctl: there is no flag -z; try compute_ctl --help\n"
+    )
+  })
+
+  it.prop("or a command is the answer to any words", [Schema.Array(Schema.String), Schema.String], ([words, value]) => {
+    parseArguments(words, {})
+    for (const { name, short } of flags) {
+      parseArguments([`--${name}`, value, ...older], { RUST_LOG: value })
+      parseArguments([`--${name}=${value}`, ...words], {})
+      if (short !== null) parseArguments([`-${short}${value}`, ...words], {})
+    }
+  })
+})
+
+describe("other commands", () => {
+  it("are told by the first word", () => {
+    assert.deepStrictEqual(parse(["schema"]), { _tag: "Schema" })
+    assert.deepStrictEqual(parse(["validate", "a.json", "-"]), { _tag: "Validate", paths: ["a.json", "-"], storage: "neon" })
+    assert.deepStrictEqual(parse(["--storage", "local", "validate", "a"]), { _tag: "Validate", paths: ["a"], storage: "local" })
+    assert.deepStrictEqual(parse(["-V"]), { _tag: "Version" })
+    assert.deepStrictEqual(parse([...older, "--version"]), { _tag: "Version" })
+  })
+
+  it("help names every flag once, with its default, in lines that fit a screen", () => {
+    const help = parse(["-h"])
+    const text = help._tag === "Help" ? help.text : ""
+    for (const { fallback, name, short } of flags) {
+      const spelled = text.split("\n").filter((line) => new RegExp(`^  (-., |    )--${name}\\b(?!-)`).test(line))
+      assert.strictEqual(spelled.length, 1, name)
+      if (short !== null) assert.include(spelled[0], `-${short}, `)
+      if (fallback !== null) assert.include(text.replaceAll(/\n +/g, " "), `[default: ${fallback}]`)
+    }
+    for (const line of text.split("\n")) assert.isAtMost(line.length, 110)
+  })
+})

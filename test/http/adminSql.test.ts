@@ -1,0 +1,59 @@
+/**
+ * The SQL of HTTP routes as text: nothing that a caller names gets out of its quotes.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Schema from "effect/Schema"
+import { extensionFacts, grant, installExtension, quoteIdentifier, quoteLiteral } from "../../src/http/adminSql.ts"
+
+/** Reads one quoted thing as Postgres does, with `standard_conforming_strings=on`; the rest must be empty. */
+const readIdentifier = (sql: string): string => {
+  assert.match(sql, /^"([^"]|"")*"$/)
+  return sql.slice(1, -1).replaceAll("\"\"", "\"")
+}
+
+const readLiteral = (sql: string): string => {
+  if (!sql.startsWith("E")) {
+    assert.match(sql, /^'([^']|'')*'$/)
+    return sql.slice(1, -1).replaceAll("''", "'")
+  }
+  assert.match(sql, /^E'([^'\\]|''|\\\\)*'$/)
+  return sql.slice(2, -1).replaceAll("''", "'").replaceAll("\\\\", "\\")
+}
+
+describe("quoting", () => {
+  it.prop("an identifier reads back as itself", { name: Schema.String }, ({ name }) => {
+    for (const text of [name, `"${name}"`, `${name}\\";--`]) assert.strictEqual(readIdentifier(quoteIdentifier(text)), text)
+  })
+
+  it.prop("a literal reads back as itself", { text: Schema.String }, ({ text }) => {
+    for (const value of [text, `'${text}\\`, `\\'${text}`]) assert.strictEqual(readLiteral(quoteLiteral(value)), value)
+  })
+
+  it("the reference's golden literal", () => assert.strictEqual(quoteLiteral("test\\'"), "E'test\\\\'''"))
+})
+
+describe("extensions", () => {
+  it("that are there in that version are left alone", () => assert.isNull(installExtension("e", "1.0", "1.0", null)))
+
+  it("that are there in another are brought to it", () => {
+    assert.strictEqual(installExtension("we\"ird", "1.1", "1.0", null), "ALTER EXTENSION \"we\"\"ird\" UPDATE TO '1.1'")
+  })
+
+  it("that are absent are created in public, unless they insist on a schema", () => {
+    assert.strictEqual(installExtension("e", "1.1", null, null), "CREATE EXTENSION IF NOT EXISTS \"e\" WITH SCHEMA public VERSION '1.1'")
+    assert.strictEqual(installExtension("e", "1.1", null, "pg_catalog"), "CREATE EXTENSION IF NOT EXISTS \"e\" VERSION '1.1'")
+  })
+
+  it("are looked up by literal", () => assert.include(extensionFacts("o'x", "1"), "'o''x'"))
+})
+
+describe("grants", () => {
+  it("only what is missing, once", () => {
+    assert.strictEqual(
+      grant("s\"s", "r", ["USAGE", "CREATE", "USAGE"], new Set(["CREATE"])),
+      "GRANT USAGE ON SCHEMA \"s\"\"s\" TO \"r\""
+    )
+    assert.isNull(grant("s", "r", ["USAGE"], new Set(["USAGE"])))
+    assert.isNull(grant("s", "r", [], new Set()))
+  })
+})

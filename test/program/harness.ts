@@ -1,0 +1,166 @@
+/**
+ * The program as its users meet it: a real process with real arguments, real signals, a real Postgres below it.
+ *
+ * Verbs only; scenarios state what must be. Everything is waited for by what the process says or answers, and what
+ * a scenario leaves behind is killed with its scope (and counted, see `leftovers`).
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type ChildProcess, spawn } from "node:child_process"
+import { once } from "node:events"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { setTimeout as pause } from "node:timers/promises"
+import { freePort, temporaryFolder } from "../support/postgres.ts"
+
+const root = path.resolve(import.meta.dirname, "../..")
+
+export interface Place {
+  readonly directory: string
+  readonly port: number
+  readonly httpPort: number
+}
+
+/** A folder, a Postgres port and an HTTP port for one compute's lives. */
+export const place: Effect.Effect<Place, never, Scope.Scope> = Effect.gen(function*() {
+  return { directory: yield* temporaryFolder, port: yield* freePort, httpPort: yield* freePort }
+})
+
+export interface Program {
+  readonly pid: number
+  readonly signal: (name: NodeJS.Signals) => void
+  /** Everything said so far on stderr and stdout. */
+  readonly said: () => string
+  /** Waits until the program says something that matches. */
+  readonly says: (pattern: RegExp) => Promise<RegExpMatchArray>
+  readonly exit: Promise<{ readonly code: number | null; readonly signal: string | null }>
+  readonly http: (route: string, init?: RequestInit) => Promise<{ readonly status: number; readonly text: string }>
+  readonly status: () => Promise<{ readonly status: string; readonly error: string | null }>
+  /** Polls `/status`. */
+  readonly reaches: (...wanted: ReadonlyArray<string>) => Promise<{ readonly status: string; readonly error: string | null }>
+}
+
+const patience = 60_000
+
+const within = async <A>(what: string, said: () => string, work: Promise<A>): Promise<A> => {
+  const timer = new AbortController()
+  const late = pause(patience, undefined, { signal: timer.signal }).then(() => {
+    throw new Error(`waited ${patience} ms for ${what}; the program said:\n${said().slice(-4000)}`)
+  })
+  late.catch(() => {})
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    timer.abort()
+  }
+}
+
+const connect = (child: ChildProcess, httpPort: number): Program => {
+  let text = ""
+  const heard = new Set<() => void>()
+  for (const stream of [child.stderr, child.stdout]) {
+    stream?.setEncoding("utf8").on("data", (chunk: string) => {
+      text += chunk
+      for (const wake of heard) wake()
+    })
+  }
+  const said = () => text
+  const exit = once(child, "close").then(([code, signal]) => ({ code: code as number | null, signal: signal as string | null }))
+  const http: Program["http"] = async (route, init) => {
+    const response = await fetch(`http://127.0.0.1:${httpPort}${route}`, init)
+    return { status: response.status, text: await response.text() }
+  }
+  const status: Program["status"] = async () => JSON.parse((await http("/status")).text)
+  const says: Program["says"] = (pattern) =>
+    within(`${pattern}`, said, new Promise((resolve, reject) => {
+      const look = () => {
+        const match = text.match(pattern)
+        if (match === null) return
+        heard.delete(look)
+        resolve(match)
+      }
+      heard.add(look)
+      look()
+      void exit.then(({ code, signal }) => {
+        look()
+        reject(new Error(`the program ended (${code ?? signal}) without saying ${pattern}:\n${text.slice(-4000)}`))
+      })
+    }))
+  const reaches: Program["reaches"] = (...wanted) =>
+    within(`status ${wanted.join(" or ")}`, said, (async () => {
+      for (;;) {
+        const now = await status().catch(() => null)
+        if (now !== null && wanted.includes(now.status)) return now
+        if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the program ended:\n${text.slice(-4000)}`)
+        await pause(20)
+      }
+    })())
+  return {
+    pid: child.pid ?? -1,
+    signal: (name) => void child.kill(name),
+    said,
+    says,
+    exit: exit,
+    http,
+    status,
+    reaches
+  }
+}
+
+/** Starts `compute_ctl` with these arguments. Killed with the scope, with everything it started. */
+export const launch = (args: ReadonlyArray<string>, httpPort: number, env: Record<string, string> = {}) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn(process.execPath, [path.join(root, "src/main.ts"), ...args], {
+        stdio: ["ignore", "pipe", "pipe"],
+        env: { ...process.env, ...env }
+      })
+      return { child, program: connect(child, httpPort) }
+    }),
+    ({ child, program }) =>
+      Effect.promise(async () => {
+        if (child.exitCode !== null || child.signalCode !== null) return
+        child.kill("SIGKILL")
+        await program.exit
+      })
+  ).pipe(Effect.map(({ program }) => program))
+
+export const localArguments = (at: Place, spec: unknown, more: ReadonlyArray<string> = []): ReadonlyArray<string> => [
+  "--storage",
+  `local:${at.directory}/storage`,
+  "-D",
+  `${at.directory}/pgdata`,
+  "-C",
+  `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`,
+  "-s",
+  JSON.stringify(spec),
+  "--http-port",
+  String(at.httpPort),
+  ...more
+]
+
+/** Every live process whose working directory is this folder: Postgres's own mark. */
+export const processesIn = (directory: string): ReadonlyArray<number> =>
+  fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((name) => {
+    try {
+      return fs.readlinkSync(`/proc/${name}/cwd`).replace(/ \(deleted\)$/, "") === directory ? [Number(name)] : []
+    } catch {
+      return []
+    }
+  })
+
+export const killAll = (pids: ReadonlyArray<number>, signal: NodeJS.Signals): void => {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, signal)
+    } catch {
+      // It left by itself.
+    }
+  }
+}
+
+/** Returns when no Postgres of this folder is left. */
+export const gone = (directory: string): Promise<void> =>
+  within(`the last process in ${directory}`, () => processesIn(directory).join(" "), (async () => {
+    while (processesIn(directory).length > 0) await pause(10)
+  })())

@@ -1,0 +1,107 @@
+/**
+ * Laws of the judgement over safekeepers' replies, and the schedules of the retries.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+import { isDecided, judge, quorumOf, type Reply } from "../../../src/plan/quorum.ts"
+import { basebackupPauses, settlePauses } from "../../../src/plan/retrySchedules.ts"
+
+const lsn = Schema.Literals([0, 1, 2])
+const reply = Schema.Union([
+  Schema.Struct({ _tag: Schema.Literal("Known"), flush: lsn, commit: lsn }),
+  Schema.Struct({ _tag: Schema.Literal("Known"), flush: Schema.Literal(1), commit: Schema.Literal(1) }),
+  Schema.Struct({ _tag: Schema.Literals(["Unknown", "Silent"]) })
+])
+const replies = Schema.Array(reply)
+type Drawn = typeof replies.Type
+
+const realise = (drawn: Drawn): ReadonlyArray<Reply> =>
+  drawn.map((one, index): Reply => {
+    const safekeeper = `sk${index}:5454`
+    return one._tag === "Known"
+      ? { _tag: "Known", safekeeper, flush: BigInt(one.flush), commit: BigInt(one.commit) }
+      : one._tag === "Unknown"
+      ? { _tag: "Unknown", safekeeper }
+      : { _tag: "Silent", safekeeper, because: "no answer within 100 ms" }
+  })
+
+const known = (flush: bigint, commit = flush): Reply => ({ _tag: "Known", safekeeper: "sk", flush, commit })
+const silent: Reply = { _tag: "Silent", safekeeper: "sk", because: "gone" }
+const unknown: Reply = { _tag: "Unknown", safekeeper: "sk" }
+
+describe("plan/quorum", () => {
+  it("two quorums always have a safekeeper in common", () => {
+    for (let n = 1; n <= 99; n++) {
+      assert.isAbove(2 * quorumOf(n), n)
+      assert.isAtMost(quorumOf(n), n)
+    }
+  })
+
+  it.prop("synced means: a quorum answered, and every answer is the same one LSN, flushed and committed", { drawn: replies }, ({ drawn }) => {
+    const all = realise(drawn)
+    const judgement = judge(all.length, all)
+    const answers = all.filter((one) => one._tag !== "Silent")
+    const agreed = answers.every((one) => one._tag === "Known" && answers.every((other) =>
+      other._tag === "Known" && other.flush === one.flush && other.commit === one.flush))
+    assert.strictEqual(judgement._tag === "Synced", all.length > 0 && answers.length >= quorumOf(all.length) && agreed)
+    if (judgement._tag === "Synced") for (const one of answers) assert.isTrue(one._tag === "Known" && one.flush === judgement.lsn)
+    else assert.isNotEmpty(judgement.reason)
+  })
+
+  it.prop("the order of the replies does not matter", { drawn: replies }, ({ drawn }) => {
+    const all = realise(drawn)
+    const [forwards, backwards] = [judge(all.length, all), judge(all.length, [...all].reverse())]
+    assert.strictEqual(forwards._tag, backwards._tag)
+    if (forwards._tag === "Synced" && backwards._tag === "Synced") assert.strictEqual(forwards.lsn, backwards.lsn)
+  })
+
+  it.prop("once decided, it stays decided, and everything is decided when all have replied", { drawn: replies }, ({ drawn }) => {
+    const all = realise(drawn)
+    let before = false
+    for (let heard = 0; heard <= all.length; heard++) {
+      const now = isDecided(all.length, all.slice(0, heard))
+      assert.isTrue(now || !before)
+      before = now
+    }
+    assert.isTrue(isDecided(all.length, all))
+  })
+
+  it.prop("what is still to come after the decision cannot turn a refusal for want of answers", { drawn: replies }, ({ drawn }) => {
+    const all = realise(drawn)
+    const heard = all.findIndex((_, index) => isDecided(all.length, all.slice(0, index + 1))) + 1
+    const answers = all.slice(0, heard).filter((one) => one._tag !== "Silent").length
+    if (answers < quorumOf(all.length)) assert.strictEqual(judge(all.length, all)._tag, "NotSynced")
+  })
+
+  const table: ReadonlyArray<readonly [string, number, ReadonlyArray<Reply>, bigint | RegExp]> = [
+    ["three agree", 3, [known(9n), known(9n), known(9n)], 9n],
+    ["two of three agree and the third is silent", 3, [known(9n), silent, known(9n)], 9n],
+    ["a new timeline is at 0/0", 3, [known(0n), known(0n)], 0n],
+    ["one safekeeper is its own quorum", 1, [known(9n)], 9n],
+    ["one of two is no quorum", 2, [known(9n), silent], /1 of 2 safekeepers answered, 2 are needed.*gone/],
+    ["one lags", 3, [known(9n), known(8n)], /sk flushed 0\/8/],
+    ["one flushed more than is committed", 3, [known(9n, 8n), known(9n, 8n)], /flushed 0\/9 and committed 0\/8/],
+    ["one does not know the timeline", 3, [known(9n), unknown], /does not know the timeline/],
+    ["no safekeepers", 0, [], /no safekeepers/]
+  ]
+  for (const [name, count, given, expected] of table) {
+    it(name, () => {
+      const judgement = judge(count, given)
+      if (typeof expected === "bigint") assert.deepStrictEqual(judgement, { _tag: "Synced", lsn: expected })
+      else assert.match(judgement._tag === "NotSynced" ? judgement.reason : "synced", expected)
+    })
+  }
+})
+
+describe("plan/retrySchedules", () => {
+  it("settle pauses as the reference does", () => {
+    assert.deepStrictEqual(settlePauses.map((pause) => Math.round(Duration.toMillis(pause))), [0, 1100, 1210, 1331, 1464])
+  })
+
+  it("the basebackup is tried eleven times over 57 seconds", () => {
+    assert.strictEqual(basebackupPauses.length, 10)
+    assert.strictEqual(Duration.toMillis(basebackupPauses[0] ?? Duration.zero), 500)
+    assert.strictEqual(Math.round(basebackupPauses.reduce((sum, pause) => sum + Duration.toMillis(pause), 0) / 1000), 57)
+  })
+})

@@ -1,0 +1,44 @@
+/**
+ * Parsed specs and facts for tests that do not care about most of a spec.
+ */
+import type { TenantId, TimelineId } from "../../src/domain/Id.ts"
+import type { ParsedSpec } from "../../src/domain/ParsedSpec.ts"
+import type { Facts } from "../../src/plan/startPlan.ts"
+
+export const emptySpec: ParsedSpec = {
+  formatVersion: 1,
+  operationId: null,
+  mode: { _tag: "Primary" },
+  tenant: "0".repeat(32) as TenantId,
+  timeline: "1".repeat(32) as TimelineId,
+  neon: null,
+  clusterId: null,
+  projectId: null,
+  branchId: null,
+  endpointId: null,
+  features: new Set(),
+  postgresqlConf: null,
+  settings: null,
+  roles: [],
+  databases: [],
+  deltas: [],
+  jwksRoles: new Set(),
+  skipCatalogUpdates: false,
+  reconfigureConcurrency: 1,
+  dropSubscriptions: false,
+  auditLevel: "Disabled",
+  logsExportHost: null,
+  suspendTimeoutSeconds: 0
+}
+
+export const localFacts: Facts = {
+  dialect: "head",
+  postgresMajor: 17,
+  platform: "linux",
+  overcommitMemory: null,
+  extensionServerPort: 3081,
+  privilegedRole: "neon_superuser",
+  storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: "/memory/pgdata" },
+  port: 5432,
+  listenAddresses: null
+}
