@@ -4,6 +4,7 @@
  * A fiber forked into a scope dies without a sound. Every long-lived fiber in this program is therefore started
  * here and nowhere else.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -26,7 +27,7 @@ const attend = Effect.fnUntraced(function*<R>(actor: Actor<R>) {
     const decision = decide(actor.policy, failed, restartedAt, now)
     if (decision === "done") return
     if (decision === "give-up") {
-      return yield* new ActorGaveUp({ actor: actor.name, ...(failed ? { cause: exit.cause } : {}) })
+      return yield* new ActorGaveUp({ actor: actor.name, ...(failed ? { cause: Cause.squash(exit.cause) } : {}) })
     }
     restartedAt.push(now)
     while (restartedAt.length > 16) restartedAt.shift()

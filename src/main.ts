@@ -5,6 +5,8 @@
  * process exits only after Postgres has.
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
@@ -27,24 +29,39 @@ import { ComputeState } from "./ComputeState.ts"
 const out = (text: string) => void process.stdout.write(text)
 const err = (text: string) => void process.stderr.write(text)
 
-/** Numbers, because that is how clients grep for it: `received 15 termination signal`. */
 const ends = ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const
+type Ending = typeof ends[number]
 
 const listenForSignals = Effect.gen(function*() {
-  const signals = yield* Queue.sliding<typeof ends[number]>(8)
+  const signals = yield* Queue.sliding<Ending>(8)
   for (const name of ends) process.on(name, () => void Queue.offerUnsafe(signals, name))
   return signals
 })
 
+/**
+ * A terminal's Ctrl-C reaches us from the terminal and again from whatever runner stands between: within this time
+ * the same signal is the same keystroke, and not yet impatience.
+ */
+const echo = Duration.millis(300)
+
 /** The first signal asks for the end, the others for haste. */
-const obey = Effect.fnUntraced(function*(signals: Queue.Dequeue<typeof ends[number]>) {
+const obey = Effect.fnUntraced(function*(signals: Queue.Dequeue<Ending>) {
   const orders = yield* Orders
-  for (let count = 0; ; count++) {
-    const name = yield* Queue.take(signals)
-    yield* Effect.logInfo(`received ${OS.constants.signals[name]} termination signal (${name})`)
-    yield* count === 0 ? orders.terminate("immediate") : orders.hasten
+  const first = yield* Queue.take(signals)
+  yield* Effect.logInfo(received(first))
+  yield* orders.terminate("immediate")
+  const heardAt = yield* Clock.currentTimeMillis
+  while (true) {
+    const next = yield* Queue.take(signals)
+    const since = (yield* Clock.currentTimeMillis) - heardAt
+    if (next === first && since < Duration.toMillis(echo)) continue
+    yield* Effect.logInfo(`${received(next)} again: hurrying`)
+    yield* orders.hasten
   }
 })
+
+/** By number, because that is how it is searched for in logs. */
+const received = (name: Ending): string => `received ${OS.constants.signals[name]} termination signal (${name})`
 
 const run = Effect.fn("main.run")(function*(settings: RunSettings) {
   const signals = yield* listenForSignals

@@ -169,7 +169,9 @@ const readLogLevel = (given: Given, env: Environment, warnings: Array<string>): 
   const ambient = (env["RUST_LOG"] ?? "").split(",").map((part) => part.trim().toLowerCase())
     .find((part) => part !== "" && !part.includes("="))
   const level = levels.find((one) => one === ambient) ?? (ambient === "off" ? "error" : undefined)
-  if (ambient !== undefined && level === undefined) warnings.push("RUST_LOG has no level that we know; it has no effect")
+  if (ambient !== undefined && level === undefined) {
+    warnings.push("RUST_LOG has no level that we know; it has no effect")
+  }
   return readChoice(given, "log-level", levels, level ?? "info")
 }
 

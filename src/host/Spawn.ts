@@ -83,6 +83,8 @@ const begin = (request: SpawnRequest) =>
     try {
       process = ChildProcess.spawn(request.command, request.args, {
         stdio: ["ignore", "pipe", "pipe"],
+        // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, and Postgres leaves by our ladder.
+        detached: true,
         env: { ...inherited, ...request.env },
         // With a uid, libuv also drops the supplementary groups.
         ...(request.runAs === null ? {} : { uid: request.runAs.uid, gid: request.runAs.gid, cwd: "/" }),

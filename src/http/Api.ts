@@ -10,6 +10,7 @@ import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint"
 import * as HttpApiGroup from "effect/http-api/HttpApiGroup"
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as OpenApi from "effect/http-api/OpenApi"
+import { PgName, PgText } from "../domain/SpecScalars.ts"
 import { Auth } from "./Auth.ts"
 
 // -- bodies ----------------------------------------------------------------------------------------------------
@@ -99,9 +100,9 @@ export const Catalog = Schema.Struct({
 }).annotate({ identifier: "Catalog" })
 
 export const ExtensionBody = Schema.Struct({
-  extension: Schema.NonEmptyString,
-  database: Schema.NonEmptyString,
-  version: Schema.NonEmptyString
+  extension: PgName,
+  database: PgName,
+  version: PgText.check(Schema.isNonEmpty())
 }).annotate({ identifier: "ExtensionBody" })
 
 export const ExtensionResponse = Schema.Struct({ extension: Schema.String, version: Schema.String })
@@ -123,10 +124,10 @@ export const Privilege = Schema.Literals([
 ])
 
 export const Grants = Schema.Struct({
-  database: Schema.NonEmptyString,
-  schema: Schema.NonEmptyString,
+  database: PgName,
+  schema: PgName,
   privileges: Schema.Array(Privilege),
-  role: Schema.NonEmptyString
+  role: PgName
 }).annotate({ identifier: "Grants" })
 
 const created = <S extends Schema.Top>(schema: S) => [schema, schema.pipe(HttpApiSchema.status(201))] as const

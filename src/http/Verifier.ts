@@ -1,36 +1,55 @@
 /**
- * Checks a token's signature and its times against a set of public keys (reference section 7.4), with `jose`.
+ * Checks a token's signature and expiry against a JSON Web Key Set (reference section 7.4). Judges no claims.
  *
- * Every key is tried, whatever `kid` says. EdDSA, unless some key declares RS256: then RS256 alone. The library is
- * loaded with the first token, because most starts never see one.
+ * One algorithm is accepted: EdDSA, or RS256 as soon as one key declares it. Keys are tried in order, whatever `kid`
+ * says; a key that cannot be read is said once and not tried.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import type { CryptoKey, JWK } from "jose"
+import * as Schema from "effect/Schema"
+import { compactVerify } from "jose/jws/compact/verify"
+import { importJWK } from "jose/key/import"
 import { unverified } from "../plan/authorize.ts"
 import type { Verify } from "./Auth.ts"
 
-/** Clocks of control plane and compute may differ by this much. */
+/** Clocks of the control plane and of this machine may differ this much. */
 const leewaySeconds = 60
 
-const isRsa = (key: JWK): boolean => key.alg === "RS256"
+const Jwk = Schema.Record(Schema.String, Schema.Unknown)
+const decodeJwk = Schema.decodeUnknownEffect(Jwk)
 
-const claimsBy = async (keys: ReadonlyArray<JWK>, token: string): Promise<unknown> => {
-  const { importJWK, jwtVerify } = await import("jose")
-  const algorithm = keys.some(isRsa) ? "RS256" : "EdDSA"
-  for (const key of keys) {
-    const claims = await importJWK(key, algorithm)
-      .then((imported: CryptoKey | Uint8Array) =>
-        jwtVerify(token, imported, { algorithms: [algorithm], clockTolerance: leewaySeconds }))
-      .then(({ payload }) => payload, () => null)
-    if (claims !== null) return claims
-  }
-  throw new Error("no key verifies it")
-}
+const Payload = Schema.fromJsonString(Schema.Record(Schema.String, Schema.Unknown))
+const decodePayload = Schema.decodeUnknownOption(Payload)
 
-/** `keys` have been checked to be JSON Web Keys when the configuration was read. None verifies: nobody is let in. */
-export const verifierOf = (keys: ReadonlyArray<unknown>): Verify => (token) =>
-  Effect.tryPromise({
-    try: () => claimsBy(keys as ReadonlyArray<JWK>, Redacted.value(token)),
-    catch: () => unverified
+const alive = (exp: unknown, nowSeconds: number): boolean =>
+  exp === undefined || (typeof exp === "number" && nowSeconds <= exp + leewaySeconds)
+
+/** A verifier for these keys, which are read at the first token. With none that can be used it refuses everybody. */
+export const verifierOf = (jwks: ReadonlyArray<unknown>): Verify => {
+  const declared = jwks.some((jwk) => typeof jwk === "object" && jwk !== null && "alg" in jwk && jwk.alg === "RS256")
+  const algorithm = declared ? "RS256" : "EdDSA"
+
+  const read = Effect.forEach(jwks, (jwk, index) =>
+    decodeJwk(jwk).pipe(
+      Effect.flatMap((fields) => Effect.tryPromise(() => importJWK(fields, algorithm))),
+      Effect.option,
+      Effect.tap((key) => Option.isNone(key) ? Effect.logWarning(`key ${index} of the JWKS cannot be used`) : Effect.void)
+    )).pipe(Effect.map((keys) => keys.flatMap((key) => Option.isSome(key) ? [key.value] : [])))
+  let known: Effect.Success<typeof read> | undefined
+  const keep = (found: Effect.Success<typeof read>) => Effect.sync(() => known = found)
+  const keys = Effect.suspend(() => known === undefined ? Effect.flatMap(read, keep) : Effect.succeed(known))
+
+  return Effect.fnUntraced(function*(token) {
+    const text = Redacted.value(token)
+    const now = yield* Clock.currentTimeMillis
+    for (const key of yield* keys) {
+      const verified = yield* Effect.option(Effect.tryPromise(() => compactVerify(text, key, { algorithms: [algorithm] })))
+      if (Option.isNone(verified)) continue
+      const claims = decodePayload(new TextDecoder().decode(verified.value.payload))
+      return Option.isSome(claims) && alive(claims.value["exp"], now / 1000) ? claims.value : yield* Effect.fail(unverified)
+    }
+    return yield* Effect.fail(unverified)
   })
+}

@@ -1,14 +1,7 @@
 /**
- * The SQL that HTTP routes run as superuser, as text. Every name and value in it is quoted here; nothing is sent.
+ * The SQL that HTTP routes run as superuser, as text. Every name and value in it is quoted; nothing is sent.
  */
-
-export const quoteIdentifier = (name: string): string => `"${name.replaceAll("\"", "\"\"")}"`
-
-/** Sessions run with `standard_conforming_strings=on`; the `E` form reads the same either way. */
-export const quoteLiteral = (text: string): string => {
-  const quoted = `'${text.replaceAll("'", "''").replaceAll("\\", "\\\\")}'`
-  return text.includes("\\") ? `E${quoted}` : quoted
-}
+import { quoteIdentifier, quoteLiteral } from "../domain/quote.ts"
 
 /** One row, one column: the whole answer as JSON text, because 64-bit query ids do not survive a JavaScript number. */
 export const insights = (superuser: string): string => `

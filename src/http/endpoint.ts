@@ -36,13 +36,13 @@ const loopbacks = ["127.0.0.1", "::1"] as const
 const timeLimits = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 5_000, connectionsCheckingInterval: 5_000 }
 const maxConnections = 1024
 
-const listen = (what: string, host: string, port: number) =>
+const listen = (what: string, on: { readonly host?: string }, port: number) =>
   Effect.gen(function*() {
     const server = createServer(timeLimits)
     server.maxConnections = maxConnections
     // An accept that failed (no file descriptors left) is an event here, and without a listener it would end the process.
     server.on("error", () => undefined)
-    const listening = yield* NodeHttpServer.make(() => server, { host, port, gracefulShutdownTimeout: grace })
+    const listening = yield* NodeHttpServer.make(() => server, { ...on, port, gracefulShutdownTimeout: grace })
     // Runs after the grace and before the wait for the last connection, which a silent peer could hold for ever.
     yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
     return listening
@@ -59,18 +59,17 @@ const portOf = (server: HttpServer.HttpServer["Service"] | undefined, fallback: 
 
 const firstPort = (servers: ReadonlyArray<HttpServer.HttpServer["Service"]>, fallback: number): number => portOf(servers[0], fallback)
 
+/**
+ * Without a host Node listens on every address of both families, or of IPv4 alone where IPv6 is missing. Saying `::`
+ * would mean the same, and cost ten milliseconds for a look-up of it.
+ */
 const listenExternal = ({ externalPort, host }: EndpointOptions) =>
-  listen("the HTTP API", host, externalPort).pipe(
-    Effect.catchIf(
-      (error) => host === "::" && noFamily(error),
-      () => listen("the HTTP API", "0.0.0.0", externalPort)
-    )
-  )
+  listen("the HTTP API", host === "::" ? {} : { host }, externalPort)
 
 /** Both loopback addresses, on one port: what `localhost` means is the caller's resolver's choice. */
 const listenInternal = Effect.fnUntraced(function*(port: number) {
-  const first = yield* listen("the internal HTTP API", loopbacks[0], port)
-  const second = yield* listen("the internal HTTP API", loopbacks[1], portOf(first, port)).pipe(
+  const first = yield* listen("the internal HTTP API", { host: loopbacks[0] }, port)
+  const second = yield* listen("the internal HTTP API", { host: loopbacks[1] }, portOf(first, port)).pipe(
     Effect.map((server) => [server]),
     Effect.catchIf(noFamily, () => Effect.succeed([]))
   )

@@ -1,6 +1,7 @@
 /**
  * A failure with its whole chain of causes and its hint, as text for `/status`, logs and the terminal.
  */
+import * as Result from "effect/Result"
 import type { Failure } from "../domain/Failure.ts"
 import { meanings } from "./verdict.ts"
 
@@ -9,7 +10,9 @@ const maxCauses = 12
 
 const describe = (error: unknown): string => {
   if (error instanceof Error) return error.message === "" ? error.name : error.message
-  return typeof error === "string" ? error : JSON.stringify(error) ?? String(error)
+  if (typeof error === "string") return error
+  // A cause may be anything, also what JSON can not say; the report of an error must not be the next error.
+  return Result.getOrElse(Result.try(() => JSON.stringify(error) ?? String(error)), () => Object.prototype.toString.call(error))
 }
 
 /** From the outermost sentence to the root cause. Repeated sentences are told once. */

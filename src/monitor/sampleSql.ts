@@ -5,9 +5,8 @@
  * numbers: a text would be in the time zone that `ALTER ROLE … SET timezone` chose.
  */
 import * as Option from "effect/Option"
+import { quoteLiteral } from "../domain/quote.ts"
 import type { Sample, Statistics } from "../plan/activity.ts"
-
-const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
 const millis = (at: string): string => `(pg_catalog.date_part('epoch', ${at}) * 1000)::pg_catalog.int8`
 
@@ -32,7 +31,7 @@ SELECT
   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL)${experimental ? `,${statistics}` : ""}
 FROM (
   SELECT *, backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()
-    AND usename IS DISTINCT FROM ${literal(superuser)} AS theirs
+    OR usename IS DISTINCT FROM ${quoteLiteral(superuser)} AS theirs
   FROM pg_catalog.pg_stat_activity
 ) a`
 

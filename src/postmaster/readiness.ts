@@ -36,19 +36,26 @@ const isReady = ({ before, pgdata, pid }: Expected): boolean => {
 
 const watching = (expected: Expected): Effect.Effect<void> =>
   Effect.callback((resume) => {
+    const watcher = watch(expected.pgdata)
     const check = (file: string | null) => {
-      if ((file === null || file === name) && isReady(expected)) resume(Effect.void)
+      if ((file !== null && file !== name) || !isReady(expected)) return
+      watcher?.close()
+      resume(Effect.void)
     }
-    try {
-      const watcher = fs.watch(expected.pgdata, (_, file) => check(file))
-      // For example: too many watches on this host. The looks go on.
-      watcher.on("error", () => watcher.close())
-      check(null)
-      return Effect.sync(() => watcher.close())
-    } catch {
-      return
-    }
+    watcher?.on("change", (_, file) => check(file === null ? null : String(file)))
+    check(null)
+    return Effect.sync(() => watcher?.close())
   })
+
+/** `null`: the kernel will not tell, for example because of too many watches on this host. The looks go on. */
+const watch = (folder: string): fs.FSWatcher | null => {
+  try {
+    const watcher = fs.watch(folder)
+    return watcher.on("error", () => watcher.close())
+  } catch {
+    return null
+  }
+}
 
 const looking = (expected: Expected): Effect.Effect<void> =>
   Effect.suspend(() => isReady(expected) ? Effect.void : Effect.andThen(Effect.sleep(look), looking(expected)))

@@ -77,6 +77,12 @@ describe("sources", () => {
     }
   })
 
+  it("safekeepers of the settings are read for a primary only", () => {
+    const { neon } = believed(settings(all, { mode: "Replica" }), "neon")
+    assert.deepStrictEqual(neon?.safekeepers, [])
+    assert.isFalse(neon?.fromSettings.has("safekeepers"))
+  })
+
   it("the twelfth shard is 0b", () => {
     const shards = Object.fromEntries(Array.from({ length: 12 }, (_, number) =>
       [`${number.toString(16).padStart(2, "0")}0c`, server({ libpq_url: `host=p${number}` })]))

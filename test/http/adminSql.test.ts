@@ -2,35 +2,7 @@
  * The SQL of HTTP routes as text: nothing that a caller names gets out of its quotes.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Schema from "effect/Schema"
-import { extensionFacts, grant, installExtension, quoteIdentifier, quoteLiteral } from "../../src/http/adminSql.ts"
-
-/** Reads one quoted thing as Postgres does, with `standard_conforming_strings=on`; the rest must be empty. */
-const readIdentifier = (sql: string): string => {
-  assert.match(sql, /^"([^"]|"")*"$/)
-  return sql.slice(1, -1).replaceAll("\"\"", "\"")
-}
-
-const readLiteral = (sql: string): string => {
-  if (!sql.startsWith("E")) {
-    assert.match(sql, /^'([^']|'')*'$/)
-    return sql.slice(1, -1).replaceAll("''", "'")
-  }
-  assert.match(sql, /^E'([^'\\]|''|\\\\)*'$/)
-  return sql.slice(2, -1).replaceAll("''", "'").replaceAll("\\\\", "\\")
-}
-
-describe("quoting", () => {
-  it.prop("an identifier reads back as itself", { name: Schema.String }, ({ name }) => {
-    for (const text of [name, `"${name}"`, `${name}\\";--`]) assert.strictEqual(readIdentifier(quoteIdentifier(text)), text)
-  })
-
-  it.prop("a literal reads back as itself", { text: Schema.String }, ({ text }) => {
-    for (const value of [text, `'${text}\\`, `\\'${text}`]) assert.strictEqual(readLiteral(quoteLiteral(value)), value)
-  })
-
-  it("the reference's golden literal", () => assert.strictEqual(quoteLiteral("test\\'"), "E'test\\\\'''"))
-})
+import { extensionFacts, grant, installExtension } from "../../src/http/adminSql.ts"
 
 describe("extensions", () => {
   it("that are there in that version are left alone", () => assert.isNull(installExtension("e", "1.0", "1.0", null)))

@@ -87,6 +87,10 @@ describe("routes on a real Postgres", () => {
       const unknown = yield* ask(port, "POST", "/grants", { json: { ...wanted, privileges: ["EVERYTHING"] } })
       assert.strictEqual(unknown.status, 422)
       assert.include(refusedOf(unknown).problems?.[0]?.path, "privileges[0]")
+      for (const role of ["", "nul\u0000", "\ud800", "x".repeat(64)]) {
+        const odd = yield* ask(port, "POST", "/grants", { json: { ...wanted, role } })
+        assert.deepStrictEqual([odd.status, refusedOf(odd).problems?.[0]?.path], [422, "role"])
+      }
       const nowhere = yield* ask(port, "POST", "/grants", { json: { ...wanted, database: "no such" } })
       assert.deepStrictEqual([nowhere.status, refusedOf(nowhere).code], [500, "connection_failed"])
     }))

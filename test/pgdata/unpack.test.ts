@@ -108,16 +108,19 @@ describe("pgdata/unpack", () => {
       }
     }))
 
-  it.effect("one bit turned over anywhere in the gzip is noticed", () =>
+  it.effect("one bit turned over anywhere in the gzip is noticed, or changes no file", () =>
     Effect.gen(function*() {
       const gzip = gzipped(tarOf(tree))
       // The header's time, flags of the compressor and system say nothing about the content.
       for (let at = 10; at < gzip.length; at++) {
         const spoiled = Buffer.from(gzip)
         spoiled[at] = (spoiled[at] ?? 0) ^ 0x10
-        const { exit } = yield* Effect.scoped(unpacked(spoiled))
-        assert.isTrue(Exit.isFailure(exit), `byte ${at} of ${gzip.length}`)
-        assert.strictEqual(failureOf(exit)._tag, "ArchiveInvalid")
+        yield* Effect.scoped(Effect.gen(function*() {
+          const { exit, pgdata } = yield* unpacked(spoiled)
+          // Some bits only choose between two equal places to copy from.
+          if (Exit.isSuccess(exit)) assert.deepStrictEqual(contentOf(pgdata), sorted(expected), `byte ${at}`)
+          else assert.strictEqual(failureOf(exit)._tag, "ArchiveInvalid", `byte ${at}`)
+        }))
       }
     }))
 

@@ -4,6 +4,7 @@
  * Verbs only; scenarios state what must be. Everything is waited for by what the process says or answers, and what
  * a scenario leaves behind is killed with its scope (and counted, see `leftovers`).
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
@@ -11,7 +12,9 @@ import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
-import { freePort, temporaryFolder } from "../support/postgres.ts"
+import type { WireFailed } from "../../src/domain/Failure.ts"
+import { connect, type Wire } from "../../src/pg/Wire.ts"
+import { freePort, runAs, temporaryFolder } from "../support/postgres.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 
@@ -55,7 +58,7 @@ const within = async <A>(what: string, said: () => string, work: Promise<A>): Pr
   }
 }
 
-const connect = (child: ChildProcess, httpPort: number): Program => {
+const follow = (child: ChildProcess, httpPort: number): Program => {
   let text = ""
   const heard = new Set<() => void>()
   for (const stream of [child.stderr, child.stdout]) {
@@ -100,7 +103,7 @@ const connect = (child: ChildProcess, httpPort: number): Program => {
     signal: (name) => void child.kill(name),
     said,
     says,
-    exit: exit,
+    exit,
     http,
     status,
     reaches
@@ -115,7 +118,7 @@ export const launch = (args: ReadonlyArray<string>, httpPort: number, env: Recor
         stdio: ["ignore", "pipe", "pipe"],
         env: { ...process.env, ...env }
       })
-      return { child, program: connect(child, httpPort) }
+      return { child, program: follow(child, httpPort) }
     }),
     ({ child, program }) =>
       Effect.promise(async () => {
@@ -125,19 +128,34 @@ export const launch = (args: ReadonlyArray<string>, httpPort: number, env: Recor
       })
   ).pipe(Effect.map(({ program }) => program))
 
-export const localArguments = (at: Place, spec: unknown, more: ReadonlyArray<string> = []): ReadonlyArray<string> => [
+/** Local storage in this place, the spec in a file there. */
+export const localArguments = (at: Place, spec: unknown, more: ReadonlyArray<string> = []): ReadonlyArray<string> => {
+  const file = path.join(at.directory, "spec.json")
+  fs.writeFileSync(file, typeof spec === "string" ? spec : JSON.stringify(spec))
+  return [...argumentsFor(at, file), ...more]
+}
+
+const argumentsFor = (at: Place, file: string): ReadonlyArray<string> => [
   "--storage",
   `local:${at.directory}/storage`,
   "-D",
   `${at.directory}/pgdata`,
   "-C",
   `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`,
-  "-s",
-  JSON.stringify(spec),
+  "-S",
+  file,
   "--http-port",
   String(at.httpPort),
-  ...more
+  // The place belongs to the tests' user, whom the program would not choose by itself.
+  ...(runAs === null ? [] : ["--run-as", runAs.name])
 ]
+
+/** A superuser session with the compute in this place. */
+export const session = (at: Place, database = "postgres"): Effect.Effect<Wire, WireFailed, Scope.Scope> =>
+  connect({ host: "127.0.0.1", port: at.port, user: "cloud_admin", database, connectWithin: Duration.seconds(10) })
+
+export const rows = (at: Place, sql: string, database?: string) =>
+  Effect.scoped(Effect.flatMap(session(at, database), (wire) => wire.rows(sql)))
 
 /** Every live process whose working directory is this folder: Postgres's own mark. */
 export const processesIn = (directory: string): ReadonlyArray<number> =>

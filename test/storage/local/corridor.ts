@@ -6,10 +6,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { spawn, type ChildProcess } from "node:child_process"
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
+import { afterAll } from "vitest"
 import type { ExitStatus } from "../../../src/domain/ExitStatus.ts"
 import type { TimelineId } from "../../../src/domain/Id.ts"
 import { PostgresInstall } from "../../../src/host/PostgresInstall.ts"
@@ -35,8 +37,31 @@ const installFor = (major: number): Effect.Effect<Install> =>
       : Effect.succeed(install)
   })
 
+const templates = new Map<number, string>()
+afterAll(() => {
+  for (const folder of templates.values()) fs.rmSync(folder, { recursive: true, force: true })
+  templates.clear()
+})
+
+/** initdb takes a second or two; its result is made once per test file, by the storage itself, and copied. */
+const giveTemplate = (major: number, directory: string): void => {
+  const from = templates.get(major)
+  if (from === undefined) return
+  makeFolderFor(directory)
+  execFileSync("cp", ["-a", path.join(from, "templates"), directory])
+}
+
+const keepTemplate = (major: number, directory: string): void => {
+  if (templates.has(major) || !fs.existsSync(path.join(directory, "templates"))) return
+  const to = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-templates-"))
+  execFileSync("cp", ["-a", path.join(directory, "templates"), to])
+  templates.set(major, to)
+}
+
 export interface WorldOptions extends Partial<Omit<LocalStorageOptions, "directory">> {
   readonly major?: number
+  /** Begin without a template, so that the first start makes one. */
+  readonly bare?: boolean
 }
 
 /** Everything about one timeline that outlives a start. */
@@ -94,7 +119,12 @@ export const makeWorld: (options?: WorldOptions) => Effect.Effect<World, never, 
     const port = yield* freePort
     const directory = path.join(folder, "storage")
     const world = { folder, directory, root: path.join(directory, tenant, timeline), pgdata: path.join(folder, "pgdata"), port, install }
-    yield* Effect.addFinalizer(() => Effect.sync(() => killAll(world.folder)))
+    if (options.bare !== true) giveTemplate(install.major, directory)
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        killAll(world.folder)
+        keepTemplate(install.major, directory)
+      }))
     return { ...world, storage: yield* storageFor(world, options), durability: options.durability ?? "os" }
   }
 )
@@ -120,6 +150,23 @@ export const killAll = (folder: string): void => {
     }
   }
 }
+
+/** Small System V segments of killed servers whose folder is gone: nobody else would ever remove them. */
+const sharedMemory = new Set<string>()
+const rememberSharedMemory = (pgdata: string): void => {
+  const id = fs.readFileSync(path.join(pgdata, "postmaster.pid"), "utf8").split("\n")[6]?.trim().split(/\s+/)[1]
+  if (id !== undefined && id !== "") sharedMemory.add(id)
+}
+afterAll(() => {
+  for (const id of sharedMemory) {
+    try {
+      execFileSync("ipcrm", ["-m", id], { stdio: "ignore" })
+    } catch {
+      // A server that was stopped, or a later start in the same folder, has removed it.
+    }
+  }
+  sharedMemory.clear()
+})
 
 export const until = async (what: string, is: () => boolean, withinMillis = 20_000): Promise<void> => {
   const deadline = performance.now() + withinMillis
@@ -188,6 +235,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
   const scope = yield* Scope.make()
   const letGo = Scope.close(scope, Exit.void)
   const began = performance.now()
+  let launched = false
   return yield* Effect.gen(function*() {
     const claimed = yield* Effect.provideService((options.storage ?? world.storage).claim(spec(options.timeline), pgdata), Scope.Scope, scope)
     const atClaimed = performance.now()
@@ -198,6 +246,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
     const atLaid = performance.now()
     put(path.join(pgdata, "postgresql.conf"), settings(world, "off", options.settings ?? ""))
     put(path.join(pgdata, "pg_hba.conf"), hba.starting)
+    launched = true
     const child = spawn(world.install.postgres, ["-D", pgdata], {
       ...(runAs === null ? {} : { uid: runAs.uid, gid: runAs.gid }),
       cwd: "/",
@@ -219,6 +268,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
       if (child.exitCode !== null) throw new Error(`Postgres left:\n${tail(log)}`)
       return status() === "ready"
     }, 60_000)).pipe(Effect.mapError((failure) => failure.cause))
+    rememberSharedMemory(pgdata)
     const rows = (sql: string) => Effect.scoped(Effect.flatMap(wireTo(world), (wire) => wire.rows(sql)))
     yield* rows("select 1")
     const atReady = performance.now()
@@ -257,7 +307,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
       stop,
       letGo
     } satisfies Started
-  }).pipe(Effect.onError(() => Effect.andThen(Effect.sync(() => killAll(pgdata)), letGo)))
+  }).pipe(Effect.onError(() => Effect.andThen(Effect.sync(() => launched ? killAll(pgdata) : undefined), letGo)))
 })
 
 /** Runs `keep` until the scope of the caller ends; a failure of it is a failure of the test. */
