@@ -120,7 +120,7 @@ const intruded = (copy: string): string | null => {
 }
 
 const copyTo = async (copy: string, native: string): Promise<void> => {
-  await fs.promises.mkdir(path.dirname(copy), { recursive: true, mode: 0o755 })
+  await makeCache(path.dirname(copy))
   const half = `${copy}.${randomUUID()}`
   try {
     await fs.promises.cp(native, half, { recursive: true, verbatimSymlinks: true })
@@ -132,6 +132,13 @@ const copyTo = async (copy: string, native: string): Promise<void> => {
     // Renaming onto a folder that has something in it fails: another starter was faster, with the same content.
     if (!exists(copy)) throw cause
   }
+}
+
+/** Folders that we make are open to the run-as user whatever our umask says; those that are there keep their mode. */
+const makeCache = async (folder: string): Promise<void> => {
+  const first = await fs.promises.mkdir(folder, { recursive: true })
+  if (first === undefined) return
+  for (let at = folder; at.startsWith(first); at = path.dirname(at)) await fs.promises.chmod(at, 0o755)
 }
 
 /** Everybody may read; whoever made it may not be one of them otherwise. Only the owner may write. */

@@ -134,5 +134,6 @@ const askVersion = Effect.fnUntraced(function*(postgres: string, runAs: RunAs | 
     (cause) => unusable(postgres, "it does not tell its version", "give a postgres program with -b", cause)
   )
   const version = parseVersion(said.stdout)
-  return version ?? (yield* unusable(postgres, "it is not Postgres: it does not tell a Postgres version", "give a postgres program with -b"))
+  if (version !== null) return version
+  return yield* unusable(postgres, "it is not Postgres: it does not tell a Postgres version", "give a postgres program with -b")
 })

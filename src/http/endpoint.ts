@@ -43,7 +43,7 @@ const listen = (what: string, on: { readonly host?: string }, port: number) =>
     // An accept that failed (no file descriptors left) is an event here, and without a listener it would end the process.
     server.on("error", () => undefined)
     const listening = yield* NodeHttpServer.make(() => server, { ...on, port, gracefulShutdownTimeout: grace })
-    // Runs after the grace and before the wait for the last connection, which a silent peer could hold for ever.
+    // Runs after the grace and before the wait for the last connection, so that no peer can make the end wait.
     yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
     return listening
   }).pipe(Effect.mapError(({ cause }) => new ListenFailed({ what, port, cause })))

@@ -31,7 +31,7 @@ SELECT
   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL)${experimental ? `,${statistics}` : ""}
 FROM (
   SELECT *, backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()
-    OR usename IS DISTINCT FROM ${quoteLiteral(superuser)} AS theirs
+    AND usename IS DISTINCT FROM ${quoteLiteral(superuser)} AS theirs
   FROM pg_catalog.pg_stat_activity
 ) a`
 

@@ -36,19 +36,20 @@ export const planApply = (spec: ParsedSpec, seen: Catalog, options: ApplyOptions
 }
 
 const planGroups = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, width: number, creators: number): ReadonlyArray<Group> => {
-  const [, privileged] = addedBy(draft, () => planPrivilegedRole(draft, spec, options))
-  const [invalid] = addedBy(draft, () => planInvalidDatabases(draft))
-  const [, roles] = addedBy(draft, () => {
+  const privileged = addedBy(draft, () => planPrivilegedRole(draft, spec, options))
+  const invalid = planInvalidDatabases(draft)
+  const roles = addedBy(draft, () => {
     planRoleRenames(draft, spec, options)
     planRoles(draft, spec, options)
   })
-  const [deltas] = addedBy(draft, () => planDatabaseDeltas(draft, spec))
-  const [{ altered, created }] = addedBy(draft, () => planDatabases(draft, spec, options))
-  const [, schema] = addedBy(draft, () => planSchemaNeon(draft))
-  const [{ outside, visits }] = addedBy(draft, () => planVisits(draft, spec, options))
-  const references = planReferences(draft, spec, options, rolesToDrop(draft, spec, options))
+  const deltas = planDatabaseDeltas(draft, spec)
+  const { altered, created } = planDatabases(draft, spec, options)
+  const schema = addedBy(draft, () => planSchemaNeon(draft))
+  const leaving = rolesToDrop(draft, spec, options)
+  const { outside, visits } = planVisits(draft, spec, options, leaving)
+  const references = planReferences(draft, spec, options, leaving)
   const subscriptions = planSubscriptionDrops(draft, spec)
-  const [, system] = addedBy(draft, () => {
+  const system = addedBy(draft, () => {
     planOtherExtensions(draft, spec)
     planNeonExtension(draft)
     planAvailability(draft)
@@ -73,11 +74,11 @@ const planGroups = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, width
   ].filter(({ tracks }) => tracks.length > 0)
 }
 
-/** What a planner gave back, and the operations to be done that it added. */
-const addedBy = <A>(draft: Draft, plan: () => A): readonly [A, ReadonlyArray<Operation>] => {
+/** The operations to be done that a planner added. */
+const addedBy = (draft: Draft, plan: () => void): ReadonlyArray<Operation> => {
   const before = draft.operations.length
-  const value = plan()
-  return [value, draft.operations.slice(before).filter(({ verdict }) => verdict._tag === "Do")]
+  plan()
+  return draft.operations.slice(before).filter(({ verdict }) => verdict._tag === "Do")
 }
 
 const joined = (operations: ReadonlyArray<Operation>): Group => ({

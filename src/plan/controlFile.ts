@@ -101,8 +101,10 @@ export const parseSegmentHeader = (bytes: Uint8Array): Result.Result<SegmentHead
   if (bytes.length < 40) return Result.fail("the segment is shorter than its header")
   const view = viewOf(bytes)
   const segmentBytes = view.getUint32(32, true)
-  const powerOfTwo = segmentBytes >= 0x10_0000 && segmentBytes <= 0x4000_0000 && (segmentBytes & (segmentBytes - 1)) === 0
-  if ((view.getUint16(2, true) & 2) === 0 || !powerOfTwo) return Result.fail("the segment does not begin with a long page header")
+  const bounded = segmentBytes >= 0x10_0000 && segmentBytes <= 0x4000_0000
+  if ((view.getUint16(2, true) & 2) === 0 || !bounded || (segmentBytes & (segmentBytes - 1)) !== 0) {
+    return Result.fail("the segment does not begin with a long page header")
+  }
   return Result.succeed({
     pgTimeline: view.getUint32(4, true),
     address: view.getBigUint64(8, true),

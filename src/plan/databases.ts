@@ -43,9 +43,9 @@ export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec): ReadonlyArra
   const renames = deltas.filter((delta) => delta._tag === "RenameDatabase")
   const wanted = wantedDatabases(spec)
   const chains: Array<{ readonly names: Set<string>; readonly lanes: Array<Lane> }> = []
-  for (const [index, delta] of deltas.entries()) {
+  for (const delta of deltas) {
     const lanes = delta._tag === "DropDatabase"
-      ? planDrop(draft, delta.name, wanted.has(delta.name), index)
+      ? planDrop(draft, delta.name, wanted.has(delta.name))
       : planRename(draft, renames, renames.indexOf(delta), wanted)
     const names = new Set([delta.name, ...(delta._tag === "RenameDatabase" ? [delta.to] : [])])
     const met = chains.filter((chain) => [...names].some((name) => chain.names.has(name)))
@@ -61,7 +61,7 @@ export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec): ReadonlyArra
 const lane = (made: Operation): ReadonlyArray<Lane> =>
   made.verdict._tag === "Do" ? [{ database: made.database, joined: false, operations: [made] }] : []
 
-const planDrop = (draft: Draft, name: string, wanted: boolean, index: number): ReadonlyArray<Lane> => {
+const planDrop = (draft: Draft, name: string, wanted: boolean): ReadonlyArray<Lane> => {
   const known = draft.databases.get(name)
   if (known === undefined) return []
   const about = { phase: "RenameAndDeleteDatabases", object: databaseObject(name), action: "drop", because: "a delta says so" } as const
@@ -73,7 +73,6 @@ const planDrop = (draft: Draft, name: string, wanted: boolean, index: number): R
   const quoted = quoteIdentifier(name)
   const drop = add(draft, operation({
     ...about,
-    id: `RenameAndDeleteDatabases/${index} drop ${about.object}`,
     statements: [
       ...(known.template ? [statement(`ALTER DATABASE ${quoted} IS_TEMPLATE false`)] : []),
       statement(`DROP DATABASE IF EXISTS ${quoted} WITH (FORCE)`)
@@ -106,7 +105,6 @@ const planRename = (
   if (kept !== null) return lane(add(draft, operation({ ...about, verdict: skip(kept) })))
   return lane(add(draft, operation({
     ...about,
-    id: `RenameAndDeleteDatabases/${index} ${about.action} ${about.object}`,
     statements: [statement(`ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`)],
     after: makersOf(draft, databaseObject(name), databaseObject(to)),
     beside: true,

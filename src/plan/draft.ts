@@ -17,6 +17,8 @@ export interface Draft extends Omit<Writable<Catalog>, "roles" | "databases" | "
   readonly operations: Array<Operation>
   /** Which operation last made, or could not make, a role or database: `role "web"` to its id. */
   readonly madeBy: Map<string, string>
+  /** How often an id was given. */
+  readonly ids: Map<string, number>
 }
 
 export const draftOf = (catalog: Catalog): Draft => ({
@@ -26,7 +28,8 @@ export const draftOf = (catalog: Catalog): Draft => ({
   extensions: new Map(catalog.extensions),
   schemas: new Set(catalog.schemas),
   operations: [],
-  madeBy: new Map()
+  madeBy: new Map(),
+  ids: new Map()
 })
 
 /** Ids of the operations on which the existence of these objects rests. */
@@ -36,8 +39,11 @@ export const makersOf = (draft: Draft, ...objects: ReadonlyArray<string>): Reado
 /** Says that an operation which changes nothing we track is one that others rest on. */
 export const made = (draft: Draft, object: string, { id }: Operation): void => void draft.madeBy.set(object, id)
 
-/** Keeps the operation, and what it would change if it is to be done. Hands it back. */
-export const add = (draft: Draft, operation: Operation): Operation => {
+/** Keeps the operation, and what it would change if it is to be done. Hands it back, with an id of its own. */
+export const add = (draft: Draft, given: Operation): Operation => {
+  const times = (draft.ids.get(given.id) ?? 0) + 1
+  draft.ids.set(given.id, times)
+  const operation = times === 1 ? given : { ...given, id: `${given.id} (${times})` }
   draft.operations.push(operation)
   if (operation.verdict._tag !== "Skip") credit(draft, operation)
   if (operation.verdict._tag === "Do") simulateChange(draft, operation.change)
@@ -48,7 +54,7 @@ export const add = (draft: Draft, operation: Operation): Operation => {
 export const simulate = (catalog: Catalog, operations: ReadonlyArray<Operation>): Catalog => {
   const draft = draftOf(catalog)
   for (const operation of operations) add(draft, operation)
-  const { madeBy: _made, operations: _operations, ...after } = draft
+  const { ids: _ids, madeBy: _made, operations: _operations, ...after } = draft
   return after
 }
 

@@ -46,7 +46,7 @@ const signalNames: Readonly<Record<number, string>> = {
 }
 
 const signals: Readonly<Record<string, string>> = {
-  SIGKILL: "it was killed outright: by the kernel if memory ran out (look for an out-of-memory message in the kernel's log), or by an operator",
+  SIGKILL: "it was killed outright: by the kernel if memory ran out (the kernel's log would say so), or by an operator",
   SIGABRT: "it aborted itself: an assertion or a PANIC, whose text is in its log",
   SIGSEGV: "it touched memory that is not its own: a bug in Postgres or in a loaded library",
   SIGBUS: "memory or a mapped file was taken from under it: a full /dev/shm or a truncated file",
@@ -69,11 +69,17 @@ const clues: ReadonlyArray<readonly [RegExp, string]> = [
   [/Cannot allocate memory|out of memory/i, "memory ran out"],
   [/could not (bind|create any TCP\/IP sockets)|Address already in use/i, "its port is taken"],
   [/lock file .*already exists|another (server|postmaster)/i, "another Postgres holds this data directory or port"],
-  [/unrecognized configuration parameter|configuration file .* contains errors|invalid value for parameter/i, "its configuration has an error"],
-  [/could not access file .*(library|lib|:)|could not load library|shared_preload_libraries/i, "a library it shall load is missing or broken"],
+  [
+    /unrecognized configuration parameter|configuration file .* contains errors|invalid value for parameter/i,
+    "its configuration has an error"
+  ],
+  [/could not access file|could not load library/i, "a library it shall load is missing or broken"],
   [/has invalid permissions|wrong ownership|Permission denied/i, "it may not use one of its files"],
   [/incompatible with server|database files are incompatible/i, "the data directory was made by another version or build"],
-  [/could not (locate|find) a valid checkpoint|invalid (primary )?checkpoint record/i, "the data directory has no checkpoint to recover from"]
+  [
+    /could not (locate|find) a valid checkpoint|invalid (primary )?checkpoint record/i,
+    "the data directory has no checkpoint to recover from"
+  ]
 ]
 
 const clueOf = (log: ReadonlyArray<string>): string | null => {

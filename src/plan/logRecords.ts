@@ -10,7 +10,7 @@ export const lineJoint = "\u200b"
 const continues = " [continues]"
 const continued = "[continued] "
 
-/** Characters of a line, or of a record, that are kept together. */
+/** Characters of a line, or of a record, that are kept together. A smaller limit must still be longer than a time stamp. */
 export const defaultLimit = 1024 * 1024
 
 export interface Unfinished {
@@ -44,7 +44,9 @@ export const push = (before: Unfinished, text: string, limit: number = defaultLi
 
 /** Nothing was written for a while: a record whose last line is whole is over. */
 export const silence = (state: Unfinished): Split =>
-  state.record === null ? [{ ...state, inPieces: state.midLine }, []] : [{ ...state, record: null, inPieces: false }, [render(state, state.record)]]
+  state.record === null
+    ? [{ ...state, inPieces: state.midLine }, []]
+    : [{ ...state, record: null, inPieces: false }, [render(state, state.record)]]
 
 /** Nothing will be written any more. */
 export const end = (state: Unfinished): ReadonlyArray<string> => {

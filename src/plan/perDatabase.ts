@@ -16,14 +16,15 @@ import { databaseObject, type Operation, operation, roleObject, transactional } 
 
 export const visitSetting = "compute_ctl.visited"
 
-export const planVisits = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): {
+/** `leaving` are the roles that this same apply drops: nothing is granted to them any more. */
+export const planVisits = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, leaving: ReadonlyArray<string>): {
   readonly visits: ReadonlyMap<string, ReadonlyArray<Operation>>
   /** Grants on databases that cannot be visited. */
   readonly outside: ReadonlyArray<Operation>
 } => {
   const visits = new Map<string, ReadonlyArray<Operation>>()
   const outside: Array<Operation> = []
-  const webAccess = majorOf(draft) >= 15 && draft.roles.has("web_access")
+  const webAccess = majorOf(draft) >= 15 && draft.roles.has("web_access") && !leaving.includes("web_access")
   const anon = wantsAnon(draft, spec)
   for (const { name, owner } of wantedDatabases(spec).values()) {
     const known = draft.databases.get(name)

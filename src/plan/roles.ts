@@ -21,30 +21,38 @@ export const planPrivilegedRole = (draft: Draft, spec: ParsedSpec, options: Appl
   const name = options.privilegedRole
   if (draft.roles.has(name)) return
   const quoted = quoteIdentifier(name)
-  const existing = [...wantedRoles(spec).keys()].filter((role) =>
-    draft.roles.has(role) && !isReservedRole(role, options) && !spec.jwksRoles.has(role))
-  const databases = [...new Set(spec.databases.map((one) => one.name))].filter((one) => draft.databases.get(one)?.invalid === false)
-  add(draft, transactional({
+  const created = add(draft, transactional({
     phase: "CreatePrivilegedRole",
     object: roleObject(name),
     action: "create",
     because: "the privileged role does not exist",
-    sql: [
-      `CREATE ROLE ${quoted} CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data, pg_write_all_data`,
-      // Roles that are older than the privileged role get what new ones get at their creation.
-      ...(existing.length === 0 ? [] : [`GRANT ${quoted} TO ${existing.map(quoteIdentifier).join(", ")}`]),
-      ...existing.map((role) => `ALTER ROLE ${quoteIdentifier(role)} CREATEROLE CREATEDB`),
-      ...(databases.length === 0 ? [] : [`GRANT ALL PRIVILEGES ON DATABASE ${databases.map(quoteIdentifier).join(", ")} TO ${quoted}`])
-    ],
+    sql: [`CREATE ROLE ${quoted} CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data, pg_write_all_data`],
     change: { _tag: "PutRole", role: { ...generousRole(name), login: false } }
   }))
-  for (const role of existing) {
+  const about = { phase: "CreatePrivilegedRole", because: "it is older than the privileged role", after: [created.id] } as const
+  for (const role of wantedRoles(spec).keys()) {
     const known = draft.roles.get(role)
-    if (known !== undefined) draft.roles.set(role, { ...known, createRole: true, createDatabase: true })
+    if (known === undefined || isReservedRole(role, options) || spec.jwksRoles.has(role)) continue
+    const alter = `ALTER ROLE ${quoteIdentifier(role)} CREATEROLE CREATEDB`
+    add(draft, operation({
+      ...about,
+      object: roleObject(role),
+      action: "make a member of the privileged role",
+      statements: [statement(`${alter}; GRANT ${quoted} TO ${quoteIdentifier(role)}`)],
+      joined: { statements: [alter], member: role },
+      change: { _tag: "PutRole", role: { ...known, createRole: true, createDatabase: true } }
+    }))
   }
-  for (const database of databases) {
-    const known = draft.databases.get(database)
-    if (known !== undefined) draft.databases.set(database, { ...known, granted: true })
+  for (const database of new Set(spec.databases.map((one) => one.name))) {
+    if (draft.databases.get(database)?.invalid !== false) continue
+    add(draft, operation({
+      ...about,
+      object: databaseObject(database),
+      action: "grant to the privileged role",
+      statements: [statement(`GRANT ALL PRIVILEGES ON DATABASE ${quoteIdentifier(database)} TO ${quoted}`)],
+      joined: { statements: [], granted: database },
+      change: { _tag: "GrantDatabase", name: database }
+    }))
   }
 }
 
@@ -65,7 +73,6 @@ export const planRoleRenames = (draft: Draft, spec: ParsedSpec, options: ApplyOp
     } else {
       add(draft, transactional({
         ...about,
-        id: `RenameRoles/${index} ${about.action} ${about.object}`,
         after: makersOf(draft, roleObject(name)),
         sql: [`ALTER ROLE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`],
         change: { _tag: "RenameRole", name, to }

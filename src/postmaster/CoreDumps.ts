@@ -7,7 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { CommandFailed, type SpawnFailed, type TimedOut } from "../domain/Failure.ts"
+import type { CommandFailed, SpawnFailed, TimedOut } from "../domain/Failure.ts"
 import { runCommand, type Said } from "../host/run.ts"
 import type { RunAs, Spawn } from "../host/Spawn.ts"
 
@@ -66,10 +66,14 @@ const backtrace = Effect.fnUntraced(function*(
   tools: ReadonlyArray<Debugger>
 ): Effect.fn.Return<string | null, never, Spawn> {
   for (const tool of tools) {
-    const said = yield* runCommand(
-      { command: tool.command, args: tool.args(scene.postgres, core), runAs: scene.runAs, cwd: scene.pgdata, env: { DEBUGINFOD_URLS: "" } },
-      within
-    ).pipe(Effect.map(wordsOf), Effect.catch(excuse))
+    const said = yield* runCommand({
+      command: tool.command,
+      args: tool.args(scene.postgres, core),
+      runAs: scene.runAs,
+      cwd: scene.pgdata,
+      // A debugger of a compute does not fetch symbols from the internet.
+      env: { DEBUGINFOD_URLS: "" }
+    }, within).pipe(Effect.map(wordsOf), Effect.catch(excuse))
     if (said !== null) return said
   }
   return null
@@ -78,4 +82,5 @@ const backtrace = Effect.fnUntraced(function*(
 const wordsOf = ({ stderr, stdout }: Said): string => `${stdout}\n${stderr}`
 
 /** `null`: this debugger is not there, try the next. */
-const excuse = (failure: SpawnFailed | CommandFailed | TimedOut) => Effect.succeed(failure._tag === "SpawnFailed" ? null : failure.message)
+const excuse = (failure: SpawnFailed | CommandFailed | TimedOut) =>
+  Effect.succeed(failure._tag === "SpawnFailed" ? null : failure.message)

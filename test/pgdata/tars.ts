@@ -43,14 +43,14 @@ export const chunked = (bytes: Uint8Array, sizes: ReadonlyArray<number>): Readon
   return chunks
 }
 
-/** Every file with its content, every folder as null, by path. */
-export const contentOf = (folder: string): Readonly<Record<string, string | null>> =>
-  Object.fromEntries(
-    fs.readdirSync(folder, { recursive: true, withFileTypes: true }).map((entry) => {
-      const at = path.join(entry.parentPath, entry.name)
-      return [path.relative(folder, at), entry.isFile() ? fs.readFileSync(at, "latin1") : entry.isDirectory() ? null : "neither"] as const
-    }).sort(([a], [b]) => a < b ? -1 : 1)
-  )
+/** Every file with its content, every folder as null, every link as where it leads, by path. Follows no link. */
+export const contentOf = (folder: string, below = ""): Readonly<Record<string, string | null>> =>
+  Object.assign({}, ...fs.readdirSync(path.join(folder, below), { withFileTypes: true }).map((entry) => {
+    const name = path.join(below, entry.name)
+    const at = path.join(folder, name)
+    if (entry.isDirectory()) return { [name]: null, ...contentOf(folder, name) }
+    return { [name]: entry.isSymbolicLink() ? `-> ${fs.readlinkSync(at)}` : fs.readFileSync(at, "latin1") }
+  }))
 
 /** Unpacks into `pgdata` in a folder of its own, whose other content must stay as it is. */
 export const unpacked = (

@@ -7,9 +7,9 @@ import { exitStory } from "../../src/plan/exitCause.ts"
 
 describe("exitStory", () => {
   it("has a sentence for every code and every signal", () => {
-    for (let code = 0; code < 256; code++) assert.match(exitStory({ _tag: "Code", code }), /^(it|the|a) .{10,}/, String(code))
+    for (let code = 0; code < 256; code++) assert.match(exitStory({ _tag: "Code", code }), /^(it|its|the|a) .{10,}/, String(code))
     for (const signal of Object.keys(os.constants.signals)) {
-      assert.match(exitStory({ _tag: "Signal", signal }), /^(it|somebody) .{10,}/, signal)
+      assert.match(exitStory({ _tag: "Signal", signal }), /^(it|somebody|memory) .{10,}/, signal)
     }
   })
 

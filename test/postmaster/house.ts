@@ -1,7 +1,7 @@
 /**
  * What the postmaster's tests share: the real room over a fresh cluster, with the log in hand instead of on stderr.
  */
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"

@@ -42,7 +42,7 @@ describe("records", () => {
   it.prop("are the same however the text was chopped", { words: Words, sizes: Sizes }, ({ sizes, words }) => {
     const text = words.join("")
     assert.deepStrictEqual(split(chop(text, sizes)), split([text]))
-    for (const limit of [7, 41, 100]) assert.deepStrictEqual(split(chop(text, sizes), limit), split([text], limit))
+    for (const limit of [38, 41, 100]) assert.deepStrictEqual(split(chop(text, sizes), limit), split([text], limit))
   })
 
   it.prop("hold all of the text", { words: Words }, ({ words }) => {
@@ -75,13 +75,16 @@ describe("records", () => {
   })
 
   it("are marked when they leave in pieces", () => {
-    assert.deepStrictEqual(split([`${"y".repeat(25)}\n${stamped}\n`], 10), [
+    assert.deepStrictEqual(split([`${"y".repeat(25)}\nz\n`], 10), [
       "yyyyyyyyyy [continues]",
       "[continued] yyyyyyyyyy [continues]",
-      "[continued] yyyyy",
-      "2026-11-24 [continues]",
-      ...split([`${stamped}`], 10).slice(1)
-    ].map((record, index) => index === 3 ? split([`${stamped}`], 10)[0] ?? "" : record))
+      `[continued] yyyyy${lineJoint}z`
+    ])
+    // Many short lines without a stamp are one record too, and may not grow for ever either.
+    assert.deepStrictEqual(split(["aaaa\nbbbb\ncccc\ndddd\n"], 10), [
+      `aaaa${lineJoint}bbbb${lineJoint}cccc [continues]`,
+      "[continued] dddd"
+    ])
   })
 })
 

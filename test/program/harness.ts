@@ -10,6 +10,7 @@ import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
+import * as net from "node:net"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
 import type { WireFailed } from "../../src/domain/Failure.ts"
@@ -128,11 +129,33 @@ export const launch = (args: ReadonlyArray<string>, httpPort: number, env: Recor
       })
   ).pipe(Effect.map(({ program }) => program))
 
+/** A TCP port that accepts and never says a word, as a machine that hangs does. */
+export const silentPort: Effect.Effect<number, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.promise(async () => {
+    const open = new Set<net.Socket>()
+    const server = net.createServer((socket) => void open.add(socket.on("error", () => {})))
+    server.listen(0, "127.0.0.1")
+    await once(server, "listening")
+    return { server, open }
+  }),
+  ({ open, server }) =>
+    Effect.sync(() => {
+      for (const socket of open) socket.destroy()
+      server.close()
+    })
+).pipe(Effect.map(({ server }) => (server.address() as net.AddressInfo).port))
+
 /** Local storage in this place, the spec in a file there. */
 export const localArguments = (at: Place, spec: unknown, more: ReadonlyArray<string> = []): ReadonlyArray<string> => {
   const file = path.join(at.directory, "spec.json")
   fs.writeFileSync(file, typeof spec === "string" ? spec : JSON.stringify(spec))
   return [...argumentsFor(at, file), ...more]
+}
+
+/** Neon's storage: the addresses are the spec's. */
+export const neonArguments = (at: Place, spec: unknown): ReadonlyArray<string> => {
+  const args = localArguments(at, spec)
+  return args.slice(args.indexOf("-D"))
 }
 
 const argumentsFor = (at: Place, file: string): ReadonlyArray<string> => [

@@ -77,7 +77,8 @@ export const layer = (options: LocalStorageOptions): Layer.Layer<Storage, never,
       })
       yield* once.pipe(Effect.timeoutOrElse({
         duration: secureWithin,
-        orElse: () => Effect.fail(new TimedOut({ what: "making the WAL durable", millis: Duration.toMillis(secureWithin) }))
+        orElse: () =>
+          Effect.fail(new TimedOut({ what: "making the WAL durable", millis: Duration.toMillis(secureWithin) }))
       }))
     })
 
@@ -106,7 +107,10 @@ export const layer = (options: LocalStorageOptions): Layer.Layer<Storage, never,
 
     const claim = Effect.fn("LocalStorage.claim")(function*(spec: ParsedSpec, pgdata: string) {
       if (spec.mode._tag !== "Primary") {
-        return yield* new NotSupported({ what: `a ${spec.mode._tag.toLowerCase()} compute`, because: "local storage keeps one primary and nothing to read from beside it" })
+        return yield* new NotSupported({
+          what: `a ${spec.mode._tag.toLowerCase()} compute`,
+          because: "local storage keeps one primary and nothing to read from beside it"
+        })
       }
       const layout = layoutOf(path.join(directory, spec.tenant, spec.timeline), install.runAs)
       const real = realPath(pgdata)

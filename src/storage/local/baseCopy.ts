@@ -41,20 +41,28 @@ export const refuseTablespaces = Effect.fnUntraced(function*(layout: Layout, pgd
 
 export const countDatabases = (pgdata: string) => Effect.map(namesIn(`${pgdata}/base`), (names) => names.length)
 
+const notPublished = "this base was not published; nothing is lost"
+
 interface Copied {
   readonly label: string
   readonly stop: Lsn
   readonly transaction: string
   readonly databases: number
-  readonly major: number
 }
 
 /** What both kinds share: check the label, publish, read back, remove what is old. */
-const finish = Effect.fnUntraced(function*(layout: Layout, base: Base, tar: string, copied: Copied, keepFrom: Lsn | null) {
+const finish = Effect.fnUntraced(function*(
+  layout: Layout,
+  base: Base,
+  tar: string,
+  copied: Copied,
+  keepFrom: Lsn | null
+) {
   const label = Option.getOrNull(parseBackupLabel(copied.label))
-  if (label === null) return yield* damaged(layout, "the label of a new base cannot be understood", "this base was not published; nothing is lost")
+  if (label === null) return yield* damaged(layout, "the label of a new base cannot be understood", notPublished)
   if (label.pgTimeline !== base.pgTimeline) {
-    return yield* damaged(layout, `Postgres is on its timeline ${label.pgTimeline}, not ${base.pgTimeline}`, "do not promote or recover by hand; nothing is lost yet")
+    const detail = `Postgres is on its timeline ${label.pgTimeline}, not ${base.pgTimeline}`
+    return yield* damaged(layout, detail, "do not promote or recover by hand; nothing is lost yet")
   }
   const { segmentBytes } = base.current
   const n = base.current.n + 1
@@ -87,15 +95,20 @@ const pack = (layout: Layout, base: Base, pgdata: string, pace: Pace) => {
 const number = (text: string | null | undefined): Lsn | null => Option.getOrNull(parseLsn(text ?? ""))
 
 /** While Postgres serves. WAL that a slot or a standby still reads is kept a little longer than the base needs. */
-export const copyRunning: (layout: Layout, base: Base, pgdata: string, admin: Admin["Service"]) => Effect.Effect<Base, Failure> = Effect.fn(
-  "LocalStorage.copyRunning"
-)(function*(layout, base, pgdata, admin) {
+export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function*(
+  layout: Layout,
+  base: Base,
+  pgdata: string,
+  admin: Admin["Service"]
+): Effect.fn.Return<Base, Failure> {
   yield* refuseTablespaces(layout, pgdata)
   const old = base.current.pgMajor < 15
   return yield* Effect.scoped(Effect.gen(function*() {
     const wire = yield* admin.connect("local_storage")
     yield* wire.simple(
-      old ? "SELECT pg_catalog.pg_start_backup('base', true, false)" : "SELECT pg_catalog.pg_backup_start('base', fast => true)",
+      old
+        ? "SELECT pg_catalog.pg_start_backup('base', true, false)"
+        : "SELECT pg_catalog.pg_backup_start('base', fast => true)",
       checkpointWithin
     )
     // Asked before the copy: what is made during it counts towards the next base.
@@ -109,36 +122,42 @@ export const copyRunning: (layout: Layout, base: Base, pgdata: string, admin: Ad
       checkpointWithin
     )
     const [readers] = yield* wire.rows(
-      "SELECT least((SELECT min(restart_lsn) FROM pg_catalog.pg_replication_slots), (SELECT min(sent_lsn) FROM pg_catalog.pg_stat_replication))::text"
+      `SELECT least((SELECT min(restart_lsn) FROM pg_catalog.pg_replication_slots),
+                    (SELECT min(sent_lsn) FROM pg_catalog.pg_stat_replication))::text`
     )
     const stop = number(stopped?.[0])
-    if (stop === null) return yield* damaged(layout, "Postgres did not say where the backup ended", "this base was not published; nothing is lost")
+    if (stop === null) return yield* damaged(layout, "Postgres did not say where the backup ended", notPublished)
     yield* refuseTablespaces(layout, pgdata)
     const label = Option.getOrNull(parseBackupLabel(stopped?.[1] ?? ""))
     const read = number(readers?.[0])
     const keepFrom = label === null || read === null ? null : read < label.start ? read : null
-    const copied = { label: stopped?.[1] ?? "", stop, transaction: facts?.[0] ?? "0", databases, major: base.current.pgMajor }
+    const copied = { label: stopped?.[1] ?? "", stop, transaction: facts?.[0] ?? "0", databases }
     return yield* finish(layout, base, tar, copied, keepFrom)
   })).pipe(Effect.timeoutOrElse({
     duration: copyWithin,
-    orElse: () => Effect.fail(damaged(layout, "a new base took too long and was given up", "nothing is lost; look at the disk's speed"))
+    orElse: () =>
+      Effect.fail(damaged(layout, "a new base took too long and was given up", "nothing is lost; look at the disk's speed"))
   }))
 })
 
 /** pg_control of a data directory nobody uses; `null` unless it was stopped cleanly. */
-export const readShutDown: (layout: Layout, pgdata: string) => Effect.Effect<ControlFile | null, Failure> = Effect.fnUntraced(
-  function*(layout, pgdata) {
-    const path = `${pgdata}/global/pg_control`
-    const bytes = yield* attempt("read", path, () => fs.readFileSync(path))
-    const control = yield* Effect.fromResult(Result.mapError(parseControlFile(bytes), (detail) => damaged(layout, detail)))
-    return control.shutDown ? control : null
-  }
-)
+export const readShutDown = Effect.fnUntraced(function*(
+  layout: Layout,
+  pgdata: string
+): Effect.fn.Return<ControlFile | null, Failure> {
+  const path = `${pgdata}/global/pg_control`
+  const bytes = yield* attempt("read", path, () => fs.readFileSync(path))
+  const control = yield* Effect.fromResult(Result.mapError(parseControlFile(bytes), (detail) => damaged(layout, detail)))
+  return control.shutDown ? control : null
+})
 
 /** After a clean stop. The shutdown checkpoint is the last record, so WAL through it is all there is. */
-export const copyStopped: (layout: Layout, base: Base, pgdata: string, control: ControlFile) => Effect.Effect<Base, Failure> = Effect.fn(
-  "LocalStorage.copyStopped"
-)(function*(layout, base, pgdata, control) {
+export const copyStopped = Effect.fn("LocalStorage.copyStopped")(function*(
+  layout: Layout,
+  base: Base,
+  pgdata: string,
+  control: ControlFile
+): Effect.fn.Return<Base, Failure> {
   const databases = yield* countDatabases(pgdata)
   const tar = yield* pack(layout, base, pgdata, "urgent")
   const { current } = base
@@ -147,8 +166,7 @@ export const copyStopped: (layout: Layout, base: Base, pgdata: string, control: 
     stop: control.checkpoint + 1n,
     // Not in a place that is the same in every version: the first look of `keep` fills it in.
     transaction: "0",
-    databases,
-    major: current.pgMajor
+    databases
   }
   return yield* finish(layout, base, tar, copied, null)
 })

@@ -12,12 +12,18 @@ import type { RunAs } from "../../host/Spawn.ts"
 export const attempt = <A>(operation: string, path: string, run: () => A): Effect.Effect<A, FileFailed> =>
   Effect.try({ try: run, catch: (cause) => new FileFailed({ operation, path, cause }) })
 
-export const attemptPromise = <A>(operation: string, path: string, run: () => Promise<A>): Effect.Effect<A, FileFailed> =>
+export const attemptPromise = <A>(
+  operation: string,
+  path: string,
+  run: () => Promise<A>
+): Effect.Effect<A, FileFailed> =>
   Effect.tryPromise({ try: run, catch: (cause) => new FileFailed({ operation, path, cause }) })
 
 /** The system's name for what went wrong, such as `ENOENT`. */
 export const codeOf = (cause: unknown): string | undefined =>
-  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string" ? cause.code : undefined
+  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
+    ? cause.code
+    : undefined
 
 export const hasCode = (failure: FileFailed, ...codes: ReadonlyArray<string>): boolean => {
   const code = codeOf(failure.cause)
@@ -78,7 +84,11 @@ export const makeFolder = (path: string, owner: RunAs | null): Effect.Effect<voi
   })
 
 /** Writes beside and renames: a reader sees the old content or the new, never half. Gone after a power cut, maybe. */
-export const replaceFile = (path: string, content: string | Uint8Array, owner: RunAs | null): Effect.Effect<void, FileFailed> =>
+export const replaceFile = (
+  path: string,
+  content: string | Uint8Array,
+  owner: RunAs | null
+): Effect.Effect<void, FileFailed> =>
   attempt("write", path, () => {
     const beside = `${path}.tmp`
     fs.rmSync(beside, { force: true })

@@ -104,8 +104,8 @@ const goneWithinMillis = 10_000
  * Returns when nobody can write any more, and has then written down that `pgdata` is where the next writer will be:
  * before it exists, so that no crash can leave one behind that is not known. `pgdata` is a real path.
  */
-export const fence: (layout: Layout, pgdata: string) => Effect.Effect<void, FileFailed | TimelineBusy> = Effect.fnUntraced(
-  function*(layout, pgdata) {
+export const fence: (layout: Layout, pgdata: string) => Effect.Effect<void, FileFailed | TimelineBusy> = Effect
+  .fnUntraced(function*(layout, pgdata) {
     const starts = yield* startsOf(layout)
     const began = yield* Clock.currentTimeMillis
     if (!fs.existsSync("/proc/self/cwd")) yield* lifted(layout, pgdata, starts)
@@ -116,16 +116,18 @@ export const fence: (layout: Layout, pgdata: string) => Effect.Effect<void, File
         if (first === undefined) break
         for (const relation of found) {
           yield* judge(relation, pgdata)
-          if (!killed.has(relation.pid)) yield* Effect.logWarning(`ending Postgres process ${relation.pid}, left behind by an earlier start`)
+          if (!killed.has(relation.pid)) {
+            yield* Effect.logWarning(`ending Postgres process ${relation.pid}, left behind by an earlier start`)
+          }
           quiet(() => process.kill(relation.pid, "SIGKILL"))
         }
         killed = new Set(found.map(({ pid }) => pid))
         if ((yield* Clock.currentTimeMillis) - began > goneWithinMillis) {
-          return yield* new TimelineBusy({ directory: layout.root, holder: `Postgres with pid ${first.pid}, which does not die` })
+          const holder = `Postgres with pid ${first.pid}, which does not die`
+          return yield* new TimelineBusy({ directory: layout.root, holder })
         }
         yield* Effect.sleep("2 millis")
       }
     }
     yield* replaceFile(layout.starts, `${pgdata}\n`, layout.owner)
-  }
-)
+  })

@@ -14,7 +14,17 @@ import type { Failure } from "../../domain/Failure.ts"
 import { controlFileBytes, controlFileWithSystemId, segmentSystemIdOffset } from "../../plan/controlFile.ts"
 import { segmentNumberOf } from "../../plan/walFiles.ts"
 import type { Spawn } from "../../host/Spawn.ts"
-import { attempt, attemptPromise, flush, handOver, makeFolder, namesIn, removeFile, replaceFile, statOrNull } from "./disk.ts"
+import {
+  attempt,
+  attemptPromise,
+  flush,
+  handOver,
+  makeFolder,
+  namesIn,
+  removeFile,
+  replaceFile,
+  statOrNull
+} from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, Current, damaged, type Layout, readBase } from "./layout.ts"
 import { publish, removeOld } from "./publish.ts"
@@ -53,8 +63,8 @@ const mark = Effect.fnUntraced(function*(layout: Layout) {
 })
 
 /** Returns when base 1 would survive a power cut. */
-export const makeFirstBase: (layout: Layout, wanted: TemplateFor) => Effect.Effect<Base, Failure, Spawn> = Effect.fnUntraced(
-  function*(layout, wanted) {
+export const makeFirstBase: (layout: Layout, wanted: TemplateFor) => Effect.Effect<Base, Failure, Spawn> = Effect
+  .fnUntraced(function*(layout, wanted) {
     yield* mark(layout)
     yield* failpoint("first-marked")
     const { folder, record } = yield* findTemplate(wanted)
@@ -83,7 +93,8 @@ export const makeFirstBase: (layout: Layout, wanted: TemplateFor) => Effect.Effe
       }
       return bytes
     })
-    const patched = yield* Effect.fromResult(Result.mapError(controlFileWithSystemId(control, systemId), (detail) => damaged(layout, detail)))
+    const renamed = controlFileWithSystemId(control, systemId)
+    const patched = yield* Effect.fromResult(Result.mapError(renamed, (detail) => damaged(layout, detail)))
     yield* attempt("write", tar, () => writeAt(tar, record.controlOffset, patched))
     yield* failpoint("first-tar")
 
@@ -111,5 +122,4 @@ export const makeFirstBase: (layout: Layout, wanted: TemplateFor) => Effect.Effe
     if (base === null) return yield* damaged(layout, "the first base has vanished")
     yield* removeOld(layout, base, segmentNumberOf(base.start, record.segmentBytes))
     return base
-  }
-)
+  })

@@ -5,7 +5,7 @@
  * nothing writes, so an idle compute stays idle.
  */
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Failure } from "../../domain/Failure.ts"
@@ -59,24 +59,32 @@ interface Looked {
 
 const couldNotLook = (failure: Failure) => Effect.as(Effect.logDebug("could not look at the WAL", failure), null)
 
-const observe: (keeping: Keeping, base: Base, seen: Seen | null) => Effect.Effect<Looked, Failure> = Effect.fnUntraced(function*(keeping, base, seen) {
+const observe = Effect.fnUntraced(function*(
+  keeping: Keeping,
+  base: Base,
+  seen: Seen | null
+): Effect.fn.Return<Looked, Failure> {
   const { admin, durability, layout, limits, pgdata } = keeping
   const { segmentBytes } = base.current
+  const { pgTimeline } = base
+  const firstNumber = segmentNumberOf(base.start, segmentBytes)
   const [row] = yield* Effect.scoped(Effect.gen(function*() {
     const wire = yield* admin.connect("local_storage")
-    if (yield* restoreSettings(wire, durability)) yield* flushWal(layout, segmentNumberOf(base.start, segmentBytes), segmentBytes)
+    if (yield* restoreSettings(wire, durability)) yield* flushWal(layout, firstNumber, segmentBytes)
     return yield* wire.rows(
-      "SELECT pg_catalog.pg_current_wal_lsn()::text, pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text",
+      `SELECT pg_catalog.pg_current_wal_lsn()::text,
+              pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text`,
       "10 seconds"
     )
   }))
   const walAt = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
   const next = BigInt(row?.[1] ?? "0")
-  const written = printWalFile({ pgTimeline: base.pgTimeline, number: segmentNumberBefore(walAt, segmentBytes) }, segmentBytes)
+  const written = printWalFile({ pgTimeline, number: segmentNumberBefore(walAt, segmentBytes) }, segmentBytes)
   yield* writeReached(layout, written, yield* readBootId)
   const recorded = BigInt(base.current.transaction)
-  const now: Seen = seen?.n === base.current.n ? seen : { n: base.current.n, from: recorded === 0n ? next : recorded }
-  const first = printWalFile({ pgTimeline: base.pgTimeline, number: segmentNumberOf(base.start, segmentBytes) }, segmentBytes)
+  const { n } = base.current
+  const now: Seen = seen?.n === n ? seen : { n, from: recorded === 0n ? next : recorded }
+  const first = printWalFile({ pgTimeline, number: firstNumber }, segmentBytes)
   const due = baseDue({
     baseStart: base.start,
     baseBytes: base.current.tarBytes,
@@ -97,12 +105,18 @@ export const keepUp: (keeping: Keeping) => Effect.Effect<void, Failure> = Effect
   let failures = 0
   let notBefore = 0
   let spareFor = 0
+  // The WAL writer may have heard of `fsync = on` a moment after `secure` looked, and flushes on behalf of others.
+  if (keeping.durability === "os") {
+    const { current, start } = yield* currentBase(layout)
+    yield* flushWal(layout, segmentNumberOf(start, current.segmentBytes), current.segmentBytes)
+  }
   while (true) {
     const base: Base = yield* currentBase(layout)
     if (spareFor !== base.current.n) {
       spareFor = base.current.n
       yield* prepareSpare(layout, base, pgdata).pipe(
-        Effect.catchTag("FileFailed", (failure) => Effect.logWarning("the next start will be slower: no spare could be made", failure))
+        Effect.catchTag("FileFailed", (failure) =>
+          Effect.logWarning("the next start will be slower: no spare could be made", failure))
       )
     }
     const changed = yield* walChangedAt(layout)
@@ -129,7 +143,8 @@ export const keepUp: (keeping: Keeping) => Effect.Effect<void, Failure> = Effect
         if (Exit.hasInterrupts(made)) return yield* Effect.interrupt
         failures += 1
         notBefore = (yield* Clock.currentTimeMillis) + retryMillis(failures)
-        yield* Effect.logError(`no new base (attempt ${failures}, again in ${retryMillis(failures) / 1000} s)`, made.cause)
+        const seconds = retryMillis(failures) / 1000
+        yield* Effect.logError(`no new base (attempt ${failures}, again in ${seconds} s)`, made.cause)
       } else failures = 0
     }
     yield* Effect.sleep(every)

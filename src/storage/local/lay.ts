@@ -12,7 +12,7 @@ import * as Option from "effect/Option"
 import * as fs from "node:fs"
 import type { Failure } from "../../domain/Failure.ts"
 import type { Spawn } from "../../host/Spawn.ts"
-import { parseWalFile, firstMissing, segmentNumberBefore, segmentNumberOf } from "../../plan/walFiles.ts"
+import { firstMissing, parseWalFile, segmentNumberBefore, segmentNumberOf, segmentsFrom } from "../../plan/walFiles.ts"
 import { attempt, namesIn, removeFile, replaceFile, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { makeFirstBase } from "./firstBase.ts"
@@ -47,7 +47,8 @@ const checkBase = Effect.fnUntraced(function*(layout: Layout, base: Base, major:
   }
   const tar = yield* statOrNull(`${layout.root}/${current.tar}`)
   if (tar?.size !== current.tarBytes) {
-    return yield* damaged(layout, `${current.tar} is ${tar === null ? "missing" : `${tar.size} bytes long instead of ${current.tarBytes}`}`)
+    const found = tar === null ? "missing" : `${tar.size} bytes long instead of ${current.tarBytes}`
+    return yield* damaged(layout, `${current.tar} is ${found}`)
   }
 })
 
@@ -56,25 +57,26 @@ const checkWal = Effect.fnUntraced(function*(layout: Layout, base: Base) {
   const { segmentBytes } = base.current
   const names = yield* namesIn(layout.wal)
   const reached = yield* readReached(layout)
-  const known = reached !== null && reached.bootId === (yield* readBootId) ? parseWalFile(reached.segment, segmentBytes) : Option.none()
+  const known = reached !== null && reached.bootId === (yield* readBootId)
+    ? parseWalFile(reached.segment, segmentBytes)
+    : Option.none()
   const stop = segmentNumberBefore(base.stop, segmentBytes)
   const last = Option.match(known, { onNone: () => stop, onSome: ({ number }) => number > stop ? number : stop })
   const range = { pgTimeline: base.pgTimeline, first: segmentNumberOf(base.start, segmentBytes), last }
   const missing = firstMissing(names, range, segmentBytes)
   if (Option.isSome(missing)) {
-    return yield* damaged(layout, `the WAL segment ${missing.value} is missing from ${layout.wal}, though later WAL was written`)
+    const detail = `the WAL segment ${missing.value} is missing from ${layout.wal}, though later WAL was written`
+    return yield* damaged(layout, detail)
   }
-  for (const name of names) {
-    // Half-made by a Postgres that was killed; it never has a record in it.
-    if (/^xlogtemp\.\d+$/.test(name)) yield* removeFile(`${layout.wal}/${name}`)
-    else if (Option.isSome(parseWalFile(name, segmentBytes)) && name.startsWith(base.pgTimeline.toString(16).toUpperCase().padStart(8, "0"))) {
-      const stat = yield* statOrNull(`${layout.wal}/${name}`)
-      const number = Option.getOrThrow(parseWalFile(name, segmentBytes)).number
-      if (number >= range.first && stat?.size !== segmentBytes) {
-        return yield* damaged(layout, `the WAL segment ${name} is ${stat?.size ?? 0} bytes long instead of ${segmentBytes}`)
-      }
+  for (const name of segmentsFrom(names, range.first, segmentBytes)) {
+    const size = (yield* statOrNull(`${layout.wal}/${name}`))?.size ?? 0
+    if (size !== segmentBytes) {
+      return yield* damaged(layout, `the WAL segment ${name} is ${size} bytes long instead of ${segmentBytes}`)
     }
   }
+  // Half-made by a Postgres that was killed; there is never a record in one.
+  const halves = names.filter((name) => /^xlogtemp\.\d+$/.test(name))
+  yield* Effect.forEach(halves, (name) => removeFile(`${layout.wal}/${name}`), { discard: true })
 })
 
 const linkWal = (layout: Layout, pgdata: string) =>
@@ -90,8 +92,8 @@ const linkWal = (layout: Layout, pgdata: string) =>
 /** How PGDATA came about, for the log and for measurements. */
 export type Laid = "swapped" | "unpacked"
 
-export const lay: (layout: Layout, pgdata: string, wanted: TemplateFor) => Effect.Effect<Laid, Failure, Spawn> = Effect.fnUntraced(
-  function*(layout, pgdata, wanted) {
+export const lay: (layout: Layout, pgdata: string, wanted: TemplateFor) => Effect.Effect<Laid, Failure, Spawn> = Effect
+  .fnUntraced(function*(layout, pgdata, wanted) {
     yield* refuseForeign(layout, pgdata)
     const base = (yield* readBase(layout)) ?? (yield* makeFirstBase(layout, wanted))
     yield* removeFile(layout.first)
@@ -107,5 +109,4 @@ export const lay: (layout: Layout, pgdata: string, wanted: TemplateFor) => Effec
     yield* failpoint("lay-linked")
     yield* replaceFile(`${pgdata}/backup_label`, swapped ?? base.current.label, layout.owner)
     return swapped === null ? "unpacked" : "swapped"
-  }
-)
+  })

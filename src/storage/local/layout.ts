@@ -71,7 +71,8 @@ const decodeCurrent = Schema.decodeUnknownOption(Schema.fromJsonString(Current))
 const decodeSpareId = Schema.decodeUnknownOption(Schema.fromJsonString(SpareId))
 const decodeReached = Schema.decodeUnknownOption(Schema.fromJsonString(Reached))
 
-export const printRecord = (record: Current | SpareId | typeof Reached.Type): string => `${JSON.stringify(record, null, 2)}\n`
+export const printRecord = (record: Current | SpareId | typeof Reached.Type): string =>
+  `${JSON.stringify(record, null, 2)}\n`
 
 /** A base with its LSNs read. */
 export interface Base {
@@ -93,7 +94,9 @@ export const readBase: (layout: Layout) => Effect.Effect<Base | null, FileFailed
     const current = Option.getOrNull(decodeCurrent(text))
     const label = current === null ? null : Option.getOrNull(parseBackupLabel(current.label))
     const stop = current === null ? null : Option.getOrNull(parseLsn(current.stop))
-    if (current === null || label === null || stop === null) return yield* damaged(layout, "current.json cannot be understood")
+    if (current === null || label === null || stop === null) {
+      return yield* damaged(layout, "current.json cannot be understood")
+    }
     return { current, start: label.start, stop, pgTimeline: label.pgTimeline }
   }
 )

@@ -15,13 +15,15 @@ import { type Base, type Current, type Layout, printRecord } from "./layout.ts"
  * Flushes every segment from `from` on, then their names. All of them, not only those that changed: flushing what is
  * flushed costs nothing, and an earlier run may have had fsync off.
  */
-export const flushWal: (layout: Layout, from: bigint, segmentBytes: number) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(
-  function*(layout, from, segmentBytes) {
-    const names = segmentsFrom(yield* namesIn(layout.wal), from, segmentBytes)
-    yield* Effect.forEach(names, (name) => flush(`${layout.wal}/${name}`), { concurrency: 4, discard: true })
-    yield* flush(layout.wal)
-  }
-)
+export const flushWal = Effect.fnUntraced(function*(
+  layout: Layout,
+  from: bigint,
+  segmentBytes: number
+): Effect.fn.Return<void, FileFailed> {
+  const names = segmentsFrom(yield* namesIn(layout.wal), from, segmentBytes)
+  yield* Effect.forEach(names, (name) => flush(`${layout.wal}/${name}`), { concurrency: 4, discard: true })
+  yield* flush(layout.wal)
+})
 
 /** `tar` is the finished copy under a name of its own; it becomes `next.tar`. `start` is where its label begins. */
 export const publish: (
@@ -54,8 +56,8 @@ export const publish: (
  * Removes what only earlier bases needed: their tars, and segments before `keepFrom`, which is never after the
  * segment where `base` begins. Segments that an archiver has not had yet stay.
  */
-export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(
-  function*(layout, base, keepFrom) {
+export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect.Effect<void, FileFailed> = Effect
+  .fnUntraced(function*(layout, base, keepFrom) {
     for (const name of yield* namesIn(layout.root)) {
       if (/^base-.*\.tar(\.new)?$/.test(name) && name !== base.current.tar) yield* removeFile(`${layout.root}/${name}`)
     }
@@ -70,5 +72,4 @@ export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect
       yield* removeFile(`${layout.wal}/archive_status/${name}.done`)
     }
     yield* failpoint("base-wal-pruned")
-  }
-)
+  })

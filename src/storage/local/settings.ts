@@ -19,7 +19,11 @@ interface Requirement {
 }
 
 const requirements = (durability: Durability): ReadonlyArray<Requirement> => [
-  { name: "wal_level", value: "replica", because: "at `minimal` some changes are not in the WAL, and PGDATA is thrown away" },
+  {
+    name: "wal_level",
+    value: "replica",
+    because: "at `minimal` some changes are not in the WAL, and PGDATA is thrown away"
+  },
   { name: "wal_keep_size", value: "2147483647", because: "Postgres would remove WAL that the next start needs" },
   { name: "full_page_writes", value: "on", because: "a base is copied while pages are being written" },
   ...(durability === "os" ? [{ name: "fsync", value: "on", because: "commits would not survive a power cut" }] : [])
@@ -31,31 +35,38 @@ const within = Duration.seconds(10)
 const satisfies = ({ name, value }: Requirement, actual: string): boolean =>
   actual === value || (name === "wal_level" && actual === "logical")
 
-const look: (wire: Wire, durability: Durability) => Effect.Effect<ReadonlyArray<Requirement>, WireFailed | TimedOut> = Effect
-  .fnUntraced(function*(wire, durability) {
-    const wanted = requirements(durability)
-    const names = wanted.map(({ name }) => `'${name}'`).join(", ")
-    const rows = yield* wire.rows(`SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN (${names})`, within)
-    const actual = new Map(rows.map(([name, setting]) => [name ?? "", setting ?? ""]))
-    return wanted.filter((requirement) => !satisfies(requirement, actual.get(requirement.name) ?? ""))
-  })
+const look = Effect.fnUntraced(function*(
+  wire: Wire,
+  durability: Durability
+): Effect.fn.Return<ReadonlyArray<Requirement>, WireFailed | TimedOut> {
+  const wanted = requirements(durability)
+  const names = wanted.map(({ name }) => `'${name}'`).join(", ")
+  const rows = yield* wire.rows(`SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN (${names})`, within)
+  const actual = new Map(rows.map(([name, setting]) => [name ?? "", setting ?? ""]))
+  return wanted.filter((requirement) => !satisfies(requirement, actual.get(requirement.name) ?? ""))
+})
 
 const refuse = ({ because, name, value }: Requirement): NotSupported =>
   new NotSupported({ what: `${name} other than ${value} with local storage`, because })
 
 /** Fails naming the first setting that is not as it must be. */
-export const requireSettings: (wire: Wire, durability: Durability) => Effect.Effect<void, NotSupported | WireFailed | TimedOut> =
-  Effect.fnUntraced(function*(wire, durability) {
-    const [wrong] = yield* look(wire, durability)
-    if (wrong !== undefined) return yield* refuse(wrong)
-  })
+export const requireSettings = Effect.fnUntraced(function*(
+  wire: Wire,
+  durability: Durability
+): Effect.fn.Return<void, NotSupported | WireFailed | TimedOut> {
+  const [wrong] = yield* look(wire, durability)
+  if (wrong !== undefined) return yield* refuse(wrong)
+})
 
 /**
  * Somebody may use ALTER SYSTEM while we run: what it broke is taken back. Tells whether anything was; fails when
  * that does not help, because then the promise of durability is broken.
  */
-export const restoreSettings: (wire: Wire, durability: Durability) => Effect.Effect<boolean, NotSupported | WireFailed | TimedOut> =
-  Effect.fnUntraced(function*(wire, durability) {
+export const restoreSettings: (
+  wire: Wire,
+  durability: Durability
+) => Effect.Effect<boolean, NotSupported | WireFailed | TimedOut> = Effect
+  .fnUntraced(function*(wire, durability) {
     const wrong = yield* look(wire, durability)
     if (wrong.length === 0) return false
     for (const { name } of wrong) {

@@ -7,12 +7,22 @@
 import * as Effect from "effect/Effect"
 import type { FileFailed } from "../../domain/Failure.ts"
 import { contentRule } from "../../plan/basePolicy.ts"
-import { attempt, hasCode, makeFolder, namesIn, removeFile, removeTree, rename, replaceFile, statOrNull } from "./disk.ts"
+import * as fs from "node:fs"
+import {
+  attempt,
+  hasCode,
+  makeFolder,
+  namesIn,
+  removeFile,
+  removeTree,
+  rename,
+  replaceFile,
+  statOrNull
+} from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, freshTrash, type Layout, printRecord, readBootId, readSpareId, trashes } from "./layout.ts"
 import { inSlices } from "./slices.ts"
 import { unpackTar } from "./tarUnpack.ts"
-import * as fs from "node:fs"
 
 const sameFilesystem = Effect.fnUntraced(function*(layout: Layout, pgdata: string) {
   const [here, there] = [yield* statOrNull(layout.root), yield* statOrNull(pgdata)]
@@ -42,27 +52,29 @@ const moveAll = Effect.fnUntraced(function*(from: string, to: string, half: "swa
 })
 
 /** Puts the spare in PGDATA's place, keeping PGDATA's inode; the label to start with, or `null` when it cannot. */
-export const swapIn: (layout: Layout, base: Base, pgdata: string) => Effect.Effect<string | null, FileFailed> = Effect.fnUntraced(
-  function*(layout, base, pgdata) {
-    const label = yield* usable(layout, base, pgdata)
-    if (label === null) return null
-    // From here on a crash means: unpack the base. Half a swap is overwritten by that like anything else.
-    yield* removeFile(layout.spareId)
-    yield* failpoint("swap-begun")
-    const trash = yield* freshTrash(layout)
-    yield* makeFolder(trash, layout.owner)
-    return yield* Effect.gen(function*() {
-      yield* moveAll(pgdata, trash, "swap-half-out")
-      yield* failpoint("swap-out")
-      yield* moveAll(layout.spare, pgdata, "swap-half-in")
-      yield* attempt("remove", layout.spare, () => fs.rmdirSync(layout.spare))
-      return label
-    }).pipe(
-      // One device number, and yet two mounts.
-      Effect.catchTag("FileFailed", (failure) => hasCode(failure, "EXDEV") ? Effect.succeed(null) : Effect.fail(failure))
-    )
-  }
-)
+export const swapIn = Effect.fnUntraced(function*(
+  layout: Layout,
+  base: Base,
+  pgdata: string
+): Effect.fn.Return<string | null, FileFailed> {
+  const label = yield* usable(layout, base, pgdata)
+  if (label === null) return null
+  // From here on a crash means: unpack the base. Half a swap is overwritten by that like anything else.
+  yield* removeFile(layout.spareId)
+  yield* failpoint("swap-begun")
+  const trash = yield* freshTrash(layout)
+  yield* makeFolder(trash, layout.owner)
+  return yield* Effect.gen(function*() {
+    yield* moveAll(pgdata, trash, "swap-half-out")
+    yield* failpoint("swap-out")
+    yield* moveAll(layout.spare, pgdata, "swap-half-in")
+    yield* attempt("remove", layout.spare, () => fs.rmdirSync(layout.spare))
+    return label
+  }).pipe(
+    // One device number, and yet two mounts.
+    Effect.catchTag("FileFailed", (failure) => hasCode(failure, "EXDEV") ? Effect.succeed(null) : Effect.fail(failure))
+  )
+})
 
 /** Makes the next spare from the files of the last PGDATA, in the background, and throws away the rest. */
 export const prepareSpare: (layout: Layout, base: Base, pgdata: string) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(

@@ -153,7 +153,8 @@ const readControl = (root: string): Buffer => {
 
 /** `tarPath` is made anew, and not flushed: the caller publishes. */
 export function* packTar(root: string, tarPath: string): Steps<Packed> {
-  const fd = fs.openSync(tarPath, fs.constants.O_WRONLY | fs.constants.O_CREAT | fs.constants.O_TRUNC | fs.constants.O_NOFOLLOW, 0o600)
+  const { O_CREAT, O_NOFOLLOW, O_TRUNC, O_WRONLY } = fs.constants
+  const fd = fs.openSync(tarPath, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600)
   try {
     const tar = new TarWriter(fd)
     yield* packFolder(tar, root, "")

@@ -21,7 +21,19 @@ import type { Spawn } from "../../host/Spawn.ts"
 import { coldBackupLabel } from "../../plan/baseBackupLabel.ts"
 import { parseControlFile, parseSegmentHeader } from "../../plan/controlFile.ts"
 import { segmentNumberOf, segmentsFrom } from "../../plan/walFiles.ts"
-import { attempt, flush, handOver, hasCode, makeFolder, namesIn, removeTree, rename, replaceFile, statOrNull, textOrNull } from "./disk.ts"
+import {
+  attempt,
+  flush,
+  handOver,
+  hasCode,
+  makeFolder,
+  namesIn,
+  removeTree,
+  rename,
+  replaceFile,
+  statOrNull,
+  textOrNull
+} from "./disk.ts"
 import { inSlices } from "./slices.ts"
 import { packTar } from "./tarPack.ts"
 
@@ -51,8 +63,11 @@ const initdbWithin = Duration.minutes(2)
 /** A build that old was killed. */
 const staleMillis = 3_600_000
 
-const keyOf = ({ install, superuser }: TemplateFor): string =>
-  `${install.version.replace(/[^0-9A-Za-z.]/g, "_")}-${/^[a-z0-9_]{1,63}$/.test(superuser) ? superuser : `x${Buffer.from(superuser).toString("hex")}`}`
+const keyOf = ({ install, superuser }: TemplateFor): string => {
+  const version = install.version.replace(/[^0-9A-Za-z.]/g, "_")
+  const user = /^[a-z0-9_]{1,63}$/.test(superuser) ? superuser : `HEX${Buffer.from(superuser).toString("hex")}`
+  return `${version}-${user}`
+}
 
 const initdb = Effect.fnUntraced(function*({ install, superuser }: TemplateFor, pgdata: string) {
   const command = install.initdb
@@ -77,7 +92,8 @@ const initdb = Effect.fnUntraced(function*({ install, superuser }: TemplateFor, 
 })
 
 const describe = Effect.fnUntraced(function*(work: string, pgdata: string) {
-  const broken = (detail: string) => new StorageDamaged({ directory: work, detail, hint: "initdb left an odd cluster; try again" })
+  const hint = "initdb left an odd cluster; try again"
+  const broken = (detail: string) => new StorageDamaged({ directory: work, detail, hint })
   const control = yield* Effect.fromResult(Result.mapError(
     parseControlFile(yield* attempt("read", pgdata, () => fs.readFileSync(`${pgdata}/global/pg_control`))),
     broken
@@ -136,7 +152,9 @@ const read = Effect.fnUntraced(function*(folder: string) {
 })
 
 /** The template, built if need be. */
-export const findTemplate: (wanted: TemplateFor) => Effect.Effect<Template, Failure, Spawn> = Effect.fnUntraced(function*(wanted) {
+export const findTemplate = Effect.fnUntraced(function*(
+  wanted: TemplateFor
+): Effect.fn.Return<Template, Failure, Spawn> {
   const templates = `${wanted.directory}/templates`
   const folder = `${templates}/${keyOf(wanted)}`
   const known = yield* read(folder)

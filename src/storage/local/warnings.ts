@@ -18,12 +18,16 @@ const look = Effect.fnUntraced(function*(pgdata: string, admin: Admin["Service"]
   const lines = new Map<string, string>()
   const [row] = yield* Effect.scoped(Effect.flatMap(admin.connect("local_storage"), (wire) =>
     wire.rows("SELECT string_agg(slot_name, ', ') FROM pg_catalog.pg_replication_slots WHERE NOT temporary", "10 seconds")))
-  if (row?.[0] !== null && row?.[0] !== undefined) lines.set("slots", `replication slots are lost at the next start: ${row[0]}`)
+  const slots = row?.[0] ?? null
+  if (slots !== null) lines.set("slots", `replication slots are lost at the next start: ${slots}`)
   const unlogged = yield* unloggedIn(pgdata)
-  if (unlogged > 0) lines.set("unlogged", `unlogged tables and indexes (${unlogged} files) are emptied at the next start`)
-  const auto = ((yield* textOrNull(`${pgdata}/postgresql.auto.conf`)) ?? "").split("\n").map((line) => line.replace(/\s*=.*$/, "").trim())
-  const set = auto.filter((line) => line !== "" && !line.startsWith("#"))
-  if (set.length > 0) lines.set("auto", `settings made with ALTER SYSTEM are lost at the next start: ${set.join(", ")}`)
+  if (unlogged > 0) {
+    lines.set("unlogged", `unlogged tables and indexes (${unlogged} files) are emptied at the next start`)
+  }
+  const auto = (yield* textOrNull(`${pgdata}/postgresql.auto.conf`)) ?? ""
+  const names = auto.split("\n").map((line) => line.replace(/\s*=.*$/, "").trim())
+    .filter((name) => name !== "" && !name.startsWith("#"))
+  if (names.length > 0) lines.set("auto", `settings by ALTER SYSTEM are lost at the next start: ${names.join(", ")}`)
   return lines
 })
 

@@ -61,6 +61,8 @@ export interface FakePageserver {
   readonly url: string
   readonly port: number
   readonly seen: Effect.Effect<ReadonlyArray<PageserverSeen>>
+  /** How many clients are connected right now. */
+  readonly connections: Effect.Effect<number>
 }
 
 const spoiled = (archive: Uint8Array, fault: PageserverFault | undefined, at: number): Uint8Array => {
@@ -129,6 +131,6 @@ export const makeFakePageserver: (options: PageserverOptions) => Effect.Effect<F
       yield* session.query
     })
 
-    const { host, port } = yield* serve(answer, { gone: fault === "refuse" })
-    return { url: `postgresql://no_user@${host}:${port}`, port, seen: Effect.sync(() => [...seen]) }
+    const { connections, host, port } = yield* serve(answer, { gone: fault === "refuse" })
+    return { url: `postgresql://no_user@${host}:${port}`, port, connections, seen: Effect.sync(() => [...seen]) }
   })

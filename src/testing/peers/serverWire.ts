@@ -164,6 +164,8 @@ const attend = Effect.fnUntraced(function*(socket: Net.Socket, answer: (session:
 export interface Listening {
   readonly host: "127.0.0.1"
   readonly port: number
+  /** How many clients are connected right now. */
+  readonly connections: Effect.Effect<number>
 }
 
 /**
@@ -194,5 +196,5 @@ export const serve: (
   })
   const port = yield* Effect.acquireRelease(listen, () => close)
   if (options.gone === true) yield* close
-  return { host: "127.0.0.1", port } as const
+  return { host: "127.0.0.1", port, connections: Effect.sync(() => sockets.size) } as const
 })

@@ -2,11 +2,14 @@
  * A timeline's first start, its next ones, and what each way of ending leaves behind; on every Postgres there is.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as fs from "node:fs"
 import { installs } from "../../support/postgres.ts"
-import { lost, makeWorld, pgTimeline, start, until, writers } from "./corridor.ts"
+import { lost, makeWorld, pgTimeline, start, until, type World, writers } from "./corridor.ts"
+
+const baseNumber = (world: World): number => (JSON.parse(fs.readFileSync(`${world.root}/current.json`, "utf8")) as { n: number }).n
 
 const show = (label: string, started: { readonly millis: Record<string, number> }) =>
   process.env["MEASURE"] === undefined
@@ -72,6 +75,43 @@ describe("local storage", () => {
       assert.strictEqual(yield* lost(last, load.acknowledged), 0)
       if (process.env["MEASURE"] !== undefined) {
         process.stderr.write(`${cycles} cycles, ${load.acknowledged.length} rows, 0 lost, Postgres timeline ${yield* pgTimeline(last)}\n`)
+      }
+      yield* last.stop
+    })), 600_000)
+
+  it.live("survives every kind of end in turn, while bases are made all the time", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const cycles = Number(process.env["CYCLES"] ?? 8)
+      const limits = { walBytes: 1024 * 1024 }
+      const world = yield* makeWorld({ major: Number(process.env["MAJOR"] ?? 17), limits, lookEvery: Duration.millis(20) })
+      const load = writers(world, 4)
+      let background: ReadonlyArray<Fiber.Fiber<unknown, unknown>> = []
+      for (let cycle = 0; cycle <= cycles; cycle++) {
+        const started = yield* start(world)
+        show(`cycle ${cycle}, base ${baseNumber(world)}`, started)
+        load.end()
+        yield* Effect.forEach(background, Fiber.interrupt)
+        if (cycle === 0) yield* started.rows("create table acks (writer int, n int, filler text)")
+        assert.strictEqual(yield* lost(started, load.acknowledged), 0, `cycle ${cycle}`)
+        assert.strictEqual(yield* pgTimeline(started), 1)
+        const before = load.acknowledged.length
+        background = [yield* Effect.forkChild(load.run(cycle)), yield* Effect.forkChild(started.timeline.keep)]
+        yield* Effect.promise(() => until("enough was written", () => load.acknowledged.length - before > 300 + cycle * 101 % 700))
+        const end = cycle === cycles ? 3 : cycle % 5
+        // A backend that still commits while bases are no longer made; the program gone before Postgres; a clean stop.
+        if (end === 0) yield* started.crash("group")
+        if (end === 1) yield* started.crash("postmaster")
+        if (end === 2) yield* started.letGo
+        // The program's own upkeep ends with the program, wherever it is; clients go on until they are fenced.
+        yield* Effect.forEach(background.slice(1), Fiber.interrupt)
+        if (end >= 3) yield* started.stop
+        if (end === 4) fs.rmSync(world.pgdata, { recursive: true })
+      }
+      const last = yield* start(world)
+      assert.strictEqual(yield* lost(last, load.acknowledged), 0)
+      assert.isAbove(baseNumber(world), 1)
+      if (process.env["MEASURE"] !== undefined) {
+        process.stderr.write(`${cycles} mixed cycles, ${load.acknowledged.length} rows, ${baseNumber(world)} bases, 0 lost\n`)
       }
       yield* last.stop
     })), 600_000)
