@@ -24,7 +24,8 @@ const users = (passwd: string): ReadonlyArray<RunAs> =>
   passwd.split("\n").flatMap((line) => {
     const [name, , uid, gid] = line.split(":")
     const user = { name: name ?? "", uid: Number(uid), gid: Number(gid) }
-    return user.name !== "" && uid !== "" && gid !== "" && Number.isInteger(user.uid) && Number.isInteger(user.gid) ? [user] : []
+    const whole = uid !== "" && gid !== "" && Number.isInteger(user.uid) && Number.isInteger(user.gid)
+    return whole && user.name !== "" ? [user] : []
   })
 
 /**

@@ -77,11 +77,12 @@ const spawn = (request: SpawnRequest) =>
 
 const begin = (request: SpawnRequest) =>
   Effect.callback<Live, SpawnFailed>((resume) => {
-    const refuse = (cause: unknown) => resume(Effect.fail(new SpawnFailed({ command: request.command, cause: withoutValues(cause) })))
+    const { command } = request
+    const refuse = (cause: unknown) => resume(Effect.fail(new SpawnFailed({ command, cause: withoutValues(cause) })))
     const exit = Deferred.makeUnsafe<ExitStatus>()
     let process: Process
     try {
-      process = ChildProcess.spawn(request.command, request.args, {
+      process = ChildProcess.spawn(command, request.args, {
         stdio: ["ignore", "pipe", "pipe"],
         // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, and Postgres leaves by our ladder.
         detached: true,
@@ -95,7 +96,8 @@ const begin = (request: SpawnRequest) =>
     }
     // `exit`, not `close`: an orphan that inherited a pipe delays `close` for as long as it lives.
     process.once("exit", (code, signal) => {
-      Deferred.doneUnsafe(exit, Effect.succeed(signal === null ? { _tag: "Code", code: code ?? 0 } : { _tag: "Signal", signal }))
+      const status: ExitStatus = signal === null ? { _tag: "Code", code: code ?? 0 } : { _tag: "Signal", signal }
+      Deferred.doneUnsafe(exit, Effect.succeed(status))
     })
     for (const pipe of [process.stdout, process.stderr]) {
       pipe?.on("error", () => {})
@@ -109,7 +111,9 @@ const begin = (request: SpawnRequest) =>
 
 /** Node's complaint about a bad argument or variable quotes its value, which may be a token. */
 const withoutValues = (cause: unknown): unknown =>
-  cause instanceof TypeError && "code" in cause ? new Error(`an argument or variable is not acceptable (${String(cause.code)})`) : cause
+  cause instanceof TypeError && "code" in cause
+    ? new Error(`an argument or variable is not acceptable (${String(cause.code)})`)
+    : cause
 
 const end = Effect.fnUntraced(function*({ exit, pid, process }: Live, request: SpawnRequest) {
   const left = yield* climb({

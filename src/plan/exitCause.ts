@@ -26,7 +26,8 @@ const codeStory = (code: number): string => {
   const known = codes[code]
   if (known !== undefined) return known
   const name = code > 128 ? signalNames[code - 128] : undefined
-  return name === undefined ? `it left with code ${code}, which Postgres gives no meaning` : `a process of it died: ${signalStory(name)}`
+  if (name !== undefined) return `a process of it died: ${signalStory(name)}`
+  return `it left with code ${code}, which Postgres gives no meaning`
 }
 
 /** Numbers that are the same on Linux and macOS; others differ and are not guessed. */
