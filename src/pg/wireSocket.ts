@@ -145,7 +145,7 @@ const open = Effect.fnUntraced(function*(config: WireConfig) {
       if (socket.writable) socket.end(PgProtocol.encodeTerminate())
       socket.destroySoon()
       socket.on("error", () => {})
-    })) // Or a peer that never answers the dial outlives every deadline.
+    }), { interruptible: true }) // Or a peer that never answers the dial outlives every deadline.
   const parser = PgProtocol.makeParser()
   const wire: WireSocket = {
     peer,
