@@ -209,7 +209,8 @@ const hurrying = (current: Current) =>
 
 /** Postgres left unasked: the story for the status and the log. */
 const postMortem = Effect.fnUntraced(function*(postgres: Running, exit: ExitStatus) {
-  const failure = new PostmasterDied({ exit, story: exitStory(exit), log: yield* postgres.recentLog })
+  const log = yield* postgres.recentLog
+  const failure = new PostmasterDied({ exit, story: exitStory(exit, log), log })
   yield* breakWith("Postgres is gone", failure)
   return failure
 })

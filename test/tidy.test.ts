@@ -29,6 +29,7 @@ const floor: Record<string, number> = {
   sql: 4,
   monitor: 4,
   http: 4,
+  vm: 4,
   controlplane: 4,
   cli: 4,
   "Compute.ts": 5,

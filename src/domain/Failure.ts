@@ -100,6 +100,18 @@ export class FileFailed extends Schema.TaggedError<FileFailed>()("FileFailed", {
   }
 }
 
+/** Postgres shall live in a cgroup that is not there, cannot be entered, or does not tell its memory. */
+export class CgroupUnusable extends Schema.TaggedError<CgroupUnusable>()("CgroupUnusable", {
+  /** Its folder. */
+  cgroup: Schema.String,
+  detail: Schema.String,
+  cause
+}) {
+  override get message(): string {
+    return `the cgroup ${this.cgroup} cannot be used: ${this.detail}`
+  }
+}
+
 /** Something outside did not answer in time. */
 export class TimedOut extends Schema.TaggedError<TimedOut>()("TimedOut", {
   what: Schema.String,
@@ -263,6 +275,7 @@ export const Failure = Schema.Union([
   SpawnFailed,
   CommandFailed,
   FileFailed,
+  CgroupUnusable,
   TimedOut,
   WireFailed,
   SettleFailed,

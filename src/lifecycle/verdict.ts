@@ -35,6 +35,7 @@ export const meanings: Record<Failure["_tag"], Meaning> = {
   SpawnFailed: meaning("exit", "spawn_failed", 500, "check that the program exists and is executable by this user"),
   CommandFailed: meaning("exit", "command_failed", 500, "the program's own words above say why"),
   FileFailed: meaning("exit", "file_failed", 500, "check owner, mode and free space of the path"),
+  CgroupUnusable: meaning("exit", "cgroup_unusable", 500, "it must be a cgroup v2 with memory.stat and a cgroup.procs that Postgres's user may write"),
   TimedOut: meaning("retry", "timed_out", 504, "the other side is slow or gone; look at its own log"),
   WireFailed: meaning("retry", "connection_failed", 502, "the other side's answer above says why"),
   SettleFailed: meaning("report", "settle_failed", 502, "bring a quorum of safekeepers back; see the causes for each"),

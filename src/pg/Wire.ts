@@ -14,7 +14,7 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import { TimedOut, WireFailed } from "../domain/Failure.ts"
+import { TimedOut, type WireFailed } from "../domain/Failure.ts"
 import { failureOf, type Listener, openWireSocket, sendCancel, type WireConfig, type WireSocket } from "./wireSocket.ts"
 
 export type { WireConfig } from "./wireSocket.ts"

@@ -42,6 +42,7 @@ const makeParents = async (directory: string): Promise<void> => {
 /** Empties the folder and keeps it. Links are unlinked before anything else is touched. */
 export const wipe = (directory: string): Effect.Effect<void, FileFailed> =>
   attempt("empty the folder", directory, async () => {
+    if (path.dirname(path.resolve(directory)) === path.resolve(directory)) throw new Error("the root of a file system is no PGDATA")
     const entries = await fs.readdir(directory, { withFileTypes: true })
     const links = entries.filter((entry) => entry.isSymbolicLink())
     for (const { name } of links) await fs.unlink(path.join(directory, name))

@@ -135,6 +135,9 @@ const simulateChange = (draft: Draft, change: Change): void => {
       // Privileges on shared objects go with whichever database comes first.
       draft.references = draft.references.filter((one) =>
         one.role !== change.role || (one.database !== null && one.database !== change.database))
+      for (const database of draft.databases.values()) {
+        if (database.owner === change.role) editDatabase(draft, database.name, { owner: change.heir })
+      }
       return
     case "DropSubscriptions":
       return editDatabase(draft, change.database, { subscriptions: false })

@@ -32,12 +32,12 @@ const planExtension = (draft: Draft, name: string, phase: Phase, because: string
   if (known?.installed != null) return
   const about = { phase, object: `extension ${name}`, action: "create", because } as const
   if (known === undefined) {
-    add(draft, operation({
+    made(draft, `extension ${name}`, add(draft, operation({
       ...about,
       verdict: phase === "Audit"
         ? { _tag: "Refuse", reason: "this Postgres does not have it", hint: "use a Postgres with the audit extensions, or turn the audit off" }
         : { _tag: "Skip", reason: "this Postgres does not have it" }
-    }))
+    })))
     return
   }
   made(draft, `extension ${name}`, add(draft, transactional({

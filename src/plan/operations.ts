@@ -48,7 +48,7 @@ export type Change =
   | { readonly _tag: "OwnDatabase"; readonly name: string; readonly owner: string }
   | { readonly _tag: "GrantDatabase"; readonly name: string }
   | { readonly _tag: "RecordVisit"; readonly name: string; readonly visited: string }
-  | { readonly _tag: "DropReferences"; readonly role: string; readonly database: string }
+  | { readonly _tag: "DropReferences"; readonly role: string; readonly database: string; readonly heir: string }
   | { readonly _tag: "DropSubscriptions"; readonly database: string }
   | { readonly _tag: "SubscriptionsDropped" }
   | { readonly _tag: "CreateSchema"; readonly name: string }

@@ -25,8 +25,10 @@ export const planReferences = (
   for (const role of dropped) {
     const held = draft.references.filter((one) => one.role === role)
     if (held.length === 0) continue
-    // What is shared (privileges on databases, memberships granted) can be reached from any database.
-    const databases = [...new Set(held.map((one) => one.database ?? draft.systemDatabase))].sort()
+    // What is shared (databases, privileges on them, memberships) can be reached from any database, and goes with
+    // the first: the system database, so that no tenant inherits another's database.
+    const databases = [...new Set(held.map((one) => one.database ?? draft.systemDatabase))]
+      .sort((one, other) => one === draft.systemDatabase ? -1 : other === draft.systemDatabase ? 1 : one < other ? -1 : 1)
     const made = databases.map((database) => add(draft, free(draft, spec, options, role, database)))
     ofRole.set(role, made.filter(({ verdict }) => verdict._tag === "Do").map(({ id }) => id))
     operations.push(...made.filter(({ verdict }) => verdict._tag === "Do"))
@@ -56,7 +58,7 @@ const free = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, role: strin
       revokeGrants(role),
       `DROP OWNED BY ${quoteIdentifier(role)}`
     ],
-    change: { _tag: "DropReferences", role, database }
+    change: { _tag: "DropReferences", role, database, heir }
   })
 }
 

@@ -2,7 +2,7 @@
  * Archives for the tests of PGDATA: well-formed ones, hostile ones, and what became of them on disk.
  */
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import type * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as fs from "node:fs"

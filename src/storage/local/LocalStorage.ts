@@ -33,6 +33,7 @@ import { holdLock } from "./lock.ts"
 import { flushWal } from "./publish.ts"
 import { type Durability, requireSettings } from "./settings.ts"
 import { becomeSpare } from "./spare.ts"
+import { forgetUnflushed } from "./walCheck.ts"
 
 export interface LocalStorageOptions {
   /** Made when missing. The run-as user must be able to reach it. */
@@ -67,6 +68,7 @@ export const layer = (options: LocalStorageOptions): Layer.Layer<Storage, never,
       if (durability === "process") return
       const base = (yield* readBase(layout)) ?? (yield* damaged(layout, "current.json has vanished"))
       yield* flushWal(layout, segmentNumberOf(base.start, base.current.segmentBytes), base.current.segmentBytes)
+      yield* forgetUnflushed(layout)
     })
 
     const secure = Effect.fn("LocalStorage.secure")(function*(layout: Layout) {

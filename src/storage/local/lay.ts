@@ -8,20 +8,20 @@
  * by `secure`), and `restart_after_crash = off` (every recovery comes through here).
  */
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as fs from "node:fs"
 import type { Failure } from "../../domain/Failure.ts"
 import type { Spawn } from "../../host/Spawn.ts"
-import { firstMissing, parseWalFile, segmentNumberBefore, segmentNumberOf, segmentsFrom } from "../../plan/walFiles.ts"
+import { segmentNumberOf } from "../../plan/walFiles.ts"
 import { attempt, namesIn, removeFile, replaceFile, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { makeFirstBase } from "./firstBase.ts"
-import { type Base, damaged, type Layout, readBase, readBootId, readReached } from "./layout.ts"
+import { type Base, damaged, type Layout, readBase } from "./layout.ts"
 import { removeOld } from "./publish.ts"
 import { inSlices } from "./slices.ts"
 import { swapIn } from "./spare.ts"
 import { unpackTar } from "./tarUnpack.ts"
 import type { TemplateFor } from "./template.ts"
+import { checkWal, noteUnflushed } from "./walCheck.ts"
 
 /** An ordinary cluster that somebody pointed us at by mistake has a pg_wal of its own, with WAL in it. */
 const refuseForeign = Effect.fnUntraced(function*(layout: Layout, pgdata: string) {
@@ -52,33 +52,6 @@ const checkBase = Effect.fnUntraced(function*(layout: Layout, base: Base, major:
   }
 })
 
-/** Replay ends without a word at the first hole, and what came after would be overwritten. */
-const checkWal = Effect.fnUntraced(function*(layout: Layout, base: Base) {
-  const { segmentBytes } = base.current
-  const names = yield* namesIn(layout.wal)
-  const reached = yield* readReached(layout)
-  const known = reached !== null && reached.bootId === (yield* readBootId)
-    ? parseWalFile(reached.segment, segmentBytes)
-    : Option.none()
-  const stop = segmentNumberBefore(base.stop, segmentBytes)
-  const last = Option.match(known, { onNone: () => stop, onSome: ({ number }) => number > stop ? number : stop })
-  const range = { pgTimeline: base.pgTimeline, first: segmentNumberOf(base.start, segmentBytes), last }
-  const missing = firstMissing(names, range, segmentBytes)
-  if (Option.isSome(missing)) {
-    const detail = `the WAL segment ${missing.value} is missing from ${layout.wal}, though later WAL was written`
-    return yield* damaged(layout, detail)
-  }
-  for (const name of segmentsFrom(names, range.first, segmentBytes)) {
-    const size = (yield* statOrNull(`${layout.wal}/${name}`))?.size ?? 0
-    if (size !== segmentBytes) {
-      return yield* damaged(layout, `the WAL segment ${name} is ${size} bytes long instead of ${segmentBytes}`)
-    }
-  }
-  // Half-made by a Postgres that was killed; there is never a record in one.
-  const halves = names.filter((name) => /^xlogtemp\.\d+$/.test(name))
-  yield* Effect.forEach(halves, (name) => removeFile(`${layout.wal}/${name}`), { discard: true })
-})
-
 const linkWal = (layout: Layout, pgdata: string) =>
   attempt("link", `${pgdata}/pg_wal`, () => {
     const link = `${pgdata}/pg_wal`
@@ -99,6 +72,7 @@ export const lay: (layout: Layout, pgdata: string, wanted: TemplateFor) => Effec
     yield* removeFile(layout.first)
     yield* checkBase(layout, base, wanted.install.major)
     yield* checkWal(layout, base)
+    yield* noteUnflushed(layout, base)
     yield* removeOld(layout, base, segmentNumberOf(base.start, base.current.segmentBytes))
     const swapped = yield* swapIn(layout, base, pgdata)
     if (swapped === null) {

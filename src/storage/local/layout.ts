@@ -4,7 +4,8 @@
  * `<directory>/<tenant>/<timeline>/`: `current.json` names the base; `base-<n>.tar` is it; `wal/` is what pg_wal
  * links to; `spare/` is a base already unpacked, valid only while `spare.id` says so; `trash-<n>/` is what PGDATA
  * held before a swap; `starts` lists data directories that may have processes; `reached` is the newest segment
- * seen written; `first` exists while the first base is being made; `lock/` keeps a second compute out.
+ * seen written; `unflushed` exists while WAL may be in memory only; `aside-<n>/` holds WAL that a power cut made
+ * useless; `first` exists while the first base is being made; `lock/` keeps a second compute out.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -25,6 +26,7 @@ export interface Layout {
   readonly spareId: string
   readonly starts: string
   readonly reached: string
+  readonly unflushed: string
   readonly first: string
   readonly lock: string
 }
@@ -38,6 +40,7 @@ export const layoutOf = (root: string, owner: RunAs | null): Layout => ({
   spareId: `${root}/spare.id`,
   starts: `${root}/starts`,
   reached: `${root}/reached`,
+  unflushed: `${root}/unflushed`,
   first: `${root}/first`,
   lock: `${root}/lock`
 })
@@ -67,11 +70,16 @@ export type SpareId = typeof SpareId.Type
 /** Enforced only within one boot: a power cut may take a file that was never promised. */
 export const Reached = Schema.Struct({ segment: Schema.String, bootId: Schema.String })
 
+/** WAL after the segment number `through` may never have reached the disk: `bootId` says since when. */
+export const Unflushed = Schema.Struct({ through: Schema.String, bootId: Schema.NullOr(Schema.String) })
+export type Unflushed = typeof Unflushed.Type
+
+const decodeUnflushed = Schema.decodeUnknownOption(Schema.fromJsonString(Unflushed))
 const decodeCurrent = Schema.decodeUnknownOption(Schema.fromJsonString(Current))
 const decodeSpareId = Schema.decodeUnknownOption(Schema.fromJsonString(SpareId))
 const decodeReached = Schema.decodeUnknownOption(Schema.fromJsonString(Reached))
 
-export const printRecord = (record: Current | SpareId | typeof Reached.Type): string =>
+export const printRecord = (record: Current | SpareId | Unflushed | typeof Reached.Type): string =>
   `${JSON.stringify(record, null, 2)}\n`
 
 /** A base with its LSNs read. */
@@ -109,6 +117,10 @@ export const readReached = (layout: Layout): Effect.Effect<typeof Reached.Type |
 
 export const writeReached = (layout: Layout, segment: string, bootId: string | null): Effect.Effect<void, FileFailed> =>
   bootId === null ? Effect.void : replaceFile(layout.reached, printRecord({ segment, bootId }), layout.owner)
+
+/** A note that is there and cannot be read is from a power cut while it was being made: it notes nothing yet. */
+export const readUnflushed = (layout: Layout): Effect.Effect<Unflushed | null, FileFailed> =>
+  Effect.map(textOrNull(layout.unflushed), (text) => text === null ? null : Option.getOrNull(decodeUnflushed(text)))
 
 /** One more than any that is there. */
 export const freshTrash = (layout: Layout): Effect.Effect<string, FileFailed> =>

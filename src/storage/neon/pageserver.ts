@@ -16,7 +16,7 @@ import { invalidLsn, type Lsn, printLsn } from "../../domain/Lsn.ts"
 import { modeName, type NeonStorage, type ParsedSpec } from "../../domain/ParsedSpec.ts"
 import type { Archive } from "../../PgdataSource.ts"
 import { connect } from "../../pg/Wire.ts"
-import { NeonDeadlines } from "./deadlines.ts"
+import type { NeonDeadlines } from "./deadlines.ts"
 
 /** Reference section 4.7 step 4. Ids and LSN are digits and `/` only, so nothing can be smuggled in. */
 export const basebackupCommand = (spec: Pick<ParsedSpec, "tenant" | "timeline" | "mode">, lsn: Lsn): string =>

@@ -102,7 +102,7 @@ describe("storage/neon/syncSafekeepers", () => {
   live("bytes on stderr that are not UTF-8 stop nothing", Effect.gen(function*() {
     const made = yield* bench(`printf 'a\\377b\\n' >&2; echo after >&2; exit 1`)
     const failure = yield* Effect.flip(made.sync(made.request))
-    assert.match(causesOf(failure).join(": "), /a\ufffdb after/)
+    assert.match(causesOf(failure).join(": "), /a\ufffdb( \|)? after/)
   }))
 
   live("an answer that is not an LSN is a failure", Effect.gen(function*() {
