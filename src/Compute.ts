@@ -4,9 +4,10 @@
  * Each step is a room. Rooms do not know each other; this file introduces them. What to do is decided in `plan/`,
  * what may happen in `lifecycle/table.ts`, and what went wrong in `domain/Failure.ts`.
  */
-import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
+import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { ComputeState, type Fact, type Snapshot } from "./ComputeState.ts"
 import type { ExitStatus } from "./domain/ExitStatus.ts"
@@ -15,7 +16,7 @@ import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import { causesOf, explain, hintOf } from "./lifecycle/explain.ts"
 import { isTerminating } from "./lifecycle/Status.ts"
 import type { Trigger } from "./lifecycle/table.ts"
-import { type Configure, Orders } from "./Orders.ts"
+import { type Configure, Orders, type Refresh } from "./Orders.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
 import { exitStory } from "./plan/exitCause.ts"
 import { linger } from "./plan/linger.ts"
@@ -61,13 +62,14 @@ export const life = Effect.fn("Compute.life")(function*(
       Effect.as(
         Effect.andThen(
           failure._tag === "Abandoned" ? Effect.void : breakWith("the compute failed", failure),
-          Deferred.fail(first.reply, failure)
+          first.answer(Result.fail(failure))
         ),
         { exit: null, failure } satisfies Ended
       )
     )
   )
   yield* state.note({ postgresAlive: false })
+  yield* orders.close
 
   const everRan = (yield* state.now).metrics.total_startup_ms > 0
   const stay = lingerFor(yield* conclude, everRan)
@@ -80,16 +82,17 @@ const nothingHappened: Ended = { exit: null, failure: null }
 
 // -- birth -----------------------------------------------------------------------------------------------------
 
-/** The spec is in hand at once: nobody waits for the reply, but the order has the same shape. */
-const immediately = (spec: ParsedSpec) =>
-  Effect.map(Deferred.make<Snapshot, Failure>(), (reply): Configure | null => ({ spec, reply }))
+/** The spec is in hand at once: nobody waits to hear of it, but the order has the same shape. */
+const immediately = (spec: ParsedSpec): Effect.Effect<Configure | null> =>
+  Effect.succeed({ _tag: "Configure", spec, answer: () => Effect.void })
 
 /** Empty: until a spec arrives, whose clock starts then, or (`null`) the end is asked for. */
 const awaitFirst = Effect.gen(function*() {
   const state = yield* ComputeState
   const orders = yield* Orders
   const order = yield* Effect.raceFirst(orders.next, Effect.as(asked, null))
-  if (order === null) return null
+  // Without a spec there is nothing to refresh, so the state refuses it.
+  if (order === null || order._tag === "Refresh") return null
   yield* state.note(({ metrics, since, startTime }) => ({
     startTime: since,
     metrics: { ...metrics, wait_for_spec_ms: since.epochMilliseconds - startTime.epochMilliseconds }
@@ -105,7 +108,7 @@ const live = Effect.fn("Compute.live")(function*(first: Configure, facts: Facts,
   yield* Effect.logInfo(`compute start finished ${JSON.stringify(metrics)}`)
 
   const died = yield* advance("PostgresReady").pipe(
-    Effect.tap((snapshot) => Deferred.succeed(first.reply, snapshot)),
+    Effect.tap((snapshot) => first.answer(Result.succeed(snapshot))),
     Effect.andThen(serve(alive, facts)),
     Effect.catchTag("Abandoned", () => Effect.succeed(null))
   )
@@ -164,9 +167,7 @@ const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive
   const orders = yield* Orders
   const applier = yield* Applier
   const orderly = Effect.forever(Effect.flatMap(orders.next, (order) =>
-    take(order, postgres, facts).pipe(
-      Effect.onInterrupt(() => Deferred.fail(order.reply, new Abandoned({ what: "the new spec" })))
-    )))
+    order._tag === "Refresh" ? refresh(order, postgres, facts) : take(order, postgres, facts)))
   const upkeep = supervise([
     { name: "storage keeper", policy: "transient", run: timeline.keep },
     applier.afterStart
@@ -181,16 +182,47 @@ const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive
 
 /** One accepted spec, applied to the running Postgres. Its failure is the caller's and the status's, not ours. */
 const take = Effect.fn("Compute.take")(function*(order: Configure, postgres: Running, facts: Facts) {
-  yield* advance("ConfigureBegan").pipe(
+  const applied = advance("ConfigureBegan").pipe(
     Effect.andThen(reconfigure(order.spec, startPlan(order.spec, facts), postgres)),
     Effect.andThen(advance("ConfigureDone")),
-    Effect.tapError((failure) => breakWith("could not configure compute node", failure)),
-    Effect.matchEffect({
-      onSuccess: (snapshot) => Deferred.succeed(order.reply, snapshot),
-      onFailure: (failure) => Deferred.fail(order.reply, failure)
-    })
+    Effect.tapError((failure) => breakWith("could not configure compute node", failure))
   )
+  yield* order.answer(yield* answerable(order, applied))
 })
+
+/** How it went; who waits hears of an interruption too. */
+const answerable = <R>(order: Configure, effect: Effect.Effect<Snapshot, Failure, R>) =>
+  Effect.result(effect).pipe(Effect.onInterrupt(() => order.answer(Result.fail(new Abandoned({ what: "the new spec" })))))
+
+/**
+ * The spec is fetched again and applied, until that succeeds. A spec that waits in line is fresher and is applied
+ * instead; when there is none for us any more, we end.
+ */
+const refresh = Effect.fn("Compute.refresh")(function*(asked: Refresh, postgres: Running, facts: Facts) {
+  const orders = yield* Orders
+  const gone = Effect.logError("there is no spec for this compute any more, so it ends").pipe(
+    Effect.andThen(orders.terminate("immediate")),
+    Effect.andThen(Effect.never)
+  )
+  while (true) {
+    yield* advance("RefreshBegan")
+    const queued = yield* orders.overtake
+    const found = queued === null ? asked.fetch : Effect.succeed(queued.spec)
+    const applied = Effect.flatMap(found, (spec) =>
+      spec === null
+        ? gone
+        : Effect.andThen(reconfigure(spec, startPlan(spec, facts), postgres), advance("ConfigureDone")))
+    const outcome = yield* queued === null ? Effect.result(applied) : answerable(queued, applied)
+    if (queued !== null) yield* queued.answer(outcome)
+    if (Result.isSuccess(outcome)) return
+    yield* report("the spec could not be refreshed", outcome.failure)
+    yield* advance("RefreshRetry")
+    yield* Effect.raceFirst(Effect.sleep(refreshEvery), orders.lineForms)
+  }
+})
+
+/** Between two attempts to fetch and apply a spec again. */
+const refreshEvery = Duration.seconds(5)
 
 // -- end -------------------------------------------------------------------------------------------------------
 

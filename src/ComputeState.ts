@@ -16,6 +16,7 @@ import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import type { Receipt } from "./domain/Receipt.ts"
 import { displayStatus, type Status } from "./lifecycle/Status.ts"
 import { type IllegalTransition, step, type Trigger } from "./lifecycle/table.ts"
+import type { Activity, Hold } from "./plan/activity.ts"
 
 /** One step of the start, as it passed. Times are milliseconds since the process (or the waited-for spec) began. */
 export interface Step {
@@ -23,6 +24,19 @@ export interface Step {
   readonly startedAt: number
   readonly millis: number
 }
+
+/** One change of status, and why it came about. */
+export interface Change {
+  readonly from: Status
+  readonly to: Status
+  readonly at: DateTime.Utc
+  readonly because: string
+  /** What had gone wrong, when the change is a failure's. */
+  readonly error: string | null
+}
+
+/** A compute that is healed and broken for weeks remembers its latest changes, not all of them. */
+export const maxHistory = 64
 
 export interface Snapshot {
   readonly status: Status
@@ -44,10 +58,16 @@ export interface Snapshot {
   readonly receipt: Receipt | null
   /** Total and current time without an answer from Postgres while it should run, milliseconds (monitor). */
   readonly downtime: { readonly current: number; readonly total: number }
+  /** The latest changes of status, oldest first, at most `maxHistory`. */
+  readonly history: ReadonlyArray<Change>
+  /** What the monitor saw; `null` until it has looked. */
+  readonly activity: Activity | null
+  /** Reasons to count as active that somebody gave us. */
+  readonly holds: ReadonlyArray<Hold>
 }
 
 /** What an actor may learn; the status is not among it. */
-export type Fact = Partial<Omit<Snapshot, "status" | "since" | "lastActive">>
+export type Fact = Partial<Omit<Snapshot, "status" | "since" | "lastActive" | "history">>
 
 export class ComputeState extends Context.Service<ComputeState, {
   readonly now: Effect.Effect<Snapshot>
@@ -77,7 +97,10 @@ export class ComputeState extends Context.Service<ComputeState, {
         metrics: zeroMetrics,
         steps: [],
         receipt: null,
-        downtime: { current: 0, total: 0 }
+        downtime: { current: 0, total: 0 },
+        history: [],
+        activity: null,
+        holds: []
       })
       const changes = SubscriptionRef.changes(ref)
 
@@ -95,7 +118,11 @@ export class ComputeState extends Context.Service<ComputeState, {
               ...(row.to === "running" ? { error: null } : {}),
               ...fact,
               status: row.to,
-              since
+              since,
+              history: [
+                ...old.history.slice(1 - maxHistory),
+                { from: row.from, to: row.to, at: since, because: row.because, error: fact.error ?? null }
+              ]
             }))
           ))
       })

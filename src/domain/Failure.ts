@@ -6,6 +6,9 @@
  */
 import * as Schema from "effect/Schema"
 import { ExitStatus, printExit } from "./ExitStatus.ts"
+import { CgroupUnusable, ExtensionFailed, ExtensionsUnavailable, ExtensionUnknown, LfcBusy, ListenFailed } from "./sideFailures.ts"
+
+export { CgroupUnusable, ExtensionFailed, ExtensionsUnavailable, ExtensionUnknown, LfcBusy, ListenFailed }
 
 const cause = Schema.optionalKey(Schema.Defect())
 
@@ -97,18 +100,6 @@ export class FileFailed extends Schema.TaggedError<FileFailed>()("FileFailed", {
 }) {
   override get message(): string {
     return `cannot ${this.operation} ${this.path}`
-  }
-}
-
-/** Postgres shall live in a cgroup that is not there, cannot be entered, or does not tell its memory. */
-export class CgroupUnusable extends Schema.TaggedError<CgroupUnusable>()("CgroupUnusable", {
-  /** Its folder. */
-  cgroup: Schema.String,
-  detail: Schema.String,
-  cause
-}) {
-  override get message(): string {
-    return `the cgroup ${this.cgroup} cannot be used: ${this.detail}`
   }
 }
 
@@ -238,17 +229,6 @@ export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed"
   }
 }
 
-/** A listening socket could not be had. */
-export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", {
-  what: Schema.String,
-  port: Schema.Int,
-  cause
-}) {
-  override get message(): string {
-    return `cannot listen for ${this.what} on port ${this.port}`
-  }
-}
-
 /** An actor failed more often than its policy allows. */
 export class ActorGaveUp extends Schema.TaggedError<ActorGaveUp>()("ActorGaveUp", {
   actor: Schema.String,
@@ -263,6 +243,16 @@ export class ActorGaveUp extends Schema.TaggedError<ActorGaveUp>()("ActorGaveUp"
 export class Abandoned extends Schema.TaggedError<Abandoned>()("Abandoned", { what: Schema.String }) {
   override get message(): string {
     return `${this.what} was abandoned: the compute was asked to terminate`
+  }
+}
+
+/** A later spec took this one's place before it was begun. Both are operations of ours, by id. */
+export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", {
+  operation: Schema.String,
+  by: Schema.String
+}) {
+  override get message(): string {
+    return `operation ${this.operation} was superseded by ${this.by} before it was begun`
   }
 }
 
@@ -289,6 +279,11 @@ export const Failure = Schema.Union([
   ApplyFailed,
   ListenFailed,
   ActorGaveUp,
-  Abandoned
+  ExtensionUnknown,
+  ExtensionsUnavailable,
+  ExtensionFailed,
+  LfcBusy,
+  Abandoned,
+  Superseded
 ])
 export type Failure = typeof Failure.Type

@@ -76,6 +76,30 @@ export interface NeonStorage {
 
 export type AuditLevel = "Disabled" | "Log" | "Base" | "Hipaa" | "Extended" | "Full"
 
+/** An extension that is not in the image: fetched before Postgres starts, or when somebody asks for it. */
+export interface RemoteExtension {
+  /** Names of files in the folder of extensions, and what is in them; each is one plain name. */
+  readonly controlFiles: ReadonlyMap<string, string>
+  /** Of the archive as it is served, in lower-case hex; `null`: it is not checked. */
+  readonly sha256: string | null
+}
+
+/** `null` lists: the spec does not have the key, which the two generations read differently (section 10.1). */
+export interface RemoteExtensionList {
+  readonly public: ReadonlySet<string> | null
+  readonly custom: ReadonlySet<string> | null
+  /** From a library's name without `.so` to the extension that has it. */
+  readonly libraries: ReadonlyMap<string, string>
+  readonly extensions: ReadonlyMap<string, RemoteExtension>
+}
+
+/** Where the map of the local file cache is kept between computes. Each piece may be missing. */
+export interface EndpointStorage {
+  /** `host:port`. */
+  readonly address: string | null
+  readonly token: Redacted.Redacted<string> | null
+}
+
 export interface ParsedSpec {
   readonly formatVersion: number
   readonly operationId: string | null
@@ -104,6 +128,14 @@ export interface ParsedSpec {
   readonly dropSubscriptions: boolean
   readonly auditLevel: AuditLevel
   readonly logsExportHost: string | null
+  readonly remoteExtensions: RemoteExtensionList | null
+  readonly swapSizeBytes: number | null
+  readonly diskQuotaBytes: number | null
+  readonly endpointStorage: EndpointStorage
+  /** Load the local file cache right after the start. */
+  readonly autoprewarm: boolean
+  /** Above 0; `null`: the map of the local file cache is not saved periodically. */
+  readonly offloadLfcIntervalSeconds: number | null
   /** -1 never, 0 default; drives the period of installed-extension statistics. */
   readonly suspendTimeoutSeconds: number
 }

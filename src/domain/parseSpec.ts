@@ -14,6 +14,7 @@ import { type Problem, SpecInvalid } from "./Failure.ts"
 import { type JsonDocument, type JsonFault, type JsonPath, parseJson } from "./JsonText.ts"
 import { parseLsn } from "./Lsn.ts"
 import type { ComputeMode, Database, DeltaOperation, GenericOption, ParsedSpec, Password, Role } from "./ParsedSpec.ts"
+import { readRemoteExtensions } from "./parseRemoteExtensions.ts"
 import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseStorage.ts"
 import { problemAt, problemsOf } from "./SpecProblem.ts"
 import { opt } from "./SpecScalars.ts"
@@ -116,6 +117,15 @@ const believe = (
   dropSubscriptions: wire.drop_subscriptions_before_start ?? false,
   auditLevel: wire.audit_log_level ?? "Disabled",
   logsExportHost: wire.logs_export_host ?? null,
+  remoteExtensions: readRemoteExtensions(wire.remote_extensions ?? null),
+  swapSizeBytes: wire.swap_size_bytes ?? null,
+  diskQuotaBytes: wire.disk_quota_bytes ?? null,
+  endpointStorage: {
+    address: wire.endpoint_storage_addr || null,
+    token: wire.endpoint_storage_token == null ? null : Redacted.make(wire.endpoint_storage_token, { label: "endpoint_storage_token" })
+  },
+  autoprewarm: wire.autoprewarm ?? false,
+  offloadLfcIntervalSeconds: wire.offload_lfc_interval_seconds ?? null,
   suspendTimeoutSeconds: wire.suspend_timeout_seconds ?? 0
 })
 

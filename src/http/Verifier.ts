@@ -1,8 +1,9 @@
 /**
- * Checks a token's signature and expiry against a JSON Web Key Set (reference section 7.4). Judges no claims.
+ * Checks a token's signature, expiry and beginning against a JSON Web Key Set that may change (reference section 7.4).
+ * Judges no claims.
  *
  * One algorithm is accepted: EdDSA, or RS256 as soon as one key declares it. Keys are tried in order, whatever `kid`
- * says; a key that cannot be read is said once and not tried.
+ * says. A set without a key that can be used never replaces one that has: nobody could send a better one then.
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -11,11 +12,18 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { compactVerify } from "jose/jws/compact/verify"
 import { importJWK } from "jose/key/import"
-import { unverified } from "../plan/authorize.ts"
-import type { Verify } from "./Auth.ts"
+import { createHash } from "node:crypto"
+import { isTimely, unverified } from "../plan/authorize.ts"
+import type { Refusal } from "../plan/httpAnswer.ts"
 
-/** Clocks of the control plane and of this machine may differ this much. */
-const leewaySeconds = 60
+/** The claims of a token whose signature and times are good, undecoded; or why it is not (`unverified`). */
+export type Verify = (token: Redacted.Redacted<string>) => Effect.Effect<unknown, Refusal>
+
+export interface Verifier {
+  readonly verify: Verify
+  /** From the next token on these keys count; answers whether they do. Calls that are being checked are not disturbed. */
+  readonly rotate: (jwks: ReadonlyArray<unknown>) => Effect.Effect<boolean>
+}
 
 const Jwk = Schema.Record(Schema.String, Schema.Unknown)
 const decodeJwk = Schema.decodeUnknownEffect(Jwk)
@@ -23,33 +31,71 @@ const decodeJwk = Schema.decodeUnknownEffect(Jwk)
 const Payload = Schema.fromJsonString(Schema.Record(Schema.String, Schema.Unknown))
 const decodePayload = Schema.decodeUnknownOption(Payload)
 
-const alive = (exp: unknown, nowSeconds: number): boolean =>
-  exp === undefined || (typeof exp === "number" && nowSeconds <= exp + leewaySeconds)
+const declaresRsa = (jwk: unknown): boolean => typeof jwk === "object" && jwk !== null && "alg" in jwk && jwk.alg === "RS256"
 
-/** A verifier for these keys, which are read at the first token. With none that can be used it refuses everybody. */
-export const verifierOf = (jwks: ReadonlyArray<unknown>): Verify => {
-  const declared = jwks.some((jwk) => typeof jwk === "object" && jwk !== null && "alg" in jwk && jwk.alg === "RS256")
-  const algorithm = declared ? "RS256" : "EdDSA"
-
-  const read = Effect.forEach(jwks, (jwk, index) =>
+const readKeys = Effect.fnUntraced(function*(jwks: ReadonlyArray<unknown>) {
+  const algorithm = jwks.some(declaresRsa) ? "RS256" : "EdDSA"
+  const keys = yield* Effect.forEach(jwks, (jwk, index) =>
     decodeJwk(jwk).pipe(
       Effect.flatMap((fields) => Effect.tryPromise(() => importJWK(fields, algorithm))),
       Effect.option,
       Effect.tap((key) => Option.isNone(key) ? Effect.logWarning(`key ${index} of the JWKS cannot be used`) : Effect.void)
-    )).pipe(Effect.map((keys) => keys.flatMap((key) => Option.isSome(key) ? [key.value] : [])))
-  let known: Effect.Success<typeof read> | undefined
-  const keep = (found: Effect.Success<typeof read>) => Effect.sync(() => known = found)
-  const keys = Effect.suspend(() => known === undefined ? Effect.flatMap(read, keep) : Effect.succeed(known))
+    ))
+  return { algorithm, keys: keys.flatMap((key) => Option.isSome(key) ? [key.value] : []) }
+})
 
-  return Effect.fnUntraced(function*(token) {
-    const text = Redacted.value(token)
-    const now = yield* Clock.currentTimeMillis
-    for (const key of yield* keys) {
+type Keys = Effect.Success<ReturnType<typeof readKeys>>
+
+/** A poller sends the same token again and again; its signature is checked once. */
+const maxRemembered = 256
+
+const digest = (text: string): string => createHash("sha256").update(text).digest("base64")
+
+/** A verifier for these keys, which are read at the first token. With none that can be used it refuses everybody. */
+export const verifierOf = (jwks: ReadonlyArray<unknown>): Verifier => {
+  /** Claims by digest of the token, never the token; forgotten with the keys that proved them. */
+  let remembered = new Map<string, Readonly<Record<string, unknown>>>()
+  let known: Keys | undefined
+  const adopt = (keys: Keys) =>
+    Effect.sync(() => {
+      known = keys
+      remembered = new Map()
+      return keys
+    })
+  const current = Effect.suspend(() => known === undefined ? Effect.flatMap(readKeys(jwks), adopt) : Effect.succeed(known))
+
+  const check = Effect.fnUntraced(function*(text: string) {
+    const { algorithm, keys } = yield* current
+    const memory = remembered
+    const name = digest(text)
+    const before = memory.get(name)
+    if (before !== undefined) return before
+    for (const key of keys) {
       const verified = yield* Effect.option(Effect.tryPromise(() => compactVerify(text, key, { algorithms: [algorithm] })))
       if (Option.isNone(verified)) continue
       const claims = decodePayload(new TextDecoder().decode(verified.value.payload))
-      return Option.isSome(claims) && alive(claims.value["exp"], now / 1000) ? claims.value : yield* Effect.fail(unverified)
+      if (Option.isNone(claims)) return yield* Effect.fail(unverified)
+      if (memory.size >= maxRemembered) memory.clear()
+      memory.set(name, claims.value)
+      return claims.value
     }
     return yield* Effect.fail(unverified)
   })
+
+  return {
+    verify: Effect.fnUntraced(function*(token) {
+      const claims = yield* check(Redacted.value(token))
+      const now = yield* Clock.currentTimeMillis
+      return isTimely(claims, now / 1000) ? claims : yield* Effect.fail(unverified)
+    }),
+    rotate: Effect.fnUntraced(function*(next) {
+      const keys = yield* readKeys(next)
+      if (keys.keys.length === 0) {
+        yield* Effect.logWarning("a JWKS without a usable key was sent; the keys stay as they are")
+        return false
+      }
+      yield* adopt(keys)
+      return true
+    })
+  }
 }

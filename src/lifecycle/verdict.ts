@@ -35,7 +35,7 @@ export const meanings: Record<Failure["_tag"], Meaning> = {
   SpawnFailed: meaning("exit", "spawn_failed", 500, "check that the program exists and is executable by this user"),
   CommandFailed: meaning("exit", "command_failed", 500, "the program's own words above say why"),
   FileFailed: meaning("exit", "file_failed", 500, "check owner, mode and free space of the path"),
-  CgroupUnusable: meaning("exit", "cgroup_unusable", 500, "it must be a cgroup v2 with memory.stat and a cgroup.procs that Postgres's user may write"),
+  CgroupUnusable: meaning("exit", "cgroup_unusable", 500, "name a cgroup v2 with memory.stat whose cgroup.procs Postgres's user may write"),
   TimedOut: meaning("retry", "timed_out", 504, "the other side is slow or gone; look at its own log"),
   WireFailed: meaning("retry", "connection_failed", 502, "the other side's answer above says why"),
   SettleFailed: meaning("report", "settle_failed", 502, "bring a quorum of safekeepers back; see the causes for each"),
@@ -49,7 +49,12 @@ export const meanings: Record<Failure["_tag"], Meaning> = {
   ApplyFailed: meaning("report", "apply_failed", 500, "each failed operation is listed; correct the spec and send it again"),
   ListenFailed: meaning("exit", "listen_failed", 500, "another process has the port; choose one with --external-http-port or --http-port"),
   ActorGaveUp: meaning("exit", "actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above"),
-  Abandoned: meaning("report", "abandoned", 503, "the compute is ending; ask its successor")
+  ExtensionUnknown: meaning("report", "extension_unknown", 404, "add it to the spec's remote_extensions"),
+  ExtensionsUnavailable: meaning("report", "extensions_unavailable", 412, "give -r, and remote_extensions in the spec"),
+  ExtensionFailed: meaning("report", "extension_failed", 500, "look at the store of extensions; ask again to try again"),
+  LfcBusy: meaning("report", "lfc_busy", 429, "wait until it is done, or cancel it"),
+  Abandoned: meaning("report", "abandoned", 503, "the compute is ending; ask its successor"),
+  Superseded: meaning("report", "superseded", 409, "nothing: the later spec stands in its place")
 }
 
 export const meaningOf = (failure: Failure): Meaning => meanings[failure._tag]

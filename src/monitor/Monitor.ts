@@ -16,7 +16,18 @@ import { causesOf } from "../lifecycle/explain.ts"
 import { isTerminating, type Status } from "../lifecycle/Status.ts"
 import { Admin } from "../pg/Admin.ts"
 import type { Wire } from "../pg/Wire.ts"
-import { answered, bornUp, judge, nothingSeen, pauseMillis, type Seen, silent, type Uptime } from "../plan/activity.ts"
+import {
+  answered,
+  bornUp,
+  explainSample,
+  judge,
+  nothingSeen,
+  pauseMillis,
+  sawTheSame,
+  type Seen,
+  silent,
+  type Uptime
+} from "../plan/activity.ts"
 import type { Actor } from "../Supervisor.ts"
 import { readSample, sampleSql } from "./sampleSql.ts"
 
@@ -44,6 +55,8 @@ interface Memory {
   readonly toldAt: number
 }
 
+const nobody = { client: 0, walsender: 0, subscription: 0, autovacuum: 0 } as const
+
 type Remember = Ref.Ref<Memory>
 
 const inTime = (what: string, limit: Duration.Duration) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -59,7 +72,7 @@ const downtimeInfo = ({ current, lastUp, total }: Uptime): string =>
 const look = Effect.fnUntraced(function*(wire: Wire, memory: Remember, { within }: MonitorOptions) {
   const state = yield* ComputeState
   const admin = yield* Admin
-  const { spec } = yield* state.now
+  const { activity, spec } = yield* state.now
   const experimental = spec?.features.has(experimentalFeature) ?? false
   const rows = yield* wire.rows(sampleSql(admin.superuser, experimental), within)
   const sample = readSample(rows[0])
@@ -75,6 +88,9 @@ const look = Effect.fnUntraced(function*(wire: Wire, memory: Remember, { within 
     yield* Effect.logInfo(`Postgres answers the activity monitor again, downtime_info="${downtimeInfo(before.uptime)}"`)
   }
   if (before.uptime.current !== 0) yield* state.note({ downtime: { current: 0, total: uptime.total } })
+  const explained = explainSample(activity, before.seen, sample.value)
+  // A look that sees nothing new wakes nobody who watches the state.
+  if (!sawTheSame(activity, explained)) yield* state.note({ activity: explained })
   if (active !== null) yield* state.active(DateTime.makeUnsafe(active))
 })
 
@@ -125,7 +141,11 @@ export const monitor = (options: MonitorOptions = defaults): Actor<ComputeState 
       const { status } = yield* state.until("running", ...ending)
       if (isTerminating(status)) return
       yield* Effect.raceFirst(watch(memory, options), state.until("failed", ...ending))
-      yield* state.note(({ downtime }) => ({ downtime: { ...downtime, current: 0 } }))
+      yield* state.note(({ activity, downtime }) => ({
+        downtime: { ...downtime, current: 0 },
+        // Whoever was at work is gone with Postgres.
+        activity: activity === null ? null : { ...activity, sessions: nobody, statisticsMoved: false }
+      }))
     }
   })
 })

@@ -115,8 +115,11 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
 const isSendersFault = (failure: Failure): boolean =>
   failure._tag === "WireFailed" || failure._tag === "TimedOut" || failure._tag === "ArchiveInvalid"
 
-/** A sender that tries to leave PGDATA would try again. */
-const mayBeCured = (failure: Failure): boolean => failure._tag !== "ArchiveInvalid" || failure.kind !== "escapes"
+/** A sender that tries to leave PGDATA would try again; one that refuses our token (SQLSTATE class 28) will go on refusing. */
+const mayBeCured = (failure: Failure): boolean =>
+  failure._tag === "ArchiveInvalid"
+    ? failure.kind !== "escapes"
+    : failure._tag !== "WireFailed" || failure.sqlState?.startsWith("28") !== true
 
 const makeMemory = (calls: Array<PgdataCall>): Pgdata["Service"] => {
   const content = new Map<string, string>()

@@ -54,6 +54,80 @@ export const judge = (seen: Seen, sample: Sample): Judgement => ({
   seen: { statistics: sample.statistics ?? seen.statistics }
 })
 
+// -- explained -------------------------------------------------------------------------------------------------
+
+/** What can keep a compute awake. Our own sessions are no kind: they are never counted. */
+export const activityKinds = ["client", "walsender", "subscription", "autovacuum", "statistics"] as const
+export type ActivityKind = typeof activityKinds[number]
+
+/** What the last look saw, and when each kind was last seen. */
+export interface Activity {
+  /** By Postgres's clock. */
+  readonly at: number
+  readonly sessions: { readonly client: number; readonly walsender: number; readonly subscription: number; readonly autovacuum: number }
+  /** Did the sums of statistics move since the look before? Only with the experimental feature. */
+  readonly statisticsMoved: boolean
+  readonly last: Readonly<Record<ActivityKind, number | null>>
+}
+
+const later = (before: number | null, after: number | null): number | null =>
+  before === null ? after : after === null ? before : Math.max(before, after)
+
+/** `seen` is what the look before left. */
+export const explainSample = (before: Activity | null, seen: Seen, sample: Sample): Activity => {
+  const { at, autovacuum, busy, followers, rested, subscriptions } = sample
+  const statisticsMoved = moved(seen.statistics, sample.statistics)
+  const when = (happens: boolean): number | null => happens ? at : null
+  return {
+    at,
+    sessions: { client: busy, walsender: followers, subscription: subscriptions, autovacuum },
+    statisticsMoved,
+    last: {
+      client: later(before?.last.client ?? null, busy > 0 ? at : rested === null ? null : Math.min(rested, at)),
+      walsender: later(before?.last.walsender ?? null, when(followers > 0)),
+      subscription: later(before?.last.subscription ?? null, when(subscriptions > 0)),
+      autovacuum: later(before?.last.autovacuum ?? null, when(autovacuum > 0)),
+      statistics: later(before?.last.statistics ?? null, when(statisticsMoved))
+    }
+  }
+}
+
+/** Did this look see something else than the one before? Its own time does not count. */
+export const sawTheSame = (before: Activity | null, after: Activity): boolean =>
+  before !== null && before.statisticsMoved === after.statisticsMoved &&
+  activityKinds.every((kind) => before.last[kind] === after.last[kind]) &&
+  (["client", "walsender", "subscription", "autovacuum"] as const).every((kind) => before.sessions[kind] === after.sessions[kind])
+
+/** Somebody's word that the compute is needed, for a while. Times are milliseconds since the epoch by our clock. */
+export interface Hold {
+  readonly id: string
+  readonly reason: string
+  readonly createdAt: number
+  readonly expiresAt: number
+}
+
+export const maxHolds = 32
+export const maxHoldSeconds = 86_400
+
+export const livingHolds = (holds: ReadonlyArray<Hold>, now: number): ReadonlyArray<Hold> =>
+  holds.filter(({ expiresAt }) => expiresAt > now)
+
+const count = (many: number, one: string, more: string): string => `${many} ${many === 1 ? one : more}`
+
+/** Why it counts as awake at this moment, as sentences; none: it could sleep. */
+export const reasonsAwake = (activity: Activity | null, holds: ReadonlyArray<Hold>, now: number): ReadonlyArray<string> => {
+  const { autovacuum = 0, client = 0, subscription = 0, walsender = 0 } = activity?.sessions ?? {}
+  return [
+    ...(client > 0 ? [`${count(client, "client session is", "client sessions are")} busy or inside a transaction`] : []),
+    ...(walsender > 0 ? [`${count(walsender, "replica or subscriber follows", "replicas or subscribers follow")} us`] : []),
+    ...(subscription > 0 ? [`${count(subscription, "subscription of ours has", "subscriptions of ours have")} a worker`] : []),
+    ...(autovacuum > 0 ? [`${count(autovacuum, "autovacuum worker is", "autovacuum workers are")} at work`] : []),
+    ...(activity?.statisticsMoved === true ? ["the statistics of user databases moved"] : []),
+    ...livingHolds(holds, now).map(({ expiresAt, reason }) =>
+      `a hold says "${reason}", for ${Math.ceil((expiresAt - now) / 1000)} s more`)
+  ]
+}
+
 // -- downtime --------------------------------------------------------------------------------------------------
 
 /** Milliseconds of our own clock. `total` grows by the time between two looks that both ended without an answer's proof. */

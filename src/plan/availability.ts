@@ -2,7 +2,7 @@
  * The table that the availability checker writes to: `public.health_check` of the system database (phase 10).
  */
 import { add, type Draft } from "./draft.ts"
-import { operation, transactional } from "./operations.ts"
+import { operation, skip, transactional } from "./operations.ts"
 
 export const planAvailability = (draft: Draft): void => {
   if (draft.healthCheck) return
@@ -13,7 +13,7 @@ export const planAvailability = (draft: Draft): void => {
     because: "writability is checked with it"
   } as const
   if (!draft.schemas.has("public")) {
-    add(draft, operation({ ...about, verdict: { _tag: "Skip", reason: "the system database has no schema public" } }))
+    add(draft, operation({ ...about, verdict: skip("the system database has no schema public") }))
     return
   }
   add(draft, transactional({

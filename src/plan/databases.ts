@@ -8,7 +8,19 @@ import { faultOfOption, quoteIdentifier, renderOptions } from "../domain/quote.t
 import { faultOfName } from "../domain/SpecScalars.ts"
 import { type ApplyOptions, isReservedDatabase, majorOf } from "./catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
-import { databaseObject, type Lane, type Operation, operation, roleObject, statement, type Track, transactional, type Verdict } from "./operations.ts"
+import {
+  databaseObject,
+  type Lane,
+  type Operation,
+  operation,
+  refuse,
+  roleObject,
+  skip,
+  statement,
+  type Track,
+  transactional,
+  type Verdict
+} from "./operations.ts"
 import { judgeRename } from "./renames.ts"
 import { planSubscriptionDrop } from "./subscriptions.ts"
 
@@ -33,9 +45,6 @@ type DatabaseDelta = Extract<DeltaOperation, { readonly _tag: "DropDatabase" | "
 
 const isDatabaseDelta = (delta: DeltaOperation): delta is DatabaseDelta =>
   delta._tag === "DropDatabase" || delta._tag === "RenameDatabase"
-
-const skip = (reason: string): Verdict => ({ _tag: "Skip", reason })
-const refuse = (reason: string, hint: string): Verdict => ({ _tag: "Refuse", reason, hint })
 
 /** In the order of the deltas; those that share no name may run side by side. */
 export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec): ReadonlyArray<Track> => {
@@ -161,6 +170,7 @@ export const planDatabases = (draft: Draft, spec: ParsedSpec, options: ApplyOpti
 
 const createDatabase = (draft: Draft, database: Database, after: ReadonlyArray<string>, options: ApplyOptions): Operation => {
   const verdict = faultOfDatabase(database)
+  const head = `CREATE DATABASE ${quoteIdentifier(database.name)}`
   const copies = options.fileCopy && majorOf(draft) >= 15 && !database.options.some(({ name }) => name.toUpperCase() === "STRATEGY")
   return operation({
     phase: "CreateAndAlterDatabases",
@@ -168,9 +178,7 @@ const createDatabase = (draft: Draft, database: Database, after: ReadonlyArray<s
     action: "create",
     because: "the spec wants it",
     verdict,
-    statements: verdict._tag === "Do"
-      ? [statement(`CREATE DATABASE ${quoteIdentifier(database.name)} ${databaseOptionsText(database)}${copies ? " STRATEGY FILE_COPY" : ""}`)]
-      : [],
+    statements: verdict._tag === "Do" ? [statement(`${head} ${databaseOptionsText(database)}${copies ? " STRATEGY FILE_COPY" : ""}`)] : [],
     after,
     beside: true,
     change: {

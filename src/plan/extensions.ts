@@ -8,7 +8,7 @@ import { type ParsedSpec, settingOf } from "../domain/ParsedSpec.ts"
 import { quoteIdentifier } from "../domain/quote.ts"
 import { readList } from "./confText.ts"
 import { add, type Draft, made, makersOf } from "./draft.ts"
-import { databaseObject, operation, type Phase, transactional } from "./operations.ts"
+import { databaseObject, operation, type Phase, refuse, skip, transactional } from "./operations.ts"
 
 export const planSchemaNeon = (draft: Draft): void => {
   if (draft.schemas.has("neon")) return
@@ -35,8 +35,8 @@ const planExtension = (draft: Draft, name: string, phase: Phase, because: string
     made(draft, `extension ${name}`, add(draft, operation({
       ...about,
       verdict: phase === "Audit"
-        ? { _tag: "Refuse", reason: "this Postgres does not have it", hint: "use a Postgres with the audit extensions, or turn the audit off" }
-        : { _tag: "Skip", reason: "this Postgres does not have it" }
+        ? refuse("this Postgres does not have it", "use a Postgres with the audit extensions, or turn the audit off")
+        : skip("this Postgres does not have it")
     })))
     return
   }
@@ -58,7 +58,7 @@ export const planNeonExtension = (draft: Draft): void => {
       ...about,
       action: "create",
       because: "Neon's storage needs it",
-      verdict: { _tag: "Skip", reason: "this Postgres does not have it" }
+      verdict: skip("this Postgres does not have it")
     }))
     return
   }

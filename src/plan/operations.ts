@@ -42,7 +42,13 @@ export type Change =
   | { readonly _tag: "PutRole"; readonly role: ObservedRole }
   | { readonly _tag: "RenameRole"; readonly name: string; readonly to: string }
   | { readonly _tag: "DropRole"; readonly name: string }
-  | { readonly _tag: "CreateDatabase"; readonly name: string; readonly owner: string; readonly allowsConnections: boolean; readonly template: boolean }
+  | {
+    readonly _tag: "CreateDatabase"
+    readonly name: string
+    readonly owner: string
+    readonly allowsConnections: boolean
+    readonly template: boolean
+  }
   | { readonly _tag: "DropDatabase"; readonly name: string }
   | { readonly _tag: "RenameDatabase"; readonly name: string; readonly to: string }
   | { readonly _tag: "OwnDatabase"; readonly name: string; readonly owner: string }
@@ -52,7 +58,13 @@ export type Change =
   | { readonly _tag: "DropSubscriptions"; readonly database: string }
   | { readonly _tag: "SubscriptionsDropped" }
   | { readonly _tag: "CreateSchema"; readonly name: string }
-  | { readonly _tag: "PutExtension"; readonly name: string; readonly schema: string; readonly version: string; readonly relocatable: boolean }
+  | {
+    readonly _tag: "PutExtension"
+    readonly name: string
+    readonly schema: string
+    readonly version: string
+    readonly relocatable: boolean
+  }
   | { readonly _tag: "CreateHealthCheck" }
   | { readonly _tag: "AuditLogOff"; readonly database: string }
   | { readonly _tag: "Nothing" }
@@ -75,6 +87,9 @@ export type Verdict =
   | { readonly _tag: "Do" }
   | { readonly _tag: "Refuse"; readonly reason: string; readonly hint: string }
   | { readonly _tag: "Skip"; readonly reason: string }
+
+export const refuse = (reason: string, hint: string): Verdict => ({ _tag: "Refuse", reason, hint })
+export const skip = (reason: string): Verdict => ({ _tag: "Skip", reason })
 
 export interface Operation {
   /** Unique within a plan. */

@@ -81,7 +81,8 @@ const totals = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<PhaseReceipt> =
     const ran = those.filter((one) => one.attempts > 0)
     const from = ran.reduce((least, one) => Math.min(least, one.from), Infinity)
     const to = ran.reduce((most, one) => Math.max(most, one.to), -Infinity)
-    return [{ phase, done: count("done"), skipped: count("skipped"), failed: count("failed"), millis: ran.length === 0 ? 0 : round(to - from) }]
+    const millis = ran.length === 0 ? 0 : round(to - from)
+    return [{ phase, done: count("done"), skipped: count("skipped"), failed: count("failed"), millis }]
   })
 }
 

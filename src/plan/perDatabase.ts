@@ -12,7 +12,7 @@ import { type ApplyOptions, majorOf } from "./catalog.ts"
 import { readList } from "./confText.ts"
 import { wantedDatabases } from "./databases.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
-import { databaseObject, type Operation, operation, roleObject, transactional } from "./operations.ts"
+import { databaseObject, type Operation, operation, roleObject, skip, transactional } from "./operations.ts"
 
 export const visitSetting = "compute_ctl.visited"
 
@@ -36,7 +36,7 @@ export const planVisits = (draft: Draft, spec: ParsedSpec, options: ApplyOptions
         object: databaseObject(name),
         action: "visit",
         because: "the spec wants it",
-        verdict: { _tag: "Skip", reason: "the database does not allow connections" }
+        verdict: skip("the database does not allow connections")
       }))
       continue
     }
@@ -149,7 +149,7 @@ const wantsAnon = (draft: Draft, spec: ParsedSpec): boolean => {
     object: "extension anon",
     action: "create",
     because: "the feature anon_extension is on",
-    verdict: { _tag: "Skip", reason: "this Postgres does not have it" }
+    verdict: skip("this Postgres does not have it")
   }))
   return false
 }

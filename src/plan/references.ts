@@ -7,7 +7,7 @@ import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import { doBlock, quoteIdentifier, quoteLiteral } from "../domain/quote.ts"
 import type { ApplyOptions } from "./catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
-import { databaseObject, type Operation, operation, roleObject, transactional } from "./operations.ts"
+import { databaseObject, type Operation, operation, roleObject, skip, transactional } from "./operations.ts"
 
 export interface PlannedReferences {
   readonly operations: ReadonlyArray<Operation>
@@ -46,7 +46,7 @@ const free = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, role: strin
     because: "a delta drops the role"
   } as const
   if (known === undefined || known.invalid || !known.allowsConnections) {
-    return operation({ ...about, verdict: { _tag: "Skip", reason: `${databaseObject(database)} does not allow connections` } })
+    return operation({ ...about, verdict: skip(`${databaseObject(database)} does not allow connections`) })
   }
   const isSystem = database === draft.systemDatabase && !spec.databases.some(({ name }) => name === database)
   const heir = isSystem || known.owner === role ? options.superuser : known.owner

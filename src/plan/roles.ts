@@ -9,7 +9,18 @@ import { faultOfOption, quoteIdentifier, quoteLiteral } from "../domain/quote.ts
 import { faultOfName } from "../domain/SpecScalars.ts"
 import { type ApplyOptions, isReservedRole, type ObservedRole } from "./catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
-import { databaseObject, type Joined, operation, roleObject, type Statement, statement, transactional, type Verdict } from "./operations.ts"
+import {
+  databaseObject,
+  type Joined,
+  operation,
+  refuse,
+  roleObject,
+  skip,
+  type Statement,
+  statement,
+  transactional,
+  type Verdict
+} from "./operations.ts"
 import { isVerifier, sameVerifier } from "./passwords.ts"
 import { judgeRename } from "./renames.ts"
 import { attributesText, bareRole, generousRole, generousText, hasUnseenOptions, sameAttributes, wantedRole } from "./roleAttributes.ts"
@@ -62,14 +73,15 @@ export const planRoleRenames = (draft: Draft, spec: ParsedSpec, options: ApplyOp
   for (const [index, { name, to }] of renames.entries()) {
     const verdict = judgeRename(renames, index, (role) => draft.roles.has(role), (role) => wanted.has(role))
     if (verdict === "absent") continue
-    const about = { phase: "RenameRoles", object: roleObject(name), action: `rename to ${JSON.stringify(to)}`, because: "a delta says so" } as const
+    const action = `rename to ${JSON.stringify(to)}`
+    const about = { phase: "RenameRoles", object: roleObject(name), action, because: "a delta says so" } as const
     const fault = faultOfName(to)
     if (isReservedRole(name, options) || isReservedRole(to, options)) {
-      add(draft, operation({ ...about, verdict: { _tag: "Skip", reason: "the name is reserved" } }))
+      add(draft, operation({ ...about, verdict: skip("the name is reserved") }))
     } else if (fault !== null) {
       add(draft, operation({ ...about, verdict: refuse(fault, "correct the delta") }))
     } else if (verdict !== "todo") {
-      add(draft, operation({ ...about, verdict: { _tag: "Skip", reason: verdict.because } }))
+      add(draft, operation({ ...about, verdict: skip(verdict.because) }))
     } else {
       add(draft, transactional({
         ...about,
@@ -89,8 +101,6 @@ export const planRoles = (draft: Draft, spec: ParsedSpec, options: ApplyOptions)
     else planKnownRole(draft, role, known)
   }
 }
-
-const refuse = (reason: string, hint: string): Verdict => ({ _tag: "Refuse", reason, hint })
 
 const faultOfRole = (role: Role): Verdict => {
   const name = faultOfName(role.name)
@@ -121,7 +131,9 @@ export const roleOptionsText = (role: Role): string => `${attributesText(role.op
 
 const withPassword = (head: string, role: Role): Statement => {
   const { sent, shown } = passwordText(role)
-  return sent === shown ? statement(`${head}${sent}`) : { shown: `${head}${shown}`, secret: Redacted.make(`${head}${sent}`, { label: "statement" }) }
+  return sent === shown
+    ? statement(`${head}${sent}`)
+    : { shown: `${head}${shown}`, secret: Redacted.make(`${head}${sent}`, { label: "statement" }) }
 }
 
 const joinedVerifier = (role: Role): Pick<Joined, "verifier"> => {
@@ -212,7 +224,7 @@ const planReserved = (draft: Draft, role: Role, known: ObservedRole | undefined,
     because: "the spec names it",
     verdict: known === undefined && role.name.startsWith("pg_")
       ? refuse("names that begin with pg_ are Postgres's own", "choose another name")
-      : { _tag: "Skip", reason: "the name is reserved" }
+      : skip("the name is reserved")
   }))
 }
 
@@ -242,7 +254,7 @@ export const planRoleDrops = (
     const about = { phase: "DropRoles", object: roleObject(name), action: "drop", because: "a delta says so" } as const
     const kept = keptBecause(spec, options, name)
     if (kept !== null) {
-      add(draft, operation({ ...about, verdict: { _tag: "Skip", reason: kept } }))
+      add(draft, operation({ ...about, verdict: skip(kept) }))
     } else if (owned !== undefined) {
       const reason = `the spec makes it the owner of ${databaseObject(owned.name)}`
       add(draft, operation({ ...about, verdict: refuse(reason, "give the database another owner") }))

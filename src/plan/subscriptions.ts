@@ -7,7 +7,7 @@
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import { doBlock, quoteLiteral } from "../domain/quote.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
-import { databaseObject, type Operation, operation, type Phase, transactional } from "./operations.ts"
+import { databaseObject, type Operation, operation, type Phase, skip, transactional } from "./operations.ts"
 
 /** The lock keeps the apply worker's launcher from starting one of them meanwhile. */
 const dropAll = doBlock(`
@@ -51,7 +51,7 @@ export const planSubscriptionDrops = (draft: Draft, spec: ParsedSpec): ReadonlyA
       object: databaseObject(name),
       action: "drop subscriptions",
       because: "the spec says so, once per timeline",
-      verdict: { _tag: "Skip", reason: "the database does not allow connections" }
+      verdict: skip("the database does not allow connections")
     }))
     return []
   })

@@ -8,7 +8,7 @@ export interface VmAddress {
   readonly port: number
 }
 
-/** `0.0.0.0:10301`, `[::]:10301`, `localhost:10301`. Port 0: any free one. */
+/** `0.0.0.0:10301`, `[::]:10301`, `localhost:10301`. With port 0 the system chooses. */
 export const parseVmAddress = (text: string): Result.Result<VmAddress, string> => {
   const match = /^(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+)):([0-9]{1,5})$/.exec(text)
   const host = match?.[1] ?? match?.[2]

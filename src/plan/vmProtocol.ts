@@ -11,7 +11,6 @@ import * as Schema from "effect/Schema"
 /** The agent drops a connection that brings it a message of 32 KiB. */
 export const maxMessageBytes = 32_767
 
-const Natural = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 const Byte = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))
 
 const parseJson = (text: string): Option.Option<unknown> => Option.liftThrowable(() => JSON.parse(text) as unknown)()
@@ -54,11 +53,11 @@ export type Heard =
   /** `id` is 0 when none could be read: no message of either side has that one. */
   | { readonly _tag: "Unusable"; readonly id: number; readonly because: string }
 
-const Envelope = Schema.Struct({ type: Schema.String, id: Natural, content: Schema.Unknown })
+const Envelope = Schema.Struct({ type: Schema.String, id: Schema.Natural, content: Schema.Unknown })
 const decodeEnvelope = Schema.decodeUnknownOption(Envelope)
-const decodeId = Schema.decodeUnknownOption(Schema.Struct({ id: Natural }))
+const decodeId = Schema.decodeUnknownOption(Schema.Struct({ id: Schema.Natural }))
 
-const Resources = Schema.Struct({ cpu: Schema.Finite, mem: Natural })
+const Resources = Schema.Struct({ cpu: Schema.Finite, mem: Schema.Natural })
 const decodeGranted = Schema.decodeUnknownOption(Schema.Struct({ granted: Resources }))
 const decodeTarget = Schema.decodeUnknownOption(Schema.Struct({ target: Resources }))
 const decodeError = Schema.decodeUnknownOption(Schema.Struct({ error: Schema.String }))
@@ -79,7 +78,8 @@ export const readMessage = (text: string): Heard => {
   }
   const { content, id, type } = known
   const wrong = () => unusable(id, `Received message of type ${JSON.stringify(clipped(type, 64))} with unusable content`)
-  const read = <A>(decoded: Option.Option<A>, heard: (content: A) => Heard): Heard => Option.match(decoded, { onNone: wrong, onSome: heard })
+  const read = <A>(decoded: Option.Option<A>, heard: (content: A) => Heard): Heard =>
+    Option.match(decoded, { onNone: wrong, onSome: heard })
   switch (type) {
     case "HealthCheck":
       return read(decodeEmpty(content), () => ({ _tag: "HealthCheck", id }))

@@ -5,6 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import type { TimedOut, WireFailed } from "../domain/Failure.ts"
 import type { Answer } from "../pg/Wire.ts"
@@ -24,7 +25,7 @@ export const runJoined: (
   const message = joinOperations(operations, plan.joining)
   if (message === null) return operations
   const from = yield* millisNow
-  const { attempts, complaint } = yield* persist(() => Effect.map(session.send([message.sql], message.statements), ([answer]) => complaintOf(answer)))
+  const { attempts, complaint } = yield* persist(() => complain(session, message.sql, message.statements))
   const to = yield* millisNow
   if (complaint !== null) {
     yield* Effect.logWarning(`${operations.length} operations failed together and are now done one by one: ${complaint.message}`)
@@ -79,7 +80,7 @@ const runOne = Effect.fnUntraced(
     let complaint: Complaint | null = before
     for (const statement of operation.statements) {
       const result = yield* persist(
-        () => Effect.map(session.send([sent(statement)]), ([answer]) => complaintOf(answer)),
+        () => complain(session, sent(statement), 1),
         complaint === null ? 0 : tried
       )
       attempts = Math.max(attempts, result.attempts)
@@ -103,6 +104,9 @@ const persist = Effect.fnUntraced(
     }
   }
 )
+
+const complain = (session: Session, sql: string | Redacted.Redacted<string>, statements: number) =>
+  Effect.map(session.send([sql], statements), ([answer]) => complaintOf(answer))
 
 const complaintOf = (answer: Answer | undefined): Complaint | null => {
   if (answer === undefined) return { message: "the server gave no answer", sqlState: null, hint: null }

@@ -27,6 +27,9 @@ export interface Peer {
 const highWater = 16
 const farewell = Duration.seconds(1)
 
+/** A Close frame has room for 123 bytes of reason. */
+const fitting = (reason: string): string => reason.replaceAll(/[^ -~]/g, "?").slice(0, 123)
+
 /** Listens from now on, so to be made in the same turn in which the socket was opened. */
 export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
   const inbox: Array<Message> = []
@@ -72,7 +75,7 @@ export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
       // Without reading on, the other side's goodbye would never be seen.
       inbox.length = 0
       if (socket.isPaused) socket.resume()
-      socket.close(code, reason)
+      socket.close(code, fitting(reason))
     }).pipe(Effect.timeoutOption(farewell), Effect.ensuring(Effect.sync(() => socket.terminate())), Effect.asVoid)
 
   return { name, receive, send, close, drop: () => socket.terminate() }

@@ -35,10 +35,10 @@ const answerPlain = (request: IncomingMessage, response: ServerResponse) => {
 }
 
 const refuse = (socket: Duplex, status: number) => {
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`)
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`, () => socket.destroy())
 }
 
-/** `onPeer` is called once per upgraded connection, in the turn in which it was opened. Port 0: any free one. */
+/** `onPeer` is called once per upgraded connection, in the turn in which it was opened. With port 0 the system chooses. */
 export const openDoor = (at: VmAddress, onPeer: (peer: Peer) => void): Effect.Effect<number, ListenFailed, Scope.Scope> =>
   Effect.gen(function*() {
     const sockets = new NodeWS.WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload, handleProtocols: () => false })

@@ -52,6 +52,6 @@ export const show = (spec: ParsedSpec): string =>
   JSON.stringify(spec, function(this: Record<string, unknown>, key) {
     const value = this[key]
     if (Redacted.isRedacted(value)) return `secret ${String(Redacted.value(value))}`
-    if (value instanceof Set) return [...value]
+    if (value instanceof Set || value instanceof Map) return [...value]
     return typeof value === "bigint" ? `lsn ${value}` : value
   }, 1)

@@ -1,7 +1,6 @@
 /**
  * A real endpoint on a free port over in-memory neighbours, a stand-in for the corridor, and ways to ask it.
  */
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -121,15 +120,17 @@ export const configurer = (apply: (spec: ParsedSpec) => Effect.Effect<void, Fail
     const orders = yield* Orders
     const state = yield* ComputeState
     while (true) {
-      const { reply, spec } = yield* orders.next
+      const order = yield* orders.next
+      if (order._tag === "Refresh") throw new Error("nobody asked for a refresh")
+      const { answer, spec } = order
       const alive = (yield* state.now).postgresAlive
       yield* state.send(alive ? "ConfigureBegan" : "StartBegan", { spec })
       const done = alive ? "ConfigureDone" : "PostgresReady"
       yield* apply(spec).pipe(
         Effect.andThen(Effect.orDie(state.send(done))),
         Effect.tapError((failure) => Effect.orDie(state.send("Broke", { error: failure.message }))),
-        Effect.tapError((failure) => Deferred.fail(reply, failure)),
-        Effect.tap((snapshot) => Deferred.succeed(reply, snapshot)),
+        Effect.tapError((failure) => answer(Result.fail(failure))),
+        Effect.tap((snapshot) => answer(Result.succeed(snapshot))),
         Effect.ignore
       )
     }

@@ -28,6 +28,12 @@ export const emptySpec: ParsedSpec = {
   dropSubscriptions: false,
   auditLevel: "Disabled",
   logsExportHost: null,
+  remoteExtensions: null,
+  swapSizeBytes: null,
+  diskQuotaBytes: null,
+  endpointStorage: { address: null, token: null },
+  autoprewarm: false,
+  offloadLfcIntervalSeconds: null,
   suspendTimeoutSeconds: 0
 }
 

@@ -62,22 +62,26 @@ export const layer = (options: LocalStorageOptions): Layer.Layer<Storage, never,
     const { durability } = options
     const wanted = { directory, install, superuser: admin.superuser }
 
-    const secureOnce = Effect.fnUntraced(function*(layout: Layout) {
-      // A new session each time: one that is open may not have seen the reload yet.
-      yield* Effect.scoped(Effect.flatMap(admin.connect("local_storage"), (wire) => requireSettings(wire, durability)))
+    /** A new session each time: one that is open may not have seen the reload yet. */
+    const require = (what: Durability) =>
+      Effect.scoped(Effect.flatMap(admin.connect("local_storage"), (wire) => requireSettings(wire, what)))
+
+    const secureWal = Effect.fnUntraced(function*(layout: Layout) {
+      // These were written before the start already; what is not so now will not become so.
+      yield* require("process")
       if (durability === "process") return
+      // The reload was only signalled: for a moment fsync may still be what it was at the start.
+      yield* Effect.retry(require("os"), {
+        while: (failure) => failure._tag === "NotSupported" || failure._tag === "WireFailed",
+        schedule: Schedule.spaced("5 millis").pipe(Schedule.upTo({ duration: "5 seconds" }))
+      })
       const base = (yield* readBase(layout)) ?? (yield* damaged(layout, "current.json has vanished"))
       yield* flushWal(layout, segmentNumberOf(base.start, base.current.segmentBytes), base.current.segmentBytes)
       yield* forgetUnflushed(layout)
     })
 
     const secure = Effect.fn("LocalStorage.secure")(function*(layout: Layout) {
-      // The reload was only signalled: for a moment the settings may still be those of the start.
-      const once = Effect.retry(secureOnce(layout), {
-        while: (failure) => failure._tag === "NotSupported" || failure._tag === "WireFailed",
-        schedule: Schedule.spaced("5 millis").pipe(Schedule.upTo({ duration: "5 seconds" }))
-      })
-      yield* once.pipe(Effect.timeoutOrElse({
+      yield* secureWal(layout).pipe(Effect.timeoutOrElse({
         duration: secureWithin,
         orElse: () =>
           Effect.fail(new TimedOut({ what: "making the WAL durable", millis: Duration.toMillis(secureWithin) }))

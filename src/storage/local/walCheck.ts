@@ -28,7 +28,8 @@ const setAside = Effect.fnUntraced(function*(layout: Layout, names: ReadonlyArra
   // The newest first: a crash in between leaves the hole where it was.
   for (const name of [...names].sort().reverse()) yield* rename(`${layout.wal}/${name}`, `${aside}/${name}`)
   yield* Effect.forEach(before, (name) => removeTree(`${layout.root}/${name}`), { discard: true })
-  yield* Effect.logWarning(`the machine went down while WAL was in memory only; ${names.length} segments after it are in ${aside}`)
+  const what = `${names.length} WAL segments that followed what was lost are in ${aside}`
+  yield* Effect.logWarning(`the machine went down while WAL was in memory only; ${what}`)
 })
 
 /** Which segments must be whole, whatever happened: `null` when a hole may be nothing but damage. */

@@ -5,7 +5,10 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 
 export interface NeonDeadlines {
-  /** One safekeeper's `TIMELINE_STATUS`, dialling included. Short: the full sync is always there to fall back to. */
+  /**
+   * One safekeeper's `TIMELINE_STATUS`, dialling included. Only a lost quorum waits this long, and then the full sync
+   * is there to fall back to; the reference's 100 ms made a loaded host take the long way with healthy safekeepers.
+   */
   readonly ping: Duration.Duration
   /** One run of `postgres --sync-safekeepers` at the start; it waits for a quorum by itself. */
   readonly sync: Duration.Duration
@@ -21,7 +24,7 @@ export interface NeonDeadlines {
 
 export const NeonDeadlines = Context.Reference<NeonDeadlines>("compute/storage/neon/NeonDeadlines", {
   defaultValue: () => ({
-    ping: Duration.millis(100),
+    ping: Duration.millis(500),
     sync: Duration.minutes(5),
     finalSync: Duration.minutes(1),
     connect: Duration.seconds(10),

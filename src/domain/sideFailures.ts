@@ -1,0 +1,72 @@
+/**
+ * What can go wrong beside Postgres: the cgroup it lives in, extensions that are fetched, the local file cache,
+ * sockets.
+ *
+ * Members of the closed union in `Failure.ts`, and imported from there.
+ */
+import * as Schema from "effect/Schema"
+
+const cause = Schema.optionalKey(Schema.Defect())
+
+/** Postgres shall live in a cgroup that is not there, cannot be entered, or does not tell its memory. */
+export class CgroupUnusable extends Schema.TaggedError<CgroupUnusable>()("CgroupUnusable", {
+  /** Its folder. */
+  cgroup: Schema.String,
+  detail: Schema.String,
+  cause
+}) {
+  override get message(): string {
+    return `the cgroup ${this.cgroup} cannot be used: ${this.detail}`
+  }
+}
+
+/** The spec does not let anybody have this extension, or does not know it. */
+export class ExtensionUnknown extends Schema.TaggedError<ExtensionUnknown>()("ExtensionUnknown", {
+  /** As it was asked for: the name of an extension or of a library. */
+  asked: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** Extensions can not be fetched: nobody said from where, or there is no spec yet that says which. */
+export class ExtensionsUnavailable extends Schema.TaggedError<ExtensionsUnavailable>()("ExtensionsUnavailable", {
+  missing: Schema.Literals(["store", "list"])
+}) {
+  override get message(): string {
+    return this.missing === "store" ? "remote storage is not configured" : "information about remote extensions is unavailable"
+  }
+}
+
+/** An extension could not be fetched or put in its place. Nothing of it is left behind; asking again tries again. */
+export class ExtensionFailed extends Schema.TaggedError<ExtensionFailed>()("ExtensionFailed", {
+  extension: Schema.String,
+  url: Schema.String,
+  detail: Schema.String,
+  attempts: Schema.Int,
+  cause
+}) {
+  override get message(): string {
+    return `the extension ${this.extension} could not be had from ${this.url} (${this.attempts} attempts): ${this.detail}`
+  }
+}
+
+/** The local file cache is being prewarmed or offloaded already. */
+export class LfcBusy extends Schema.TaggedError<LfcBusy>()("LfcBusy", { what: Schema.Literals(["prewarm", "prewarm offload"]) }) {
+  override get message(): string {
+    return `Multiple requests for ${this.what} are not allowed`
+  }
+}
+
+/** A listening socket could not be had. */
+export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", {
+  what: Schema.String,
+  port: Schema.Int,
+  cause
+}) {
+  override get message(): string {
+    return `cannot listen for ${this.what} on port ${this.port}`
+  }
+}

@@ -1,0 +1,20 @@
+/**
+ * What `compute-ctl/testing` exports: peers that speak the real protocols over real sockets, well or badly on demand,
+ * and the rooms of a compute in memory.
+ */
+export { basebackupOf } from "./peers/basebackupOf.ts"
+export {
+  type FakePageserver,
+  makeFakePageserver,
+  type PageserverFault,
+  type PageserverOptions,
+  type PageserverSeen
+} from "./peers/FakePageserver.ts"
+export {
+  type FakeSafekeeper,
+  makeFakeSafekeeper,
+  type SafekeeperMode,
+  type SafekeeperOptions,
+  type SafekeeperSeen
+} from "./peers/FakeSafekeeper.ts"
+export { type Interference, memoryRooms, type Place, World } from "./memoryRooms.ts"
