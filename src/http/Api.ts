@@ -1,5 +1,6 @@
 /**
- * The HTTP API, declared once: paths, bodies, answers. Handlers, clients and `/openapi.json` are made from it.
+ * The HTTP API, declared once: paths, bodies, answers. Handlers, clients, the policy table, `/docs` and
+ * `/openapi.json` are made from it.
  *
  * Three groups. `open` is anonymous and cheap; `control` is the control plane's; `inside` is for the neighbours of
  * this compute on its own machine. Which group is on which port is decided in `endpoint.ts`.
@@ -10,187 +11,129 @@ import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint"
 import * as HttpApiGroup from "effect/http-api/HttpApiGroup"
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as OpenApi from "effect/http-api/OpenApi"
-import { PgName, PgText } from "../domain/SpecScalars.ts"
-import { Auth } from "./Auth.ts"
+import { Auth, refused } from "./Auth.ts"
+import * as Body from "./bodies.ts"
 
-// -- bodies ----------------------------------------------------------------------------------------------------
-
-/** Every answer that is not 2xx. */
-export const Refused = Schema.Struct({
-  error: Schema.String,
-  code: Schema.String,
-  hint: Schema.String,
-  problems: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String })))
-}).annotate({ identifier: "Refused" })
-
-const refused = (...statuses: ReadonlyArray<number>) => statuses.map((status) => Refused.pipe(HttpApiSchema.status(status)))
-
-/** `status` is a wire name of the dialect spoken. */
-export const ComputeStatusResponse = Schema.Struct({
-  start_time: Schema.String,
-  tenant: Schema.NullOr(Schema.String),
-  timeline: Schema.NullOr(Schema.String),
-  status: Schema.String,
-  last_active: Schema.NullOr(Schema.String),
-  error: Schema.NullOr(Schema.String)
-}).annotate({ identifier: "ComputeStatusResponse" })
-
-const Count = Schema.Number
-
-export const Metrics = Schema.Struct({
-  wait_for_spec_ms: Count,
-  sync_sk_check_ms: Count,
-  sync_safekeepers_ms: Count,
-  pageserver_connect_micros: Count,
-  basebackup_ms: Count,
-  basebackup_bytes: Count,
-  start_postgres_ms: Count,
-  config_ms: Count,
-  total_startup_ms: Count,
-  load_ext_ms: Count,
-  num_ext_downloaded: Count,
-  largest_ext_size: Count,
-  total_ext_download_size: Count
-}).annotate({ identifier: "ComputeMetrics" })
-
-export const ConfigureBody = Schema.Struct({
-  spec: Schema.Unknown,
-  compute_ctl_config: Schema.optionalKey(Schema.Unknown)
-}).annotate({ identifier: "ConfigureBody" })
-
-export const TerminateResponse = Schema.Struct({ lsn: Schema.NullOr(Schema.String) }).annotate({ identifier: "TerminateResponse" })
-
-export const Timeline = Schema.Struct({
-  start_time: Schema.String,
-  status: Schema.String,
-  steps: Schema.Array(Schema.Struct({ name: Schema.String, started_at_ms: Count, ms: Count }))
-}).annotate({ identifier: "Timeline" })
-
-export const Receipt = Schema.Struct({
-  kind: Schema.Literals(["start", "reconfigure", "promote"]),
-  startedAt: Schema.String,
-  millis: Count,
-  outcome: Schema.Literals(["done", "failed"]),
-  phases: Schema.Array(Schema.Struct({ phase: Schema.String, done: Count, skipped: Count, failed: Count, millis: Count })),
-  operations: Schema.Array(Schema.Struct({
-    phase: Schema.String,
-    database: Schema.NullOr(Schema.String),
-    object: Schema.String,
-    action: Schema.String,
-    outcome: Schema.Literals(["done", "skipped", "failed"]),
-    reason: Schema.NullOr(Schema.String),
-    sqlState: Schema.NullOr(Schema.String),
-    hint: Schema.NullOr(Schema.String),
-    attempts: Count,
-    millis: Count
-  })),
-  roundTrips: Count,
-  statements: Count
-}).annotate({ identifier: "Receipt" })
-
-export const Catalog = Schema.Struct({
-  roles: Schema.Array(Schema.Struct({ name: Schema.String, encrypted_password: Schema.Null, options: Schema.Null })),
-  databases: Schema.Array(Schema.Struct({
-    name: Schema.String,
-    owner: Schema.String,
-    options: Schema.Null,
-    restrict_conn: Schema.Boolean,
-    invalid: Schema.Boolean
-  }))
-}).annotate({ identifier: "Catalog" })
-
-export const ExtensionBody = Schema.Struct({
-  extension: PgName,
-  database: PgName,
-  version: PgText.check(Schema.isNonEmpty())
-}).annotate({ identifier: "ExtensionBody" })
-
-export const ExtensionResponse = Schema.Struct({ extension: Schema.String, version: Schema.String })
-  .annotate({ identifier: "ExtensionResponse" })
-
-export const Privilege = Schema.Literals([
-  "SELECT",
-  "INSERT",
-  "UPDATE",
-  "DELETE",
-  "TRUNCATE",
-  "REFERENCES",
-  "TRIGGER",
-  "USAGE",
-  "CREATE",
-  "CONNECT",
-  "TEMPORARY",
-  "EXECUTE"
-])
-
-export const Grants = Schema.Struct({
-  database: PgName,
-  schema: PgName,
-  privileges: Schema.Array(Privilege),
-  role: PgName
-}).annotate({ identifier: "Grants" })
-
+const text = (contentType: string) => Schema.String.pipe(HttpApiSchema.asText({ contentType }))
 const created = <S extends Schema.Top>(schema: S) => [schema, schema.pipe(HttpApiSchema.status(201))] as const
 
 export const metricsType = "text/plain; version=0.0.4"
-const PlainText = Schema.String.pipe(HttpApiSchema.asText({ contentType: metricsType }))
+export const eventsType = "text/event-stream"
+export const sqlType = "text/plain; charset=utf-8"
 const Alive = Schema.Struct({ status: Schema.String }).annotate({ identifier: "Alive" })
 
-// -- routes ----------------------------------------------------------------------------------------------------
+/** The three probes say more with it. */
+const verbose = { verbose: Schema.optionalKey(Schema.String) }
+/** How long to wait: `30`, `30s`, `500ms`, `2m`. */
+const Timeout = Schema.optionalKey(Schema.String.check(Schema.isPattern(/^\d{1,6}(\.\d{1,3})?(ms|s|m)?$/)))
+const OneId = { id: Schema.String }
+/** What every body can be refused for. */
+const bodied = [400, 413, 415, 422] as const
 
-const summary = (text: string) => OpenApi.annotations({ summary: text })
+const summary = (words: string) => OpenApi.annotations({ summary: words })
 
 export class Open extends HttpApiGroup.make("open", { topLevel: true }).add(
-  HttpApiEndpoint.get("livez", "/livez", { success: Alive })
+  HttpApiEndpoint.get("livez", "/livez", { query: verbose, success: [Alive, Body.Vitals], error: refused(400) })
     .annotateMerge(summary("200 as long as this process answers")),
-  HttpApiEndpoint.get("readyz", "/readyz", { success: Alive, error: refused(503) })
+  HttpApiEndpoint.get("readyz", "/readyz", { query: verbose, success: [Alive, Body.Vitals], error: refused(400, 503) })
     .annotateMerge(summary("200 while users' connections are worth sending here")),
-  HttpApiEndpoint.get("startupz", "/startupz", { success: Alive, error: refused(503) })
+  HttpApiEndpoint.get("startupz", "/startupz", { query: verbose, success: [Alive, Body.Vitals], error: refused(400, 503) })
     .annotateMerge(summary("200 once the first start has succeeded")),
-  HttpApiEndpoint.get("metrics", "/metrics", { success: PlainText })
+  HttpApiEndpoint.get("metrics", "/metrics", { success: text(metricsType) })
     .annotateMerge(summary("Metrics in the Prometheus text format")),
+  HttpApiEndpoint.get("autoscalingMetrics", "/autoscaling_metrics", { success: text(metricsType), error: refused(503, 504) })
+    .annotateMerge(summary("Metrics that Postgres's own communicator answers on its socket")),
   HttpApiEndpoint.get("openapi", "/openapi.json", { success: Schema.Unknown })
-    .annotateMerge(summary("This document"))
+    .annotateMerge(summary("This API in the words of OpenAPI")),
+  HttpApiEndpoint.get("docs", "/docs", { success: text("text/html; charset=utf-8") })
+    .annotateMerge(summary("This API as a page to read"))
 ) {}
 
 export class Control extends HttpApiGroup.make("control", { topLevel: true }).add(
-  HttpApiEndpoint.get("status", "/status", { success: ComputeStatusResponse })
-    .annotateMerge(summary("Where this compute is in its life")),
-  HttpApiEndpoint.get("metricsJson", "/metrics.json", { success: Metrics })
+  HttpApiEndpoint.get("status", "/status", {
+    query: { wait_for: Schema.optionalKey(Schema.String), timeout: Timeout },
+    success: [Body.ComputeStatusResponse, text(eventsType)],
+    error: refused(400)
+  }).annotateMerge(summary("Where this compute is in its life; ?wait_for=running&timeout=30s waits for it")),
+  HttpApiEndpoint.get("statusStream", "/status/stream", { success: text(eventsType) })
+    .annotateMerge(summary("The status, and every later one, as server-sent events")),
+  HttpApiEndpoint.get("history", "/history", { success: Body.History })
+    .annotateMerge(summary("The latest changes of status, and why they came about")),
+  HttpApiEndpoint.get("metricsJson", "/metrics.json", { success: Body.Metrics })
     .annotateMerge(summary("How long each part of the start took")),
-  HttpApiEndpoint.get("timeline", "/timeline", { success: Timeline })
-    .annotateMerge(summary("The steps of the start, as they passed")),
-  HttpApiEndpoint.get("apply", "/apply", { success: Receipt, error: refused(404) })
+  HttpApiEndpoint.get("timeline", "/timeline", {
+    success: [Body.Timeline, text("text/plain; charset=utf-8"), text("text/html; charset=utf-8")]
+  }).annotateMerge(summary("The steps of the start, as they passed; text or a page for who accepts it")),
+  HttpApiEndpoint.get("apply", "/apply", { success: Body.Receipt, error: refused(404) })
     .annotateMerge(summary("What the last apply of a spec did, operation by operation")),
   HttpApiEndpoint.post("configure", "/configure", {
-    payload: ConfigureBody,
-    success: ComputeStatusResponse,
-    error: refused(400, 412, 413, 415, 422, 500, 503, 504)
-  }).annotateMerge(summary("Apply a spec; answers when it is applied")),
+    payload: Body.ConfigureBody,
+    success: [Body.ComputeStatusResponse, Body.Operation.pipe(HttpApiSchema.status(202))],
+    error: refused(...bodied, 409, 412, 500, 503, 504)
+  }).annotateMerge(summary("Apply a spec; answers when it is applied, or at once with `Prefer: respond-async`")),
+  HttpApiEndpoint.get("operations", "/operations", { success: Schema.Struct({ operations: Schema.Array(Body.Operation) }) })
+    .annotateMerge(summary("The specs that were sent, the latest first, and what became of each")),
+  HttpApiEndpoint.get("operation", "/operations/:id", {
+    params: OneId,
+    query: { timeout: Timeout },
+    success: Body.Operation,
+    error: refused(400, 404)
+  }).annotateMerge(summary("What became of a spec; ?timeout=30s waits for its end")),
   HttpApiEndpoint.post("terminate", "/terminate", {
     query: { mode: Schema.optionalKey(Schema.Literals(["fast", "immediate"])) },
-    success: created(TerminateResponse),
+    success: created(Body.TerminateResponse),
     error: refused(400, 504)
   }).annotateMerge(summary("End this compute; answers when Postgres is gone")),
+  HttpApiEndpoint.get("activity", "/activity", { success: Body.Activity })
+    .annotateMerge(summary("When this compute was last used, by what, and why it counts as awake")),
+  HttpApiEndpoint.get("holds", "/holds", { success: Schema.Struct({ holds: Schema.Array(Body.Hold) }) })
+    .annotateMerge(summary("Who keeps this compute awake, and for how long")),
+  HttpApiEndpoint.post("hold", "/holds", {
+    payload: Body.HoldBody,
+    success: Body.Hold.pipe(HttpApiSchema.status(201)),
+    error: refused(...bodied, 429)
+  }).annotateMerge(summary("Keep this compute awake for a while, for a reason")),
+  HttpApiEndpoint.delete("release", "/holds/:id", { params: OneId, success: Body.Hold, error: refused(400, 404) })
+    .annotateMerge(summary("Take a hold back before its time")),
+  HttpApiEndpoint.get("info", "/info", { success: Body.Info })
+    .annotateMerge(summary("The machine and the programs")),
   HttpApiEndpoint.get("insights", "/insights", { success: Schema.Unknown, error: refused(412, 500, 504) })
     .annotateMerge(summary("The slowest statements by pg_stat_statements")),
-  HttpApiEndpoint.get("catalog", "/dbs_and_roles", { success: Catalog, error: refused(500, 504) })
-    .annotateMerge(summary("Roles and databases, without password verifiers")),
+  HttpApiEndpoint.get("catalog", "/dbs_and_roles", {
+    query: { passwords: Schema.optionalKey(Schema.Literals(["true", "false"])) },
+    success: Body.Catalog,
+    error: refused(400, 403, 500, 504)
+  }).annotateMerge(summary("Roles and databases; ?passwords=true shows verifiers to an administrator")),
+  HttpApiEndpoint.get("databaseSchema", "/database_schema", {
+    query: { database: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(Schema.String)])) },
+    success: text(sqlType),
+    error: refused(400, 404, 412, 500, 503, 504)
+  }).annotateMerge(summary("What pg_dump says of a database's schema, as it says it")),
+  HttpApiEndpoint.get("installedExtensions", "/installed_extensions", {
+    success: Body.InstalledExtensions,
+    error: refused(412, 500, 504)
+  }).annotateMerge(summary("Extensions of all databases, with their versions")),
   HttpApiEndpoint.post("checkWritability", "/check_writability", { success: Schema.Boolean, error: refused(412, 500, 504) })
-    .annotateMerge(summary("true when a row can be written, or could be if the disk were not full"))
+    .annotateMerge(summary("true when a row can be written, or could be if the disk were not full")),
+  HttpApiEndpoint.get("hadronLiveness", "/hadron_liveness_probe", { success: Schema.String, error: refused(500, 504) })
+    .annotateMerge(summary("\"ok\" when Postgres takes a connection"))
 ).middleware(Auth) {}
 
 export class Inside extends HttpApiGroup.make("inside", { topLevel: true }).add(
   HttpApiEndpoint.post("extensions", "/extensions", {
-    payload: ExtensionBody,
-    success: created(ExtensionResponse),
-    error: refused(400, 412, 413, 415, 422, 500, 504)
+    payload: Body.ExtensionBody,
+    success: created(Body.ExtensionResponse),
+    error: refused(...bodied, 412, 500, 504)
   }).annotateMerge(summary("Create an extension, or bring it to a version")),
   HttpApiEndpoint.post("grants", "/grants", {
-    payload: Grants,
-    success: created(Grants),
-    error: refused(400, 412, 413, 415, 422, 500, 504)
-  }).annotateMerge(summary("Grant privileges on a schema to a role"))
+    payload: Body.Grants,
+    success: created(Body.Grants),
+    error: refused(...bodied, 412, 500, 504)
+  }).annotateMerge(summary("Grant privileges on a schema to a role")),
+  HttpApiEndpoint.post("refreshConfiguration", "/refresh_configuration", {
+    success: Schema.Void.pipe(HttpApiSchema.status(200)),
+    error: refused(412)
+  }).annotateMerge(summary("Fetch the spec again from where it came from, and apply it; does not wait"))
 ).middleware(Auth) {}
 
 const about = OpenApi.annotations({

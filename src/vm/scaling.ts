@@ -139,18 +139,18 @@ export const keepCache = Effect.fnUntraced(function*(
 ) {
   const tally = yield* VmTally
   const begin = Effect.gen(function*() {
-    const cache = yield* openCache
+    const cache = yield* inTime("opening the file cache", openCache)
     if (cache === null) return yield* Effect.logInfo("this Postgres has no file cache to manage")
     yield* turn.withPermit(Effect.gen(function*() {
       // From now on it is ours: should it not obey, the next order shall fail instead of passing it by.
       memory.cache = cache
-      const actual = yield* cache.resize(cacheSizeOf(memory.total))
+      const actual = yield* inTime("setting the file cache", cache.resize(cacheSizeOf(memory.total)))
       yield* tally.note({ cacheBytes: actual })
       const from = printMib(cache.found)
       yield* Effect.logInfo(`file cache set from ${from} MiB to ${printMib(actual)} MiB, of total ${Math.floor(memory.total / MiB)} MiB`)
     }).pipe(Effect.catch((error) => Effect.logError(`the file cache could not be set: ${reasonOf(error)}`))))
   })
-  const keep = Effect.scoped(Effect.andThen(inTime("opening the file cache", begin), Effect.never))
+  const keep = Effect.scoped(Effect.andThen(begin, Effect.never))
   let failures = 0
   while (true) {
     yield* Effect.catch(keep, (error) =>

@@ -8,9 +8,10 @@ import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { connect } from "../../src/pg/Wire.ts"
+import { applySpec } from "../../src/sql/Applier.ts"
 import { printPlan } from "../../src/sql/planText.ts"
 import { startPostgres, type TestPostgres } from "../support/postgres.ts"
-import { applyOn, assertSettled, database, noPassword, planOn, role, scram, specOf, unmanaged, verifier } from "./fixture.ts"
+import { adminOf, applyOn, assertSettled, database, noPassword, options, planOn, role, scram, specOf, unmanaged, verifier } from "./fixture.ts"
 
 const md5 = (name: string, password: string) => `md5${createHash("md5").update(password + name).digest("hex")}`
 
@@ -131,6 +132,20 @@ describe("sql/passwords", () => {
         assert.notInclude(text, salt.slice(0, 20))
       }
       assert.strictEqual((yield* stored(postgres))["good"], canary)
+    })))
+
+  it.live("without a superuser the PASSWORD form is used", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const postgres = yield* startPostgres({ major: 17 })
+      yield* postgres.rows(
+        "create role neon_superuser createdb createrole replication bypassrls; create role boss login createrole createdb replication bypassrls; " +
+          "grant neon_superuser to boss with admin option; grant create on database postgres to boss; grant create on schema public to boss"
+      )
+      const spec = specOf({ roles: [role("r", verifier(scram("pencil"))), role("n", noPassword)] })
+      const receipt = yield* Effect.provide(applySpec({ kind: "start", spec }, options), adminOf(postgres, "boss"))
+      assert.deepStrictEqual(receipt.operations.filter(({ outcome }) => outcome === "failed"), [])
+      yield* demandPasswords(postgres, "scram-sha-256")
+      assert.deepStrictEqual(yield* login(postgres, "r", "pencil"), [["r"]])
     })))
 
   it.live("the superuser keeps everything but may be given a password", () =>

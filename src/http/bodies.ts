@@ -1,0 +1,191 @@
+/**
+ * The bodies of the HTTP API, as schemas. Shapes only: which route takes or answers them is in `Api.ts`.
+ */
+import * as Schema from "effect/Schema"
+import { PgName, PgText } from "../domain/SpecScalars.ts"
+import { maxHoldSeconds } from "../plan/activity.ts"
+import { Refused } from "./Auth.ts"
+
+/** `status` is a wire name of the dialect spoken. */
+export const ComputeStatusResponse = Schema.Struct({
+  start_time: Schema.String,
+  tenant: Schema.NullOr(Schema.String),
+  timeline: Schema.NullOr(Schema.String),
+  status: Schema.String,
+  last_active: Schema.NullOr(Schema.String),
+  error: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "ComputeStatusResponse" })
+
+const Count = Schema.Number
+
+export const Metrics = Schema.Struct({
+  wait_for_spec_ms: Count,
+  sync_sk_check_ms: Count,
+  sync_safekeepers_ms: Count,
+  pageserver_connect_micros: Count,
+  basebackup_ms: Count,
+  basebackup_bytes: Count,
+  start_postgres_ms: Count,
+  config_ms: Count,
+  total_startup_ms: Count,
+  load_ext_ms: Count,
+  num_ext_downloaded: Count,
+  largest_ext_size: Count,
+  total_ext_download_size: Count
+}).annotate({ identifier: "ComputeMetrics" })
+
+/** Keys that are sent along count for tokens from then on. */
+export const ConfigureBody = Schema.Struct({
+  spec: Schema.Unknown,
+  compute_ctl_config: Schema.optionalKey(Schema.NullOr(Schema.Struct({
+    jwks: Schema.optionalKey(Schema.Struct({ keys: Schema.Array(Schema.Unknown) }))
+  })))
+}).annotate({ identifier: "ConfigureBody" })
+
+export const TerminateResponse = Schema.Struct({ lsn: Schema.NullOr(Schema.String) }).annotate({ identifier: "TerminateResponse" })
+
+export const Timeline = Schema.Struct({
+  start_time: Schema.String,
+  status: Schema.String,
+  steps: Schema.Array(Schema.Struct({ name: Schema.String, started_at_ms: Count, ms: Count }))
+}).annotate({ identifier: "Timeline" })
+
+export const Receipt = Schema.Struct({
+  kind: Schema.Literals(["start", "reconfigure", "promote"]),
+  startedAt: Schema.String,
+  millis: Count,
+  outcome: Schema.Literals(["done", "failed"]),
+  phases: Schema.Array(Schema.Struct({ phase: Schema.String, done: Count, skipped: Count, failed: Count, millis: Count })),
+  operations: Schema.Array(Schema.Struct({
+    phase: Schema.String,
+    database: Schema.NullOr(Schema.String),
+    object: Schema.String,
+    action: Schema.String,
+    outcome: Schema.Literals(["done", "skipped", "failed"]),
+    reason: Schema.NullOr(Schema.String),
+    sqlState: Schema.NullOr(Schema.String),
+    hint: Schema.NullOr(Schema.String),
+    attempts: Count,
+    millis: Count
+  })),
+  roundTrips: Count,
+  statements: Count
+}).annotate({ identifier: "Receipt" })
+
+export const Catalog = Schema.Struct({
+  roles: Schema.Array(Schema.Struct({ name: Schema.String, encrypted_password: Schema.NullOr(Schema.String), options: Schema.Null })),
+  databases: Schema.Array(Schema.Struct({
+    name: Schema.String,
+    owner: Schema.String,
+    options: Schema.Null,
+    restrict_conn: Schema.Boolean,
+    invalid: Schema.Boolean
+  }))
+}).annotate({ identifier: "Catalog" })
+
+export const ExtensionBody = Schema.Struct({
+  extension: PgName,
+  database: PgName,
+  version: PgText.check(Schema.isNonEmpty())
+}).annotate({ identifier: "ExtensionBody" })
+
+export const ExtensionResponse = Schema.Struct({ extension: Schema.String, version: Schema.String })
+  .annotate({ identifier: "ExtensionResponse" })
+
+export const Privilege = Schema.Literals([
+  "SELECT",
+  "INSERT",
+  "UPDATE",
+  "DELETE",
+  "TRUNCATE",
+  "REFERENCES",
+  "TRIGGER",
+  "USAGE",
+  "CREATE",
+  "CONNECT",
+  "TEMPORARY",
+  "EXECUTE"
+])
+
+export const Grants = Schema.Struct({
+  database: PgName,
+  schema: PgName,
+  privileges: Schema.Array(Privilege),
+  role: PgName
+}).annotate({ identifier: "Grants" })
+
+const Moment = Schema.String
+const MaybeMoment = Schema.NullOr(Moment)
+
+/** `error` is what the blocking form of the request would have been answered. */
+export const Operation = Schema.Struct({
+  id: Schema.String,
+  operation_uuid: Schema.NullOr(Schema.String),
+  state: Schema.Literals(["queued", "applying", "done", "failed", "superseded", "abandoned"]),
+  accepted_at: Moment,
+  started_at: MaybeMoment,
+  ended_at: MaybeMoment,
+  error: Schema.NullOr(Refused)
+}).annotate({ identifier: "Operation" })
+
+export const History = Schema.Struct({
+  status: Schema.String,
+  since: Moment,
+  changes: Schema.Array(Schema.Struct({
+    at: Moment,
+    from: Schema.String,
+    to: Schema.String,
+    because: Schema.String,
+    error: Schema.NullOr(Schema.String)
+  }))
+}).annotate({ identifier: "History" })
+
+export const HoldBody = Schema.Struct({
+  reason: Schema.String.check(Schema.isNonEmpty(), Schema.isMaxLength(200)),
+  ttl_seconds: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: maxHoldSeconds }))
+}).annotate({ identifier: "HoldBody" })
+
+export const Hold = Schema.Struct({ id: Schema.String, reason: Schema.String, created_at: Moment, expires_at: Moment })
+  .annotate({ identifier: "Hold" })
+
+/** Postgres's clock for `at` and the kinds, ours for holds. */
+export const Activity = Schema.Struct({
+  status: Schema.String,
+  last_active: MaybeMoment,
+  /** Sentences; empty when the compute could sleep. */
+  awake_because: Schema.Array(Schema.String),
+  looked_at: MaybeMoment,
+  kinds: Schema.Record(Schema.String, Schema.Struct({ sessions: Schema.NullOr(Count), last_active: MaybeMoment })),
+  suspend_timeout_seconds: Schema.NullOr(Count),
+  holds: Schema.Array(Hold),
+  downtime: Schema.Struct({ current_ms: Count, total_ms: Count })
+}).annotate({ identifier: "Activity" })
+
+export const Info = Schema.Struct({
+  num_cpus: Count,
+  version: Schema.String,
+  api_dialect: Schema.Literals(["2024", "head"]),
+  /** `null` until it was looked for. */
+  postgres_version: Schema.NullOr(Schema.String),
+  pg_dump: Schema.Boolean
+}).annotate({ identifier: "Info" })
+
+export const InstalledExtensions = Schema.Struct({
+  extensions: Schema.Array(Schema.Struct({
+    extname: Schema.String,
+    versions: Schema.Array(Schema.String),
+    n_databases: Count,
+    owned_by_superuser: Schema.Boolean
+  }))
+}).annotate({ identifier: "InstalledExtensions" })
+
+/** A probe's answer to `?verbose`, also when it fails. */
+export const Vitals = Schema.Struct({
+  status: Schema.String,
+  since: Moment,
+  alive: Schema.Boolean,
+  started: Schema.Boolean,
+  ready: Schema.Boolean,
+  postgres_alive: Schema.Boolean,
+  error: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "Vitals" })
