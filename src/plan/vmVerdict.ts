@@ -64,7 +64,7 @@ export const judgeDownscale = (nominal: number, watch: Watch, managesCache: bool
   if (watch._tag === "Off") return { _tag: "Grant", target }
   const { samples } = watch
   if (now - samples.at > staleAfterMillis) {
-    return { _tag: "Unknown", because: `the last cgroup memory sample is ${now - samples.at} ms old` }
+    return { _tag: "Unknown", because: `its last memory sample is ${now - samples.at} ms old` }
   }
   if (samples.recent.length <= 1) return deny("haven't received enough cgroup memory stats yet")
   const threshold = thresholdOf(target.usable)

@@ -10,7 +10,7 @@ import * as Result from "effect/Result"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { CgroupUnusable } from "../domain/Failure.ts"
-import { reasonOf } from "./reason.ts"
+import { reasonOf } from "./telling.ts"
 import type { RunAs, SpawnRequest } from "../host/Spawn.ts"
 import { type CgroupPolicy, checkCgroupName, moved, readAnonymous } from "../plan/vmCgroup.ts"
 

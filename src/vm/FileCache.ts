@@ -12,7 +12,7 @@ import type { ConnString } from "../domain/ConnString.ts"
 import { type TimedOut, WireFailed } from "../domain/Failure.ts"
 import { connect, type Wire } from "../pg/Wire.ts"
 import { cacheLimitMib, MiB } from "../plan/vmMemory.ts"
-import { reasonOf } from "./reason.ts"
+import { reasonOf } from "./telling.ts"
 
 export interface FileCache {
   /** The limit that was in force when the cache was opened, in bytes. */

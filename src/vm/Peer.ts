@@ -34,9 +34,11 @@ const fitting = (reason: string): string => reason.replaceAll(/[^ -~]/g, "?").sl
 export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
   const inbox: Array<Message> = []
   let wake: (() => void) | undefined
+  let leaving = false
   const open = () => socket.readyState === 1
   const wakeTaker = () => wake?.()
   socket.on("message", (data, isBinary) => {
+    if (leaving) return
     inbox.push(isBinary ? { _tag: "Binary" } : { _tag: "Text", text: data.toString() })
     if (inbox.length >= highWater && !socket.isPaused) socket.pause()
     wakeTaker()
@@ -73,6 +75,7 @@ export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
       if (socket.readyState === 3) return resume(Effect.void)
       socket.once("close", () => resume(Effect.void))
       // Without reading on, the other side's goodbye would never be seen.
+      leaving = true
       inbox.length = 0
       if (socket.isPaused) socket.resume()
       socket.close(code, fitting(reason))

@@ -25,6 +25,7 @@ import { defaultCgroupRoot, openCgroup } from "./Cgroup.ts"
 import { openDoor } from "./door.ts"
 import { openFileCache } from "./FileCache.ts"
 import type { Peer } from "./Peer.ts"
+import { quietly } from "./telling.ts"
 import type { VmTally } from "./VmTally.ts"
 
 export interface VmMonitorOptions {
@@ -58,6 +59,7 @@ interface Arrival {
   readonly replaced: Deferred.Deferred<void>
 }
 
+const tellBlindEveryMillis = 60_000
 /** Agents that are on their way in; beyond that they are turned away. */
 const arrivals = 16
 
@@ -67,6 +69,7 @@ const surroundingsOf = (options: VmMonitorOptions, spec: ParsedSpec | null): Sur
     totalMemory: options.totalMemory ?? os.totalmem(),
     cgroup: cgroup === null ? null : openCgroup({ root, name: cgroup }),
     policy: options.policy ?? "refuse",
+    tellBlind: quietly(tellBlindEveryMillis),
     openCache: at === null || options.disableLfcResizing?.(spec) === true ? null : openFileCache(at)
   }
 }

@@ -19,7 +19,7 @@ import { type Heard, negotiate, patience, printGreeting, printMessage, readMessa
 import type { Cgroup } from "./Cgroup.ts"
 import type { FileCache } from "./FileCache.ts"
 import type { Peer } from "./Peer.ts"
-import { reasonOf } from "./reason.ts"
+import { quietly, reasonOf } from "./telling.ts"
 import { watchMemory } from "./sampler.ts"
 import { type Connection, keepCache, type Memory, type Order, scale } from "./scaling.ts"
 import { VmTally } from "./VmTally.ts"
@@ -31,6 +31,8 @@ export interface Surroundings {
   /** `null`: no cgroup is watched, and none is missed. */
   readonly cgroup: Effect.Effect<Cgroup, CgroupUnusable> | null
   readonly policy: CgroupPolicy
+  /** An agent that is refused comes again every five seconds; the log need not hear of each. */
+  readonly tellBlind: (text: string) => Effect.Effect<void>
   /** `null`: the file cache is not ours to manage. */
   readonly openCache: Effect.Effect<FileCache | null, WireFailed | TimedOut, Scope.Scope> | null
 }
@@ -49,13 +51,13 @@ const sendWithin = Duration.seconds(5)
 const outboundCapacity = 64
 const lanes = 4
 /** A peer that floods us with nonsense is told about in the log this often. */
-const tellEvery = 10_000
+const tellEveryMillis = 10_000
 
 const left: Ending = { code: 1000, reason: "the agent left" }
 const replacedBy: Ending = { code: 1001, reason: "replaced by a newer connection" }
 
 /** Whom the agent's first message makes us. */
-const greet = Effect.fnUntraced(function*(peer: Peer, { cgroup, policy, totalMemory }: Surroundings) {
+const greet = Effect.fnUntraced(function*(peer: Peer, { cgroup, policy, tellBlind, totalMemory }: Surroundings) {
   const refuse = (code: number, reason: string) =>
     Effect.as(peer.send(printGreeting(Result.fail(reason))), { code, reason } satisfies Ending)
   const first = yield* peer.receive
@@ -65,7 +67,7 @@ const greet = Effect.fnUntraced(function*(peer: Peer, { cgroup, policy, totalMem
   if (Result.isFailure(version)) return yield* refuse(1002, version.failure)
   const group = cgroup === null ? null : yield* Effect.result(cgroup)
   if (group !== null && Result.isFailure(group)) {
-    yield* Effect.logError(`memory cannot be watched (${policy}): ${reasonOf(group.failure)}`)
+    yield* tellBlind(`memory cannot be watched (${policy}): ${reasonOf(group.failure)}`)
     // Said instead of the version: after it, the agent would never learn why it is cut off again and again.
     if (policy === "refuse") return yield* refuse(1011, group.failure.message)
   }
@@ -84,23 +86,9 @@ const greet = Effect.fnUntraced(function*(peer: Peer, { cgroup, policy, totalMem
   } satisfies Memory
 })
 
-/** Logs at most every ten seconds, and how many it has kept to itself. */
-const quietly = () => {
-  let toldAt: number | null = null
-  let kept = 0
-  return (text: string) =>
-    Effect.flatMap(Clock.currentTimeMillis, (at) => {
-      if (toldAt !== null && at - toldAt < tellEvery) return Effect.sync(() => void kept++)
-      const more = kept === 0 ? "" : ` (and ${kept} like it before)`
-      toldAt = at
-      kept = 0
-      return Effect.logWarning(`${text}${more}`)
-    })
-}
-
 const read = Effect.fnUntraced(function*(peer: Peer, say: (said: Said) => Effect.Effect<unknown>, orders: Queue.Queue<Order>) {
   const tally = yield* VmTally
-  const tell = quietly()
+  const tell = quietly(tellEveryMillis)
   let strikes = 0
   const take = (heard: Exclude<Heard, { readonly _tag: "Unusable" }>): Effect.Effect<unknown> => {
     switch (heard._tag) {

@@ -12,7 +12,7 @@ import { addSample, printMib, untilNextSample } from "../plan/vmMemory.ts"
 import { firstOwnId, nextOwnId } from "../plan/vmProtocol.ts"
 import { wantsMore } from "../plan/vmVerdict.ts"
 import type { Cgroup } from "./Cgroup.ts"
-import { reasonOf } from "./reason.ts"
+import { reasonOf } from "./telling.ts"
 import type { Connection } from "./scaling.ts"
 import { VmTally } from "./VmTally.ts"
 

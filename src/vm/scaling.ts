@@ -10,13 +10,13 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
-import { TimedOut, type WireFailed } from "../domain/Failure.ts"
+import { CgroupUnusable, TimedOut, type WireFailed } from "../domain/Failure.ts"
 import { cacheSizeOf, MiB, printMib, type Samples } from "../plan/vmMemory.ts"
 import type { Heard, Said } from "../plan/vmProtocol.ts"
 import { grantedStatus, judgeDownscale, type Target, targetOf, type Watch } from "../plan/vmVerdict.ts"
 import type { Cgroup } from "./Cgroup.ts"
 import type { FileCache } from "./FileCache.ts"
-import { reasonOf } from "./reason.ts"
+import { reasonOf } from "./telling.ts"
 import { VmTally } from "./VmTally.ts"
 
 /** What one connection knows. Mutable on purpose: it has one owner, and dies with the connection. */
@@ -102,7 +102,7 @@ const downscale = Effect.fnUntraced(function*(connection: Connection, { id, mem 
     case "Deny":
       return yield* answer(false, verdict.status)
     case "Unknown":
-      return yield* new TimedOut({ what: verdict.because, millis: Duration.toMillis(orderWithin) })
+      return yield* new CgroupUnusable({ cgroup: memory.cgroup?.folder ?? "", detail: verdict.because })
     case "Grant": {
       const before = memory.threshold
       const actual = yield* set(connection, verdict.target)

@@ -62,6 +62,7 @@ export const dial = Effect.fnUntraced(function*(port: number, seconds = 10) {
     within(what, Effect.callback<A>((resume) => {
       const attempt = () => {
         const found = find()
+        if (found !== undefined || over !== undefined) wake = undefined
         if (found !== undefined) resume(Effect.succeed(found))
         else if (over !== undefined) resume(Effect.die(new Error(`${what}: the connection ended with ${over.code} ${over.reason}`)))
       }
