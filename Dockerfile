@@ -46,7 +46,7 @@ EXPOSE 5432 3080
 STOPSIGNAL SIGTERM
 # Asks the default port; give --no-healthcheck to `docker run` where --external-http-port is another.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=90s --retries=3 \
-  CMD ["node", "-e", "fetch('http://127.0.0.1:3080/livez').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "/opt/compute-ctl/dist/compute_ctl.cjs", "health"]
 ENTRYPOINT ["/usr/bin/tini", "--", "/usr/local/bin/compute_ctl"]
 
 FROM ${POSTGRES_IMAGE} AS with-postgres
@@ -82,7 +82,7 @@ EXPOSE 5432 3080
 STOPSIGNAL SIGTERM
 # Asks the default port; give --no-healthcheck to `docker run` where --external-http-port is another.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=90s --retries=3 \
-  CMD ["node", "-e", "fetch('http://127.0.0.1:3080/livez').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "/opt/compute-ctl/dist/compute_ctl.cjs", "health"]
 ENTRYPOINT ["/usr/bin/tini", "--", "/usr/local/bin/compute_ctl"]
 # The base image's command is not ours: arguments come from whoever runs the image.
 CMD []

@@ -8,6 +8,7 @@ import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { lazily } from "./lazy.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
 const dist = path.join(root, "dist")
@@ -29,6 +30,7 @@ const bundle = async (): Promise<void> => {
     legalComments: "eof",
     metafile: true,
     logLevel: "warning",
+    plugins: [lazily(["crypto", "zlib", "https", "tls", "readline", "child_process", "ws", "tar", "jose"])],
     // CommonJS has no import.meta; these are the parts of it that Node offers under other names.
     define: {
       "import.meta.dirname": "__dirname",

@@ -1,16 +1,17 @@
 /**
  * Prints the plain closing line that any CI can read: `N passed, N failed`.
  */
-import type { Reporter, TestModule } from "vitest/node"
+import type { Reporter, SerializedError, TestModule } from "vitest/node"
 
 export default class ClosingLine implements Reporter {
-  onTestRunEnd(modules: ReadonlyArray<TestModule>): void {
+  onTestRunEnd(modules: ReadonlyArray<TestModule>, errors: ReadonlyArray<SerializedError>): void {
     let passed = 0
-    let failed = 0
+    // What went wrong outside of any test (a worker that could not start) failed as well.
+    let failed = errors.length
     for (const module of modules) {
       let here = 0
       for (const test of module.children.allTests()) {
-        const state = test.result().state
+        const { state } = test.result()
         if (state === "passed") passed++
         if (state === "failed") here++
       }

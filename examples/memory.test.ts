@@ -2,7 +2,7 @@
  * The same program over rooms in memory, in virtual time: what does a compute do when its storage never answers?
  */
 import { assert, it } from "@effect/vitest"
-import { ComputeState, life, memoryRooms, Orders, parseSpec, World } from "compute-ctl"
+import { ComputeState, life, memoryRooms, Orders, parseSpec, Promotions, World } from "compute-ctl"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -12,7 +12,8 @@ import { localFacts } from "../test/support/specs.ts"
 
 const input = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
 const spec = Result.getOrThrow(parseSpec(input, { source: "example", storage: "local" }))
-const compute = memoryRooms.pipe(Layer.provideMerge(Orders.layer), Layer.provideMerge(ComputeState.layer))
+const asked = Layer.mergeAll(Orders.layer, Promotions.layer)
+const compute = memoryRooms.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
 
 it.effect("a compute whose storage hangs can still be ended", () =>
   Effect.gen(function*() {

@@ -8,6 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { ComputeState, type Fact, type Snapshot } from "./ComputeState.ts"
 import type { ExitStatus } from "./domain/ExitStatus.ts"
@@ -23,6 +24,8 @@ import { linger } from "./plan/linger.ts"
 import { planWarnings } from "./plan/planWarnings.ts"
 import { type Facts, startPlan } from "./plan/startPlan.ts"
 import { Postmaster, type Running } from "./postmaster/Postmaster.ts"
+import { promote } from "./Promote.ts"
+import { type PromotionOrder, Promotions } from "./Promotions.ts"
 import { applyCatalog, reconfigure } from "./Reconfigure.ts"
 import { Applier } from "./sql/Applier.ts"
 import { Storage, type Timeline } from "./storage/Storage.ts"
@@ -70,6 +73,7 @@ export const life = Effect.fn("Compute.life")(function*(
   )
   yield* state.note({ postgresAlive: false })
   yield* orders.close
+  yield* (yield* Promotions).close
 
   const everRan = (yield* state.now).metrics.total_startup_ms > 0
   const stay = lingerFor(yield* conclude, everRan)
@@ -165,9 +169,13 @@ const millisOf = (snapshot: Snapshot, step: string): number =>
 /** Serves orders and keeps the storage until the end is asked for (`null`) or Postgres leaves by itself. */
 const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive, facts: Facts) {
   const orders = yield* Orders
+  const promotions = yield* Promotions
   const applier = yield* Applier
+  const turn = yield* Semaphore.make(1)
   const orderly = Effect.forever(Effect.flatMap(orders.next, (order) =>
-    order._tag === "Refresh" ? refresh(order, postgres, facts) : take(order, postgres, facts)))
+    turn.withPermit(order._tag === "Refresh" ? refresh(order, postgres, facts) : take(order, postgres, facts))))
+  const promoting = Effect.forever(Effect.flatMap(promotions.next, (order) =>
+    turn.withPermit(promoted(order, postgres, facts))))
   const upkeep = supervise([
     { name: "storage keeper", policy: "transient", run: timeline.keep },
     applier.afterStart
@@ -176,6 +184,7 @@ const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive
     Effect.map(postgres.exit, (exit): ExitStatus | null => exit),
     Effect.as(asked, null),
     orderly,
+    promoting,
     Effect.andThen(upkeep, Effect.never)
   ])
 })
@@ -223,6 +232,11 @@ const refresh = Effect.fn("Compute.refresh")(function*(asked: Refresh, postgres:
 
 /** Between two attempts to fetch and apply a spec again. */
 const refreshEvery = Duration.seconds(5)
+
+/** A replica becomes a primary, or stays what it is. The compute runs on either way. */
+const promoted = Effect.fn("Compute.promoted")(function*(order: PromotionOrder, postgres: Running, facts: Facts) {
+  yield* order.answer(yield* promote(order.request, facts, postgres, (failure) => report("the replica could not be promoted", failure)))
+})
 
 // -- end -------------------------------------------------------------------------------------------------------
 

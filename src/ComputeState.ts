@@ -17,6 +17,9 @@ import type { Receipt } from "./domain/Receipt.ts"
 import { displayStatus, type Status } from "./lifecycle/Status.ts"
 import { type IllegalTransition, step, type Trigger } from "./lifecycle/table.ts"
 import type { Activity, Hold } from "./plan/activity.ts"
+import type { Condition } from "./plan/conditions.ts"
+import type { PendingRestart } from "./plan/fileSettings.ts"
+import { notPromoted, type Promotion } from "./plan/promotion.ts"
 
 /** One step of the start, as it passed. Times are milliseconds since the process (or the waited-for spec) began. */
 export interface Step {
@@ -64,6 +67,12 @@ export interface Snapshot {
   readonly activity: Activity | null
   /** Reasons to count as active that somebody gave us. */
   readonly holds: ReadonlyArray<Hold>
+  /** Settings in the files that only a restart of Postgres takes up. */
+  readonly pendingRestart: ReadonlyArray<PendingRestart>
+  /** It serves, but not as it should; one condition per code. */
+  readonly degraded: ReadonlyArray<Condition>
+  /** How far a replica has come on its way to a primary. */
+  readonly promotion: Promotion
 }
 
 /** What an actor may learn; the status is not among it. */
@@ -100,7 +109,10 @@ export class ComputeState extends Context.Service<ComputeState, {
         downtime: { current: 0, total: 0 },
         history: [],
         activity: null,
-        holds: []
+        holds: [],
+        pendingRestart: [],
+        degraded: [],
+        promotion: notPromoted
       })
       const changes = SubscriptionRef.changes(ref)
 

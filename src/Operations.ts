@@ -6,6 +6,7 @@
 import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
@@ -44,6 +45,11 @@ interface Entry {
   readonly reply: Deferred.Deferred<Snapshot, Failure> | null
 }
 
+const applies = Metric.histogram("compute_ctl_apply_seconds", {
+  description: "How long specs took to be applied, without the time they waited in line",
+  boundaries: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+})
+
 /** Two of them can be under way: one that is applied, and one in line. */
 export const maxOperations = 64
 
@@ -76,6 +82,11 @@ export const operations = Effect.gen(function*() {
     const entry = yield* entryOf(id)
     if (entry === null || entry.reply === null) return
     const endedAt = yield* DateTime.now
+    const { startedAt } = entry.operation
+    if (startedAt !== null) {
+      const seconds = (endedAt.epochMilliseconds - startedAt.epochMilliseconds) / 1000
+      yield* Metric.update(Metric.withAttributes(applies, { outcome: Result.isSuccess(outcome) ? "done" : "failed" }), seconds)
+    }
     const written = Result.map(outcome, () => undefined)
     // First written, then told: who is woken finds it in the book.
     yield* amend(id, (old) => ({ ...old, reply: null, operation: { ...old.operation, endedAt, outcome: written } }))

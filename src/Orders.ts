@@ -54,9 +54,11 @@ interface Slots {
   readonly refresh: Refresh | null
   /** Waits until the corridor is free. */
   readonly queued: Waiting | null
+  /** The last that the corridor took. */
+  readonly taken: Waiting | null
 }
 
-const nobody: Slots = { accepted: null, refresh: null, queued: null }
+const nobody: Slots = { accepted: null, refresh: null, queued: null, taken: null }
 
 export class Orders extends Context.Service<Orders, {
   /** Answers when the spec is applied, or why it was not. Refused unless the compute is empty, running or healable. */
@@ -121,7 +123,7 @@ export class Orders extends Context.Service<Orders, {
       })
 
       const begin = (order: Waiting, left: Partial<Slots>): Effect.Effect<Configure> =>
-        put(left).pipe(Effect.andThen(book.begin(order.id)), Effect.as(order))
+        put({ ...left, taken: order }).pipe(Effect.andThen(book.begin(order.id)), Effect.as(order))
 
       /** `null`: whoever waited cannot be served any more. */
       const take = Effect.gen(function*() {
@@ -172,9 +174,10 @@ export class Orders extends Context.Service<Orders, {
       })
 
       const close = alone(Effect.gen(function*() {
-        const { accepted, queued } = yield* SubscriptionRef.get(slots)
+        const { accepted, queued, taken } = yield* SubscriptionRef.get(slots)
         yield* SubscriptionRef.set(slots, nobody)
-        for (const order of [accepted, queued]) yield* order?.answer(Result.fail(new Abandoned({ what: "the new spec" }))) ?? Effect.void
+        const abandoned = Result.fail(new Abandoned({ what: "the new spec" }))
+        for (const order of [taken, accepted, queued]) yield* order?.answer(abandoned) ?? Effect.void
       }))
 
       return Orders.of({

@@ -7,28 +7,36 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Ref from "effect/Ref"
 import type * as Result from "effect/Result"
+import * as Path from "node:path"
 import { life } from "./Compute.ts"
 import { ComputeState } from "./ComputeState.ts"
 import type { ConnString } from "./domain/ConnString.ts"
-import type { SpecInvalid } from "./domain/Failure.ts"
+import type { Failure, SpecInvalid } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
+import { type LogContext, nameKeeper } from "./host/Log.ts"
 import { locatePostgres } from "./host/locatePostgres.ts"
 import { PostgresInstall } from "./host/PostgresInstall.ts"
 import { resolveRunAs } from "./host/RunAs.ts"
 import { Spawn } from "./host/Spawn.ts"
 import { defaultPatience, endpoint } from "./http/endpoint.ts"
-import type { Verify } from "./http/Auth.ts"
+import type { Verifier } from "./http/Verifier.ts"
+import { holdKeeper } from "./monitor/holds.ts"
 import { monitor } from "./monitor/Monitor.ts"
 import { Orders } from "./Orders.ts"
+import { Promotions } from "./Promotions.ts"
 import { Admin } from "./pg/Admin.ts"
+import { configurationCheck } from "./pg/configuration.ts"
+import { standby } from "./pg/standby.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
 import type { Facts } from "./plan/startPlan.ts"
+import type { LogSink } from "./postmaster/LogPipe.ts"
 import { Postmaster } from "./postmaster/Postmaster.ts"
 import { Applier } from "./sql/Applier.ts"
 import { LocalStorage } from "./storage/local/LocalStorage.ts"
 import { NeonStorage } from "./storage/neon/NeonStorage.ts"
-import { supervise } from "./Supervisor.ts"
+import { type Actor, supervise } from "./Supervisor.ts"
 
 export interface ProgramOptions {
   readonly dialect: "2024" | "head"
@@ -56,8 +64,19 @@ export interface ProgramOptions {
     readonly internalPort: number | null
     readonly liveConfigAllowed: boolean
     /** Checks tokens of the external port; `null`: none are asked for. */
-    readonly verify: Verify | null
+    readonly verifier: Verifier | null
+    /** Certificate of the external port; `null`: plain HTTP. */
+    readonly tls: { readonly certPath: string; readonly keyPath: string } | null
+    /** Looks for the spec where it came from; `null`: it cannot be looked for again. */
+    readonly refetch: Effect.Effect<ParsedSpec | null, Failure> | null
   }
+  /** Kept running beside the compute. */
+  readonly watchers: ReadonlyArray<Actor>
+  readonly version: string
+  /** Where Postgres's log goes; our stderr by default. */
+  readonly postgresLog?: LogSink
+  /** Is told who we are with every new spec. */
+  readonly log?: LogContext
   readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
   readonly host: {
     /** The PATH of our environment. */
@@ -106,9 +125,11 @@ const rooms = (options: ProgramOptions) =>
       : LocalStorage.layer({ directory: options.storage.directory, durability: options.storage.durability })
     return Layer.mergeAll(
       storage,
+      configurationCheck,
+      standby,
       Pgdata.layer({ directory: options.pgdata, runAs }),
-      Postmaster.layer({ pgdata: options.pgdata }),
-      Applier.layer({ privilegedRole: options.privilegedRole })
+      Postmaster.layer({ pgdata: options.pgdata, ...(options.postgresLog === undefined ? {} : { sink: options.postgresLog }) }),
+      Applier.layer({ privilegedRole: options.privilegedRole, fileCopy: options.storage._tag === "Local" })
     ).pipe(Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
   }).pipe(Layer.unwrap)
 
@@ -116,25 +137,34 @@ const rooms = (options: ProgramOptions) =>
  * Runs one compute to its end, and tells how it ended. `onListening` runs beside it as soon as HTTP answers. Fails
  * only with what kept the compute from having a life at all, or took an actor from it; nothing has been told then.
  */
-export const program = Effect.fn("Program.program")(function*(
+export const program = Effect.fnUntraced(function*(
   options: ProgramOptions,
-  onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Orders>
+  onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Orders | Promotions>
 ) {
+  const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
   const http = yield* endpoint({
     ...options.http,
     dialect: options.dialect,
     computeId: options.computeId ?? "",
     parseSpec: options.parseSpec,
     buildTag: options.buildTag,
+    version: options.version,
+    install: Ref.get(located),
+    communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
     patience: defaultPatience
   })
   const main = Effect.gen(function*() {
-    const { major } = yield* PostgresInstall
+    const install = yield* PostgresInstall
+    yield* Ref.set(located, install)
     const { superuser } = yield* Admin
     const applier = yield* Applier
-    const actors = supervise<Admin | ComputeState | Orders>([
+    const actors = supervise<Admin | ComputeState | Orders | Promotions>([
       applier.actor,
       monitor(),
+      holdKeeper,
+      ...http.actors,
+      ...options.watchers,
+      ...(options.log === undefined ? [] : [nameKeeper(options.log)]),
       {
         name: "herald",
         policy: "temporary",
@@ -142,13 +172,13 @@ export const program = Effect.fn("Program.program")(function*(
       }
     ])
     return yield* Effect.raceFirst(
-      life(options.spec, factsOf(options, major, superuser), options.linger ? undefined : () => Duration.zero),
+      life(options.spec, factsOf(options, install.major, superuser), options.linger ? undefined : () => Duration.zero),
       Effect.andThen(actors, Effect.never)
     )
   })
   return yield* Effect.provide(main, rooms(options))
 }, (effect, options) =>
   Effect.scoped(effect).pipe(
-    Effect.provide([Layer.provideMerge(Orders.layer, ComputeState.layer), Admin.layer(options.at)])
+    Effect.provide([Layer.provideMerge(Layer.mergeAll(Orders.layer, Promotions.layer), ComputeState.layer), Admin.layer(options.at)])
   ))
 

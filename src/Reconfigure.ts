@@ -5,13 +5,18 @@
  * Restarts nothing: settings that only a restart can change wait for one.
  */
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import { ComputeState } from "./ComputeState.ts"
-import type { Failure } from "./domain/Failure.ts"
+import { type Failure, SpecInvalid } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import type { Receipt } from "./domain/Receipt.ts"
+import { explain } from "./lifecycle/explain.ts"
+import { ConfigurationCheck } from "./pg/configuration.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
+import { withoutCondition } from "./plan/conditions.ts"
+import { printPending } from "./plan/fileSettings.ts"
 import { overrideFile } from "./plan/postgresConf.ts"
-import { openFiles, type StartPlan } from "./plan/startPlan.ts"
+import { openFiles, type PgdataFile, type StartPlan } from "./plan/startPlan.ts"
 import type { Running } from "./postmaster/Postmaster.ts"
 import { Applier } from "./sql/Applier.ts"
 
@@ -31,7 +36,7 @@ export const applyCatalog = Effect.fn("Reconfigure.applyCatalog")(function*(
   const { override } = plan
   const setOverride = (content: string): Effect.Effect<void, Failure> =>
     override === null ? Effect.void : pgdata.rewrite([{ name: overrideFile, content }]).pipe(
-      Effect.flatMap((changed) => changed ? postgres.reload : Effect.void)
+      Effect.flatMap((before) => before.length > 0 ? postgres.reload : Effect.void)
     )
   yield* setOverride(override ?? "")
   yield* applier.apply({ kind, spec }).pipe(
@@ -39,17 +44,44 @@ export const applyCatalog = Effect.fn("Reconfigure.applyCatalog")(function*(
   )
 })
 
-/** A later spec: files first, a reload only when they changed, then the catalog. */
+/**
+ * Files in place, looked at by Postgres before it is told to take them up, and put back when it finds a mistake. A
+ * reload only when something changed.
+ *
+ * When Postgres cannot be asked (its pageserver may be what the new files are to replace) the reload is done all the
+ * same: of files with mistakes Postgres takes nothing up, and goes on with what it has.
+ */
+export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function*(files: ReadonlyArray<PgdataFile>, postgres: Running) {
+  const state = yield* ComputeState
+  const pgdata = yield* Pgdata
+  const before = yield* pgdata.rewrite(files)
+  if (before.length === 0) return before
+  const judged = yield* Effect.result(yield* ConfigurationCheck)
+  if (Result.isFailure(judged)) {
+    yield* Effect.logWarning(`the configuration is reloaded without having been checked: ${explain(judged.failure)}`)
+  } else {
+    const { pending, problems } = judged.success
+    if (problems.length > 0) {
+      yield* pgdata.rewrite(before)
+      return yield* new SpecInvalid({ source: "settings of Postgres", problems })
+    }
+    if (pending.length > 0) yield* Effect.logWarning(printPending(pending))
+    yield* state.note({ pendingRestart: pending })
+  }
+  yield* postgres.reload
+  return before
+})
+
+/** A later spec: files first, then the catalog. */
 export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function*(
   spec: ParsedSpec,
   plan: StartPlan,
   postgres: Running
 ) {
   const state = yield* ComputeState
-  const pgdata = yield* Pgdata
-  const changed = yield* pgdata.rewrite(openFiles(plan))
-  if (changed) yield* postgres.reload
-  yield* state.note({ spec })
+  yield* rewriteFiles(openFiles(plan), postgres)
+  // Whatever stood in for a spec that could not be had is replaced by this one.
+  yield* state.note(({ degraded }) => ({ spec, degraded: withoutCondition(degraded, "last_good_spec") }))
   yield* applyCatalog("reconfigure", spec, plan, postgres)
   yield* Effect.logInfo(`finished reconfiguration of compute node for operation ${spec.operationId ?? "unknown"}`)
 })

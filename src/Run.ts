@@ -15,9 +15,10 @@ import { type Failure, SpecUnreadable } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import { parseJsonText, parseSpec } from "./domain/parseSpec.ts"
 import { defaultSuperuser } from "./pg/Admin.ts"
-import { verifierOf } from "./http/Verifier.ts"
+import { keyKeeper } from "./http/keyKeeper.ts"
+import { type Verifier, verifierOf } from "./http/Verifier.ts"
 import type { ProgramOptions } from "./Program.ts"
-import { buildTag } from "./version.ts"
+import { buildTag, version } from "./version.ts"
 
 /** What main knows of the process and hands on as values. */
 export interface Surroundings {
@@ -44,7 +45,11 @@ const readText = (path: string) =>
     catch: (cause) => new SpecUnreadable({ source: path, cause })
   })
 
-const find = Effect.fnUntraced(function*(settings: RunSettings): Effect.fn.Return<Found, Failure> {
+/** What finding a spec needs of the settings; commands that only look at one have no more. */
+export type SpecSettings = Pick<RunSettings, "spec" | "storage" | "computeId" | "controlPlaneToken" | "dialect">
+
+/** Reads and parses the spec from wherever it is. */
+export const findSpec = Effect.fnUntraced(function*(settings: SpecSettings): Effect.fn.Return<Found, Failure> {
   const storage = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
   const from = settings.spec
   const read = (input: unknown, source: string, under: ReadonlyArray<string> = []) =>
@@ -74,6 +79,26 @@ const find = Effect.fnUntraced(function*(settings: RunSettings): Effect.fn.Retur
     }
   }
 })
+
+/** Standard input can be read once, and a spec on the command line stays what it is. */
+const refetchOf = (settings: RunSettings, verifier: Verifier | null): Effect.Effect<ParsedSpec | null, Failure> | null =>
+  settings.spec._tag === "Inline" || ("path" in settings.spec && settings.spec.path === "-")
+    ? null
+    : Effect.gen(function*() {
+      const { jwks, spec } = yield* findSpec(settings)
+      if (verifier !== null && jwks !== null) yield* verifier.rotate(jwks)
+      return spec
+    })
+
+const watchersOf = ({ spec }: RunSettings, verifier: Verifier | null): ProgramOptions["watchers"] => {
+  if (verifier === null || spec._tag !== "ConfigFile" || spec.path === "-") return []
+  const read = readText(spec.path).pipe(
+    Effect.flatMap((text) => Effect.fromResult(parseJsonText(text, spec.path))),
+    Effect.flatMap((json) => Effect.fromResult(parseComputeConfig(json, spec.path))),
+    Effect.map(({ jwks }) => jwks)
+  )
+  return [keyKeeper(spec.path, read, verifier)]
+}
 
 /** Where local storage lives when nobody says: the machine's place for state when we are root, the user's otherwise. */
 const localDirectory = ({ home, isRoot, stateHome }: Surroundings): string =>
@@ -117,7 +142,8 @@ export const prepare = Effect.fn("Run.prepare")(function*(
   settings: RunSettings,
   around: Surroundings
 ): Effect.fn.Return<ProgramOptions, Failure> {
-  const { jwks, spec } = yield* find(settings)
+  const { jwks, spec } = yield* findSpec(settings)
+  const verifier = jwks === null ? null : verifierOf(jwks)
   const storageKind = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
   const state = localDirectory(around)
   const storage: ProgramOptions["storage"] = settings.storage._tag === "Neon" ? { _tag: "Neon" } : {
@@ -144,8 +170,12 @@ export const prepare = Effect.fn("Run.prepare")(function*(
       externalPort: settings.externalHttpPort,
       internalPort: settings.internalHttpPort,
       liveConfigAllowed: settings.liveConfigAllowed,
-      verify: jwks === null ? null : verifierOf(jwks)
+      verifier,
+      tls: settings.httpTls,
+      refetch: refetchOf(settings, verifier)
     },
+    watchers: watchersOf(settings, verifier),
+    version,
     parseSpec: (input) => parseSpec(input, { source: "the request", storage: storageKind, under: ["spec"] }),
     host: {
       path: around.path,

@@ -13,16 +13,21 @@ import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as FS from "node:fs"
 import * as OS from "node:os"
+import { health } from "./cli/health.ts"
 import { parseArguments } from "./cli/parseArguments.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
 import { banner } from "./host/banner.ts"
-import { logLayer } from "./host/Log.ts"
+import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./host/Log.ts"
+import { policyText } from "./http/routeTable.ts"
 import { causesOf, hintOf } from "./lifecycle/explain.ts"
 import { Orders } from "./Orders.ts"
 import { exitCodeOf, failed, usageError } from "./plan/exitCode.ts"
 import { program } from "./Program.ts"
+import { planCommand } from "./PlanCommand.ts"
+import { stderrSink } from "./postmaster/LogPipe.ts"
 import { prepare } from "./Run.ts"
+import { telemetryOf } from "./telemetry/Telemetry.ts"
 import { version } from "./version.ts"
 import { ComputeState } from "./ComputeState.ts"
 
@@ -63,7 +68,7 @@ const obey = Effect.fnUntraced(function*(signals: Queue.Dequeue<Ending>) {
 /** By number, because that is how it is searched for in logs. */
 const received = (name: Ending): string => `received ${OS.constants.signals[name]} termination signal (${name})`
 
-const run = Effect.fn("main.run")(function*(settings: RunSettings) {
+const run = Effect.fnUntraced(function*(settings: RunSettings, log: LogContext) {
   const signals = yield* listenForSignals
   for (const warning of settings.warnings) yield* Effect.logWarning(warning)
   const options = yield* prepare(settings, {
@@ -73,24 +78,31 @@ const run = Effect.fn("main.run")(function*(settings: RunSettings) {
     isRoot: process.geteuid?.() === 0,
     programFolder: import.meta.dirname
   })
+  log.ids = idsOf(options.spec)
   const herald = Effect.gen(function*() {
     const state = yield* ComputeState
     yield* state.until("running")
     if (settings.banner) out(banner({ at: options.at, httpHost: options.http.host, httpPort: options.http.externalPort }))
   })
-  return yield* program(options, () => Effect.raceFirst(obey(signals), Effect.andThen(herald, Effect.never)))
+  const wired = settings.logFormat === "json" ? { ...options, postgresLog: postgresRecordsAsJson(log, stderrSink) } : options
+  return yield* program({ ...wired, log }, () => Effect.raceFirst(obey(signals), Effect.andThen(herald, Effect.never)))
 })
 
-const levels = { trace: "Trace", debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
-
 /** What kept the compute from having a life, told like every failure: sentence, causes, hint. */
-const runToExitCode = (settings: RunSettings) =>
-  run(settings).pipe(
+const runToExitCode = (settings: RunSettings) => {
+  const log = newLogContext()
+  const telemetry = telemetryOf(process.env, version)
+  return telemetry.underCaller(Effect.andThen(
+    Effect.forEach(telemetry.warnings, (warning) => Effect.logWarning(warning)),
+    run(settings, log)
+  )).pipe(
     Effect.map(({ exit, failure }) => exitCodeOf(exit, failure !== null && failure._tag !== "Abandoned")),
     Effect.catch((failure) =>
       Effect.as(Effect.logError(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`), failed)),
-    Effect.provide(logLayer(settings.logFormat, levels[settings.logLevel], err))
+    Effect.provide(telemetry.layer),
+    Effect.provide(logLayer({ format: settings.logFormat, filter: settings.logFilter, sink: err, context: log }))
   )
+}
 
 const validate = (path: string, storage: "neon" | "local"): Report => {
   const source = path === "-" ? "standard input" : path
@@ -123,6 +135,17 @@ const main = (): void => {
       return out(`compute_ctl ${version}\n`)
     case "Schema":
       return out(schemaText())
+    case "Routes":
+      return out(policyText(command.dialect))
+    case "Plan":
+      Effect.runFork(planCommand(command.settings, out, err)).addObserver(leave)
+      return
+    case "Health":
+      Effect.runFork(Effect.map(health(command.settings), ({ text, well }) => {
+        ;(well ? out : err)(`${text}\n`)
+        return well ? 0 : failed
+      })).addObserver(leave)
+      return
     case "Validate": {
       const report = joinReports(command.paths.map((path) => validate(path, command.storage)))
       out(report.text)

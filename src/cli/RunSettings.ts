@@ -3,6 +3,7 @@
  */
 import type * as Redacted from "effect/Redacted"
 import type { ConnString } from "../domain/ConnString.ts"
+import type { LogFilter } from "../plan/logFilter.ts"
 
 export type SpecSource =
   | { readonly _tag: "Inline"; readonly text: string }
@@ -14,8 +15,6 @@ export type StorageChoice =
   | { readonly _tag: "Neon" }
   /** `directory` `null`: the caller decides. `process`: commits survive our end, but not the machine's. */
   | { readonly _tag: "Local"; readonly directory: string | null; readonly durability: "os" | "process" }
-
-export type LogLevelName = "trace" | "debug" | "info" | "warn" | "error"
 
 export interface RunSettings {
   /** Which generation's HTTP API is served. */
@@ -31,12 +30,14 @@ export interface RunSettings {
   /** `null` in the 2024 dialect, which has one port for all. */
   readonly internalHttpPort: number | null
   readonly httpHost: string
+  /** Certificate of the external port; `null`: plain HTTP. */
+  readonly httpTls: { readonly certPath: string; readonly keyPath: string } | null
   readonly storage: StorageChoice
   /** `null`: not said. */
   readonly runAs: string | null
   readonly privilegedRole: string
   readonly logFormat: "text" | "json"
-  readonly logLevel: LogLevelName
+  readonly logFilter: LogFilter
   readonly banner: boolean
   /** False when the spec is on the command line (`-s`). */
   readonly liveConfigAllowed: boolean

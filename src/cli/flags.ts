@@ -42,6 +42,7 @@ const api = "HTTP API"
 const extensions = "Extensions"
 const machine = "The machine around Postgres"
 const log = "Log"
+const probe = "For compute_ctl health only"
 const other = "Other"
 
 export const defaults = {
@@ -95,6 +96,8 @@ export const flags = [
   flag(api, "ours", [null, "http-host", "ADDR"], "address to listen on", {
     fallback: "::, with local storage 127.0.0.1"
   }),
+  flag(api, "ours", [null, "http-tls-cert", "FILE"], "serve the external port with TLS and this certificate; read again on change"),
+  flag(api, "ours", [null, "http-tls-key", "FILE"], "the key of that certificate"),
   flag(api, "ours", [null, "api-dialect", "NAME"], "2024 or head", {
     fallback: "2024 with -s, -S or a lone --http-port, else head"
   }),
@@ -121,11 +124,15 @@ export const flags = [
   flag(machine, "both", [null, "set-disk-quota-for-fs", "MOUNT"], "let the spec set this file system's disk quota"),
 
   flag(log, "ours", [null, "log-format", "FORMAT"], "text or json", { fallback: "text" }),
-  flag(log, "ours", [null, "log-level", "LEVEL"], "trace, debug, info, warn or error", {
+  flag(log, "ours", [null, "log-level", "LEVEL"], "trace, debug, info, warn or error; also by module, as in info,monitor=debug", {
     fallback: "info",
     env: "RUST_LOG"
   }),
   flag(log, "ours", [null, "no-banner", null], "do not say how to connect once Postgres runs"),
+
+  flag(probe, "ours", [null, "wait", "STATE"], "wait until the compute is ready or running; without it, ask once whether it lives"),
+  flag(probe, "ours", [null, "timeout", "TIME"], "for --wait: 30s, 500ms, 2m", { fallback: "30s" }),
+  flag(probe, "ours", [null, "json", null], "for plan: print it as JSON"),
 
   flag(other, "head", [null, "dev", null], "leave pgbouncer and local_proxy alone at the end"),
   flag(other, "head", [null, "pg-init-timeout", "SECS"], "accepted for compatibility; has no effect"),
@@ -142,7 +149,7 @@ export interface CommandRow {
   readonly name: string
   readonly usage: string
   readonly meaning: string
-  /** Flags it takes beside `--help`; `null` means all. */
+  /** Flags it takes beside `--help`; `null` means all that are not another command's alone. */
   readonly flags: ReadonlyArray<FlagName> | null
 }
 
@@ -154,6 +161,19 @@ export const commands = [
     meaning: "say what is wrong with specs; - reads stdin",
     flags: ["storage"]
   },
+  {
+    name: "plan",
+    usage: "-C URL (-S FILE | -s JSON) [--json]",
+    meaning: "print what an apply would do; exit 2 when something",
+    flags: ["connstr", "spec", "spec-path", "config", "storage", "privileged-role-name", "json"]
+  },
+  {
+    name: "health",
+    usage: "[--wait STATE]",
+    meaning: "ask a running compute how it is; exit 0 when well",
+    flags: ["wait", "timeout", "http-port", "http-host"]
+  },
+  { name: "routes", usage: "", meaning: "print the HTTP routes, where they listen and who may ask", flags: ["api-dialect"] },
   { name: "schema", usage: "", meaning: "print the JSON Schema of the spec", flags: [] }
 ] as const satisfies ReadonlyArray<CommandRow>
 

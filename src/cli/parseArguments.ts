@@ -8,7 +8,9 @@ import * as Result from "effect/Result"
 import { parseArgs } from "node:util"
 import { type CommandName, type CommandRow, commands, type Flag, type FlagName, flags } from "./flags.ts"
 import { helpText } from "./help.ts"
-import { readRun, readStorage } from "./readRun.ts"
+import { type HealthSettings, readHealth } from "./readHealth.ts"
+import { type PlanSettings, readPlan } from "./readPlan.ts"
+import { readDialect, readRun, readStorage } from "./readRun.ts"
 import type { RunSettings } from "./RunSettings.ts"
 import { meant, type UsageError, usageError } from "./usage.ts"
 
@@ -16,7 +18,10 @@ export type Command =
   | { readonly _tag: "Run"; readonly settings: RunSettings }
   /** `-` among the paths is stdin. */
   | { readonly _tag: "Validate"; readonly paths: ReadonlyArray<string>; readonly storage: "neon" | "local" }
+  | { readonly _tag: "Plan"; readonly settings: PlanSettings }
   | { readonly _tag: "Schema" }
+  | { readonly _tag: "Health"; readonly settings: HealthSettings }
+  | { readonly _tag: "Routes"; readonly dialect: "2024" | "head" }
   | { readonly _tag: "Help"; readonly text: string }
   | { readonly _tag: "Version" }
 
@@ -31,6 +36,8 @@ interface Words {
 }
 
 const rows: ReadonlyArray<Flag & { readonly name: FlagName }> = flags
+
+const ofOthersAlone: ReadonlySet<FlagName> = new Set<FlagName>(["wait", "timeout", "json"])
 
 /** Two rows share `-r`; the first of them has it here, and `readRun` minds the generation. */
 const options = Object.fromEntries(rows.map((flag, index) => {
@@ -54,7 +61,7 @@ export const parseArguments = (argv: ReadonlyArray<string>, env: Environment): R
       return usageError(null, `${word}; the commands are ${known()}`)
     }
     for (const [name, { as }] of given) {
-      if (command.flags !== null && !command.flags.includes(name)) {
+      if (command.flags === null ? ofOthersAlone.has(name) : !command.flags.includes(name)) {
         return usageError(as, `${as} does not belong to ${command.name}`)
       }
     }
@@ -73,6 +80,12 @@ const read = (
   switch (command) {
     case "run":
       return Result.map(readRun(given, env), (settings) => ({ _tag: "Run", settings }))
+    case "health":
+      return Result.map(readHealth(given), (settings) => ({ _tag: "Health", settings }))
+    case "routes":
+      return Result.map(readDialect(given), (dialect) => ({ _tag: "Routes", dialect }))
+    case "plan":
+      return Result.map(readPlan(given), (settings) => ({ _tag: "Plan", settings }))
     case "schema":
       return Result.succeed({ _tag: "Schema" })
     case "validate":

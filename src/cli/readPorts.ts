@@ -50,7 +50,7 @@ export const readPorts = (
     return ports
   })
 
-const readPort = (given: Given, name: FlagName): Result.Result<number | null, UsageError> => {
+export const readPort = (given: Given, name: FlagName): Result.Result<number | null, UsageError> => {
   const said = given.get(name)
   if (said === undefined) return Result.succeed(null)
   return /^[0-9]{1,5}$/.test(said.value) && Number(said.value) <= 65535

@@ -7,10 +7,11 @@
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import { type ConnString, isConnUrl, parseConnString } from "../domain/ConnString.ts"
+import { type LogFilter, parseLogFilter } from "../plan/logFilter.ts"
 import { defaults, type FlagName, flags } from "./flags.ts"
 import type { Environment, Given } from "./parseArguments.ts"
 import { readPorts } from "./readPorts.ts"
-import type { LogLevelName, RunSettings, SpecSource, StorageChoice } from "./RunSettings.ts"
+import type { RunSettings, SpecSource, StorageChoice } from "./RunSettings.ts"
 import { type UsageError, usageError } from "./usage.ts"
 
 type Read<A> = Result.Result<A, UsageError>
@@ -40,11 +41,12 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       computeId: yield* readText(given, "compute-id"),
       ...ports,
       httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Local" ? "127.0.0.1" : "::"),
+      httpTls: yield* readTls(given),
       storage,
       runAs: yield* readText(given, "run-as"),
       privilegedRole: yield* readPrivilegedRole(given),
       logFormat: yield* readChoice(given, "log-format", ["text", "json"], "text"),
-      logLevel: yield* readLogLevel(given, env, warnings),
+      logFilter: yield* readLogFilter(given, env, warnings),
       banner: !given.has("no-banner"),
       liveConfigAllowed: spec._tag !== "Inline",
       dev: given.has("dev"),
@@ -68,7 +70,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
   })
 
 /** The reference panics when there is no source. Its order of preference is `-s`, `-S`, pull; `-c` excludes others. */
-const readSpecSource = (given: Given, warnings: Array<string>): Read<SpecSource> => {
+export const readSpecSource = (given: Given, warnings: Array<string>): Read<SpecSource> => {
   const inline = given.get("spec")
   const file = given.get("spec-path")
   const config = given.get("config")
@@ -118,13 +120,13 @@ export const readStorage = (given: Given): Read<StorageChoice> =>
   })
 
 /** `-r` belongs to both generations, so it does not tell which one speaks. */
-const readDialect = (given: Given): Read<"2024" | "head"> => {
+export const readDialect = (given: Given): Read<"2024" | "head"> => {
   const headFlag = flags.some((flag) => flag.generation === "head" && (given.get(flag.name)?.as ?? "-r") !== "-r")
   const older = given.has("spec") || given.has("spec-path") || (given.has("http-port") && !headFlag)
   return readChoice(given, "api-dialect", ["2024", "head"], older ? "2024" : "head")
 }
 
-const readConnstr = (given: Given): Read<ConnString | null> => {
+export const readConnstr = (given: Given): Read<ConnString | null> => {
   const connstr = given.get("connstr")
   if (connstr === undefined) return Result.succeed(null)
   const expected = `${connstr.as} expects a URL such as postgresql://cloud_admin@localhost:5432/postgres`
@@ -135,8 +137,18 @@ const readConnstr = (given: Given): Read<ConnString | null> => {
   )
 }
 
+const readTls = (given: Given): Read<RunSettings["httpTls"]> =>
+  Result.gen(function*() {
+    const certPath = yield* readText(given, "http-tls-cert")
+    const keyPath = yield* readText(given, "http-tls-key")
+    if (certPath !== null && keyPath !== null) return { certPath, keyPath }
+    return certPath === null && keyPath === null
+      ? null
+      : yield* usageError("--http-tls-cert", "--http-tls-cert and --http-tls-key go together")
+  })
+
 /** The name goes into SQL, so its letters are few. */
-const readPrivilegedRole = (given: Given): Read<string> => {
+export const readPrivilegedRole = (given: Given): Read<string> => {
   const role = given.get("privileged-role-name")
   if (role === undefined) return Result.succeed(defaults.privilegedRole)
   return /^[a-z_]+$/.test(role.value) && role.value.length <= 63
@@ -164,15 +176,22 @@ const readRemoteExtensions = (given: Given): Read<string | null> => {
 
 const levels = ["trace", "debug", "info", "warn", "error"] as const
 
-/** Of `RUST_LOG` only the part without a module counts: `info` in `info,hyper=warn`. */
-const readLogLevel = (given: Given, env: Environment, warnings: Array<string>): Read<LogLevelName> => {
-  const ambient = (env["RUST_LOG"] ?? "").split(",").map((part) => part.trim().toLowerCase())
-    .find((part) => part !== "" && !part.includes("="))
-  const level = levels.find((one) => one === ambient) ?? (ambient === "off" ? "error" : undefined)
-  if (ambient !== undefined && level === undefined) {
-    warnings.push("RUST_LOG has no level that we know; it has no effect")
+/** `info,monitor=debug`; the flag wins over `RUST_LOG`, where what is not understood has no effect. */
+const readLogFilter = (given: Given, env: Environment, warnings: Array<string>): Read<LogFilter> => {
+  const ambient = parseLogFilter(env["RUST_LOG"] ?? "", "info")
+  if (ambient.unread > 0) {
+    warnings.push(
+      ambient.understood
+        ? "a part of RUST_LOG is not understood; it has no effect"
+        : "RUST_LOG has no level that we know; it has no effect"
+    )
   }
-  return readChoice(given, "log-level", levels, level ?? "info")
+  const said = given.get("log-level")
+  if (said === undefined) return Result.succeed(ambient.filter)
+  const asked = parseLogFilter(said.value, ambient.filter.level)
+  return asked.understood && asked.unread === 0
+    ? Result.succeed(asked.filter)
+    : usageError(said.as, `${said.as} expects ${levels.join(" or ")}`)
 }
 
 const readToken = (env: Environment): Redacted.Redacted<string> | null => {
@@ -187,7 +206,7 @@ const readText = (given: Given, name: FlagName): Read<string | null> => {
     : Result.succeed(text?.value ?? null)
 }
 
-const readChoice = <A extends string>(
+export const readChoice = <A extends string>(
   given: Given,
   name: FlagName,
   choices: ReadonlyArray<A>,

@@ -43,14 +43,17 @@ export const TlsWire = Schema.Struct({
   cert_path: Schema.String
 }).annotate({ identifier: "Tls" })
 
+export const LocalProxyKeysWire = Schema.Struct({
+  id: Schema.String,
+  role_names: Schema.Array(Schema.String),
+  jwks_url: Schema.String,
+  provider_name: Schema.String,
+  jwt_audience: opt(Schema.String)
+})
+export type LocalProxyKeysWire = typeof LocalProxyKeysWire.Type
+
 export const LocalProxyWire = Schema.Struct({
-  jwks: opt(Schema.Array(Schema.Struct({
-    id: Schema.String,
-    role_names: Schema.Array(Schema.String),
-    jwks_url: Schema.String,
-    provider_name: Schema.String,
-    jwt_audience: opt(Schema.String)
-  }))),
+  jwks: opt(Schema.Array(LocalProxyKeysWire)),
   tls: opt(TlsWire)
 }).annotate({ identifier: "LocalProxy" })
 

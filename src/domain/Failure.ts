@@ -6,9 +6,9 @@
  */
 import * as Schema from "effect/Schema"
 import { ExitStatus, printExit } from "./ExitStatus.ts"
-import { CgroupUnusable, ExtensionFailed, ExtensionsUnavailable, ExtensionUnknown, LfcBusy, ListenFailed } from "./sideFailures.ts"
+import { sideFailures } from "./sideFailures.ts"
 
-export { CgroupUnusable, ExtensionFailed, ExtensionsUnavailable, ExtensionUnknown, LfcBusy, ListenFailed }
+export * from "./sideFailures.ts"
 
 const cause = Schema.optionalKey(Schema.Defect())
 
@@ -120,12 +120,15 @@ export class WireFailed extends Schema.TaggedError<WireFailed>()("WireFailed", {
   peer: Schema.String,
   detail: Schema.String,
   sqlState: Schema.optionalKey(Schema.String),
+  /** Name of the status, such as `UNAUTHENTICATED`, when it was a gRPC call. */
+  grpcStatus: Schema.optionalKey(Schema.String),
   serverDetail: Schema.optionalKey(Schema.String),
   serverHint: Schema.optionalKey(Schema.String),
   cause
 }) {
   override get message(): string {
-    const state = this.sqlState === undefined ? "" : ` (SQLSTATE ${this.sqlState})`
+    const code = this.sqlState === undefined ? this.grpcStatus : `SQLSTATE ${this.sqlState}`
+    const state = code === undefined ? "" : ` (${code})`
     const detail = this.serverDetail === undefined ? "" : `; ${this.serverDetail}`
     return `${this.operation} ${this.peer}: ${this.detail}${state}${detail}`
   }
@@ -207,6 +210,13 @@ export class PostmasterNotReady extends Schema.TaggedError<PostmasterNotReady>()
   }
 }
 
+/** A replica could not be made a primary; it goes on as what it is. */
+export class PromotionFailed extends Schema.TaggedError<PromotionFailed>()("PromotionFailed", { detail: Schema.String }) {
+  override get message(): string {
+    return `the replica was not promoted: ${this.detail}`
+  }
+}
+
 /** Postgres left without having been asked to. */
 export class PostmasterDied extends Schema.TaggedError<PostmasterDied>()("PostmasterDied", {
   exit: ExitStatus,
@@ -265,7 +275,6 @@ export const Failure = Schema.Union([
   SpawnFailed,
   CommandFailed,
   FileFailed,
-  CgroupUnusable,
   TimedOut,
   WireFailed,
   SettleFailed,
@@ -276,14 +285,11 @@ export const Failure = Schema.Union([
   NotSupported,
   PostmasterNotReady,
   PostmasterDied,
+  PromotionFailed,
   ApplyFailed,
-  ListenFailed,
   ActorGaveUp,
-  ExtensionUnknown,
-  ExtensionsUnavailable,
-  ExtensionFailed,
-  LfcBusy,
   Abandoned,
-  Superseded
+  Superseded,
+  ...sideFailures
 ])
 export type Failure = typeof Failure.Type

@@ -100,6 +100,15 @@ export interface EndpointStorage {
   readonly token: Redacted.Redacted<string> | null
 }
 
+/** One issuer of tokens that local_proxy accepts, for some roles. */
+export interface LocalProxyKeys {
+  readonly id: string
+  readonly roleNames: ReadonlyArray<string>
+  readonly jwksUrl: string
+  readonly providerName: string
+  readonly jwtAudience: string | null
+}
+
 export interface ParsedSpec {
   readonly formatVersion: number
   readonly operationId: string | null
@@ -128,6 +137,10 @@ export interface ParsedSpec {
   readonly dropSubscriptions: boolean
   readonly auditLevel: AuditLevel
   readonly logsExportHost: string | null
+  /** Settings of pgbouncer, in the spec's order; `null`: it is left alone. */
+  readonly pgbouncerSettings: ReadonlyMap<string, string> | null
+  /** What local_proxy shall accept; `null`: it is left alone. */
+  readonly localProxy: { readonly jwks: ReadonlyArray<LocalProxyKeys> | null } | null
   readonly remoteExtensions: RemoteExtensionList | null
   readonly swapSizeBytes: number | null
   readonly diskQuotaBytes: number | null

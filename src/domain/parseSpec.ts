@@ -11,9 +11,10 @@ import * as Schema from "effect/Schema"
 import { type DatabaseWire, type DeltaOperationWire, GenericOptionWire, type RoleWire } from "./ClusterSpec.ts"
 import { ComputeSpec } from "./ComputeSpec.ts"
 import { type Problem, SpecInvalid } from "./Failure.ts"
+import type { LocalProxyKeysWire } from "./ExtensionSpec.ts"
 import { type JsonDocument, type JsonFault, type JsonPath, parseJson } from "./JsonText.ts"
 import { parseLsn } from "./Lsn.ts"
-import type { ComputeMode, Database, DeltaOperation, GenericOption, ParsedSpec, Password, Role } from "./ParsedSpec.ts"
+import type { ComputeMode, Database, DeltaOperation, GenericOption, LocalProxyKeys, ParsedSpec, Password, Role } from "./ParsedSpec.ts"
 import { readRemoteExtensions } from "./parseRemoteExtensions.ts"
 import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseStorage.ts"
 import { problemAt, problemsOf } from "./SpecProblem.ts"
@@ -117,6 +118,8 @@ const believe = (
   dropSubscriptions: wire.drop_subscriptions_before_start ?? false,
   auditLevel: wire.audit_log_level ?? "Disabled",
   logsExportHost: wire.logs_export_host ?? null,
+  pgbouncerSettings: wire.pgbouncer_settings == null ? null : new Map(Object.entries(wire.pgbouncer_settings)),
+  localProxy: wire.local_proxy_config == null ? null : { jwks: wire.local_proxy_config.jwks?.map(readKeys) ?? null },
   remoteExtensions: readRemoteExtensions(wire.remote_extensions ?? null),
   swapSizeBytes: wire.swap_size_bytes ?? null,
   diskQuotaBytes: wire.disk_quota_bytes ?? null,
@@ -158,6 +161,14 @@ const readDatabase = (wire: DatabaseWire): Database => ({
   name: wire.name,
   owner: wire.owner,
   options: (wire.options ?? []).map(readOption)
+})
+
+const readKeys = (wire: LocalProxyKeysWire): LocalProxyKeys => ({
+  id: wire.id,
+  roleNames: wire.role_names,
+  jwksUrl: wire.jwks_url,
+  providerName: wire.provider_name,
+  jwtAudience: wire.jwt_audience ?? null
 })
 
 const readDelta = (wire: DeltaOperationWire): ReadonlyArray<DeltaOperation> => {

@@ -70,3 +70,37 @@ export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFail
     return `cannot listen for ${this.what} on port ${this.port}`
   }
 }
+
+/** Something beside Postgres (pgbouncer, local_proxy, rsyslogd) is not there or does not take what we have for it. */
+export class SidecarUnusable extends Schema.TaggedError<SidecarUnusable>()("SidecarUnusable", {
+  sidecar: Schema.Literals(["pgbouncer", "local_proxy", "rsyslogd"]),
+  detail: Schema.String,
+  cause
+}) {
+  override get message(): string {
+    return `${this.sidecar}: ${this.detail}`
+  }
+}
+
+/** The TLS certificate and its key cannot be used as they are. Nothing was replaced. */
+export class CertificateUnusable extends Schema.TaggedError<CertificateUnusable>()("CertificateUnusable", {
+  certificate: Schema.String,
+  detail: Schema.String,
+  cause
+}) {
+  override get message(): string {
+    return `the certificate ${this.certificate} cannot be used: ${this.detail}`
+  }
+}
+
+/** Members of `Failure`. */
+export const sideFailures = [
+  CertificateUnusable,
+  CgroupUnusable,
+  ExtensionFailed,
+  ExtensionsUnavailable,
+  ExtensionUnknown,
+  LfcBusy,
+  ListenFailed,
+  SidecarUnusable
+] as const

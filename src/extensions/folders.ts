@@ -42,7 +42,7 @@ const askPgConfig = Effect.fnUntraced(function*(install: PostgresInstall["Servic
   )
   if (said._tag === "None") return null
   const [share, library] = said.value.stdout.split("\n").map((line) => line.trim())
-  return share !== undefined && library !== undefined && has(share, "extension") && has(library) ? { share, library } : null
+  return share !== undefined && library !== undefined && has(share, "extension") && fs.existsSync(library) ? { share, library } : null
 })
 
 export const locateFolders = Effect.fn("RemoteExtensions.locateFolders")(function*(

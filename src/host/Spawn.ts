@@ -18,6 +18,7 @@ import type { ExitStatus } from "../domain/ExitStatus.ts"
 import { SpawnFailed } from "../domain/Failure.ts"
 import type { Rung } from "../plan/stopLadder.ts"
 import { climb } from "./climb.ts"
+import { traceVariables } from "./Tracing.ts"
 
 /** The user that child processes drop to; `null` in a request means: stay who we are. */
 export interface RunAs {
@@ -65,7 +66,7 @@ interface Live {
 }
 
 const spawn = (request: SpawnRequest) =>
-  Effect.acquireRelease(begin(request), (live) => end(live, request)).pipe(
+  Effect.acquireRelease(Effect.flatMap(traceVariables, (trace) => begin(request, trace)), (live) => end(live, request)).pipe(
     Effect.map(({ exit, pid, process }): Child => ({
       pid,
       exit,
@@ -75,7 +76,7 @@ const spawn = (request: SpawnRequest) =>
     }))
   )
 
-const begin = (request: SpawnRequest) =>
+const begin = (request: SpawnRequest, trace: Readonly<Record<string, string>>) =>
   Effect.callback<Live, SpawnFailed>((resume) => {
     const { command } = request
     const refuse = (cause: unknown) => resume(Effect.fail(new SpawnFailed({ command, cause: withoutValues(cause) })))
@@ -86,7 +87,7 @@ const begin = (request: SpawnRequest) =>
         stdio: ["ignore", "pipe", "pipe"],
         // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, and Postgres leaves by our ladder.
         detached: true,
-        env: { ...inherited, ...request.env },
+        env: { ...inherited, ...trace, ...request.env },
         // With a uid, libuv also drops the supplementary groups.
         ...(request.runAs === null ? {} : { uid: request.runAs.uid, gid: request.runAs.gid, cwd: "/" }),
         ...(request.cwd === undefined ? {} : { cwd: request.cwd })

@@ -2,6 +2,7 @@
  * From a decision to bytes: JSON answers, refusals, and bodies read with a limit. Knows no route.
  */
 import * as ByteSize from "effect/ByteSize"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
@@ -9,13 +10,25 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
-import { type Dialect, type Refusal, refusal } from "../plan/httpAnswer.ts"
+import type { Failure } from "../domain/Failure.ts"
+import { bodyOf, deadlinePassed, type Dialect, type Refusal, refusal, refusalOf } from "../plan/httpAnswer.ts"
 
 export const json = (body: unknown, status = 200): HttpServerResponse.HttpServerResponse => HttpServerResponse.jsonUnsafe(body, { status })
 
-/** The body every refusal has. */
-export const answerOf = ({ code, error, hint, problems, status }: Refusal): HttpServerResponse.HttpServerResponse =>
-  json({ error, code, hint, ...(problems.length === 0 ? {} : { problems }) }, status)
+export const answerOf = (refused: Refusal): HttpServerResponse.HttpServerResponse => json(bodyOf(refused), refused.status)
+
+const isRefusal = (error: Failure | Refusal): error is Refusal => error._tag === "Refusal"
+
+/** Whatever is refused or fails becomes its answer. */
+export const answered = <A, R>(effect: Effect.Effect<A, Failure | Refusal, R>) =>
+  Effect.catch(effect, (error) => Effect.succeed(answerOf(isRefusal(error) ? error : refusalOf(error))))
+
+/** `what` is a noun: `the configuration`. */
+export const within = (what: string, limit: Duration.Duration) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.timeoutOrElse(effect, {
+    duration: limit,
+    orElse: () => Effect.fail(deadlinePassed(what, Duration.toMillis(limit)))
+  })
 
 // -- bodies ----------------------------------------------------------------------------------------------------
 

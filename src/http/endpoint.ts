@@ -8,73 +8,32 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
 import * as HttpRouter from "effect/http/HttpRouter"
-import type * as HttpServer from "effect/http/HttpServer"
 import * as Layer from "effect/Layer"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import type * as Scope from "effect/Scope"
-import { createServer } from "node:http"
-import { ListenFailed } from "../domain/Failure.ts"
+import { ComputeState } from "../ComputeState.ts"
+import type { ListenFailed } from "../domain/Failure.ts"
+import type { Actor } from "../Supervisor.ts"
 import { External, Internal, Whole } from "./Api.ts"
 import { Auth } from "./Auth.ts"
 import { controlHandlers, insideHandlers } from "./controlHandlers.ts"
-import { envelope, type Routes, routeTable } from "./envelope.ts"
+import { envelope } from "./envelope.ts"
+import { listenExternal, listenInternal, type Opened, quicken } from "./listen.ts"
 import { openHandlers } from "./openHandlers.ts"
 import type { EndpointOptions } from "./options.ts"
+import { type Quick, quickAnswers } from "./quick.ts"
+import { type Routes, routeTable } from "./routeTable.ts"
+import { makeTraffic, type Traffic } from "./traffic.ts"
 
 export interface Endpoint {
   readonly port: number
   /** `null` when the external port serves everything. */
   readonly internalPort: number | null
+  /** To be supervised: what has to be done while it listens. */
+  readonly actors: ReadonlyArray<Actor>
 }
 
 export const defaultPatience = { configure: Duration.minutes(10), terminate: Duration.minutes(5) } as const
-
-const grace = Duration.seconds(2)
-const loopbacks = ["127.0.0.1", "::1"] as const
-
-/** A peer that sends its request in drops is cut off; connections are bounded. */
-const timeLimits = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 5_000, connectionsCheckingInterval: 5_000 }
-const maxConnections = 1024
-
-const listen = (what: string, on: { readonly host?: string }, port: number) =>
-  Effect.gen(function*() {
-    const server = createServer(timeLimits)
-    server.maxConnections = maxConnections
-    // An accept that failed (no file descriptors left) is an event here, and without a listener it would end the process.
-    server.on("error", () => undefined)
-    const listening = yield* NodeHttpServer.make(() => server, { ...on, port, gracefulShutdownTimeout: grace })
-    // Runs after the grace and before the wait for the last connection, so that no peer can make the end wait.
-    yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
-    return listening
-  }).pipe(Effect.mapError(({ cause }) => new ListenFailed({ what, port, cause })))
-
-const codeOf = (error: ListenFailed): unknown =>
-  typeof error.cause === "object" && error.cause !== null && "code" in error.cause ? error.cause.code : undefined
-
-/** Is this family of addresses missing on this machine? */
-const noFamily = (error: ListenFailed): boolean => ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(String(codeOf(error)))
-
-const portOf = (server: HttpServer.HttpServer["Service"] | undefined, fallback: number): number =>
-  server !== undefined && "port" in server.address ? server.address.port : fallback
-
-const firstPort = (servers: ReadonlyArray<HttpServer.HttpServer["Service"]>, fallback: number): number => portOf(servers[0], fallback)
-
-/**
- * Without a host Node listens on every address of both families, or of IPv4 alone where IPv6 is missing. Saying `::`
- * would mean the same, and cost ten milliseconds for a look-up of it.
- */
-const listenExternal = ({ externalPort, host }: EndpointOptions) =>
-  listen("the HTTP API", host === "::" ? {} : { host }, externalPort)
-
-/** Both loopback addresses, on one port: what `localhost` means is the caller's resolver's choice. */
-const listenInternal = Effect.fnUntraced(function*(port: number) {
-  const first = yield* listen("the internal HTTP API", { host: loopbacks[0] }, port)
-  const second = yield* listen("the internal HTTP API", { host: loopbacks[1] }, portOf(first, port)).pipe(
-    Effect.map((server) => [server]),
-    Effect.catchIf(noFamily, () => Effect.succeed([]))
-  )
-  return [first, ...second]
-})
 
 /** `/Status` is not `/status`: what a request is counted and guarded as must be what it reaches. */
 const exact = { caseSensitive: true, ignoreDuplicateSlashes: false, ignoreTrailingSlash: false } as const
@@ -83,42 +42,54 @@ const exactRouter = Layer.provide(HttpRouter.layer, Layer.succeed(HttpRouter.Rou
 
 /** Routes are made before the port opens, so that no request finds it open and nobody there. */
 const serveOn = Effect.fnUntraced(function*<E, R>(
-  listenOn: Effect.Effect<ReadonlyArray<HttpServer.HttpServer["Service"]>, ListenFailed, Scope.Scope>,
+  listenOn: Effect.Effect<Opened, ListenFailed, Scope.Scope>,
   api: Routes,
-  routes: Layer.Layer<never, E, R>
+  routes: Layer.Layer<never, E, R>,
+  traffic: Traffic,
+  quick: Quick
 ) {
   const built = yield* Layer.build(Layer.provideMerge(routes, Layer.fresh(exactRouter)))
   const router = yield* Effect.provide(HttpRouter.HttpRouter, built)
-  const app = envelope(router.asHttpEffect(), routeTable(api))
-  const servers = yield* listenOn
-  for (const server of servers) yield* server.serve(app)
-  return servers
+  const app = envelope(router.asHttpEffect(), routeTable(api), traffic)
+  const opened = yield* listenOn
+  for (const listening of opened.listening) {
+    yield* listening.server.serve(app)
+    quicken(listening, quick)
+  }
+  return opened
 })
 
 export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOptions) {
-  const { computeId, dialect, externalPort, internalPort } = options
-  const guarded = Auth.layer({ verify: dialect === "head" ? options.verify : null, computeId })
+  const { computeId, dialect, internalPort } = options
+  const state = yield* ComputeState
+  const traffic = makeTraffic()
+  const verify = dialect === "head" ? options.verifier?.verify ?? null : null
+  const guarded = Auth.layer({ verify, computeId })
   const unguarded = Auth.layer({ verify: null, computeId })
-  const open = openHandlers(options)
+  const open = openHandlers(options, traffic)
   const control = Layer.provide(controlHandlers(options), guarded)
-  const outside = Effect.map(listenExternal(options), (server) => [server])
+  const quick = yield* quickAnswers(options, state, traffic, verify === null ? "open" : "guarded")
 
   if (internalPort === null) {
     const inside = Layer.provide(insideHandlers(options), guarded)
     const routes = Layer.provide(HttpApiBuilder.layer(Whole), [open, control, inside, NodeHttpServer.layerHttpServices])
-    const external = yield* serveOn(outside, Whole, routes)
-    return { port: firstPort(external, externalPort), internalPort } satisfies Endpoint
+    const { actors, port } = yield* serveOn(listenExternal(options), Whole, routes, traffic, quick)
+    return { port, internalPort, actors } satisfies Endpoint
   }
-  const external = yield* serveOn(
-    outside,
-    External,
-    Layer.provide(HttpApiBuilder.layer(External), [open, control, NodeHttpServer.layerHttpServices])
-  )
   const inside = Layer.provide(insideHandlers(options), unguarded)
+  const external = yield* serveOn(
+    listenExternal(options),
+    External,
+    Layer.provide(HttpApiBuilder.layer(External), [open, control, NodeHttpServer.layerHttpServices]),
+    traffic,
+    quick
+  )
   const internal = yield* serveOn(
     listenInternal(internalPort),
     Internal,
-    Layer.provide(HttpApiBuilder.layer(Internal), [open, inside, NodeHttpServer.layerHttpServices])
+    Layer.provide(HttpApiBuilder.layer(Internal), [open, inside, NodeHttpServer.layerHttpServices]),
+    traffic,
+    yield* quickAnswers(options, state, traffic, "elsewhere")
   )
-  return { port: firstPort(external, externalPort), internalPort: firstPort(internal, internalPort) } satisfies Endpoint
+  return { port: external.port, internalPort: internal.port, actors: external.actors } satisfies Endpoint
 })

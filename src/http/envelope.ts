@@ -9,46 +9,18 @@ import { HttpApiSchemaError } from "effect/http-api/HttpApiError"
 import { HttpServerError } from "effect/http/HttpServerError"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import * as Metric from "effect/Metric"
 import { randomUUID } from "node:crypto"
 import { internalFault, methodNotAllowed, notFound, refusal } from "../plan/httpAnswer.ts"
 import { answerOf } from "./answer.ts"
-
-/** Path to the methods it takes. */
-export type RouteTable = ReadonlyMap<string, ReadonlyArray<string>>
-
-/** An `HttpApi`, as far as it matters here. */
-export interface Routes {
-  readonly groups: Readonly<Record<string, {
-    readonly endpoints: Readonly<Record<string, { readonly path: string; readonly method: string }>>
-  }>>
-}
-
-/** Every GET takes HEAD too. */
-export const routeTable = (api: Routes): RouteTable => {
-  const table = new Map<string, Array<string>>()
-  for (const { method, path } of Object.values(api.groups).flatMap(({ endpoints }) => Object.values(endpoints))) {
-    const methods = table.get(path) ?? []
-    table.set(path, methods)
-    methods.push(...(method === "GET" ? ["GET", "HEAD"] : [method]))
-  }
-  return table
-}
-
-const requests = Metric.counter("compute_ctl_http_requests_total", {
-  description: "HTTP requests answered",
-  incremental: true
-})
-
-/** Labels come from small fixed sets, so that a stranger can not grow them. */
-const knownMethods = new Set(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+import { routePattern, type RouteTable } from "./routeTable.ts"
+import type { Traffic } from "./traffic.ts"
 
 /** Orders are worth a line each; everything else is polled. */
 const loud = new Set(["/configure", "/terminate"])
 
 const pathOf = (url: string): string => /^[^?#;]*/.exec(url)?.[0] ?? url
 
-const requestId = (given: string | undefined): string =>
+export const requestId = (given: string | undefined): string =>
   given !== undefined && /^[\w.:/+=-]{1,128}$/.test(given) ? given : randomUUID()
 
 const fromDefect = (path: string, error: unknown) =>
@@ -65,16 +37,18 @@ const isRouteNotFound = (error: unknown): boolean => error instanceof HttpServer
 
 export const envelope = <R>(
   app: Effect.Effect<HttpServerResponse.HttpServerResponse, unknown, R>,
-  routes: RouteTable
+  routes: RouteTable,
+  traffic: Traffic
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
     const id = requestId(request.headers["x-request-id"])
     const path = pathOf(request.url)
-    const methods = routes.get(path)
+    const route = routePattern(routes, path)
+    const methods = route === null ? undefined : routes.get(route)
     const line = `request{method=${request.method} uri=${path} version=HTTP/1.1 request_id=${id}}`
     const say = loud.has(path) ? Effect.logInfo : Effect.logDebug
-    const began = yield* Clock.currentTimeMillis
+    const began = yield* Clock.currentTimeNanos
     yield* say(`${line}: started`)
 
     const strayed = methods === undefined || methods.includes(request.method)
@@ -91,15 +65,8 @@ export const envelope = <R>(
       Effect.annotateLogs({ request_id: id })
     )
 
-    const took = (yield* Clock.currentTimeMillis) - began
-    yield* say(`${line}: finished with ${response.status} in ${took} ms`)
-    yield* Metric.update(
-      Metric.withAttributes(requests, {
-        method: knownMethods.has(request.method) ? request.method : "other",
-        route: methods === undefined ? "unmatched" : path,
-        status: String(response.status)
-      }),
-      1
-    )
+    const millis = Number((yield* Clock.currentTimeNanos) - began) / 1e6
+    yield* say(`${line}: finished with ${response.status} in ${Math.round(millis)} ms`)
+    traffic.count(request.method, route, response.status, millis)
     return HttpServerResponse.setHeader(response, "x-request-id", id)
   })

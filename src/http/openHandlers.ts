@@ -7,47 +7,43 @@ import * as OpenApi from "effect/http-api/OpenApi"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { ComputeState, type Snapshot } from "../ComputeState.ts"
-import { isReady, isStarted, refusal, type Vitals, wireStatus } from "../plan/httpAnswer.ts"
-import { familiesOf, printFamilies } from "../plan/metricsText.ts"
-import { answerOf } from "./answer.ts"
+import { bodyOf, type Dialect } from "../plan/httpAnswer.ts"
+import { answered, answerOf, json } from "./answer.ts"
 import { metricsType, Whole } from "./Api.ts"
+import { communicatorMetrics } from "./communicator.ts"
+import { docsPage } from "./docs.ts"
 import type { EndpointOptions } from "./options.ts"
+import { livez, readyz, type Said, startupz } from "./probes.ts"
+import type { Traffic } from "./traffic.ts"
+import { metricsText, verboseVitals } from "./views.ts"
 
-const vitalsOf = ({ metrics, postgresAlive, status }: Snapshot): Vitals => ({
-  status,
-  postgresAlive,
-  everRan: metrics.total_startup_ms > 0
-})
-
-export const metricsText = (snapshot: Snapshot, buildTag: string): string =>
-  printFamilies(familiesOf({
-    status: snapshot.status,
-    steps: snapshot.steps,
-    downtime: snapshot.downtime,
-    totalStartupMillis: snapshot.metrics.total_startup_ms,
-    lastActive: snapshot.lastActive?.epochMilliseconds ?? null
-  }, buildTag))
-
-export const openHandlers = (options: EndpointOptions) =>
+export const openHandlers = (options: EndpointOptions, traffic: Traffic) =>
   HttpApiBuilder.group(Whole, "open", Effect.fnUntraced(function*(handlers) {
+    const { dialect } = options
     const state = yield* ComputeState
     const document = yield* Effect.cached(Effect.sync(() => OpenApi.fromApi(Whole)))
 
-    const probe = (code: string, passes: (vitals: Vitals) => boolean) => () =>
+    interface Asked {
+      readonly query: { readonly verbose?: string }
+    }
+    const probe = (read: (dialect: Dialect, snapshot: Snapshot) => Said) => ({ query }: Asked) =>
       Effect.map(state.now, (snapshot) => {
-        const status = wireStatus(options.dialect, snapshot.status)
-        return passes(vitalsOf(snapshot))
-          ? { status }
-          : answerOf(refusal(503, code, snapshot.error ?? `compute status is ${status}`, "GET /status says more"))
+        const { body, refused } = read(dialect, snapshot)
+        if (query.verbose === undefined) return refused === null ? json(body) : answerOf(refused)
+        const vitals = verboseVitals(dialect, snapshot)
+        // A refusal in full, and the vitals beside it.
+        return refused === null ? json(vitals) : json({ ...vitals, ...bodyOf(refused) }, refused.status)
       })
 
     return handlers.handleAll({
-      livez: probe("not_alive", () => true),
-      readyz: probe("not_ready", isReady),
-      startupz: probe("not_started", isStarted),
+      livez: probe(livez),
+      readyz: probe(readyz),
+      startupz: probe(startupz),
       metrics: () =>
         Effect.map(Effect.all([state.now, PrometheusMetrics.format()]), ([snapshot, counted]) =>
-          HttpServerResponse.text(metricsText(snapshot, options.buildTag) + counted, { contentType: metricsType })),
-      openapi: () => document
+          HttpServerResponse.text(metricsText(snapshot, options.buildTag) + traffic.text() + counted, { contentType: metricsType })),
+      autoscalingMetrics: () => answered(communicatorMetrics(options.communicatorSocket)),
+      openapi: () => document,
+      docs: () => Effect.map(document, (spec) => HttpServerResponse.text(docsPage(spec), { contentType: "text/html; charset=utf-8" }))
     })
   }))

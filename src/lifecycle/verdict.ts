@@ -46,6 +46,7 @@ export const meanings: Record<Failure["_tag"], Meaning> = {
   NotSupported: meaning("report", "not_supported", 422, "leave it out of the spec"),
   PostmasterNotReady: meaning("report", "postgres_not_ready", 500, "Postgres's own log above says why"),
   PostmasterDied: meaning("exit", "postgres_died", 500, "Postgres's own log above says why; a fresh start recovers"),
+  PromotionFailed: meaning("report", "promotion_failed", 500, "ask again once the cause above is gone; what is done is not done twice"),
   ApplyFailed: meaning("report", "apply_failed", 500, "each failed operation is listed; correct the spec and send it again"),
   ListenFailed: meaning("exit", "listen_failed", 500, "another process has the port; choose one with --external-http-port or --http-port"),
   ActorGaveUp: meaning("exit", "actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above"),
@@ -53,6 +54,8 @@ export const meanings: Record<Failure["_tag"], Meaning> = {
   ExtensionsUnavailable: meaning("report", "extensions_unavailable", 412, "give -r, and remote_extensions in the spec"),
   ExtensionFailed: meaning("report", "extension_failed", 500, "look at the store of extensions; ask again to try again"),
   LfcBusy: meaning("report", "lfc_busy", 429, "wait until it is done, or cancel it"),
+  SidecarUnusable: meaning("report", "sidecar_unusable", 500, "check that it runs on this machine, and its own log"),
+  CertificateUnusable: meaning("report", "certificate_unusable", 500, "put a PEM certificate and its own PEM key in place"),
   Abandoned: meaning("report", "abandoned", 503, "the compute is ending; ask its successor"),
   Superseded: meaning("report", "superseded", 409, "nothing: the later spec stands in its place")
 }

@@ -26,8 +26,11 @@ export type Purpose =
   | "set_role_grants"
   | "install_extension"
   | "get_installed_extensions"
+  | "lfc_prewarm"
+  | "lfc_offload"
   | "local_storage"
   | "configure_check"
+  | "promote"
 
 export const applicationName = (purpose: Purpose): string => `compute_ctl:${purpose}`
 

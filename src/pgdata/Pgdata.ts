@@ -13,7 +13,7 @@ import type { RunAs } from "../host/Spawn.ts"
 import type { Archive, PgdataSource } from "../PgdataSource.ts"
 import { basebackupPauses } from "../plan/retrySchedules.ts"
 import type { PgdataFile, StartPlan } from "../plan/startPlan.ts"
-import { appendLine, copyUnlessThere, ensureFolder, link, replaceFile, wipe } from "./folder.ts"
+import { appendLine, copyUnlessThere, ensureFolder, link, readText, replaceFile, wipe } from "./folder.ts"
 import { unpack } from "./unpack.ts"
 
 export interface Built {
@@ -45,8 +45,11 @@ export class Pgdata extends Context.Service<Pgdata, {
   readonly begin: (plan: StartPlan, source: PgdataSource["_tag"]) => Effect.Effect<void, FileFailed>
   /** Fills it: archive with retries and a wipe before each, or in place; then files, lines, links, signal files. */
   readonly build: (plan: StartPlan, source: PgdataSource) => Effect.Effect<Built, Failure>
-  /** Replaces files one by one, each at once or not at all; tells whether any content changed. */
-  readonly rewrite: (files: ReadonlyArray<PgdataFile>) => Effect.Effect<boolean, FileFailed>
+  /**
+   * Replaces files one by one, each at once or not at all. Answers what the changed ones held before (nothing: none
+   * changed; a file that was not there: as if empty), so that rewriting with the answer takes it back.
+   */
+  readonly rewrite: (files: ReadonlyArray<PgdataFile>) => Effect.Effect<ReadonlyArray<PgdataFile>, FileFailed>
 }>()("compute/pgdata/Pgdata") {
   static readonly layer = (options: PgdataOptions): Layer.Layer<Pgdata> => Layer.sync(Pgdata, () => Pgdata.of(make(options)))
 
@@ -59,8 +62,16 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
   const owner = process.getuid?.() === 0 ? runAs : null
 
   const write = (files: ReadonlyArray<PgdataFile>) =>
-    Effect.reduce(files, () => false as boolean, (changed, { content, name }) =>
-      Effect.map(replaceFile(directory, name, content, owner), (isNew) => isNew || changed))
+    Effect.forEach(files, ({ content, name }) => replaceFile(directory, name, content, owner), { discard: true })
+
+  const rewrite = Effect.fn("Pgdata.rewrite")(function*(files: ReadonlyArray<PgdataFile>) {
+    const before: Array<PgdataFile> = []
+    for (const { content, name } of files) {
+      const old = yield* readText(directory, name)
+      if (yield* replaceFile(directory, name, content, owner)) before.push({ name, content: old })
+    }
+    return before
+  })
 
   const fetch = Effect.fn("Pgdata.fetch")(function*(open: Effect.Effect<Archive, Failure, Scope.Scope>) {
     yield* wipe(directory)
@@ -107,7 +118,7 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
       yield* copyUnlessThere(directory, "zenith.signal", "neon.signal", owner)
       return built
     }),
-    rewrite: Effect.fn("Pgdata.rewrite")(write)
+    rewrite
   }
 }
 
@@ -115,18 +126,22 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
 const isSendersFault = (failure: Failure): boolean =>
   failure._tag === "WireFailed" || failure._tag === "TimedOut" || failure._tag === "ArchiveInvalid"
 
+/** What a gRPC service goes on saying. */
+const final: ReadonlyArray<string | undefined> = ["UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"]
+
 /** A sender that tries to leave PGDATA would try again; one that refuses our token (SQLSTATE class 28) will go on refusing. */
 const mayBeCured = (failure: Failure): boolean =>
   failure._tag === "ArchiveInvalid"
     ? failure.kind !== "escapes"
-    : failure._tag !== "WireFailed" || failure.sqlState?.startsWith("28") !== true
+    : failure._tag !== "WireFailed" || (failure.sqlState?.startsWith("28") !== true && !final.includes(failure.grpcStatus))
 
 const makeMemory = (calls: Array<PgdataCall>): Pgdata["Service"] => {
   const content = new Map<string, string>()
-  const write = (files: ReadonlyArray<PgdataFile>): boolean => {
-    const changed = files.some((file) => content.get(file.name) !== file.content)
+  const write = (files: ReadonlyArray<PgdataFile>): ReadonlyArray<PgdataFile> => {
+    const before = files.filter((file) => content.get(file.name) !== file.content)
+      .map(({ name }) => ({ name, content: content.get(name) ?? "" }))
     for (const file of files) content.set(file.name, file.content)
-    return changed
+    return before
   }
   const directory = "/memory/pgdata"
   return {

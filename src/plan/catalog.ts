@@ -1,7 +1,7 @@
 /**
  * What the catalog of a running Postgres holds, as far as an apply cares: observed once, then thought forward.
  *
- * `Catalog` is plain data. `apply/observe` fills one from a server, `simulate.ts` moves one as operations would.
+ * `Catalog` is plain data. `sql/observe.ts` fills one from a server, `draft.ts` moves one as operations would.
  */
 import type * as Redacted from "effect/Redacted"
 

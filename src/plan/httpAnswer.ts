@@ -48,8 +48,19 @@ export const refusal = (
   problems: Refusal["problems"] = []
 ): Refusal => ({ _tag: "Refusal", status, code, error, hint, problems })
 
+/** The body every refusal has. */
+export const bodyOf = ({ code, error, hint, problems }: Refusal) =>
+  ({ error, code, hint, ...(problems.length === 0 ? {} : { problems }) })
+
 /** What the 2024 texts call the thing that was asked for. */
-export type Asked = "configuration" | "insights" | "check_writability" | "extensions" | "set_role_grants"
+export type Asked =
+  | "configuration"
+  | "insights"
+  | "check_writability"
+  | "extensions"
+  | "set_role_grants"
+  | "installed_extensions"
+  | "database_schema"
 
 const waitHint = "wait until GET /status says a status in which this can be done"
 
@@ -57,7 +68,7 @@ const waitHint = "wait until GET /status says a status in which this can be done
 export const wrongStatus = (dialect: Dialect, asked: Asked, status: Status): Refusal => {
   const error = dialect === "head"
     ? `invalid compute status: ${displayStatus(status)}`
-    : asked === "insights"
+    : asked === "insights" || asked === "installed_extensions"
     ? `compute is not running, current status: ${pascal(wireStatus(dialect, status))}`
     : `invalid compute status for ${asked} request: ${pascal(wireStatus(dialect, status))}`
   return refusal(412, "wrong_status", error, waitHint)
@@ -85,6 +96,17 @@ export const liveConfigRefused: Refusal = refusal(
   "live_config_not_allowed",
   "live configuration is not allowed for this compute node",
   "this compute was started with a spec of its own; start it without one to configure it over HTTP"
+)
+
+/** The reference says 500, as if it were its own fault. */
+export const refreshRefused = (status: Status): Refusal =>
+  refusal(412, "wrong_status", `Cannot refresh compute configuration in state ${pascal(status)}`, waitHint)
+
+export const keyReused: Refusal = refusal(
+  422,
+  "idempotency_key_reused",
+  "this idempotency key was used for another request",
+  "send another key with another body"
 )
 
 export const notFound = (path: string): Refusal =>

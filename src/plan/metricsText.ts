@@ -5,15 +5,18 @@
  */
 import type { Status } from "../lifecycle/Status.ts"
 import { displayStatus } from "../lifecycle/Status.ts"
+import { histogramOf, histogramSamples } from "./histogram.ts"
 
 export interface Sample {
+  /** Of the name, for the parts of a histogram. */
+  readonly suffix?: "_bucket" | "_sum" | "_count"
   readonly labels: Readonly<Record<string, string>>
   readonly value: number
 }
 
 export interface Family {
   readonly name: string
-  readonly type: "gauge" | "counter"
+  readonly type: "gauge" | "counter" | "histogram"
   readonly help: string
   readonly samples: ReadonlyArray<Sample>
 }
@@ -24,16 +27,19 @@ export const escapeLabel = (text: string): string => escapeHelp(text).replaceAll
 const printValue = (value: number): string =>
   Number.isNaN(value) ? "NaN" : value === Infinity ? "+Inf" : value === -Infinity ? "-Inf" : String(value)
 
-const printSample = (name: string, { labels, value }: Sample): string => {
+export const printSample = (name: string, { labels, suffix, value }: Sample): string => {
   const pairs = Object.entries(labels).map(([label, text]) => `${label}="${escapeLabel(text)}"`)
-  return `${name}${pairs.length === 0 ? "" : `{${pairs.join(",")}}`} ${printValue(value)}\n`
+  return `${name}${suffix ?? ""}${pairs.length === 0 ? "" : `{${pairs.join(",")}}`} ${printValue(value)}\n`
 }
 
 /** Families without samples are left out: an empty one is an error to some scrapers. */
 export const printFamilies = (families: ReadonlyArray<Family>): string =>
-  families.filter(({ samples }) => samples.length > 0).map(({ help, name, samples, type }) =>
-    `# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}\n${samples.map((sample) => printSample(name, sample)).join("")}`
+  families.filter(({ samples }) => samples.length > 0).map((family) =>
+    `${printHead(family)}${family.samples.map((sample) => printSample(family.name, sample)).join("")}`
   ).join("")
+
+export const printHead = ({ help, name, type }: Pick<Family, "name" | "type" | "help">): string =>
+  `# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}\n`
 
 /** The part of a snapshot that is measured. */
 export interface Measured {
@@ -45,11 +51,15 @@ export interface Measured {
   readonly lastActive: number | null
 }
 
+/** Seconds. A start is a matter of milliseconds at home and of minutes in trouble. */
+export const stepBounds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60] as const
+
 const one = (value: number): ReadonlyArray<Sample> => [{ labels: {}, value }]
 
 export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<Family> => {
   // A step may pass twice; two samples with the same labels would spoil the whole scrape.
   const steps = new Map(measured.steps.map(({ millis, name }) => [name, millis]))
+  const passes = Map.groupBy(measured.steps, ({ name }) => name)
   return [
     {
       name: "compute_ctl_up",
@@ -80,6 +90,13 @@ export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<
       type: "gauge",
       help: "How long a step took when it last passed",
       samples: [...steps].map(([step, value]) => ({ labels: { step }, value }))
+    },
+    {
+      name: "compute_ctl_step_seconds",
+      type: "histogram",
+      help: "How long the steps of the start took",
+      samples: [...passes].flatMap(([step, times]) =>
+        histogramSamples({ step }, histogramOf(stepBounds, times.map(({ millis }) => millis / 1000))))
     },
     {
       name: "compute_ctl_last_active_seconds",

@@ -104,7 +104,13 @@ export const applySpec: (request: ApplyRequest, options: ApplierOptions) => Effe
   "Applier.applySpec"
 )(function*(request, given) {
   const admin = yield* Admin
-  const options = completeOptions({ kind: request.kind, force: request.force ?? false, ...given }, admin.superuser)
+  const options = completeOptions({
+    ...given,
+    kind: request.kind,
+    force: request.force ?? false,
+    // On a live system fsync is on, and copying files would then be the slowest way.
+    fileCopy: given.fileCopy === true && request.kind === "start"
+  }, admin.superuser)
   const purpose = request.kind === "start" ? "apply_config" : "reconfigure"
   const tally = freshTally()
   const startedAt = DateTime.formatIso(yield* DateTime.now)

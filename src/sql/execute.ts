@@ -44,7 +44,17 @@ const runLane = Effect.fnUntraced(function*(plan: ApplyPlan, lane: Lane, session
     const left = lane.joined ? yield* runJoined(plan, ready, session, ledger) : ready
     yield* runAlone(left, session, ledger)
   })
-  yield* sessions.with(lane.database, work).pipe(Effect.catch((failure) => giveUp(lane, ledger, failure)))
+  yield* sessions.with(lane.database, work).pipe(
+    Effect.catch((failure) => giveUp(lane, ledger, failure)),
+    // What is done and where, but never the SQL: it may hold a secret.
+    Effect.withSpan("Applier.lane", {
+      attributes: {
+        "db.namespace": lane.database,
+        "compute.phases": [...new Set(ready.map(({ phase }) => phase))].join(","),
+        "compute.operations": ready.length
+      }
+    })
+  )
 })
 
 /** The connection could not be had, or broke: what has no outcome yet did not happen, as far as we know. */

@@ -102,7 +102,9 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
     linger: false,
     computeId: null,
     buildTag: "library",
-    http: { host: "127.0.0.1", externalPort: 0, internalPort: null, liveConfigAllowed: true, verify: null },
+    http: { host: "127.0.0.1", externalPort: 0, internalPort: null, liveConfigAllowed: true, verifier: null, tls: null, refetch: null },
+    watchers: [],
+    version: "library",
     parseSpec: read,
     host: {
       path: undefined,

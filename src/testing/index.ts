@@ -17,4 +17,11 @@ export {
   type SafekeeperOptions,
   type SafekeeperSeen
 } from "./peers/FakeSafekeeper.ts"
+export {
+  type FakePageService,
+  makeFakePageService,
+  type PageServiceFault,
+  type PageServiceOptions,
+  type PageServiceSeen
+} from "./peers/FakePageService.ts"
 export { type Interference, memoryRooms, type Place, World } from "./memoryRooms.ts"

@@ -104,7 +104,7 @@ const pgdata = Layer.effect(
       build: () => Effect.as(world.pass("build"), { archiveBytes: 0, connectMicros: 0 }),
       rewrite: (files) =>
         Effect.orDie(world.pass("rewrite")).pipe(Effect.andThen(Ref.modify(written, (old) => [
-          files.some(({ content, name }) => old.get(name) !== content),
+          files.filter(({ content, name }) => old.get(name) !== content).map(({ name }) => ({ name, content: old.get(name) ?? "" })),
           new Map([...old, ...files.map(({ content, name }) => [name, content] as const)])
         ])))
     })

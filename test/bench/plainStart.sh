@@ -5,7 +5,8 @@ set -euo pipefail
 
 if [ -n "${LEFT:-}" ]; then
   kill -9 "$LEFT" 2>/dev/null || true
-  while kill -0 "$LEFT" 2>/dev/null; do sleep 0.002; done
+  # One that nobody has reaped yet has no program any more.
+  while [ -e "/proc/$LEFT/exe" ]; do sleep 0.002; done
 fi
 [ ! -e "$PGDATA" ] || mv "$PGDATA" "$TRASH"
 mkdir -m 700 "$PGDATA"

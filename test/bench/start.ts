@@ -1,7 +1,7 @@
 /**
  * What a start costs, beside a bare HTTP server and beside a plain shell script that does the same Postgres work.
  *
- * `npm run bench:start [-- RUNS]`. All kinds of start take turns, so what slows the machine slows them all: read
+ * `npm run bench:start [-- RUNS [BUNDLE]]`. All kinds of start take turns, so what slows the machine slows them all: read
  * ratios, not milliseconds. Builds the bundle when it is missing or old. Leaves no process and no folder behind.
  */
 import { execFileSync } from "node:child_process"
@@ -16,13 +16,14 @@ import { endAll, endPostgres, freePort, memoryOf, postmasterOf, start, type Star
 const rounds = Number(process.argv[2] ?? 10)
 const root = path.resolve(import.meta.dirname, "../..")
 const node = path.join(root, "node_modules/node/bin/node")
-const built = path.join(root, "dist/compute_ctl.cjs")
+const given = process.argv[3]
+const built = given ?? path.join(root, "dist/compute_ctl.cjs")
 const psql = ["/usr/bin/psql", "/usr/local/bin/psql"].find((file) => fs.existsSync(file))
 
 const newest = (folder: string): number =>
   fs.readdirSync(folder, { recursive: true, encoding: "utf8" })
     .reduce((last, name) => Math.max(last, fs.statSync(path.join(folder, name)).mtimeMs), 0)
-if (!fs.existsSync(built) || fs.statSync(built).mtimeMs < newest(path.join(root, "src"))) {
+if (given === undefined && (!fs.existsSync(built) || fs.statSync(built).mtimeMs < newest(path.join(root, "src")))) {
   console.log("building the bundle")
   execFileSync(process.execPath, [path.join(root, ".ci/build.ts")], { cwd: root, stdio: "ignore" })
 }
@@ -91,8 +92,10 @@ const show = (name: string, against: string | null = null, unit = "ms"): void =>
 
 const bare = `require("node:http").createServer((_, answer) => answer.end("ok")).listen(${httpPort})`
 const waiting = [
-  ...["--storage", `local:${at("waiting")}`, "-c", at("none.json")],
-  ...["--external-http-port", String(httpPort), "--internal-http-port", String(internalPort)]
+  `--storage=local:${at("waiting")}`,
+  `--config=${at("none.json")}`,
+  `--external-http-port=${httpPort}`,
+  `--internal-http-port=${internalPort}`
 ]
 
 const http = async (name: string, command: string, args: ReadonlyArray<string>): Promise<void> => {
@@ -110,8 +113,11 @@ const httpRound = async (): Promise<void> => {
 
 const launch = (name: Name, place: string): Started =>
   start(launcher, [
-    ...["--storage", `local:${at(place)}/storage`, "-D", `${at(place)}/pgdata`, "-S", at(`${name}.json`)],
-    ...["-C", `postgresql://cloud_admin@127.0.0.1:${port}/postgres`, "--http-port", String(httpPort)],
+    `--storage=local:${at(place)}/storage`,
+    `--pgdata=${at(place)}/pgdata`,
+    `--spec-path=${at(`${name}.json`)}`,
+    `--connstr=postgresql://cloud_admin@127.0.0.1:${port}/postgres`,
+    `--http-port=${httpPort}`,
     ...(user === null ? [] : ["--run-as", user.name])
   ], env)
 
@@ -203,8 +209,14 @@ const script = async (name: Name, kind: string, postgres: string, extra: NodeJS.
     : [psql, ..."-X -q -o /dev/null -h 127.0.0.1 -U cloud_admin -d postgres -p".split(" "), String(port), "-f", file]
   const run = start("/bin/bash", [path.join(home, "plainStart.sh"), ...ask], {
     ...env,
-    ...{ PGDATA: at(place, "pgdata"), WAL: at(place, "wal"), TRASH: at(place, `trash-${performance.now()}`), LOG: at(place, "log") },
-    ...{ TEMPLATE: template(), CONF: at(`conf-${name}`), POSTGRES: postgres, ...extra }
+    PGDATA: at(place, "pgdata"),
+    WAL: at(place, "wal"),
+    TRASH: at(place, `trash-${performance.now()}`),
+    LOG: at(place, "log"),
+    TEMPLATE: template(),
+    CONF: at(`conf-${name}`),
+    POSTGRES: postgres,
+    ...extra
   }, user)
   keep(`shell, ${name}, ${kind}`, await run.says(/^answered$/m))
 }

@@ -8,6 +8,7 @@ import * as Schema from "effect/Schema"
 import { inspect } from "node:util"
 import { flags } from "../../src/cli/flags.ts"
 import { type Command, type Environment, parseArguments } from "../../src/cli/parseArguments.ts"
+import type { FilterLevel } from "../../src/plan/logFilter.ts"
 import type { RunSettings } from "../../src/cli/RunSettings.ts"
 import { printUsageError } from "../../src/cli/usage.ts"
 
@@ -29,11 +30,12 @@ const nothingElse = {
   postgres: null,
   computeId: null,
   httpHost: "::",
+  httpTls: null,
   storage: { _tag: "Neon" },
   runAs: null,
   privilegedRole: "neon_superuser",
   logFormat: "text",
-  logLevel: "info",
+  logFilter: { level: "info", modules: new Map() },
   banner: true,
   liveConfigAllowed: true,
   dev: false,
@@ -155,7 +157,7 @@ describe("launch lines", () => {
       internalHttpPort: null,
       spec: { _tag: "ControlPlane", uri: "http://cp.invalid:9096" },
       autoscaling: true,
-      logLevel: "warn"
+      logFilter: { level: "warn", modules: new Map<string, FilterLevel>([["compute_tools", "trace"], ["hyper", "info"]]) }
     })
     assert.strictEqual(settings.controlPlaneToken === null ? null : Redacted.value(settings.controlPlaneToken), "hunter2")
     assert.notInclude(inspect(settings, { depth: 9 }) + JSON.stringify(settings), "hunter2")
@@ -231,10 +233,18 @@ describe("rules", () => {
     }],
     ["POSTGRES_PATH is the default of -b", older, { POSTGRES_PATH: "/pg17/bin/postgres" }, { postgres: "/pg17/bin/postgres" }],
     ["-b wins over POSTGRES_PATH", [...older, "-b", "/b"], { POSTGRES_PATH: "/pg17/bin/postgres" }, { postgres: "/b" }],
-    ["--log-level wins over RUST_LOG", [...older, "--log-level", "debug"], { RUST_LOG: "error" }, { logLevel: "debug" }],
-    ["RUST_LOG of modules only is no level", older, { RUST_LOG: "hyper=trace" }, { logLevel: "info", warnings: [] }],
+    ["--log-level wins over RUST_LOG", [...older, "--log-level", "debug"], { RUST_LOG: "error" }, {
+      logFilter: { level: "debug", modules: new Map() }
+    }],
+    ["--log-level by module", [...older, "--log-level", "warn,monitor=debug"], {}, {
+      logFilter: { level: "warn", modules: new Map([["monitor", "debug"]]) }
+    }],
+    ["RUST_LOG of modules only is no level", older, { RUST_LOG: "hyper=trace" }, {
+      logFilter: { level: "info", modules: new Map([["hyper", "trace"]]) },
+      warnings: []
+    }],
     ["RUST_LOG without sense warns", older, { RUST_LOG: "loud" }, {
-      logLevel: "info",
+      logFilter: { level: "info", modules: new Map() },
       warnings: ["RUST_LOG has no level that we know; it has no effect"]
     }],
     ["--pg-init-timeout is accepted", [...newer, "--pg-init-timeout", "30"], {}, { warnings: ["--pg-init-timeout has no effect"] }],
@@ -291,8 +301,8 @@ describe("usage errors", () => {
     [[...older, "--verison"], "there is no flag --verison; did you mean --version?"],
     [[...older, "--no-ban"], "there is no flag --no-ban; did you mean --no-banner?"],
     [[...older, "-z"], "there is no flag -z"],
-    [[...older, "hunter2=x"], "there is an argument that belongs to no flag; the commands are run, validate, schema"],
-    [["start"], "there is no command start; the commands are run, validate, schema"],
+    [[...older, "hunter2=x"], "there is an argument that belongs to no flag; the commands are run, validate, plan, health, routes, schema"],
+    [["start"], "there is no command start; the commands are run, validate, plan, health, routes, schema"],
     [["run", ...older, "hunter2"], "run takes flags only, but there is an argument that belongs to none"],
     [["--storage", "s3", "-S", "x"], "--storage expects neon, local or local:DIR"],
     [["--storage", "local:", "-S", "x"], "--storage expects neon, local or local:DIR"],
@@ -304,6 +314,13 @@ describe("usage errors", () => {
       "--installed-extensions-collection-interval expects a whole number of seconds"],
     [["validate"], "validate needs at least one SPEC file, or - for stdin"],
     [["validate", "x", "-D", "/d"], "-D does not belong to validate"],
+    [["health", "--wait", "asleep"], "--wait expects ready or running"],
+    [["health", "--timeout", "5s"], "--timeout goes with --wait only"],
+    [["health", "--wait", "ready", "--timeout", "soon"], "--timeout expects a time such as 30s, 500ms or 2m"],
+    [["health", "-D", "/d"], "-D does not belong to health"],
+    [["routes", "--wait", "ready"], "--wait does not belong to routes"],
+    [[...older, "--wait", "ready"], "--wait does not belong to run"],
+    [[...older, "--http-tls-cert", "x"], "--http-tls-cert and --http-tls-key go together"],
     [["schema", "x"], "schema takes flags only, but there is an argument that belongs to none"]
   ]
   for (const [argv, message] of table) {

@@ -7,7 +7,7 @@ import { authorize } from "../../src/plan/authorize.ts"
 
 const verdict = (claims: unknown): string => {
   const result = authorize(claims, "compute-1")
-  return Result.isSuccess(result) ? "admitted" : `${result.failure.status} ${result.failure.error}`
+  return Result.isSuccess(result) ? `admitted${result.success.admin ? " as administrator" : ""}` : `${result.failure.status} ${result.failure.error}`
 }
 
 const rows: ReadonlyArray<readonly [unknown, string]> = [
@@ -19,8 +19,10 @@ const rows: ReadonlyArray<readonly [unknown, string]> = [
   [{ scope: "compute_ctl:admin" }, "401 missing audience in authorization token claims"],
   [{ scope: "compute_ctl:admin", compute_id: "compute-1" }, "401 missing audience in authorization token claims"],
   [{ scope: "compute_ctl:admin", aud: ["pageserver"] }, "401 invalid audience in authorization token claims"],
-  [{ scope: "compute_ctl:admin", aud: ["pageserver", "compute"] }, "admitted"],
-  [{ scope: "compute_ctl:admin", aud: "compute" }, "401 failed to verify authorization token"],
+  [{ scope: "compute_ctl:admin", aud: ["pageserver", "compute"] }, "admitted as administrator"],
+  [{ scope: "compute_ctl:admin", aud: "compute" }, "admitted as administrator"],
+  [{ scope: "compute_ctl:admin", aud: "pageserver" }, "401 invalid audience in authorization token claims"],
+  [{ scope: "compute_ctl:admin", aud: 7 }, "401 failed to verify authorization token"],
   [{ scope: "tenant", compute_id: "compute-1" }, "401 failed to verify authorization token"],
   [{ compute_id: 7 }, "401 failed to verify authorization token"],
   ["claims", "401 failed to verify authorization token"],

@@ -11,7 +11,7 @@ import { createServer, connect, type AddressInfo } from "node:net"
 import { once } from "node:events"
 import { networkInterfaces } from "node:os"
 import { ComputeState } from "../../src/ComputeState.ts"
-import type { Verify } from "../../src/http/Auth.ts"
+import type { Verify } from "../../src/http/Verifier.ts"
 import { unverified } from "../../src/plan/authorize.ts"
 import { ask, inBackground, join, neighbours, open, reach, refusedOf } from "./opened.ts"
 
@@ -129,11 +129,12 @@ describe("tokens", () => {
       : text === "theirs" ? Effect.succeed({ compute_id: "compute-2" })
       : Effect.fail(unverified)
   }
+  const verifier = { verify, rotate: () => Effect.succeed(true) }
   const bearer = (token: string) => ({ headers: { authorization: token } })
 
   it.live("guard every route that is not open, before anything else happens", () =>
     Effect.gen(function*() {
-      const { port } = yield* open({ verify })
+      const { port } = yield* open({ verifier })
       const guarded = [["GET", "/status"], ["POST", "/configure"], ["POST", "/terminate"], ["GET", "/insights"], ["POST", "/grants"]] as const
       for (const [method, path] of guarded) {
         for (const [token, code] of [["", 400], ["Basic ours", 400], ["Bearer", 400], ["Bearer nobody", 401], ["Bearer theirs", 403]] as const) {
@@ -151,11 +152,11 @@ describe("tokens", () => {
 
   it.live("are not asked for on the internal port, nor in the 2024 dialect", () =>
     Effect.gen(function*() {
-      const { internalPort, port } = yield* open({ verify, internalPort: 0 })
+      const { internalPort, port } = yield* open({ verifier, internalPort: 0 })
       const grants = { json: { database: "d", schema: "s", privileges: [], role: "r" } }
       assert.strictEqual((yield* ask(internalPort ?? 0, "POST", "/grants", grants)).status, 412)
       assert.strictEqual((yield* ask(port, "GET", "/status")).status, 400)
-      const old = yield* open({ verify, dialect: "2024" })
+      const old = yield* open({ verifier, dialect: "2024" })
       assert.strictEqual((yield* ask(old.port, "GET", "/status")).status, 200)
     }).pipe(Effect.provide(neighbours)))
 })

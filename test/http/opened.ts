@@ -46,7 +46,12 @@ export const anyOptions: EndpointOptions = {
   liveConfigAllowed: true,
   parseSpec,
   computeId: "compute-1",
-  verify: null,
+  verifier: null,
+  tls: null,
+  refetch: null,
+  version: "test",
+  install: Effect.succeed(null),
+  communicatorSocket: "/nowhere/neon-communicator.socket",
   buildTag: "test",
   patience: defaultPatience
 }

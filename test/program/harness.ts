@@ -7,15 +7,17 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type ChildProcess, spawn } from "node:child_process"
+import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as net from "node:net"
+import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
+import { afterAll } from "vitest"
 import type { WireFailed } from "../../src/domain/Failure.ts"
 import { connect, type Wire } from "../../src/pg/Wire.ts"
-import { freePort, runAs, temporaryFolder } from "../support/postgres.ts"
+import { forgetSharedMemory, freePort, runAs, temporaryFolder } from "../support/postgres.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 
@@ -25,9 +27,31 @@ export interface Place {
   readonly httpPort: number
 }
 
+/** Clusters that earlier places of this file made with initdb, so that later ones need not make them again. */
+const templates = path.join(os.tmpdir(), `compute-ctl-templates-${process.pid}`)
+afterAll(() => fs.rmSync(templates, { recursive: true, force: true }))
+
+/** As `cp` does it: owner and mode stay. */
+const copy = (from: string, to: string): void => {
+  if (fs.existsSync(from) && !fs.existsSync(to)) execFileSync("cp", ["-a", from, to])
+}
+
 /** A folder, a Postgres port and an HTTP port for one compute's lives. */
 export const place: Effect.Effect<Place, never, Scope.Scope> = Effect.gen(function*() {
-  return { directory: yield* temporaryFolder, port: yield* freePort, httpPort: yield* freePort }
+  const directory = yield* temporaryFolder
+  const storage = path.join(directory, "storage")
+  if (fs.existsSync(templates)) {
+    fs.mkdirSync(storage, { mode: 0o700 })
+    if (runAs !== null) fs.chownSync(storage, runAs.uid, runAs.gid)
+    copy(templates, path.join(storage, "templates"))
+  }
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      copy(path.join(storage, "templates"), templates)
+      killAll(processesIn(path.join(directory, "pgdata")), "SIGKILL")
+      forgetSharedMemory(path.join(directory, "pgdata"))
+    }))
+  return { directory, port: yield* freePort, httpPort: yield* freePort }
 })
 
 export interface Program {

@@ -78,7 +78,7 @@ describe("a life that goes wrong", () => {
       assert.include(program.said(), "cluster.roles[0].name")
       assert.include(program.said(), "format_version")
       assert.isFalse(fs.existsSync(`${at.directory}/pgdata`))
-      assert.isFalse(fs.existsSync(`${at.directory}/storage`))
+      assert.isFalse(fs.existsSync(`${at.directory}/storage/${"0".repeat(32)}`), "no timeline was begun")
     })))
 
   it.live("a Postgres that is killed by itself ends the compute with the story told", () =>

@@ -4,56 +4,9 @@
  * here as it does for somebody who pairs Neon's storage with the wrong Postgres.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { basebackupOf, makeFakePageserver, makeFakeSafekeeper, type PageserverOptions, type SafekeeperMode } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
-import * as fs from "node:fs"
-import * as path from "node:path"
-import { setTimeout as pause } from "node:timers/promises"
-import { startPostgres } from "../support/postgres.ts"
-import { gone, launch, neonArguments, type Place, place, rows } from "./harness.ts"
-
-const tenant = "3d1f7595b468230304e0b73cecbcb081"
-const timeline = "7f1a2c9be04d4d5c8a6e90b1f2c3d4e5"
-const token = "st0rage-t0ken"
-
-/** A real cluster with a table in it, cleanly stopped, as the archive a pageserver would send. */
-const cluster = Effect.scoped(Effect.gen(function*() {
-  const postgres = yield* startPostgres({})
-  yield* postgres.rows("create table kept as select g from generate_series(1, 1000) g")
-  process.kill(postgres.pid, "SIGINT")
-  yield* Effect.promise(async () => {
-    while (fs.existsSync(path.join(postgres.pgdata, "postmaster.pid"))) await pause(5)
-  })
-  return yield* basebackupOf(postgres.pgdata)
-}))
-
-const setUp = Effect.fnUntraced(function*(modes: ReadonlyArray<SafekeeperMode>, fault: Partial<PageserverOptions> = {}) {
-  const at = yield* place
-  const archive = yield* cluster
-  const pageserver = yield* makeFakePageserver({ tenant, timeline, token, archive, ...fault })
-  const safekeepers = yield* Effect.forEach(modes, (mode) => makeFakeSafekeeper({ tenant, timeline, token, flush: 0x16B9188n, mode }))
-  return { at, pageserver, addresses: safekeepers.map(({ address }) => address) }
-})
-
-/** Storage addresses as fields, the way the cloud sends them. */
-const specOf = (at: Place, url: string, safekeepers: ReadonlyArray<string>) => ({
-  format_version: 1,
-  suspend_timeout_seconds: -1,
-  tenant_id: tenant,
-  timeline_id: timeline,
-  pageserver_connstring: url,
-  safekeeper_connstrings: safekeepers,
-  storage_auth_token: token,
-  cluster: {
-    roles: [{ name: "web" }],
-    databases: [{ name: "shop", owner: "web" }],
-    settings: [
-      { name: "port", value: String(at.port), vartype: "integer" },
-      { name: "unix_socket_directories", value: at.directory, vartype: "string" },
-      { name: "fsync", value: "off", vartype: "bool" }
-    ]
-  }
-})
+import { gone, launch, neonArguments, rows } from "./harness.ts"
+import { setUp, specOf, tenant, timeline, token } from "./neonPlace.ts"
 
 /** The same without a field: only settings, the way docker-compose has it. */
 const asSettings = ({ cluster, pageserver_connstring, safekeeper_connstrings, tenant_id, timeline_id, ...rest }: ReturnType<typeof specOf>) => ({

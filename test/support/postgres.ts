@@ -208,7 +208,7 @@ export const makeCluster: (options?: ClusterOptions) => Effect.Effect<Cluster, n
 )
 
 /** A Postgres that was killed leaves its small System V segment; postmaster.pid (line 7) says which. */
-const forgetSharedMemory = (pgdata: string): void => {
+export const forgetSharedMemory = (pgdata: string): void => {
   const file = path.join(pgdata, "postmaster.pid")
   const id = exists(file) ? fs.readFileSync(file, "utf8").split("\n")[6]?.trim().split(/\s+/)[1] : undefined
   if (id === undefined || id === "") return

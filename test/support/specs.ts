@@ -28,6 +28,8 @@ export const emptySpec: ParsedSpec = {
   dropSubscriptions: false,
   auditLevel: "Disabled",
   logsExportHost: null,
+  pgbouncerSettings: null,
+  localProxy: null,
   remoteExtensions: null,
   swapSizeBytes: null,
   diskQuotaBytes: null,

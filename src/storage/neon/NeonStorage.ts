@@ -8,13 +8,14 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { ComputeState } from "../../ComputeState.ts"
 import { SpecInvalid } from "../../domain/Failure.ts"
-import { invalidLsn, type Lsn, printLsn } from "../../domain/Lsn.ts"
+import { invalidLsn, printLsn } from "../../domain/Lsn.ts"
 import type { NeonStorage as NeonSpec, ParsedSpec } from "../../domain/ParsedSpec.ts"
 import { PostgresInstall } from "../../host/PostgresInstall.ts"
 import { Spawn } from "../../host/Spawn.ts"
 import { settlePauses } from "../../plan/retrySchedules.ts"
 import { Storage, type Timeline } from "../Storage.ts"
 import { NeonDeadlines } from "./deadlines.ts"
+import { acquireFromAll, type LeaseKeeper, makeLeaseKeeper } from "./leases.ts"
 import { openBasebackup } from "./pageserver.ts"
 import { askSafekeepers } from "./safekeepers.ts"
 import { makeSyncSafekeepers } from "./syncSafekeepers.ts"
@@ -65,13 +66,20 @@ export const layerNeon = (
       const settleEnd = (neon: NeonSpec, pgdata: string) =>
         sync({ pgdata, token: neon.token, pauses: [], within: deadlines.finalSync })
 
-      const timelineOf = (spec: ParsedSpec, neon: NeonSpec, pgdata: string): Timeline => ({
+      /** As the spec is now: a replica may have become a primary, and a token another one. */
+      const settleEndOf = Effect.fnUntraced(function*(claimed: ParsedSpec, neon: NeonSpec, pgdata: string) {
+        const spec = (yield* state.now).spec ?? claimed
+        return spec.mode._tag === "Primary" ? yield* settleEnd(spec.neon ?? neon, pgdata) : null
+      })
+
+      const timelineOf = (spec: ParsedSpec, neon: NeonSpec, pgdata: string, leases: LeaseKeeper | null): Timeline => ({
         settle: (moment) => {
+          if (moment === "end") return settleEndOf(spec, neon, pgdata)
           switch (spec.mode._tag) {
             case "Primary":
-              return moment === "start" ? settleStart(spec, neon, pgdata) : settleEnd(neon, pgdata)
+              return settleStart(spec, neon, pgdata)
             case "Static":
-              return Effect.succeed<Lsn | null>(moment === "start" ? spec.mode.lsn : null)
+              return Effect.as(leases?.begin ?? Effect.void, spec.mode.lsn)
             case "Replica":
               return Effect.succeed(null)
           }
@@ -82,8 +90,15 @@ export const layerNeon = (
           open: openBasebackup(spec, neon, lsn ?? invalidLsn, deadlines)
         }),
         secure: Effect.void,
-        keep: Effect.never,
+        keep: leases?.keep ?? Effect.never,
         leave: () => Effect.void
+      })
+
+      const claim = Effect.fnUntraced(function*(spec: ParsedSpec, neon: NeonSpec, pgdata: string) {
+        const leases = spec.mode._tag === "Static"
+          ? yield* makeLeaseKeeper(state, { spec, neon, lsn: spec.mode.lsn }, acquireFromAll(deadlines))
+          : null
+        return timelineOf(spec, neon, pgdata, leases)
       })
 
       return Storage.of({
@@ -96,7 +111,7 @@ export const layerNeon = (
                 problems: [{ path: "pageserver_connection_info", message: "Neon's storage needs the addresses of its parts" }]
               })
             )
-            : Effect.succeed(timelineOf(spec, spec.neon, pgdata))
+            : claim(spec, spec.neon, pgdata)
       })
     })
   )

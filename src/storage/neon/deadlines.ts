@@ -20,6 +20,8 @@ export interface NeonDeadlines {
   readonly firstByte: Duration.Duration
   /** Between two pieces of the basebackup. */
   readonly progress: Duration.Duration
+  /** A lease on an LSN from one shard, dialling included. */
+  readonly lease: Duration.Duration
 }
 
 export const NeonDeadlines = Context.Reference<NeonDeadlines>("compute/storage/neon/NeonDeadlines", {
@@ -29,6 +31,7 @@ export const NeonDeadlines = Context.Reference<NeonDeadlines>("compute/storage/n
     finalSync: Duration.minutes(1),
     connect: Duration.seconds(10),
     firstByte: Duration.seconds(60),
-    progress: Duration.seconds(60)
+    progress: Duration.seconds(60),
+    lease: Duration.seconds(10)
   })
 })

@@ -1,13 +1,14 @@
 /**
- * An imitation pageserver that answers `basebackup` by COPY OUT over a real socket, well or badly.
+ * An imitation pageserver that answers `basebackup` by COPY OUT, and `lease lsn`, over a real socket, well or badly.
  *
  * It serves one archive and knows no other command. Gone, with its port, when the scope ends.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { gunzipSync, gzipSync } from "node:zlib"
 import type { ListenFailed } from "../../domain/Failure.ts"
-import { commandComplete, copyData, copyDone, copyOut, error, loggedIn, readyForQuery, serve, type Session } from "./serverWire.ts"
+import { commandComplete, copyData, copyDone, copyOut, error, loggedIn, readyForQuery, serve, type Session, table } from "./serverWire.ts"
 
 /**
  * What goes wrong. `refuse`: nobody listens. `starting up`: it says so at log-in. `hang`: it accepts and says nothing.
@@ -45,6 +46,8 @@ export interface PageserverOptions {
   readonly failFirst?: number
   /** Bytes per message. Default 64 KiB. */
   readonly pieceBytes?: number
+  /** For how many milliseconds a lease is given; `refused`: none is. Default: an hour. */
+  readonly lease?: number | "refused"
 }
 
 /** One attempt, as the client made it. */
@@ -65,7 +68,8 @@ export interface FakePageserver {
   readonly connections: Effect.Effect<number>
 }
 
-const spoiled = (archive: Uint8Array, fault: PageserverFault | undefined, at: number): Uint8Array => {
+/** The archive as a fault leaves it. */
+export const spoiled = (archive: Uint8Array, fault: PageserverFault | undefined, at: number): Uint8Array => {
   if (fault === "truncated tar") {
     const tar = gunzipSync(archive)
     return gzipSync(tar.subarray(0, Math.floor(tar.length * at)))
@@ -123,6 +127,14 @@ export const makeFakePageserver: (options: PageserverOptions) => Effect.Effect<F
       const command = yield* session.query
       seen.push({ ...who, password, command })
       const words = (command ?? "").split(" ")
+      if (words[0] === "lease") {
+        const known = words[1] === "lsn" && words[2]?.replace(/-[0-9a-f]{4}$/, "") === options.tenant && words[3] === options.timeline
+        if (!known) return yield* session.send(error("ERROR", "XX000", `timeline ${words[2]}/${words[3]} was not found`), readyForQuery)
+        const { lease = 3_600_000 } = options
+        const until = lease === "refused" ? null : String((yield* Clock.currentTimeMillis) + lease)
+        yield* session.send(table(["valid_until"], [[until]]))
+        return void (yield* session.query)
+      }
       if (words[0] !== "basebackup") return yield* session.send(error("FATAL", "42601", "unknown command"))
       if (now === "unknown timeline" || words[1] !== options.tenant || words[2] !== options.timeline) {
         return yield* session.send(error("ERROR", "XX000", `timeline ${words[1]}/${words[2]} was not found`), readyForQuery)

@@ -65,14 +65,16 @@ export const error = (severity: "ERROR" | "FATAL", code: string, detail: string)
   message("E", ...[`S${severity}`, `V${severity}`, `C${code}`, `M${detail}`].map(text), Buffer.from([0]))
 
 /** The whole answer of a query: a header, rows of text, and the end. */
-export const table = (columns: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string>>): Uint8Array =>
+export const table = (columns: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string | null>>): Uint8Array =>
   Buffer.concat([
     message(
       "T",
       int16(columns.length),
       ...columns.flatMap((name) => [text(name), int32(0), int16(0), int32(textOid), int16(-1), int32(-1), int16(0)])
     ),
-    ...rows.map((row) => message("D", int16(row.length), ...row.flatMap((value) => [int32(Buffer.byteLength(value)), Buffer.from(value)]))),
+    ...rows.map((row) =>
+      message("D", int16(row.length), ...row.flatMap((value) =>
+        value === null ? [int32(-1)] : [int32(Buffer.byteLength(value)), Buffer.from(value)]))),
     commandComplete(`SELECT ${rows.length}`),
     readyForQuery
   ])

@@ -44,7 +44,8 @@ const deadlines: NeonDeadlines = {
   finalSync: Duration.millis(500),
   connect: Duration.millis(500),
   firstByte: Duration.millis(500),
-  progress: Duration.millis(500)
+  progress: Duration.millis(500),
+  lease: Duration.millis(500)
 }
 
 const specOf = (url: string | null, over: Partial<NeonSpec> = {}, mode: ComputeMode = { _tag: "Primary" }): ParsedSpec => ({
@@ -227,18 +228,6 @@ describe("storage/neon, the basebackup", () => {
       assert.match(failure.message, /^connect to 127\.0\.0\.1:\d+: no answer within 500 ms$/)
       assert.isBelow((yield* Clock.currentTimeMillis) - before, 10_000)
     }))
-
-  it.live("over gRPC only: said plainly, and not tried eleven times", () =>
-    inPgdata((pgdata) =>
-      Effect.gen(function*() {
-        const { timeline: made } = yield* claim(specOf(null))
-        yield* pgdata.begin(plan, "Archive")
-        const failure = yield* Effect.flip(pgdata.build(plan, made.source(null)))
-        assert.strictEqual(
-          explain(failure),
-          "a pageserver without a libpq_url is not supported: a basebackup is fetched over the Postgres protocol only, not over gRPC"
-        )
-      })))
 
   it.live("without addresses there is nothing to claim", () =>
     Effect.gen(function*() {

@@ -1,0 +1,30 @@
+/**
+ * Makes the bundle load what it does not need for its first answer only when that is first used.
+ *
+ * Listening for HTTP needs neither OpenSSL's set-up behind `node:crypto` nor tar, and yet every `import` is evaluated
+ * before the first line of the program. Each named module is imported through a stand-in whose exports are getters.
+ * For modules that are used by export names only: a stand-in cannot be called or extended itself.
+ */
+import type { Plugin } from "esbuild"
+import { isBuiltin } from "node:module"
+
+export const lazily = (names: ReadonlyArray<string>): Plugin => ({
+  name: "lazily",
+  setup(build) {
+    build.onResolve({ filter: /.*/ }, ({ kind, namespace, path, resolveDir }) => {
+      if (kind !== "import-statement" || namespace !== "file" || !names.includes(path.replace(/^node:/, ""))) return undefined
+      return { path, namespace: "lazily", pluginData: resolveDir, sideEffects: false }
+    })
+    build.onLoad({ filter: /.*/, namespace: "lazily" }, async ({ path, pluginData }) => {
+      const exported = Object.keys(await import(path)).filter((name) => /^[\w$]+$/.test(name) && name !== "default")
+      const getters = exported.map((name) => `get ${name}(){return load().${name}}`)
+      // The default of a builtin is the builtin; a package's own is nobody's here.
+      const kind = isBuiltin(path) ? [] : ["__esModule:true"]
+      return {
+        contents: `let it;const load=()=>it??=require(${JSON.stringify(path)});module.exports={${[...kind, ...getters].join(",")}}`,
+        resolveDir: String(pluginData),
+        loader: "js"
+      }
+    })
+  }
+})

@@ -1,0 +1,206 @@
+/**
+ * Extensions that the image does not have: announced and preloaded before Postgres starts, fetched when asked for
+ * (reference section 10).
+ *
+ * One fetch per extension at a time, however many ask; a caller that goes away does not take it along, and whoever
+ * asks again finds it done. A fetch that failed is forgotten, so that asking again tries again. Only what cannot
+ * be looked up, and a folder that cannot be written, keep a compute from starting.
+ */
+import * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as FiberMap from "effect/FiberMap"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Ref from "effect/Ref"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import * as Semaphore from "effect/Semaphore"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { ComputeState } from "../ComputeState.ts"
+import {
+  ExtensionFailed,
+  ExtensionsUnavailable,
+  type ExtensionUnknown,
+  FileFailed,
+  type PostgresUnusable
+} from "../domain/Failure.ts"
+import type { ParsedSpec } from "../domain/ParsedSpec.ts"
+import { PostgresInstall } from "../host/PostgresInstall.ts"
+import { Spawn } from "../host/Spawn.ts"
+import { causesOf } from "../lifecycle/explain.ts"
+import { type ControlFile, controlFiles, type Dialect, findExtension, librariesToFetch, type Wanted } from "../plan/remoteExtensions.ts"
+import { archiveUrl } from "../plan/remoteExtensionUrl.ts"
+import { fetchArchive, type Limits, type Refusal } from "./fetchArchive.ts"
+import { type Folders, locateFolders } from "./folders.ts"
+
+export interface RemoteExtensionsOptions {
+  readonly dialect: Dialect
+  /** `-r`; `null`: nothing is fetched. */
+  readonly base: string | null
+  readonly buildTag: string
+  /** As Node says it: `x64`, `arm64`. */
+  readonly arch: string
+  readonly patience?: Patience
+}
+
+export interface Patience extends Limits {
+  /** All attempts together. */
+  readonly within: Duration.Duration
+  readonly attempts: number
+}
+
+/** Postgres's own request gives up after 60 s; what is fetched by then is there for the next one. */
+export const defaultPatience: Patience = {
+  answerWithin: Duration.seconds(10),
+  pieceWithin: Duration.seconds(15),
+  attemptWithin: Duration.seconds(90),
+  within: Duration.minutes(3),
+  attempts: 4,
+  mostCompressedBytes: 4 * 1024 ** 3,
+  mostBytes: 16 * 1024 ** 3
+}
+
+/** Before Postgres starts. Bytes are of archives as they were served. */
+export interface Loaded {
+  readonly millis: number
+  readonly downloaded: number
+  readonly largest: number
+  readonly total: number
+}
+
+export class RemoteExtensions extends Context.Service<RemoteExtensions, {
+  /**
+   * Writes the control files of allowed extensions that are not there, and fetches the libraries that Postgres
+   * would preload. A fetch that fails is told and passed over. Its numbers are noted in the shared metrics.
+   */
+  readonly prepare: (spec: ParsedSpec) => Effect.Effect<Loaded, ExtensionUnknown | FileFailed | PostgresUnusable>
+  /** Answers the bytes that were fetched: 0 when it was there already. Judged by the spec of that moment. */
+  readonly download: (
+    name: string,
+    isLibrary: boolean
+  ) => Effect.Effect<number, ExtensionUnknown | ExtensionsUnavailable | ExtensionFailed | PostgresUnusable>
+}>()("compute/extensions/RemoteExtensions") {
+  static readonly layer = (
+    options: RemoteExtensionsOptions
+  ): Layer.Layer<RemoteExtensions, never, ComputeState | PostgresInstall | Spawn> => Layer.effect(RemoteExtensions, make(options))
+}
+
+/** Archives on their way at the same time, before Postgres starts. */
+const atOnce = 8
+
+const make = Effect.fnUntraced(function*(options: RemoteExtensionsOptions) {
+  const { base, dialect } = options
+  const patience = options.patience ?? defaultPatience
+  const state = yield* ComputeState
+  const install = yield* PostgresInstall
+  const folders = yield* Effect.cached(Effect.provideService(locateFolders(install), Spawn, yield* Spawn))
+  const underWay = yield* FiberMap.make<string, number, ExtensionFailed | PostgresUnusable>()
+  const turn = yield* Semaphore.make(1)
+  /** Read and written under `turn`, or when a fetch is done. */
+  const there = new Set<string>()
+
+  const share = Effect.fnUntraced(function*(wanted: Wanted, from: string) {
+    // An archive with another digest is another one.
+    const key = JSON.stringify(wanted)
+    const url = archiveUrl({ ...options, base: from, postgresMajor: install.major }, wanted.extension)
+    const fetching = folders.pipe(
+      Effect.flatMap((at) => fetchPatiently(wanted, url, at, patience)),
+      Effect.tap(() => Effect.sync(() => there.add(key))),
+      Effect.tapError((failure) => Effect.logWarning(causesOf(failure).join(": ")))
+    )
+    const fiber = yield* turn.withPermit(Effect.suspend(() =>
+      there.has(key) ? Effect.succeed(null) : Option.match(FiberMap.getUnsafe(underWay, key), {
+        onNone: () => FiberMap.run(underWay, key, fetching, { startImmediately: false }),
+        onSome: Effect.succeed
+      })))
+    return fiber === null ? 0 : yield* Fiber.join(fiber)
+  })
+
+  const download = Effect.fn("RemoteExtensions.download")(function*(name: string, isLibrary: boolean) {
+    if (base === null) return yield* new ExtensionsUnavailable({ missing: "store" })
+    const list = (yield* state.now).spec?.remoteExtensions ?? null
+    if (list === null) return yield* new ExtensionsUnavailable({ missing: "list" })
+    return yield* share(yield* Effect.fromResult(findExtension(name, isLibrary, list, dialect)), base)
+  })
+
+  const preload = Effect.fnUntraced(function*(spec: ParsedSpec) {
+    const list = spec.remoteExtensions
+    if (list === null) return []
+    const files = controlFiles(list, dialect)
+    if (files.length > 0) yield* writeControlFiles(files, yield* folders)
+    if (base === null) return []
+    const libraries = librariesToFetch(spec, list, dialect)
+    const wanted = yield* Effect.fromResult(Result.all(libraries.map((name) => findExtension(name, true, list, dialect))))
+    const unique = [...new Map(wanted.map((one) => [one.extension, one])).values()]
+    const fetched = yield* Effect.forEach(unique, (one) => Effect.result(share(one, base)), { concurrency: atOnce })
+    return fetched.flatMap((one) => Result.isSuccess(one) && one.success > 0 ? [one.success] : [])
+  })
+
+  const prepare = Effect.fn("RemoteExtensions.prepare")(function*(spec: ParsedSpec) {
+    const from = yield* DateTime.now
+    const sizes = yield* preload(spec)
+    const to = yield* DateTime.now
+    const loaded: Loaded = {
+      millis: base === null || spec.remoteExtensions === null ? 0 : to.epochMilliseconds - from.epochMilliseconds,
+      downloaded: sizes.length,
+      largest: Math.max(0, ...sizes),
+      total: sizes.reduce((sum, size) => sum + size, 0)
+    }
+    yield* state.note(({ metrics }) => ({
+      metrics: {
+        ...metrics,
+        load_ext_ms: loaded.millis,
+        num_ext_downloaded: loaded.downloaded,
+        largest_ext_size: loaded.largest,
+        total_ext_download_size: loaded.total
+      }
+    }))
+    return loaded
+  })
+
+  return RemoteExtensions.of({ prepare, download })
+})
+
+/** A half-written control file would be offered by Postgres; a file of that name is somebody's, and stays. */
+const writeControlFiles = (files: ReadonlyArray<ControlFile>, { extension }: Folders): Effect.Effect<void, FileFailed> =>
+  Effect.forEach(files, ({ name, text }) => {
+    const at = path.join(extension, name)
+    return Effect.try({
+      try: () => {
+        if (fs.existsSync(at)) return
+        fs.writeFileSync(`${at}.incoming`, text, { mode: 0o644 })
+        fs.chmodSync(`${at}.incoming`, 0o644)
+        fs.renameSync(`${at}.incoming`, at)
+      },
+      catch: (cause) => new FileFailed({ operation: "write the control file", path: at, cause })
+    })
+  }, { discard: true })
+
+const pauses = (attempts: number) =>
+  Schedule.exponential("200 millis", 2).pipe(
+    Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(3)))),
+    Schedule.jittered,
+    Schedule.upTo({ times: attempts - 1 })
+  )
+
+const fetchPatiently = Effect.fnUntraced(function*(wanted: Wanted, url: string, folders: Folders, patience: Patience) {
+  const attempts = yield* Ref.make(0)
+  const fail = Effect.fnUntraced(function*({ cause, detail }: Refusal) {
+    const tried = yield* Ref.get(attempts)
+    const { extension } = wanted
+    return yield* new ExtensionFailed({ extension, url, detail, attempts: tried, ...(cause === undefined ? {} : { cause }) })
+  })
+  return yield* Ref.update(attempts, (count) => count + 1).pipe(
+    Effect.andThen(fetchArchive({ ...wanted, url }, folders, patience)),
+    Effect.retry({ schedule: pauses(patience.attempts), while: (refusal) => refusal.again }),
+    Effect.timeoutOrElse({
+      duration: patience.within,
+      orElse: () => Effect.fail<Refusal>({ detail: `it did not come within ${Duration.toMillis(patience.within)} ms`, again: false })
+    }),
+    Effect.catch(fail)
+  )
+})

@@ -1,0 +1,48 @@
+/**
+ * Watches the file that the API's keys came from, and hands new ones to the verifier, without a restart.
+ *
+ * By looking at it now and then: what mounts files into containers replaces links and folders, which no watcher of a
+ * single file sees. A file that cannot be read or is no configuration changes nothing, and is told once.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FS from "node:fs/promises"
+import { type Failure, FileFailed } from "../domain/Failure.ts"
+import { causesOf } from "../lifecycle/explain.ts"
+import type { Actor } from "../Supervisor.ts"
+import type { Verifier } from "./Verifier.ts"
+
+const every = Duration.seconds(1)
+
+/** Changes whenever the file does. */
+const markOf = (path: string) =>
+  Effect.tryPromise({ try: () => FS.stat(path), catch: (cause) => new FileFailed({ operation: "look at", path, cause }) }).pipe(
+    Effect.map(({ ctimeMs, ino, mtimeMs, size }) => `${ino} ${size} ${mtimeMs} ${ctimeMs}`)
+  )
+
+/** `read` reads the keys of this file. */
+export const keyKeeper = (path: string, read: Effect.Effect<ReadonlyArray<unknown>, Failure>, verifier: Verifier): Actor => ({
+  name: "key keeper",
+  policy: "permanent",
+  run: Effect.gen(function*() {
+    let told: string | null = null
+    let seen = yield* Effect.orElseSucceed(markOf(path), () => null)
+    while (true) {
+      yield* Effect.sleep(every)
+      yield* Effect.gen(function*() {
+        const mark = yield* markOf(path)
+        if (mark === seen) return
+        const keys = yield* read
+        // Only what was read whole counts as seen.
+        seen = mark
+        told = null
+        if (yield* verifier.rotate(keys)) yield* Effect.logInfo(`the HTTP API takes the ${keys.length} keys of ${path} from now on`)
+      }).pipe(Effect.catch((failure) => {
+        const why = causesOf(failure).join(": ")
+        if (told === why) return Effect.void
+        told = why
+        return Effect.logWarning(`the HTTP API keeps its keys: ${why}`)
+      }))
+    }
+  })
+})

@@ -1,0 +1,95 @@
+/**
+ * The shortest way for what is asked most: the probes, `/status` and `/metrics`, answered from bytes that are made once
+ * per snapshot, without a fiber.
+ *
+ * Only the plainest form takes it: GET or HEAD, no query, no body, and on `/status` nobody to check. Everything else,
+ * and so every rule, is the declared route's; both answer through the same views. These requests are counted, not logged.
+ */
+import * as Effect from "effect/Effect"
+import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
+import type { IncomingMessage, ServerResponse } from "node:http"
+import type { ComputeState, Snapshot } from "../ComputeState.ts"
+import { bodyOf } from "../plan/httpAnswer.ts"
+import { Control, metricsType, Open } from "./Api.ts"
+import { requestId } from "./envelope.ts"
+import type { EndpointOptions } from "./options.ts"
+import { probes } from "./probes.ts"
+import type { Traffic } from "./traffic.ts"
+import { metricsText, statusBody } from "./views.ts"
+
+/** True: it is answered. */
+export type Quick = (request: IncomingMessage, response: ServerResponse) => boolean
+
+interface Ready {
+  readonly status: number
+  readonly type: string
+  readonly body: Buffer
+}
+
+const json = (body: unknown, status = 200): Ready => ({ status, type: "application/json", body: Buffer.from(JSON.stringify(body)) })
+
+type View = (snapshot: Snapshot) => Ready
+
+/** `control`: are the control plane's routes on this port? */
+export const quickAnswers = Effect.fnUntraced(function*(
+  options: Pick<EndpointOptions, "dialect" | "buildTag">,
+  state: ComputeState["Service"],
+  traffic: Traffic,
+  control: "guarded" | "open" | "elsewhere"
+) {
+  const context = yield* Effect.context<never>()
+  const { dialect } = options
+
+  const views = new Map<string, View>(probes.map(({ endpoint, read }) => [Open.endpoints[endpoint].path, (snapshot) => {
+    const said = read(dialect, snapshot)
+    return said.refused === null ? json(said.body) : json(bodyOf(said.refused), said.refused.status)
+  }]))
+  if (control === "open") views.set(Control.endpoints.status.path, (snapshot) => json(statusBody(dialect, snapshot)))
+
+  let of: Snapshot | undefined
+  let made = new Map<string, Ready>()
+  let measured: string | undefined
+
+  const recall = (path: string, view: View, snapshot: Snapshot): Ready => {
+    const before = made.get(path)
+    if (before !== undefined) return before
+    const ready = view(snapshot)
+    made.set(path, ready)
+    return ready
+  }
+
+  /** Once per turn of the event loop: nobody can ask, hear and ask again within one. */
+  let counted: Ready | undefined
+  const metrics = (snapshot: Snapshot): Ready => {
+    if (counted !== undefined) return counted
+    measured ??= metricsText(snapshot, options.buildTag)
+    const body = measured + traffic.text() + PrometheusMetrics.formatUnsafe(context)
+    setImmediate(() => counted = undefined)
+    return counted = { status: 200, type: metricsType, body: Buffer.from(body) }
+  }
+
+  const quick: Quick = (request, response) => {
+    const { headers, method, url = "" } = request
+    if (method !== "GET" && method !== "HEAD") return false
+    const view = views.get(url)
+    if (view === undefined && url !== Open.endpoints.metrics.path) return false
+    if (headers["transfer-encoding"] !== undefined || headers["content-length"] !== undefined) return false
+    // A stream of events may be meant.
+    if (headers.accept?.includes("event-stream") === true) return false
+    const began = performance.now()
+    const snapshot = Effect.runSync(state.now)
+    if (snapshot !== of) {
+      of = snapshot
+      made = new Map()
+      measured = undefined
+      counted = undefined
+    }
+    const { body, status, type } = view === undefined ? metrics(snapshot) : recall(url, view, snapshot)
+    const id = requestId(headers["x-request-id"]?.toString())
+    response.writeHead(status, { "content-type": type, "content-length": body.length, "x-request-id": id })
+    response.end(method === "HEAD" ? undefined : body)
+    traffic.count(method, url, status, performance.now() - began)
+    return true
+  }
+  return quick
+})

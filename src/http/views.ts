@@ -1,0 +1,117 @@
+/**
+ * What a snapshot looks like to HTTP callers: status, vitals, history, activity, operations, metrics. Reads, never acts.
+ */
+import * as DateTime from "effect/DateTime"
+import * as Result from "effect/Result"
+import type { Snapshot } from "../ComputeState.ts"
+import type { Operation } from "../Operations.ts"
+import { type ActivityKind, activityKinds, type Hold, livingHolds, reasonsAwake } from "../plan/activity.ts"
+import {
+  bodyOf,
+  configureRefusal,
+  type Dialect,
+  isReady,
+  isStarted,
+  lastActiveText,
+  startTimeText,
+  type Vitals,
+  wireStatus
+} from "../plan/httpAnswer.ts"
+import { familiesOf, printFamilies } from "../plan/metricsText.ts"
+
+export const statusBody = (dialect: Dialect, snapshot: Snapshot) => ({
+  start_time: startTimeText(snapshot.startTime),
+  tenant: snapshot.spec?.tenant ?? null,
+  timeline: snapshot.spec?.timeline ?? null,
+  status: wireStatus(dialect, snapshot.status),
+  last_active: lastActiveText(snapshot.lastActive),
+  error: snapshot.error
+})
+
+export const vitalsOf = ({ metrics, postgresAlive, status }: Snapshot): Vitals => ({
+  status,
+  postgresAlive,
+  everRan: metrics.total_startup_ms > 0
+})
+
+export const verboseVitals = (dialect: Dialect, snapshot: Snapshot) => ({
+  status: wireStatus(dialect, snapshot.status),
+  since: startTimeText(snapshot.since),
+  alive: true,
+  started: isStarted(vitalsOf(snapshot)),
+  ready: isReady(vitalsOf(snapshot)),
+  postgres_alive: snapshot.postgresAlive,
+  error: snapshot.error
+})
+
+export const historyBody = (dialect: Dialect, snapshot: Snapshot) => ({
+  status: wireStatus(dialect, snapshot.status),
+  since: startTimeText(snapshot.since),
+  changes: snapshot.history.map(({ at, because, error, from, to }) => ({
+    at: startTimeText(at),
+    from: wireStatus(dialect, from),
+    to: wireStatus(dialect, to),
+    because,
+    error
+  }))
+})
+
+export const timelineBody = (dialect: Dialect, snapshot: Snapshot) => ({
+  start_time: startTimeText(snapshot.startTime),
+  status: wireStatus(dialect, snapshot.status),
+  steps: snapshot.steps.map(({ millis, name, startedAt }) => ({ name, started_at_ms: startedAt, ms: millis }))
+})
+
+const moment = (millis: number | null): string | null => millis === null ? null : startTimeText(DateTime.makeUnsafe(millis))
+
+export const holdBody = ({ createdAt, expiresAt, id, reason }: Hold) => ({
+  id,
+  reason,
+  created_at: startTimeText(DateTime.makeUnsafe(createdAt)),
+  expires_at: startTimeText(DateTime.makeUnsafe(expiresAt))
+})
+
+const sessionsOf = ({ activity }: Snapshot, kind: ActivityKind): number | null =>
+  kind === "statistics" ? null : activity?.sessions[kind] ?? 0
+
+export const activityBody = (dialect: Dialect, snapshot: Snapshot, now: number) => ({
+  status: wireStatus(dialect, snapshot.status),
+  last_active: lastActiveText(snapshot.lastActive),
+  awake_because: reasonsAwake(snapshot.activity, snapshot.holds, now),
+  looked_at: moment(snapshot.activity?.at ?? null),
+  kinds: Object.fromEntries(activityKinds.map((kind) => [kind, {
+    sessions: sessionsOf(snapshot, kind),
+    last_active: moment(snapshot.activity?.last[kind] ?? null)
+  }])),
+  suspend_timeout_seconds: snapshot.spec?.suspendTimeoutSeconds ?? null,
+  holds: livingHolds(snapshot.holds, now).map(holdBody),
+  downtime: { current_ms: snapshot.downtime.current, total_ms: snapshot.downtime.total }
+})
+
+const stateOf = ({ outcome, startedAt }: Operation) => {
+  if (outcome === null) return startedAt === null ? "queued" as const : "applying" as const
+  if (Result.isSuccess(outcome)) return "done" as const
+  const { _tag } = outcome.failure
+  return _tag === "Superseded" ? "superseded" as const : _tag === "Abandoned" ? "abandoned" as const : "failed" as const
+}
+
+export const operationBody = (operation: Operation) => ({
+  id: operation.id,
+  operation_uuid: operation.operationId,
+  state: stateOf(operation),
+  accepted_at: startTimeText(operation.acceptedAt),
+  started_at: operation.startedAt === null ? null : startTimeText(operation.startedAt),
+  ended_at: operation.endedAt === null ? null : startTimeText(operation.endedAt),
+  error: operation.outcome === null || Result.isSuccess(operation.outcome)
+    ? null
+    : bodyOf(configureRefusal(operation.outcome.failure))
+})
+
+export const metricsText = (snapshot: Snapshot, buildTag: string): string =>
+  printFamilies(familiesOf({
+    status: snapshot.status,
+    steps: snapshot.steps,
+    downtime: snapshot.downtime,
+    totalStartupMillis: snapshot.metrics.total_startup_ms,
+    lastActive: snapshot.lastActive?.epochMilliseconds ?? null
+  }, buildTag))

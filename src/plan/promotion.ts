@@ -1,0 +1,46 @@
+/**
+ * A replica on its way to a primary: the steps, and what the outside reads of them (reference section 11.6).
+ */
+import type { Lsn } from "../domain/Lsn.ts"
+import type { ComputeMode, GenericOption, ParsedSpec } from "../domain/ParsedSpec.ts"
+import { saidBy } from "./postgresConf.ts"
+
+export type PromotionStep = "waiting for the WAL" | "preparing the files" | "promoting Postgres" | "applying the spec"
+
+export type Promotion =
+  | { readonly _tag: "NotPromoted" }
+  | { readonly _tag: "Promoting"; readonly step: PromotionStep }
+  /** Milliseconds of each step; 0 for one that an earlier attempt had taken already. */
+  | { readonly _tag: "Completed"; readonly lsnWait: number; readonly promote: number; readonly reconfigure: number }
+  /** It may be asked for again: what is done already is not done twice. `at` is the step that failed; `null`: none was begun. */
+  | { readonly _tag: "Failed"; readonly error: string; readonly at: PromotionStep | null }
+
+export const notPromoted: Promotion = { _tag: "NotPromoted" }
+
+/** What is asked of a replica. */
+export interface PromotionRequest {
+  /** The primary's, as it was until now. */
+  readonly spec: ParsedSpec
+  /** Where the primary's WAL ended. */
+  readonly flushed: Lsn
+}
+
+/** Why this compute cannot be promoted; `null`: it can. A promotion that only lacks its spec can be finished. */
+export const promotionRefusal = (mode: ComputeMode, last: Promotion): string | null =>
+  mode._tag === "Replica" || (last._tag === "Failed" && last.at === "applying the spec")
+    ? null
+    : `compute mode "${mode._tag}" is not replica`
+
+const standbyNames = "synchronous_standby_names"
+
+/**
+ * The spec that the new primary runs by. The walproposer is its synchronous standby from the first commit on, also
+ * when the spec leaves that to others. In the file, where the next spec replaces it; what ALTER SYSTEM writes would
+ * win over all later specs.
+ */
+export const promotedSpec = (spec: ParsedSpec): ParsedSpec => {
+  const primary: ParsedSpec = { ...spec, mode: { _tag: "Primary" } }
+  if (spec.neon === null || spec.neon.safekeepers.length === 0 || saidBy(spec)(standbyNames) !== null) return primary
+  const setting: GenericOption = { name: standbyNames, value: "walproposer", quoted: true }
+  return { ...primary, settings: [...(spec.settings ?? []), setting] }
+}

@@ -1,0 +1,113 @@
+/**
+ * The pageserver's gRPC service, as much of it as a start needs (reference section 11.11): a basebackup and leases.
+ *
+ * Loaded only by who uses it (`pageserverOf`), for it brings a whole HTTP/2 client along. Each call has a connection of
+ * its own, without retries or name tricks of the library; who calls decides about those. Gone with the scope.
+ */
+import * as Grpc from "@grpc/grpc-js"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { type Failure, TimedOut, WireFailed } from "../../domain/Failure.ts"
+import { printShardIndex } from "../../domain/Id.ts"
+import type { Lsn } from "../../domain/Lsn.ts"
+import type { Archive } from "../../PgdataSource.ts"
+import type { NeonDeadlines } from "./deadlines.ts"
+import type { Lease, Pageserver, Question } from "./pageserver.ts"
+import { type BaseBackupRequest, decodeChunk, decodeLease, encodeBaseBackupRequest, encodeLeaseRequest } from "./pageMessages.ts"
+
+const getBaseBackup = "/page_api.PageService/GetBaseBackup"
+const leaseLsn = "/page_api.PageService/LeaseLsn"
+
+const options: Grpc.ChannelOptions = {
+  "grpc.max_receive_message_length": 64 * 1024 * 1024,
+  "grpc.enable_retries": 0,
+  "grpc.enable_http_proxy": 0,
+  "grpc.service_config_disable_resolution": 1,
+  "grpc.use_local_subchannel_pool": 1
+}
+
+const metadataOf = ({ shard, shardCount, spec, token }: Question): Grpc.Metadata => {
+  const metadata = new Grpc.Metadata()
+  metadata.set("neon-tenant-id", spec.tenant)
+  metadata.set("neon-timeline-id", spec.timeline)
+  metadata.set("neon-shard-id", printShardIndex(shard.number, shardCount))
+  if (token !== null) metadata.set("authorization", `Bearer ${Redacted.value(token)}`)
+  return metadata
+}
+
+const isServiceError = (cause: unknown): cause is Grpc.ServiceError =>
+  cause instanceof Error && "code" in cause && typeof cause.code === "number" && "details" in cause
+
+const failureOf = (operation: string, peer: string) => (cause: unknown): WireFailed =>
+  isServiceError(cause)
+    ? new WireFailed({ operation, peer, detail: cause.details, grpcStatus: Grpc.status[cause.code] ?? String(cause.code) })
+    : new WireFailed({ operation, peer, detail: cause instanceof Error ? cause.message : String(cause), cause })
+
+const open = (peer: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() => new Grpc.Client(peer, Grpc.credentials.createInsecure(), options)),
+    (client) => Effect.sync(() => client.close())
+  )
+
+/** Until it is connected, or cannot be: then the call will say why. */
+const connected = (client: Grpc.Client): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const channel = client.getChannel()
+    const look = (): void => {
+      const state = channel.getConnectivityState(true)
+      const { connectivityState: known } = Grpc
+      if (state === known.READY || state === known.TRANSIENT_FAILURE || state === known.SHUTDOWN) return resume(Effect.void)
+      channel.watchConnectivityState(state, Infinity, look)
+    }
+    look()
+  })
+
+const dial = Effect.fnUntraced(function*(peer: string, within: Duration.Duration) {
+  const client = yield* open(peer)
+  const before = yield* Clock.currentTimeNanos
+  yield* connected(client).pipe(Effect.timeoutOrElse({
+    duration: within,
+    orElse: () => Effect.fail(new TimedOut({ what: `connecting to ${peer}`, millis: Duration.toMillis(within) }))
+  }))
+  const after = yield* Clock.currentTimeNanos
+  return { client, connectMicros: Math.round(Number(after - before) / 1000) }
+})
+
+const basebackup = (peer: string, question: Question, deadlines: NeonDeadlines) =>
+  Effect.fnUntraced(function*(lsn: Lsn): Effect.fn.Return<Archive, Failure, Scope.Scope> {
+    const { client, connectMicros } = yield* dial(peer, deadlines.connect)
+    const request: BaseBackupRequest = { lsn, replica: question.spec.mode._tag !== "Primary" }
+    const call = yield* Effect.acquireRelease(
+      Effect.sync(() => client.makeServerStreamRequest(getBaseBackup, encodeBaseBackupRequest, decodeChunk, request, metadataOf(question))),
+      // It tells of its end to whoever listens; nobody does any more.
+      (call) => Effect.sync(() => void call.on("error", () => {}).cancel())
+    )
+    return { bytes: Stream.fromAsyncIterable<Uint8Array, WireFailed>(call, failureOf("basebackup", peer)), connectMicros }
+  })
+
+const lease = (peer: string, question: Question, deadlines: NeonDeadlines) =>
+  Effect.fnUntraced(function*(lsn: Lsn): Effect.fn.Return<Lease, Failure, Scope.Scope> {
+    const { client } = yield* dial(peer, deadlines.connect)
+    return yield* Effect.callback<Lease, Failure>((resume) => {
+      const call = client.makeUnaryRequest(leaseLsn, encodeLeaseRequest, decodeLease, lsn, metadataOf(question), (error, until) => {
+        if (error === null) return resume(Effect.succeed({ _tag: "Granted", until: until ?? 0 }))
+        resume(
+          error.code === Grpc.status.FAILED_PRECONDITION
+            ? Effect.succeed({ _tag: "Refused", because: error.details })
+            : Effect.fail(failureOf("lease lsn", peer)(error))
+        )
+      })
+      return Effect.sync(() => call.cancel())
+    })
+  }, Effect.scoped)
+
+/** `peer` is `host:port`. */
+export const grpcPageserver = (peer: string, question: Question, deadlines: NeonDeadlines): Pageserver => ({
+  peer,
+  basebackup: basebackup(peer, question, deadlines),
+  lease: lease(peer, question, deadlines)
+})

@@ -1,0 +1,39 @@
+/**
+ * The trace of this compute: continued from whoever started us, and sent to a collector if there is one.
+ *
+ * The exporter is its own module, loaded only when it is asked for; a start without a collector evaluates none of it.
+ * What could not be sent is forgotten: telemetry never holds up a compute, and its end by two seconds at most.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Tracer from "effect/Tracer"
+import { Tracing } from "../host/Tracing.ts"
+import { type Environment, readOtlp, readTraceparent } from "../plan/otlp.ts"
+
+export interface Telemetry {
+  /** To be provided around everything that is worth a span; its scope's end sends what is left. */
+  readonly layer: Layer.Layer<never>
+  /** Puts an effect under the caller's span, if there is one. */
+  readonly underCaller: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  readonly warnings: ReadonlyArray<string>
+}
+
+export const telemetryOf = (env: Environment, version: string): Telemetry => {
+  const { settings, warnings } = readOtlp(env)
+  const caller = readTraceparent(env["TRACEPARENT"])
+  const followed = Layer.succeed(Tracing, settings !== null || caller !== null)
+  const exporter = settings === null ? Layer.empty : Layer.unwrap(
+    Effect.tryPromise(() => import("./otlp.ts")).pipe(
+      Effect.map(({ otlpLayer }) => otlpLayer(settings, version)),
+      Effect.catch((failure) => Effect.as(Effect.logWarning("traces are not sent: the exporter cannot be loaded", failure), Layer.empty))
+    )
+  )
+  return {
+    layer: Layer.merge(followed, exporter),
+    underCaller: (effect) => caller === null ? effect : withParent(effect, Tracer.externalSpan(caller)),
+    warnings
+  }
+}
+
+const withParent = <A, E, R>(effect: Effect.Effect<A, E, R>, span: Tracer.ExternalSpan): Effect.Effect<A, E, R> =>
+  Effect.provideService(effect, Tracer.ParentSpan, span)

@@ -1,0 +1,48 @@
+/**
+ * Sends spans over OTLP/HTTP, in batches. Loaded by `Telemetry.ts` alone, and only when there is a collector.
+ *
+ * A collector that hangs costs one request's time; one that is gone makes the exporter pause for a minute.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FetchHttpClient from "effect/http/FetchHttpClient"
+import * as HttpClient from "effect/http/HttpClient"
+import * as HttpClientError from "effect/http/HttpClientError"
+import * as Layer from "effect/Layer"
+import * as OtlpSerialization from "effect/observability/OtlpSerialization"
+import * as OtlpTracer from "effect/observability/OtlpTracer"
+import * as Redacted from "effect/Redacted"
+import type { OtlpSettings } from "../plan/otlp.ts"
+
+/** At the end of the program. */
+export const flushWithin = Duration.seconds(2)
+
+const client = (timeoutMillis: number) =>
+  Layer.effect(
+    HttpClient.HttpClient,
+    Effect.map(HttpClient.HttpClient, (inner) =>
+      HttpClient.make((request) =>
+        Effect.timeoutOrElse(inner.execute(request), {
+          duration: Duration.millis(timeoutMillis),
+          orElse: () =>
+            Effect.fail(
+              new HttpClientError.HttpClientError({
+                reason: new HttpClientError.TransportError({ request, description: `no answer within ${timeoutMillis} ms` })
+              })
+            )
+        })
+      ))
+  ).pipe(Layer.provide(FetchHttpClient.layer))
+
+export const otlpLayer = (settings: OtlpSettings, version: string): Layer.Layer<never> =>
+  OtlpTracer.layer({
+    url: settings.url,
+    resource: { serviceName: settings.serviceName, serviceVersion: version },
+    headers: Object.fromEntries([...settings.headers].map(([name, value]) => [name, Redacted.value(value)])),
+    exportInterval: Duration.seconds(5),
+    maxBatchSize: 512,
+    shutdownTimeout: flushWithin
+  }).pipe(
+    Layer.provide(settings.encoding === "json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf),
+    Layer.provide(client(settings.timeoutMillis))
+  )

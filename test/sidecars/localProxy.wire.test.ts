@@ -1,0 +1,81 @@
+/**
+ * local_proxy's file, and a real process behind a really locked pid file.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { configureLocalProxy, findLocalProxy, stopLocalProxy } from "../../src/sidecars/localProxy.ts"
+import { temporaryFolder } from "../support/postgres.ts"
+import { eventually, programAt, startProgram } from "../support/programs.ts"
+
+const keys = {
+  jwks: [{ id: "1", roleNames: ["authenticated"], jwksUrl: "https://issuer.invalid/jwks", providerName: "issuer", jwtAudience: null }]
+}
+
+const house = Effect.gen(function*() {
+  const folder = yield* temporaryFolder
+  return { folder, place: { config: path.join(folder, "config.json"), pidFile: path.join(folder, "pid") } }
+})
+
+/** Answers every SIGHUP with a line, until it is told to leave. */
+const body = (pidFile: string) =>
+  `echo $$ > ${pidFile}; trap 'echo reloaded' HUP; trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done`
+
+describe("local_proxy", () => {
+  it.live("gets its configuration as pretty JSON, also where it does not run", () =>
+    Effect.gen(function*() {
+      const { place } = yield* house
+      assert.isFalse(yield* configureLocalProxy(place, keys, { keyPath: "/tls/key", certPath: "/tls/crt" }))
+      assert.strictEqual(fs.readFileSync(place.config, "utf8"), `{
+  "jwks": [
+    {
+      "id": "1",
+      "role_names": [
+        "authenticated"
+      ],
+      "jwks_url": "https://issuer.invalid/jwks",
+      "provider_name": "issuer",
+      "jwt_audience": null
+    }
+  ],
+  "tls": {
+    "key_path": "/tls/key",
+    "cert_path": "/tls/crt"
+  }
+}`)
+      yield* configureLocalProxy(place, { jwks: null }, null)
+      assert.strictEqual(fs.readFileSync(place.config, "utf8"), "{}")
+    }))
+
+  it.live("is told to read it again while its pid file is locked, and leaves when asked", () =>
+    Effect.gen(function*() {
+      const { place } = yield* house
+      const flock = programAt("flock") ?? assert.fail("flock is a part of util-linux")
+      const proxy = yield* startProgram(flock, [place.pidFile, "bash", "-c", body(place.pidFile)])
+      yield* eventually("the proxy to be up", () => proxy.said().includes("up"), proxy.said)
+      assert.isTrue(yield* configureLocalProxy(place, keys, null))
+      yield* eventually("the reload", () => proxy.said().includes("reloaded"), proxy.said)
+      yield* stopLocalProxy(place)
+      assert.include(proxy.said(), "bye")
+      assert.isNull(findLocalProxy(place))
+    }), 30_000)
+
+  it.live("is left alone when nobody holds the lock: the pid may be anybody's", () =>
+    Effect.gen(function*() {
+      const { place } = yield* house
+      const bystander = yield* startProgram("bash", ["-c", body(place.pidFile)])
+      yield* eventually("the bystander to be up", () => bystander.said().includes("up"), bystander.said)
+      assert.isFalse(yield* configureLocalProxy(place, keys, null))
+      yield* stopLocalProxy(place)
+      assert.isFalse(bystander.left())
+      assert.notInclude(bystander.said(), "reloaded")
+    }), 30_000)
+
+  it.live("a folder that is not there is told by name", () =>
+    Effect.gen(function*() {
+      const { folder, place } = yield* house
+      const failure = yield* Effect.flip(configureLocalProxy({ ...place, config: `${folder}/none/config.json` }, keys, null))
+      assert.strictEqual(failure.message, `cannot write ${folder}/none/config.json`)
+    }))
+})
