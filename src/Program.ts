@@ -37,6 +37,7 @@ import { Applier } from "./sql/Applier.ts"
 import { LocalStorage } from "./storage/local/LocalStorage.ts"
 import { NeonStorage } from "./storage/neon/NeonStorage.ts"
 import { type Actor, supervise } from "./Supervisor.ts"
+import { openVm, type Vm, type VmOptions } from "./Vm.ts"
 
 export interface ProgramOptions {
   readonly dialect: "2024" | "head"
@@ -58,6 +59,8 @@ export interface ProgramOptions {
   readonly computeId: string | null
   /** Logged at the start, and a label of `compute_ctl_up`. */
   readonly buildTag: string
+  /** The virtual machine around us; `null`: there is none. */
+  readonly vm: VmOptions | null
   readonly http: {
     readonly host: string
     readonly externalPort: number
@@ -110,7 +113,7 @@ const factsOf = (options: ProgramOptions, major: number, superuser: string): Fac
   listenAddresses: null
 })
 
-const rooms = (options: ProgramOptions) =>
+const rooms = (options: ProgramOptions, vm: Vm | null) =>
   Effect.gen(function*() {
     const runAs = yield* resolveRunAs(options.runAs)
     const install = locatePostgres({
@@ -128,7 +131,11 @@ const rooms = (options: ProgramOptions) =>
       configurationCheck,
       standby,
       Pgdata.layer({ directory: options.pgdata, runAs }),
-      Postmaster.layer({ pgdata: options.pgdata, ...(options.postgresLog === undefined ? {} : { sink: options.postgresLog }) }),
+      Postmaster.layer({
+        pgdata: options.pgdata,
+        ...(options.postgresLog === undefined ? {} : { sink: options.postgresLog }),
+        ...(vm === null ? {} : { enter: vm.enter })
+      }),
       Applier.layer({ privilegedRole: options.privilegedRole, fileCopy: options.storage._tag === "Local" })
     ).pipe(Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
   }).pipe(Layer.unwrap)
@@ -141,6 +148,7 @@ export const program = Effect.fnUntraced(function*(
   options: ProgramOptions,
   onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Orders | Promotions>
 ) {
+  const vm = options.vm === null ? null : yield* openVm(options.vm)
   const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
   const http = yield* endpoint({
     ...options.http,
@@ -164,6 +172,7 @@ export const program = Effect.fnUntraced(function*(
       holdKeeper,
       ...http.actors,
       ...options.watchers,
+      ...(vm === null ? [] : [vm.actor]),
       ...(options.log === undefined ? [] : [nameKeeper(options.log)]),
       {
         name: "herald",
@@ -176,7 +185,7 @@ export const program = Effect.fnUntraced(function*(
       Effect.andThen(actors, Effect.never)
     )
   })
-  return yield* Effect.provide(main, rooms(options))
+  return yield* Effect.provide(main, rooms(options, vm))
 }, (effect, options) =>
   Effect.scoped(effect).pipe(
     Effect.provide([Layer.provideMerge(Layer.mergeAll(Orders.layer, Promotions.layer), ComputeState.layer), Admin.layer(options.at)])

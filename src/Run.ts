@@ -10,8 +10,8 @@ import * as Path from "node:path"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { pullDefaults, pullSpec } from "./controlplane/ControlPlane.ts"
 import { parseComputeConfig, parseControlPlaneResponse } from "./domain/ComputeConfig.ts"
-import type { ConnString } from "./domain/ConnString.ts"
-import { type Failure, SpecUnreadable } from "./domain/Failure.ts"
+import { type ConnString, parseConnString } from "./domain/ConnString.ts"
+import { type Failure, SpecInvalid, SpecUnreadable } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import { parseJsonText, parseSpec } from "./domain/parseSpec.ts"
 import { defaultSuperuser } from "./pg/Admin.ts"
@@ -138,6 +138,14 @@ const overcommit = Effect.orElseSucceed(
   () => null
 )
 
+const vmOptions = Effect.fnUntraced(function*({ vmMonitor }: RunSettings, { path }: Surroundings) {
+  const fileCacheConnstr = yield* Effect.fromResult(parseConnString(vmMonitor.filecacheConnstr)).pipe(
+    Effect.mapError((message) =>
+      new SpecInvalid({ source: "--filecache-connstr", problems: [{ path: "", message: `it is no connection string: ${message}` }] }))
+  )
+  return { address: vmMonitor.address, cgroup: vmMonitor.cgroup, policy: vmMonitor.cgroupPolicy, fileCacheConnstr, path }
+})
+
 export const prepare = Effect.fn("Run.prepare")(function*(
   settings: RunSettings,
   around: Surroundings
@@ -165,6 +173,7 @@ export const prepare = Effect.fn("Run.prepare")(function*(
     linger: true,
     computeId: settings.computeId,
     buildTag,
+    vm: settings.autoscaling ? yield* vmOptions(settings, around) : null,
     http: {
       host: settings.httpHost,
       externalPort: settings.externalHttpPort,

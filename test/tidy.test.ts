@@ -40,6 +40,7 @@ const floor: Record<string, number> = {
   inventory: 4,
   cli: 4,
   "Compute.ts": 5,
+  "Vm.ts": 5,
   "Reconfigure.ts": 4.5,
   "Program.ts": 6,
   "Run.ts": 7,

@@ -44,7 +44,13 @@ export interface RunSettings {
   readonly dev: boolean
   /** Ends in exactly one `/`. */
   readonly remoteExtBaseUrl: string | null
-  readonly vmMonitor: { readonly cgroup: string; readonly filecacheConnstr: string; readonly address: string }
+  readonly vmMonitor: {
+    readonly cgroup: string
+    readonly filecacheConnstr: string
+    readonly address: string
+    /** What to do when Postgres can not run in its cgroup. */
+    readonly cgroupPolicy: "refuse" | "deny-downscales" | "run-without"
+  }
   readonly resizeSwapOnBind: boolean
   readonly diskQuotaMount: string | null
   readonly installedExtensionsIntervalSeconds: number

@@ -114,6 +114,9 @@ export const flags = [
   }),
 
   flag(machine, "both", [null, "cgroup", "NAME"], "for the vm-monitor", { fallback: defaults.cgroup }),
+  flag(machine, "ours", [null, "cgroup-policy", "POLICY"], "no such cgroup: refuse, deny-downscales or run-without", {
+    fallback: "refuse"
+  }),
   flag(machine, "both", [null, "filecache-connstr", "CONNINFO"], "for the vm-monitor", {
     fallback: "postgres on localhost as cloud_admin"
   }),

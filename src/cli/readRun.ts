@@ -53,6 +53,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       remoteExtBaseUrl: yield* readRemoteExtensions(given),
       vmMonitor: {
         cgroup: given.get("cgroup")?.value ?? defaults.cgroup,
+        cgroupPolicy: yield* readChoice(given, "cgroup-policy", ["refuse", "deny-downscales", "run-without"], "refuse"),
         filecacheConnstr: given.get("filecache-connstr")?.value ?? defaults.filecacheConnstr,
         address: given.get("vm-monitor-addr")?.value ?? defaults.vmMonitorAddress
       },

@@ -151,6 +151,8 @@ export interface ParsedSpec {
   readonly offloadLfcIntervalSeconds: number | null
   /** -1 never, 0 default; drives the period of installed-extension statistics. */
   readonly suspendTimeoutSeconds: number
+  /** The vm-monitor then leaves the file cache alone. */
+  readonly disableLfcResizing: boolean
 }
 
 /** Value of the first setting with this name; `null` when absent or without a value (section 2.8). */

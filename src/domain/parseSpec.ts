@@ -129,7 +129,8 @@ const believe = (
   },
   autoprewarm: wire.autoprewarm ?? false,
   offloadLfcIntervalSeconds: wire.offload_lfc_interval_seconds ?? null,
-  suspendTimeoutSeconds: wire.suspend_timeout_seconds ?? 0
+  suspendTimeoutSeconds: wire.suspend_timeout_seconds ?? 0,
+  disableLfcResizing: wire.disable_lfc_resizing ?? false
 })
 
 const readMode = (wire: ComputeModeWire | undefined): ComputeMode =>

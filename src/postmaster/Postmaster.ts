@@ -17,7 +17,7 @@ import { type ExitStatus, printExit } from "../domain/ExitStatus.ts"
 import { type Failure, PostmasterNotReady } from "../domain/Failure.ts"
 import { climb } from "../host/climb.ts"
 import { PostgresInstall } from "../host/PostgresInstall.ts"
-import { type Child, Spawn } from "../host/Spawn.ts"
+import { type Child, Spawn, type SpawnRequest } from "../host/Spawn.ts"
 import { exitStory } from "../plan/exitCause.ts"
 import { type Rung, stopLadder } from "../plan/stopLadder.ts"
 import { coreDumpsIn, tellCoreDumps } from "./CoreDumps.ts"
@@ -46,6 +46,8 @@ export interface PostmasterOptions {
   /** Our stderr by default. */
   readonly sink?: LogSink
   readonly ladder?: ReadonlyArray<Rung>
+  /** The last word on how Postgres is started, such as inside a cgroup. */
+  readonly enter?: (request: SpawnRequest) => Effect.Effect<SpawnRequest, Failure>
   /** Recovery after a crash counts in, hence 60 s by default. */
   readonly readyWithin?: Duration.Duration
 }
@@ -78,7 +80,7 @@ const start = Effect.fn("Postmaster.start")(function*(
   const ladder = options.ladder ?? stopLadder
   const { spawn } = yield* Spawn
   const [pidFileBefore, coresBefore] = [readPidFile(pgdata), coreDumpsIn(pgdata)]
-  const child = yield* spawn({
+  const request: SpawnRequest = {
     command: install.postgres,
     args: ["-D", pgdata],
     env: { ...options.extraEnv, NEON_AUTH_TOKEN: token === null ? undefined : Redacted.value(token) },
@@ -86,7 +88,8 @@ const start = Effect.fn("Postmaster.start")(function*(
     cwd: "/",
     runAs: install.runAs,
     ladder
-  })
+  }
+  const child = yield* spawn(options.enter === undefined ? request : yield* options.enter(request))
   yield* Effect.logInfo(`Postgres ${install.version} was started with pid ${child.pid}`)
   const log = yield* openLogPipe([child.stderr, child.stdout], options.sink ?? stderrSink)
 

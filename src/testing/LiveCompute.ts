@@ -102,6 +102,7 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
     linger: false,
     computeId: null,
     buildTag: "library",
+    vm: null,
     http: { host: "127.0.0.1", externalPort: 0, internalPort: null, liveConfigAllowed: true, verifier: null, tls: null, refetch: null },
     watchers: [],
     version: "library",

@@ -43,7 +43,8 @@ const nothingElse = {
   vmMonitor: {
     cgroup: "neon-postgres",
     filecacheConnstr: "host=localhost port=5432 dbname=postgres user=cloud_admin sslmode=disable application_name=vm-monitor",
-    address: "0.0.0.0:10301"
+    address: "0.0.0.0:10301",
+    cgroupPolicy: "refuse"
   },
   resizeSwapOnBind: false,
   diskQuotaMount: null,
@@ -249,7 +250,7 @@ describe("rules", () => {
     }],
     ["--pg-init-timeout is accepted", [...newer, "--pg-init-timeout", "30"], {}, { warnings: ["--pg-init-timeout has no effect"] }],
     ["the vm-monitor's flags are kept", [...older, "--cgroup", "g", "--filecache-connstr", "f", "--vm-monitor-addr", "a"], {}, {
-      vmMonitor: { cgroup: "g", filecacheConnstr: "f", address: "a" }
+      vmMonitor: { cgroup: "g", filecacheConnstr: "f", address: "a", cgroupPolicy: "refuse" }
     }],
     ["the machine's flags are kept", [...older, "--resize-swap-on-bind", "--set-disk-quota-for-fs", "/"], {}, {
       resizeSwapOnBind: true,

@@ -48,6 +48,7 @@ describe("a 2024 cloud spec", () => {
   it("lets fields that it can not know have their defaults", () => {
     assert.deepInclude(spec, {
       suspendTimeoutSeconds: 0,
+      disableLfcResizing: false,
       reconfigureConcurrency: 1,
       dropSubscriptions: false,
       auditLevel: "Disabled",

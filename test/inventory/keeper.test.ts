@@ -35,7 +35,16 @@ const furnished = Effect.fnUntraced(function*(spec: ParsedSpec, receipt: Receipt
   return { state, passes, taken: Ref.get(taken) }
 })
 
-const applied = { summary: {} } as unknown as Receipt
+const applied: Receipt = {
+  kind: "start",
+  startedAt: "2026-01-01T00:00:00.000Z",
+  millis: 1,
+  outcome: "done",
+  phases: [],
+  operations: [],
+  roundTrips: 0,
+  statements: 0
+}
 
 describe("the keeper of the inventory", () => {
   it.effect("takes it once a primary runs, and then every other interval of the command line", () =>

@@ -27,7 +27,7 @@ const algorithms: Record<Kind, Buffer> = {
   ed25519: sequence(hex("06032b6570"))
 }
 
-const keysOf = (kind: Kind): crypto.KeyPairKeyObjectResult => {
+const keysOf = (kind: Kind): { readonly privateKey: crypto.KeyObject; readonly publicKey: crypto.KeyObject } => {
   switch (kind) {
     case "rsa":
       return crypto.generateKeyPairSync("rsa", { modulusLength: 2048 })

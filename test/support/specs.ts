@@ -36,7 +36,8 @@ export const emptySpec: ParsedSpec = {
   endpointStorage: { address: null, token: null },
   autoprewarm: false,
   offloadLfcIntervalSeconds: null,
-  suspendTimeoutSeconds: 0
+  suspendTimeoutSeconds: 0,
+  disableLfcResizing: false
 }
 
 export const localFacts: Facts = {

@@ -77,7 +77,7 @@ describe("a certificate and its key", () => {
 /** Virtual time passes while real files are read. */
 const passes = <A>(what: string, look: () => A | null | false) =>
   Effect.gen(function*() {
-    for (let tried = 0; tried < 400; tried++) {
+    for (const deadline = performance.now() + 10_000; performance.now() < deadline;) {
       const found = look()
       if (found !== null && found !== false) return found
       yield* TestClock.adjust("1 second")
@@ -112,6 +112,7 @@ describe("the certificate of a compute", () => {
     const lines: Array<string> = []
     return Effect.gen(function*() {
       const { options, placed, put } = yield* house
+      yield* TestClock.setTime(Date.UTC(2026, 0, 1))
       const [first, second, third] = [selfSigned("ec-p256"), selfSigned("rsa"), selfSigned("ed25519", { until: 2021 })]
       put(first)
       const pair = yield* awaitPair(options.tls)
@@ -132,7 +133,10 @@ describe("the certificate of a compute", () => {
       yield* passes("the warning", () => lines.some((line) => line.includes("has expired")))
       assert.strictEqual(placed("server.crt"), third.certificate)
       const told = lines.length
-      for (let minute = 0; minute < 5; minute++) yield* TestClock.adjust("1 minute")
+      for (let second = 0; second < 300; second++) {
+        yield* TestClock.adjust("1 second")
+        yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      }
       assert.strictEqual(changes, 2, "no change, no reload")
       assert.strictEqual(lines.length, told)
       assert.strictEqual(lines.filter((line) => line.includes("belongs to another")).length, 1)
