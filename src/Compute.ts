@@ -18,6 +18,7 @@ import { causesOf, explain, hintOf } from "./lifecycle/explain.ts"
 import { isTerminating } from "./lifecycle/Status.ts"
 import type { Trigger } from "./lifecycle/table.ts"
 import { type Configure, Orders, type Refresh } from "./Orders.ts"
+import { Outfit } from "./Outfit.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
 import { exitStory } from "./plan/exitCause.ts"
 import { linger } from "./plan/linger.ts"
@@ -106,6 +107,7 @@ const awaitFirst = Effect.gen(function*() {
 
 const live = Effect.fn("Compute.live")(function*(first: Configure, facts: Facts, current: Current) {
   const state = yield* ComputeState
+  const outfit = yield* Outfit
   yield* advance("StartBegan", { spec: first.spec })
   const alive = yield* unlessAsked("the start", start(first.spec, facts, current))
   const { metrics } = yield* state.now
@@ -113,12 +115,14 @@ const live = Effect.fn("Compute.live")(function*(first: Configure, facts: Facts,
 
   const died = yield* advance("PostgresReady").pipe(
     Effect.tap((snapshot) => first.answer(Result.succeed(snapshot))),
+    Effect.tap(() => outfit.running(first.spec)),
     Effect.andThen(serve(alive, facts)),
     Effect.catchTag("Abandoned", () => Effect.succeed(null))
   )
   const exit = died ?? (yield* alive.postgres.stop)
   yield* state.note({ postgresAlive: false })
   const failure = died === null ? null : yield* postMortem(alive.postgres, died)
+  yield* outfit.ended
   yield* state.note({ flushed: yield* leave(alive.timeline, exit) })
   return { exit, failure } satisfies Ended
 }, Effect.scoped)
@@ -128,17 +132,22 @@ const start = Effect.fn("Compute.start")(function*(spec: ParsedSpec, facts: Fact
   const storage = yield* Storage
   const pgdata = yield* Pgdata
   const postmaster = yield* Postmaster
+  const outfit = yield* Outfit
   const plan = startPlan(spec, facts)
   for (const warning of planWarnings(spec, facts)) yield* Effect.logWarning(warning)
 
   const timeline = yield* state.timed("claim the timeline", storage.claim(spec, pgdata.directory))
   yield* pgdata.begin(plan, storage.kind === "neon" ? "Archive" : "InPlace")
   const lsn = yield* state.timed("settle", timeline.settle("start"))
-  const built = yield* state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn)))
+  const [built] = yield* Effect.all([
+    state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))),
+    outfit.before(spec)
+  ], { concurrency: "unbounded" })
 
   const postgres = yield* postmaster.start({ token: spec.neon?.token ?? null })
   yield* Ref.set(current, postgres)
   yield* state.note({ postgresAlive: true })
+  yield* outfit.spawned(postgres.pid)
   yield* state.timed("start Postgres", postgres.ready)
 
   yield* state.timed("apply the spec", applyCatalog("start", spec, plan, postgres))
@@ -171,6 +180,7 @@ const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive
   const orders = yield* Orders
   const promotions = yield* Promotions
   const applier = yield* Applier
+  const outfit = yield* Outfit
   const turn = yield* Semaphore.make(1)
   const orderly = Effect.forever(Effect.flatMap(orders.next, (order) =>
     turn.withPermit(order._tag === "Refresh" ? refresh(order, postgres, facts) : take(order, postgres, facts))))
@@ -178,7 +188,8 @@ const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive
     turn.withPermit(promoted(order, postgres, facts))))
   const upkeep = supervise([
     { name: "storage keeper", policy: "transient", run: timeline.keep },
-    applier.afterStart
+    applier.afterStart,
+    ...outfit.actors
   ])
   return yield* Effect.raceAllFirst([
     Effect.map(postgres.exit, (exit): ExitStatus | null => exit),

@@ -17,6 +17,7 @@ import type { Failure, SpecInvalid } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import { type LogContext, nameKeeper } from "./host/Log.ts"
 import { locatePostgres } from "./host/locatePostgres.ts"
+import { oomEnvironment } from "./host/oomScore.ts"
 import { PostgresInstall } from "./host/PostgresInstall.ts"
 import { resolveRunAs } from "./host/RunAs.ts"
 import { Spawn } from "./host/Spawn.ts"
@@ -25,11 +26,14 @@ import type { Verifier } from "./http/Verifier.ts"
 import { holdKeeper } from "./monitor/holds.ts"
 import { monitor } from "./monitor/Monitor.ts"
 import { Orders } from "./Orders.ts"
+import { prewarm } from "./Prewarm.ts"
 import { Promotions } from "./Promotions.ts"
 import { Admin } from "./pg/Admin.ts"
 import { configurationCheck } from "./pg/configuration.ts"
 import { standby } from "./pg/standby.ts"
+import type { OutfitOptions } from "./Outfitting.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
+import type { Condition } from "./plan/conditions.ts"
 import type { Facts } from "./plan/startPlan.ts"
 import type { LogSink } from "./postmaster/LogPipe.ts"
 import { Postmaster } from "./postmaster/Postmaster.ts"
@@ -61,6 +65,7 @@ export interface ProgramOptions {
   readonly buildTag: string
   /** The virtual machine around us; `null`: there is none. */
   readonly vm: VmOptions | null
+  readonly outfit: OutfitOptions
   readonly http: {
     readonly host: string
     readonly externalPort: number
@@ -74,7 +79,9 @@ export interface ProgramOptions {
     readonly refetch: Effect.Effect<ParsedSpec | null, Failure> | null
   }
   /** Kept running beside the compute. */
-  readonly watchers: ReadonlyArray<Actor>
+  readonly watchers: ReadonlyArray<Actor<ComputeState>>
+  /** What is not as it should be from the beginning. */
+  readonly degraded?: ReadonlyArray<Condition>
   readonly version: string
   /** Where Postgres's log goes; our stderr by default. */
   readonly postgresLog?: LogSink
@@ -113,6 +120,9 @@ const factsOf = (options: ProgramOptions, major: number, superuser: string): Fac
   listenAddresses: null
 })
 
+const outfit = (options: ProgramOptions) =>
+  Effect.map(Effect.promise(() => import("./Outfitting.ts")), ({ outfitting }) => outfitting(options.outfit))
+
 const rooms = (options: ProgramOptions, vm: Vm | null) =>
   Effect.gen(function*() {
     const runAs = yield* resolveRunAs(options.runAs)
@@ -133,11 +143,12 @@ const rooms = (options: ProgramOptions, vm: Vm | null) =>
       Pgdata.layer({ directory: options.pgdata, runAs }),
       Postmaster.layer({
         pgdata: options.pgdata,
+        extraEnv: yield* oomEnvironment,
         ...(options.postgresLog === undefined ? {} : { sink: options.postgresLog }),
         ...(vm === null ? {} : { enter: vm.enter })
       }),
       Applier.layer({ privilegedRole: options.privilegedRole, fileCopy: options.storage._tag === "Local" })
-    ).pipe(Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
+    ).pipe(Layer.provideMerge(yield* outfit(options)), Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
   }).pipe(Layer.unwrap)
 
 /**
@@ -166,12 +177,13 @@ export const program = Effect.fnUntraced(function*(
     yield* Ref.set(located, install)
     const { superuser } = yield* Admin
     const applier = yield* Applier
-    const actors = supervise<Admin | ComputeState | Orders | Promotions>([
+    const actors = supervise<Admin | ComputeState | Orders | PostgresInstall | Promotions | Spawn>([
       applier.actor,
       monitor(),
       holdKeeper,
       ...http.actors,
       ...options.watchers,
+      ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),
       ...(vm === null ? [] : [vm.actor]),
       ...(options.log === undefined ? [] : [nameKeeper(options.log)]),
       {
@@ -180,6 +192,7 @@ export const program = Effect.fnUntraced(function*(
         run: onListening({ httpPort: http.port, internalHttpPort: http.internalPort })
       }
     ])
+    yield* (yield* ComputeState).note({ degraded: options.degraded ?? [] })
     return yield* Effect.raceFirst(
       life(options.spec, factsOf(options, install.major, superuser), options.linger ? undefined : () => Duration.zero),
       Effect.andThen(actors, Effect.never)

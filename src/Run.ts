@@ -3,12 +3,14 @@
  * fills in what local storage lets a person leave out. Starts nothing.
  */
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import * as FS from "node:fs/promises"
 import * as Net from "node:net"
 import * as OS from "node:os"
 import * as Path from "node:path"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { pullDefaults, pullSpec } from "./controlplane/ControlPlane.ts"
+import { isDown, lastGoodSpec, type LastGoodSpec, standIn } from "./controlplane/LastGoodSpec.ts"
 import { parseComputeConfig, parseControlPlaneResponse } from "./domain/ComputeConfig.ts"
 import { type ConnString, parseConnString } from "./domain/ConnString.ts"
 import { type Failure, SpecInvalid, SpecUnreadable } from "./domain/Failure.ts"
@@ -34,6 +36,8 @@ export interface Surroundings {
 interface Found {
   readonly spec: ParsedSpec | null
   readonly jwks: ReadonlyArray<unknown> | null
+  /** The control plane's answer that they are from; `null`: they are from elsewhere. */
+  readonly answer: unknown | null
 }
 
 /** With local storage, where Postgres listens when nobody says. Apart from 5432, which others like. */
@@ -56,15 +60,15 @@ export const findSpec = Effect.fnUntraced(function*(settings: SpecSettings): Eff
     Effect.fromResult(parseSpec(input, { source, storage, under }))
   switch (from._tag) {
     case "Inline":
-      return { spec: yield* read(yield* Effect.fromResult(parseJsonText(from.text, "-s")), "-s"), jwks: null }
+      return { spec: yield* read(yield* Effect.fromResult(parseJsonText(from.text, "-s")), "-s"), jwks: null, answer: null }
     case "File": {
       const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
-      return { spec: yield* read(json, from.path), jwks: null }
+      return { spec: yield* read(json, from.path), jwks: null, answer: null }
     }
     case "ConfigFile": {
       const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
       const config = yield* Effect.fromResult(parseComputeConfig(json, from.path))
-      return { spec: config.spec === null ? null : yield* read(config.spec, from.path, ["spec"]), jwks: config.jwks }
+      return { spec: config.spec === null ? null : yield* read(config.spec, from.path, ["spec"]), jwks: config.jwks, answer: null }
     }
     case "ControlPlane": {
       const json = yield* pullSpec({
@@ -73,19 +77,43 @@ export const findSpec = Effect.fnUntraced(function*(settings: SpecSettings): Eff
         token: settings.controlPlaneToken,
         ...pullDefaults
       })
-      const answer = yield* Effect.fromResult(parseControlPlaneResponse(json, from.uri))
-      const spec = answer.spec === null ? null : yield* read(answer.spec, from.uri, ["spec"])
-      return { spec, jwks: settings.dialect === "2024" ? null : answer.jwks }
+      return yield* readAnswer(settings, json, from.uri)
     }
   }
 })
 
+/** What a control plane answered, or once answered. */
+const readAnswer = Effect.fnUntraced(function*(settings: SpecSettings, json: unknown, source: string): Effect.fn.Return<Found, Failure> {
+  const storage = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
+  const answer = yield* Effect.fromResult(parseControlPlaneResponse(json, source))
+  const spec = answer.spec === null
+    ? null
+    : yield* Effect.fromResult(parseSpec(answer.spec, { source, storage, under: ["spec"] }))
+  return { spec, jwks: settings.dialect === "2024" ? null : answer.jwks, answer: json }
+})
+
+/** From where it is; from what was kept when the control plane is down and `kept` is given. */
+const findOrRecall = Effect.fnUntraced(function*(settings: RunSettings, kept: LastGoodSpec | null, path: string) {
+  const found = yield* Effect.result(findSpec(settings))
+  if (Result.isSuccess(found)) return { ...found.success, degraded: [] }
+  const answer = kept !== null && isDown(found.failure) ? yield* kept.read : null
+  if (answer === null) return yield* Effect.fail(found.failure)
+  const condition = standIn(found.failure, path)
+  yield* Effect.logWarning(condition.message)
+  return { ...(yield* readAnswer(settings, answer, path)), degraded: [condition] }
+})
+
 /** Standard input can be read once, and a spec on the command line stays what it is. */
-const refetchOf = (settings: RunSettings, verifier: Verifier | null): Effect.Effect<ParsedSpec | null, Failure> | null =>
+const refetchOf = (
+  settings: RunSettings,
+  verifier: Verifier | null,
+  kept: LastGoodSpec | null
+): Effect.Effect<ParsedSpec | null, Failure> | null =>
   settings.spec._tag === "Inline" || ("path" in settings.spec && settings.spec.path === "-")
     ? null
     : Effect.gen(function*() {
-      const { jwks, spec } = yield* findSpec(settings)
+      const { answer, jwks, spec } = yield* findSpec(settings)
+      if (spec !== null) kept?.remember(spec, answer)
       if (verifier !== null && jwks !== null) yield* verifier.rotate(jwks)
       return spec
     })
@@ -103,6 +131,14 @@ const watchersOf = ({ spec }: RunSettings, verifier: Verifier | null): ProgramOp
 /** Where local storage lives when nobody says: the machine's place for state when we are root, the user's otherwise. */
 const localDirectory = ({ home, isRoot, stateHome }: Surroundings): string =>
   isRoot ? "/var/lib/compute-ctl" : Path.join(stateHome ?? Path.join(home ?? OS.homedir(), ".local", "state"), "compute-ctl")
+
+/** Beside PGDATA, which is wiped; `null`: nothing is to be kept. */
+const lastGoodPath = (settings: RunSettings, around: Surroundings): string | null => {
+  if (!settings.allowLastGoodSpec || settings.spec._tag !== "ControlPlane") return null
+  if (settings.pgdata !== null) return `${Path.resolve(settings.pgdata)}.last-good-spec.json`
+  const local = settings.storage._tag === "Local" ? settings.storage.directory : null
+  return Path.join(Path.resolve(local ?? localDirectory(around)), "last-good-spec.json")
+}
 
 const isFree = (port: number) =>
   Effect.callback<boolean>((resume) => {
@@ -150,7 +186,10 @@ export const prepare = Effect.fn("Run.prepare")(function*(
   settings: RunSettings,
   around: Surroundings
 ): Effect.fn.Return<ProgramOptions, Failure> {
-  const { jwks, spec } = yield* findSpec(settings)
+  const keptAt = lastGoodPath(settings, around)
+  const kept = keptAt === null ? null : lastGoodSpec(keptAt, settings.computeId ?? "")
+  const { answer, degraded, jwks, spec } = yield* findOrRecall(settings, kept, keptAt ?? "")
+  if (spec !== null) kept?.remember(spec, answer)
   const verifier = jwks === null ? null : verifierOf(jwks)
   const storageKind = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
   const state = localDirectory(around)
@@ -173,6 +212,15 @@ export const prepare = Effect.fn("Run.prepare")(function*(
     linger: true,
     computeId: settings.computeId,
     buildTag,
+    outfit: {
+      dialect: settings.dialect,
+      buildTag,
+      extensionsBase: settings.remoteExtBaseUrl,
+      arch: OS.arch(),
+      resizeSwap: settings.resizeSwapOnBind,
+      diskQuotaMount: settings.diskQuotaMount,
+      inventorySeconds: settings.installedExtensionsIntervalSeconds
+    },
     vm: settings.autoscaling ? yield* vmOptions(settings, around) : null,
     http: {
       host: settings.httpHost,
@@ -181,11 +229,16 @@ export const prepare = Effect.fn("Run.prepare")(function*(
       liveConfigAllowed: settings.liveConfigAllowed,
       verifier,
       tls: settings.httpTls,
-      refetch: refetchOf(settings, verifier)
+      refetch: refetchOf(settings, verifier, kept)
     },
-    watchers: watchersOf(settings, verifier),
+    watchers: [...watchersOf(settings, verifier), ...(kept === null ? [] : [kept.keeper])],
+    degraded,
     version,
-    parseSpec: (input) => parseSpec(input, { source: "the request", storage: storageKind, under: ["spec"] }),
+    parseSpec: (input) =>
+      Result.map(parseSpec(input, { source: "the request", storage: storageKind, under: ["spec"] }), (parsed) => {
+        kept?.rememberSpec(parsed, input)
+        return parsed
+      }),
     host: {
       path: around.path,
       platform: OS.platform(),

@@ -41,6 +41,8 @@ const floor: Record<string, number> = {
   cli: 4,
   "Compute.ts": 5,
   "Vm.ts": 5,
+  "Outfit.ts": 3.8,
+  "Outfitting.ts": 5,
   "Reconfigure.ts": 4.5,
   "Program.ts": 6,
   "Run.ts": 7,

@@ -26,6 +26,8 @@ export interface RunSettings {
   readonly postgres: string | null
   readonly spec: SpecSource
   readonly computeId: string | null
+  /** Keep the last spec that worked, and start with it when the control plane is down. */
+  readonly allowLastGoodSpec: boolean
   readonly externalHttpPort: number
   /** `null` in the 2024 dialect, which has one port for all. */
   readonly internalHttpPort: number | null

@@ -62,6 +62,12 @@ export const flags = [
   flag(spec, "head", ["c", "config", "FILE"], "a file with the spec and the keys of the API"),
   flag(spec, "both", ["p", "control-plane-uri", "URI"], "ask this control plane; needs -i"),
   flag(spec, "both", ["i", "compute-id", "ID"], "who we are, to the control plane and in tokens"),
+  flag(
+    spec,
+    "ours",
+    [null, "allow-last-good-spec", null],
+    "with -p: keep the last spec that worked beside PGDATA, and start with it when the control plane is down"
+  ),
 
   flag(postgres, "both", ["D", "pgdata", "DIR"], "data directory, rebuilt on every start; optional with local storage"),
   flag(

@@ -28,6 +28,9 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
     }
     const dialect = yield* readDialect(given)
     const ports = yield* readPorts(given, dialect, warnings)
+    if (given.has("allow-last-good-spec") && spec._tag !== "ControlPlane") {
+      warnings.push("--allow-last-good-spec has no effect without -p")
+    }
     if (given.has("pg-init-timeout")) {
       yield* readCount(given, "pg-init-timeout", 0)
       warnings.push("--pg-init-timeout has no effect")
@@ -39,6 +42,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       postgres: (yield* readText(given, "pgbin")) ?? (env["POSTGRES_PATH"] || null),
       spec,
       computeId: yield* readText(given, "compute-id"),
+      allowLastGoodSpec: given.has("allow-last-good-spec"),
       ...ports,
       httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Local" ? "127.0.0.1" : "::"),
       httpTls: yield* readTls(given),

@@ -1,10 +1,12 @@
 /**
  * Asks the control plane for the spec of this compute (reference section 9.1). Knows HTTP, not what a spec means.
  *
- * Retried with jitter until a total deadline; an answer that says no (any status but 502 and 503) ends it at once.
+ * Retried with jitter until a total deadline; an answer that says no (any status but 502, 503 and 504) ends it at once.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
@@ -25,11 +27,23 @@ export const pullDefaults = { attemptWithin: Duration.seconds(10), within: Durat
 interface Refusal {
   readonly detail: string
   readonly again: boolean
+  /** It answered and said no. */
+  readonly refused?: boolean
   readonly cause?: unknown
 }
 
 const specUrl = (base: string, computeId: string): string =>
   `${base.replace(/\/+$/, "")}/compute/api/v2/computes/${encodeURIComponent(computeId)}/spec`
+
+const requests = Metric.counter("compute_ctl_cplane_requests_total", {
+  description: "Requests to the control plane",
+  incremental: true
+})
+
+const counted = (httpStatus: string) => Metric.update(Metric.withAttributes(requests, { rpc: "GetConfig", http_status: httpStatus }), 1)
+
+/** The older statuses of a proxy whose backend is away. */
+const away: ReadonlyArray<number> = [502, 503, 504]
 
 const attempt = (url: string, request: PullRequest): Effect.Effect<unknown, Refusal> =>
   Effect.tryPromise({
@@ -44,10 +58,11 @@ const attempt = (url: string, request: PullRequest): Effect.Effect<unknown, Refu
       duration: request.attemptWithin,
       orElse: () => Effect.fail<Refusal>({ detail: "it did not answer in time", again: true })
     }),
+    Effect.onExit((exit) => counted(Exit.isSuccess(exit) ? `${exit.value.status} ${exit.value.reason}` : "unknown")),
     Effect.flatMap(({ reason, status, text }) =>
       status === 200
         ? Effect.try({ try: (): unknown => JSON.parse(text), catch: (): Refusal => ({ detail: "its answer is not JSON", again: true }) })
-        : Effect.fail<Refusal>({ detail: `it answered ${status} ${reason}`, again: status === 502 || status === 503 })
+        : Effect.fail<Refusal>({ detail: `it answered ${status} ${reason}`, again: away.includes(status), refused: status < 500 })
     )
   )
 
@@ -63,11 +78,12 @@ export const pullSpec = Effect.fn("ControlPlane.pullSpec")(function*(request: Pu
   const attempts = yield* Ref.make(0)
   const last = yield* Ref.make<Refusal>({ detail: "it did not answer in time", again: true })
   const fail = Effect.gen(function*() {
-    const { cause, detail } = yield* Ref.get(last)
+    const { cause, detail, refused } = yield* Ref.get(last)
     return yield* new ControlPlaneFailed({
       uri: request.base,
       detail,
       attempts: yield* Ref.get(attempts),
+      ...(refused === true ? { refused } : {}),
       ...(cause === undefined ? {} : { cause })
     })
   })

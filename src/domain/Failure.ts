@@ -42,6 +42,8 @@ export class ControlPlaneFailed extends Schema.TaggedError<ControlPlaneFailed>()
   uri: Schema.String,
   detail: Schema.String,
   attempts: Schema.Int,
+  /** It answered and said no, instead of being down. */
+  refused: Schema.optionalKey(Schema.Boolean),
   cause
 }) {
   override get message(): string {

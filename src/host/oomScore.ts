@@ -40,6 +40,6 @@ export const protectFromOom = Effect.fnUntraced(function*(pid: number, score = p
       return cause instanceof Error ? cause.message : String(cause)
     }
   })
-  if (refused !== null) yield* Effect.logInfo(`the postmaster is not protected from the OOM killer: ${refused}`)
+  if (refused !== null) yield* Effect.logDebug(`the postmaster is not protected from the OOM killer: ${refused}`)
   return refused === null
 })

@@ -103,6 +103,15 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
     computeId: null,
     buildTag: "library",
     vm: null,
+    outfit: {
+      dialect: "head",
+      buildTag: "library",
+      extensionsBase: null,
+      arch: OS.arch(),
+      resizeSwap: false,
+      diskQuotaMount: null,
+      inventorySeconds: 3600
+    },
     http: { host: "127.0.0.1", externalPort: 0, internalPort: null, liveConfigAllowed: true, verifier: null, tls: null, refetch: null },
     watchers: [],
     version: "library",

@@ -12,6 +12,7 @@ import * as Ref from "effect/Ref"
 import type { ExitStatus } from "../domain/ExitStatus.ts"
 import type { Failure } from "../domain/Failure.ts"
 import type { Receipt } from "../domain/Receipt.ts"
+import { Outfit } from "../Outfit.ts"
 import { Pgdata } from "../pgdata/Pgdata.ts"
 import { Postmaster } from "../postmaster/Postmaster.ts"
 import { Applier } from "../sql/Applier.ts"
@@ -154,9 +155,10 @@ const applier = Layer.effect(
 )
 
 /** The rooms, and the world they live in. */
-export const memoryRooms: Layer.Layer<World | Storage | Pgdata | Postmaster | Applier> = Layer.mergeAll(
+export const memoryRooms: Layer.Layer<World | Storage | Pgdata | Postmaster | Applier | Outfit> = Layer.mergeAll(
   storage,
   pgdata,
   postmaster,
-  applier
+  applier,
+  Outfit.none
 ).pipe(Layer.provideMerge(World.layer))

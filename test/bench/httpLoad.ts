@@ -89,7 +89,8 @@ export const paced = async (port: number, path: string, perSecond: number, going
   const under = new Set<Promise<void>>()
   for (let planned = 0; going();) {
     for (; from + planned * 1000 / perSecond <= performance.now() && free.length > 0; planned++) {
-      const line = free.pop()
+      // In turn, so that none idles until the server closes it.
+      const line = free.shift()
       if (line === undefined) break
       const began = performance.now()
       const asked: Promise<void> = line.ask(path).then((well) => {

@@ -28,6 +28,7 @@ const local = ["--storage", "local", "-S", "spec.json"]
 
 const nothingElse = {
   postgres: null,
+  allowLastGoodSpec: false,
   computeId: null,
   httpHost: "::",
   httpTls: null,

@@ -127,7 +127,7 @@ describe("a promotion", () => {
 
   it("adds the walproposer as the synchronous standby, unless the spec says otherwise", () => {
     const neon = parsed({ ...specOf({ directory: "/x", port: 5432, httpPort: 1 }, "postgresql://p", ["s:1"]), mode: "Primary" })
-    assert.deepInclude(promotedSpec(neon).settings, { name: "synchronous_standby_names", value: "walproposer", quoted: true })
+    assert.deepInclude(promotedSpec(neon).settings ?? [], { name: "synchronous_standby_names", value: "walproposer", quoted: true })
     const own = { ...neon, settings: [{ name: "Synchronous_Standby_Names", value: "", quoted: true }] }
     assert.deepStrictEqual(promotedSpec(own).settings, own.settings)
     assert.isNull(promotedSpec(emptySpec).settings)

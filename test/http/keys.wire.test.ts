@@ -1,0 +1,148 @@
+/**
+ * Keys that change while callers call, and tokens that never show up where they can be read.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
+import * as References from "effect/References"
+import { CompactSign } from "jose/jws/compact/sign"
+import { exportJWK } from "jose/key/export"
+import { generateKeyPair } from "jose/key/generate/keypair"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { keyKeeper } from "../../src/http/keyKeeper.ts"
+import { verifierOf } from "../../src/http/Verifier.ts"
+import { SpecUnreadable } from "../../src/domain/Failure.ts"
+import { temporaryFolder } from "../support/postgres.ts"
+import { ask, configurer, inBackground, neighbours, open, reach, refusedOf } from "./opened.ts"
+
+const pair = Effect.promise(async () => {
+  const { privateKey, publicKey } = await generateKeyPair("EdDSA", { extractable: true })
+  const jwk = await exportJWK(publicKey)
+  const token = await new CompactSign(new TextEncoder().encode(JSON.stringify({ compute_id: "compute-1" })))
+    .setProtectedHeader({ alg: "EdDSA" }).sign(privateKey)
+  return { jwk, token }
+})
+
+const as = (token: string) => ({ headers: { authorization: `Bearer ${token}` } })
+
+const configure = (port: number, token: string, keys: ReadonlyArray<unknown>) =>
+  ask(port, "POST", "/configure", { json: { spec: { format_version: 1 }, compute_ctl_config: { jwks: { keys } } }, ...as(token) })
+
+/** Calls again and again with the token that counts at the moment; every answer but 200 is kept. */
+const callers = (port: number, current: () => string, wrong: Array<string>) =>
+  Effect.forEach(Array.from({ length: 8 }), () =>
+    Effect.forever(Effect.tap(Effect.suspend(() => ask(port, "GET", "/status", as(current()))), ({ status, text }) =>
+      status === 200 ? Effect.void : Effect.sync(() => wrong.push(`${status} ${text}`)))), { concurrency: "unbounded" })
+
+describe("rotation", () => {
+  it.live("keys in /configure count from then on, without a call that fails; the old one is refused at last", () =>
+    Effect.gen(function*() {
+      const [old, next] = [yield* pair, yield* pair]
+      yield* reach("running")
+      yield* configurer(() => Effect.void)
+      const { port } = yield* open({ verifier: verifierOf([old.jwk]) })
+      assert.strictEqual((yield* ask(port, "GET", "/status", as(next.token))).status, 401)
+      const wrong: Array<string> = []
+      let current = old.token
+      const calling = yield* inBackground(callers(port, () => current, wrong))
+      assert.strictEqual((yield* configure(port, old.token, [old.jwk, next.jwk])).status, 200)
+      current = next.token
+      assert.strictEqual((yield* configure(port, next.token, [old.jwk, next.jwk])).status, 200)
+      // Those that were asked with the old token have been answered when their callers ask with the new one.
+      yield* Effect.forEach(Array.from({ length: 50 }), () => ask(port, "GET", "/status", as(next.token)))
+      assert.strictEqual((yield* configure(port, next.token, [next.jwk])).status, 200)
+      yield* Effect.forEach(Array.from({ length: 50 }), () => ask(port, "GET", "/status", as(next.token)))
+      yield* Fiber.interrupt(calling)
+      assert.deepStrictEqual(wrong, [])
+      assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 401)
+    }).pipe(Effect.provide(neighbours)))
+
+  it.live("a set without a usable key, or a refused spec, locks nobody out", () =>
+    Effect.gen(function*() {
+      const [ours, theirs] = [yield* pair, yield* pair]
+      yield* reach("running")
+      yield* configurer(() => Effect.void)
+      const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
+      for (const keys of [[], [{ kty: "broken" }], ["x"]]) assert.strictEqual((yield* configure(port, ours.token, keys)).status, 200)
+      const refused = yield* ask(port, "POST", "/configure", {
+        json: { spec: {}, compute_ctl_config: { jwks: { keys: [theirs.jwk] } } },
+        ...as(ours.token)
+      })
+      refusedOf(refused)
+      assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.token))).status, 200)
+      assert.strictEqual((yield* ask(port, "GET", "/status", as(theirs.token))).status, 401)
+    }).pipe(Effect.provide(neighbours)))
+
+  it.live("keys in a file count once the file is replaced; a broken file changes nothing", () =>
+    Effect.gen(function*() {
+      const [old, next] = [yield* pair, yield* pair]
+      const file = path.join(yield* temporaryFolder, "config.json")
+      const write = (keys: unknown) => {
+        fs.writeFileSync(`${file}.new`, JSON.stringify(keys))
+        fs.renameSync(`${file}.new`, file)
+      }
+      write([old.jwk])
+      const verifier = verifierOf([old.jwk])
+      const looked = yield* Deferred.make<void>()
+      const read = Effect.try({
+        try: (): ReadonlyArray<unknown> => JSON.parse(fs.readFileSync(file, "utf8")),
+        catch: (cause) => new SpecUnreadable({ source: file, cause })
+      }).pipe(Effect.tapError(() => Deferred.succeed(looked, undefined)))
+      const { port } = yield* open({ verifier })
+      yield* inBackground(keyKeeper(file, read, verifier).run)
+      fs.writeFileSync(file, "{")
+      yield* Deferred.await(looked)
+      assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 200)
+      write([next.jwk])
+      const taken = ask(port, "GET", "/status", as(next.token)).pipe(
+        Effect.flatMap(({ status }) => status === 200 ? Effect.void : Effect.fail("not yet")),
+        Effect.retry({ times: 100_000 }),
+        Effect.timeout("8 seconds")
+      )
+      yield* taken
+      assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 401)
+    }).pipe(Effect.provide(neighbours)), 20_000)
+})
+
+describe("canaries", () => {
+  it.live("no token, body or query is in the log, however it is refused, nor in an answer", () =>
+    Effect.gen(function*() {
+      const ours = yield* pair
+      const canary = "canary-7f3a"
+      const said: Array<string> = []
+      const listener = Logger.make(({ cause, message }) =>
+        void said.push(`${JSON.stringify(message)} ${cause.reasons.length === 0 ? "" : Cause.pretty(cause)}`))
+      yield* Effect.gen(function*() {
+        yield* reach("running")
+        yield* configurer(() => Effect.void)
+        const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
+        const answers = [
+          yield* ask(port, "GET", "/status", as(canary)),
+          yield* ask(port, "GET", "/status", as(`${canary}.${canary}.${canary}`)),
+          yield* ask(port, "GET", "/status", { headers: { authorization: canary } }),
+          yield* ask(port, "GET", `/status?token=${canary}`, as(ours.token)),
+          yield* ask(port, "GET", `/database_schema?database=${canary}`, as(ours.token)),
+          yield* ask(port, "POST", "/configure", { body: `{"${canary}`, headers: { "content-type": "application/json", authorization: `Bearer ${ours.token}` } }),
+          yield* ask(port, "POST", "/configure", { json: { spec: { secret: canary } }, ...as(ours.token) }),
+          yield* ask(port, "POST", "/configure", { json: { spec: { format_version: 1, secret: canary } }, ...as(ours.token) })
+        ]
+        for (const { text } of answers) {
+          assert.notInclude(text, canary)
+          assert.notInclude(text, ours.token)
+        }
+      }).pipe(
+        Effect.provide(neighbours),
+        Effect.provide(Logger.layer([listener])),
+        Effect.provideService(References.MinimumLogLevel, "Trace")
+      )
+      assert.isAbove(said.length, 8, "everything is logged, so the log is worth reading")
+      for (const line of said) {
+        assert.notInclude(line, canary)
+        for (const part of ours.token.split(".")) assert.notInclude(line, part)
+      }
+    }))
+})
