@@ -1,5 +1,6 @@
 /**
- * Builds what is shipped: one CommonJS file that needs nothing but Node, and the library with its declarations.
+ * Builds what is shipped: one CommonJS file that needs nothing but Node (and, for gRPC, the one beside it), and the
+ * library with its declarations.
  *
  * Everything is built beside `dist/` and moved into place at the end, so that a running compute never meets half
  * a bundle. Why one file, and why CommonJS: docs/adr/0010.
@@ -8,11 +9,15 @@ import { build } from "esbuild"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { apart, buildApart } from "./apart.ts"
 import { lazily } from "./lazy.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
 const dist = path.join(root, "dist")
 const fresh = path.join(root, "dist.new")
+
+/** Packages that stay outside of the one file, because only a compute with a gRPC pageserver needs them. */
+const separate = { "@grpc/grpc-js": "grpc.cjs" } as const
 
 const bundle = async (): Promise<void> => {
   const outfile = path.join(fresh, "compute_ctl.cjs")
@@ -30,7 +35,7 @@ const bundle = async (): Promise<void> => {
     legalComments: "eof",
     metafile: true,
     logLevel: "warning",
-    plugins: [lazily(["crypto", "zlib", "https", "tls", "readline", "child_process", "ws", "tar", "jose"])],
+    plugins: [apart(separate), lazily(["crypto", "zlib", "https", "tls", "readline", "child_process", "ws", "tar", "jose"])],
     // CommonJS has no import.meta; these are the parts of it that Node offers under other names.
     define: {
       "import.meta.dirname": "__dirname",
@@ -47,6 +52,7 @@ const bundle = async (): Promise<void> => {
   const inputs = Object.keys(result.metafile.inputs)
   const barrel = inputs.find((input) => /node_modules\/(effect|@effect\/[^/]+)\/(dist|src)\/index\./.test(input))
   if (barrel !== undefined) throw new Error(`a barrel was bundled: ${barrel}`)
+  await buildApart(root, fresh, separate)
   console.log(`dist/compute_ctl.cjs: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
 }
 

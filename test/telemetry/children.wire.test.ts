@@ -1,0 +1,36 @@
+/**
+ * Children are told of our trace when somebody follows it, and of nothing otherwise.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { runCommand } from "../../src/host/run.ts"
+import { Spawn } from "../../src/host/Spawn.ts"
+import { telemetryOf } from "../../src/telemetry/Telemetry.ts"
+
+const trace = "0af7651916cd43dd8448eb211c80319c"
+
+/** What a child would find in its environment. */
+const told = (env: Record<string, string>) => {
+  const { layer, underCaller } = telemetryOf(env, "0")
+  return Effect.gen(function*() {
+    const { spanId } = yield* Effect.currentSpan
+    const said = yield* runCommand({ command: "env", args: [], runAs: null }, "10 seconds")
+    return { spanId, line: said.stdout.split("\n").find((line) => line.startsWith("TRACEPARENT=")) ?? null }
+  }).pipe(Effect.withSpan("a step"), underCaller, Effect.provide(layer), Effect.provide(Spawn.layer))
+}
+
+describe("a child process", () => {
+  it.live("continues the caller's trace, below the step that started it", () =>
+    Effect.gen(function*() {
+      const { line, spanId } = yield* told({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-01` })
+      assert.strictEqual(line, `TRACEPARENT=00-${trace}-${spanId}-01`)
+      const silent = yield* told({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-00` })
+      assert.strictEqual(silent.line, `TRACEPARENT=00-${trace}-${silent.spanId}-00`, "what is not sampled stays so")
+    }))
+
+  it.live("hears nothing when nobody follows", () =>
+    Effect.gen(function*() {
+      assert.isNull((yield* told({})).line)
+      assert.isNull((yield* told({ TRACEPARENT: "garbage" })).line)
+    }))
+})
