@@ -10,13 +10,11 @@ import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import { ComputeState, type Fact, type Snapshot } from "./ComputeState.ts"
+import { advance, breakWith, report } from "./advance.ts"
+import { ComputeState, type Snapshot } from "./ComputeState.ts"
 import type { ExitStatus } from "./domain/ExitStatus.ts"
 import { Abandoned, type Failure, PostmasterDied } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
-import { causesOf, explain, hintOf } from "./lifecycle/explain.ts"
-import { isTerminating } from "./lifecycle/Status.ts"
-import type { Trigger } from "./lifecycle/table.ts"
 import { type Configure, Orders, type Refresh } from "./Orders.ts"
 import { Outfit } from "./Outfit.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
@@ -26,7 +24,7 @@ import { planWarnings } from "./plan/planWarnings.ts"
 import { type Facts, startPlan } from "./plan/startPlan.ts"
 import { Postmaster, type Running } from "./postmaster/Postmaster.ts"
 import { promote } from "./Promote.ts"
-import { type PromotionOrder, Promotions } from "./Promotions.ts"
+import { Promotions } from "./Promotions.ts"
 import { applyCatalog, reconfigure } from "./Reconfigure.ts"
 import { Applier } from "./sql/Applier.ts"
 import { Storage, type Timeline } from "./storage/Storage.ts"
@@ -185,7 +183,7 @@ const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive
   const orderly = Effect.forever(Effect.flatMap(orders.next, (order) =>
     turn.withPermit(order._tag === "Refresh" ? refresh(order, postgres, facts) : take(order, postgres, facts))))
   const promoting = Effect.forever(Effect.flatMap(promotions.next, (order) =>
-    turn.withPermit(promoted(order, postgres, facts))))
+    turn.withPermit(promote(order, facts, postgres, (failure) => report("the replica could not be promoted", failure)))))
   const upkeep = supervise([
     { name: "storage keeper", policy: "transient", run: timeline.keep },
     applier.afterStart,
@@ -244,11 +242,6 @@ const refresh = Effect.fn("Compute.refresh")(function*(asked: Refresh, postgres:
 /** Between two attempts to fetch and apply a spec again. */
 const refreshEvery = Duration.seconds(5)
 
-/** A replica becomes a primary, or stays what it is. The compute runs on either way. */
-const promoted = Effect.fn("Compute.promoted")(function*(order: PromotionOrder, postgres: Running, facts: Facts) {
-  yield* order.answer(yield* promote(order.request, facts, postgres, (failure) => report("the replica could not be promoted", failure)))
-})
-
 // -- end -------------------------------------------------------------------------------------------------------
 
 const asked = Effect.flatMap(ComputeState, (state) =>
@@ -290,24 +283,3 @@ const conclude = Effect.gen(function*() {
   }
   return status
 })
-
-// -- steps along the table -------------------------------------------------------------------------------------
-
-/** Takes a row. The only thing that may have come in between is an order to end. */
-const advance = (on: Trigger, fact: Fact = {}) =>
-  Effect.flatMap(ComputeState, (state) => state.send(on, fact)).pipe(
-    Effect.catchTag("IllegalTransition", (refused) =>
-      isTerminating(refused.from) ? Effect.fail(new Abandoned({ what: on })) : Effect.die(refused))
-  )
-
-/** Into `failed`, with the whole chain of causes; a compute that is failed or ending already keeps its status. */
-const breakWith = Effect.fnUntraced(function*(what: string, failure: Failure) {
-  const state = yield* ComputeState
-  const error = explain(failure)
-  yield* report(what, failure)
-  yield* state.send("Broke", { error }).pipe(Effect.catchTag("IllegalTransition", () => state.note({ error })))
-})
-
-/** Told once, where it is consumed: the sentence, its causes, and what to do. */
-const report = (what: string, failure: Failure) =>
-  Effect.logError(`${what}: ${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`)

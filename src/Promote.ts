@@ -16,7 +16,7 @@ import { Standby } from "./pg/standby.ts"
 import { promotedSpec, promotionRefusal, type PromotionRequest, type PromotionStep } from "./plan/promotion.ts"
 import { type Facts, openFiles, startPlan } from "./plan/startPlan.ts"
 import type { Running } from "./postmaster/Postmaster.ts"
-import type { Promoted } from "./Promotions.ts"
+import type { Promoted, PromotionOrder } from "./Promotions.ts"
 import { reconfigure, rewriteFiles } from "./Reconfigure.ts"
 
 /** Looks at the replay, a second apart. */
@@ -74,9 +74,9 @@ const run = Effect.fn("Promote.run")(function*(request: PromotionRequest, facts:
   return { _tag: "Completed", lsnWait: waited.millis, promote: promoted.millis, reconfigure: applied.millis } satisfies Promoted
 })
 
-/** Never fails: how it went is the answer, stays to be read, and is what the next attempt begins with. */
+/** Never fails, and the compute runs on either way. How it went stays to be read, and is what the next attempt begins with. */
 export const promote = Effect.fn("Promote.promote")(function*(
-  request: PromotionRequest,
+  { answer, request }: PromotionOrder,
   facts: Facts,
   postgres: Running,
   tell: (failure: Failure) => Effect.Effect<void>
@@ -89,5 +89,5 @@ export const promote = Effect.fn("Promote.promote")(function*(
   })
   const outcome: Promoted = yield* run(request, facts, postgres).pipe(Effect.catch(failed))
   yield* state.note({ promotion: outcome })
-  return outcome
+  yield* answer(outcome)
 })

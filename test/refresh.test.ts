@@ -23,7 +23,7 @@ const compute = memoryRooms.pipe(
 )
 
 const named = (operationId: string): ParsedSpec => ({ ...emptySpec, operationId })
-const unreachable: Failure = new ControlPlaneFailed({ uri: "http://control.plane", detail: "no answer" })
+const unreachable: Failure = new ControlPlaneFailed({ uri: "http://control.plane", detail: "no answer", attempts: 1 })
 
 const running = Effect.gen(function*() {
   const state = yield* ComputeState

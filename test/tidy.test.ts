@@ -24,6 +24,7 @@ const floor: Record<string, number> = {
   host: 3.5,
   "Operations.ts": 3.4,
   "Orders.ts": 3.5,
+  "advance.ts": 3.5,
   storage: 4,
   pgdata: 4,
   postmaster: 4,

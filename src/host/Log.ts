@@ -58,14 +58,18 @@ const traceOf = (fiber: Fiber.Fiber<unknown, unknown>): Record<string, string> =
 /** A tenant's text must not begin a line of its own. */
 const onOneLine = (text: string): string => text.replaceAll("\r", "\\r").replaceAll("\n", "\\n")
 
-/** `2026-01-31T12:00:00.000Z  INFO {actor=monitor} message`; a cause follows on the same line, on several for a defect. */
+/**
+ * `2026-01-31T12:00:00.000Z  INFO message {actor=monitor}`: the message first, because that is what is read and searched
+ * for. A cause follows, on several lines for a defect. The operation is left to JSON: it is long, and says little here.
+ */
 export const textLogger = (sink: Sink, context: LogContext = newLogContext()): Logger.Logger<unknown, void> =>
   Logger.make((options) => {
     const about = Object.entries({ ...annotationsOf(options.fiber), ...context.ids, ...traceOf(options.fiber) })
-    const told = about.length === 0 ? "" : `{${about.map(([key, value]) => `${key}=${onOneLine(String(value))}`).join(" ")}} `
+      .filter(([key]) => key !== "operation_id")
+    const told = about.length === 0 ? "" : ` {${about.map(([key, value]) => `${key}=${onOneLine(String(value))}`).join(" ")}}`
     const cause = options.cause.reasons.length === 0 ? "" : `: ${Cause.pretty(options.cause)}`
     const level = options.logLevel.toUpperCase().padStart(5)
-    sink(`${options.date.toISOString()} ${level} ${told}${onOneLine(words(options.message))}${cause}\n`)
+    sink(`${options.date.toISOString()} ${level} ${onOneLine(words(options.message))}${told}${cause}\n`)
   })
 
 export const jsonLogger = (sink: Sink, context: LogContext = newLogContext()): Logger.Logger<unknown, void> =>

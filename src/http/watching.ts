@@ -61,7 +61,8 @@ export const watching = (state: ComputeState["Service"], dialect: Dialect) => {
     const { headers: { accept } } = yield* HttpServerRequest.HttpServerRequest
     const snapshot = yield* state.now
     const body = timelineBody(dialect, snapshot)
-    const headline = `${body.status} since ${(yield* Clock.currentTimeMillis) - snapshot.since.epochMilliseconds} ms, born ${body.start_time}`
+    const since = (yield* Clock.currentTimeMillis) - snapshot.since.epochMilliseconds
+    const headline = `${body.status} since ${since} ms, born ${body.start_time}`
     const text = (body: string, type: "html" | "plain") =>
       HttpServerResponse.text(body, { contentType: `text/${type}; charset=utf-8` })
     if (accepts(accept, "text/html")) return text(waterfallPage(headline, snapshot.steps), "html")

@@ -20,7 +20,7 @@ export const fileSettingsSql =
 
 /** Asked in the session that asked `fileSettingsSql` before. */
 export const pendingSettingsSql =
-  "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.pg_settings WHERE pending_restart"
+  "SELECT name, pg_catalog.current_setting(name, true), setting IS NOT DISTINCT FROM boot_val FROM pg_catalog.pg_settings WHERE pending_restart"
 
 export type Row = ReadonlyArray<string | null>
 
@@ -50,12 +50,12 @@ export const judgeFiles = (files: ReadonlyArray<Row>, waiting: ReadonlyArray<Row
       message: name === null ? `${error}` : `${name}: ${error}`
     }))
   // Postgres goes on calling a setting pending when its line is gone again; without an error, nothing waits.
-  const pending = [...new Set(files.map(waitingOf))].filter((name) => name !== undefined).map((name) => ({
-    name,
-    current: shown(name, current.get(name) ?? ""),
-    // Without a line of its own it was taken out of the files, so the built-in value waits.
-    wanted: shown(name, files.findLast(([one]) => one === name)?.[4] ?? "its default")
-  }))
+  const pending = [...new Set(files.map(waitingOf))].filter((name) => name !== undefined).flatMap((name) => {
+    // Without a line of its own it was taken out of the files, so the built-in value waits, unless it is in force already.
+    const wanted = files.findLast(([one]) => one === name)?.[4] ?? null
+    const same = wanted === null && waiting.some(([one, , isBuiltIn]) => one === name && isBuiltIn === "t")
+    return same ? [] : [{ name, current: shown(name, current.get(name) ?? ""), wanted: shown(name, wanted ?? "its default") }]
+  })
   return { problems, pending }
 }
 

@@ -11,10 +11,12 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
+import type * as Tracer from "effect/Tracer"
 import { ComputeState } from "../ComputeState.ts"
 import { Abandoned, ApplyFailed, type Failure } from "../domain/Failure.ts"
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import type { Receipt } from "../domain/Receipt.ts"
+import { nearestSpan } from "../host/Tracing.ts"
 import { Admin } from "../pg/Admin.ts"
 import { planApply } from "../plan/applyPlan.ts"
 import { failuresOf, printReceipt, receiptOf } from "../plan/outcome.ts"
@@ -43,6 +45,8 @@ export interface ApplierOptions {
 interface Letter {
   readonly request: ApplyRequest
   readonly reply: Deferred.Deferred<Receipt, Failure>
+  /** The sender's, so that the work is seen in the sender's trace and not in a trace of its own. */
+  readonly span: Tracer.AnySpan | undefined
 }
 
 export class Applier extends Context.Service<Applier, {
@@ -71,8 +75,8 @@ export class Applier extends Context.Service<Applier, {
             receipt.outcome === "done" ? Effect.succeed(receipt) : Effect.fail(new ApplyFailed({ failures: failuresOf(receipt) })))
         )
 
-      const answer = ({ reply, request }: Letter) =>
-        Effect.onExit(applyNow(request), (exit) =>
+      const answer = ({ reply, request, span }: Letter) =>
+        Effect.onExit(span === undefined ? applyNow(request) : Effect.withParentSpan(applyNow(request), span), (exit) =>
           Deferred.done(reply, Exit.hasInterrupts(exit) ? Exit.fail(new Abandoned({ what: "the apply" })) : exit)).pipe(
             // A failure is the caller's to hear; a defect is a bug, and the supervisor's to see.
             Effect.catch(() => Effect.void)
@@ -81,7 +85,7 @@ export class Applier extends Context.Service<Applier, {
       return Applier.of({
         apply: Effect.fn("Applier.apply")(function*(request: ApplyRequest) {
           const reply = yield* Deferred.make<Receipt, Failure>()
-          yield* Queue.offer(mailbox, { request, reply })
+          yield* Queue.offer(mailbox, { request, reply, span: nearestSpan(yield* Effect.context<never>()) })
           return yield* Deferred.await(reply)
         }),
         lastReceipt: Ref.get(last),

@@ -13,7 +13,7 @@ import { type Environment, readOtlp, readTraceparent } from "../plan/otlp.ts"
 export interface Telemetry {
   /** To be provided around everything that is worth a span; its scope's end sends what is left. */
   readonly layer: Layer.Layer<never>
-  /** Puts an effect under the caller's span, if there is one. */
+  /** Puts an effect under the caller's span, or under one of its own when spans are sent but nobody called. */
   readonly underCaller: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   readonly warnings: ReadonlyArray<string>
 }
@@ -30,10 +30,16 @@ export const telemetryOf = (env: Environment, version: string): Telemetry => {
   )
   return {
     layer: Layer.merge(followed, exporter),
-    underCaller: (effect) => caller === null ? effect : withParent(effect, Tracer.externalSpan(caller)),
+    underCaller: (effect) =>
+      caller !== null
+        ? withParent(effect, Tracer.externalSpan(caller))
+        : settings === null ? effect : withRoot(effect),
     warnings
   }
 }
+
+/** Ends with the program; what lives as long as a compute is told at its end. */
+const withRoot = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.withSpan(effect, "compute_ctl") as Effect.Effect<A, E, R>
 
 const withParent = <A, E, R>(effect: Effect.Effect<A, E, R>, span: Tracer.ExternalSpan): Effect.Effect<A, E, R> =>
   Effect.provideService(effect, Tracer.ParentSpan, span)

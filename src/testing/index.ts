@@ -4,6 +4,13 @@
  */
 export { basebackupOf } from "./peers/basebackupOf.ts"
 export {
+  type ControlPlaneFault,
+  type ControlPlaneOptions,
+  type ControlPlaneSeen,
+  type FakeControlPlane,
+  makeFakeControlPlane
+} from "./peers/FakeControlPlane.ts"
+export {
   type FakePageserver,
   makeFakePageserver,
   type PageserverFault,

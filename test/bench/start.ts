@@ -123,7 +123,7 @@ const launch = (name: Name, place: string): Started =>
 
 /** From when the first step began until the second had ended, by the log's own times. */
 const between = (text: string, first: string, last: string): number => {
-  const line = (step: string) => new RegExp(`^(\\S+) .*INFO ${step}: (\\d+) ms$`, "m").exec(text)
+  const line = (step: string) => new RegExp(`^(\\S+) .*INFO ${step}: (\\d+) ms(?: \\{.*\\})?$`, "m").exec(text)
   const [from, to] = [line(first), line(last)]
   return Date.parse(to?.[1] ?? "") - Date.parse(from?.[1] ?? "") + Number(from?.[2])
 }
@@ -134,7 +134,7 @@ const running = async (name: Name, kind: string, place: string): Promise<Started
   keep(`ours, ${name}, ${kind}`, await run.says(/ to running: /))
   keep(`${name}, ${kind}: until HTTP answers`, await up)
   const text = run.said()
-  for (const [, step, millis] of text.matchAll(/INFO ([a-zA-Z ]+): (\d+) ms$/gm)) keep(`${name}, ${kind}: ${step}`, Number(millis))
+  for (const [, step, millis] of text.matchAll(/INFO ([a-zA-Z ]+): (\d+) ms(?: \{.*\})?$/gm)) keep(`${name}, ${kind}: ${step}`, Number(millis))
   keep(`${name}, ${kind}: wipe to ready`, between(text, "build PGDATA", "start Postgres"))
   keep(`${name}, ${kind}: wipe to applied`, between(text, "build PGDATA", "apply the spec"))
   return run

@@ -182,6 +182,9 @@ export const neonArguments = (at: Place, spec: unknown): ReadonlyArray<string> =
   return args.slice(args.indexOf("-D"))
 }
 
+/** The place belongs to the tests' user, whom the program would not choose by itself. */
+export const runAsArguments: ReadonlyArray<string> = runAs === null ? [] : ["--run-as", runAs.name]
+
 const argumentsFor = (at: Place, file: string): ReadonlyArray<string> => [
   "--storage",
   `local:${at.directory}/storage`,
@@ -193,8 +196,7 @@ const argumentsFor = (at: Place, file: string): ReadonlyArray<string> => [
   file,
   "--http-port",
   String(at.httpPort),
-  // The place belongs to the tests' user, whom the program would not choose by itself.
-  ...(runAs === null ? [] : ["--run-as", runAs.name])
+  ...runAsArguments
 ]
 
 /** A superuser session with the compute in this place. */

@@ -1,0 +1,77 @@
+/**
+ * An imitation control plane that answers the one question of a compute: what is my spec? Over real HTTP, well or badly.
+ *
+ * Gone, with its port, when the scope ends.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Http from "node:http"
+import { ListenFailed } from "../../domain/Failure.ts"
+
+/**
+ * `500`, `502`, `503`, `404`: it answers so. `garbage`: its answer is a page of a proxy. `hang`: it accepts and says
+ * nothing. `reset`: it breaks the connection. `refuse`: nobody listens; it cannot be counted.
+ */
+export type ControlPlaneFault = "500" | "502" | "503" | "404" | "garbage" | "hang" | "reset" | "refuse"
+
+export interface ControlPlaneOptions {
+  readonly computeId: string
+  /** Asked for as the bearer's; without it everybody is answered. */
+  readonly token?: string
+  /** The whole answer (reference section 9.2), as it is at the time of the question. */
+  readonly answer: () => unknown
+  readonly fault?: ControlPlaneFault
+  /** Only the first so many questions meet the fault; default: all of them. */
+  readonly failFirst?: number
+}
+
+export interface ControlPlaneSeen {
+  readonly path: string
+  readonly authorization: string | null
+}
+
+export interface FakeControlPlane {
+  /** For `-p`. */
+  readonly uri: string
+  readonly seen: Effect.Effect<ReadonlyArray<ControlPlaneSeen>>
+}
+
+const respond = (options: ControlPlaneOptions, fault: ControlPlaneFault | undefined) =>
+  (request: Http.IncomingMessage, response: Http.ServerResponse): void => {
+    const say = (status: number, type: string, body: string) => void response.writeHead(status, { "content-type": type }).end(body)
+    if (fault === "hang") return
+    if (fault === "reset") return void request.socket.resetAndDestroy()
+    if (fault === "garbage") return say(200, "text/html", "<html>the proxy is fine</html>")
+    if (fault !== undefined) return say(Number(fault), "text/plain", "not now")
+    if (options.token !== undefined && request.headers.authorization !== `Bearer ${options.token}`) {
+      return say(401, "text/plain", "the token is not valid")
+    }
+    return request.url === `/compute/api/v2/computes/${encodeURIComponent(options.computeId)}/spec`
+      ? say(200, "application/json", JSON.stringify(options.answer()))
+      : say(404, "text/plain", "there is no such compute")
+  }
+
+export const makeFakeControlPlane: (options: ControlPlaneOptions) => Effect.Effect<FakeControlPlane, ListenFailed, Scope.Scope> = Effect
+  .fnUntraced(function*(options) {
+    const seen: Array<ControlPlaneSeen> = []
+    const server = Http.createServer((request, response) => {
+      seen.push({ path: request.url ?? "", authorization: request.headers.authorization ?? null })
+      respond(options, seen.length <= (options.failFirst ?? Infinity) ? options.fault : undefined)(request, response)
+    })
+    const close = Effect.callback<void>((resume) => {
+      server.close(() => resume(Effect.void))
+      server.closeAllConnections()
+    })
+    const port = yield* Effect.acquireRelease(
+      Effect.callback<number, ListenFailed>((resume) => {
+        server.once("error", (cause) => resume(Effect.fail(new ListenFailed({ what: "the imitation control plane", port: 0, cause }))))
+        server.listen(0, "127.0.0.1", () => {
+          const address = server.address()
+          resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
+        })
+      }),
+      () => server.listening ? close : Effect.void
+    )
+    if (options.fault === "refuse") yield* close
+    return { uri: `http://127.0.0.1:${port}`, seen: Effect.sync(() => [...seen]) }
+  })

@@ -1,0 +1,106 @@
+/**
+ * The program and its control plane, as processes: a spec that is pulled, a restart without the control plane, and a
+ * pooled compute that waits.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { makeFakeControlPlane } from "compute-ctl/testing"
+import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import { launch, type Place, place, rows, runAsArguments } from "./harness.ts"
+import { setUp, specOf } from "./neonPlace.ts"
+
+const computeId = "compute-quiet-meadow"
+
+const spec = (settings: Readonly<Record<string, string>> = {}) => ({
+  format_version: 1,
+  suspend_timeout_seconds: -1,
+  cluster: {
+    roles: [],
+    databases: [],
+    settings: Object.entries(settings).map(([name, value]) => ({ name, value, vartype: "string" }))
+  }
+})
+const attached = (one: unknown) => ({ spec: one, status: "attached", compute_ctl_config: { jwks: { keys: [] } } })
+
+const pulling = (at: Place, uri: string, more: ReadonlyArray<string>) => [
+  "-D",
+  `${at.directory}/pgdata`,
+  "-C",
+  `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`,
+  "-p",
+  uri,
+  "-i",
+  computeId,
+  "--api-dialect",
+  "2024",
+  "--http-port",
+  String(at.httpPort),
+  ...runAsArguments,
+  ...more
+]
+const local = (at: Place) => ["--storage", `local:${at.directory}/storage`]
+const token = { NEON_CONTROL_PLANE_TOKEN: "c0ntrol" }
+
+const configure = (one: unknown): RequestInit => ({
+  method: "POST",
+  headers: { "content-type": "application/json" },
+  body: JSON.stringify({ spec: one })
+})
+
+describe("a restart while the control plane is down", () => {
+  it.live("goes by the last spec that worked, where the operator allows it, and says so", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const at = yield* place
+      const kept = `${at.directory}/pgdata.last-good-spec.json`
+      const allowed = [...local(at), "--allow-last-good-spec"]
+      yield* Effect.scoped(Effect.gen(function*() {
+        const { uri } = yield* makeFakeControlPlane({ computeId, token: "c0ntrol", answer: () => attached(spec({ work_mem: "5MB" })) })
+        const first = yield* launch(pulling(at, uri, allowed), at.httpPort, token)
+        yield* Effect.promise(() => first.reaches("running"))
+        const changed = yield* Effect.promise(() => first.http("/configure", configure(spec({ work_mem: "6MB" }))))
+        assert.strictEqual(changed.status, 200, changed.text)
+        first.signal("SIGTERM")
+        assert.strictEqual((yield* Effect.promise(() => first.exit)).code, 0)
+      }))
+      assert.strictEqual(fs.statSync(kept).mode & 0o777, 0o600)
+
+      const down = yield* makeFakeControlPlane({ computeId, answer: () => null, fault: "500" })
+      const second = yield* launch(pulling(at, down.uri, allowed), at.httpPort, token)
+      yield* Effect.promise(() => second.reaches("running"))
+      assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["6MB"]], "the latest that worked, also when it came by /configure")
+      assert.match(second.said(), /WARN .*the control plane is down, so the last good spec \(.*\) stands in for a fresh one/)
+      second.signal("SIGTERM")
+      assert.strictEqual((yield* Effect.promise(() => second.exit)).code, 0)
+
+      for (const [args, environment, said] of [
+        [pulling(at, down.uri, local(at)), token, /gave no spec \(1 attempts\): it answered 500/],
+        [pulling(at, down.uri, allowed).map((arg) => arg === computeId ? "another" : arg), token, /gave no spec/]
+      ] as const) {
+        const refused = yield* launch(args, at.httpPort, environment)
+        assert.strictEqual((yield* Effect.promise(() => refused.exit)).code, 1)
+        assert.match(refused.said(), said)
+      }
+      const strict = yield* makeFakeControlPlane({ computeId, token: "an0ther", answer: () => attached(spec()) })
+      const refused = yield* launch(pulling(at, strict.uri, allowed), at.httpPort, token)
+      assert.strictEqual((yield* Effect.promise(() => refused.exit)).code, 1)
+      assert.match(refused.said(), /it answered 401/, "a control plane that says no is not down")
+      assert.notInclude(refused.said(), "c0ntrol")
+    })), 90_000)
+})
+
+describe("a pooled compute", () => {
+  it.live("waits for its spec and runs with it; a warm-up that stock Postgres cannot do is told and let be", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { addresses, at, pageserver } = yield* setUp(["ok"])
+      const { uri } = yield* makeFakeControlPlane({ computeId, token: "c0ntrol", answer: () => ({ spec: null, status: "empty" }) })
+      const program = yield* launch(pulling(at, uri, []), at.httpPort, token)
+      yield* Effect.promise(() => program.says(/Postgres could not be warmed up: /))
+      assert.strictEqual((yield* Effect.promise(() => program.status())).status, "empty")
+      assert.isFalse(fs.existsSync(`${at.directory}/pgdata.warmup`))
+      const answer = yield* Effect.promise(() => program.http("/configure", configure(specOf(at, pageserver.url, addresses))))
+      assert.strictEqual(answer.status, 200, answer.text)
+      assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+      program.signal("SIGTERM")
+      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+    })), 60_000)
+})
