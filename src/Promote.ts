@@ -11,6 +11,7 @@ import { ComputeState } from "./ComputeState.ts"
 import { type Failure, PromotionFailed } from "./domain/Failure.ts"
 import { type Lsn, printLsn } from "./domain/Lsn.ts"
 import { explain } from "./lifecycle/explain.ts"
+import { Outfit } from "./Outfit.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
 import { Standby } from "./pg/standby.ts"
 import { promotedSpec, promotionRefusal, type PromotionRequest, type PromotionStep } from "./plan/promotion.ts"
@@ -65,7 +66,9 @@ const asPrimary = Effect.fnUntraced(function*(request: PromotionRequest, facts: 
 const run = Effect.fn("Promote.run")(function*(request: PromotionRequest, facts: Facts, postgres: Running) {
   const state = yield* ComputeState
   const { promotion, spec } = yield* state.now
-  const refused = spec === null ? "there is no spec yet" : promotionRefusal(spec.mode, promotion)
+  const prewarm = yield* (yield* Outfit).fileCache.prewarmState
+  const refused = spec === null ? "there is no spec yet" : promotionRefusal(spec, promotion, prewarm.status)
+  if (prewarm.status === "failed") yield* Effect.logWarning("the file cache is cold: its prewarm failed")
   if (refused !== null) return yield* new PromotionFailed({ detail: refused })
   const waited = yield* timed("waiting for the WAL", catchUp(request.flushed))
   const promoted = waited.value ? yield* asPrimary(request, facts, postgres) : { millis: 0 }

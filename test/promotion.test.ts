@@ -10,9 +10,11 @@ import * as TestClock from "effect/testing/TestClock"
 import { life } from "../src/Compute.ts"
 import { ComputeState } from "../src/ComputeState.ts"
 import type { Lsn } from "../src/domain/Lsn.ts"
+import type { ParsedSpec } from "../src/domain/ParsedSpec.ts"
 import { Orders } from "../src/Orders.ts"
 import { ConfigurationCheck } from "../src/pg/configuration.ts"
 import { Standby } from "../src/pg/standby.ts"
+import { notPromoted, promotionRefusal } from "../src/plan/promotion.ts"
 import { Promotions } from "../src/Promotions.ts"
 import { memoryRooms, World } from "../src/testing/memoryRooms.ts"
 import { emptySpec, localFacts } from "./support/specs.ts"
@@ -96,6 +98,18 @@ describe("promotions", () => {
       assert.strictEqual(yield* Ref.get(promoted), 0)
       assert.deepStrictEqual((yield* (yield* World).passed).slice(-2), ["rewrite", "rewrite"], "nothing is reloaded")
     }).pipe(Effect.provide(compute)))
+
+  it("need a warm cache where there is a store to warm it from", () => {
+    const spec: ParsedSpec = { ...emptySpec, mode: { _tag: "Replica" }, endpointStorage: { address: "store:80", token: null } }
+    assert.strictEqual(promotionRefusal(spec, notPromoted, "not_prewarmed"), "compute NotPrewarmed")
+    assert.strictEqual(promotionRefusal(spec, notPromoted, "prewarming"), "compute Prewarming")
+    for (const status of ["completed", "failed", "skipped", "cancelled"] as const) {
+      assert.isNull(promotionRefusal(spec, notPromoted, status))
+    }
+    assert.isNull(promotionRefusal({ ...spec, endpointStorage: { address: null, token: null } }, notPromoted, "not_prewarmed"))
+    assert.strictEqual(promotionRefusal(emptySpec, notPromoted, "completed"), "compute mode \"Primary\" is not replica")
+    assert.isNull(promotionRefusal(emptySpec, { _tag: "Failed", error: "", at: "applying the spec" }, "not_prewarmed"))
+  })
 
   it.effect("of nothing that runs are refused at once", () =>
     Effect.gen(function*() {

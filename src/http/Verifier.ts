@@ -21,6 +21,8 @@ export type Verify = (token: Redacted.Redacted<string>) => Effect.Effect<unknown
 
 export interface Verifier {
   readonly verify: Verify
+  /** The same for a token that was checked before, at once; `null`: it must be checked. */
+  readonly recall: (token: string, nowSeconds: number) => unknown | null
   /** From the next token on these keys count; answers whether they do. Calls that are being checked are not disturbed. */
   readonly rotate: (jwks: ReadonlyArray<unknown>) => Effect.Effect<boolean>
 }
@@ -62,7 +64,9 @@ export const verifierOf = (jwks: ReadonlyArray<unknown>): Verifier => {
       remembered = new Map()
       return keys
     })
-  const current = Effect.suspend(() => known === undefined ? Effect.flatMap(readKeys(jwks), adopt) : Effect.succeed(known))
+  // Whoever rotated them while the first were being read has the last word.
+  const adoptFirst = (keys: Keys) => Effect.suspend(() => known === undefined ? adopt(keys) : Effect.succeed(known))
+  const current = Effect.suspend(() => known === undefined ? Effect.flatMap(readKeys(jwks), adoptFirst) : Effect.succeed(known))
 
   const check = Effect.fnUntraced(function*(text: string) {
     const { algorithm, keys } = yield* current
@@ -83,6 +87,10 @@ export const verifierOf = (jwks: ReadonlyArray<unknown>): Verifier => {
   })
 
   return {
+    recall: (token, nowSeconds) => {
+      const claims = remembered.get(digest(token))
+      return claims !== undefined && isTimely(claims, nowSeconds) ? claims : null
+    },
     verify: Effect.fnUntraced(function*(token) {
       const claims = yield* check(Redacted.value(token))
       const now = yield* Clock.currentTimeMillis

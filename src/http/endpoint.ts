@@ -63,12 +63,12 @@ export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOp
   const { computeId, dialect, internalPort } = options
   const state = yield* ComputeState
   const traffic = makeTraffic()
-  const verify = dialect === "head" ? options.verifier?.verify ?? null : null
-  const guarded = Auth.layer({ verify, computeId })
+  const verifier = dialect === "head" ? options.verifier : null
+  const guarded = Auth.layer({ verify: verifier?.verify ?? null, computeId })
   const unguarded = Auth.layer({ verify: null, computeId })
   const open = openHandlers(options, traffic)
   const control = Layer.provide(controlHandlers(options), guarded)
-  const quick = yield* quickAnswers(options, state, traffic, verify === null ? "open" : "guarded")
+  const quick = yield* quickAnswers(options, state, traffic, { verifier })
 
   if (internalPort === null) {
     const inside = Layer.provide(insideHandlers(options), guarded)
@@ -89,7 +89,7 @@ export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOp
     Internal,
     Layer.provide(HttpApiBuilder.layer(Internal), [open, inside, NodeHttpServer.layerHttpServices]),
     traffic,
-    yield* quickAnswers(options, state, traffic, "elsewhere")
+    yield* quickAnswers(options, state, traffic, null)
   )
   return { port: external.port, internalPort: internal.port, actors: external.actors } satisfies Endpoint
 })

@@ -2,19 +2,24 @@
  * The shortest way for what is asked most: the probes, `/status` and `/metrics`, answered from bytes that are made once
  * per snapshot, without a fiber.
  *
- * Only the plainest form takes it: GET or HEAD, no query, no body, and on `/status` nobody to check. Everything else,
- * and so every rule, is the declared route's; both answer through the same views. These requests are counted, not logged.
+ * Only the plainest form takes it: GET or HEAD, no query, no body, and on `/status` a
+ * token that was checked before, or none asked for. Everything else, and so every rule, is the declared route's; both
+ * answer through the same views. These requests are counted, not logged.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
+import * as Result from "effect/Result"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { ComputeState, Snapshot } from "../ComputeState.ts"
+import { authorize } from "../plan/authorize.ts"
 import { bodyOf } from "../plan/httpAnswer.ts"
 import { Control, metricsType, Open } from "./Api.ts"
 import { requestId } from "./envelope.ts"
 import type { EndpointOptions } from "./options.ts"
 import { probes } from "./probes.ts"
 import type { Traffic } from "./traffic.ts"
+import type { Verifier } from "./Verifier.ts"
 import { metricsText, statusBody } from "./views.ts"
 
 /** True: it is answered. */
@@ -30,12 +35,14 @@ const json = (body: unknown, status = 200): Ready => ({ status, type: "applicati
 
 type View = (snapshot: Snapshot) => Ready
 
-/** `control`: are the control plane's routes on this port? */
+const bearer = /^bearer ([^ ]+)$/i
+
+/** `control`: who may ask the control plane's routes on this port; `null`: they are not on it. */
 export const quickAnswers = Effect.fnUntraced(function*(
-  options: Pick<EndpointOptions, "dialect" | "buildTag">,
+  options: Pick<EndpointOptions, "dialect" | "buildTag" | "computeId">,
   state: ComputeState["Service"],
   traffic: Traffic,
-  control: "guarded" | "open" | "elsewhere"
+  control: { readonly verifier: Verifier | null } | null
 ) {
   const context = yield* Effect.context<never>()
   const { dialect } = options
@@ -44,7 +51,18 @@ export const quickAnswers = Effect.fnUntraced(function*(
     const said = read(dialect, snapshot)
     return said.refused === null ? json(said.body) : json(bodyOf(said.refused), said.refused.status)
   }]))
-  if (control === "open") views.set(Control.endpoints.status.path, (snapshot) => json(statusBody(dialect, snapshot)))
+  const { path: statusPath } = Control.endpoints.status
+  if (control !== null) views.set(statusPath, (snapshot) => json(statusBody(dialect, snapshot)))
+
+  /** The long way checks whom this does not let pass, and says what is wrong. */
+  const passes = (authorization: string | undefined): boolean => {
+    const verifier = control?.verifier ?? null
+    if (verifier === null) return true
+    const token = bearer.exec(authorization ?? "")?.[1]
+    if (token === undefined) return false
+    const claims = verifier.recall(token, Effect.runSync(Clock.currentTimeMillis) / 1000)
+    return claims !== null && Result.isSuccess(authorize(claims, options.computeId))
+  }
 
   let of: Snapshot | undefined
   let made = new Map<string, Ready>()
@@ -74,6 +92,7 @@ export const quickAnswers = Effect.fnUntraced(function*(
     const view = views.get(url)
     if (view === undefined && url !== Open.endpoints.metrics.path) return false
     if (headers["transfer-encoding"] !== undefined || headers["content-length"] !== undefined) return false
+    if (url === statusPath && !passes(headers.authorization)) return false
     // A stream of events may be meant.
     if (headers.accept?.includes("event-stream") === true) return false
     const began = performance.now()

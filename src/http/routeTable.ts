@@ -77,7 +77,8 @@ export const policyText = (dialect: Dialect): string => {
   const line = (row: PolicyRow): string =>
     `${row.method.padEnd(width("method"))}  ${row.path.padEnd(width("path"))}  ${row.listeners.padEnd(width("listeners"))}  ${row.who}\n`
   const notes = dialect === "head"
-    ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n"
+    ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n" +
+      "Password verifiers (/dbs_and_roles?passwords=true) are shown to an administrator's token alone.\n"
     : "\nThe 2024 API asks for no tokens; --http-host says who can reach it.\n"
   return `${rows.map(line).join("")}${notes}`
 }

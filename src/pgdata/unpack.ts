@@ -38,7 +38,15 @@ export const unpack: (
     damage ??= invalidGzip(cause)
     taken()
   })
-  gunzip.on("data", (piece: Buffer) => untar.write(piece))
+  // Not written at once: as soon as this returns, another thread decompresses what is next, while we write.
+  const loose: Array<Buffer> = []
+  const flush = (): void => {
+    for (const piece of loose.splice(0)) untar.write(piece)
+  }
+  gunzip.on("data", (piece: Buffer) => {
+    loose.push(piece)
+    queueMicrotask(flush)
+  })
   gunzip.on("end", () => {
     ended = true
   })
@@ -63,6 +71,7 @@ export const unpack: (
     gunzip.once("close", () => resume(Effect.void))
     gunzip.end()
   })
+  flush()
   yield* check
   if (gunzip.bytesWritten < arrived) {
     return yield* new ArchiveInvalid({ kind: "corrupt", detail: "there is more after the end of the gzip stream" })

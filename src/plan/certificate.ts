@@ -5,6 +5,9 @@
 export const certificateFile = "server.crt"
 export const keyFile = "server.key"
 
+/** Whether Postgres and what is beside it show the compute's certificate: the spec has to ask for it. */
+export const showsCertificate = (features: ReadonlySet<string>): boolean => features.has("tls_experimental")
+
 /** Lines of postgresql.conf for a compute that has a certificate. */
 export const sslLines: ReadonlyArray<string> = ["ssl = on", `ssl_cert_file = '${certificateFile}'`, `ssl_key_file = '${keyFile}'`]
 
@@ -17,5 +20,6 @@ export const leafOf = (chain: string): string | null => block("CERTIFICATE").exe
 export const keyFault = (pem: string): string | null => {
   const [, label] = /-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----/.exec(pem) ?? []
   if (label === undefined) return "the key file holds no PEM private key"
-  return label === "ENCRYPTED PRIVATE KEY" || /^Proc-Type: 4,ENCRYPTED/m.test(pem) ? "the key needs a passphrase, and nobody could give one" : null
+  const encrypted = label === "ENCRYPTED PRIVATE KEY" || /^Proc-Type: 4,ENCRYPTED/m.test(pem)
+  return encrypted ? "the key needs a passphrase, and nobody could give one" : null
 }

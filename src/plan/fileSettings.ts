@@ -20,7 +20,8 @@ export const fileSettingsSql =
 
 /** Asked in the session that asked `fileSettingsSql` before. */
 export const pendingSettingsSql =
-  "SELECT name, pg_catalog.current_setting(name, true), setting IS NOT DISTINCT FROM boot_val FROM pg_catalog.pg_settings WHERE pending_restart"
+  `SELECT name, pg_catalog.current_setting(name, true), setting IS NOT DISTINCT FROM boot_val
+FROM pg_catalog.pg_settings WHERE pending_restart`
 
 export type Row = ReadonlyArray<string | null>
 

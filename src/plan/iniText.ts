@@ -8,6 +8,9 @@
 const head = /^\s*\[([^\]]*)\]/
 const assignment = /^(\s*)([^\s=;#%][^\s=]*)(\s*=\s*)(.*?)(\s*)$/
 
+const withValue = (line: string, value: string): string =>
+  line.replace(assignment, (_all, indent: string, key: string, equals: string) => `${indent}${key}${equals}${value}`)
+
 interface Line {
   readonly text: string
   readonly end: string
@@ -48,7 +51,7 @@ export const setInIni = (text: string, section: string, entries: ReadonlyMap<str
   const added = [...entries].filter(([key]) => !seen.has(key)).map(([key, value]) => `${key} = ${value}`)
   return lines.map((line, index) => {
     const value = changed.get(index)
-    const kept = value === undefined ? line.text : line.text.replace(assignment, (_all, indent, key, equals) => `${indent}${key}${equals}${value}`)
+    const kept = value === undefined ? line.text : withValue(line.text, value)
     if (index !== end || added.length === 0) return `${kept}${line.end}`
     return `${kept}${newline}${added.join(newline)}${line.end}`
   }).join("")

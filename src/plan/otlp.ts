@@ -69,9 +69,11 @@ const decoded = (text: string): string | null => {
   }
 }
 
+const traceparent = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?$/
+
 /** The caller's span, from `TRACEPARENT` (W3C trace context); `null` when there is none that can be read. */
 export const readTraceparent = (text: string | undefined): RemoteSpan | null => {
-  const [, version, traceId, spanId, flags] = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?$/.exec(text?.trim() ?? "") ?? []
+  const [, version, traceId, spanId, flags] = traceparent.exec(text?.trim() ?? "") ?? []
   if (version === undefined || traceId === undefined || spanId === undefined || flags === undefined || version === "ff") return null
   if (/^0+$/.test(traceId) || /^0+$/.test(spanId)) return null
   return { traceId, spanId, sampled: (Number.parseInt(flags, 16) & 1) === 1 }

@@ -8,7 +8,7 @@ import { fitsIni } from "./iniText.ts"
 /** A pgbouncer of this machine. */
 export interface PgbouncerPlace {
   /** The admin console; `host` starts with `/`: the folder of its socket. */
-  readonly console: {
+  readonly admin: {
     readonly host: string
     readonly port: number
     readonly user: string
@@ -20,7 +20,7 @@ export interface PgbouncerPlace {
 
 /** Inside Neon's virtual machines it is elsewhere, and trusts its own system user. */
 export const pgbouncerPlace = (autoscaling: boolean, password: Redacted.Redacted<string> | null): PgbouncerPlace => ({
-  console: autoscaling
+  admin: autoscaling
     ? { host: "/tmp", port: 6432, user: "pgbouncer", password: null }
     : { host: "localhost", port: 6432, user: "postgres", password },
   ini: autoscaling ? "/etc/pgbouncer.ini" : "/var/db/postgres/pgbouncer/pgbouncer.ini",

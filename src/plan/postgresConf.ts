@@ -6,6 +6,7 @@
 import { type AuditLevel, modeName, type NeonStorage, type ParsedSpec } from "../domain/ParsedSpec.ts"
 import { printLsn } from "../domain/Lsn.ts"
 import { auditLines } from "./auditSettings.ts"
+import { showsCertificate, sslLines } from "./certificate.ts"
 import { quoteConf, readConf, renderSetting } from "./confText.ts"
 import { localDefaults, localHead, localInsists, localOptions } from "./localSettings.ts"
 import type { Facts } from "./startPlan.ts"
@@ -35,6 +36,9 @@ const neonStorageLines = (spec: ParsedSpec, neon: NeonStorage): ReadonlyArray<st
   if (spec.endpointId !== null) lines.push(`neon.endpoint_id=${quoteConf(spec.endpointId)}`)
   return lines
 }
+
+const tlsLines = (spec: ParsedSpec, facts: Facts): ReadonlyArray<string> =>
+  facts.certificate === true && showsCertificate(spec.features) ? sslLines : []
 
 const localeLines = (facts: Facts): ReadonlyArray<string> => {
   const locale = facts.platform === "darwin" ? "C" : "C.UTF-8"
@@ -77,6 +81,7 @@ const neonConf = (spec: ParsedSpec, facts: Facts, phase: "starting" | "open"): R
     "# Neon storage settings",
     "",
     ...(spec.neon === null ? [] : neonStorageLines(spec, spec.neon)),
+    ...tlsLines(spec, facts),
     ...localeLines(facts),
     ...(head ? [`neon.compute_mode=${modeName(spec.mode)}`] : []),
     ...modeLines(spec),
@@ -105,6 +110,7 @@ const localConf = (
   return [
     ...localDefaults(facts, storage),
     ...(spec.postgresqlConf === null ? [] : [localHead(spec.postgresqlConf)]),
+    ...tlsLines(spec, facts),
     ...localeLines(facts),
     ...modeLines(spec),
     ...managedLines(spec.settings === null ? null : localOptions(spec.settings)),

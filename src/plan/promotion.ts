@@ -2,7 +2,8 @@
  * A replica on its way to a primary: the steps, and what the outside reads of them (reference section 11.6).
  */
 import type { Lsn } from "../domain/Lsn.ts"
-import type { ComputeMode, GenericOption, ParsedSpec } from "../domain/ParsedSpec.ts"
+import type { GenericOption, ParsedSpec } from "../domain/ParsedSpec.ts"
+import type { PrewarmState } from "./lfc.ts"
 import { saidBy } from "./postgresConf.ts"
 
 export type PromotionStep = "waiting for the WAL" | "preparing the files" | "promoting Postgres" | "applying the spec"
@@ -25,11 +26,17 @@ export interface PromotionRequest {
   readonly flushed: Lsn
 }
 
-/** Why this compute cannot be promoted; `null`: it can. A promotion that only lacks its spec can be finished. */
-export const promotionRefusal = (mode: ComputeMode, last: Promotion): string | null =>
-  mode._tag === "Replica" || (last._tag === "Failed" && last.at === "applying the spec")
-    ? null
-    : `compute mode "${mode._tag}" is not replica`
+/**
+ * Why this compute cannot be promoted; `null`: it can. A promotion that only lacks its spec can be finished. Where
+ * there is a store to warm the file cache from, a cold one is not let in (reference section 11.6); one whose warming
+ * failed is.
+ */
+export const promotionRefusal = (spec: ParsedSpec, last: Promotion, prewarm: PrewarmState["status"]): string | null => {
+  if (last._tag === "Failed" && last.at === "applying the spec") return null
+  if (spec.mode._tag !== "Replica") return `compute mode "${spec.mode._tag}" is not replica`
+  const cold = prewarm === "not_prewarmed" ? "NotPrewarmed" : prewarm === "prewarming" ? "Prewarming" : null
+  return cold !== null && spec.endpointStorage.address !== null ? `compute ${cold}` : null
+}
 
 const standbyNames = "synchronous_standby_names"
 

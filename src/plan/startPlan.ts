@@ -61,6 +61,8 @@ export interface Facts {
   readonly port: number
   /** From the command line, for local storage; `null` leaves it to the spec, and else to 127.0.0.1. */
   readonly listenAddresses: string | null
+  /** Somebody keeps a certificate for this compute; `true` only then. */
+  readonly certificate?: boolean
 }
 
 const confFile = (content: string): PgdataFile => ({ name: "postgresql.conf", content })

@@ -60,9 +60,9 @@ export const tunePgbouncer = Effect.fn("Pgbouncer.tune")(function*(
 
 /** Also for a certificate whose files have new content under their old names. */
 export const reloadPgbouncer = Effect.fn("Pgbouncer.reload")(function*(place: PgbouncerPlace) {
-  const { host, password, port, user } = place.console
+  const { host, password, port, user } = place.admin
   yield* Effect.scoped(Effect.gen(function*() {
-    const console = yield* connect({
+    const admin = yield* connect({
       host,
       port,
       user,
@@ -70,7 +70,7 @@ export const reloadPgbouncer = Effect.fn("Pgbouncer.reload")(function*(place: Pg
       connectWithin,
       ...(password === null ? {} : { password })
     }).pipe(Effect.retry(connectAgain))
-    yield* console.simple("RELOAD", commandWithin)
+    yield* admin.simple("RELOAD", commandWithin)
   }))
 })
 

@@ -76,9 +76,8 @@ export const restartRsyslog = Effect.fn("Rsyslog.restart")(function*(place: Rsys
     const fresh = found !== null && (found.pid !== before?.pid || found.startedAt !== before.startedAt)
     return fresh ? Effect.succeed(found) : Effect.fail(unusable(before === null ? "it does not run" : "it was not started again"))
   })
-  const found = yield* look.pipe(
-    Effect.retry({ schedule: Schedule.spaced(lookEvery), times: Math.ceil(Duration.toMillis(place.patience) / Duration.toMillis(lookEvery)) })
-  )
+  const looks = Math.ceil(Duration.toMillis(place.patience) / Duration.toMillis(lookEvery))
+  const found = yield* Effect.retry(look, { schedule: Schedule.spaced(lookEvery), times: looks })
   yield* Effect.logInfo(`rsyslogd runs with new files (pid ${found.pid})`)
 })
 
@@ -90,7 +89,9 @@ const put = Effect.fnUntraced(function*(place: RsyslogPlace, name: string, conte
   if (!(yield* replaceFile(wanted))) return
   yield* restartRsyslog(place).pipe(
     Effect.tapError(() =>
-      before === null ? Effect.sync(() => fs.rmSync(file, { force: true })) : Effect.ignore(replaceFile({ ...wanted, content: before }))
+      before === null
+        ? Effect.sync(() => fs.rmSync(file, { force: true }))
+        : Effect.ignore(replaceFile({ ...wanted, content: before }))
     )
   )
 })

@@ -9,9 +9,11 @@ import * as FetchHttpClient from "effect/http/FetchHttpClient"
 import * as HttpClient from "effect/http/HttpClient"
 import * as HttpClientError from "effect/http/HttpClientError"
 import * as Layer from "effect/Layer"
+import * as OtlpExporter from "effect/observability/OtlpExporter"
 import * as OtlpSerialization from "effect/observability/OtlpSerialization"
 import * as OtlpTracer from "effect/observability/OtlpTracer"
 import * as Redacted from "effect/Redacted"
+import * as Tracer from "effect/Tracer"
 import type { OtlpSettings } from "../plan/otlp.ts"
 
 /** At the end of the program. */
@@ -34,15 +36,30 @@ const client = (timeoutMillis: number) =>
       ))
   ).pipe(Layer.provide(FetchHttpClient.layer))
 
+/** A query may hold what is nobody's business; a path may not. */
+const withoutQueries = (tracer: Tracer.Tracer): Tracer.Tracer => ({
+  ...tracer,
+  span: (options) => {
+    const span = tracer.span(options)
+    const set = span.attribute.bind(span)
+    return Object.assign(span, {
+      attribute: (key: string, value: unknown) => {
+        if (key !== "url.query") set(key, key === "url.full" ? String(value).replace(/[?#].*$/s, "") : value)
+      }
+    })
+  }
+})
+
 export const otlpLayer = (settings: OtlpSettings, version: string): Layer.Layer<never> =>
-  OtlpTracer.layer({
+  Layer.effect(Tracer.Tracer, Effect.map(OtlpTracer.make({
     url: settings.url,
     resource: { serviceName: settings.serviceName, serviceVersion: version },
     headers: Object.fromEntries([...settings.headers].map(([name, value]) => [name, Redacted.value(value)])),
     exportInterval: Duration.seconds(5),
     maxBatchSize: 512,
     shutdownTimeout: flushWithin
-  }).pipe(
+  }), withoutQueries)).pipe(
+    Layer.provide(OtlpExporter.layerFlusher),
     Layer.provide(settings.encoding === "json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf),
     Layer.provide(client(settings.timeoutMillis))
   )

@@ -43,7 +43,8 @@ const opened = (dump: string | null, major?: 15) =>
             : Redacted.value(token) === "ours"
             ? Effect.succeed({ compute_id: "compute-1" })
             : Effect.fail(unverified),
-        rotate: () => Effect.succeed(true)
+        recall: () => null,
+  rotate: () => Effect.succeed(true)
       }
     }), context)
     return { postgres, port }

@@ -22,9 +22,9 @@ import { ask, configurer, inBackground, neighbours, open, reach, refusedOf } fro
 const pair = Effect.promise(async () => {
   const { privateKey, publicKey } = await generateKeyPair("EdDSA", { extractable: true })
   const jwk = await exportJWK(publicKey)
-  const token = await new CompactSign(new TextEncoder().encode(JSON.stringify({ compute_id: "compute-1" })))
-    .setProtectedHeader({ alg: "EdDSA" }).sign(privateKey)
-  return { jwk, token }
+  const sign = (claims: unknown) =>
+    new CompactSign(new TextEncoder().encode(JSON.stringify(claims))).setProtectedHeader({ alg: "EdDSA" }).sign(privateKey)
+  return { jwk, token: await sign({ compute_id: "compute-1" }), theirs: await sign({ compute_id: "compute-2" }) }
 })
 
 const as = (token: string) => ({ headers: { authorization: `Bearer ${token}` } })
@@ -106,6 +106,21 @@ describe("rotation", () => {
       yield* taken
       assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 401)
     }).pipe(Effect.provide(neighbours)), 20_000)
+})
+
+describe("a token that is shown again", () => {
+  it.live("is judged again: another compute's stays forbidden, a forged one unverified", () =>
+    Effect.gen(function*() {
+      const ours = yield* pair
+      const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
+      for (let n = 0; n < 3; n++) {
+        assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.token))).status, 200)
+        assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.theirs))).status, 403)
+        assert.strictEqual((yield* ask(port, "GET", "/status", as(`${ours.token.slice(0, -4)}AAAA`))).status, 401)
+        assert.strictEqual((yield* ask(port, "GET", "/status")).status, 400)
+        assert.strictEqual((yield* ask(port, "GET", "/status", { headers: { authorization: `Basic ${ours.token}` } })).status, 400)
+      }
+    }).pipe(Effect.provide(neighbours)))
 })
 
 describe("canaries", () => {

@@ -129,7 +129,8 @@ describe("tokens", () => {
       : text === "theirs" ? Effect.succeed({ compute_id: "compute-2" })
       : Effect.fail(unverified)
   }
-  const verifier = { verify, rotate: () => Effect.succeed(true) }
+  const verifier = { verify, recall: () => null,
+  rotate: () => Effect.succeed(true) }
   const bearer = (token: string) => ({ headers: { authorization: token } })
 
   it.live("guard every route that is not open, before anything else happens", () =>

@@ -69,4 +69,21 @@ describe("verifier", () => {
       const list = ["", "a.b.c", `${header}.${forged}.${signature}`, `${none}.${payload}.`, `${header}.${payload}`, yield* sign("[1]"), yield* sign("7")]
       for (const text of list) assert.strictEqual(yield* told([jwk], text), 401, text)
     }))
+
+  it.live("recalls a token it has checked, while its time lasts and its keys count", () =>
+    Effect.gen(function*() {
+      const [one, two] = [yield* pair("EdDSA"), yield* pair("EdDSA")]
+      const now = Math.floor(performance.timeOrigin / 1000 + performance.now() / 1000)
+      const token = yield* one.sign({ compute_id: "c", exp: now + 10 })
+      const verifier = verifierOf([one.jwk])
+      assert.isNull(verifier.recall(token, now))
+      yield* verifier.verify(Redacted.make(token))
+      assert.deepStrictEqual(verifier.recall(token, now), { compute_id: "c", exp: now + 10 })
+      assert.isNull(verifier.recall(token, now + 100))
+      assert.isNull(verifier.recall(`${token}x`, now))
+      assert.isFalse(yield* verifier.rotate([]))
+      assert.isNotNull(verifier.recall(token, now))
+      assert.isTrue(yield* verifier.rotate([two.jwk]))
+      assert.isNull(verifier.recall(token, now))
+    }))
 })

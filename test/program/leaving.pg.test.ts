@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { NeonDeadlines } from "../../src/storage/neon/deadlines.ts"
-import { installOf, reachableInstall } from "../support/postgres.ts"
+import { atHand, installOf } from "../support/postgres.ts"
 import { living } from "./inProcess.ts"
 import { gone, launch, neonArguments, type Place, processesIn, rows } from "./harness.ts"
 import { setUp, specOf, tenant, timeline } from "./neonPlace.ts"
@@ -17,7 +17,7 @@ import { setUp, specOf, tenant, timeline } from "./neonPlace.ts"
 const standIn = (at: Place, sync: string): string => {
   const file = path.join(at.directory, "bin", "postgres")
   fs.mkdirSync(path.dirname(file), { recursive: true })
-  const { postgres } = reachableInstall(installOf(17))
+  const { postgres } = atHand(installOf(17))
   fs.writeFileSync(file, `#!/bin/sh\nif [ "$1" = --sync-safekeepers ]; then\n${sync}\nfi\nexec ${postgres} "$@"\n`, { mode: 0o755 })
   return file
 }
@@ -62,8 +62,7 @@ describe("settling with a Postgres that can", () => {
       yield* Effect.promise(() => program.says(/PG:hangs/))
       program.signal("SIGTERM")
       yield* Effect.promise(() => program.says(/received 15 termination signal/))
-      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 350)))
-      program.signal("SIGTERM")
+      program.signal("SIGINT")
       assert.strictEqual((yield* Effect.promise(() => waiter)).status, 200)
       assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
       yield* Effect.promise(() => gone(`${at.directory}/pgdata`))

@@ -3,22 +3,15 @@
  * ordered directly. Stock Postgres has no walproposer, so the specs say themselves that no standby is waited for.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import * as fs from "node:fs"
-import { parseArguments } from "../../src/cli/parseArguments.ts"
-import { ComputeState } from "../../src/ComputeState.ts"
 import { parseSpec } from "../../src/domain/parseSpec.ts"
-import { Orders } from "../../src/Orders.ts"
 import { promotedSpec } from "../../src/plan/promotion.ts"
-import { program } from "../../src/Program.ts"
-import { Promotions } from "../../src/Promotions.ts"
-import { prepare } from "../../src/Run.ts"
 import { emptySpec } from "../support/specs.ts"
-import { neonArguments, type Place, rows } from "./harness.ts"
+import { neonArguments, rows } from "./harness.ts"
+import { living } from "./inProcess.ts"
 import { setUp, specOf } from "./neonPlace.ts"
 
 const parsed = (spec: unknown) => Result.getOrThrow(parseSpec(spec, { source: "test", storage: "neon" }))
@@ -31,31 +24,12 @@ const withSettings = (spec: ReturnType<typeof specOf>, settings: Readonly<Record
   }
 })
 
-/** The program in a fiber of ours, running. */
-const living = Effect.fnUntraced(function*(at: Place, spec: unknown) {
-  const command = Result.getOrThrow(parseArguments(neonArguments(at, spec), {}))
-  if (command._tag !== "Run") return assert.fail("it runs")
-  const around = { path: process.env["PATH"], home: at.directory, stateHome: undefined, isRoot: process.getuid?.() === 0, programFolder: import.meta.dirname }
-  const options = yield* prepare(command.settings, around)
-  const listening = yield* Deferred.make<Context.Context<ComputeState | Orders | Promotions>>()
-  const fiber = yield* program({ ...options, linger: false }, () =>
-    Effect.flatMap(Effect.context<ComputeState | Orders | Promotions>(), (context) => Effect.asVoid(Deferred.succeed(listening, context)))).pipe(
-      Effect.forkChild
-    )
-  const context = yield* Deferred.await(listening)
-  const state = Context.get(context, ComputeState)
-  const orders = Context.get(context, Orders)
-  const reached = yield* state.until("running", "failed")
-  assert.strictEqual(reached.status, "running", reached.error ?? "")
-  return { state, orders, promotions: Context.get(context, Promotions), end: Effect.andThen(orders.terminate("immediate"), Fiber.join(fiber)) }
-})
-
 describe("a promotion", () => {
   it.live("waits for the WAL, writes files and not auto.conf, makes a primary with its spec, and is answered again", () =>
     Effect.scoped(Effect.gen(function*() {
       const { addresses, at, pageserver } = yield* setUp(["ok"])
       const spec = withSettings(specOf(at, pageserver.url, addresses), { synchronous_standby_names: "", "neon.safekeepers": addresses.join(",") })
-      const { end, promotions, state } = yield* living(at, { ...spec, mode: "Replica" })
+      const { end, promotions, state } = yield* living(neonArguments(at, { ...spec, mode: "Replica" }))
       assert.deepStrictEqual(yield* rows(at, "select pg_is_in_recovery()"), [["t"]])
 
       const request = { spec: parsed(spec), flushed: 1n }
@@ -87,7 +61,7 @@ describe("a promotion", () => {
     Effect.scoped(Effect.gen(function*() {
       const { addresses, at, pageserver } = yield* setUp(["ok"])
       const spec = withSettings(specOf(at, pageserver.url, addresses), { synchronous_standby_names: "" })
-      const { end, promotions, state } = yield* living(at, { ...spec, mode: "Replica" })
+      const { end, promotions, state } = yield* living(neonArguments(at, { ...spec, mode: "Replica" }))
       const conf = () => fs.readFileSync(`${at.directory}/pgdata/postgresql.conf`, "utf8")
       const before = conf()
 
@@ -113,12 +87,12 @@ describe("a promotion", () => {
     Effect.scoped(Effect.gen(function*() {
       const { addresses, at, pageserver } = yield* setUp(["ok"])
       const spec = withSettings(specOf(at, pageserver.url, addresses), { synchronous_standby_names: "" })
-      const primary = yield* living(at, spec)
+      const primary = yield* living(neonArguments(at, spec))
       const refused = yield* primary.promotions.promote({ spec: parsed(spec), flushed: 1n })
       assert.deepInclude(refused, { _tag: "Failed", error: "the replica was not promoted: compute mode \"Primary\" is not replica" })
       yield* primary.end
 
-      const replica = yield* living(at, { ...spec, mode: "Replica" })
+      const replica = yield* living(neonArguments(at, { ...spec, mode: "Replica" }))
       const asked = yield* Effect.forkChild(replica.promotions.promote({ spec: parsed(spec), flushed: 0xFFFF_0000_0000n }), { startImmediately: true })
 
       yield* replica.end

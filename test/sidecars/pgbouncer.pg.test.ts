@@ -41,7 +41,7 @@ const house = Effect.gen(function*() {
   const folder = yield* temporaryFolder
   const port = yield* freePort
   const place: PgbouncerPlace = {
-    console: { host: "127.0.0.1", port, user: "postgres", password: Redacted.make(password) },
+    admin: { host: "127.0.0.1", port, user: "postgres", password: Redacted.make(password) },
     ini: path.join(folder, "pgbouncer.ini"),
     pidFile: path.join(folder, "pgbouncer.pid")
   }
@@ -110,10 +110,15 @@ if (program !== null) {
       Effect.gen(function*() {
         const { folder, place, port } = yield* house
         yield* open(1, folder, port, place)
-        const wrong = { ...place, console: { ...place.console, password: Redacted.make("canary-wrong") } }
+        const wrong = { ...place, admin: { ...place.admin, password: Redacted.make("canary-wrong") } }
         const failure = yield* Effect.flip(reloadPgbouncer(wrong))
         assert.strictEqual(failure._tag, "WireFailed")
         assert.include(failure.message, "log in to")
+        const before = fs.readFileSync(place.ini, "utf8")
+        yield* Effect.flip(tunePgbouncer(wrong, new Map([["default_pool_size", "5"]]), null))
+        assert.strictEqual(fs.readFileSync(place.ini, "utf8"), before, "what it did not take up is taken back")
+        assert.isTrue(yield* tunePgbouncer(place, new Map([["default_pool_size", "5"]]), null))
+        assert.strictEqual((yield* configOf(port)).get("default_pool_size"), "5")
         for (const text of [failure.message, explain(failure), JSON.stringify(failure)]) assert.notInclude(text, "canary")
       }), 30_000)
   })

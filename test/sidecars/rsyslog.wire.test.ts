@@ -46,11 +46,12 @@ const house = Effect.gen(function*() {
     patience: Duration.seconds(5)
   }
   const pgdata = path.join(folder, "pgdata")
-  for (const at of [place.directory, place.workDirectory, path.join(pgdata, "log")]) {
-    fs.mkdirSync(at, { recursive: true })
+  const make = (at: string) => {
+    fs.mkdirSync(at)
     if (runAs !== null) fs.chownSync(at, runAs.uid, runAs.gid)
   }
-  return { folder, place, pgdata }
+  for (const at of [place.directory, place.workDirectory]) make(at)
+  return { folder, place, pgdata, make }
 })
 
 const audited: ParsedSpec = { ...emptySpec, auditLevel: "Extended", endpointId: "ep-\"odd'$msg%msg%-1", projectId: "prj\\é" }
@@ -74,12 +75,15 @@ if (program !== null) {
   describe("a real rsyslogd", () => {
     it.live("sends audit records away, whole and with who we are", () =>
       Effect.gen(function*() {
-        const { folder, pgdata, place } = yield* house
+        const { folder, make, pgdata, place } = yield* house
         const receiver = yield* listener
         const { pid, running } = yield* init(program, folder)
         const before = pid()
         yield* exportAudit(place, audited, { plain: `127.0.0.1:${receiver.port}`, tls: "" }, pgdata)
         assert.notStrictEqual(pid(), before, "only a new rsyslogd reads new files")
+        // The data directory is built while rsyslogd waits for it.
+        make(pgdata)
+        make(path.join(pgdata, "log"))
         const record = "2026-01-31 12:00:00.000 GMT,AUDIT: SESSION,1,1,READ,SELECT,,,\"select 'a\\b'\n  from t\",<none>"
         const next = "2026-01-31 12:00:01.000 GMT,AUDIT: SESSION,2,1,READ,SELECT,,,select 2,<none>"
         const file = path.join(pgdata, "log", "audit-20260131_1200.log")

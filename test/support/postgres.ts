@@ -114,7 +114,7 @@ const reachable = (file: string): boolean => {
 }
 
 /** The same installation where `nobody` can execute it: a checkout may lie under a folder that is only root's. */
-const atHand = (install: Install): Install => {
+export const atHand = (install: Install): Install => {
   if (runAs === null || reachable(install.postgres)) return install
   const to = path.join(cache(), `install-${install.major}`)
   if (!exists(to)) {

@@ -33,7 +33,7 @@ describe("the trace of a start", () => {
         const find = (name: string) => sink.spans().find((span) => span.name === name)
         yield* eventually("the start's spans, sent while it runs", () => find("Compute.start") !== undefined, program.said)
 
-        assert.match(program.said(), new RegExp(`endpoint_id=ep-1 project_id=prj-1 trace_id=${trace} span_id=[0-9a-f]{16}} start Postgres: \\d+ ms`))
+        assert.match(program.said(), new RegExp(`start Postgres: \\d+ ms {endpoint_id=ep-1 project_id=prj-1 trace_id=${trace} span_id=[0-9a-f]{16}}`))
 
         program.signal("SIGTERM")
         assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
@@ -52,6 +52,7 @@ describe("the trace of a start", () => {
         assert.strictEqual(lane.traceId, trace)
         assert.includeMembers(lane.attributes.map(({ key }) => key), ["compute.phases", "compute.operations"])
       }
+      assert.strictEqual(all.find(({ name }) => name === "Applier.applySpec")?.parentSpanId, all.find(({ name }) => name === "Applier.apply")?.spanId)
       const known = new Set([caller, ...all.map(({ spanId }) => spanId)])
       const orphans = all.filter((span) => span.traceId === trace && !known.has(span.parentSpanId ?? ""))
       assert.deepStrictEqual(orphans.map(({ name }) => name), [], "at the end nothing is missing above any span")

@@ -91,7 +91,8 @@ const libpqPageserver = (url: string, question: Question, deadlines: NeonDeadlin
         const before = yield* Clock.currentTimeNanos
         const wire = yield* dial
         const after = yield* Clock.currentTimeNanos
-        return { bytes: wire.copyOut(basebackupCommand(question.spec, lsn)), connectMicros: Math.round(Number(after - before) / 1000) }
+        const connectMicros = Math.round(Number(after - before) / 1000)
+        return { bytes: wire.copyOut(basebackupCommand(question.spec, lsn)), connectMicros }
       }),
       lease: Effect.fnUntraced(function*(lsn) {
         const wire = yield* dial
@@ -113,7 +114,11 @@ const grpcPageserver = Effect.fnUntraced(function*(url: string, question: Questi
 })
 
 /** As preferred, or over the other protocol when only that has an address. */
-export const pageserverOf = (question: Question, prefer: "libpq" | "grpc", deadlines: NeonDeadlines): Effect.Effect<Pageserver, Failure> => {
+export const pageserverOf = (
+  question: Question,
+  prefer: "libpq" | "grpc",
+  deadlines: NeonDeadlines
+): Effect.Effect<Pageserver, Failure> => {
   const { grpcUrl, libpqUrl, number } = question.shard
   if (grpcUrl !== null && (prefer === "grpc" || libpqUrl === null)) return grpcPageserver(grpcUrl, question, deadlines)
   if (libpqUrl !== null) return Effect.fromResult(libpqPageserver(libpqUrl, question, deadlines))

@@ -134,14 +134,10 @@ export const makeFakePageService: (options: PageServiceOptions) => Effect.Effect
 
     const server = new Grpc.Server()
     const send = async (call: Grpc.ServerWritableStream<unknown, unknown>, bytes: Uint8Array, to: number) => {
+      const cancelled = new Promise<void>((resolve) => call.once("cancelled", () => resolve()))
       for (let from = 0; from < to && !call.cancelled; from += pieceBytes) {
         const room = call.write({ chunk: bytes.subarray(from, Math.min(from + pieceBytes, to)) })
-        if (!room && !call.cancelled) {
-          await new Promise<void>((resolve) => {
-            call.once("drain", resolve)
-            call.once("cancelled", () => resolve())
-          })
-        }
+        if (!room && !call.cancelled) await Promise.race([new Promise<void>((resolve) => call.once("drain", resolve)), cancelled])
       }
     }
     const serveArchive = async (call: Grpc.ServerWritableStream<unknown, unknown>, now: PageServiceFault | undefined) => {

@@ -1,0 +1,41 @@
+/**
+ * The whole program in a fiber of the test's own process, where its orders, its state and its deadlines are at hand.
+ */
+import { assert } from "@effect/vitest"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Result from "effect/Result"
+import * as os from "node:os"
+import { parseArguments } from "../../src/cli/parseArguments.ts"
+import { ComputeState } from "../../src/ComputeState.ts"
+import { Orders } from "../../src/Orders.ts"
+import { program } from "../../src/Program.ts"
+import { Promotions } from "../../src/Promotions.ts"
+import { prepare } from "../../src/Run.ts"
+
+/** Returns when it is running; `end` asks for its end and waits for it. */
+export const living = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {
+  const command = Result.getOrThrow(parseArguments(args, {}))
+  if (command._tag !== "Run") return assert.fail("these arguments run nothing")
+  const around = {
+    path: process.env["PATH"],
+    home: os.tmpdir(),
+    stateHome: undefined,
+    isRoot: process.getuid?.() === 0,
+    programFolder: import.meta.dirname
+  }
+  const options = yield* prepare(command.settings, around)
+  const listening = yield* Deferred.make<Context.Context<ComputeState | Orders | Promotions>>()
+  const fiber = yield* program({ ...options, linger: false }, () =>
+    Effect.flatMap(Effect.context<ComputeState | Orders | Promotions>(), (context) => Effect.asVoid(Deferred.succeed(listening, context)))).pipe(
+      Effect.forkChild
+    )
+  const context = yield* Deferred.await(listening)
+  const state = Context.get(context, ComputeState)
+  const orders = Context.get(context, Orders)
+  const reached = yield* state.until("running", "failed")
+  assert.strictEqual(reached.status, "running", reached.error ?? "")
+  return { state, orders, promotions: Context.get(context, Promotions), end: Effect.andThen(orders.terminate("immediate"), Fiber.join(fiber)) }
+})
