@@ -18,7 +18,7 @@ import { Abandoned, type Failure, Superseded } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import { isTerminating } from "./lifecycle/Status.ts"
 import { IllegalTransition } from "./lifecycle/table.ts"
-import { type IdempotencyKey, KeyReused, type Operation, type Operations, operations } from "./Operations.ts"
+import { type IdempotencyKey, type KeyReused, type Operation, type Operations, operations } from "./Operations.ts"
 
 /** A spec that was accepted. */
 export interface Configure {

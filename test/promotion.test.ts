@@ -14,7 +14,7 @@ import type { ParsedSpec } from "../src/domain/ParsedSpec.ts"
 import { Orders } from "../src/Orders.ts"
 import { ConfigurationCheck } from "../src/pg/configuration.ts"
 import { Standby } from "../src/pg/standby.ts"
-import { notPromoted, promotionRefusal } from "../src/plan/promotion.ts"
+import { notPromoted, promotionBody, promotionRefusal } from "../src/plan/promotion.ts"
 import { Promotions } from "../src/Promotions.ts"
 import { memoryRooms, World } from "../src/testing/memoryRooms.ts"
 import { emptySpec, localFacts } from "./support/specs.ts"
@@ -109,6 +109,18 @@ describe("promotions", () => {
     assert.isNull(promotionRefusal({ ...spec, endpointStorage: { address: null, token: null } }, notPromoted, "not_prewarmed"))
     assert.strictEqual(promotionRefusal(emptySpec, notPromoted, "completed"), "compute mode \"Primary\" is not replica")
     assert.isNull(promotionRefusal(emptySpec, { _tag: "Failed", error: "", at: "applying the spec" }, "not_prewarmed"))
+  })
+
+  it("are told in the reference's words", () => {
+    assert.deepStrictEqual(promotionBody({ _tag: "Completed", lsnWait: 1, promote: 2, reconfigure: 3 }), {
+      status: "completed",
+      lsn_wait_time_ms: 1,
+      pg_promote_time_ms: 2,
+      reconfigure_time_ms: 3
+    })
+    assert.deepStrictEqual(promotionBody({ _tag: "Failed", error: "no", at: null }), { status: "failed", error: "no" })
+    assert.deepStrictEqual(promotionBody(notPromoted), { status: "not_promoted" })
+    assert.strictEqual(promotionBody({ _tag: "Promoting", step: "promoting Postgres" }).status, "not_promoted")
   })
 
   it.effect("of nothing that runs are refused at once", () =>

@@ -51,3 +51,22 @@ export const promotedSpec = (spec: ParsedSpec): ParsedSpec => {
   const setting: GenericOption = { name: standbyNames, value: "walproposer", quoted: true }
   return { ...primary, settings: [...(spec.settings ?? []), setting] }
 }
+
+/** What `/promote` answers, in the reference's words; while it is under way it is not promoted yet. */
+export const promotionBody = (promotion: Promotion) => {
+  switch (promotion._tag) {
+    case "NotPromoted":
+      return { status: "not_promoted" } as const
+    case "Promoting":
+      return { status: "not_promoted", step: promotion.step } as const
+    case "Completed":
+      return {
+        status: "completed",
+        lsn_wait_time_ms: promotion.lsnWait,
+        pg_promote_time_ms: promotion.promote,
+        reconfigure_time_ms: promotion.reconfigure
+      } as const
+    case "Failed":
+      return { status: "failed", error: promotion.error } as const
+  }
+}

@@ -31,4 +31,5 @@ export {
   type PageServiceOptions,
   type PageServiceSeen
 } from "./peers/FakePageService.ts"
+export { NeonPeers, type NeonPeersOptions } from "./peers/NeonPeers.ts"
 export { type Interference, memoryRooms, type Place, World } from "./memoryRooms.ts"

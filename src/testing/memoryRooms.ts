@@ -14,6 +14,7 @@ import type { Failure } from "../domain/Failure.ts"
 import type { Receipt } from "../domain/Receipt.ts"
 import { Outfit } from "../Outfit.ts"
 import { Pgdata } from "../pgdata/Pgdata.ts"
+import type { PgdataFile } from "../plan/startPlan.ts"
 import { Postmaster } from "../postmaster/Postmaster.ts"
 import { Applier } from "../sql/Applier.ts"
 import { Storage, type Timeline } from "../storage/Storage.ts"
@@ -99,15 +100,18 @@ const pgdata = Layer.effect(
   Effect.gen(function*() {
     const world = yield* World
     const written = yield* Ref.make<ReadonlyMap<string, string>>(new Map())
+    /** Answers what the changed files held before. */
+    const write = (files: ReadonlyArray<PgdataFile>) =>
+      Ref.modify(written, (old) => [
+        files.filter(({ content, name }) => old.get(name) !== content).map(({ name }) => ({ name, content: old.get(name) ?? "" })),
+        new Map([...old, ...files.map(({ content, name }) => [name, content] as const)])
+      ])
     return Pgdata.of({
       directory: "/memory/pgdata",
       begin: () => Effect.orDie(world.pass("begin")),
-      build: () => Effect.as(world.pass("build"), { archiveBytes: 0, connectMicros: 0 }),
-      rewrite: (files) =>
-        Effect.orDie(world.pass("rewrite")).pipe(Effect.andThen(Ref.modify(written, (old) => [
-          files.filter(({ content, name }) => old.get(name) !== content).map(({ name }) => ({ name, content: old.get(name) ?? "" })),
-          new Map([...old, ...files.map(({ content, name }) => [name, content] as const)])
-        ])))
+      build: (plan) =>
+        world.pass("build").pipe(Effect.andThen(write(plan.starting)), Effect.as({ archiveBytes: 0, connectMicros: 0 })),
+      rewrite: (files) => Effect.andThen(Effect.orDie(world.pass("rewrite")), write(files))
     })
   })
 )

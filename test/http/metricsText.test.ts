@@ -4,7 +4,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { statuses } from "../../src/lifecycle/Status.ts"
-import { escapeLabel, familiesOf, type Measured, printFamilies } from "../../src/plan/metricsText.ts"
+import { histogramOf, histogramSamples } from "../../src/plan/histogram.ts"
+import { escapeLabel, familiesOf, type Measured, printFamilies, stepBounds } from "../../src/plan/metricsText.ts"
 
 const measured: Measured = {
   status: "empty",
@@ -51,5 +52,20 @@ describe("metrics text", () => {
       const printed = printFamilies(familiesOf({ ...measured, steps: [{ name: label, millis: 1 }] }, label))
       for (const line of printed.split("\n").filter((found) => found !== "" && !found.startsWith("#"))) assert.match(line, sample)
     }
+  })
+
+  it("a step that passed twice is counted twice in its histogram", () => {
+    const text = printFamilies(familiesOf({ ...measured, steps: [{ name: "apply", millis: 4 }, { name: "apply", millis: 70_000 }] }, "tag"))
+    for (const line of ["_bucket{step=\"apply\",le=\"0.005\"} 1", "_bucket{step=\"apply\",le=\"60\"} 1", "_bucket{step=\"apply\",le=\"+Inf\"} 2",
+      "_sum{step=\"apply\"} 70.004", "_count{step=\"apply\"} 2"]) assert.include(text, `compute_ctl_step_seconds${line}\n`)
+    assert.include(text, "# TYPE compute_ctl_step_seconds histogram\n")
+  })
+
+  it.prop("buckets only rise, and the last holds everything", { values: Schema.Array(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 100 }))) }, ({ values }) => {
+    const samples = histogramSamples({}, histogramOf(stepBounds, values))
+    const buckets = samples.filter(({ suffix }) => suffix === "_bucket").map(({ value }) => value)
+    assert.deepStrictEqual(buckets, buckets.toSorted((a, b) => a - b))
+    assert.strictEqual(buckets.at(-1), values.length)
+    for (const [index, bound] of stepBounds.entries()) assert.strictEqual(buckets[index], values.filter((value) => value <= bound).length)
   })
 })

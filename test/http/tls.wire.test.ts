@@ -10,11 +10,11 @@ import * as path from "node:path"
 import { temporaryFolder } from "../support/postgres.ts"
 import { ask, inBackground, neighbours, open } from "./opened.ts"
 
-const certificate = (folder: string, name: string) =>
-  execFileSync("openssl", [
-    ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", `/CN=${name}`],
-    ...["-keyout", path.join(folder, "key.pem"), "-out", path.join(folder, "cert.pem")]
-  ], { stdio: "ignore" })
+const certificate = (folder: string, name: string) => {
+  const [key, cert] = [path.join(folder, "key.pem"), path.join(folder, "cert.pem")]
+  const args = `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=${name}`.split(" ")
+  execFileSync("openssl", [...args, "-keyout", key, "-out", cert], { stdio: "ignore" })
+}
 
 /** The status code, and whose certificate it was. */
 const askSecurely = (port: number) =>

@@ -49,9 +49,22 @@ describe("the API of the program", () => {
       }
       write([old.jwk], spec("web"))
       const program = yield* launch([
-        ...["--storage", `local:${at.directory}/storage`, "-D", `${at.directory}/pgdata`, "-c", file, "-i", "compute-1"],
-        ...["-C", `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`],
-        ...["--external-http-port", String(at.httpPort), "--internal-http-port", String(internal), "--log-level", "trace"],
+        "--storage",
+        `local:${at.directory}/storage`,
+        "-D",
+        `${at.directory}/pgdata`,
+        "-c",
+        file,
+        "-i",
+        "compute-1",
+        "-C",
+        `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`,
+        "--external-http-port",
+        String(at.httpPort),
+        "--internal-http-port",
+        String(internal),
+        "--log-level",
+        "trace",
         ...runAsArguments
       ], at.httpPort)
       let token = old.token

@@ -88,6 +88,37 @@ describe("a restart while the control plane is down", () => {
     })), 90_000)
 })
 
+describe("a fresh look for the spec", () => {
+  it.live("applies what the control plane says now, is tried again while it is down, and ends the compute when there is none", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const at = yield* place
+      let answer: unknown = attached(spec({ work_mem: "5MB" }))
+      const { seen, uri } = yield* makeFakeControlPlane({ computeId, token: "c0ntrol", answer: () => answer })
+      const program = yield* launch(pulling(at, uri, local(at)), at.httpPort, token)
+      yield* Effect.promise(() => program.reaches("running"))
+      const refresh = () => Effect.promise(() => program.http("/refresh_configuration", { method: "POST" }))
+
+      answer = attached(spec({ work_mem: "6MB" }))
+      assert.strictEqual((yield* refresh()).status, 200)
+      yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "6MB"/))
+      yield* Effect.promise(() => program.reaches("running"))
+      assert.lengthOf(yield* seen, 2)
+
+      answer = attached({ format_version: "one" })
+      assert.strictEqual((yield* refresh()).status, 200)
+      yield* Effect.promise(() => program.says(/the spec could not be refreshed: .*format_version/))
+      assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["6MB"]])
+      answer = attached(spec({ work_mem: "7MB" }))
+      yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "7MB"/))
+      yield* Effect.promise(() => program.reaches("running"))
+
+      answer = { spec: null, status: "empty", compute_ctl_config: { jwks: { keys: [] } } }
+      yield* refresh()
+      yield* Effect.promise(() => program.exit)
+      assert.match(program.said(), /there is no spec for this compute any more, so it ends/)
+    })), 60_000)
+})
+
 describe("a pooled compute", () => {
   it.live("waits for its spec and runs with it; a warm-up that stock Postgres cannot do is told and let be", () =>
     Effect.scoped(Effect.gen(function*() {

@@ -4,6 +4,7 @@
  * here as it does for somebody who pairs Neon's storage with the wrong Postgres.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { makeFakePageService } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import { gone, launch, neonArguments, rows } from "./harness.ts"
 import { setUp, specOf, tenant, timeline, token } from "./neonPlace.ts"
@@ -75,6 +76,37 @@ describe("on Neon's storage", () => {
       const program = yield* launch(neonArguments(at, specOf(at, pageserver.url, addresses)), at.httpPort)
       const failed = yield* Effect.promise(() => program.reaches("failed"))
       assert.match(failed.error ?? "", /failed to get basebackup@0\/16B9188 \(1 attempts?\): .*28P01/)
+      assert.notInclude(program.said(), token)
+      program.signal("SIGTERM")
+      yield* Effect.promise(() => program.exit)
+    })))
+
+  const overGrpc = (spec: ReturnType<typeof specOf>, url: string) => {
+    const { pageserver_connstring: _, ...rest } = spec
+    const shards = { "0000": { pageservers: [{ grpc_url: url }] } }
+    return { ...rest, pageserver_connection_info: { shard_count: 0, prefer_protocol: "grpc", shards } }
+  }
+
+  it.live("over gRPC a basebackup that breaks is fetched again; the compute starts on it", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { addresses, archive, at } = yield* setUp(["ok"])
+      const service = yield* makeFakePageService({ tenant, timeline, token, archive, fault: "error after the end", failFirst: 1 })
+      const program = yield* launch(neonArguments(at, overGrpc(specOf(at, "", addresses), service.url)), at.httpPort)
+      yield* Effect.promise(() => program.reaches("running"))
+      assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+      assert.lengthOf(yield* service.seen, 2)
+      program.signal("SIGTERM")
+      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+    })))
+
+  it.live("over gRPC a refused token fails the start at once, and is not repeated", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { addresses, archive, at } = yield* setUp(["ok"])
+      const service = yield* makeFakePageService({ tenant, timeline, token: "an0ther", archive })
+      const program = yield* launch(neonArguments(at, overGrpc(specOf(at, "", addresses), service.url)), at.httpPort)
+      const failed = yield* Effect.promise(() => program.reaches("failed"))
+      assert.match(failed.error ?? "", /failed to get basebackup@0\/16B9188 \(1 attempts\): .*\(UNAUTHENTICATED\)/)
+      assert.lengthOf(yield* service.seen, 1)
       assert.notInclude(program.said(), token)
       program.signal("SIGTERM")
       yield* Effect.promise(() => program.exit)

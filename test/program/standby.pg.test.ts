@@ -37,7 +37,7 @@ describe("a replica", () => {
       assert.strictEqual(changed.status, 200, changed.text)
       yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "7MB"/))
 
-      const ended = yield* Effect.promise(() => program.http("/terminate", { method: "POST" }))
+      const ended = yield* Effect.promise(() => program.http("/terminate?mode=immediate", { method: "POST" }))
       assert.strictEqual(ended.status, 200)
       assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
       assert.notInclude(program.said(), "sync-safekeepers")

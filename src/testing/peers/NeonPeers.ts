@@ -1,0 +1,61 @@
+/**
+ * Neon's storage in imitation, all of it, as one layer: a pageserver and safekeepers that serve one timeline, and the
+ * fields of a spec that lead there. Real sockets; gone with the layer.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { ListenFailed } from "../../domain/Failure.ts"
+import type { Lsn } from "../../domain/Lsn.ts"
+import { type FakePageserver, makeFakePageserver, type PageserverOptions } from "./FakePageserver.ts"
+import { type FakeSafekeeper, makeFakeSafekeeper, type SafekeeperMode } from "./FakeSafekeeper.ts"
+
+export interface NeonPeersOptions {
+  /** A gzipped tar, such as `basebackupOf` makes. */
+  readonly archive: Uint8Array
+  /** What goes wrong at the pageserver, where, and how often. */
+  readonly pageserver?: Omit<PageserverOptions, "tenant" | "timeline" | "token" | "archive">
+  /** One each. Default: three that agree. */
+  readonly safekeepers?: ReadonlyArray<SafekeeperMode>
+  /** What the safekeepers flushed and committed. */
+  readonly flush?: Lsn
+  readonly tenant?: string
+  readonly timeline?: string
+  readonly token?: string
+}
+
+export class NeonPeers extends Context.Service<NeonPeers, {
+  readonly pageserver: FakePageserver
+  readonly safekeepers: ReadonlyArray<FakeSafekeeper>
+  /** For a spec, beside its `cluster`. */
+  readonly storageFields: {
+    readonly tenant_id: string
+    readonly timeline_id: string
+    readonly pageserver_connstring: string
+    readonly safekeeper_connstrings: ReadonlyArray<string>
+    readonly storage_auth_token: string
+  }
+}>()("compute/testing/NeonPeers") {
+  static readonly layer = (options: NeonPeersOptions): Layer.Layer<NeonPeers, ListenFailed> =>
+    Layer.effect(
+      NeonPeers,
+      Effect.gen(function*() {
+        const { tenant = "a".repeat(32), timeline = "b".repeat(32), token = "storage-token", flush = 0x16B9188n } = options
+        const mine = { tenant, timeline, token }
+        const pageserver = yield* makeFakePageserver({ ...options.pageserver, ...mine, archive: options.archive })
+        const modes: ReadonlyArray<SafekeeperMode> = options.safekeepers ?? ["ok", "ok", "ok"]
+        const safekeepers = yield* Effect.forEach(modes, (mode) => makeFakeSafekeeper({ ...mine, flush, mode }))
+        return NeonPeers.of({
+          pageserver,
+          safekeepers,
+          storageFields: {
+            tenant_id: tenant,
+            timeline_id: timeline,
+            pageserver_connstring: pageserver.url,
+            safekeeper_connstrings: safekeepers.map(({ address }) => address),
+            storage_auth_token: token
+          }
+        })
+      })
+    )
+}
