@@ -46,6 +46,8 @@ const program = (directory: string, httpPort: number, port: number) =>
       return spawn(process.execPath, [...nodeFlags, path.join(import.meta.dirname, "../../src/main.ts"), ...args], { stdio: ["ignore", "ignore", fs.openSync(path.join(directory, "log"), "w")] })
     }),
     (child) => Effect.promise(async () => {
+      // One that did not even start has left already.
+      if (child.exitCode !== null || child.signalCode !== null) return
       child.kill("SIGTERM")
       await once(child, "exit")
     })
