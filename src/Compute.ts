@@ -142,6 +142,7 @@ const start = Effect.fn("Compute.start")(function*(spec: ParsedSpec, facts: Fact
     outfit.before(spec)
   ], { concurrency: "unbounded" })
 
+  yield* outfit.placed(spec)
   const postgres = yield* postmaster.start({ token: spec.neon?.token ?? null })
   yield* Ref.set(current, postgres)
   yield* state.note({ postgresAlive: true })
@@ -187,7 +188,7 @@ const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive
   const upkeep = supervise([
     { name: "storage keeper", policy: "transient", run: timeline.keep },
     applier.afterStart,
-    ...outfit.actors
+    ...outfit.actors(postgres.reload)
   ])
   return yield* Effect.raceAllFirst([
     Effect.map(postgres.exit, (exit): ExitStatus | null => exit),

@@ -14,16 +14,18 @@ import type { Actor } from "./Supervisor.ts"
 export class Outfit extends Context.Service<Outfit, {
   /** What Postgres needs before it starts. A failure ends the start. Runs beside the building of PGDATA. */
   readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+  /** PGDATA is built, and Postgres starts next. A failure ends the start. */
+  readonly placed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
   /** The postmaster was just spawned. */
   readonly spawned: (pid: number) => Effect.Effect<void>
-  /** A spec, the first or a later one, is about to be applied to a running Postgres. A failure fails the apply. */
+  /** A later spec is about to be applied to the running Postgres. A failure fails the apply. */
   readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
   /** The compute has just become `running` for the first time. */
   readonly running: (spec: ParsedSpec) => Effect.Effect<void>
   /** Postgres is gone: companions may leave. */
   readonly ended: Effect.Effect<void>
-  /** Kept running while Postgres does. */
-  readonly actors: ReadonlyArray<Actor>
+  /** Kept running while Postgres does. `reload`: Postgres reads its files again. */
+  readonly actors: (reload: Effect.Effect<void>) => ReadonlyArray<Actor>
 
   // -- for the HTTP API ----------------------------------------------------------------------------------------
   /** Bytes fetched; 0 when the extension was there already. */
@@ -42,11 +44,12 @@ export class Outfit extends Context.Service<Outfit, {
   /** Nothing but Postgres. */
   static readonly none: Layer.Layer<Outfit> = Layer.succeed(Outfit, {
     before: () => Effect.void,
+    placed: () => Effect.void,
     spawned: () => Effect.void,
     renewed: () => Effect.void,
     running: () => Effect.void,
     ended: Effect.void,
-    actors: [],
+    actors: () => [],
     fetchExtension: () => Effect.fail(new ExtensionsUnavailable({ missing: "store" })),
     fileCache: {
       prewarm: () => Effect.void,

@@ -1,22 +1,30 @@
 /**
- * Composes the outfit of a real compute from its rooms: extensions, file cache, inventory, swap and disk.
+ * Composes the outfit of a real compute from its rooms: extensions, file cache, inventory, swap and disk, sidecars,
+ * certificate.
  *
  * Loaded by `Program.ts` only after HTTP listens: none of it is needed before.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { ComputeState } from "./ComputeState.ts"
+import type * as Redacted from "effect/Redacted"
+import { ComputeState } from "./ComputeState.ts"
+import type { Tls } from "./domain/ComputeConfig.ts"
 import type { Failure } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import { RemoteExtensions } from "./extensions/RemoteExtensions.ts"
 import { protectFromOom } from "./host/oomScore.ts"
-import { Spawn } from "./host/Spawn.ts"
+import type { RunAs, Spawn } from "./host/Spawn.ts"
 import { resizeSwap, setDiskQuota } from "./host/swapAndQuota.ts"
 import { Inventory, inventoryKeeper } from "./inventory/Inventory.ts"
 import { autoprewarm, Lfc, lfcKeeper } from "./lfc/Lfc.ts"
 import { Outfit } from "./Outfit.ts"
+import { pgbouncerPlace } from "./plan/pgbouncer.ts"
 import { printFamilies } from "./plan/metricsText.ts"
+import { localProxyPlace } from "./sidecars/localProxy.ts"
+import { type AuditEndpoints, rsyslogPlace } from "./sidecars/rsyslog.ts"
+import { Sidecars } from "./sidecars/Sidecars.ts"
 import type { Actor } from "./Supervisor.ts"
+import { Certificates } from "./tls/Certificates.ts"
 
 export interface OutfitOptions {
   readonly dialect: "2024" | "head"
@@ -30,15 +38,26 @@ export interface OutfitOptions {
   /** The file system whose quota a spec may set. */
   readonly diskQuotaMount: string | null
   readonly inventorySeconds: number
+  readonly pgdata: string
+  /** Where the compute's certificate is kept; `null`: it has none. */
+  readonly tls: Tls | null
+  /** `--dev`: what runs beside is somebody else's and stays. */
+  readonly dev: boolean
+  readonly autoscaling: boolean
+  readonly pgbouncerPassword: Redacted.Redacted<string> | null
+  readonly auditEndpoints: AuditEndpoints
 }
 
-type Rooms = RemoteExtensions | Lfc | Inventory | Spawn | ComputeState
+type Rooms = RemoteExtensions | Lfc | Inventory | Sidecars | Certificates | Spawn | ComputeState
 
 const make = Effect.fnUntraced(function*(options: OutfitOptions) {
   const context = yield* Effect.context<Rooms>()
   const extensions = yield* RemoteExtensions
   const lfc = yield* Lfc
   const inventory = yield* Inventory
+  const sidecars = yield* Sidecars
+  const certificates = yield* Certificates
+  const state = yield* ComputeState
   const here = <A, E>(effect: Effect.Effect<A, E, Rooms>): Effect.Effect<A, E> => Effect.provide(effect, context)
   const actor = (one: Actor<Rooms>): Actor => ({ ...one, run: here(one.run) })
 
@@ -50,23 +69,34 @@ const make = Effect.fnUntraced(function*(options: OutfitOptions) {
 
   return Outfit.of({
     before: (spec): Effect.Effect<void, Failure> =>
-      here(Effect.all([memoryAndDisk(spec), spec.remoteExtensions === null ? Effect.void : extensions.prepare(spec)], {
-        concurrency: "unbounded",
-        discard: true
-      })),
+      here(Effect.all([
+        memoryAndDisk(spec),
+        spec.remoteExtensions === null ? Effect.void : extensions.prepare(spec),
+        sidecars.before(spec),
+        sidecars.renewed(spec)
+      ], { concurrency: "unbounded", discard: true })),
+    placed: certificates.place,
     spawned: (pid) => Effect.asVoid(protectFromOom(pid)),
-    renewed: () => Effect.void,
+    renewed: sidecars.renewed,
     running: (spec) => here(autoprewarm(spec)),
-    ended: Effect.void,
-    actors: [actor(inventoryKeeper), actor(lfcKeeper)],
+    // Only what this compute was asked to configure is its to end.
+    ended: Effect.flatMap(state.now, ({ spec }) =>
+      (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.ended),
+    actors: (reload) => [
+      actor(inventoryKeeper),
+      actor(lfcKeeper),
+      ...sidecars.actors,
+      ...(options.tls === null ? [] : [certificates.watch(Effect.andThen(reload, sidecars.certificateChanged))])
+    ],
     fetchExtension: extensions.download,
     fileCache: lfc,
     installedExtensions: inventory.take,
-    metrics: Effect.map(inventory.family, (family) => printFamilies([family]))
+    metrics: Effect.map(Effect.all([inventory.family, sidecars.families]), ([family, families]) =>
+      printFamilies([family, ...families]))
   })
 })
 
-export const outfitting = (options: OutfitOptions) =>
+export const outfitting = (options: OutfitOptions, runAs: RunAs | null) =>
   Layer.effect(Outfit, make(options)).pipe(Layer.provide([
     RemoteExtensions.layer({
       dialect: options.dialect,
@@ -75,5 +105,15 @@ export const outfitting = (options: OutfitOptions) =>
       arch: options.arch
     }),
     Lfc.layer(),
+    Sidecars.layer({
+      pgbouncer: pgbouncerPlace(options.autoscaling, options.pgbouncerPassword),
+      localProxy: localProxyPlace,
+      rsyslog: rsyslogPlace,
+      auditEndpoints: options.auditEndpoints,
+      pgdata: options.pgdata,
+      tls: options.tls,
+      dev: options.dev
+    }),
+    Certificates.layer(options.tls === null ? null : { tls: options.tls, pgdata: options.pgdata, runAs }),
     Inventory.layer({ dialect: options.dialect, intervalSeconds: options.inventorySeconds })
   ]))

@@ -20,7 +20,7 @@ import { locatePostgres } from "./host/locatePostgres.ts"
 import { oomEnvironment } from "./host/oomScore.ts"
 import { PostgresInstall } from "./host/PostgresInstall.ts"
 import { resolveRunAs } from "./host/RunAs.ts"
-import { Spawn } from "./host/Spawn.ts"
+import { type RunAs, Spawn } from "./host/Spawn.ts"
 import { defaultPatience, endpoint } from "./http/endpoint.ts"
 import type { Verifier } from "./http/Verifier.ts"
 import { holdKeeper } from "./monitor/holds.ts"
@@ -32,6 +32,7 @@ import { Admin } from "./pg/Admin.ts"
 import { configurationCheck } from "./pg/configuration.ts"
 import { standby } from "./pg/standby.ts"
 import type { OutfitOptions } from "./Outfitting.ts"
+import { Outfit } from "./Outfit.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
 import type { Condition } from "./plan/conditions.ts"
 import type { Facts } from "./plan/startPlan.ts"
@@ -117,11 +118,12 @@ const factsOf = (options: ProgramOptions, major: number, superuser: string): Fac
     ? { _tag: "Neon" }
     : { _tag: "Local", durability: options.storage.durability, superuser, pgdata: options.pgdata },
   port: options.at.port,
-  listenAddresses: null
+  listenAddresses: null,
+  certificate: options.outfit.tls !== null
 })
 
-const outfit = (options: ProgramOptions) =>
-  Effect.map(Effect.promise(() => import("./Outfitting.ts")), ({ outfitting }) => outfitting(options.outfit))
+const outfit = (options: ProgramOptions, runAs: RunAs | null) =>
+  Effect.map(Effect.promise(() => import("./Outfitting.ts")), ({ outfitting }) => outfitting(options.outfit, runAs))
 
 const rooms = (options: ProgramOptions, vm: Vm | null) =>
   Effect.gen(function*() {
@@ -148,7 +150,7 @@ const rooms = (options: ProgramOptions, vm: Vm | null) =>
         ...(vm === null ? {} : { enter: vm.enter })
       }),
       Applier.layer({ privilegedRole: options.privilegedRole, fileCopy: options.storage._tag === "Local" })
-    ).pipe(Layer.provideMerge(yield* outfit(options)), Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
+    ).pipe(Layer.provideMerge(yield* outfit(options, runAs)), Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
   }).pipe(Layer.unwrap)
 
 /**
@@ -160,6 +162,7 @@ export const program = Effect.fnUntraced(function*(
   onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Orders | Promotions>
 ) {
   const vm = options.vm === null ? null : yield* openVm(options.vm)
+  const around = yield* Ref.make<Outfit["Service"] | null>(null)
   const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
   const http = yield* endpoint({
     ...options.http,
@@ -169,12 +172,18 @@ export const program = Effect.fnUntraced(function*(
     buildTag: options.buildTag,
     version: options.version,
     install: Ref.get(located),
+    outfit: Ref.get(around),
+    // Both only read what is at hand.
+    otherMetrics: () =>
+      Effect.runSync(Effect.flatMap(Ref.get(around), (outfit) => outfit?.metrics ?? Effect.succeed(""))) +
+      (vm === null ? "" : Effect.runSync(vm.metrics)),
     communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
     patience: defaultPatience
   })
   const main = Effect.gen(function*() {
     const install = yield* PostgresInstall
     yield* Ref.set(located, install)
+    yield* Ref.set(around, yield* Outfit)
     const { superuser } = yield* Admin
     const applier = yield* Applier
     const actors = supervise<Admin | ComputeState | Orders | PostgresInstall | Promotions | Spawn>([

@@ -11,6 +11,7 @@ import { type Failure, SpecInvalid } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
 import type { Receipt } from "./domain/Receipt.ts"
 import { explain } from "./lifecycle/explain.ts"
+import { Outfit } from "./Outfit.ts"
 import { ConfigurationCheck } from "./pg/configuration.ts"
 import { Pgdata } from "./pgdata/Pgdata.ts"
 import { withoutCondition } from "./plan/conditions.ts"
@@ -79,6 +80,7 @@ export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function*(
   postgres: Running
 ) {
   const state = yield* ComputeState
+  yield* (yield* Outfit).renewed(spec)
   yield* rewriteFiles(openFiles(plan), postgres)
   // Whatever stood in for a spec that could not be had is replaced by this one.
   yield* state.note(({ degraded }) => ({ spec, degraded: withoutCondition(degraded, "last_good_spec") }))

@@ -12,6 +12,9 @@ import type { RunSettings } from "./cli/RunSettings.ts"
 import { pullDefaults, pullSpec } from "./controlplane/ControlPlane.ts"
 import { isDown, lastGoodSpec, type LastGoodSpec, standIn } from "./controlplane/LastGoodSpec.ts"
 import { parseComputeConfig, parseControlPlaneResponse } from "./domain/ComputeConfig.ts"
+import type { Tls } from "./domain/ComputeConfig.ts"
+import type { OutfitOptions } from "./Outfitting.ts"
+import type * as Redacted from "effect/Redacted"
 import { type ConnString, parseConnString } from "./domain/ConnString.ts"
 import { type Failure, SpecInvalid, SpecUnreadable } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
@@ -29,6 +32,10 @@ export interface Surroundings {
   /** `XDG_STATE_HOME`. */
   readonly stateHome: string | undefined
   readonly isRoot: boolean
+  /** `PGBOUNCER_PASSWORD`. */
+  readonly pgbouncerPassword: Redacted.Redacted<string> | null
+  /** `AUDIT_LOGGING_ENDPOINT`, `AUDIT_LOGGING_TLS_ENDPOINT`. */
+  readonly auditEndpoints: OutfitOptions["auditEndpoints"]
   /** The folder of the running program. */
   readonly programFolder: string
 }
@@ -38,6 +45,8 @@ interface Found {
   readonly jwks: ReadonlyArray<unknown> | null
   /** The control plane's answer that they are from; `null`: they are from elsewhere. */
   readonly answer: unknown | null
+  /** Where the compute's own certificate is kept. */
+  readonly tls: Tls | null
 }
 
 /** With local storage, where Postgres listens when nobody says. Apart from 5432, which others like. */
@@ -60,15 +69,16 @@ export const findSpec = Effect.fnUntraced(function*(settings: SpecSettings): Eff
     Effect.fromResult(parseSpec(input, { source, storage, under }))
   switch (from._tag) {
     case "Inline":
-      return { spec: yield* read(yield* Effect.fromResult(parseJsonText(from.text, "-s")), "-s"), jwks: null, answer: null }
+      return { spec: yield* read(yield* Effect.fromResult(parseJsonText(from.text, "-s")), "-s"), jwks: null, answer: null, tls: null }
     case "File": {
       const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
-      return { spec: yield* read(json, from.path), jwks: null, answer: null }
+      return { spec: yield* read(json, from.path), jwks: null, answer: null, tls: null }
     }
     case "ConfigFile": {
       const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
       const config = yield* Effect.fromResult(parseComputeConfig(json, from.path))
-      return { spec: config.spec === null ? null : yield* read(config.spec, from.path, ["spec"]), jwks: config.jwks, answer: null }
+      const { jwks, spec, tls } = config
+      return { spec: spec === null ? null : yield* read(spec, from.path, ["spec"]), jwks, answer: null, tls }
     }
     case "ControlPlane": {
       const json = yield* pullSpec({
@@ -89,7 +99,7 @@ const readAnswer = Effect.fnUntraced(function*(settings: SpecSettings, json: unk
   const spec = answer.spec === null
     ? null
     : yield* Effect.fromResult(parseSpec(answer.spec, { source, storage, under: ["spec"] }))
-  return { spec, jwks: settings.dialect === "2024" ? null : answer.jwks, answer: json }
+  return { spec, jwks: settings.dialect === "2024" ? null : answer.jwks, answer: json, tls: answer.tls }
 })
 
 /** From where it is; from what was kept when the control plane is down and `kept` is given. */
@@ -188,7 +198,7 @@ export const prepare = Effect.fn("Run.prepare")(function*(
 ): Effect.fn.Return<ProgramOptions, Failure> {
   const keptAt = lastGoodPath(settings, around)
   const kept = keptAt === null ? null : lastGoodSpec(keptAt, settings.computeId ?? "")
-  const { answer, degraded, jwks, spec } = yield* findOrRecall(settings, kept, keptAt ?? "")
+  const { answer, degraded, jwks, spec, tls } = yield* findOrRecall(settings, kept, keptAt ?? "")
   if (spec !== null) kept?.remember(spec, answer)
   const verifier = jwks === null ? null : verifierOf(jwks)
   const storageKind = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
@@ -200,11 +210,12 @@ export const prepare = Effect.fn("Run.prepare")(function*(
   }
   const home = storage._tag === "Local" ? storage.directory : state
   const ids = spec === null ? [] : [spec.tenant, spec.timeline]
+  const pgdata = Path.resolve(settings.pgdata ?? Path.join(home, ...ids, "pgdata"))
   return {
     dialect: settings.dialect,
     spec,
     storage,
-    pgdata: Path.resolve(settings.pgdata ?? Path.join(home, ...ids, "pgdata")),
+    pgdata,
     at: yield* chooseConnString(settings),
     postgres: settings.postgres,
     runAs: settings.runAs,
@@ -219,7 +230,13 @@ export const prepare = Effect.fn("Run.prepare")(function*(
       arch: OS.arch(),
       resizeSwap: settings.resizeSwapOnBind,
       diskQuotaMount: settings.diskQuotaMount,
-      inventorySeconds: settings.installedExtensionsIntervalSeconds
+      inventorySeconds: settings.installedExtensionsIntervalSeconds,
+      pgdata,
+      tls,
+      dev: settings.dev,
+      autoscaling: settings.autoscaling,
+      pgbouncerPassword: around.pgbouncerPassword,
+      auditEndpoints: around.auditEndpoints
     },
     vm: settings.autoscaling ? yield* vmOptions(settings, around) : null,
     http: {

@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
+import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as FS from "node:fs"
 import * as OS from "node:os"
@@ -76,6 +77,11 @@ const run = Effect.fnUntraced(function*(settings: RunSettings, log: LogContext) 
     home: process.env["HOME"],
     stateHome: process.env["XDG_STATE_HOME"],
     isRoot: process.geteuid?.() === 0,
+    pgbouncerPassword: process.env["PGBOUNCER_PASSWORD"] ? Redacted.make(process.env["PGBOUNCER_PASSWORD"]) : null,
+    auditEndpoints: {
+      plain: process.env["AUDIT_LOGGING_ENDPOINT"] || null,
+      tls: process.env["AUDIT_LOGGING_TLS_ENDPOINT"] || null
+    },
     programFolder: import.meta.dirname
   })
   log.ids = idsOf(options.spec)

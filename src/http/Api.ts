@@ -59,6 +59,8 @@ export class Control extends HttpApiGroup.make("control", { topLevel: true }).ad
     .annotateMerge(summary("The status, and every later one, as server-sent events")),
   HttpApiEndpoint.get("history", "/history", { success: Body.History })
     .annotateMerge(summary("The latest changes of status, and why they came about")),
+  HttpApiEndpoint.get("conditions", "/conditions", { success: Body.Conditions })
+    .annotateMerge(summary("What is not as it should be while the compute serves all the same, and settings that wait for a restart")),
   HttpApiEndpoint.get("metricsJson", "/metrics.json", { success: Body.Metrics })
     .annotateMerge(summary("How long each part of the start took")),
   HttpApiEndpoint.get("timeline", "/timeline", {
@@ -115,6 +117,26 @@ export class Control extends HttpApiGroup.make("control", { topLevel: true }).ad
   }).annotateMerge(summary("Extensions of all databases, with their versions")),
   HttpApiEndpoint.post("checkWritability", "/check_writability", { success: Schema.Boolean, error: refused(412, 500, 504) })
     .annotateMerge(summary("true when a row can be written, or could be if the disk were not full")),
+  HttpApiEndpoint.post("promote", "/promote", {
+    payload: Body.PromoteBody,
+    success: [Body.PromoteState, Body.PromoteState.pipe(HttpApiSchema.status(500))],
+    error: refused(...bodied, 504)
+  }).annotateMerge(summary("Make a primary of this replica; answers when it is one")),
+  HttpApiEndpoint.post("prewarm", "/lfc/prewarm", {
+    query: { from_endpoint: Schema.optionalKey(Schema.String) },
+    success: Schema.Void.pipe(HttpApiSchema.status(202)),
+    error: refused(400, 412, 429)
+  }).annotateMerge(summary("Load the local file cache as an endpoint left it; does not wait")),
+  HttpApiEndpoint.get("prewarmState", "/lfc/prewarm", { success: Body.FileCacheState, error: refused(412) })
+    .annotateMerge(summary("How the loading of the local file cache goes")),
+  HttpApiEndpoint.delete("cancelPrewarm", "/lfc/prewarm", { success: Schema.Void.pipe(HttpApiSchema.status(202)), error: refused(412) })
+    .annotateMerge(summary("Stop loading the local file cache; answers when it has stopped")),
+  HttpApiEndpoint.post("offload", "/lfc/offload", {
+    success: Schema.Void.pipe(HttpApiSchema.status(202)),
+    error: refused(412, 429)
+  }).annotateMerge(summary("Save what the local file cache holds; does not wait")),
+  HttpApiEndpoint.get("offloadState", "/lfc/offload", { success: Body.FileCacheState, error: refused(412) })
+    .annotateMerge(summary("How the saving of the local file cache goes")),
   HttpApiEndpoint.get("hadronLiveness", "/hadron_liveness_probe", { success: Schema.String, error: refused(500, 504) })
     .annotateMerge(summary("\"ok\" when Postgres takes a connection"))
 ).middleware(Auth) {}
@@ -125,6 +147,12 @@ export class Inside extends HttpApiGroup.make("inside", { topLevel: true }).add(
     success: created(Body.ExtensionResponse),
     error: refused(...bodied, 412, 500, 504)
   }).annotateMerge(summary("Create an extension, or bring it to a version")),
+  HttpApiEndpoint.post("fetchExtension", "/extension_server/:id", {
+    params: OneId,
+    query: { is_library: Schema.optionalKey(Schema.Literals(["true", "false"])) },
+    success: Schema.Void.pipe(HttpApiSchema.status(200)),
+    error: refused(400, 404, 409, 412, 500)
+  }).annotateMerge(summary("Fetch an extension, or one of its libraries, that Postgres misses")),
   HttpApiEndpoint.post("grants", "/grants", {
     payload: Body.Grants,
     success: created(Body.Grants),

@@ -42,6 +42,23 @@ export const ConfigureBody = Schema.Struct({
   })))
 }).annotate({ identifier: "ConfigureBody" })
 
+/** The primary's spec, and where its WAL ended. */
+export const PromoteBody = Schema.Struct({ spec: Schema.Unknown, wal_flush_lsn: Schema.String }).annotate({ identifier: "PromoteBody" })
+
+export const PromoteState = Schema.Struct({
+  status: Schema.Literals(["not_promoted", "completed", "failed"]),
+  error: Schema.optionalKey(Schema.String),
+  lsn_wait_time_ms: Schema.optionalKey(Count),
+  pg_promote_time_ms: Schema.optionalKey(Count),
+  reconfigure_time_ms: Schema.optionalKey(Count)
+}).annotate({ identifier: "PromoteState" })
+
+/** Of a prewarm or an offload; what else it holds depends on `status`. */
+export const FileCacheState = Schema.Struct({
+  status: Schema.String,
+  error: Schema.optionalKey(Schema.String)
+}).annotate({ identifier: "FileCacheState" })
+
 export const TerminateResponse = Schema.Struct({ lsn: Schema.NullOr(Schema.String) }).annotate({ identifier: "TerminateResponse" })
 
 export const Timeline = Schema.Struct({
@@ -139,6 +156,12 @@ export const History = Schema.Struct({
     error: Schema.NullOr(Schema.String)
   }))
 }).annotate({ identifier: "History" })
+
+export const Conditions = Schema.Struct({
+  degraded: Schema.Array(Schema.Struct({ code: Schema.String, message: Schema.String })),
+  pending_restart: Schema.Array(Schema.Struct({ name: Schema.String, current: Schema.String, wanted: Schema.String })),
+  promotion: Schema.Struct({ status: Schema.String })
+}).annotate({ identifier: "Conditions" })
 
 export const HoldBody = Schema.Struct({
   reason: Schema.String.check(Schema.isNonEmpty(), Schema.isMaxLength(200)),

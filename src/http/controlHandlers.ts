@@ -7,6 +7,7 @@ import { ComputeState } from "../ComputeState.ts"
 import type { Failure } from "../domain/Failure.ts"
 import { Orders } from "../Orders.ts"
 import { Admin } from "../pg/Admin.ts"
+import { Promotions } from "../Promotions.ts"
 import { refusal, refusalOf } from "../plan/httpAnswer.ts"
 import { mustRun, queryWithin } from "./adminSession.ts"
 import * as adminSql from "./adminSql.ts"
@@ -15,6 +16,7 @@ import { Whole } from "./Api.ts"
 import { ExtensionBody, Grants } from "./bodies.ts"
 import { holding } from "./holding.ts"
 import { insight } from "./insight.ts"
+import { neighbours } from "./neighbours.ts"
 import type { EndpointOptions } from "./options.ts"
 import { ordering } from "./ordering.ts"
 import { watching } from "./watching.ts"
@@ -26,6 +28,7 @@ export const controlHandlers = (options: EndpointOptions) =>
     const state = yield* ComputeState
     const orders = ordering(state, yield* Orders, options)
     const holds = holding(state, options.dialect)
+    const around = neighbours(options, yield* Promotions)
     return handlers.handleAll({
       ...watching(state, options.dialect),
       ...insight(state, yield* Admin, options),
@@ -36,8 +39,13 @@ export const controlHandlers = (options: EndpointOptions) =>
       terminate: orders.terminate,
       activity: holds.activity,
       holds: holds.holds,
-      release: holds.release
-    }).handleRaw("configure", orders.configure).handleRaw("hold", holds.hold)
+      release: holds.release,
+      prewarm: around.prewarm,
+      prewarmState: around.prewarmState,
+      cancelPrewarm: around.cancelPrewarm,
+      offload: around.offload,
+      offloadState: around.offloadState
+    }).handleRaw("promote", around.promote).handleRaw("configure", orders.configure).handleRaw("hold", holds.hold)
   }))
 
 export const insideHandlers = (options: EndpointOptions) =>
@@ -74,8 +82,10 @@ export const insideHandlers = (options: EndpointOptions) =>
       return json(wanted, created)
     })
 
+    const { fetchExtension } = neighbours(options, yield* Promotions)
     return handlers
       .handle("refreshConfiguration", refresh)
+      .handle("fetchExtension", fetchExtension)
       .handleRaw("extensions", () => answered(extensions))
       .handleRaw("grants", () => answered(grants))
   }))

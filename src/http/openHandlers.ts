@@ -40,8 +40,10 @@ export const openHandlers = (options: EndpointOptions, traffic: Traffic) =>
       readyz: probe(readyz),
       startupz: probe(startupz),
       metrics: () =>
-        Effect.map(Effect.all([state.now, PrometheusMetrics.format()]), ([snapshot, counted]) =>
-          HttpServerResponse.text(metricsText(snapshot, options.buildTag) + traffic.text() + counted, { contentType: metricsType })),
+        Effect.map(Effect.all([state.now, PrometheusMetrics.format()]), ([snapshot, counted]) => {
+          const text = metricsText(snapshot, options.buildTag) + options.otherMetrics() + traffic.text() + counted
+          return HttpServerResponse.text(text, { contentType: metricsType })
+        }),
       autoscalingMetrics: () => answered(communicatorMetrics(options.communicatorSocket)),
       openapi: () => document,
       docs: () => Effect.map(document, (spec) => HttpServerResponse.text(docsPage(spec), { contentType: "text/html; charset=utf-8" }))

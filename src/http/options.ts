@@ -7,6 +7,7 @@ import type * as Result from "effect/Result"
 import type { Failure, SpecInvalid } from "../domain/Failure.ts"
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import type { PostgresInstall } from "../host/PostgresInstall.ts"
+import type { Outfit } from "../Outfit.ts"
 import type { Dialect } from "../plan/httpAnswer.ts"
 import type { Verifier } from "./Verifier.ts"
 
@@ -33,6 +34,10 @@ export interface EndpointOptions {
   readonly version: string
   /** `null` until Postgres was looked for: the port opens before that. */
   readonly install: Effect.Effect<PostgresInstall["Service"] | null>
+  /** What is around Postgres; `null` until Postgres was looked for. */
+  readonly outfit: Effect.Effect<Outfit["Service"] | null>
+  /** Prometheus text of others; read at every `/metrics`, so it has to be at hand. */
+  readonly otherMetrics: () => string
   /** Where Postgres's communicator answers for its metrics. */
   readonly communicatorSocket: string
   /** How long a caller may wait for the end of an order; the order itself goes on. */

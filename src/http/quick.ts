@@ -39,7 +39,7 @@ const bearer = /^bearer ([^ ]+)$/i
 
 /** `control`: who may ask the control plane's routes on this port; `null`: they are not on it. */
 export const quickAnswers = Effect.fnUntraced(function*(
-  options: Pick<EndpointOptions, "dialect" | "buildTag" | "computeId">,
+  options: Pick<EndpointOptions, "dialect" | "buildTag" | "computeId" | "otherMetrics">,
   state: ComputeState["Service"],
   traffic: Traffic,
   control: { readonly verifier: Verifier | null } | null
@@ -81,7 +81,7 @@ export const quickAnswers = Effect.fnUntraced(function*(
   const metrics = (snapshot: Snapshot): Ready => {
     if (counted !== undefined) return counted
     measured ??= metricsText(snapshot, options.buildTag)
-    const body = measured + traffic.text() + PrometheusMetrics.formatUnsafe(context)
+    const body = measured + options.otherMetrics() + traffic.text() + PrometheusMetrics.formatUnsafe(context)
     setImmediate(() => counted = undefined)
     return counted = { status: 200, type: metricsType, body: Buffer.from(body) }
   }

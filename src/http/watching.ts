@@ -17,6 +17,7 @@ import { readTimeout, readWaitFor } from "../plan/waiting.ts"
 import { waterfallPage, waterfallText } from "../plan/waterfall.ts"
 import { answered, json } from "./answer.ts"
 import { eventsType } from "./Api.ts"
+import { promotionBody } from "../plan/promotion.ts"
 import { historyBody, statusBody, timelineBody } from "./views.ts"
 
 /** Proxies drop a connection that says nothing for long. */
@@ -74,6 +75,12 @@ export const watching = (state: ComputeState["Service"], dialect: Dialect) => {
     status: ({ query }: { readonly query: { readonly wait_for?: string; readonly timeout?: string } }) => answered(status(query)),
     statusStream: () => stream,
     history: () => Effect.map(state.now, (snapshot) => historyBody(dialect, snapshot)),
+    conditions: () =>
+      Effect.map(state.now, ({ degraded, pendingRestart, promotion }) => ({
+        degraded,
+        pending_restart: pendingRestart,
+        promotion: promotionBody(promotion)
+      })),
     timeline: () => timeline
   }
 }

@@ -110,7 +110,13 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
       arch: OS.arch(),
       resizeSwap: false,
       diskQuotaMount: null,
-      inventorySeconds: 3600
+      inventorySeconds: 3600,
+      pgdata: Path.join(directory, "pgdata"),
+      tls: null,
+      dev: true,
+      autoscaling: false,
+      pgbouncerPassword: null,
+      auditEndpoints: { plain: null, tls: null }
     },
     http: { host: "127.0.0.1", externalPort: 0, internalPort: null, liveConfigAllowed: true, verifier: null, tls: null, refetch: null },
     watchers: [],

@@ -14,6 +14,7 @@ import { defaultPatience, endpoint } from "../../src/http/endpoint.ts"
 import type { EndpointOptions } from "../../src/http/options.ts"
 import type { Status } from "../../src/lifecycle/Status.ts"
 import { table, type Trigger } from "../../src/lifecycle/table.ts"
+import { Promotions } from "../../src/Promotions.ts"
 import { Orders } from "../../src/Orders.ts"
 import { Admin } from "../../src/pg/Admin.ts"
 import { emptySpec } from "../support/specs.ts"
@@ -51,6 +52,8 @@ export const anyOptions: EndpointOptions = {
   refetch: null,
   version: "test",
   install: Effect.succeed(null),
+  outfit: Effect.succeed(null),
+  otherMetrics: () => "",
   communicatorSocket: "/nowhere/neon-communicator.socket",
   buildTag: "test",
   patience: defaultPatience
@@ -99,7 +102,7 @@ export const refusedOf = (answer: Answer) => {
   return decodeRefused(answer.text)
 }
 
-export const open = (options: Partial<EndpointOptions> = {}) => endpoint({ ...anyOptions, ...options })
+export const open = (options: Partial<EndpointOptions> = {}) => endpoint({ ...anyOptions, ...options }).pipe(Effect.provide(Promotions.layer))
 
 /** The shortest way from birth to a status, by the table itself. */
 const wayTo = (status: Status): ReadonlyArray<Trigger> => {

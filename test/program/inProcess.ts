@@ -23,7 +23,9 @@ export const living = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {
     path: process.env["PATH"],
     home: os.tmpdir(),
     stateHome: undefined,
-    isRoot: process.getuid?.() === 0,
+    pgbouncerPassword: null,
+  auditEndpoints: { plain: null, tls: null },
+  isRoot: process.getuid?.() === 0,
     programFolder: import.meta.dirname
   }
   const options = yield* prepare(command.settings, around)
