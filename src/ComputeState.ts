@@ -17,9 +17,9 @@ import type { Receipt } from "./domain/Receipt.ts"
 import { displayStatus, type Status } from "./lifecycle/Status.ts"
 import { type IllegalTransition, step, type Trigger } from "./lifecycle/table.ts"
 import type { Activity, Hold } from "./plan/activity.ts"
-import type { Condition } from "./plan/conditions.ts"
-import type { PendingRestart } from "./plan/fileSettings.ts"
-import { notPromoted, type Promotion } from "./plan/promotion.ts"
+import type { Condition } from "./plan/life/conditions.ts"
+import type { PendingRestart } from "./plan/conf/fileSettings.ts"
+import { notPromoted, type Promotion } from "./plan/neon/promotion.ts"
 
 /** One step of the start, as it passed. Times are milliseconds since the process (or the waited-for spec) began. */
 export interface Step {

@@ -7,8 +7,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { ExtensionsUnavailable, type Failure } from "./domain/Failure.ts"
 import type { ParsedSpec } from "./domain/ParsedSpec.ts"
-import type { Inventory as Counts } from "./plan/inventory.ts"
-import type { OffloadState, PrewarmState } from "./plan/lfc.ts"
+import type { Inventory as Counts } from "./plan/outfit/inventory.ts"
+import type { OffloadState, PrewarmState } from "./plan/outfit/lfc.ts"
 import type { Actor } from "./Supervisor.ts"
 
 export class Outfit extends Context.Service<Outfit, {

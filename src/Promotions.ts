@@ -12,7 +12,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { ComputeState } from "./ComputeState.ts"
-import type { Promotion, PromotionRequest } from "./plan/promotion.ts"
+import type { Promotion, PromotionRequest } from "./plan/neon/promotion.ts"
 
 /** How a promotion ended. */
 export type Promoted = Extract<Promotion, { readonly _tag: "Completed" | "Failed" }>

@@ -9,7 +9,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { ActorGaveUp } from "./domain/Failure.ts"
-import { decide, type Policy } from "./plan/restart.ts"
+import { decide, type Policy } from "./plan/life/restart.ts"
 
 export interface Actor<R = never> {
   readonly name: string

@@ -9,9 +9,9 @@ import type { ComputeState } from "./ComputeState.ts"
 import type { ConnString } from "./domain/ConnString.ts"
 import type { CgroupUnusable } from "./domain/Failure.ts"
 import type { SpawnRequest } from "./host/Spawn.ts"
-import { printFamilies } from "./plan/metricsText.ts"
-import type { CgroupPolicy } from "./plan/vmCgroup.ts"
-import { vmFamilies } from "./plan/vmFamilies.ts"
+import { printFamilies } from "./plan/http/metricsText.ts"
+import type { CgroupPolicy } from "./plan/vm/vmCgroup.ts"
+import { vmFamilies } from "./plan/vm/vmFamilies.ts"
 import type { Actor } from "./Supervisor.ts"
 
 export interface VmOptions {

@@ -23,7 +23,7 @@ import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson 
 import { policyText } from "./http/routeTable.ts"
 import { causesOf, hintOf } from "./lifecycle/explain.ts"
 import { Orders } from "./Orders.ts"
-import { exitCodeOf, failed, usageError } from "./plan/exitCode.ts"
+import { exitCodeOf, failed, usageError } from "./plan/life/exitCode.ts"
 import { program } from "./Program.ts"
 import { planCommand } from "./PlanCommand.ts"
 import { stderrSink } from "./postmaster/LogPipe.ts"

@@ -14,7 +14,7 @@ import { ApplyFailed, BasebackupFailed, type Failure } from "../src/domain/Failu
 import type { Status } from "../src/lifecycle/Status.ts"
 import { Orders } from "../src/Orders.ts"
 import { Promotions } from "../src/Promotions.ts"
-import { long, short } from "../src/plan/linger.ts"
+import { long, short } from "../src/plan/life/linger.ts"
 import { memoryRooms, type Place, World } from "../src/testing/memoryRooms.ts"
 import { emptySpec, localFacts } from "./support/specs.ts"
 

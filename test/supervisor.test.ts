@@ -9,7 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
 import { causesOf } from "../src/lifecycle/explain.ts"
-import { intensity } from "../src/plan/restart.ts"
+import { intensity } from "../src/plan/life/restart.ts"
 import { type Actor, supervise } from "../src/Supervisor.ts"
 
 const forever: Actor = { name: "sleeper", policy: "permanent", run: Effect.never }

@@ -3,7 +3,7 @@
  */
 import type * as Redacted from "effect/Redacted"
 import type { ConnString } from "../domain/ConnString.ts"
-import type { LogFilter } from "../plan/logFilter.ts"
+import type { LogFilter } from "../plan/log/logFilter.ts"
 
 export type SpecSource =
   | { readonly _tag: "Inline"; readonly text: string }

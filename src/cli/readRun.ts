@@ -7,7 +7,7 @@
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import { type ConnString, isConnUrl, parseConnString } from "../domain/ConnString.ts"
-import { type LogFilter, parseLogFilter } from "../plan/logFilter.ts"
+import { type LogFilter, parseLogFilter } from "../plan/log/logFilter.ts"
 import { defaults, type FlagName, flags } from "./flags.ts"
 import type { Environment, Given } from "./parseArguments.ts"
 import { readPorts } from "./readPorts.ts"

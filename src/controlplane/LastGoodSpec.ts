@@ -14,7 +14,7 @@ import { ComputeState } from "../ComputeState.ts"
 import type { Failure } from "../domain/Failure.ts"
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import { replaceFile } from "../host/replaceFile.ts"
-import type { Condition } from "../plan/conditions.ts"
+import type { Condition } from "../plan/life/conditions.ts"
 import type { Actor } from "../Supervisor.ts"
 
 const Kept = Schema.Struct({ compute_id: Schema.String, answer: Schema.Unknown })

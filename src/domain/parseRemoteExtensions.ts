@@ -1,6 +1,6 @@
 /**
  * What the spec says about extensions that are fetched, from the wire's words. Whether one may be had is a plan's
- * question (`plan/remoteExtensions.ts`).
+ * question (`plan/outfit/remoteExtensions.ts`).
  */
 import type { RemoteExtensionsWire } from "./ExtensionSpec.ts"
 import type { RemoteExtensionList } from "./ParsedSpec.ts"

@@ -16,7 +16,7 @@ import { env as inherited } from "node:process"
 import type { Readable } from "node:stream"
 import type { ExitStatus } from "../domain/ExitStatus.ts"
 import { SpawnFailed } from "../domain/Failure.ts"
-import type { Rung } from "../plan/stopLadder.ts"
+import type { Rung } from "../plan/life/stopLadder.ts"
 import { climb } from "./climb.ts"
 import { traceVariables } from "./Tracing.ts"
 

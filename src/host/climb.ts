@@ -5,7 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { ExitStatus } from "../domain/ExitStatus.ts"
-import type { Rung } from "../plan/stopLadder.ts"
+import type { Rung } from "../plan/life/stopLadder.ts"
 
 export interface Climb {
   readonly ladder: ReadonlyArray<Rung>

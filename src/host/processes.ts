@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs"
-import type { Rung } from "../plan/stopLadder.ts"
+import type { Rung } from "../plan/life/stopLadder.ts"
 import { climb } from "./climb.ts"
 
 export interface Stranger {

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { CommandFailed, type SpawnFailed, TimedOut } from "../domain/Failure.ts"
-import type { Rung } from "../plan/stopLadder.ts"
+import type { Rung } from "../plan/life/stopLadder.ts"
 import { Spawn, type SpawnRequest } from "./Spawn.ts"
 
 export interface Said {

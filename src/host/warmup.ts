@@ -20,7 +20,7 @@ import {
   type SpawnFailed,
   TimedOut
 } from "../domain/Failure.ts"
-import type { Rung } from "../plan/stopLadder.ts"
+import type { Rung } from "../plan/life/stopLadder.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
 import { runCommand } from "./run.ts"
 import { Spawn } from "./Spawn.ts"

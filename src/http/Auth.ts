@@ -1,7 +1,7 @@
 /**
  * Who may ask: bearer tokens on the routes that are not anonymous (reference section 7.4).
  *
- * It trusts a verifier for signatures and `plan/authorize.ts` for claims. A token is never logged or repeated.
+ * It trusts a verifier for signatures and `plan/http/authorize.ts` for claims. A token is never logged or repeated.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -11,8 +11,8 @@ import * as HttpApiSecurity from "effect/http-api/HttpApiSecurity"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import { authorize, type Rights, missingToken } from "../plan/authorize.ts"
-import type { Refusal } from "../plan/httpAnswer.ts"
+import { authorize, type Rights, missingToken } from "../plan/http/authorize.ts"
+import type { Refusal } from "../plan/http/httpAnswer.ts"
 import { answerOf } from "./answer.ts"
 import type { Verify } from "./Verifier.ts"
 

@@ -5,7 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { ComputeState } from "../ComputeState.ts"
 import type { Admin, Purpose } from "../pg/Admin.ts"
-import { type Asked, type Dialect, wrongStatus } from "../plan/httpAnswer.ts"
+import { type Asked, type Dialect, wrongStatus } from "../plan/http/httpAnswer.ts"
 
 /** For one query. */
 export const queryWithin = Duration.seconds(60)

@@ -11,7 +11,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import type { Failure } from "../domain/Failure.ts"
-import { bodyOf, deadlinePassed, type Dialect, type Refusal, refusal, refusalOf } from "../plan/httpAnswer.ts"
+import { bodyOf, deadlinePassed, type Dialect, type Refusal, refusal, refusalOf } from "../plan/http/httpAnswer.ts"
 
 export const json = (body: unknown, status = 200): HttpServerResponse.HttpServerResponse => HttpServerResponse.jsonUnsafe(body, { status })
 

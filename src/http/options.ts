@@ -8,7 +8,7 @@ import type { Failure, SpecInvalid } from "../domain/Failure.ts"
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import type { PostgresInstall } from "../host/PostgresInstall.ts"
 import type { Outfit } from "../Outfit.ts"
-import type { Dialect } from "../plan/httpAnswer.ts"
+import type { Dialect } from "../plan/http/httpAnswer.ts"
 import type { Verifier } from "./Verifier.ts"
 
 export interface EndpointOptions {

@@ -2,7 +2,7 @@
  * The three probes: what each looks at, and what it says. They depend on nothing but the snapshot.
  */
 import type { Snapshot } from "../ComputeState.ts"
-import { type Dialect, isReady, isStarted, type Refusal, refusal, type Vitals, wireStatus } from "../plan/httpAnswer.ts"
+import { type Dialect, isReady, isStarted, type Refusal, refusal, type Vitals, wireStatus } from "../plan/http/httpAnswer.ts"
 import { vitalsOf } from "./views.ts"
 
 export interface Said {

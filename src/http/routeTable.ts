@@ -3,7 +3,7 @@
  *
  * The policy that `compute_ctl routes` prints is this table, so it cannot differ from what is served.
  */
-import type { Dialect } from "../plan/httpAnswer.ts"
+import type { Dialect } from "../plan/http/httpAnswer.ts"
 import { Control, External, Inside, Internal, Open, Whole } from "./Api.ts"
 
 /** Path to the methods it takes. A path may have parameters: `/operations/:id`. */

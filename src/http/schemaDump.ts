@@ -19,7 +19,7 @@ import type { PostgresInstall } from "../host/PostgresInstall.ts"
 import { helperLadder } from "../host/run.ts"
 import { Spawn } from "../host/Spawn.ts"
 import type { Admin } from "../pg/Admin.ts"
-import { refusal } from "../plan/httpAnswer.ts"
+import { refusal } from "../plan/http/httpAnswer.ts"
 import { queryWithin } from "./adminSession.ts"
 import { sqlType } from "./Api.ts"
 

@@ -16,8 +16,8 @@ import {
   startTimeText,
   type Vitals,
   wireStatus
-} from "../plan/httpAnswer.ts"
-import { familiesOf, printFamilies } from "../plan/metricsText.ts"
+} from "../plan/http/httpAnswer.ts"
+import { familiesOf, printFamilies } from "../plan/http/metricsText.ts"
 
 export const statusBody = (dialect: Dialect, snapshot: Snapshot) => ({
   start_time: startTimeText(snapshot.startTime),

@@ -23,9 +23,9 @@ import {
   inventoryFamily,
   inventoryInterval,
   inventoryPeriod
-} from "../plan/inventory.ts"
-import type { Family } from "../plan/metricsText.ts"
-import type { Dialect } from "../plan/remoteExtensions.ts"
+} from "../plan/outfit/inventory.ts"
+import type { Family } from "../plan/http/metricsText.ts"
+import type { Dialect } from "../plan/outfit/remoteExtensions.ts"
 import type { Actor } from "../Supervisor.ts"
 
 /** More databases than this are not asked. */

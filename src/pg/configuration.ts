@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { type Failure, TimedOut } from "../domain/Failure.ts"
-import { fileSettingsSql, type FileVerdict, judgeFiles, pendingSettingsSql } from "../plan/fileSettings.ts"
+import { fileSettingsSql, type FileVerdict, judgeFiles, pendingSettingsSql } from "../plan/conf/fileSettings.ts"
 import { Admin } from "./Admin.ts"
 
 const within = Duration.seconds(5)

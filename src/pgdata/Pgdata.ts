@@ -11,8 +11,8 @@ import { BasebackupFailed, type Failure, type FileFailed } from "../domain/Failu
 import { type Lsn, printLsn } from "../domain/Lsn.ts"
 import type { RunAs } from "../host/Spawn.ts"
 import type { Archive, PgdataSource } from "../PgdataSource.ts"
-import { basebackupPauses } from "../plan/retrySchedules.ts"
-import type { PgdataFile, StartPlan } from "../plan/startPlan.ts"
+import { basebackupPauses } from "../plan/neon/retrySchedules.ts"
+import type { PgdataFile, StartPlan } from "../plan/conf/startPlan.ts"
 import { appendLine, copyUnlessThere, ensureFolder, link, readText, replaceFile, wipe } from "./folder.ts"
 import { unpack } from "./unpack.ts"
 

@@ -9,7 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Split from "../plan/logRecords.ts"
+import * as Split from "../plan/log/logRecords.ts"
 
 /** Where records go. Completes when there is room for more; never fails. */
 export type LogSink = (text: string) => Effect.Effect<void>

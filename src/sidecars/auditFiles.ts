@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs/promises"
 import * as path from "node:path"
 import { FileFailed } from "../domain/Failure.ts"
-import { type AuditFile, isStale, logBytes } from "../plan/auditFiles.ts"
+import { type AuditFile, isStale, logBytes } from "../plan/outfit/auditFiles.ts"
 import type { Actor } from "../Supervisor.ts"
 
 const every = Duration.minutes(1)

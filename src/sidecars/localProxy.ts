@@ -12,9 +12,9 @@ import type { FileFailed } from "../domain/Failure.ts"
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import { dismiss, pidInFile, processOf, signalStranger, type Stranger } from "../host/processes.ts"
 import { replaceFile } from "../host/replaceFile.ts"
-import { flockHolders } from "../plan/fileLocks.ts"
-import { localProxyText } from "../plan/localProxy.ts"
-import type { Rung } from "../plan/stopLadder.ts"
+import { flockHolders } from "../plan/outfit/fileLocks.ts"
+import { localProxyText } from "../plan/outfit/localProxy.ts"
+import type { Rung } from "../plan/life/stopLadder.ts"
 
 export interface LocalProxyPlace {
   readonly config: string

@@ -13,9 +13,9 @@ import { type Failure, FileFailed, SidecarUnusable, type TimedOut, type WireFail
 import { dismiss, processInFile } from "../host/processes.ts"
 import { replaceFile } from "../host/replaceFile.ts"
 import { connect } from "../pg/Wire.ts"
-import { setInIni } from "../plan/iniText.ts"
-import { pgbouncerEntries, type PgbouncerPlace, pgbouncerSection, unfitEntries } from "../plan/pgbouncer.ts"
-import type { Rung } from "../plan/stopLadder.ts"
+import { setInIni } from "../plan/outfit/iniText.ts"
+import { pgbouncerEntries, type PgbouncerPlace, pgbouncerSection, unfitEntries } from "../plan/outfit/pgbouncer.ts"
+import type { Rung } from "../plan/life/stopLadder.ts"
 
 /** It does not run. When it does, it reads what is in the ini then. */
 function isAway(failure: WireFailed | TimedOut): boolean {

@@ -14,8 +14,8 @@ import { type Failure, NotSupported, SidecarUnusable } from "../domain/Failure.t
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import { dismiss, processInFile, processOf, type Stranger } from "../host/processes.ts"
 import { replaceFile } from "../host/replaceFile.ts"
-import { auditText, exportText, parseTarget } from "../plan/rsyslogText.ts"
-import type { Rung } from "../plan/stopLadder.ts"
+import { auditText, exportText, parseTarget } from "../plan/outfit/rsyslogText.ts"
+import type { Rung } from "../plan/life/stopLadder.ts"
 
 export interface RsyslogPlace {
   /** Its folder of additional files. */

@@ -3,8 +3,8 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type { Operation } from "../plan/operations.ts"
-import type { Outcome } from "../plan/outcome.ts"
+import type { Operation } from "../plan/sql/operations.ts"
+import type { Outcome } from "../plan/sql/outcome.ts"
 
 /** The outcomes so far, by operation. Mutable: one execution. */
 export interface Ledger {

@@ -9,7 +9,7 @@ import * as Result from "effect/Result"
 import type { TimedOut, WireFailed } from "../domain/Failure.ts"
 import { Admin } from "../pg/Admin.ts"
 import type { Answer } from "../pg/Wire.ts"
-import { bookkeeping, migrations, openBookkeeping, ownBookkeeping, readLast, writeLast } from "../plan/migrations.ts"
+import { bookkeeping, migrations, openBookkeeping, ownBookkeeping, readLast, writeLast } from "../plan/sql/migrations.ts"
 import { freshTally, openSession, type Session } from "./session.ts"
 
 /** Every message succeeds, or the first failure is the answer. Later ones were sent all the same. */

@@ -9,7 +9,7 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { TimedOut, WireFailed } from "../domain/Failure.ts"
 import { Admin, type Purpose } from "../pg/Admin.ts"
-import type { ApplyPlan } from "../plan/operations.ts"
+import type { ApplyPlan } from "../plan/sql/operations.ts"
 import { openSession, type Session, type Tally } from "./session.ts"
 
 export interface Sessions {

@@ -17,7 +17,7 @@ import type { Tls } from "../domain/ComputeConfig.ts"
 import { CertificateUnusable, type FileFailed } from "../domain/Failure.ts"
 import { replaceFile } from "../host/replaceFile.ts"
 import type { RunAs } from "../host/Spawn.ts"
-import { certificateFile, keyFault, keyFile, leafOf } from "../plan/certificate.ts"
+import { certificateFile, keyFault, keyFile, leafOf } from "../plan/conf/certificate.ts"
 import type { Actor } from "../Supervisor.ts"
 
 /** A certificate (PEM, with its chain) and the key that belongs to it. */

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { Failure } from "../domain/Failure.ts"
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
-import { showsCertificate } from "../plan/certificate.ts"
+import { showsCertificate } from "../plan/conf/certificate.ts"
 import type { Actor } from "../Supervisor.ts"
 import { type CertificateOptions, certificateWatch, firstCertificate, type Pair } from "./Certificate.ts"
 

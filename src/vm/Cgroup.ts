@@ -12,7 +12,7 @@ import * as path from "node:path"
 import { CgroupUnusable } from "../domain/Failure.ts"
 import { reasonOf } from "./telling.ts"
 import type { RunAs, SpawnRequest } from "../host/Spawn.ts"
-import { type CgroupPolicy, checkCgroupName, moved, readAnonymous } from "../plan/vmCgroup.ts"
+import { type CgroupPolicy, checkCgroupName, moved, readAnonymous } from "../plan/vm/vmCgroup.ts"
 
 export interface CgroupAt {
   /** Where cgroup v2 is mounted. */

@@ -11,7 +11,7 @@ import * as Scope from "effect/Scope"
 import type { ConnString } from "../domain/ConnString.ts"
 import { type TimedOut, WireFailed } from "../domain/Failure.ts"
 import { connect, type Wire } from "../pg/Wire.ts"
-import { cacheLimitMib, MiB } from "../plan/vmMemory.ts"
+import { cacheLimitMib, MiB } from "../plan/vm/vmMemory.ts"
 import { reasonOf } from "./telling.ts"
 
 export interface FileCache {

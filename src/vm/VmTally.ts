@@ -5,7 +5,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
-import { type Tally, zeroTally } from "../plan/vmFamilies.ts"
+import { type Tally, zeroTally } from "../plan/vm/vmFamilies.ts"
 
 /** The names of the tally's counts; the values that may be unknown are not among them. */
 type Count = { [K in keyof Tally]: null extends Tally[K] ? never : K }[keyof Tally]

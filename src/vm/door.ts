@@ -10,7 +10,7 @@ import type * as Scope from "effect/Scope"
 import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from "node:http"
 import type { Duplex } from "node:stream"
 import { ListenFailed } from "../domain/Failure.ts"
-import type { VmAddress } from "../plan/vmAddress.ts"
+import type { VmAddress } from "../plan/vm/vmAddress.ts"
 import { type Peer, peerOf } from "./Peer.ts"
 
 /** Messages of an agent have some hundred bytes; the socket is closed with 1009 for more than this. */

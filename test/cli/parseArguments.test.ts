@@ -8,7 +8,7 @@ import * as Schema from "effect/Schema"
 import { inspect } from "node:util"
 import { flags } from "../../src/cli/flags.ts"
 import { type Command, type Environment, parseArguments } from "../../src/cli/parseArguments.ts"
-import type { FilterLevel } from "../../src/plan/logFilter.ts"
+import type { FilterLevel } from "../../src/plan/log/logFilter.ts"
 import type { RunSettings } from "../../src/cli/RunSettings.ts"
 import { printUsageError } from "../../src/cli/usage.ts"
 

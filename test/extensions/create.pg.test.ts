@@ -12,7 +12,7 @@ import * as path from "node:path"
 import { Spawn } from "../../src/host/Spawn.ts"
 import { causesOf } from "../../src/lifecycle/explain.ts"
 import { connect } from "../../src/pg/Wire.ts"
-import { stopLadder } from "../../src/plan/stopLadder.ts"
+import { stopLadder } from "../../src/plan/life/stopLadder.ts"
 import { type Cluster, configOf, installOf, makeCluster, runAs, temporaryFolder } from "../support/postgres.ts"
 import { halfThen, house, listOf, sha256, specWith, startStore, whole, zst } from "./store.ts"
 

@@ -11,7 +11,7 @@ import { CommandFailed, SpawnFailed, TimedOut } from "../../src/domain/Failure.t
 import { causesOf } from "../../src/lifecycle/explain.ts"
 import { runCommand } from "../../src/host/run.ts"
 import { Spawn, type SpawnRequest } from "../../src/host/Spawn.ts"
-import type { Rung } from "../../src/plan/stopLadder.ts"
+import type { Rung } from "../../src/plan/life/stopLadder.ts"
 import { runAs, temporaryFolder } from "../support/postgres.ts"
 import { isGone } from "../postmaster/house.ts"
 

@@ -17,7 +17,7 @@ import {
   startTimeText,
   wireStatus,
   wrongStatus
-} from "../../src/plan/httpAnswer.ts"
+} from "../../src/plan/http/httpAnswer.ts"
 
 const at = (text: string) => DateTime.makeUnsafe(text)
 

@@ -12,7 +12,7 @@ import { ComputeState } from "../../src/ComputeState.ts"
 import type { PostgresInstall } from "../../src/host/PostgresInstall.ts"
 import { Orders } from "../../src/Orders.ts"
 import { Admin } from "../../src/pg/Admin.ts"
-import { unverified } from "../../src/plan/authorize.ts"
+import { unverified } from "../../src/plan/http/authorize.ts"
 import { startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
 import { ask, open, reach, refusedOf } from "./opened.ts"
 

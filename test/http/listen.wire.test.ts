@@ -12,7 +12,7 @@ import { once } from "node:events"
 import { networkInterfaces } from "node:os"
 import { ComputeState } from "../../src/ComputeState.ts"
 import type { Verify } from "../../src/http/Verifier.ts"
-import { unverified } from "../../src/plan/authorize.ts"
+import { unverified } from "../../src/plan/http/authorize.ts"
 import { ask, inBackground, join, neighbours, open, reach, refusedOf } from "./opened.ts"
 
 /** Accepts or refuses a TCP connection. */

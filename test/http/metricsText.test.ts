@@ -4,8 +4,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { statuses } from "../../src/lifecycle/Status.ts"
-import { histogramOf, histogramSamples } from "../../src/plan/histogram.ts"
-import { escapeLabel, familiesOf, type Measured, printFamilies, stepBounds } from "../../src/plan/metricsText.ts"
+import { histogramOf, histogramSamples } from "../../src/plan/http/histogram.ts"
+import { escapeLabel, familiesOf, type Measured, printFamilies, stepBounds } from "../../src/plan/http/metricsText.ts"
 
 const measured: Measured = {
   status: "empty",

@@ -9,7 +9,7 @@ import { once } from "node:events"
 import { ComputeState } from "../../src/ComputeState.ts"
 import { ApplyFailed, type Failure, SpecInvalid } from "../../src/domain/Failure.ts"
 import { type Status, statuses } from "../../src/lifecycle/Status.ts"
-import type { Dialect } from "../../src/plan/httpAnswer.ts"
+import type { Dialect } from "../../src/plan/http/httpAnswer.ts"
 import { ask, configurer, ender, inBackground, join, neighbours, open, reach, refusedOf, short } from "./opened.ts"
 
 const dialects: ReadonlyArray<Dialect> = ["2024", "head"]

@@ -9,7 +9,7 @@ import { parseLsn } from "../../src/domain/Lsn.ts"
 import { zeroMetrics } from "../../src/domain/ComputeMetrics.ts"
 import type { Receipt } from "../../src/domain/Receipt.ts"
 import { type Status, statuses } from "../../src/lifecycle/Status.ts"
-import { type Dialect, wireStatus } from "../../src/plan/httpAnswer.ts"
+import { type Dialect, wireStatus } from "../../src/plan/http/httpAnswer.ts"
 import { emptySpec } from "../support/specs.ts"
 import { ask, neighbours, open, reach, refusedOf } from "./opened.ts"
 

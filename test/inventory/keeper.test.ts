@@ -11,7 +11,7 @@ import { TimedOut } from "../../src/domain/Failure.ts"
 import type { ParsedSpec } from "../../src/domain/ParsedSpec.ts"
 import type { Receipt } from "../../src/domain/Receipt.ts"
 import { Inventory, inventoryKeeper } from "../../src/inventory/Inventory.ts"
-import { inventoryFamily } from "../../src/plan/inventory.ts"
+import { inventoryFamily } from "../../src/plan/outfit/inventory.ts"
 import { emptySpec } from "../support/specs.ts"
 
 /** Takes are counted, and fail: the keeper goes on all the same. */

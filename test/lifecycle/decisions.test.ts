@@ -9,9 +9,9 @@ import * as path from "node:path"
 import { toMermaid } from "../../src/lifecycle/diagram.ts"
 import { displayStatus, isTerminating, statuses } from "../../src/lifecycle/Status.ts"
 import { table } from "../../src/lifecycle/table.ts"
-import { linger, long, short } from "../../src/plan/linger.ts"
-import { decide, intensity } from "../../src/plan/restart.ts"
-import { stopLadder } from "../../src/plan/stopLadder.ts"
+import { linger, long, short } from "../../src/plan/life/linger.ts"
+import { decide, intensity } from "../../src/plan/life/restart.ts"
+import { stopLadder } from "../../src/plan/life/stopLadder.ts"
 
 describe("linger", () => {
   it("is long for those who may still ask how it went", () => {

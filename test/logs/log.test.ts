@@ -10,7 +10,7 @@ import * as Tracer from "effect/Tracer"
 import { ComputeState } from "../../src/ComputeState.ts"
 import { idsOf, type LogFormat, logLayer, nameKeeper, newLogContext, postgresRecordsAsJson } from "../../src/host/Log.ts"
 import { Tracing } from "../../src/host/Tracing.ts"
-import { parseLogFilter } from "../../src/plan/logFilter.ts"
+import { parseLogFilter } from "../../src/plan/log/logFilter.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const logged = (format: LogFormat, filter = "info") => {

@@ -5,10 +5,10 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { inspect } from "node:util"
-import { isWanted, loosest, parseLogFilter } from "../../src/plan/logFilter.ts"
-import { lineJoint } from "../../src/plan/logRecords.ts"
-import { readOtlp, readTraceparent } from "../../src/plan/otlp.ts"
-import { levelOfSeverity, parseRecord } from "../../src/plan/postgresRecord.ts"
+import { isWanted, loosest, parseLogFilter } from "../../src/plan/log/logFilter.ts"
+import { lineJoint } from "../../src/plan/log/logRecords.ts"
+import { readOtlp, readTraceparent } from "../../src/plan/log/otlp.ts"
+import { levelOfSeverity, parseRecord } from "../../src/plan/log/postgresRecord.ts"
 
 describe("a record of Postgres", () => {
   const table: ReadonlyArray<readonly [record: string, read: Partial<ReturnType<typeof parseRecord>>]> = [

@@ -13,7 +13,7 @@ import { type Failure, FileFailed, NotSupported, WireFailed } from "../../src/do
 import { explain } from "../../src/lifecycle/explain.ts"
 import { Pgdata, type PgdataCall } from "../../src/pgdata/Pgdata.ts"
 import type { PgdataSource } from "../../src/PgdataSource.ts"
-import type { StartPlan } from "../../src/plan/startPlan.ts"
+import type { StartPlan } from "../../src/plan/conf/startPlan.ts"
 import { runAs, temporaryFolder } from "../support/postgres.ts"
 import { contentOf, type Entry, gzipped, tarOf } from "./tars.ts"
 

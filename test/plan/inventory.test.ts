@@ -2,8 +2,8 @@
  * Counting extensions over databases, in the words of both generations, and how often.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { count, inventoryBody, inventoryFamily, inventoryInterval, inventoryPeriod } from "../../src/plan/inventory.ts"
-import { printFamilies } from "../../src/plan/metricsText.ts"
+import { count, inventoryBody, inventoryFamily, inventoryInterval, inventoryPeriod } from "../../src/plan/outfit/inventory.ts"
+import { printFamilies } from "../../src/plan/http/metricsText.ts"
 
 const installed = (name: string, version: string, ownedBySuperuser = true) => ({ name, version, ownedBySuperuser })
 const counts = count([

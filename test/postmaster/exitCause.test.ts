@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as os from "node:os"
-import { exitStory } from "../../src/plan/exitCause.ts"
+import { exitStory } from "../../src/plan/life/exitCause.ts"
 
 describe("exitStory", () => {
   it("has a sentence for every code and every signal", () => {

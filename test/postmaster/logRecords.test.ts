@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
-import { end, lineJoint, nothing, push, quote, silence, type Unfinished } from "../../src/plan/logRecords.ts"
+import { end, lineJoint, nothing, push, quote, silence, type Unfinished } from "../../src/plan/log/logRecords.ts"
 
 const stamped = "2026-11-24 13:58:46.111 UTC [1] LOG:  "
 /** Words from which logs are made that hit every branch: stamps, line ends, long runs, wide characters. */

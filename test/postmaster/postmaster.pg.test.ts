@@ -10,7 +10,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { PostmasterNotReady } from "../../src/domain/Failure.ts"
 import { connect } from "../../src/pg/Wire.ts"
-import type { Rung } from "../../src/plan/stopLadder.ts"
+import type { Rung } from "../../src/plan/life/stopLadder.ts"
 import { configOf, installs, makeCluster, runAs } from "../support/postgres.ts"
 import { eventually, houseOver, isGone, makeHouse, processesOf } from "./house.ts"
 

@@ -4,11 +4,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { isStale, logBytes } from "../../src/plan/auditFiles.ts"
-import { flockHolders } from "../../src/plan/fileLocks.ts"
-import { fitsIni, setInIni } from "../../src/plan/iniText.ts"
-import { pgbouncerEntries, pgbouncerPlace } from "../../src/plan/pgbouncer.ts"
-import { auditText, exportText, parseTarget } from "../../src/plan/rsyslogText.ts"
+import { isStale, logBytes } from "../../src/plan/outfit/auditFiles.ts"
+import { flockHolders } from "../../src/plan/outfit/fileLocks.ts"
+import { fitsIni, setInIni } from "../../src/plan/outfit/iniText.ts"
+import { pgbouncerEntries, pgbouncerPlace } from "../../src/plan/outfit/pgbouncer.ts"
+import { auditText, exportText, parseTarget } from "../../src/plan/outfit/rsyslogText.ts"
 
 /** What pgbouncer would read: the later of two lines with one key counts. */
 const readIni = (text: string, section: string): Map<string, string> => {

@@ -7,7 +7,7 @@ import * as Layer from "effect/Layer"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import type { Tally } from "../../src/plan/vmFamilies.ts"
+import type { Tally } from "../../src/plan/vm/vmFamilies.ts"
 import { serve, type VmMonitorOptions } from "../../src/vm/VmMonitor.ts"
 import { VmTally } from "../../src/vm/VmTally.ts"
 

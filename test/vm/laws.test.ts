@@ -5,10 +5,10 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { parseVmAddress } from "../../src/plan/vmAddress.ts"
-import { checkCgroupName, moved, readAnonymous } from "../../src/plan/vmCgroup.ts"
-import { vmFamilies, zeroTally } from "../../src/plan/vmFamilies.ts"
-import { printFamilies } from "../../src/plan/metricsText.ts"
+import { parseVmAddress } from "../../src/plan/vm/vmAddress.ts"
+import { checkCgroupName, moved, readAnonymous } from "../../src/plan/vm/vmCgroup.ts"
+import { vmFamilies, zeroTally } from "../../src/plan/vm/vmFamilies.ts"
+import { printFamilies } from "../../src/plan/http/metricsText.ts"
 import {
   addSample,
   cacheLimitMib,
@@ -20,9 +20,9 @@ import {
   thresholdOf,
   untilNextSample,
   usableOf
-} from "../../src/plan/vmMemory.ts"
-import { maxMessageBytes, negotiate, printGreeting, printMessage, readMessage } from "../../src/plan/vmProtocol.ts"
-import { grantedStatus, judgeDownscale, targetOf, wantsMore, type Watch } from "../../src/plan/vmVerdict.ts"
+} from "../../src/plan/vm/vmMemory.ts"
+import { maxMessageBytes, negotiate, printGreeting, printMessage, readMessage } from "../../src/plan/vm/vmProtocol.ts"
+import { grantedStatus, judgeDownscale, targetOf, wantsMore, type Watch } from "../../src/plan/vm/vmVerdict.ts"
 
 /** MiB; usable MiB, threshold, its text, cache MiB of a message; threshold, its text, cache MiB of a kernel's total. */
 const vectors: ReadonlyArray<readonly [number, number, number, string, number, number, string, number]> = [

@@ -6,7 +6,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { thresholdOf } from "../../src/plan/vmMemory.ts"
+import { thresholdOf } from "../../src/plan/vm/vmMemory.ts"
 import type { VmMonitorOptions } from "../../src/vm/VmMonitor.ts"
 import { type Agent, connectAgent, dial, fakeCgroup, type FakeCgroup, GiB, type House, MiB, openHouse } from "./agent.ts"
 

@@ -6,7 +6,7 @@
  * replication slots, statistics, unlogged tables, tablespaces outside of PGDATA. It does not keep other machines
  * out of a shared folder. The lock on a timeline is released when the scope of its claim closes.
  *
- * Relies on `plan/localSettings.ts` for the settings named in `lay.ts` and `settings.ts`; `secure` checks them.
+ * Relies on `plan/conf/localSettings.ts` for the settings named in `lay.ts` and `settings.ts`; `secure` checks them.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -19,9 +19,9 @@ import type { ParsedSpec } from "../../domain/ParsedSpec.ts"
 import { PostgresInstall } from "../../host/PostgresInstall.ts"
 import { Spawn } from "../../host/Spawn.ts"
 import { Admin } from "../../pg/Admin.ts"
-import { coldBackupLabel } from "../../plan/baseBackupLabel.ts"
-import { type BaseLimits, defaultBaseLimits } from "../../plan/basePolicy.ts"
-import { printWalFile, segmentNumberOf } from "../../plan/walFiles.ts"
+import { coldBackupLabel } from "../../plan/local/baseBackupLabel.ts"
+import { type BaseLimits, defaultBaseLimits } from "../../plan/local/basePolicy.ts"
+import { printWalFile, segmentNumberOf } from "../../plan/local/walFiles.ts"
 import { Storage, type Timeline } from "../Storage.ts"
 import { copyStopped, readShutDown, refuseTablespaces } from "./baseCopy.ts"
 import { makeFolder, statOrNull } from "./disk.ts"

@@ -11,8 +11,8 @@ import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import type { Failure } from "../../domain/Failure.ts"
-import { controlFileBytes, controlFileWithSystemId, segmentSystemIdOffset } from "../../plan/controlFile.ts"
-import { segmentNumberOf } from "../../plan/walFiles.ts"
+import { controlFileBytes, controlFileWithSystemId, segmentSystemIdOffset } from "../../plan/local/controlFile.ts"
+import { segmentNumberOf } from "../../plan/local/walFiles.ts"
 import type { Spawn } from "../../host/Spawn.ts"
 import {
   attempt,

@@ -14,7 +14,7 @@ import * as fs from "node:fs"
 import { type FileFailed, StorageDamaged } from "../../domain/Failure.ts"
 import { type Lsn, parseLsn } from "../../domain/Lsn.ts"
 import type { RunAs } from "../../host/Spawn.ts"
-import { parseBackupLabel } from "../../plan/baseBackupLabel.ts"
+import { parseBackupLabel } from "../../plan/local/baseBackupLabel.ts"
 import { codeOf, namesIn, replaceFile, textOrNull } from "./disk.ts"
 
 export interface Layout {

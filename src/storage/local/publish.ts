@@ -6,7 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { FileFailed } from "../../domain/Failure.ts"
-import { segmentNumberOf, segmentsBefore, segmentsFrom } from "../../plan/walFiles.ts"
+import { segmentNumberOf, segmentsBefore, segmentsFrom } from "../../plan/local/walFiles.ts"
 import { flush, handOver, namesIn, removeFile, rename, replaceFile } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, type Current, type Layout, printRecord } from "./layout.ts"

@@ -6,7 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { FileFailed } from "../../domain/Failure.ts"
-import { contentRule } from "../../plan/basePolicy.ts"
+import { contentRule } from "../../plan/local/basePolicy.ts"
 import * as fs from "node:fs"
 import {
   attempt,

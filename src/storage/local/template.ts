@@ -18,9 +18,9 @@ import { printLsn } from "../../domain/Lsn.ts"
 import type { PostgresInstall } from "../../host/PostgresInstall.ts"
 import { runCommand } from "../../host/run.ts"
 import type { Spawn } from "../../host/Spawn.ts"
-import { coldBackupLabel } from "../../plan/baseBackupLabel.ts"
-import { parseControlFile, parseSegmentHeader } from "../../plan/controlFile.ts"
-import { segmentNumberOf, segmentsFrom } from "../../plan/walFiles.ts"
+import { coldBackupLabel } from "../../plan/local/baseBackupLabel.ts"
+import { parseControlFile, parseSegmentHeader } from "../../plan/local/controlFile.ts"
+import { segmentNumberOf, segmentsFrom } from "../../plan/local/walFiles.ts"
 import {
   attempt,
   flush,

@@ -14,7 +14,7 @@ import { parseConnString } from "../../domain/ConnString.ts"
 import type { TenantId, TimelineId } from "../../domain/Id.ts"
 import { parseLsn } from "../../domain/Lsn.ts"
 import { connect, type StatementResult } from "../../pg/Wire.ts"
-import { isDecided, type Judgement, judge, type Reply } from "../../plan/quorum.ts"
+import { isDecided, type Judgement, judge, type Reply } from "../../plan/neon/quorum.ts"
 import { NeonDeadlines } from "./deadlines.ts"
 
 export interface Question {

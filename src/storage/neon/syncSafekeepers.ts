@@ -13,8 +13,8 @@ import { CommandFailed, type SpawnFailed, SettleFailed, TimedOut } from "../../d
 import { type Lsn, parseLsn } from "../../domain/Lsn.ts"
 import type { PostgresInstall } from "../../host/PostgresInstall.ts"
 import type { Spawn } from "../../host/Spawn.ts"
-import * as Split from "../../plan/logRecords.ts"
-import type { Rung } from "../../plan/stopLadder.ts"
+import * as Split from "../../plan/log/logRecords.ts"
+import type { Rung } from "../../plan/life/stopLadder.ts"
 
 export interface SyncRequest {
   readonly pgdata: string

@@ -2,7 +2,7 @@
  * What is made of Postgres's opinion of its files: mistakes, what waits for a restart, and nothing that is neither.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { judgeFiles, printPending, type Row } from "../../../src/plan/fileSettings.ts"
+import { judgeFiles, printPending, type Row } from "../../../src/plan/conf/fileSettings.ts"
 
 const conf = "/somewhere/pgdata/postgresql.conf"
 const unapplied = "setting could not be applied"

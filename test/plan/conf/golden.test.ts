@@ -5,7 +5,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { startPlan } from "../../../src/plan/startPlan.ts"
+import { startPlan } from "../../../src/plan/conf/startPlan.ts"
 import { cases } from "./cases.ts"
 
 const folder = path.join(import.meta.dirname, "golden")

@@ -2,9 +2,9 @@
  * What the plan decides besides the text of postgresql.conf, and what it warns of.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { auditLines } from "../../../src/plan/auditSettings.ts"
-import { planWarnings } from "../../../src/plan/planWarnings.ts"
-import { openFiles, startPlan } from "../../../src/plan/startPlan.ts"
+import { auditLines } from "../../../src/plan/conf/auditSettings.ts"
+import { planWarnings } from "../../../src/plan/conf/planWarnings.ts"
+import { openFiles, startPlan } from "../../../src/plan/conf/startPlan.ts"
 import { emptySpec } from "../../support/specs.ts"
 import { cases, cloudSpec, neonFacts, option, osFacts, processFacts } from "./cases.ts"
 

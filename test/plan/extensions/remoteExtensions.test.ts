@@ -6,8 +6,8 @@ import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type { RemoteExtensionList } from "../../../src/domain/ParsedSpec.ts"
-import { controlFiles, findExtension, isAllowed, librariesToFetch } from "../../../src/plan/remoteExtensions.ts"
-import { archiveUrl } from "../../../src/plan/remoteExtensionUrl.ts"
+import { controlFiles, findExtension, isAllowed, librariesToFetch } from "../../../src/plan/outfit/remoteExtensions.ts"
+import { archiveUrl } from "../../../src/plan/outfit/remoteExtensionUrl.ts"
 import { emptySpec } from "../../support/specs.ts"
 
 const one = { controlFiles: new Map([["x.control", "text"]]), sha256: null }

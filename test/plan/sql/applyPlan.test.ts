@@ -2,10 +2,10 @@
  * Laws of the plan, over random specs, deltas and catalogs.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { isEmpty, planApply } from "../../../src/plan/applyPlan.ts"
-import { isReservedRole } from "../../../src/plan/catalog.ts"
-import { simulate } from "../../../src/plan/draft.ts"
-import type { Operation } from "../../../src/plan/operations.ts"
+import { isEmpty, planApply } from "../../../src/plan/sql/applyPlan.ts"
+import { isReservedRole } from "../../../src/plan/sql/catalog.ts"
+import { simulate } from "../../../src/plan/sql/draft.ts"
+import type { Operation } from "../../../src/plan/sql/operations.ts"
 import { printPlan } from "../../../src/sql/planText.ts"
 import { catalogOfWorld, options, scramText, specOfWorld, World } from "./world.ts"
 

@@ -5,8 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { doBlock, faultOfOption, quoteDollar, quoteIdentifier, quoteLiteral, renderOption } from "../../../src/domain/quote.ts"
 import { faultOfName } from "../../../src/domain/SpecScalars.ts"
-import { databaseOptionsText } from "../../../src/plan/databases.ts"
-import { roleOptionsText } from "../../../src/plan/roles.ts"
+import { databaseOptionsText } from "../../../src/plan/sql/databases.ts"
+import { roleOptionsText } from "../../../src/plan/sql/roles.ts"
 import * as Redacted from "effect/Redacted"
 
 const hostile = Schema.Array(Schema.Literals(["\"", "'", "\\", "$", "x", "xx$", "%", "\n", ";", "--", "/*", "a", "é", "日", "🐘", " ", "E'"]))

@@ -4,8 +4,8 @@
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type { DeltaOperation, GenericOption, ParsedSpec, Password } from "../../../src/domain/ParsedSpec.ts"
-import type { ApplyOptions, Catalog, ObservedDatabase, ObservedRole } from "../../../src/plan/catalog.ts"
-import { bareRole } from "../../../src/plan/roleAttributes.ts"
+import type { ApplyOptions, Catalog, ObservedDatabase, ObservedRole } from "../../../src/plan/sql/catalog.ts"
+import { bareRole } from "../../../src/plan/sql/roleAttributes.ts"
 import { emptySpec } from "../../support/specs.ts"
 
 export const options: ApplyOptions = {
