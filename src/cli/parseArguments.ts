@@ -7,6 +7,7 @@
 import * as Result from "effect/Result"
 import { parseArgs } from "node:util"
 import { type CommandName, type CommandRow, commands, type Flag, type FlagName, flags } from "./flags.ts"
+import type { Environment, Given } from "./Given.ts"
 import { helpText } from "./help.ts"
 import { type HealthSettings, readHealth } from "./readHealth.ts"
 import { type PlanSettings, readPlan } from "./readPlan.ts"
@@ -24,11 +25,6 @@ export type Command =
   | { readonly _tag: "Routes"; readonly dialect: "2024" | "head" }
   | { readonly _tag: "Help"; readonly text: string }
   | { readonly _tag: "Version" }
-
-export type Environment = Readonly<Record<string, string | undefined>>
-
-/** What was given, by long name. `as` is how it was spelled, for errors. A switch has the value `true`. */
-export type Given = ReadonlyMap<FlagName, { readonly value: string; readonly as: string }>
 
 interface Words {
   readonly given: Given

@@ -3,7 +3,7 @@
  */
 import * as Result from "effect/Result"
 import { defaults } from "./flags.ts"
-import type { Given } from "./parseArguments.ts"
+import type { Given } from "./Given.ts"
 import { readPort } from "./readPorts.ts"
 import { type UsageError, usageError } from "./usage.ts"
 

@@ -3,7 +3,7 @@
  */
 import * as Result from "effect/Result"
 import type { ConnString } from "../domain/ConnString.ts"
-import type { Given } from "./parseArguments.ts"
+import type { Given } from "./Given.ts"
 import { readConnstr, readPrivilegedRole, readSpecSource, readStorage } from "./readRun.ts"
 import type { SpecSource, StorageChoice } from "./RunSettings.ts"
 import { type UsageError, usageError } from "./usage.ts"

@@ -4,7 +4,7 @@
  */
 import * as Result from "effect/Result"
 import { defaults, type FlagName } from "./flags.ts"
-import type { Given } from "./parseArguments.ts"
+import type { Given } from "./Given.ts"
 import { type UsageError, usageError } from "./usage.ts"
 
 export interface Ports {

@@ -32,7 +32,14 @@ import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import { PostgresInstall } from "../host/PostgresInstall.ts"
 import { Spawn } from "../host/Spawn.ts"
 import { causesOf } from "../lifecycle/explain.ts"
-import { type ControlFile, controlFiles, type Dialect, findExtension, librariesToFetch, type Wanted } from "../plan/outfit/remoteExtensions.ts"
+import {
+  type ControlFile,
+  controlFiles,
+  type Dialect,
+  findExtension,
+  librariesToFetch,
+  type Wanted
+} from "../plan/outfit/remoteExtensions.ts"
 import { archiveUrl } from "../plan/outfit/remoteExtensionUrl.ts"
 import { fetchArchive, type Limits, type Refusal } from "./fetchArchive.ts"
 import { type Folders, locateFolders } from "./folders.ts"

@@ -15,7 +15,15 @@ import { printLsn } from "../domain/Lsn.ts"
 import type { IllegalTransition } from "../lifecycle/table.ts"
 import type { IdempotencyKey, KeyReused } from "../Operations.ts"
 import type { Orders } from "../Orders.ts"
-import { configureRefusal, keyReused, liveConfigRefused, refreshRefused, type Refusal, refusal, wrongStatus } from "../plan/http/httpAnswer.ts"
+import {
+  configureRefusal,
+  keyReused,
+  liveConfigRefused,
+  refreshRefused,
+  type Refusal,
+  refusal,
+  wrongStatus
+} from "../plan/http/httpAnswer.ts"
 import { readTimeout } from "../plan/http/waiting.ts"
 import { answered, answerOf, json, readBody, within } from "./answer.ts"
 import { ConfigureBody } from "./bodies.ts"

@@ -3,7 +3,7 @@
  */
 import type { TenantId, TimelineId } from "../../src/domain/Id.ts"
 import type { ParsedSpec } from "../../src/domain/ParsedSpec.ts"
-import type { Facts } from "../../src/plan/conf/startPlan.ts"
+import type { Facts } from "../../src/plan/conf/Facts.ts"
 
 export const emptySpec: ParsedSpec = {
   formatVersion: 1,

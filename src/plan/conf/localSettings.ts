@@ -6,7 +6,7 @@
  */
 import type { GenericOption } from "../../domain/ParsedSpec.ts"
 import { isInclude, quoteConf, readLine, readList } from "./confText.ts"
-import type { Facts } from "./startPlan.ts"
+import type { Facts } from "./Facts.ts"
 
 type LocalStorage = Extract<Facts["storage"], { readonly _tag: "Local" }>
 

@@ -5,7 +5,7 @@ import type { GenericOption, ParsedSpec } from "../../domain/ParsedSpec.ts"
 import { isInclude, printName, readConf, unwritable } from "./confText.ts"
 import { localInsists, localRefusal } from "./localSettings.ts"
 import { saidBy } from "./postgresConf.ts"
-import type { Facts } from "./startPlan.ts"
+import type { Facts } from "./Facts.ts"
 
 const leftOut = (name: string, reason: string): string => `setting ${printName(name)} is left out: it ${reason}`
 

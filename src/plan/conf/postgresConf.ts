@@ -9,7 +9,7 @@ import { auditLines } from "./auditSettings.ts"
 import { showsCertificate, sslLines } from "./certificate.ts"
 import { quoteConf, readConf, renderSetting } from "./confText.ts"
 import { localDefaults, localHead, localInsists, localOptions } from "./localSettings.ts"
-import type { Facts } from "./startPlan.ts"
+import type { Facts } from "./Facts.ts"
 
 /** Read again on each reload; it stands last, so that it wins while the catalog is applied. */
 export const overrideFile = "compute_ctl_temp_override.conf"

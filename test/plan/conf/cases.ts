@@ -4,7 +4,7 @@
 import * as Redacted from "effect/Redacted"
 import type { TenantId, TimelineId } from "../../../src/domain/Id.ts"
 import type { AuditLevel, GenericOption, NeonStorage, ParsedSpec } from "../../../src/domain/ParsedSpec.ts"
-import type { Facts } from "../../../src/plan/conf/startPlan.ts"
+import type { Facts } from "../../../src/plan/conf/Facts.ts"
 import { emptySpec, localFacts } from "../../support/specs.ts"
 
 export const option = (name: string, value: string | null, quoted = false): GenericOption => ({ name, value, quoted })
