@@ -50,7 +50,7 @@ type Current = Ref.Ref<Running | null>
  * and the claim on the timeline are gone before the lingering begins, so a successor need not wait for it.
  * `lingerFor` is for callers who hold the outcome in their own hands and need no lingering.
  */
-export const life = Effect.fn("Compute.life")(function*(
+export const life = Effect.fnUntraced(function*(
   given: ParsedSpec | null,
   facts: Facts,
   lingerFor: typeof linger = linger
@@ -104,7 +104,7 @@ const awaitFirst = Effect.gen(function*() {
   return order
 })
 
-const live = Effect.fn("Compute.live")(function*(first: Configure, facts: Facts, current: Current) {
+const live = Effect.fnUntraced(function*(first: Configure, facts: Facts, current: Current) {
   const state = yield* ComputeState
   const outfit = yield* Outfit
   yield* advance("StartBegan", { spec: first.spec })
@@ -118,10 +118,12 @@ const live = Effect.fn("Compute.live")(function*(first: Configure, facts: Facts,
     Effect.andThen(serve(alive, facts)),
     Effect.catchTag("Abandoned", () => Effect.succeed(null))
   )
-  const exit = died ?? (yield* alive.postgres.stop)
+  // Companions leave beside Postgres: a pgbouncer in front of it must not go on taking clients in.
+  const [exit] = yield* Effect.all([died === null ? alive.postgres.stop : Effect.succeed(died), outfit.ended], {
+    concurrency: "unbounded"
+  })
   yield* state.note({ postgresAlive: false })
   const failure = died === null ? null : yield* postMortem(alive.postgres, died)
-  yield* outfit.ended
   yield* state.note({ flushed: yield* leave(alive.timeline, exit) })
   return { exit, failure } satisfies Ended
 }, Effect.scoped)
@@ -176,7 +178,7 @@ const millisOf = (snapshot: Snapshot, step: string): number =>
 // -- running ---------------------------------------------------------------------------------------------------
 
 /** Serves orders and keeps the storage until the end is asked for (`null`) or Postgres leaves by itself. */
-const serve = Effect.fn("Compute.serve")(function*({ postgres, timeline }: Alive, facts: Facts) {
+const serve = Effect.fnUntraced(function*({ postgres, timeline }: Alive, facts: Facts) {
   const orders = yield* Orders
   const promotions = yield* Promotions
   const applier = yield* Applier

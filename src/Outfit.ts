@@ -22,7 +22,7 @@ export class Outfit extends Context.Service<Outfit, {
   readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
   /** The compute has just become `running` for the first time. */
   readonly running: (spec: ParsedSpec) => Effect.Effect<void>
-  /** Postgres is gone: companions may leave. */
+  /** Postgres is being stopped, or is gone: companions leave too. */
   readonly ended: Effect.Effect<void>
   /** Kept running while Postgres does. `reload`: Postgres reads its files again. */
   readonly actors: (reload: Effect.Effect<void>) => ReadonlyArray<Actor>

@@ -83,7 +83,13 @@ const start = Effect.fn("Postmaster.start")(function*(
   const request: SpawnRequest = {
     command: install.postgres,
     args: ["-D", pgdata],
-    env: { ...options.extraEnv, NEON_AUTH_TOKEN: token === null ? undefined : Redacted.value(token) },
+    // Secrets of ours that Postgres, and whoever can run code in it, has no use for.
+    env: {
+      NEON_CONTROL_PLANE_TOKEN: undefined,
+      PGBOUNCER_PASSWORD: undefined,
+      ...options.extraEnv,
+      NEON_AUTH_TOKEN: token === null ? undefined : Redacted.value(token)
+    },
     // Postgres goes to PGDATA by itself; until then it needs a folder that it can surely enter.
     cwd: "/",
     runAs: install.runAs,
