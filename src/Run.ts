@@ -8,6 +8,7 @@ import * as FS from "node:fs/promises"
 import * as Net from "node:net"
 import * as OS from "node:os"
 import * as Path from "node:path"
+import { defaults } from "./cli/flags.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { pullDefaults, pullSpec } from "./controlplane/ControlPlane.ts"
 import { isDown, lastGoodSpec, type LastGoodSpec, standIn } from "./controlplane/LastGoodSpec.ts"
@@ -184,8 +185,10 @@ const overcommit = Effect.orElseSucceed(
   () => null
 )
 
-const vmOptions = Effect.fnUntraced(function*({ vmMonitor }: RunSettings, { path }: Surroundings) {
-  const fileCacheConnstr = yield* Effect.fromResult(parseConnString(vmMonitor.filecacheConnstr)).pipe(
+/** Nobody said where the file cache is asked about: at our own Postgres, which need not be on the default's port. */
+const vmOptions = Effect.fnUntraced(function*({ vmMonitor }: RunSettings, { path }: Surroundings, ours: ConnString) {
+  const said = vmMonitor.filecacheConnstr
+  const fileCacheConnstr = said === defaults.filecacheConnstr ? ours : yield* Effect.fromResult(parseConnString(said)).pipe(
     Effect.mapError((message) =>
       new SpecInvalid({ source: "--filecache-connstr", problems: [{ path: "", message: `it is no connection string: ${message}` }] }))
   )
@@ -210,13 +213,14 @@ export const prepare = Effect.fn("Run.prepare")(function*(
   }
   const home = storage._tag === "Local" ? storage.directory : state
   const ids = spec === null ? [] : [spec.tenant, spec.timeline]
+  const at = yield* chooseConnString(settings)
   const pgdata = Path.resolve(settings.pgdata ?? Path.join(home, ...ids, "pgdata"))
   return {
     dialect: settings.dialect,
     spec,
     storage,
     pgdata,
-    at: yield* chooseConnString(settings),
+    at,
     postgres: settings.postgres,
     runAs: settings.runAs,
     privilegedRole: settings.privilegedRole,
@@ -238,7 +242,7 @@ export const prepare = Effect.fn("Run.prepare")(function*(
       pgbouncerPassword: around.pgbouncerPassword,
       auditEndpoints: around.auditEndpoints
     },
-    vm: settings.autoscaling ? yield* vmOptions(settings, around) : null,
+    vm: settings.autoscaling ? yield* vmOptions(settings, around, at) : null,
     http: {
       host: settings.httpHost,
       externalPort: settings.externalHttpPort,
