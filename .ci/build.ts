@@ -10,6 +10,7 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { apart, buildApart } from "./apart.ts"
+import { hoist } from "./hoist.ts"
 import { lazily } from "./lazy.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
@@ -35,7 +36,11 @@ const bundle = async (): Promise<void> => {
     legalComments: "eof",
     metafile: true,
     logLevel: "warning",
-    plugins: [apart(separate), lazily(["crypto", "zlib", "https", "tls", "readline", "child_process", "ws", "tar", "jose"])],
+    plugins: [
+      hoist(path.join(root, "src")),
+      lazily(["crypto", "zlib", "https", "tls", "readline", "child_process", "ws", "tar", "jose", ...Object.keys(separate)]),
+      apart(separate)
+    ],
     // CommonJS has no import.meta; these are the parts of it that Node offers under other names.
     define: {
       "import.meta.dirname": "__dirname",
