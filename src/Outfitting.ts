@@ -2,7 +2,7 @@
  * Composes the outfit of a real compute from its rooms: extensions, file cache, inventory, swap and disk, sidecars,
  * certificate.
  *
- * Loaded by `Program.ts` only after HTTP listens: none of it is needed before.
+ * `Program.ts` imports it only after HTTP listens, because none of it is needed before; the bundle has it at hand.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -18,8 +18,8 @@ import { resizeSwap, setDiskQuota } from "./host/swapAndQuota.ts"
 import { Inventory, inventoryKeeper } from "./inventory/Inventory.ts"
 import { autoprewarm, Lfc, lfcKeeper } from "./lfc/Lfc.ts"
 import { Outfit } from "./Outfit.ts"
-import { pgbouncerPlace } from "./plan/outfit/pgbouncer.ts"
 import { printFamilies } from "./plan/http/metricsText.ts"
+import { pgbouncerPlace } from "./plan/outfit/pgbouncer.ts"
 import { localProxyPlace } from "./sidecars/localProxy.ts"
 import { type AuditEndpoints, rsyslogPlace } from "./sidecars/rsyslog.ts"
 import { Sidecars } from "./sidecars/Sidecars.ts"

@@ -14,9 +14,9 @@ import { defaultPatience, endpoint } from "../../src/http/endpoint.ts"
 import type { EndpointOptions } from "../../src/http/options.ts"
 import type { Status } from "../../src/lifecycle/Status.ts"
 import { table, type Trigger } from "../../src/lifecycle/table.ts"
-import { Promotions } from "../../src/Promotions.ts"
 import { Orders } from "../../src/Orders.ts"
 import { Admin } from "../../src/pg/Admin.ts"
+import { Promotions } from "../../src/Promotions.ts"
 import { emptySpec } from "../support/specs.ts"
 
 /** No Postgres: whoever connects is told so at once. */
