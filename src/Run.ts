@@ -128,14 +128,18 @@ const refetchOf = (
       return spec
     })
 
-const watchersOf = ({ spec }: RunSettings, verifier: Verifier | null): ProgramOptions["watchers"] => {
-  if (verifier === null || spec._tag !== "ConfigFile" || spec.path === "-") return []
+const watchersOf = (
+  { spec }: RunSettings,
+  given: ReadonlyArray<unknown> | null,
+  verifier: Verifier | null
+): ProgramOptions["watchers"] => {
+  if (given === null || verifier === null || spec._tag !== "ConfigFile" || spec.path === "-") return []
   const read = readText(spec.path).pipe(
     Effect.flatMap((text) => Effect.fromResult(parseJsonText(text, spec.path))),
     Effect.flatMap((json) => Effect.fromResult(parseComputeConfig(json, spec.path))),
     Effect.map(({ jwks }) => jwks)
   )
-  return [keyKeeper(spec.path, read, verifier)]
+  return [keyKeeper({ path: spec.path, given, read }, verifier)]
 }
 
 /** Where local storage lives when nobody says: the machine's place for state when we are root, the user's otherwise. */
@@ -251,7 +255,7 @@ export const prepare = Effect.fn("Run.prepare")(function*(
       tls: settings.httpTls,
       refetch: refetchOf(settings, verifier, kept)
     },
-    watchers: [...watchersOf(settings, verifier), ...(kept === null ? [] : [kept.keeper])],
+    watchers: [...watchersOf(settings, jwks, verifier), ...(kept === null ? [] : [kept.keeper])],
     degraded,
     version,
     parseSpec: (input) =>

@@ -93,7 +93,7 @@ describe("rotation", () => {
         catch: (cause) => new SpecUnreadable({ source: file, cause })
       }).pipe(Effect.tapError(() => Deferred.succeed(looked, undefined)))
       const { port } = yield* open({ verifier })
-      yield* inBackground(keyKeeper(file, read, verifier).run)
+      yield* inBackground(keyKeeper({ path: file, given: [old.jwk], read }, verifier).run)
       fs.writeFileSync(file, "{")
       yield* Deferred.await(looked)
       assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 200)
