@@ -38,7 +38,7 @@ const bundle = async (): Promise<void> => {
     logLevel: "warning",
     plugins: [
       hoist(path.join(root, "src")),
-      lazily(["crypto", "zlib", "https", "tls", "readline", "child_process", "ws", "tar", "jose", ...Object.keys(separate)]),
+      lazily(["crypto", "zlib", "https", "tls", "readline", "child_process", "ws", "tar/parse", "protobufjs/minimal.js", "jose", ...Object.keys(separate)]),
       apart(separate)
     ],
     // CommonJS has no import.meta; these are the parts of it that Node offers under other names.

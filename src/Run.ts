@@ -154,11 +154,12 @@ const lastGoodPath = (settings: RunSettings, around: Surroundings): string | nul
   return Path.join(Path.resolve(local ?? localDirectory(around)), "last-good-spec.json")
 }
 
+/** On every address at once: naming one would cost ten milliseconds for a look-up of it, before HTTP is up. */
 const isFree = (port: number) =>
   Effect.callback<boolean>((resume) => {
     const server = Net.createServer()
     server.once("error", () => resume(Effect.succeed(false)))
-    server.listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(true))))
+    server.listen(port, () => server.close(() => resume(Effect.succeed(true))))
   })
 
 /** Only for a port that nobody asked for: the next free one, and a word about it. */

@@ -4,6 +4,8 @@
  *
  * Three groups. `open` is anonymous and cheap; `control` is the control plane's; `inside` is for the neighbours of
  * this compute on its own machine. Which group is on which port is decided in `endpoint.ts`.
+ *
+ * Declaring takes longer than listening does, so it is done when the declaration is first asked for.
  */
 import * as Schema from "effect/Schema"
 import * as HttpApi from "effect/http-api/HttpApi"
@@ -13,13 +15,16 @@ import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as OpenApi from "effect/http-api/OpenApi"
 import { Auth, refused } from "./Auth.ts"
 import * as Body from "./bodies.ts"
+import { eventsType, metricsType, paths, sqlType } from "./paths.ts"
+
+const once = <A>(make: () => A): () => A => {
+  let made: A | undefined
+  return () => made ??= make()
+}
 
 const text = (contentType: string) => Schema.String.pipe(HttpApiSchema.asText({ contentType }))
 const created = <S extends Schema.Top>(schema: S) => [schema, schema.pipe(HttpApiSchema.status(201))] as const
 
-export const metricsType = "text/plain; version=0.0.4"
-export const eventsType = "text/event-stream"
-export const sqlType = "text/plain; charset=utf-8"
 const Alive = Schema.Struct({ status: Schema.String }).annotate({ identifier: "Alive" })
 
 /** The three probes say more with it. */
@@ -32,14 +37,14 @@ const bodied = [400, 413, 415, 422] as const
 
 const summary = (words: string) => OpenApi.annotations({ summary: words })
 
-export class Open extends HttpApiGroup.make("open", { topLevel: true }).add(
-  HttpApiEndpoint.get("livez", "/livez", { query: verbose, success: [Alive, Body.Vitals], error: refused(400) })
+const declareOpen = () => HttpApiGroup.make("open", { topLevel: true }).add(
+  HttpApiEndpoint.get("livez", paths.livez, { query: verbose, success: [Alive, Body.Vitals], error: refused(400) })
     .annotateMerge(summary("200 as long as this process answers")),
-  HttpApiEndpoint.get("readyz", "/readyz", { query: verbose, success: [Alive, Body.Vitals], error: refused(400, 503) })
+  HttpApiEndpoint.get("readyz", paths.readyz, { query: verbose, success: [Alive, Body.Vitals], error: refused(400, 503) })
     .annotateMerge(summary("200 while users' connections are worth sending here")),
-  HttpApiEndpoint.get("startupz", "/startupz", { query: verbose, success: [Alive, Body.Vitals], error: refused(400, 503) })
+  HttpApiEndpoint.get("startupz", paths.startupz, { query: verbose, success: [Alive, Body.Vitals], error: refused(400, 503) })
     .annotateMerge(summary("200 once the first start has succeeded")),
-  HttpApiEndpoint.get("metrics", "/metrics", { success: text(metricsType) })
+  HttpApiEndpoint.get("metrics", paths.metrics, { success: text(metricsType) })
     .annotateMerge(summary("Metrics in the Prometheus text format")),
   HttpApiEndpoint.get("autoscalingMetrics", "/autoscaling_metrics", { success: text(metricsType), error: refused(503, 504) })
     .annotateMerge(summary("Metrics that Postgres's own communicator answers on its socket")),
@@ -47,10 +52,12 @@ export class Open extends HttpApiGroup.make("open", { topLevel: true }).add(
     .annotateMerge(summary("This API in the words of OpenAPI")),
   HttpApiEndpoint.get("docs", "/docs", { success: text("text/html; charset=utf-8") })
     .annotateMerge(summary("This API as a page to read"))
-) {}
+)
+export interface Open extends ReturnType<typeof declareOpen> {}
+export const openGroup: () => Open = once(declareOpen)
 
-export class Control extends HttpApiGroup.make("control", { topLevel: true }).add(
-  HttpApiEndpoint.get("status", "/status", {
+const declareControl = () => HttpApiGroup.make("control", { topLevel: true }).add(
+  HttpApiEndpoint.get("status", paths.status, {
     query: { wait_for: Schema.optionalKey(Schema.String), timeout: Timeout },
     success: [Body.ComputeStatusResponse, text(eventsType)],
     error: refused(400)
@@ -139,9 +146,11 @@ export class Control extends HttpApiGroup.make("control", { topLevel: true }).ad
     .annotateMerge(summary("How the saving of the local file cache goes")),
   HttpApiEndpoint.get("hadronLiveness", "/hadron_liveness_probe", { success: Schema.String, error: refused(500, 504) })
     .annotateMerge(summary("\"ok\" when Postgres takes a connection"))
-).middleware(Auth) {}
+).middleware(Auth)
+export interface Control extends ReturnType<typeof declareControl> {}
+export const controlGroup: () => Control = once(declareControl)
 
-export class Inside extends HttpApiGroup.make("inside", { topLevel: true }).add(
+const declareInside = () => HttpApiGroup.make("inside", { topLevel: true }).add(
   HttpApiEndpoint.post("extensions", "/extensions", {
     payload: Body.ExtensionBody,
     success: created(Body.ExtensionResponse),
@@ -162,17 +171,20 @@ export class Inside extends HttpApiGroup.make("inside", { topLevel: true }).add(
     success: Schema.Void.pipe(HttpApiSchema.status(200)),
     error: refused(412)
   }).annotateMerge(summary("Fetch the spec again from where it came from, and apply it; does not wait"))
-).middleware(Auth) {}
+).middleware(Auth)
+export interface Inside extends ReturnType<typeof declareInside> {}
+export const insideGroup: () => Inside = once(declareInside)
 
-const about = OpenApi.annotations({
+const about = {
   title: "compute_ctl",
   version: "1.0.0",
   description: "One stateless Postgres compute: its status, its spec, its end."
-})
+}
 
 /** Everything there is: what the document describes, and what one port alone serves. */
-export class Whole extends HttpApi.make("compute-ctl").add(Open).add(Control).add(Inside).annotateMerge(about) {}
+export const wholeApi = once(() =>
+  HttpApi.make("compute-ctl").add(openGroup()).add(controlGroup()).add(insideGroup()).annotateMerge(OpenApi.annotations(about)))
 /** The port that the network reaches, when there are two. */
-export class External extends HttpApi.make("compute-ctl").add(Open).add(Control) {}
+export const externalApi = once(() => HttpApi.make("compute-ctl").add(openGroup()).add(controlGroup()))
 /** The port that only this machine reaches. */
-export class Internal extends HttpApi.make("compute-ctl").add(Open).add(Inside) {}
+export const internalApi = once(() => HttpApi.make("compute-ctl").add(openGroup()).add(insideGroup()))

@@ -12,7 +12,7 @@ import { refusal, refusalOf } from "../plan/http/httpAnswer.ts"
 import { mustRun, queryWithin } from "./adminSession.ts"
 import * as adminSql from "./adminSql.ts"
 import { answered, answerOf, json, readBody } from "./answer.ts"
-import { Whole } from "./Api.ts"
+import { wholeApi } from "./Api.ts"
 import { ExtensionBody, Grants } from "./bodies.ts"
 import { holding } from "./holding.ts"
 import { insight } from "./insight.ts"
@@ -24,7 +24,7 @@ import { watching } from "./watching.ts"
 const nothingApplied = refusal(404, "nothing_applied", "nothing was applied yet", "GET /status says where the start is")
 
 export const controlHandlers = (options: EndpointOptions) =>
-  HttpApiBuilder.group(Whole, "control", Effect.fnUntraced(function*(handlers) {
+  HttpApiBuilder.group(wholeApi(), "control", Effect.fnUntraced(function*(handlers) {
     const state = yield* ComputeState
     const orders = ordering(state, yield* Orders, options)
     const holds = holding(state, options.dialect)
@@ -49,7 +49,7 @@ export const controlHandlers = (options: EndpointOptions) =>
   }))
 
 export const insideHandlers = (options: EndpointOptions) =>
-  HttpApiBuilder.group(Whole, "inside", Effect.fnUntraced(function*(handlers) {
+  HttpApiBuilder.group(wholeApi(), "inside", Effect.fnUntraced(function*(handlers) {
     const { dialect } = options
     const admin = yield* Admin
     const state = yield* ComputeState

@@ -1,5 +1,6 @@
 /**
- * The HTTP endpoint: one port or two, listening before this returns, until the scope closes.
+ * The HTTP endpoint: one port or two, until the scope closes. Ports listen first and answer the probes, `/status` and
+ * `/metrics` from then on; the routes are made after that, and whoever asks for one meanwhile is held, not refused.
  *
  * The external port speaks to the network, with tokens when there is a verifier. The internal port has no tokens and
  * so is bound to loopback alone. At the end in-flight requests have two seconds.
@@ -10,18 +11,16 @@ import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as Layer from "effect/Layer"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import type * as Scope from "effect/Scope"
 import { ComputeState } from "../ComputeState.ts"
-import type { ListenFailed } from "../domain/Failure.ts"
 import type { Actor } from "../Supervisor.ts"
-import { External, Internal, Whole } from "./Api.ts"
+import { externalApi, internalApi, wholeApi } from "./Api.ts"
 import { Auth } from "./Auth.ts"
 import { controlHandlers, insideHandlers } from "./controlHandlers.ts"
 import { envelope } from "./envelope.ts"
-import { listenExternal, listenInternal, type Opened, quicken } from "./listen.ts"
+import { listenExternal, listenInternal, type Opened } from "./listen.ts"
 import { openHandlers } from "./openHandlers.ts"
 import type { EndpointOptions } from "./options.ts"
-import { type Quick, quickAnswers } from "./quick.ts"
+import { quickAnswers } from "./quick.ts"
 import { type Routes, routeTable } from "./routeTable.ts"
 import { makeTraffic, type Traffic } from "./traffic.ts"
 
@@ -40,23 +39,15 @@ const exact = { caseSensitive: true, ignoreDuplicateSlashes: false, ignoreTraili
 
 const exactRouter = Layer.provide(HttpRouter.layer, Layer.succeed(HttpRouter.RouterConfig, exact))
 
-/** Routes are made before the port opens, so that no request finds it open and nobody there. */
-const serveOn = Effect.fnUntraced(function*<E, R>(
-  listenOn: Effect.Effect<Opened, ListenFailed, Scope.Scope>,
-  api: Routes,
-  routes: Layer.Layer<never, E, R>,
-  traffic: Traffic,
-  quick: Quick
-) {
+/** Makes the routes, and lets in who has been waiting for them. */
+const serve = Effect.fnUntraced(function*<E, R>({ listening }: Opened, api: Routes, routes: Layer.Layer<never, E, R>, traffic: Traffic) {
   const built = yield* Layer.build(Layer.provideMerge(routes, Layer.fresh(exactRouter)))
   const router = yield* Effect.provide(HttpRouter.HttpRouter, built)
   const app = envelope(router.asHttpEffect(), routeTable(api), traffic)
-  const opened = yield* listenOn
-  for (const listening of opened.listening) {
-    yield* listening.server.serve(app)
-    quicken(listening, quick)
+  for (const { open, server } of listening) {
+    yield* server.serve(app)
+    open()
   }
-  return opened
 })
 
 export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOptions) {
@@ -64,32 +55,23 @@ export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOp
   const state = yield* ComputeState
   const traffic = makeTraffic()
   const verifier = dialect === "head" ? options.verifier : null
+  const external = yield* listenExternal(options, yield* quickAnswers(options, state, traffic, { verifier }))
+  const internal = internalPort === null
+    ? null
+    : yield* listenInternal(internalPort, yield* quickAnswers(options, state, traffic, null))
+
   const guarded = Auth.layer({ verify: verifier?.verify ?? null, computeId })
   const unguarded = Auth.layer({ verify: null, computeId })
   const open = openHandlers(options, traffic)
   const control = Layer.provide(controlHandlers(options), guarded)
-  const quick = yield* quickAnswers(options, state, traffic, { verifier })
+  const inside = Layer.provide(insideHandlers(options), internal === null ? guarded : unguarded)
+  const services = NodeHttpServer.layerHttpServices
 
-  if (internalPort === null) {
-    const inside = Layer.provide(insideHandlers(options), guarded)
-    const routes = Layer.provide(HttpApiBuilder.layer(Whole), [open, control, inside, NodeHttpServer.layerHttpServices])
-    const { actors, port } = yield* serveOn(listenExternal(options), Whole, routes, traffic, quick)
-    return { port, internalPort, actors } satisfies Endpoint
+  if (internal === null) {
+    yield* serve(external, wholeApi(), Layer.provide(HttpApiBuilder.layer(wholeApi()), [open, control, inside, services]), traffic)
+  } else {
+    yield* serve(external, externalApi(), Layer.provide(HttpApiBuilder.layer(externalApi()), [open, control, services]), traffic)
+    yield* serve(internal, internalApi(), Layer.provide(HttpApiBuilder.layer(internalApi()), [open, inside, services]), traffic)
   }
-  const inside = Layer.provide(insideHandlers(options), unguarded)
-  const external = yield* serveOn(
-    listenExternal(options),
-    External,
-    Layer.provide(HttpApiBuilder.layer(External), [open, control, NodeHttpServer.layerHttpServices]),
-    traffic,
-    quick
-  )
-  const internal = yield* serveOn(
-    listenInternal(internalPort),
-    Internal,
-    Layer.provide(HttpApiBuilder.layer(Internal), [open, inside, NodeHttpServer.layerHttpServices]),
-    traffic,
-    yield* quickAnswers(options, state, traffic, null)
-  )
-  return { port: external.port, internalPort: internal.port, actors: external.actors } satisfies Endpoint
+  return { port: external.port, internalPort: internal?.port ?? null, actors: external.actors } satisfies Endpoint
 })

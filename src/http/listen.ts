@@ -14,11 +14,12 @@ import type { Actor } from "../Supervisor.ts"
 import type { EndpointOptions } from "./options.ts"
 import type { Quick } from "./quick.ts"
 
-/** A port that listens. */
+/** A port that listens. It answers what `quick` answers; all else waits until it is opened. */
 export interface Listening {
-  readonly raw: Server
   readonly server: HttpServer.HttpServer["Service"]
   readonly port: number
+  /** To be called once `server` serves. */
+  readonly open: () => void
 }
 
 export interface Opened {
@@ -41,25 +42,37 @@ const maxConnections = 4096
 /** Those who come at once, before the first is accepted. */
 const backlog = 1024
 
-const listen = (what: string, raw: Server, on: { readonly host?: string }, port: number) =>
+type Answer = Parameters<Quick>
+
+/** Holds what must wait for the routes, for as long as the peer does. What `quick` answers never goes further. */
+const gate = (raw: Server, quick: Quick): () => void => {
+  const held: Array<Answer> = []
+  let pass = (...answer: Answer): void => void held.push(answer)
+  const look = (...answer: Answer): void => {
+    if (!quick(...answer)) pass(...answer)
+  }
+  raw.on("request", look)
+  return () => {
+    const slow = raw.listeners("request").filter((listener) => listener !== look)
+    for (const listener of slow) raw.removeListener("request", listener as () => void)
+    pass = (...answer) => {
+      for (const listener of slow) listener.call(raw, ...answer)
+    }
+    for (const answer of held.splice(0)) if (!answer[1].destroyed) pass(...answer)
+  }
+}
+
+const listen = (what: string, raw: Server, on: { readonly host?: string }, port: number, quick: Quick) =>
   Effect.gen(function*() {
     raw.maxConnections = maxConnections
+    const open = gate(raw, quick)
     // An accept that failed (no file descriptors left) is an event here, and without a listener it would end the process.
     raw.on("error", () => undefined)
     const server = yield* NodeHttpServer.make(() => raw, { ...on, port, backlog, gracefulShutdownTimeout: grace })
     // Runs after the grace and before the wait for the last connection, so that no peer can make the end wait.
     yield* Effect.addFinalizer(() => Effect.sync(() => raw.closeAllConnections()))
-    return { raw, server, port: "port" in server.address ? server.address.port : port } satisfies Listening
+    return { server, open, port: "port" in server.address ? server.address.port : port } satisfies Listening
   }).pipe(Effect.mapError(({ cause }) => new ListenFailed({ what, port, cause })))
-
-/** Requests that `quick` answers go no further. */
-export const quicken = ({ raw }: Listening, quick: Quick): void => {
-  const slow = raw.listeners("request")
-  raw.removeAllListeners("request")
-  raw.on("request", (request, response) => {
-    if (!quick(request, response)) for (const listener of slow) listener.call(raw, request, response)
-  })
-}
 
 const codeOf = (error: ListenFailed): unknown =>
   typeof error.cause === "object" && error.cause !== null && "code" in error.cause ? error.cause.code : undefined
@@ -68,10 +81,10 @@ const codeOf = (error: ListenFailed): unknown =>
 const noFamily = (error: ListenFailed): boolean => ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(String(codeOf(error)))
 
 /** Both loopback addresses, on one port: what `localhost` means is the caller's resolver's choice. */
-export const listenInternal = Effect.fnUntraced(function*(port: number) {
+export const listenInternal = Effect.fnUntraced(function*(port: number, quick: Quick) {
   const what = "the internal HTTP API"
-  const first = yield* listen(what, createServer(timeLimits), { host: loopbacks[0] }, port)
-  const second = yield* listen(what, createServer(timeLimits), { host: loopbacks[1] }, first.port).pipe(
+  const first = yield* listen(what, createServer(timeLimits), { host: loopbacks[0] }, port, quick)
+  const second = yield* listen(what, createServer(timeLimits), { host: loopbacks[1] }, first.port, quick).pipe(
     Effect.map((server) => [server]),
     Effect.catchIf(noFamily, () => Effect.succeed([]))
   )
@@ -120,15 +133,15 @@ const keepCertificate = (server: SecureServer, files: TlsFiles, first: Effect.Su
 })
 
 /** With TLS, an actor comes with it. */
-export const listenExternal = Effect.fnUntraced(function*({ externalPort, host, tls }: EndpointOptions) {
+export const listenExternal = Effect.fnUntraced(function*({ externalPort, host, tls }: EndpointOptions, quick: Quick) {
   // Without a host Node listens on every address of both families, or of IPv4 alone where IPv6 is missing. Saying
   // `::` would mean the same, and cost ten milliseconds for a look-up of it.
   const on = host === "::" ? {} : { host }
-  if (tls === null) return opened([yield* listen("the HTTP API", createServer(timeLimits), on, externalPort)], [])
+  if (tls === null) return opened([yield* listen("the HTTP API", createServer(timeLimits), on, externalPort, quick)], [])
   const refuse = (cause: unknown) => new ListenFailed({ what: "the HTTP API with TLS", port: externalPort, cause })
   const files = yield* Effect.mapError(readTls(tls), refuse)
   // Only who asks for TLS pays for it.
   const { createServer: createSecure } = yield* Effect.promise(() => import("node:https"))
   const raw = yield* Effect.try({ try: () => createSecure({ ...timeLimits, ...files, minVersion: "TLSv1.2" }), catch: refuse })
-  return opened([yield* listen("the HTTP API", raw, on, externalPort)], [keepCertificate(raw, tls, files)])
+  return opened([yield* listen("the HTTP API", raw, on, externalPort, quick)], [keepCertificate(raw, tls, files)])
 })

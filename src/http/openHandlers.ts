@@ -9,19 +9,20 @@ import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { ComputeState, type Snapshot } from "../ComputeState.ts"
 import { bodyOf, type Dialect } from "../plan/http/httpAnswer.ts"
 import { answered, answerOf, json } from "./answer.ts"
-import { metricsType, Whole } from "./Api.ts"
+import { wholeApi } from "./Api.ts"
 import { communicatorMetrics } from "./communicator.ts"
 import { docsPage } from "./docs.ts"
 import type { EndpointOptions } from "./options.ts"
+import { metricsType } from "./paths.ts"
 import { livez, readyz, type Said, startupz } from "./probes.ts"
 import type { Traffic } from "./traffic.ts"
 import { metricsText, verboseVitals } from "./views.ts"
 
 export const openHandlers = (options: EndpointOptions, traffic: Traffic) =>
-  HttpApiBuilder.group(Whole, "open", Effect.fnUntraced(function*(handlers) {
+  HttpApiBuilder.group(wholeApi(), "open", Effect.fnUntraced(function*(handlers) {
     const { dialect } = options
     const state = yield* ComputeState
-    const document = yield* Effect.cached(Effect.sync(() => OpenApi.fromApi(Whole)))
+    const document = yield* Effect.cached(Effect.sync(() => OpenApi.fromApi(wholeApi())))
 
     interface Asked {
       readonly query: { readonly verbose?: string }

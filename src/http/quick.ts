@@ -14,9 +14,9 @@ import type { IncomingMessage, ServerResponse } from "node:http"
 import type { ComputeState, Snapshot } from "../ComputeState.ts"
 import { authorize } from "../plan/http/authorize.ts"
 import { bodyOf } from "../plan/http/httpAnswer.ts"
-import { Control, metricsType, Open } from "./Api.ts"
 import { requestId } from "./envelope.ts"
 import type { EndpointOptions } from "./options.ts"
+import { metricsType, paths } from "./paths.ts"
 import { probes } from "./probes.ts"
 import type { Traffic } from "./traffic.ts"
 import type { Verifier } from "./Verifier.ts"
@@ -47,12 +47,11 @@ export const quickAnswers = Effect.fnUntraced(function*(
   const context = yield* Effect.context<never>()
   const { dialect } = options
 
-  const views = new Map<string, View>(probes.map(({ endpoint, read }) => [Open.endpoints[endpoint].path, (snapshot) => {
+  const views = new Map<string, View>(probes.map(({ endpoint, read }) => [paths[endpoint], (snapshot) => {
     const said = read(dialect, snapshot)
     return said.refused === null ? json(said.body) : json(bodyOf(said.refused), said.refused.status)
   }]))
-  const { path: statusPath } = Control.endpoints.status
-  if (control !== null) views.set(statusPath, (snapshot) => json(statusBody(dialect, snapshot)))
+  if (control !== null) views.set(paths.status, (snapshot) => json(statusBody(dialect, snapshot)))
 
   /** The long way checks whom this does not let pass, and says what is wrong. */
   const passes = (authorization: string | undefined): boolean => {
@@ -90,9 +89,9 @@ export const quickAnswers = Effect.fnUntraced(function*(
     const { headers, method, url = "" } = request
     if (method !== "GET" && method !== "HEAD") return false
     const view = views.get(url)
-    if (view === undefined && url !== Open.endpoints.metrics.path) return false
+    if (view === undefined && url !== paths.metrics) return false
     if (headers["transfer-encoding"] !== undefined || headers["content-length"] !== undefined) return false
-    if (url === statusPath && !passes(headers.authorization)) return false
+    if (url === paths.status && !passes(headers.authorization)) return false
     // A stream of events may be meant.
     if (headers.accept?.includes("event-stream") === true) return false
     const began = performance.now()

@@ -4,7 +4,7 @@
  * The policy that `compute_ctl routes` prints is this table, so it cannot differ from what is served.
  */
 import type { Dialect } from "../plan/http/httpAnswer.ts"
-import { Control, External, Inside, Internal, Open, Whole } from "./Api.ts"
+import { controlGroup, externalApi, insideGroup, internalApi, openGroup, wholeApi } from "./Api.ts"
 
 /** Path to the methods it takes. A path may have parameters: `/operations/:id`. */
 export type RouteTable = ReadonlyMap<string, ReadonlyArray<string>>
@@ -50,20 +50,20 @@ const has = (group: Routes["groups"][string], path: string, method: string): boo
   Object.values(group.endpoints).some((endpoint) => endpoint.path === path && endpoint.method === method)
 
 export const policy = (dialect: Dialect): ReadonlyArray<PolicyRow> =>
-  endpointsOf(Whole).map(({ method, path }) => {
+  endpointsOf(wholeApi()).map(({ method, path }) => {
     const listeners = dialect === "2024"
       ? "the one port"
       : [
-        ...(endpointsOf(External).some((one) => one.path === path && one.method === method) ? ["external"] : []),
-        ...(endpointsOf(Internal).some((one) => one.path === path && one.method === method) ? ["internal"] : [])
+        ...(endpointsOf(externalApi()).some((one) => one.path === path && one.method === method) ? ["external"] : []),
+        ...(endpointsOf(internalApi()).some((one) => one.path === path && one.method === method) ? ["internal"] : [])
       ].join(", ")
-    const who = has(Open, path, method)
+    const who = has(openGroup(), path, method)
       ? "anybody"
       : dialect === "2024"
       ? "anybody who reaches it"
-      : has(Inside, path, method)
+      : has(insideGroup(), path, method)
       ? "this machine"
-      : has(Control, path, method)
+      : has(controlGroup(), path, method)
       ? "a token for this compute, or an administrator's"
       : "nobody"
     return { method, path, listeners, who }

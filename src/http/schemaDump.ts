@@ -21,7 +21,7 @@ import { Spawn } from "../host/Spawn.ts"
 import type { Admin } from "../pg/Admin.ts"
 import { refusal } from "../plan/http/httpAnswer.ts"
 import { queryWithin } from "./adminSession.ts"
-import { sqlType } from "./Api.ts"
+import { sqlType } from "./paths.ts"
 
 const noDump = refusal(
   503,

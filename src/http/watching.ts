@@ -16,7 +16,7 @@ import type { Dialect } from "../plan/http/httpAnswer.ts"
 import { readTimeout, readWaitFor } from "../plan/http/waiting.ts"
 import { waterfallPage, waterfallText } from "../plan/http/waterfall.ts"
 import { answered, json } from "./answer.ts"
-import { eventsType } from "./Api.ts"
+import { eventsType } from "./paths.ts"
 import { promotionBody } from "../plan/neon/promotion.ts"
 import { historyBody, statusBody, timelineBody } from "./views.ts"
 

@@ -2,7 +2,7 @@
  * The declaration as tests walk it: every endpoint, a request that is well formed, and the answers it may give.
  */
 import * as OpenApi from "effect/http-api/OpenApi"
-import { Whole } from "../../src/http/Api.ts"
+import { wholeApi } from "../../src/http/Api.ts"
 
 export interface Declared {
   readonly group: string
@@ -15,7 +15,7 @@ export interface Declared {
   readonly documented: string
 }
 
-const document = OpenApi.fromApi(Whole)
+const document = OpenApi.fromApi(wholeApi())
 
 const operationOf = (path: string, method: string) => {
   const item = document.paths[path]
@@ -23,7 +23,7 @@ const operationOf = (path: string, method: string) => {
   return key === "get" || key === "post" || key === "delete" ? item?.[key] : undefined
 }
 
-export const declared: ReadonlyArray<Declared> = Object.entries(Whole.groups).flatMap(([group, { endpoints }]) =>
+export const declared: ReadonlyArray<Declared> = Object.entries(wholeApi().groups).flatMap(([group, { endpoints }]) =>
   Object.entries(endpoints).map(([name, { method, path }]) => {
     const documented = path.replaceAll(/:(\w+)/g, "{$1}")
     const operation = operationOf(documented, method)

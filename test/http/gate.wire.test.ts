@@ -1,0 +1,67 @@
+/**
+ * The moment in which a port listens and its routes are still being made: nobody is refused, the probes are answered.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import { connect } from "node:net"
+import { once } from "node:events"
+import { listenExternal } from "../../src/http/listen.ts"
+import type { Quick } from "../../src/http/quick.ts"
+import { anyOptions, ask, inBackground } from "./opened.ts"
+
+/** Answers the probe, and tells when something came that it does not answer. */
+const watchful = (passed: Deferred.Deferred<void>): Quick => (request, response) => {
+  if (request.url === "/livez") {
+    response.end("alive")
+    return true
+  }
+  Deferred.doneUnsafe(passed, Effect.void)
+  return false
+}
+
+const listening = Effect.gen(function*() {
+  const passed = yield* Deferred.make<void>()
+  const { listening: [first], port } = yield* listenExternal({ ...anyOptions, host: "127.0.0.1" }, watchful(passed))
+  assert.exists(first)
+  return { passed, port, first }
+})
+
+describe("before the routes are there", () => {
+  it.live("probes are answered, everything else is held and answered once they are", () =>
+    Effect.gen(function*() {
+      const { first, passed, port } = yield* listening
+      const held = yield* Effect.forkScoped(ask(port, "POST", "/configure", { json: { some: "body" } }), { startImmediately: true })
+      yield* Deferred.await(passed)
+      assert.strictEqual((yield* ask(port, "GET", "/livez")).text, "alive")
+      assert.isUndefined(held.pollUnsafe())
+      yield* first.server.serve(Effect.succeed(HttpServerResponse.text("routed")))
+      first.open()
+      assert.strictEqual((yield* Fiber.join(held)).text, "routed")
+      assert.strictEqual((yield* ask(port, "GET", "/anything")).text, "routed")
+      assert.strictEqual((yield* ask(port, "GET", "/livez")).text, "alive")
+    }))
+
+  it.live("who left meanwhile is not answered, and does not disturb those who stayed", () =>
+    Effect.gen(function*() {
+      const { first, passed, port } = yield* listening
+      const socket = connect(port, "127.0.0.1")
+      socket.write("GET /gone HTTP/1.1\r\nhost: x\r\n\r\n")
+      yield* Deferred.await(passed)
+      const gone = once(socket, "close")
+      socket.destroy()
+      yield* Effect.promise(() => gone)
+      const stayed = yield* inBackground(ask(port, "GET", "/stayed"))
+      const reached: Array<string> = []
+      yield* ask(port, "GET", "/livez")
+      yield* first.server.serve(Effect.sync(() => {
+        reached.push("one")
+        return HttpServerResponse.text("routed")
+      }))
+      first.open()
+      assert.strictEqual((yield* Fiber.join(stayed)).text, "routed")
+      assert.deepStrictEqual(reached, ["one"])
+    }))
+})
