@@ -207,7 +207,8 @@ export const program = Effect.fnUntraced(function*(
       Effect.andThen(actors, Effect.never)
     )
   })
-  return yield* Effect.provide(main, rooms(options, vm))
+  // The routes are made while the start waits for files and for Postgres.
+  return yield* Effect.raceFirst(Effect.provide(main, rooms(options, vm)), Effect.andThen(http.serve, Effect.never))
 }, (effect, options) =>
   Effect.scoped(effect).pipe(
     Effect.provide([Layer.provideMerge(Layer.mergeAll(Orders.layer, Promotions.layer), ComputeState.layer), Admin.layer(options.at)])

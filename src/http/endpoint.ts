@@ -1,6 +1,6 @@
 /**
  * The HTTP endpoint: one port or two, until the scope closes. Ports listen first and answer the probes, `/status` and
- * `/metrics` from then on; the routes are made after that, and whoever asks for one meanwhile is held, not refused.
+ * `/metrics` from then on; the routes are made by `serve`, and whoever asks for one before that is held, not refused.
  *
  * The external port speaks to the network, with tokens when there is a verifier. The internal port has no tokens and
  * so is bound to loopback alone. At the end in-flight requests have two seconds.
@@ -11,8 +11,8 @@ import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as Layer from "effect/Layer"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as Scope from "effect/Scope"
 import { ComputeState } from "../ComputeState.ts"
-import type { Actor } from "../Supervisor.ts"
 import { externalApi, internalApi, wholeApi } from "./Api.ts"
 import { Auth } from "./Auth.ts"
 import { controlHandlers, insideHandlers } from "./controlHandlers.ts"
@@ -23,14 +23,6 @@ import type { EndpointOptions } from "./options.ts"
 import { quickAnswers } from "./quick.ts"
 import { type Routes, routeTable } from "./routeTable.ts"
 import { makeTraffic, type Traffic } from "./traffic.ts"
-
-export interface Endpoint {
-  readonly port: number
-  /** `null` when the external port serves everything. */
-  readonly internalPort: number | null
-  /** To be supervised: what has to be done while it listens. */
-  readonly actors: ReadonlyArray<Actor>
-}
 
 export const defaultPatience = { configure: Duration.minutes(10), terminate: Duration.minutes(5) } as const
 
@@ -60,18 +52,28 @@ export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOp
     ? null
     : yield* listenInternal(internalPort, yield* quickAnswers(options, state, traffic, null))
 
-  const guarded = Auth.layer({ verify: verifier?.verify ?? null, computeId })
-  const unguarded = Auth.layer({ verify: null, computeId })
-  const open = openHandlers(options, traffic)
-  const control = Layer.provide(controlHandlers(options), guarded)
-  const inside = Layer.provide(insideHandlers(options), internal === null ? guarded : unguarded)
-  const services = NodeHttpServer.layerHttpServices
+  const serveAll = Effect.gen(function*() {
+    const guarded = Auth.layer({ verify: verifier?.verify ?? null, computeId })
+    const unguarded = Auth.layer({ verify: null, computeId })
+    const open = openHandlers(options, traffic)
+    const control = Layer.provide(controlHandlers(options), guarded)
+    const inside = Layer.provide(insideHandlers(options), internal === null ? guarded : unguarded)
+    const services = NodeHttpServer.layerHttpServices
 
-  if (internal === null) {
-    yield* serve(external, wholeApi(), Layer.provide(HttpApiBuilder.layer(wholeApi()), [open, control, inside, services]), traffic)
-  } else {
-    yield* serve(external, externalApi(), Layer.provide(HttpApiBuilder.layer(externalApi()), [open, control, services]), traffic)
-    yield* serve(internal, internalApi(), Layer.provide(HttpApiBuilder.layer(internalApi()), [open, inside, services]), traffic)
+    if (internal === null) {
+      yield* serve(external, wholeApi(), Layer.provide(HttpApiBuilder.layer(wholeApi()), [open, control, inside, services]), traffic)
+    } else {
+      yield* serve(external, externalApi(), Layer.provide(HttpApiBuilder.layer(externalApi()), [open, control, services]), traffic)
+      yield* serve(internal, internalApi(), Layer.provide(HttpApiBuilder.layer(internalApi()), [open, inside, services]), traffic)
+    }
+  })
+  return {
+    port: external.port,
+    /** `null` when the external port serves everything. */
+    internalPort: internal?.port ?? null,
+    /** To be supervised: what has to be done while it listens. */
+    actors: external.actors,
+    /** Makes the routes, once. It takes the event loop for a while: best while something else is waited for. */
+    serve: serveAll.pipe(Scope.provide(yield* Effect.scope), Effect.withSpan("Http.serve"))
   }
-  return { port: external.port, internalPort: internal?.port ?? null, actors: external.actors } satisfies Endpoint
 })

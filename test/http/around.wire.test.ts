@@ -119,7 +119,8 @@ describe("/promote", () => {
           assert.strictEqual(order.request.flushed, 0x10n)
           return order.answer(outcome)
         }))
-        const { port } = yield* endpoint(anyOptions)
+        const { port, serve } = yield* endpoint(anyOptions)
+        yield* serve
         const answer = yield* ask(port, "POST", "/promote", { json: { spec, wal_flush_lsn: "0/10" } })
         assert.strictEqual(answer.status, status)
         assert.deepStrictEqual(JSON.parse(answer.text), body)

@@ -102,7 +102,8 @@ export const refusedOf = (answer: Answer) => {
   return decodeRefused(answer.text)
 }
 
-export const open = (options: Partial<EndpointOptions> = {}) => endpoint({ ...anyOptions, ...options }).pipe(Effect.provide(Promotions.layer))
+export const open = (options: Partial<EndpointOptions> = {}) =>
+  endpoint({ ...anyOptions, ...options }).pipe(Effect.tap(({ serve }) => serve), Effect.provide(Promotions.layer))
 
 /** The shortest way from birth to a status, by the table itself. */
 const wayTo = (status: Status): ReadonlyArray<Trigger> => {
