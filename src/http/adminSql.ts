@@ -2,6 +2,7 @@
  * The SQL that HTTP routes run as superuser, as text. Every name and value in it is quoted; nothing is sent.
  */
 import { quoteIdentifier, quoteLiteral } from "../domain/quote.ts"
+import { templateDatabase } from "../plan/sql/catalog.ts"
 
 /** One row, one column: the whole answer as JSON text, because 64-bit query ids do not survive a JavaScript number. */
 export const insights = (superuser: string): string => `
@@ -16,10 +17,10 @@ FROM (
 /** Columns: name. */
 export const roles = "SELECT rolname FROM pg_catalog.pg_roles ORDER BY rolname"
 
-/** Columns: name, owner, refuses connections, was left half dropped. */
+/** Columns: name, owner, refuses connections, was left half dropped. Without the applier's own, which is about to go. */
 export const databases = `
 SELECT d.datname, pg_catalog.pg_get_userbyid(d.datdba), NOT d.datallowconn, d.datconnlimit = -2
-FROM pg_catalog.pg_database d ORDER BY d.datname`
+FROM pg_catalog.pg_database d WHERE d.datname <> ${quoteLiteral(templateDatabase)} ORDER BY d.datname`
 
 /** `OVERRIDING` lets the id be written whichever way the column makes its own. */
 export const touchHealthCheck = `

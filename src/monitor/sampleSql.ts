@@ -7,15 +7,18 @@
 import * as Option from "effect/Option"
 import { quoteLiteral } from "../domain/quote.ts"
 import type { Sample, Statistics } from "../plan/activity.ts"
+import { templateDatabase } from "../plan/sql/catalog.ts"
 
 const millis = (at: string): string => `(pg_catalog.date_part('epoch', ${at}) * 1000)::pg_catalog.int8`
+
+const notTheirs = ["postgres", "template0", "template1", templateDatabase].map(quoteLiteral).join(", ")
 
 /** Sums may go back when Postgres crashes; without user databases they are 0. */
 const statistics = `
   (SELECT COALESCE(pg_catalog.sum(d.active_time), 0)::pg_catalog.float8
-   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN ('postgres', 'template0', 'template1')),
+   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notTheirs})),
   (SELECT COALESCE(pg_catalog.sum(d.sessions), 0)::pg_catalog.int8
-   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN ('postgres', 'template0', 'template1'))`
+   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notTheirs}))`
 
 /**
  * `superuser` is who we, the VM's monitor and the metric exporters connect as: none of its sessions counts, and no

@@ -15,7 +15,7 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { TimedOut, type WireFailed } from "../domain/Failure.ts"
-import { failureOf, type Listener, openWireSocket, sendCancel, type WireConfig, type WireSocket } from "./wireSocket.ts"
+import { failureOf, type Listener, openWireSocket, sayGoodbye, sendCancel, type WireConfig, type WireSocket } from "./wireSocket.ts"
 
 export type { WireConfig } from "./wireSocket.ts"
 
@@ -42,6 +42,11 @@ export interface Wire {
    * reports an error at any point, also after the last byte of the copy.
    */
   readonly copyOut: (command: string) => Stream.Stream<Uint8Array, WireFailed>
+  /**
+   * Says goodbye and waits until the server's process is gone, at most two seconds. The end of the scope alone does
+   * not wait, and until then the server counts us among the database's users.
+   */
+  readonly leave: Effect.Effect<void>
 }
 
 /** A statement may take long (DROP DATABASE waits for a checkpoint), but not for ever. */
@@ -183,6 +188,8 @@ export const connect: (config: WireConfig) => Effect.Effect<Wire, WireFailed, Sc
         return yield* runCopyOut(wire, command)
       }))
 
-    return { peer: wire.peer, backendPid: wire.backend.pid, simple, rows, pipeline, copyOut }
+    const leave: Wire["leave"] = turn.withPermit(sayGoodbye(wire))
+
+    return { peer: wire.peer, backendPid: wire.backend.pid, simple, rows, pipeline, copyOut, leave }
   }
 )

@@ -190,6 +190,15 @@ export const openWireSocket = (config: WireConfig): Effect.Effect<WireSocket, Wi
       )
   }))
 
+/** The server's process closes its end as the last thing it does, once it is in no list of Postgres any more. */
+export const sayGoodbye = (wire: WireSocket): Effect.Effect<void> =>
+  Effect.callback<void>((resume) => {
+    const { socket } = wire
+    if (wire.dead !== undefined || socket.closed) return resume(Effect.void)
+    socket.once("close", () => resume(Effect.void))
+    socket.end(PgProtocol.encodeTerminate())
+  }).pipe(Effect.timeoutOption(Duration.seconds(2)), Effect.asVoid)
+
 /**
  * Asks the server, on a connection of its own, to give up what it is doing for this one. Nobody answers a cancel
  * request, so nothing is waited for.

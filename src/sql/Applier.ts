@@ -11,6 +11,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
+import * as Semaphore from "effect/Semaphore"
 import type * as Tracer from "effect/Tracer"
 import { ComputeState } from "../ComputeState.ts"
 import { Abandoned, ApplyFailed, type Failure } from "../domain/Failure.ts"
@@ -20,7 +21,9 @@ import { nearestSpan } from "../host/Tracing.ts"
 import { Admin } from "../pg/Admin.ts"
 import { planApply } from "../plan/sql/applyPlan.ts"
 import { failuresOf, printReceipt, receiptOf } from "../plan/sql/outcome.ts"
+import { leavesTemplate } from "../plan/sql/template.ts"
 import type { Actor } from "../Supervisor.ts"
+import { discardTemplate } from "./discard.ts"
 import { execute } from "./execute.ts"
 import { millisNow } from "./ledger.ts"
 import { migrate, updateNeonExtension } from "./migrate.ts"
@@ -55,7 +58,7 @@ export class Applier extends Context.Service<Applier, {
   readonly lastReceipt: Effect.Effect<Receipt | null>
   /** The loop that does the work; the supervisor runs it. */
   readonly actor: Actor
-  /** Run once users may connect: migrations if the catalog was applied, and the newest `neon` extension. */
+  /** Run once users may connect: migrations if the catalog was applied, the newest `neon` extension, no template. */
   readonly afterStart: Actor
 }>()("compute/sql/Applier") {
   static readonly layer = (options: ApplierOptions): Layer.Layer<Applier, never, Admin | ComputeState> =>
@@ -65,9 +68,12 @@ export class Applier extends Context.Service<Applier, {
       const last = yield* Ref.make<Receipt | null>(null)
       // Start, reconfigure and promote are the senders, and each waits for its answer.
       const mailbox = yield* Queue.bounded<Letter>(16)
+      // An apply must not copy from a template that is being dropped.
+      const turn = yield* Semaphore.make(1)
+      const discard = turn.withPermit(discardTemplate).pipe(Effect.provideService(Admin, admin))
 
       const applyNow = (request: ApplyRequest): Effect.Effect<Receipt, Failure> =>
-        applySpec(request, options).pipe(
+        turn.withPermit(applySpec(request, options)).pipe(
           Effect.provideService(Admin, admin),
           Effect.tap((receipt) => Effect.andThen(Ref.set(last, receipt), state.note({ receipt }))),
           Effect.tap(report),
@@ -79,7 +85,10 @@ export class Applier extends Context.Service<Applier, {
         Effect.onExit(span === undefined ? applyNow(request) : Effect.withParentSpan(applyNow(request), span), (exit) =>
           Deferred.done(reply, Exit.hasInterrupts(exit) ? Exit.fail(new Abandoned({ what: "the apply" })) : exit)).pipe(
             // A failure is the caller's to hear; a defect is a bug, and the supervisor's to see.
-            Effect.catch(() => Effect.void)
+            Effect.catch(() => Effect.void),
+            // A start has `afterStart` for it, when nobody waits for Postgres any more.
+            Effect.andThen(Effect.flatMap(Ref.get(last), (receipt) =>
+              request.kind === "start" || receipt === null || !leavesTemplate(receipt) ? Effect.void : discard))
           )
 
       return Applier.of({
@@ -95,7 +104,9 @@ export class Applier extends Context.Service<Applier, {
           policy: "temporary",
           run: Effect.gen(function*() {
             const migrated = (yield* Ref.get(last)) === null ? Exit.void : yield* Effect.exit(migrate(options.privilegedRole))
-            yield* updateNeonExtension
+            const updated = yield* Effect.exit(updateNeonExtension)
+            if ((yield* Ref.get(last)) !== null) yield* discard
+            yield* updated
             yield* migrated
           }).pipe(Effect.provideService(Admin, admin))
         }

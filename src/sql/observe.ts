@@ -10,7 +10,7 @@ import type { TimedOut, WireFailed } from "../domain/Failure.ts"
 import type { ParsedSpec } from "../domain/ParsedSpec.ts"
 import { doBlock, quoteLiteral } from "../domain/quote.ts"
 import type { ApplyOptions, Catalog, ObservedDatabase, ObservedExtension, ObservedRole } from "../plan/sql/catalog.ts"
-import { visitSetting } from "../plan/sql/perDatabase.ts"
+import { visitSetting } from "../plan/sql/visits.ts"
 import type { StatementResult } from "../pg/Wire.ts"
 import type { Session } from "./session.ts"
 

@@ -28,6 +28,8 @@ export interface Session {
     sqls: ReadonlyArray<string | Redacted.Redacted<string>>,
     statements?: number
   ) => Effect.Effect<ReadonlyArray<Answer>, WireFailed | TimedOut>
+  /** Ends it, and waits until the database has one user less. */
+  readonly leave: Effect.Effect<void>
 }
 
 /**
@@ -85,7 +87,7 @@ export const openSession: (
     const from = before.length + around.length
     return answers.slice(from, from + sqls.length)
   })
-  return { send }
+  return { send, leave: wire.leave }
 })
 
 /**

@@ -42,6 +42,10 @@ export const makeSessions: (
     }))
 
   return {
-    with: (database, use) => database === null ? shared(use) : Effect.scoped(Effect.flatMap(open(database), use))
+    with: (database, use) =>
+      database === null
+        ? shared(use)
+        // A database that is copied, renamed or dropped next must not have us in it.
+        : Effect.scoped(Effect.flatMap(open(database), (session) => Effect.tap(use(session), () => session.leave)))
   }
 })

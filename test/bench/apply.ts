@@ -99,7 +99,7 @@ const ours = (postgres: TestPostgres, spec: ParsedSpec) =>
   timed(Effect.provide(applySpec({ kind: "start", spec }, options), adminOf(postgres)))
 
 const fresh = <A, E>(use: (postgres: TestPostgres) => Effect.Effect<A, E>) =>
-  Effect.scoped(Effect.flatMap(startPostgres({ major, settings: { fsync: "on", max_connections: "100" } }), use))
+  Effect.scoped(Effect.flatMap(startPostgres({ major, settings: { fsync: "on", max_connections: "100", shared_buffers: "128MB" } }), use))
 
 const show = (name: string, millis: number, baseline: number | null = null) =>
   Console.log(`${name.padEnd(58)} ${millis.toFixed(1).padStart(9)} ms${baseline === null ? "" : `   ${(baseline / millis).toFixed(1)}x`}`)

@@ -36,7 +36,8 @@ const scripted = (answer: (looks: number) => Effect.Effect<Row, WireFailed>) =>
       pipeline: () => Effect.die("the monitor asks one query a look"),
       copyOut: () => {
         throw new Error("the monitor copies nothing")
-      }
+      },
+      leave: Effect.void
     }
     const admin = Layer.succeed(Admin, Admin.of({
       at: { host: "memory", port: 1, user: null, password: null, database: null, options: null, applicationName: null },

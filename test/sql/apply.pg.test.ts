@@ -23,7 +23,7 @@ describe("sql/apply", () => {
         const rows = yield* postgres.rows(
           "select d.datname, r.rolname, r.rolcanlogin, r.rolcreatedb, r.rolbypassrls, pg_has_role(r.oid, 'neon_superuser', 'member'), " +
             "has_database_privilege('neon_superuser', d.oid, 'create') " +
-            "from pg_database d join pg_roles r on r.oid = d.datdba where not datistemplate and datname <> 'postgres'"
+            "from pg_database d join pg_roles r on r.oid = d.datdba where d.datname <> 'template_compute_ctl' and not datistemplate and datname <> 'postgres'"
         )
         assert.deepStrictEqual(
           rows.map((row) => row.join("|")).sort(),

@@ -16,6 +16,7 @@ import { planVisits } from "./perDatabase.ts"
 import { planReferences } from "./references.ts"
 import { planPrivilegedRole, planRoleDrops, planRoleRenames, planRoles, rolesToDrop } from "./roles.ts"
 import { planSubscriptionDrops, planSubscriptionsDone } from "./subscriptions.ts"
+import { planTemplate } from "./template.ts"
 
 /** Whether this spec wants its catalog applied at all: never on a read-only compute. */
 export const appliesCatalog = (spec: ParsedSpec): boolean => spec.mode._tag === "Primary" && !spec.skipCatalogUpdates
@@ -43,10 +44,11 @@ const planGroups = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, width
     planRoles(draft, spec, options)
   })
   const deltas = planDatabaseDeltas(draft, spec)
-  const { altered, created } = planDatabases(draft, spec, options)
-  const schema = addedBy(draft, () => planSchemaNeon(draft))
   const leaving = rolesToDrop(draft, spec, options)
-  const { outside, visits } = planVisits(draft, spec, options, leaving)
+  const template = planTemplate(draft, spec, options, leaving)
+  const { altered, created } = planDatabases(draft, spec, options, template)
+  const schema = addedBy(draft, () => planSchemaNeon(draft))
+  const { outside, visits } = planVisits(draft, spec, options, leaving, template.copies)
   const references = planReferences(draft, spec, options, leaving)
   const subscriptions = planSubscriptionDrops(draft, spec)
   const system = addedBy(draft, () => {
@@ -57,15 +59,15 @@ const planGroups = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, width
     planSubscriptionsDone(draft, spec, subscriptions)
     planAudit(draft, spec)
   })
-  const first = invalid.length === 0 ? [joined([...privileged, ...roles])] : [
+  const first = invalid.length === 0 ? [beside(joined([...privileged, ...roles]), template.creation)] : [
     joined(privileged),
     { tracks: invalid.map((one) => [alone(one)]), width: creators },
-    joined(roles)
+    beside(joined(roles), template.creation)
   ]
   return [
     ...first,
-    { tracks: deltas, width: creators },
-    joined([...altered, ...schema]),
+    { tracks: [...deltas, ...template.gone.map((one) => [alone(one)])], width: creators },
+    beside(joined([...altered, ...schema]), template.visit),
     { tracks: databaseTracks(created, visits), width },
     joined(outside),
     // One database at a time: these touch shared rows (pg_shdepend, pg_subscription, privileges on databases).
@@ -85,6 +87,10 @@ const joined = (operations: ReadonlyArray<Operation>): Group => ({
   tracks: operations.length === 0 ? [] : [[{ database: null, joined: true, operations }]],
   width: 1
 })
+
+/** One more track: making the template rests on none of the roles, and its visit on nothing outside of it. */
+const beside = ({ tracks, width }: Group, track: Track): Group =>
+  track.length === 0 ? { tracks, width } : { tracks: [...tracks, track], width: width + 1 }
 
 const alone = (operation: Operation): Lane => ({ database: operation.database, joined: false, operations: [operation] })
 

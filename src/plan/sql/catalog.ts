@@ -84,5 +84,8 @@ export const isReservedRole = (name: string, options: Pick<ApplyOptions, "privil
   name === options.superuser || name === options.privilegedRole || name === "cloud_admin" || name === "zenith_admin" ||
   name.startsWith("pg_")
 
+/** Ours: many new databases are copied from it, then it goes (`template.ts`). No spec and no delta may mean it. */
+export const templateDatabase = "template_compute_ctl"
+
 export const isReservedDatabase = (name: string, catalog: Pick<Catalog, "systemDatabase">): boolean =>
-  name === catalog.systemDatabase || name === "template0" || name === "template1"
+  name === catalog.systemDatabase || name === "template0" || name === "template1" || name === templateDatabase

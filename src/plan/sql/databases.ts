@@ -6,7 +6,7 @@
 import type { Database, DeltaOperation, ParsedSpec } from "../../domain/ParsedSpec.ts"
 import { faultOfOption, quoteIdentifier, renderOptions } from "../../domain/quote.ts"
 import { faultOfName } from "../../domain/SpecScalars.ts"
-import { type ApplyOptions, isReservedDatabase, majorOf } from "./catalog.ts"
+import { type ApplyOptions, isReservedDatabase, majorOf, templateDatabase } from "./catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import {
   databaseObject,
@@ -26,11 +26,11 @@ import { planSubscriptionDrop } from "./subscriptions.ts"
 
 /** The last of a name counts. */
 export const wantedDatabases = (spec: ParsedSpec): ReadonlyMap<string, Database> =>
-  new Map(spec.databases.map((database) => [database.name, database]))
+  new Map(spec.databases.flatMap((database) => database.name === templateDatabase ? [] : [[database.name, database]]))
 
-/** What is left of a CREATE or DROP that was interrupted can only be dropped. */
+/** What is left of a CREATE or DROP that was interrupted can only be dropped. Our template is, in the background. */
 export const planInvalidDatabases = (draft: Draft): ReadonlyArray<Operation> =>
-  [...draft.databases.values()].filter(({ invalid }) => invalid).map(({ name }) =>
+  [...draft.databases.values()].filter(({ invalid, name }) => invalid && name !== templateDatabase).map(({ name }) =>
     add(draft, operation({
       phase: "DropInvalidDatabases",
       object: databaseObject(name),
@@ -110,7 +110,8 @@ const planRename = (
   } as const
   const fault = faultOfName(to)
   if (fault !== null) return lane(add(draft, operation({ ...about, verdict: refuse(fault, "correct the delta") })))
-  const kept = isReservedDatabase(name, draft) ? "Postgres or this program needs it" : verdict === "todo" ? null : verdict.because
+  const reserved = isReservedDatabase(name, draft) || to === templateDatabase
+  const kept = reserved ? "Postgres or this program needs it" : verdict === "todo" ? null : verdict.because
   if (kept !== null) return lane(add(draft, operation({ ...about, verdict: skip(kept) })))
   return lane(add(draft, operation({
     ...about,
@@ -125,7 +126,7 @@ const planRename = (
 export const databaseOptionsText = (database: Database): string =>
   `${database.options.length === 0 ? "" : `${renderOptions(database.options)} `}OWNER ${quoteIdentifier(database.owner)}`
 
-const faultOfDatabase = (database: Database): Verdict => {
+export const faultOfDatabase = (database: Database): Verdict => {
   const name = faultOfName(database.name) ?? faultOfName(database.owner)
   if (name !== null) return refuse(name, "choose another name")
   for (const option of database.options) {
@@ -140,18 +141,39 @@ const saysTrue = (database: Database, name: string, otherwise: boolean): boolean
   return value == null ? otherwise : /^(true|on|yes|1)$/i.test(value)
 }
 
+/** Such a database may be somebody's from before the name was ours: then it is left alone. */
+const planReserved = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): void => {
+  if (!spec.databases.some(({ name }) => name === templateDatabase)) return
+  const known = draft.databases.get(templateDatabase)
+  const theirs = known !== undefined && known.owner !== options.superuser
+  add(draft, operation({
+    phase: "CreateAndAlterDatabases",
+    object: databaseObject(templateDatabase),
+    action: theirs ? "leave alone" : "create for the spec",
+    because: "the spec names it",
+    verdict: theirs ? skip("the name is reserved") : refuse("the name is reserved for a database of this program", "choose another name")
+  }))
+}
+
 /** CREATE DATABASE refuses to be in a transaction. */
-export const planDatabases = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): {
+export const planDatabases = (
+  draft: Draft,
+  spec: ParsedSpec,
+  options: ApplyOptions,
+  template: { readonly copies: ReadonlySet<string>; readonly after: ReadonlyArray<string> }
+): {
   readonly created: ReadonlyMap<string, Operation>
   readonly altered: ReadonlyArray<Operation>
 } => {
   const created = new Map<string, Operation>()
   const altered: Array<Operation> = []
+  planReserved(draft, spec, options)
   for (const database of wantedDatabases(spec).values()) {
     const known = draft.databases.get(database.name)
     const owner = makersOf(draft, roleObject(database.owner), databaseObject(database.name))
     if (known === undefined) {
-      const made = add(draft, createDatabase(draft, database, owner, options))
+      const copied = template.copies.has(database.name)
+      const made = add(draft, createDatabase(draft, database, copied ? [...template.after, ...owner] : owner, options, copied))
       if (made.verdict._tag === "Do") created.set(database.name, made)
     } else if (known.owner !== database.owner) {
       altered.push(add(draft, transactional({
@@ -168,17 +190,24 @@ export const planDatabases = (draft: Draft, spec: ParsedSpec, options: ApplyOpti
   return { created, altered }
 }
 
-const createDatabase = (draft: Draft, database: Database, after: ReadonlyArray<string>, options: ApplyOptions): Operation => {
+const createDatabase = (
+  draft: Draft,
+  database: Database,
+  after: ReadonlyArray<string>,
+  options: ApplyOptions,
+  copied: boolean
+): Operation => {
   const verdict = faultOfDatabase(database)
   const head = `CREATE DATABASE ${quoteIdentifier(database.name)}`
   const copies = options.fileCopy && majorOf(draft) >= 15 && !database.options.some(({ name }) => name.toUpperCase() === "STRATEGY")
+  const from = `${copied ? ` TEMPLATE ${quoteIdentifier(templateDatabase)}` : ""}${copies ? " STRATEGY FILE_COPY" : ""}`
   return operation({
     phase: "CreateAndAlterDatabases",
     object: databaseObject(database.name),
     action: "create",
     because: "the spec wants it",
     verdict,
-    statements: verdict._tag === "Do" ? [statement(`${head} ${databaseOptionsText(database)}${copies ? " STRATEGY FILE_COPY" : ""}`)] : [],
+    statements: verdict._tag === "Do" ? [statement(`${head} ${databaseOptionsText(database)}${from}`)] : [],
     after,
     beside: true,
     change: {

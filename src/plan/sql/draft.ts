@@ -125,6 +125,8 @@ const simulateChange = (draft: Draft, change: Change): void => {
       draft.references = draft.references.map((one) => one.database === change.name ? { ...one, database: change.to } : one)
       return
     }
+    case "CloseDatabase":
+      return editDatabase(draft, change.name, { allowsConnections: false })
     case "OwnDatabase":
       return editDatabase(draft, change.name, { owner: change.owner })
     case "GrantDatabase":

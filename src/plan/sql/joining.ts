@@ -8,6 +8,7 @@
 import * as Redacted from "effect/Redacted"
 import { quoteIdentifier, quoteLiteral } from "../../domain/quote.ts"
 import type { ApplyPlan, Operation } from "./operations.ts"
+import { recordVisits } from "./visits.ts"
 
 export interface JoinedMessage {
   readonly sql: Redacted.Redacted<string>
@@ -25,10 +26,12 @@ export const joinOperations = (operations: ReadonlyArray<Operation>, joining: Ap
   const privileged = quoteIdentifier(joining.privilegedRole)
   const members = parts.map((one) => one.member).filter((one) => one !== undefined)
   const granted = parts.map((one) => one.granted).filter((one) => one !== undefined)
+  const visited = parts.map((one) => one.visited).filter((one) => one !== undefined)
   const sqls = [
     ...parts.flatMap((one) => one.statements),
     ...(members.length === 0 ? [] : [`GRANT ${privileged} TO ${members.map(quoteIdentifier).join(", ")}`]),
     ...(granted.length === 0 ? [] : [`GRANT ALL PRIVILEGES ON DATABASE ${granted.map(quoteIdentifier).join(", ")} TO ${privileged}`]),
+    ...(visited.length === 0 ? [] : [recordVisits(visited)]),
     ...(verifiers.length === 0 ? [] : [writeVerifiers(verifiers)])
   ]
   return { sql: Redacted.make(sqls.join(";\n"), { label: "statements" }), statements: sqls.length, secret: verifiers.length > 0 }

@@ -51,6 +51,7 @@ export type Change =
   }
   | { readonly _tag: "DropDatabase"; readonly name: string }
   | { readonly _tag: "RenameDatabase"; readonly name: string; readonly to: string }
+  | { readonly _tag: "CloseDatabase"; readonly name: string }
   | { readonly _tag: "OwnDatabase"; readonly name: string; readonly owner: string }
   | { readonly _tag: "GrantDatabase"; readonly name: string }
   | { readonly _tag: "RecordVisit"; readonly name: string; readonly visited: string }
@@ -71,7 +72,8 @@ export type Change =
 
 /**
  * How an operation joins others in one message: plain statements, and parts that are gathered into one statement
- * for all (memberships into one GRANT, verifiers into one UPDATE of `pg_authid`, privileges on databases).
+ * for all (memberships into one GRANT, verifiers into one UPDATE of `pg_authid`, privileges on databases, records of
+ * visits into one block).
  */
 export interface Joined {
   readonly statements: ReadonlyArray<string>
@@ -80,6 +82,7 @@ export interface Joined {
   readonly verifier?: { readonly role: string; readonly verifier: Redacted.Redacted<string> | null }
   /** A database on which the privileged role gets all privileges. */
   readonly granted?: string
+  readonly visited?: { readonly database: string; readonly visited: string }
 }
 
 /** Whether it is to be done, is known to be impossible, or is left alone and worth a word. */

@@ -12,20 +12,29 @@ import { type ApplyOptions, majorOf } from "./catalog.ts"
 import { readList } from "../conf/confText.ts"
 import { wantedDatabases } from "./databases.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
-import { databaseObject, type Operation, operation, roleObject, skip, transactional } from "./operations.ts"
+import { databaseObject, type Operation, operation, roleObject, skip, statement, transactional } from "./operations.ts"
+import { recordVisitHere, recordVisits } from "./visits.ts"
 
-export const visitSetting = "compute_ctl.visited"
-
-/** `leaving` are the roles that this same apply drops: nothing is granted to them any more. */
-export const planVisits = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, leaving: ReadonlyArray<string>): {
+/**
+ * `leaving` are the roles that this same apply drops: nothing is granted to them any more. `copies` are new databases
+ * that come with what a visit does; that much is recorded from outside.
+ */
+export const planVisits = (
+  draft: Draft,
+  spec: ParsedSpec,
+  options: ApplyOptions,
+  leaving: ReadonlyArray<string>,
+  copies: ReadonlySet<string>
+): {
   readonly visits: ReadonlyMap<string, ReadonlyArray<Operation>>
-  /** Grants on databases that cannot be visited. */
+  /** What is done to databases that cannot, or need not, be visited. */
   readonly outside: ReadonlyArray<Operation>
 } => {
   const visits = new Map<string, ReadonlyArray<Operation>>()
   const outside: Array<Operation> = []
-  const webAccess = majorOf(draft) >= 15 && draft.roles.has("web_access") && !leaving.includes("web_access")
+  const webAccess = grantsWebAccess(draft, leaving)
   const anon = wantsAnon(draft, spec)
+  if (anon === null) add(draft, missingAnon)
   for (const { name, owner } of wantedDatabases(spec).values()) {
     const known = draft.databases.get(name)
     if (known === undefined) continue
@@ -40,7 +49,11 @@ export const planVisits = (draft: Draft, spec: ParsedSpec, options: ApplyOptions
       }))
       continue
     }
-    const visited = JSON.stringify([1, owner, options.superuser, options.privilegedRole, webAccess, anon])
+    const visited = JSON.stringify([1, owner, options.superuser, options.privilegedRole, webAccess, anon === true])
+    if (copies.has(name)) {
+      outside.push(add(draft, grant(draft, name, options, null)), add(draft, recordCopy(draft, name, visited)))
+      continue
+    }
     if (known.visited === visited && !options.force) continue
     const work = [
       ...(known.granted ? [] : [add(draft, grant(draft, name, options, name))]),
@@ -51,6 +64,10 @@ export const planVisits = (draft: Draft, spec: ParsedSpec, options: ApplyOptions
   }
   return { visits, outside }
 }
+
+/** Before Postgres 15 everybody may create in the schema public. */
+export const grantsWebAccess = (draft: Draft, leaving: ReadonlyArray<string>): boolean =>
+  majorOf(draft) >= 15 && draft.roles.has("web_access") && !leaving.includes("web_access")
 
 const grant = (draft: Draft, name: string, options: ApplyOptions, database: string | null): Operation => {
   const sql = `GRANT ALL PRIVILEGES ON DATABASE ${quoteIdentifier(name)} TO ${quoteIdentifier(options.privilegedRole)}`
@@ -88,7 +105,7 @@ BEGIN
   END IF;
 END`)
 
-const changePermissions = (
+export const changePermissions = (
   draft: Draft,
   name: string,
   owner: string,
@@ -121,13 +138,8 @@ const changePermissions = (
 }
 
 /** The record goes last, in the same transaction if it can, and rests on everything it speaks of. */
-const record = (name: string, visited: string, work: ReadonlyArray<Operation>): Operation => {
-  const body = `
-BEGIN
-  EXECUTE pg_catalog.format('ALTER DATABASE %I SET ${visitSetting} TO %L', pg_catalog.current_database(),
-    (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || ':' || ${quoteLiteral(visited)});
-END`
-  return transactional({
+const record = (name: string, visited: string, work: ReadonlyArray<Operation>): Operation =>
+  transactional({
     phase: "ChangeSchemaPermissions",
     database: name,
     object: databaseObject(name),
@@ -135,24 +147,37 @@ END`
     because: "so that the next apply need not come here",
     after: work.map(({ id }) => id),
     beside: true,
-    sql: [doBlock(body)],
+    sql: [recordVisitHere(visited)],
     change: { _tag: "RecordVisit", name, visited }
   })
-}
 
-const wantsAnon = (draft: Draft, spec: ParsedSpec): boolean => {
+const recordCopy = (draft: Draft, name: string, visited: string): Operation =>
+  operation({
+    phase: "ChangeSchemaPermissions",
+    object: databaseObject(name),
+    action: "record that it needs no visit",
+    because: "it came with what a visit does",
+    after: makersOf(draft, databaseObject(name)),
+    beside: true,
+    statements: [statement(recordVisits([{ database: name, visited }]))],
+    joined: { statements: [], visited: { database: name, visited } },
+    change: { _tag: "RecordVisit", name, visited }
+  })
+
+/** `null`: it is wanted, and this Postgres does not have it. */
+export const wantsAnon = (draft: Draft, spec: ParsedSpec): boolean | null => {
   if (!spec.features.has("anon_extension")) return false
   if (!readList(settingOf(spec.settings, "shared_preload_libraries") ?? "").includes("anon")) return false
-  if (draft.extensions.has("anon")) return true
-  add(draft, operation({
-    phase: "HandleAnonExtension",
-    object: "extension anon",
-    action: "create",
-    because: "the feature anon_extension is on",
-    verdict: skip("this Postgres does not have it")
-  }))
-  return false
+  return draft.extensions.has("anon") ? true : null
 }
+
+const missingAnon: Operation = operation({
+  phase: "HandleAnonExtension",
+  object: "extension anon",
+  action: "create",
+  because: "the feature anon_extension is on",
+  verdict: skip("this Postgres does not have it")
+})
 
 /** Extensions it needs go to `public`: with our empty search path Postgres would not know where to put them. */
 const installAnon = (draft: Draft, name: string, owner: string): Operation => {

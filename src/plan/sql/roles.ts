@@ -21,6 +21,7 @@ import {
   transactional,
   type Verdict
 } from "./operations.ts"
+import { wantedDatabases } from "./databases.ts"
 import { isVerifier, sameVerifier } from "./passwords.ts"
 import { judgeRename } from "./renames.ts"
 import { attributesText, bareRole, generousRole, generousText, hasUnseenOptions, sameAttributes, wantedRole } from "./roleAttributes.ts"
@@ -54,7 +55,7 @@ export const planPrivilegedRole = (draft: Draft, spec: ParsedSpec, options: Appl
       change: { _tag: "PutRole", role: { ...known, createRole: true, createDatabase: true } }
     }))
   }
-  for (const database of new Set(spec.databases.map((one) => one.name))) {
+  for (const database of wantedDatabases(spec).keys()) {
     if (draft.databases.get(database)?.invalid !== false) continue
     add(draft, operation({
       ...about,

@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { isEmpty, planApply } from "../../../src/plan/sql/applyPlan.ts"
-import { isReservedRole } from "../../../src/plan/sql/catalog.ts"
+import { isReservedRole, majorOf, templateDatabase } from "../../../src/plan/sql/catalog.ts"
 import { simulate } from "../../../src/plan/sql/draft.ts"
 import type { Operation } from "../../../src/plan/sql/operations.ts"
 import { printPlan } from "../../../src/sql/planText.ts"
@@ -30,6 +30,26 @@ describe("plan/applyPlan", () => {
     // What is refused is refused again; nothing else is.
     assert.deepStrictEqual(todo(next.operations).map(({ id }) => id), [])
     assert.strictEqual(isEmpty(next), !next.operations.some(({ verdict }) => verdict._tag === "Refuse"))
+  }, runs)
+
+  it.prop("many new databases at once are copied from one template, and then nothing is left to do", { world: World }, ({ world }) => {
+    if (!replayable(world)) return
+    const some = specOfWorld(world)
+    const many = Array.from({ length: 10 }, (_, index) => ({ name: `many ${index}`, owner: options.superuser, options: [] }))
+    const spec = { ...some, databases: [...some.databases, ...many] }
+    const seen = catalogOfWorld(world)
+    const plan = planApply(spec, seen, options)
+    const made = todo(plan.operations).filter(({ change }) => change._tag === "CreateDatabase")
+    const template = made.find(({ change }) => change._tag === "CreateDatabase" && change.name === templateDatabase)
+    const copies = made.filter(({ statements }) => statements.some(({ shown }) => shown.includes(`TEMPLATE "${templateDatabase}"`)))
+    const makesWebAccess = plan.operations.some(({ change }) => change._tag === "PutRole" && change.role.name === "web_access")
+    const hinders = !seen.superuser || majorOf(seen) < 15 || makesWebAccess || spec.features.has("anon_extension")
+    assert.strictEqual(template === undefined, copies.length === 0)
+    if (!hinders) assert.isAtLeast(copies.length, 10)
+    for (const copy of copies) assert.include(copy.after, template?.id)
+    const after = simulate(seen, plan.operations)
+    for (const { name } of many) assert.isTrue(after.databases.has(name), name)
+    assert.deepStrictEqual(todo(planApply(spec, after, options).operations).map(({ id }) => id), [])
   }, runs)
 
   it.prop("the same input gives the same plan", { world: World }, ({ world }) => {
