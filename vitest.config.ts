@@ -1,29 +1,52 @@
+import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
+import { runFolder } from "./test/support/runFolder.ts"
+
+/** The longest files, longest first: whoever begins them last waits for them alone. */
+const long = ["program/kill9", "storage/local/crashes", "storage/local/bases", "program/neon", "program/signals", "program/lives"]
+const rank = ({ moduleId }: TestSpecification) => long.findIndex((name) => moduleId.includes(`/test/${name}.`)) >>> 0
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: Array<TestSpecification>) {
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b))
+  }
+}
+
+const run = runFolder()
+const real = {
+  globalSetup: ["test/support/runFolder.ts"],
+  // They wait more than they compute, also on machines with more cores than two.
+  maxWorkers: Math.min(2, availableParallelism()),
+  testTimeout: 120_000,
+  hookTimeout: 120_000
+}
+const realFiles = ["test/**/*.pg.test.ts", "test/**/*.wire.test.ts", "examples/**/*.pg.test.ts"]
+const diskFiles = ["test/storage/local/*.pg.test.ts", "test/storage/local/*.wire.test.ts", "test/program/kill9.pg.test.ts"]
 
 /**
- * Two projects in one run: `fast` (pure laws, rooms with in-memory neighbours) in parallel, and `real` (real
- * Postgres, sockets, processes) one file at a time, so that two cores are not fought over.
+ * Three projects in one run: `fast` (pure laws, rooms with in-memory neighbours); after it, two files at a time, `real`
+ * (real Postgres, sockets, processes; temporary files in memory where there is room) and `disk` (what must survive a
+ * crash, on the machine's own disk).
  */
 export default defineConfig({
   resolve: { conditions: ["source"] },
   ssr: { resolve: { conditions: ["source"] } },
   test: {
     reporters: ["default", "./.ci/closing-line.ts"],
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         extends: true,
-        test: { name: "fast", include: ["test/**/*.test.ts", "examples/**/*.test.ts"], exclude: ["test/**/*.pg.test.ts", "test/**/*.wire.test.ts", "examples/**/*.pg.test.ts"], testTimeout: 20_000 }
+        test: { name: "fast", include: ["test/**/*.test.ts", "examples/**/*.test.ts"], exclude: realFiles, testTimeout: 20_000 }
       },
       {
         extends: true,
-        test: {
-          name: "real",
-          include: ["test/**/*.pg.test.ts", "test/**/*.wire.test.ts", "examples/**/*.pg.test.ts"],
-          fileParallelism: false,
-          sequence: { groupOrder: 1 },
-          testTimeout: 120_000,
-          hookTimeout: 120_000
-        }
+        test: { ...real, name: "real", include: realFiles, exclude: diskFiles, env: run.env, sequence: { groupOrder: 1 } }
+      },
+      {
+        extends: true,
+        test: { ...real, name: "disk", include: diskFiles, env: run.diskEnv, sequence: { groupOrder: 1 } }
       }
     ]
   }

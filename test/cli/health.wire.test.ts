@@ -8,12 +8,13 @@ import * as path from "node:path"
 import { ComputeState } from "../../src/ComputeState.ts"
 import { inBackground, join, neighbours, open, reach } from "../http/opened.ts"
 import { declared } from "../http/declared.ts"
+import { compiledOnce } from "../support/runFolder.ts"
 
 const main = path.resolve(import.meta.dirname, "../../src/main.ts")
 
 const run = (...args: ReadonlyArray<string>) =>
   Effect.callback<{ readonly code: number; readonly out: string; readonly err: string }>((resume) => {
-    const child = execFile(process.execPath, ["--conditions=source", main, ...args], (error, out, err) =>
+    const child = execFile(process.execPath, ["--conditions=source", main, ...args], { env: { ...process.env, ...compiledOnce() } }, (error, out, err) =>
       resume(Effect.succeed({ code: error === null ? 0 : typeof error.code === "number" ? error.code : -1, out, err })))
     return Effect.sync(() => void child.kill("SIGKILL"))
   })

@@ -28,7 +28,7 @@ const raw = (port: number, bytes: string): Effect.Effect<string> =>
     socket.on("close", () => resume(Effect.succeed(heard)))
     socket.end(bytes, "latin1")
     return Effect.sync(() => socket.destroy())
-  }).pipe(Effect.timeoutOrElse({ duration: "5 seconds", orElse: () => Effect.die(new Error("the endpoint hangs")) }))
+  }).pipe(Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("the endpoint hangs")) }))
 
 describe("garbage", () => {
   for (const dialect of ["2024", "head"] as const) {

@@ -72,7 +72,7 @@ export interface Ask {
   readonly headers?: Readonly<Record<string, string>>
 }
 
-/** One request by fetch. A request that hangs is a defect after ten seconds. */
+/** One request by fetch. A request that hangs is a defect after thirty seconds. */
 export const ask = (port: number, method: string, path: string, { body, headers = {}, json }: Ask = {}): Effect.Effect<Answer> =>
   Effect.promise(async (signal) => {
     const response = await fetch(`http://127.0.0.1:${port}${path}`, {
@@ -87,7 +87,7 @@ export const ask = (port: number, method: string, path: string, { body, headers 
       headers: response.headers,
       text: await response.text()
     }
-  }).pipe(Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.die(new Error(`${method} ${path} hangs`)) }))
+  }).pipe(Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.die(new Error(`${method} ${path} hangs`)) }))
 
 const decodeRefused = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.Struct({
   error: Schema.NonEmptyString,

@@ -44,9 +44,9 @@ describe("TLS", () => {
       yield* askSecurely(port).pipe(
         Effect.flatMap(({ name }) => name === "second" ? Effect.void : Effect.fail("not yet")),
         Effect.retry({ times: 100_000 }),
-        Effect.timeout("15 seconds")
+        Effect.timeout("30 seconds")
       )
-    }).pipe(Effect.provide(neighbours)), 30_000)
+    }).pipe(Effect.provide(neighbours)), 60_000)
 
   it.live("without its files the port does not open, and says which", () =>
     Effect.gen(function*() {

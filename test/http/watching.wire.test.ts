@@ -84,7 +84,7 @@ describe("GET /status?wait_for", () => {
       const { port } = yield* open()
       const waiting = yield* inBackground(Effect.forEach(
         Array.from({ length: 1000 }),
-        () => ask(port, "GET", "/status?wait_for=running&timeout=9s"),
+        () => ask(port, "GET", "/status?wait_for=running&timeout=25s"),
         { concurrency: "unbounded" }
       ))
       const polled = yield* Effect.forEach(
@@ -95,7 +95,7 @@ describe("GET /status?wait_for", () => {
       assert.isTrue(polled.every(({ status }) => status === 200))
       yield* state.send("ConfigureDone")
       for (const { status, text } of yield* join(waiting)) assert.deepStrictEqual([status, JSON.parse(text).status], [200, "running"])
-    }).pipe(Effect.provide(neighbours)), 30_000)
+    }).pipe(Effect.provide(neighbours)), 60_000)
 })
 
 describe("the stream of statuses", () => {

@@ -18,6 +18,7 @@ import { afterAll } from "vitest"
 import type { WireFailed } from "../../src/domain/Failure.ts"
 import { connect, type Wire } from "../../src/pg/Wire.ts"
 import { forgetSharedMemory, freePort, runAs, temporaryFolder } from "../support/postgres.ts"
+import { compiledOnce, sharedFolder } from "../support/runFolder.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 
@@ -27,13 +28,23 @@ export interface Place {
   readonly httpPort: number
 }
 
-/** Clusters that earlier places of this file made with initdb, so that later ones need not make them again. */
-const templates = path.join(os.tmpdir(), `compute-ctl-templates-${process.pid}`)
-afterAll(() => fs.rmSync(templates, { recursive: true, force: true }))
+/** Clusters that earlier places made with initdb, so that later ones need not make them again. */
+const templates = path.join(sharedFolder() ?? path.join(os.tmpdir(), `compute-ctl-templates-${process.pid}`), "of-storage")
+if (sharedFolder() === undefined) afterAll(() => fs.rmSync(path.dirname(templates), { recursive: true, force: true }))
 
-/** As `cp` does it: owner and mode stay. */
-const copy = (from: string, to: string): void => {
-  if (fs.existsSync(from) && !fs.existsSync(to)) execFileSync("cp", ["-a", from, to])
+/** As `cp` does it: owner and mode stay. There in one step, whole. */
+const keepTemplates = (from: string): void => {
+  if (fs.existsSync(templates) || !fs.existsSync(from)) return
+  if (!fs.readdirSync(from).some((name) => fs.existsSync(path.join(from, name, "template.json")))) return
+  const at = `${templates}-${process.pid}`
+  fs.mkdirSync(path.dirname(templates), { recursive: true })
+  execFileSync("cp", ["-a", from, at])
+  try {
+    fs.renameSync(at, templates)
+  } catch {
+    // Another file of tests was faster.
+    fs.rmSync(at, { recursive: true, force: true })
+  }
 }
 
 /** A folder, a Postgres port and an HTTP port for one compute's lives. */
@@ -43,11 +54,11 @@ export const place: Effect.Effect<Place, never, Scope.Scope> = Effect.gen(functi
   if (fs.existsSync(templates)) {
     fs.mkdirSync(storage, { mode: 0o700 })
     if (runAs !== null) fs.chownSync(storage, runAs.uid, runAs.gid)
-    copy(templates, path.join(storage, "templates"))
+    execFileSync("cp", ["-a", templates, path.join(storage, "templates")])
   }
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
-      copy(path.join(storage, "templates"), templates)
+      keepTemplates(path.join(storage, "templates"))
       killAll(processesIn(path.join(directory, "pgdata")), "SIGKILL")
       forgetSharedMemory(path.join(directory, "pgdata"))
     }))
@@ -141,7 +152,7 @@ export const launch = (args: ReadonlyArray<string>, httpPort: number, env: Recor
     Effect.sync(() => {
       const child = spawn(process.execPath, [path.join(root, "src/main.ts"), ...args], {
         stdio: ["ignore", "pipe", "pipe"],
-        env: { ...process.env, ...env }
+        env: { ...process.env, ...compiledOnce(), ...env }
       })
       return { child, program: follow(child, httpPort) }
     }),

@@ -14,19 +14,20 @@ import { gone, launch, neonArguments, type Place, processesIn, rows } from "./ha
 import { setUp, specOf, tenant, timeline } from "./neonPlace.ts"
 
 /** `$1` is there as for Postgres; what it says on stdout is the LSN. */
-const standIn = (at: Place, sync: string): string => {
-  const file = path.join(at.directory, "bin", "postgres")
-  fs.mkdirSync(path.dirname(file), { recursive: true })
-  const { postgres } = atHand(installOf(17))
-  fs.writeFileSync(file, `#!/bin/sh\nif [ "$1" = --sync-safekeepers ]; then\n${sync}\nfi\nexec ${postgres} "$@"\n`, { mode: 0o755 })
-  return file
-}
+const standIn = (at: Place, sync: string): Effect.Effect<string> =>
+  Effect.promise(async () => {
+    const file = path.join(at.directory, "bin", "postgres")
+    fs.mkdirSync(path.dirname(file), { recursive: true })
+    const { postgres } = await atHand(installOf(17))
+    fs.writeFileSync(file, `#!/bin/sh\nif [ "$1" = --sync-safekeepers ]; then\n${sync}\nfi\nexec ${postgres} "$@"\n`, { mode: 0o755 })
+    return file
+  })
 
 describe("settling with a Postgres that can", () => {
   it.live("safekeepers that lag are synced, the basebackup is of that LSN, and the end has one too", () =>
     Effect.scoped(Effect.gen(function*() {
       const { addresses, at, pageserver } = yield* setUp(["ok", "lag", "lag"])
-      const postgres = standIn(at, `cd "$PGDATA"; grep -q neon.safekeepers postgresql.conf || exit 3; echo 0/16B9200; exit 0`)
+      const postgres = yield* standIn(at, `cd "$PGDATA"; grep -q neon.safekeepers postgresql.conf || exit 3; echo 0/16B9200; exit 0`)
       const compute = yield* living([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres])
       assert.strictEqual((yield* pageserver.seen)[0]?.command, `basebackup ${tenant} ${timeline} 0/16B9200 --gzip`)
       assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
@@ -38,7 +39,7 @@ describe("settling with a Postgres that can", () => {
   it.live("a sync at the end that hangs is given up at its deadline, told, and leaves nothing", () =>
     Effect.scoped(Effect.gen(function*() {
       const { addresses, at, pageserver } = yield* setUp(["ok"])
-      const postgres = standIn(at, "cd \"$PGDATA\"; trap '' TERM; while :; do sleep 0.1; done")
+      const postgres = yield* standIn(at, "cd \"$PGDATA\"; trap '' TERM; while :; do sleep 0.1; done")
       const deadlines = { ...(yield* NeonDeadlines), finalSync: Duration.millis(500) }
       const compute = yield* living([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres]).pipe(
         Effect.provideService(NeonDeadlines, deadlines)
@@ -55,7 +56,7 @@ describe("settling with a Postgres that can", () => {
   it.live("a sync at the end that hangs is cut short by a second signal, and whoever waits for the end is answered", () =>
     Effect.scoped(Effect.gen(function*() {
       const { addresses, at, pageserver } = yield* setUp(["ok"])
-      const postgres = standIn(at, "cd \"$PGDATA\"; echo hangs >&2; while :; do sleep 0.1; done")
+      const postgres = yield* standIn(at, "cd \"$PGDATA\"; echo hangs >&2; while :; do sleep 0.1; done")
       const program = yield* launch([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres], at.httpPort)
       yield* Effect.promise(() => program.reaches("running"))
       const waiter = program.http("/terminate?mode=immediate", { method: "POST" })
@@ -78,7 +79,7 @@ describe("asked to end in the middle of a start", () => {
     it.live(`while ${what}: it goes, and nothing is left`, () =>
       Effect.scoped(Effect.gen(function*() {
         const { addresses, at, pageserver } = yield* setUp(modes, fault)
-        const postgres = standIn(at, "cd \"$PGDATA\"; echo syncing >&2; while :; do sleep 0.1; done")
+        const postgres = yield* standIn(at, "cd \"$PGDATA\"; echo syncing >&2; while :; do sleep 0.1; done")
         const program = yield* launch([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres], at.httpPort)
         yield* Effect.promise(() => program.says(sign))
         program.signal("SIGTERM")

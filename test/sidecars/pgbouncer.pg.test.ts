@@ -60,7 +60,7 @@ const opened = (at: string) => (behind: number, folder: string, port: number, pl
   })
 
 const session = (port: number, database: string, user: string) =>
-  connect({ host: "127.0.0.1", port, user, database, password: Redacted.make(password), connectWithin: Duration.seconds(5) })
+  connect({ host: "127.0.0.1", port, user, database, password: Redacted.make(password), connectWithin: Duration.seconds(15) })
 
 const configOf = (port: number) =>
   Effect.scoped(Effect.gen(function*() {

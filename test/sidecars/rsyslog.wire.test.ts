@@ -43,7 +43,7 @@ const house = Effect.gen(function*() {
     workDirectory: path.join(folder, "work"),
     pidFiles: [path.join(folder, "none.pid"), path.join(folder, "rsyslogd.pid")],
     search: false,
-    patience: Duration.seconds(5)
+    patience: Duration.seconds(20)
   }
   const pgdata = path.join(folder, "pgdata")
   const make = (at: string) => {

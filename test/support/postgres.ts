@@ -9,15 +9,17 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { execFile, execFileSync, spawn } from "node:child_process"
-import { once } from "node:events"
 import * as fs from "node:fs"
-import * as net from "node:net"
 import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
 import { promisify } from "node:util"
 import type { TimedOut, WireFailed } from "../../src/domain/Failure.ts"
 import { connect, type StatementResult, type Wire, type WireConfig } from "../../src/pg/Wire.ts"
+import { freePort } from "./ports.ts"
+import { sharedFolder } from "./runFolder.ts"
+
+export { freePort } from "./ports.ts"
 
 export const superuser = "cloud_admin"
 const root = path.resolve(import.meta.dirname, "../..")
@@ -95,8 +97,10 @@ const dropCache = (): void => {
 if (process.env["VITEST"] !== undefined) (await import("vitest")).afterAll(dropCache)
 process.once("exit", dropCache)
 
-/** One folder per test file for templates. A test process that was killed leaves it to the next one to sweep. */
+/** The run's folder for templates, or one of this file's own. A test process that was killed leaves it to the next one to sweep. */
 const cache = (): string => {
+  const shared = sharedFolder()
+  if (shared !== undefined) return shared
   if (cacheAt !== undefined) return cacheAt
   for (const name of fs.readdirSync(os.tmpdir())) {
     const pid = name.startsWith(cacheName) ? Number(name.slice(cacheName.length).split("-")[0]) : NaN
@@ -113,30 +117,43 @@ const reachable = (file: string): boolean => {
   return true
 }
 
-/** The same installation where `nobody` can execute it: a checkout may lie under a folder that is only root's. */
-export const atHand = (install: Install): Install => {
-  if (runAs === null || reachable(install.postgres)) return install
-  const to = path.join(cache(), `install-${install.major}`)
-  if (!exists(to)) {
-    execFileSync("cp", ["-a", path.resolve(install.postgres, "../.."), to])
-    execFileSync("chmod", ["-R", "a+rX", to])
+/** Makes a folder of the cache if it is not there. Whoever makes the same at the same time makes it too; one of them stays. */
+const made = async (name: string, make: (at: string) => Promise<void>): Promise<string> => {
+  const to = path.join(cache(), name)
+  if (exists(to)) return to
+  const parent = fs.mkdtempSync(`${to}-`)
+  fs.chmodSync(parent, 0o755)
+  const at = path.join(parent, "new")
+  await make(at)
+  try {
+    fs.renameSync(at, to)
+  } catch (cause) {
+    if (!exists(to)) throw cause
   }
+  fs.rmSync(parent, { recursive: true, force: true })
+  return to
+}
+
+/** The same installation where `nobody` can execute it: a checkout may lie under a folder that is only root's. */
+export const atHand = async (install: Install): Promise<Install> => {
+  if (runAs === null || reachable(install.postgres)) return install
+  const to = await made(`install-${install.major}`, async (at) => {
+    await run("cp", ["-a", path.resolve(install.postgres, "../.."), at])
+    await run("chmod", ["-R", "a+rX", at])
+  })
   return { ...install, postgres: path.join(to, "bin/postgres"), initdb: path.join(to, "bin/initdb") }
 }
 
 const template = (install: Install): Promise<string> => {
   const known = templates.get(install.major)
   if (known !== undefined) return known
-  const made = (async () => {
-    const parent = fs.mkdtempSync(path.join(cache(), `template-${install.major}-`))
-    if (runAs !== null) fs.chownSync(parent, runAs.uid, runAs.gid)
-    const to = path.join(parent, "pgdata")
+  const done = made(`template-${install.major}`, async (at) => {
+    if (runAs !== null) fs.chownSync(path.dirname(at), runAs.uid, runAs.gid)
     const options = ["-U", superuser, "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-    await run(install.initdb, ["-D", to, ...options], { ...identity, cwd: "/", env: cleanEnvironment(), timeout: 60_000 })
-    return to
-  })()
-  templates.set(install.major, made)
-  return made
+    await run(install.initdb, ["-D", at, ...options], { ...identity, cwd: "/", env: cleanEnvironment(), timeout: 60_000 })
+  })
+  templates.set(install.major, done)
+  return done
 }
 
 /** A folder of the run-as user, removed with everything in it when the scope ends. */
@@ -148,16 +165,6 @@ export const temporaryFolder: Effect.Effect<string, never, Scope.Scope> = Effect
   }),
   (at) => Effect.promise(() => fs.promises.rm(at, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }))
 )
-
-/** A TCP port of 127.0.0.1 that was free a moment ago. */
-export const freePort: Effect.Effect<number> = Effect.promise(async () => {
-  const server = net.createServer().listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const address = server.address()
-  server.close()
-  await once(server, "close")
-  return typeof address === "object" && address !== null ? address.port : 0
-})
 
 /** The last lines of a text, for failure messages. */
 export const tail = (text: string, lines = 20): string => text.trimEnd().split("\n").slice(-lines).join("\n")
@@ -180,7 +187,7 @@ export interface ClusterOptions {
 /** A cluster that was never started, as `initdb` leaves it plus test settings. */
 export const makeCluster: (options?: ClusterOptions) => Effect.Effect<Cluster, never, Scope.Scope> = Effect.fnUntraced(
   function*(options = {}) {
-    const install = atHand(installOf(options.major ?? 17))
+    const install = yield* Effect.promise(() => atHand(installOf(options.major ?? 17)))
     const folder = yield* temporaryFolder
     const port = yield* freePort
     const pgdata = path.join(folder, "pgdata")

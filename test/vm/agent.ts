@@ -24,7 +24,7 @@ export interface Agent {
   readonly sayRaw: (text: string | Uint8Array) => Effect.Effect<void>
   /** As the Go agent does: payload under `content`, a newline at the end. */
   readonly say: (type: string, id: number, content?: unknown) => Effect.Effect<void>
-  /** The next message, parsed; a defect when none comes in ten seconds or the connection ends. */
+  /** The next message, parsed; a defect when none comes in thirty seconds or the connection ends. */
   readonly next: Effect.Effect<Record<string, unknown>>
   /** The next message that is not an `UpscaleRequest`. */
   readonly answer: Effect.Effect<Record<string, unknown>>
@@ -33,11 +33,11 @@ export interface Agent {
   readonly waiting: () => number
 }
 
-const within = <A>(what: string, effect: Effect.Effect<A>, seconds = 10) =>
+const within = <A>(what: string, effect: Effect.Effect<A>, seconds = 30) =>
   Effect.timeoutOrElse(effect, { duration: `${seconds} seconds`, orElse: () => Effect.die(new Error(`${what}: not in ${seconds} s`)) })
 
 /** A connection that has not said anything yet. */
-export const dial = Effect.fnUntraced(function*(port: number, seconds = 10) {
+export const dial = Effect.fnUntraced(function*(port: number, seconds = 30) {
   const inbox: Array<string> = []
   let wake: (() => void) | undefined
   let over: Closed | undefined
@@ -83,7 +83,7 @@ export const dial = Effect.fnUntraced(function*(port: number, seconds = 10) {
 })
 
 /** A connection after a handshake that succeeded. */
-export const connectAgent = Effect.fnUntraced(function*(port: number, seconds = 10) {
+export const connectAgent = Effect.fnUntraced(function*(port: number, seconds = 30) {
   const agent = yield* dial(port, seconds)
   yield* agent.sayRaw(`{"min":1,"max":1}\n`)
   const greeting = yield* agent.next

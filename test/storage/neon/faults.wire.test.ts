@@ -41,7 +41,7 @@ const plan = { starting: [], opening: [], appended: [], signalFiles: [], linkDyn
 const deadlines: NeonDeadlines = {
   ping: Duration.seconds(5),
   sync: Duration.seconds(10),
-  finalSync: Duration.millis(500),
+  finalSync: Duration.seconds(3),
   connect: Duration.millis(500),
   firstByte: Duration.millis(500),
   progress: Duration.millis(500),
@@ -274,7 +274,7 @@ describe("storage/neon, settling", () => {
     Effect.gen(function*() {
       const { timeline: made } = yield* claim(specOf(null), "while :; do sleep 0.05; done")
       const failure = yield* Effect.flip(made.settle("end"))
-      assert.match(explain(failure), /^cannot settle the safekeepers \(1 attempts\): timed out after 500 ms: /)
+      assert.match(explain(failure), /^cannot settle the safekeepers \(1 attempts\): timed out after 3000 ms: /)
     }))
 
   it.live("a static compute is at its LSN, a replica at the latest; neither talks to safekeepers or ends anything", () =>
