@@ -10,6 +10,7 @@ import { createServer, type Server } from "node:http"
 import type { Server as SecureServer } from "node:https"
 import { FileFailed, ListenFailed } from "../domain/Failure.ts"
 import { causesOf } from "../lifecycle/explain.ts"
+import { bodyOf, refusal } from "../plan/http/httpAnswer.ts"
 import type { Actor } from "../Supervisor.ts"
 import type { EndpointOptions } from "./options.ts"
 import type { Quick } from "./quick.ts"
@@ -44,10 +45,18 @@ const backlog = 1024
 
 type Answer = Parameters<Quick>
 
+/** One connection can send many requests without waiting for answers. */
+const mostHeld = maxConnections
+const tooMany = refusal(503, "not_open", "too many requests wait for the routes to be made", "ask again in a second")
+
 /** Holds what must wait for the routes, for as long as the peer does. What `quick` answers never goes further. */
 const gate = (raw: Server, quick: Quick): () => void => {
   const held: Array<Answer> = []
-  let pass = (...answer: Answer): void => void held.push(answer)
+  let pass = (...answer: Answer): void => {
+    if (held.length < mostHeld) return void held.push(answer)
+    const [, response] = answer
+    response.writeHead(503, { "content-type": "application/json", "retry-after": "1" }).end(JSON.stringify(bodyOf(tooMany)))
+  }
   const look = (...answer: Answer): void => {
     if (!quick(...answer)) pass(...answer)
   }

@@ -64,4 +64,24 @@ describe("before the routes are there", () => {
       assert.strictEqual((yield* Fiber.join(stayed)).text, "routed")
       assert.deepStrictEqual(reached, ["one"])
     }))
+
+  it.live("those who wait are bounded: the rest is told to ask again", () =>
+    Effect.gen(function*() {
+      const { first, port } = yield* listening
+      const socket = connect(port, "127.0.0.1")
+      let text = ""
+      socket.setEncoding("latin1").on("data", (chunk: string) => text += chunk)
+      const asked = 4100
+      socket.write("GET /held HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked - 1) + "GET /held HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+      const ended = once(socket, "close")
+      // Whoever comes later than the last of them finds it refused: the port reads in order.
+      yield* ask(port, "GET", "/livez")
+      yield* first.server.serve(Effect.succeed(HttpServerResponse.text("routed")))
+      first.open()
+      yield* Effect.promise(() => ended)
+      const count = (pattern: RegExp) => text.match(pattern)?.length ?? 0
+      assert.strictEqual(count(/HTTP\/1\.1 \d/g), asked)
+      assert.strictEqual(count(/HTTP\/1\.1 503 /g), asked - 4096)
+      assert.include(text, "\"code\":\"not_open\"")
+    }), 60_000)
 })
