@@ -115,7 +115,7 @@ describe("leaving", () => {
       yield* (yield* ComputeState).until("termination_pending_fast")
       const before = yield* Clock.currentTimeMillis
       yield* Scope.close(scope, Exit.void)
-      assert.isBelow((yield* Clock.currentTimeMillis) - before, 8_000)
+      assert.isBelow((yield* Clock.currentTimeMillis) - before, 4_000)
       yield* join(waiting)
       for (const socket of silent) socket.destroy()
     }).pipe(Effect.provide(neighbours)))

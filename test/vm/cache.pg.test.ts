@@ -194,12 +194,12 @@ describe("slow SQL", () => {
         const asked = yield* Clock.currentTimeMillis
         yield* agent.say("HealthCheck", id)
         assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id })
-        assert.isBelow((yield* Clock.currentTimeMillis) - asked, 2_500)
+        assert.isBelow((yield* Clock.currentTimeMillis) - asked, 1_000)
       }
       const answer = yield* agent.next
       assert.strictEqual(answer["id"], 2)
       assert.include(["DownscaleResult", "InternalError"], answer["type"])
-      assert.isBelow((yield* Clock.currentTimeMillis) - began, 8_000)
+      assert.isBelow((yield* Clock.currentTimeMillis) - began, 5_000)
       // Reading is tried again over a new connection, so the frozen session may not even be noticed.
       assert.deepInclude(yield* downscale(agent, 22, GiB), { Ok: true })
     }))
@@ -217,7 +217,7 @@ describe("slow SQL", () => {
       first.socket.terminate()
       const began = yield* Clock.currentTimeMillis
       yield* until(({ connected }) => connected === 0)
-      assert.isBelow((yield* Clock.currentTimeMillis) - began, 2_900)
+      assert.isBelow((yield* Clock.currentTimeMillis) - began, 2_000)
       yield* thawFirst
 
       const second = yield* connectAgent(port)
