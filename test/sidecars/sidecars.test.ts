@@ -15,18 +15,7 @@ import { Certificates } from "../../src/tls/Certificates.ts"
 import { selfSigned } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
-
-/** Virtual time passes while real files are read and written. */
-const passes = <A>(what: string, look: () => A | null | false) =>
-  Effect.gen(function*() {
-    for (const deadline = performance.now() + 10_000; performance.now() < deadline;) {
-      const found = look()
-      if (found !== null && found !== false) return found
-      yield* TestClock.adjust("1 second")
-      yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
-    }
-    return assert.fail(`in vain: ${what}`)
-  })
+import { passes } from "../support/virtualTime.ts"
 
 const optionsIn = (folder: string): SidecarOptions => ({
   pgbouncer: {

@@ -17,7 +17,7 @@ import { promisify } from "node:util"
 import type { TimedOut, WireFailed } from "../../src/domain/Failure.ts"
 import { connect, type StatementResult, type Wire, type WireConfig } from "../../src/pg/Wire.ts"
 import { freePort } from "./ports.ts"
-import { sharedFolder } from "./runFolder.ts"
+import { isAlive, sharedFolder } from "./runFolder.ts"
 
 export { freePort } from "./ports.ts"
 
@@ -76,15 +76,6 @@ export const cleanEnvironment = (): NodeJS.ProcessEnv =>
   Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^PG|^NEON_|^LC_|^LANG/.test(name)))
 
 const cacheName = "compute-ctl-test-cache-"
-const alive = (pid: number) => {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === "EPERM"
-  }
-}
-
 let cacheAt: string | undefined
 const templates = new Map<number, Promise<string>>()
 
@@ -104,7 +95,7 @@ const cache = (): string => {
   if (cacheAt !== undefined) return cacheAt
   for (const name of fs.readdirSync(os.tmpdir())) {
     const pid = name.startsWith(cacheName) ? Number(name.slice(cacheName.length).split("-")[0]) : NaN
-    if (Number.isInteger(pid) && !alive(pid)) fs.rmSync(path.join(os.tmpdir(), name), { recursive: true, force: true })
+    if (Number.isInteger(pid) && !isAlive(pid)) fs.rmSync(path.join(os.tmpdir(), name), { recursive: true, force: true })
   }
   const at = fs.mkdtempSync(path.join(os.tmpdir(), `${cacheName}${process.pid}-`))
   fs.chmodSync(at, 0o755)

@@ -59,7 +59,7 @@ export const compiledOnce = (): Readonly<Record<string, string>> => {
   return at === undefined ? {} : { NODE_COMPILE_CACHE: path.join(at, "compiled") }
 }
 
-const isAlive = (pid: number) => {
+export const isAlive = (pid: number): boolean => {
   try {
     process.kill(pid, 0)
     return true

@@ -13,6 +13,7 @@ import { keyFault, leafOf } from "../../src/plan/conf/certificate.ts"
 import { awaitPair, certificateWatch, firstCertificate, placePair, readPair } from "../../src/tls/Certificate.ts"
 import { kinds, selfSigned, type TestCertificate } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/postgres.ts"
+import { passes } from "../support/virtualTime.ts"
 
 const house = Effect.gen(function*() {
   const folder = yield* temporaryFolder
@@ -73,18 +74,6 @@ describe("a certificate and its key", () => {
     assert.isNotNull(keyFault("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"))
   })
 })
-
-/** Virtual time passes while real files are read. */
-const passes = <A>(what: string, look: () => A | null | false) =>
-  Effect.gen(function*() {
-    for (const deadline = performance.now() + 10_000; performance.now() < deadline;) {
-      const found = look()
-      if (found !== null && found !== false) return found
-      yield* TestClock.adjust("1 second")
-      yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
-    }
-    return assert.fail(`in vain: ${what}`)
-  })
 
 describe("the certificate of a compute", () => {
   it.effect("is waited for, but not for ever", () =>
