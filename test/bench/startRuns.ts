@@ -9,6 +9,7 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
+import { forgetSharedMemory } from "../support/postgres.ts"
 
 /** Whom files belong to and Postgres runs as; `null`: we are not root and stay who we are. */
 export const user = process.geteuid?.() === 0 ? { name: "nobody", uid: 65534, gid: 65534 } : null
@@ -131,6 +132,8 @@ export const endPostgres = async (pgdata: string, signal: NodeJS.Signals): Promi
   kill(postmasterOf(pgdata), signal)
   const folder = path.dirname(pgdata)
   while (processesIn(folder).length > 0) await pause(2)
+  // A postmaster that was killed leaves its segment, and names it in a file that the next start wipes.
+  forgetSharedMemory(pgdata)
 }
 
 export const postmasterOf = (pgdata: string): number =>
