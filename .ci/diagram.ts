@@ -5,7 +5,7 @@
  */
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { toMermaid } from "../src/lifecycle/diagram.ts"
+import { toMermaid } from "../src/compute/diagram.ts"
 
 const begin = "<!-- diagram:begin -->"
 const end = "<!-- diagram:end -->"

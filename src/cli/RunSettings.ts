@@ -1,63 +1,236 @@
 /**
- * What `compute_ctl` was told to run, with every flag resolved. Shapes only; `readRun.ts` makes one.
+ * The rules of a run: from the flags that were given to settings with nothing left open (reference section 1.1).
+ *
+ * Both generations' flags are understood, also mixed; where they mean different things, the source of the spec says
+ * which generation is speaking. Messages name flags and never repeat values.
  */
-import type * as Redacted from "effect/Redacted"
-import type { ConnString } from "../domain/ConnString.ts"
-import type { LogFilter } from "../plan/log/logFilter.ts"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import { type ConnString, isConnUrl, parseConnString } from "../pgwire/ConnString.ts"
+import { type LogFilter, parseLogFilter } from "../logging/filter.ts"
+import { defaults, type FlagName, flags } from "./flags.ts"
+import type { Environment, Given } from "./Given.ts"
+import { readPorts } from "./readPorts.ts"
+import type { RunSettings, SpecSource, StorageChoice } from "./RunSettings2.ts"
+import { type UsageError, usageError } from "./usage.ts"
 
-export type SpecSource =
-  | { readonly _tag: "Inline"; readonly text: string }
-  | { readonly _tag: "File"; readonly path: string }
-  | { readonly _tag: "ConfigFile"; readonly path: string }
-  | { readonly _tag: "ControlPlane"; readonly uri: string }
+type Read<A> = Result.Result<A, UsageError>
 
-export type StorageChoice =
-  | { readonly _tag: "Neon" }
-  /** `directory` `null`: the caller decides. `process`: commits survive our end, but not the machine's. */
-  | { readonly _tag: "Local"; readonly directory: string | null; readonly durability: "os" | "process" }
+export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
+  Result.gen(function*() {
+    const warnings: Array<string> = []
+    const spec = yield* readSpecSource(given, warnings)
+    const storage = yield* readStorage(given)
+    for (const name of ["pgdata", "connstr"] as const) {
+      if (storage._tag === "Neon" && !given.has(name)) {
+        return yield* usageError(`--${name}`, `${name === "pgdata" ? "-D (--pgdata)" : "-C (--connstr)"} is required`)
+      }
+    }
+    const dialect = yield* readDialect(given)
+    const ports = yield* readPorts(given, dialect, warnings)
+    if (given.has("allow-last-good-spec") && spec._tag !== "ControlPlane") {
+      warnings.push("--allow-last-good-spec has no effect without -p")
+    }
+    if (given.has("pg-init-timeout")) {
+      yield* readCount(given, "pg-init-timeout", 0)
+      warnings.push("--pg-init-timeout has no effect")
+    }
+    return {
+      dialect,
+      pgdata: yield* readText(given, "pgdata"),
+      connstr: yield* readConnstr(given),
+      postgres: (yield* readText(given, "pgbin")) ?? (env["POSTGRES_PATH"] || null),
+      spec,
+      computeId: yield* readText(given, "compute-id"),
+      allowLastGoodSpec: given.has("allow-last-good-spec"),
+      ...ports,
+      httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Local" ? "127.0.0.1" : "::"),
+      httpTls: yield* readTls(given),
+      storage,
+      runAs: yield* readText(given, "run-as"),
+      privilegedRole: yield* readPrivilegedRole(given),
+      logFormat: yield* readChoice(given, "log-format", ["text", "json"], "text"),
+      logFilter: yield* readLogFilter(given, env, warnings),
+      banner: !given.has("no-banner"),
+      liveConfigAllowed: spec._tag !== "Inline",
+      dev: given.has("dev"),
+      remoteExtBaseUrl: yield* readRemoteExtensions(given),
+      vmMonitor: {
+        cgroup: given.get("cgroup")?.value ?? defaults.cgroup,
+        cgroupPolicy: yield* readChoice(given, "cgroup-policy", ["refuse", "deny-downscales", "run-without"], "refuse"),
+        filecacheConnstr: given.get("filecache-connstr")?.value ?? defaults.filecacheConnstr,
+        address: given.get("vm-monitor-addr")?.value ?? defaults.vmMonitorAddress
+      },
+      resizeSwapOnBind: given.has("resize-swap-on-bind"),
+      diskQuotaMount: yield* readText(given, "set-disk-quota-for-fs"),
+      installedExtensionsIntervalSeconds: yield* readCount(
+        given,
+        "installed-extensions-collection-interval",
+        defaults.installedExtensionsIntervalSeconds
+      ),
+      controlPlaneToken: readToken(env),
+      autoscaling: env["AUTOSCALING"] !== undefined,
+      warnings
+    }
+  })
 
-export interface RunSettings {
-  /** Which generation's HTTP API is served. */
-  readonly dialect: "2024" | "head"
-  /** `null`, like `connstr`, only with local storage: the caller decides. */
-  readonly pgdata: string | null
-  readonly connstr: ConnString | null
-  /** `null`: neither `-b` nor `POSTGRES_PATH` was given. */
-  readonly postgres: string | null
-  readonly spec: SpecSource
-  readonly computeId: string | null
-  /** Keep the last spec that worked, and start with it when the control plane is down. */
-  readonly allowLastGoodSpec: boolean
-  readonly externalHttpPort: number
-  /** `null` in the 2024 dialect, which has one port for all. */
-  readonly internalHttpPort: number | null
-  readonly httpHost: string
-  /** Certificate of the external port; `null`: plain HTTP. */
-  readonly httpTls: { readonly certPath: string; readonly keyPath: string } | null
-  readonly storage: StorageChoice
-  /** `null`: not said. */
-  readonly runAs: string | null
-  readonly privilegedRole: string
-  readonly logFormat: "text" | "json"
-  readonly logFilter: LogFilter
-  readonly banner: boolean
-  /** False when the spec is on the command line (`-s`). */
-  readonly liveConfigAllowed: boolean
-  readonly dev: boolean
-  /** Ends in exactly one `/`. */
-  readonly remoteExtBaseUrl: string | null
-  readonly vmMonitor: {
-    readonly cgroup: string
-    readonly filecacheConnstr: string
-    readonly address: string
-    /** What to do when Postgres can not run in its cgroup. */
-    readonly cgroupPolicy: "refuse" | "deny-downscales" | "run-without"
+/** The reference panics when there is no source. Its order of preference is `-s`, `-S`, pull; `-c` excludes others. */
+export const readSpecSource = (given: Given, warnings: Array<string>): Read<SpecSource> => {
+  const inline = given.get("spec")
+  const file = given.get("spec-path")
+  const config = given.get("config")
+  const uri = given.get("control-plane-uri")
+  const first = inline ?? file
+  if (config !== undefined) {
+    const rival = first ?? uri
+    if (rival !== undefined) return usageError(config.as, `${config.as} cannot be used together with ${rival.as}`)
+    if (config.value === "") return usageError(config.as, `${config.as} needs the path of a file`)
+    // The newer reference insists on it, though its own documentation leaves it out; tokens that name a compute fail.
+    if (!given.has("compute-id")) {
+      warnings.push("without --compute-id only administrators' tokens are accepted by the API")
+    }
+    return Result.succeed({ _tag: "ConfigFile", path: config.value })
   }
-  readonly resizeSwapOnBind: boolean
-  readonly diskQuotaMount: string | null
-  readonly installedExtensionsIntervalSeconds: number
-  readonly controlPlaneToken: Redacted.Redacted<string> | null
-  readonly autoscaling: boolean
-  /** For the log: what was given and will have no effect. */
-  readonly warnings: ReadonlyArray<string>
+  if (first !== undefined) {
+    for (const unused of [inline === undefined ? undefined : file, uri]) {
+      if (unused !== undefined) warnings.push(`${unused.as} has no effect, because ${first.as} gives the spec`)
+    }
+    if (inline !== undefined) return Result.succeed({ _tag: "Inline", text: inline.value })
+    if (first.value === "") return usageError(first.as, `${first.as} needs the path of a file`)
+    return Result.succeed({ _tag: "File", path: first.value })
+  }
+  if (uri === undefined) return usageError(null, "no spec: one of -s, -S, -c, or -p with -i is required")
+  if (!given.has("compute-id")) return usageError(uri.as, `${uri.as} needs -i (--compute-id)`)
+  if (!isHttpUrl(uri.value)) return usageError(uri.as, `${uri.as} expects an http or https URL`)
+  return Result.succeed({ _tag: "ControlPlane", uri: uri.value })
 }
+
+export const readStorage = (given: Given): Read<StorageChoice> =>
+  Result.gen(function*() {
+    const kind = given.get("storage")
+    const durability = yield* readChoice(given, "durability", ["os", "process"], "os")
+    if (kind?.value === "local") return { _tag: "Local", directory: null, durability }
+    const directory = /^local:(.+)$/s.exec(kind?.value ?? "")?.[1]
+    if (directory !== undefined) return { _tag: "Local", directory, durability }
+    if (kind !== undefined && kind.value !== "neon") {
+      return yield* usageError(kind.as, `${kind.as} expects neon, local or local:DIR`)
+    }
+    if (given.has("durability")) {
+      return yield* usageError(
+        "--durability",
+        "--durability goes with --storage local only: Neon's safekeepers keep commits otherwise"
+      )
+    }
+    return { _tag: "Neon" }
+  })
+
+/** `-r` belongs to both generations, so it does not tell which one speaks. */
+export const readDialect = (given: Given): Read<"2024" | "head"> => {
+  const headFlag = flags.some((flag) => flag.generation === "head" && (given.get(flag.name)?.as ?? "-r") !== "-r")
+  const older = given.has("spec") || given.has("spec-path") || (given.has("http-port") && !headFlag)
+  return readChoice(given, "api-dialect", ["2024", "head"], older ? "2024" : "head")
+}
+
+export const readConnstr = (given: Given): Read<ConnString | null> => {
+  const connstr = given.get("connstr")
+  if (connstr === undefined) return Result.succeed(null)
+  const expected = `${connstr.as} expects a URL such as postgresql://cloud_admin@localhost:5432/postgres`
+  if (!isConnUrl(connstr.value)) return usageError(connstr.as, expected)
+  return Result.mapError(
+    parseConnString(connstr.value),
+    (why) => ({ flag: connstr.as, message: `${expected}, but ${why}` })
+  )
+}
+
+const readTls = (given: Given): Read<RunSettings["httpTls"]> =>
+  Result.gen(function*() {
+    const certPath = yield* readText(given, "http-tls-cert")
+    const keyPath = yield* readText(given, "http-tls-key")
+    if (certPath !== null && keyPath !== null) return { certPath, keyPath }
+    return certPath === null && keyPath === null
+      ? null
+      : yield* usageError("--http-tls-cert", "--http-tls-cert and --http-tls-key go together")
+  })
+
+/** The name goes into SQL, so its letters are few. */
+export const readPrivilegedRole = (given: Given): Read<string> => {
+  const role = given.get("privileged-role-name")
+  if (role === undefined) return Result.succeed(defaults.privilegedRole)
+  return /^[a-z_]+$/.test(role.value) && role.value.length <= 63
+    ? Result.succeed(role.value)
+    : usageError(role.as, `${role.as} expects lower-case letters and underscores, at most 63`)
+}
+
+/** An older spec source gives `-r` its older meaning: what is not a URL names the gateway. */
+const readRemoteExtensions = (given: Given): Read<string | null> => {
+  const base = given.get("remote-ext-base-url")
+  const config = given.get("remote-ext-config")
+  if (base !== undefined && config !== undefined) {
+    return usageError(base.as, `${base.as} cannot be used together with ${config.as}`)
+  }
+  const one = base ?? config
+  if (one === undefined) return Result.succeed(null)
+  const older = config !== undefined || (one.as === "-r" && (given.has("spec") || given.has("spec-path")))
+  if (older && !one.value.startsWith("http")) return Result.succeed("http://pg-ext-s3-gateway/")
+  if (!isHttpUrl(one.value)) return usageError(one.as, `${one.as} expects an http or https URL`)
+  if (/[?#]/.test(one.value)) {
+    return usageError(one.as, `${one.as}: parameters detected in remote extensions base URL`)
+  }
+  return Result.succeed(`${one.value.replace(/\/+$/, "")}/`)
+}
+
+const levels = ["trace", "debug", "info", "warn", "error"] as const
+
+/** `info,monitor=debug`; the flag wins over `RUST_LOG`, where what is not understood has no effect. */
+const readLogFilter = (given: Given, env: Environment, warnings: Array<string>): Read<LogFilter> => {
+  const ambient = parseLogFilter(env["RUST_LOG"] ?? "", "info")
+  if (ambient.unread > 0) {
+    warnings.push(
+      ambient.understood
+        ? "a part of RUST_LOG is not understood; it has no effect"
+        : "RUST_LOG has no level that we know; it has no effect"
+    )
+  }
+  const said = given.get("log-level")
+  if (said === undefined) return Result.succeed(ambient.filter)
+  const asked = parseLogFilter(said.value, ambient.filter.level)
+  return asked.understood && asked.unread === 0
+    ? Result.succeed(asked.filter)
+    : usageError(said.as, `${said.as} expects ${levels.join(" or ")}`)
+}
+
+const readToken = (env: Environment): Redacted.Redacted<string> | null => {
+  const token = env["NEON_CONTROL_PLANE_TOKEN"] ?? ""
+  return token === "" ? null : Redacted.make(token, { label: "NEON_CONTROL_PLANE_TOKEN" })
+}
+
+const readText = (given: Given, name: FlagName): Read<string | null> => {
+  const text = given.get(name)
+  return text?.value === ""
+    ? usageError(text.as, `${text.as} needs a value that is not empty`)
+    : Result.succeed(text?.value ?? null)
+}
+
+export const readChoice = <A extends string>(
+  given: Given,
+  name: FlagName,
+  choices: ReadonlyArray<A>,
+  fallback: A
+): Read<A> => {
+  const said = given.get(name)
+  if (said === undefined) return Result.succeed(fallback)
+  const choice = choices.find((one) => one === said.value)
+  return choice === undefined
+    ? usageError(said.as, `${said.as} expects ${choices.join(" or ")}`)
+    : Result.succeed(choice)
+}
+
+const readCount = (given: Given, name: FlagName, fallback: number): Read<number> => {
+  const said = given.get(name)
+  if (said === undefined) return Result.succeed(fallback)
+  return /^[0-9]{1,15}$/.test(said.value)
+    ? Result.succeed(Number(said.value))
+    : usageError(said.as, `${said.as} expects a whole number of seconds`)
+}
+
+const isHttpUrl = (text: string): boolean => /^https?:$/.test(URL.parse(text)?.protocol ?? "")

@@ -2,10 +2,10 @@
  * What `compute_ctl plan` is told: which Postgres to look at, and the spec to compare it with. Looks at neither.
  */
 import * as Result from "effect/Result"
-import type { ConnString } from "../domain/ConnString.ts"
+import type { ConnString } from "../pgwire/ConnString.ts"
 import type { Given } from "./Given.ts"
-import { readConnstr, readPrivilegedRole, readSpecSource, readStorage } from "./readRun.ts"
-import type { SpecSource, StorageChoice } from "./RunSettings.ts"
+import { readConnstr, readPrivilegedRole, readSpecSource, readStorage } from "./RunSettings.ts"
+import type { SpecSource, StorageChoice } from "./RunSettings2.ts"
 import { type UsageError, usageError } from "./usage.ts"
 
 export interface PlanSettings {

@@ -5,10 +5,10 @@
  */
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
-import type { Problem, SpecInvalid } from "../domain/Failure.ts"
-import { parseConfigText } from "../domain/parseConfigText.ts"
-import { parseSpec, readJsonText } from "../domain/parseSpec.ts"
-import { specJsonSchema } from "../domain/specSchema.ts"
+import type { Problem, SpecInvalid } from "../errors/Failure.ts"
+import { parseConfigText } from "../spec/parseConfigText.ts"
+import { parseSpec, readJsonText } from "../spec/parseSpec.ts"
+import { specJsonSchema } from "./specSchema.ts"
 
 export interface Report {
   readonly text: string

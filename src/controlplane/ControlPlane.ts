@@ -10,7 +10,7 @@ import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
-import { ControlPlaneFailed } from "../domain/Failure.ts"
+import { ControlPlaneFailed } from "../errors/Failure.ts"
 
 export interface PullRequest {
   /** As given with `-p`; a trailing slash does no harm. */

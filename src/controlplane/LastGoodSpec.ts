@@ -10,12 +10,12 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as fs from "node:fs/promises"
-import { ComputeState } from "../ComputeState.ts"
-import type { Failure } from "../domain/Failure.ts"
-import type { ParsedSpec } from "../domain/ParsedSpec.ts"
-import { replaceFile } from "../host/replaceFile.ts"
-import type { Condition } from "../plan/life/conditions.ts"
-import type { Actor } from "../Supervisor.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
+import type { Failure } from "../errors/Failure.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { replaceFile } from "../platform/files.ts"
+import type { Condition } from "../compute/conditions.ts"
+import type { Actor } from "../compute/Supervisor.ts"
 
 const Kept = Schema.Struct({ compute_id: Schema.String, answer: Schema.Unknown })
 const decode = Schema.decodeUnknownResult(Schema.fromJsonString(Kept))

@@ -20,18 +20,18 @@ import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { ComputeState } from "../ComputeState.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
 import {
   ExtensionFailed,
   ExtensionsUnavailable,
   type ExtensionUnknown,
   FileFailed,
   type PostgresUnusable
-} from "../domain/Failure.ts"
-import type { ParsedSpec } from "../domain/ParsedSpec.ts"
-import { PostgresInstall } from "../host/PostgresInstall.ts"
-import { Spawn } from "../host/Spawn.ts"
-import { causesOf } from "../lifecycle/explain.ts"
+} from "../errors/Failure.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { PostgresInstall } from "../postgres/PostgresInstall2.ts"
+import { Spawn } from "../platform/Spawn.ts"
+import { causesOf } from "../errors/explain.ts"
 import {
   type ControlFile,
   controlFiles,
@@ -39,8 +39,8 @@ import {
   findExtension,
   librariesToFetch,
   type Wanted
-} from "../plan/outfit/remoteExtensions.ts"
-import { archiveUrl } from "../plan/outfit/remoteExtensionUrl.ts"
+} from "./plan.ts"
+import { archiveUrl } from "./remoteExtensionUrl.ts"
 import { fetchArchive, type Limits, type Refusal } from "./fetchArchive.ts"
 import { type Folders, locateFolders } from "./folders.ts"
 

@@ -7,10 +7,10 @@
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { PostgresUnusable } from "../domain/Failure.ts"
-import type { PostgresInstall } from "../host/PostgresInstall.ts"
-import { runCommand } from "../host/run.ts"
-import type { Spawn } from "../host/Spawn.ts"
+import { PostgresUnusable } from "../errors/Failure.ts"
+import type { PostgresInstall } from "../postgres/PostgresInstall2.ts"
+import { runCommand } from "../platform/run.ts"
+import type { Spawn } from "../platform/Spawn.ts"
 
 export interface Folders {
   /** Control files and scripts. */

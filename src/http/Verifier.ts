@@ -13,8 +13,8 @@ import * as Schema from "effect/Schema"
 import { compactVerify } from "jose/jws/compact/verify"
 import { importJWK } from "jose/key/import"
 import { createHash } from "node:crypto"
-import { isTimely, unverified } from "../plan/http/authorize.ts"
-import type { Refusal } from "../plan/http/httpAnswer.ts"
+import { isTimely, unverified } from "./authorize.ts"
+import type { Refusal } from "./httpAnswer.ts"
 
 /** The claims of a token whose signature and times are good, undecoded; or why it is not (`unverified`). */
 export type Verify = (token: Redacted.Redacted<string>) => Effect.Effect<unknown, Refusal>

@@ -3,9 +3,9 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { ComputeState } from "../ComputeState.ts"
-import type { Admin, Purpose } from "../pg/Admin.ts"
-import { type Asked, type Dialect, wrongStatus } from "../plan/http/httpAnswer.ts"
+import type { ComputeState } from "../compute/ComputeState.ts"
+import type { Admin, Purpose } from "../pgwire/Admin.ts"
+import { type Asked, type Dialect, wrongStatus } from "./httpAnswer.ts"
 
 /** For one query. */
 export const queryWithin = Duration.seconds(60)

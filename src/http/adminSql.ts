@@ -1,8 +1,8 @@
 /**
  * The SQL that HTTP routes run as superuser, as text. Every name and value in it is quoted; nothing is sent.
  */
-import { quoteIdentifier, quoteLiteral } from "../domain/quote.ts"
-import { templateDatabase } from "../plan/sql/catalog.ts"
+import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+import { templateDatabase } from "../catalog/Catalog.ts"
 
 /** One row, one column: the whole answer as JSON text, because 64-bit query ids do not survive a JavaScript number. */
 export const insights = (superuser: string): string => `

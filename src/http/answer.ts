@@ -10,8 +10,8 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
-import type { Failure } from "../domain/Failure.ts"
-import { bodyOf, deadlinePassed, type Dialect, type Refusal, refusal, refusalOf } from "../plan/http/httpAnswer.ts"
+import type { Failure } from "../errors/Failure.ts"
+import { bodyOf, deadlinePassed, type Dialect, type Refusal, refusal, refusalOf } from "./httpAnswer.ts"
 
 export const json = (body: unknown, status = 200): HttpServerResponse.HttpServerResponse => HttpServerResponse.jsonUnsafe(body, { status })
 

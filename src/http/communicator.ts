@@ -11,7 +11,7 @@ import * as FS from "node:fs/promises"
 import * as Http from "node:http"
 import * as OS from "node:os"
 import * as Path from "node:path"
-import { type Refusal, refusal } from "../plan/http/httpAnswer.ts"
+import { type Refusal, refusal } from "./httpAnswer.ts"
 import { within } from "./answer.ts"
 
 const absent = refusal(503, "communicator_absent", "Postgres's communicator does not answer", "only Neon's Postgres has one")

@@ -2,7 +2,7 @@
  * The human page of the API, made from the document that machines read. One small page, no scripts.
  */
 import type { OpenAPISpec } from "effect/http-api/OpenApi"
-import { escapeHtml, page } from "../plan/http/waterfall.ts"
+import { escapeHtml, page } from "./waterfall.ts"
 
 const summaryOf = (operation: { readonly summary?: string | undefined }): string => escapeHtml(operation.summary ?? "")
 

@@ -8,9 +8,9 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FS from "node:fs/promises"
-import { type Failure, FileFailed } from "../domain/Failure.ts"
-import { causesOf } from "../lifecycle/explain.ts"
-import type { Actor } from "../Supervisor.ts"
+import { type Failure, FileFailed } from "../errors/Failure.ts"
+import { causesOf } from "../errors/explain.ts"
+import type { Actor } from "../compute/Supervisor.ts"
 import type { Verifier } from "./Verifier.ts"
 
 const every = Duration.seconds(1)

@@ -8,12 +8,12 @@ import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as FS from "node:fs/promises"
 import { createServer, type Server } from "node:http"
 import type { Server as SecureServer } from "node:https"
-import { FileFailed, ListenFailed } from "../domain/Failure.ts"
-import { causesOf } from "../lifecycle/explain.ts"
-import { bodyOf, refusal } from "../plan/http/httpAnswer.ts"
-import type { Actor } from "../Supervisor.ts"
+import { FileFailed, ListenFailed } from "../errors/Failure.ts"
+import { causesOf } from "../errors/explain.ts"
+import { bodyOf, refusal } from "./httpAnswer.ts"
+import type { Actor } from "../compute/Supervisor.ts"
 import type { EndpointOptions } from "./options.ts"
-import type { Quick } from "./quick.ts"
+import type { Quick } from "./probes.ts"
 
 /** A port that listens. It answers what `quick` answers; all else waits until it is opened. */
 export interface Listening {

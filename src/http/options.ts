@@ -4,11 +4,11 @@
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Result from "effect/Result"
-import type { Failure, SpecInvalid } from "../domain/Failure.ts"
-import type { ParsedSpec } from "../domain/ParsedSpec.ts"
-import type { PostgresInstall } from "../host/PostgresInstall.ts"
-import type { Outfit } from "../Outfit.ts"
-import type { Dialect } from "../plan/http/httpAnswer.ts"
+import type { Failure, SpecInvalid } from "../errors/Failure.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import type { PostgresInstall } from "../postgres/PostgresInstall2.ts"
+import type { Outfit } from "../compute/ComputeHooks.ts"
+import type { Dialect } from "./httpAnswer.ts"
 import type { Verifier } from "./Verifier.ts"
 
 export interface EndpointOptions {

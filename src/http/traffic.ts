@@ -4,8 +4,8 @@
  *
  * Labels come from small fixed sets, so that a stranger can not grow them.
  */
-import { emptyHistogram, type Histogram, histogramSamples, observe } from "../plan/http/histogram.ts"
-import { printHead, printSample } from "../plan/http/metricsText.ts"
+import { emptyHistogram, type Histogram, histogramSamples, observe } from "../telemetry/histogram.ts"
+import { printHead, printSample } from "../telemetry/prometheus.ts"
 
 export interface Traffic {
   /** `route` is the declared path; `null`: there is none. */

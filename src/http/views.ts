@@ -3,9 +3,9 @@
  */
 import * as DateTime from "effect/DateTime"
 import * as Result from "effect/Result"
-import type { Snapshot } from "../ComputeState.ts"
-import type { Operation } from "../Operations.ts"
-import { type ActivityKind, activityKinds, type Hold, livingHolds, reasonsAwake } from "../plan/activity.ts"
+import type { Snapshot } from "../compute/ComputeState.ts"
+import type { Operation } from "../compute/Requests.ts"
+import { type ActivityKind, activityKinds, type Hold, livingHolds, reasonsAwake } from "../activity/activity.ts"
 import {
   bodyOf,
   configureRefusal,
@@ -16,8 +16,8 @@ import {
   startTimeText,
   type Vitals,
   wireStatus
-} from "../plan/http/httpAnswer.ts"
-import { familiesOf, printFamilies } from "../plan/http/metricsText.ts"
+} from "./httpAnswer.ts"
+import { familiesOf, printFamilies } from "../telemetry/prometheus.ts"
 
 export const statusBody = (dialect: Dialect, snapshot: Snapshot) => ({
   start_time: startTimeText(snapshot.startTime),

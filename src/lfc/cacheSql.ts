@@ -6,9 +6,9 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { TimedOut, WireFailed } from "../domain/Failure.ts"
-import { causesOf } from "../lifecycle/explain.ts"
-import { type Admin, applicationName } from "../pg/Admin.ts"
+import type { TimedOut, WireFailed } from "../errors/Failure.ts"
+import { causesOf } from "../errors/explain.ts"
+import { type Admin, applicationName } from "../pgwire/Admin.ts"
 
 type Sessions = Admin["Service"]
 

@@ -8,9 +8,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs/promises"
 import * as path from "node:path"
-import { FileFailed } from "../domain/Failure.ts"
-import { type AuditFile, isStale, logBytes } from "../plan/outfit/auditFiles.ts"
-import type { Actor } from "../Supervisor.ts"
+import { FileFailed } from "../errors/Failure.ts"
+import { type AuditFile, isStale, logBytes } from "./auditFiles2.ts"
+import type { Actor } from "../compute/Supervisor.ts"
 
 const every = Duration.minutes(1)
 

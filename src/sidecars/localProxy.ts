@@ -7,14 +7,14 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
-import type { Tls } from "../domain/ComputeConfig.ts"
-import type { FileFailed } from "../domain/Failure.ts"
-import type { ParsedSpec } from "../domain/ParsedSpec.ts"
-import { dismiss, pidInFile, processOf, signalStranger, type Stranger } from "../host/processes.ts"
-import { replaceFile } from "../host/replaceFile.ts"
-import { flockHolders } from "../plan/outfit/fileLocks.ts"
-import { localProxyText } from "../plan/outfit/localProxy.ts"
-import type { Rung } from "../plan/life/stopLadder.ts"
+import type { Tls } from "../spec/ComputeConfig.ts"
+import type { FileFailed } from "../errors/Failure.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { dismiss, pidInFile, processOf, signalStranger, type Stranger } from "../platform/processes.ts"
+import { replaceFile } from "../platform/files.ts"
+import { flockHolders } from "./fileLocks.ts"
+import { localProxyText } from "./localProxy2.ts"
+import type { Rung } from "../platform/stopLadder.ts"
 
 export interface LocalProxyPlace {
   readonly config: string

@@ -10,12 +10,12 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { type Failure, NotSupported, SidecarUnusable } from "../domain/Failure.ts"
-import type { ParsedSpec } from "../domain/ParsedSpec.ts"
-import { dismiss, processInFile, processOf, type Stranger } from "../host/processes.ts"
-import { replaceFile } from "../host/replaceFile.ts"
-import { auditText, exportText, parseTarget } from "../plan/outfit/rsyslogText.ts"
-import type { Rung } from "../plan/life/stopLadder.ts"
+import { type Failure, NotSupported, SidecarUnusable } from "../errors/Failure.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { dismiss, processInFile, processOf, type Stranger } from "../platform/processes.ts"
+import { replaceFile } from "../platform/files.ts"
+import { auditText, exportText, parseTarget } from "./rsyslogText.ts"
+import type { Rung } from "../platform/stopLadder.ts"
 
 export interface RsyslogPlace {
   /** Its folder of additional files. */

@@ -7,8 +7,8 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Tracer from "effect/Tracer"
-import { Tracing } from "../host/Tracing.ts"
-import { type Environment, readOtlp, readTraceparent } from "../plan/log/otlp.ts"
+import { Tracing } from "../platform/Tracing.ts"
+import { type Environment, readOtlp, readTraceparent } from "./otlpPart.ts"
 
 export interface Telemetry {
   /** To be provided around everything that is worth a span; its scope's end sends what is left. */

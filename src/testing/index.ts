@@ -32,4 +32,4 @@ export {
   type PageServiceSeen
 } from "./peers/FakePageService.ts"
 export { NeonPeers, type NeonPeersOptions } from "./peers/NeonPeers.ts"
-export { type Interference, memoryRooms, type Place, World } from "./memoryRooms.ts"
+export { type Interference, memoryRooms, type Place, World } from "./memory.ts"

@@ -9,8 +9,8 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import * as Result from "effect/Result"
-import { parseSpec } from "../../src/domain/parseSpec.ts"
-import { startPlan } from "../../src/plan/conf/startPlan.ts"
+import { parseSpec } from "../../src/spec/parseSpec.ts"
+import { startPlan } from "../../src/postgres/startPlan.ts"
 import { endAll, endPostgres, freePort, memoryOf, postmasterOf, start, type Started, until, user } from "./startRuns.ts"
 
 const rounds = Number(process.argv[2] ?? 10)

@@ -7,10 +7,10 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { inspect } from "node:util"
 import { flags } from "../../src/cli/flags.ts"
-import { type Command, parseArguments } from "../../src/cli/parseArguments.ts"
+import { type Command, parseArguments } from "../../src/cli/arguments.ts"
 import type { Environment } from "../../src/cli/Given.ts"
-import type { FilterLevel } from "../../src/plan/log/logFilter.ts"
-import type { RunSettings } from "../../src/cli/RunSettings.ts"
+import type { FilterLevel } from "../../src/logging/filter.ts"
+import type { RunSettings } from "../../src/cli/RunSettings2.ts"
 import { printUsageError } from "../../src/cli/usage.ts"
 
 const parse = (argv: ReadonlyArray<string>, env: Environment = {}): Command => Result.getOrThrow(parseArguments(argv, env))

@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import { joinReports, schemaText, unreadable, validateText } from "../../src/cli/validate.ts"
-import { type Json, least, leastNeon } from "../domain/specs.ts"
+import { type Json, least, leastNeon } from "../support/fixtures.ts"
 
 const read = (file: string) => fs.readFileSync(new URL(`../../${file}`, import.meta.url), "utf8")
 const validate = (value: unknown, storage: "neon" | "local" = "neon") => validateText(JSON.stringify(value), "x.json", storage)

@@ -10,7 +10,7 @@ import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
 import { pullSpec } from "../../src/controlplane/ControlPlane.ts"
 import { isDown } from "../../src/controlplane/LastGoodSpec.ts"
-import { causesOf } from "../../src/lifecycle/explain.ts"
+import { causesOf } from "../../src/errors/explain.ts"
 import { type ControlPlaneFault, type ControlPlaneOptions, makeFakeControlPlane } from "../../src/testing/peers/FakeControlPlane.ts"
 
 const answer = { spec: null, status: "empty", compute_ctl_config: { jwks: { keys: [] } } }

@@ -4,11 +4,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { ComputeState } from "../../src/ComputeState.ts"
-import { Orders } from "../../src/Orders.ts"
-import { Admin } from "../../src/pg/Admin.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { Orders } from "../../src/compute/Commands.ts"
+import { Admin } from "../../src/pgwire/Admin.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
-import { ask, open, reach, refusedOf } from "./opened.ts"
+import { ask, open, reach, refusedOf } from "./openedServer.ts"
 
 const opened = Effect.gen(function*() {
   const postgres = yield* startPostgres()

@@ -9,7 +9,7 @@ import { createServer, type RequestListener } from "node:http"
 import * as os from "node:os"
 import * as path from "node:path"
 import { temporaryFolder } from "../support/postgres.ts"
-import { ask, neighbours, open, refusedOf } from "./opened.ts"
+import { ask, neighbours, open, refusedOf } from "./openedServer.ts"
 
 /** Listens by a relative name, because a long absolute one is what the tests are about. */
 const communicator = (socket: string, answer: RequestListener) =>

@@ -5,8 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { connect } from "node:net"
-import { ComputeState } from "../../src/ComputeState.ts"
-import { ask, neighbours, open, reach, refusedOf } from "./opened.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { ask, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
 const posts = ["/configure", "/extensions", "/grants"] as const
 

@@ -9,8 +9,8 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { connect } from "node:net"
 import { once } from "node:events"
 import { listenExternal } from "../../src/http/listen.ts"
-import type { Quick } from "../../src/http/quick.ts"
-import { anyOptions, ask, inBackground } from "./opened.ts"
+import type { Quick } from "../../src/http/probes.ts"
+import { anyOptions, ask, inBackground } from "./openedServer.ts"
 
 /** Answers the probe, and tells when something came that it does not answer. */
 const watchful = (passed: Deferred.Deferred<void>): Quick => (request, response) => {

@@ -15,9 +15,9 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { keyKeeper } from "../../src/http/keyKeeper.ts"
 import { verifierOf } from "../../src/http/Verifier.ts"
-import { SpecUnreadable } from "../../src/domain/Failure.ts"
+import { SpecUnreadable } from "../../src/errors/Failure.ts"
 import { temporaryFolder } from "../support/postgres.ts"
-import { ask, configurer, inBackground, neighbours, open, reach, refusedOf } from "./opened.ts"
+import { ask, configurer, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
 const pair = Effect.promise(async () => {
   const { privateKey, publicKey } = await generateKeyPair("EdDSA", { extractable: true })

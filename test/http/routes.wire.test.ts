@@ -4,14 +4,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import { ComputeState } from "../../src/ComputeState.ts"
-import { parseLsn } from "../../src/domain/Lsn.ts"
-import { zeroMetrics } from "../../src/domain/ComputeMetrics.ts"
-import type { Receipt } from "../../src/domain/Receipt.ts"
-import { type Status, statuses } from "../../src/lifecycle/Status.ts"
-import { type Dialect, wireStatus } from "../../src/plan/http/httpAnswer.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { parseLsn } from "../../src/spec/Lsn.ts"
+import { zeroMetrics } from "../../src/compute/ComputeMetrics.ts"
+import type { Receipt } from "../../src/compute/Receipt.ts"
+import { type Status, statuses } from "../../src/compute/Status.ts"
+import { type Dialect, wireStatus } from "../../src/http/httpAnswer.ts"
 import { emptySpec } from "../support/specs.ts"
-import { ask, neighbours, open, reach, refusedOf } from "./opened.ts"
+import { ask, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
 const dialects: ReadonlyArray<Dialect> = ["2024", "head"]
 const extension = { extension: "hstore", database: "app", version: "1.8" }

@@ -8,7 +8,7 @@ import * as fs from "node:fs"
 import { get } from "node:https"
 import * as path from "node:path"
 import { temporaryFolder } from "../support/postgres.ts"
-import { ask, inBackground, neighbours, open } from "./opened.ts"
+import { ask, inBackground, neighbours, open } from "./openedServer.ts"
 
 const certificate = (folder: string, name: string) => {
   const [key, cert] = [path.join(folder, "key.pem"), path.join(folder, "cert.pem")]

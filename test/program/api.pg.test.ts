@@ -11,7 +11,7 @@ import * as path from "node:path"
 import { CompactSign } from "jose/jws/compact/sign"
 import { exportJWK } from "jose/key/export"
 import { generateKeyPair } from "jose/key/generate/keypair"
-import { connect } from "../../src/pg/Wire.ts"
+import { connect } from "../../src/pgwire/Wire.ts"
 import { freePort } from "../support/postgres.ts"
 import { launch, place, rows, runAsArguments } from "./harness.ts"
 

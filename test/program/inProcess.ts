@@ -8,12 +8,12 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import * as os from "node:os"
-import { parseArguments } from "../../src/cli/parseArguments.ts"
-import { ComputeState } from "../../src/ComputeState.ts"
-import { Orders } from "../../src/Orders.ts"
-import { program } from "../../src/Program.ts"
-import { Promotions } from "../../src/Promotions.ts"
-import { prepare } from "../../src/Run.ts"
+import { parseArguments } from "../../src/cli/arguments.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { Orders } from "../../src/compute/Commands.ts"
+import { program } from "../../src/lifecycle/Program.ts"
+import { Promotions } from "../../src/compute/Promotions.ts"
+import { prepare } from "../../src/cli/run.ts"
 
 /** Returns when it is running; `end` asks for its end and waits for it. */
 export const living = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {

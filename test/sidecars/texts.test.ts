@@ -4,11 +4,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { isStale, logBytes } from "../../src/plan/outfit/auditFiles.ts"
-import { flockHolders } from "../../src/plan/outfit/fileLocks.ts"
-import { fitsIni, setInIni } from "../../src/plan/outfit/iniText.ts"
-import { pgbouncerEntries, pgbouncerPlace } from "../../src/plan/outfit/pgbouncer.ts"
-import { auditText, exportText, parseTarget } from "../../src/plan/outfit/rsyslogText.ts"
+import { isStale, logBytes } from "../../src/sidecars/auditFiles2.ts"
+import { flockHolders } from "../../src/sidecars/fileLocks.ts"
+import { fitsIni, setInIni } from "../../src/sidecars/iniText.ts"
+import { pgbouncerEntries, pgbouncerPlace } from "../../src/sidecars/pgbouncer2.ts"
+import { auditText, exportText, parseTarget } from "../../src/sidecars/rsyslogText.ts"
 
 /** What pgbouncer would read: the later of two lines with one key counts. */
 const readIni = (text: string, section: string): Map<string, string> => {

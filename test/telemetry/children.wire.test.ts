@@ -3,8 +3,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { runCommand } from "../../src/host/run.ts"
-import { Spawn } from "../../src/host/Spawn.ts"
+import { runCommand } from "../../src/platform/run.ts"
+import { Spawn } from "../../src/platform/Spawn.ts"
 import { telemetryOf } from "../../src/telemetry/Telemetry.ts"
 
 const trace = "0af7651916cd43dd8448eb211c80319c"

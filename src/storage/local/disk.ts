@@ -6,8 +6,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
-import { FileFailed } from "../../domain/Failure.ts"
-import type { RunAs } from "../../host/Spawn.ts"
+import { FileFailed } from "../../errors/Failure.ts"
+import type { RunAs } from "../../platform/Spawn.ts"
 
 export const attempt = <A>(operation: string, path: string, run: () => A): Effect.Effect<A, FileFailed> =>
   Effect.try({ try: run, catch: (cause) => new FileFailed({ operation, path, cause }) })

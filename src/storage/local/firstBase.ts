@@ -10,10 +10,10 @@ import * as Result from "effect/Result"
 import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import type { Failure } from "../../domain/Failure.ts"
-import { controlFileBytes, controlFileWithSystemId, segmentSystemIdOffset } from "../../plan/local/controlFile.ts"
-import { segmentNumberOf } from "../../plan/local/walFiles.ts"
-import type { Spawn } from "../../host/Spawn.ts"
+import type { Failure } from "../../errors/Failure.ts"
+import { controlFileBytes, controlFileWithSystemId, segmentSystemIdOffset } from "../../postgres/controlFile.ts"
+import { segmentNumberOf } from "./wal.ts"
+import type { Spawn } from "../../platform/Spawn.ts"
 import {
   attempt,
   attemptPromise,
@@ -28,7 +28,7 @@ import {
 import { failpoint } from "./failpoint.ts"
 import { type Base, Current, damaged, type Layout, readBase } from "./layout.ts"
 import { publish, removeOld } from "./publish.ts"
-import { findTemplate, type TemplateFor } from "./template.ts"
+import { findTemplate, type TemplateFor } from "./seedCluster.ts"
 
 /** Seconds in the upper half, as initdb does it, and chance in the lower. */
 const freshSystemId = Effect.map(Clock.currentTimeMillis, (millis) =>

@@ -5,8 +5,8 @@
  * it; nothing a start needs is removed before `current.json`, on the disk, no longer names it.
  */
 import * as Effect from "effect/Effect"
-import type { FileFailed } from "../../domain/Failure.ts"
-import { segmentNumberOf, segmentsBefore, segmentsFrom } from "../../plan/local/walFiles.ts"
+import type { FileFailed } from "../../errors/Failure.ts"
+import { segmentNumberOf, segmentsBefore, segmentsFrom } from "./wal.ts"
 import { flush, handOver, namesIn, removeFile, rename, replaceFile } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, type Current, type Layout, printRecord } from "./layout.ts"

@@ -7,7 +7,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { FileFailed } from "../../domain/Failure.ts"
+import { FileFailed } from "../../errors/Failure.ts"
 
 export type Steps<A> = Generator<void, A, void>
 

@@ -5,8 +5,8 @@
  * continuation of the base that it names. `spare.id` is written last and removed first.
  */
 import * as Effect from "effect/Effect"
-import type { FileFailed } from "../../domain/Failure.ts"
-import { contentRule } from "../../plan/local/basePolicy.ts"
+import type { FileFailed } from "../../errors/Failure.ts"
+import { contentRule } from "./basePolicy.ts"
 import * as fs from "node:fs"
 import {
   attempt,

@@ -6,8 +6,8 @@
  */
 import * as Result from "effect/Result"
 import * as fs from "node:fs"
-import { contentRule } from "../../plan/local/basePolicy.ts"
-import { controlFileBytes, parseControlFile } from "../../plan/local/controlFile.ts"
+import { contentRule } from "./basePolicy.ts"
+import { controlFileBytes, parseControlFile } from "../../postgres/controlFile.ts"
 import { codeOf } from "./disk.ts"
 import type { Steps } from "./slices.ts"
 

@@ -7,7 +7,7 @@
  * a power cut.
  */
 import * as fs from "node:fs"
-import type { RunAs } from "../../host/Spawn.ts"
+import type { RunAs } from "../../platform/Spawn.ts"
 import { codeOf } from "./disk.ts"
 import type { Steps } from "./slices.ts"
 

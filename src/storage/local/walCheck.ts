@@ -8,8 +8,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { FileFailed, StorageDamaged } from "../../domain/Failure.ts"
-import { firstMissing, parseWalFile, segmentNumberBefore, segmentNumberOf, segmentsFrom } from "../../plan/local/walFiles.ts"
+import type { FileFailed, StorageDamaged } from "../../errors/Failure.ts"
+import { firstMissing, parseWalFile, segmentNumberBefore, segmentNumberOf, segmentsFrom } from "./wal.ts"
 import { flush, makeFolder, namesIn, removeFile, removeTree, rename, replaceFile, statOrNull } from "./disk.ts"
 import { type Base, damaged, type Layout, printRecord, readBootId, readReached, readUnflushed } from "./layout.ts"
 

@@ -2,7 +2,7 @@
  * Says once what a start from the storage will not bring back: it is not in the WAL, and PGDATA is thrown away.
  */
 import * as Effect from "effect/Effect"
-import type { Admin } from "../../pg/Admin.ts"
+import type { Admin } from "../../pgwire/Admin.ts"
 import { namesIn, textOrNull } from "./disk.ts"
 
 const unloggedIn = Effect.fnUntraced(function*(pgdata: string) {

@@ -4,7 +4,7 @@
  * Unknown fields are passed over, so a newer pageserver may say more.
  */
 import Protobuf, { type Reader, type Writer } from "protobufjs/minimal.js"
-import type { Lsn } from "../../domain/Lsn.ts"
+import type { Lsn } from "../../spec/Lsn.ts"
 
 export interface BaseBackupRequest {
   /** `0/0`: the latest. */

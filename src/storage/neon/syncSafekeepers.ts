@@ -9,12 +9,12 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
-import { CommandFailed, type SpawnFailed, SettleFailed, TimedOut } from "../../domain/Failure.ts"
-import { type Lsn, parseLsn } from "../../domain/Lsn.ts"
-import type { PostgresInstall } from "../../host/PostgresInstall.ts"
-import type { Spawn } from "../../host/Spawn.ts"
-import * as Split from "../../plan/log/logRecords.ts"
-import type { Rung } from "../../plan/life/stopLadder.ts"
+import { CommandFailed, type SpawnFailed, SettleFailed, TimedOut } from "../../errors/Failure.ts"
+import { type Lsn, parseLsn } from "../../spec/Lsn.ts"
+import type { PostgresInstall } from "../../postgres/PostgresInstall2.ts"
+import type { Spawn } from "../../platform/Spawn.ts"
+import * as Split from "../../postgres/logRecords.ts"
+import type { Rung } from "../../platform/stopLadder.ts"
 
 export interface SyncRequest {
   readonly pgdata: string

@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Http from "node:http"
-import { ListenFailed } from "../../domain/Failure.ts"
+import { ListenFailed } from "../../errors/Failure.ts"
 
 /**
  * `500`, `502`, `503`, `404`: it answers so. `garbage`: its answer is a page of a proxy. `hang`: it accepts and says

@@ -9,7 +9,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import Protobuf from "protobufjs/light.js"
-import { ListenFailed } from "../../domain/Failure.ts"
+import { ListenFailed } from "../../errors/Failure.ts"
 import { type PageserverOptions, spoiled } from "./FakePageserver.ts"
 
 /**

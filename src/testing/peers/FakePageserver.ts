@@ -7,7 +7,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { gunzipSync, gzipSync } from "node:zlib"
-import type { ListenFailed } from "../../domain/Failure.ts"
+import type { ListenFailed } from "../../errors/Failure.ts"
 import { commandComplete, copyData, copyDone, copyOut, error, loggedIn, readyForQuery, serve, type Session, table } from "./serverWire.ts"
 
 /**

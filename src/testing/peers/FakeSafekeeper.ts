@@ -5,8 +5,8 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { ListenFailed } from "../../domain/Failure.ts"
-import { type Lsn, printLsn } from "../../domain/Lsn.ts"
+import type { ListenFailed } from "../../errors/Failure.ts"
+import { type Lsn, printLsn } from "../../spec/Lsn.ts"
 import { error, loggedIn, optionsOf, serve, type Session, table } from "./serverWire.ts"
 
 /**

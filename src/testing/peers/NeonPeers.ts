@@ -5,8 +5,8 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { ListenFailed } from "../../domain/Failure.ts"
-import type { Lsn } from "../../domain/Lsn.ts"
+import type { ListenFailed } from "../../errors/Failure.ts"
+import type { Lsn } from "../../spec/Lsn.ts"
 import { type FakePageserver, makeFakePageserver, type PageserverOptions } from "./FakePageserver.ts"
 import { type FakeSafekeeper, makeFakeSafekeeper, type SafekeeperMode } from "./FakeSafekeeper.ts"
 

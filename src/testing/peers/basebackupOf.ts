@@ -7,7 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs/promises"
 import { create } from "tar/create"
-import { FileFailed } from "../../domain/Failure.ts"
+import { FileFailed } from "../../errors/Failure.ts"
 
 const leftOut = new Set(["postgresql.conf", "postmaster.pid", "postmaster.opts"])
 

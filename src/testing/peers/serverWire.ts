@@ -9,7 +9,7 @@ import * as FiberSet from "effect/FiberSet"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Net from "node:net"
-import { ListenFailed } from "../../domain/Failure.ts"
+import { ListenFailed } from "../../errors/Failure.ts"
 
 /** One client, after it has said who it is. */
 export interface Session {

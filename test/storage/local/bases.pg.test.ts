@@ -8,7 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as fs from "node:fs"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { installs } from "../../support/postgres.ts"
-import { keeping, lost, makeWorld, pgTimeline, start, until, wireTo, type World, writers } from "./corridor.ts"
+import { keeping, lost, makeWorld, pgTimeline, start, until, wireTo, type World, writers } from "./computes.ts"
 
 interface Published {
   readonly n: number

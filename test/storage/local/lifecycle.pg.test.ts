@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as fs from "node:fs"
 import { installs } from "../../support/postgres.ts"
-import { lost, makeWorld, pgTimeline, start, until, type World, writers } from "./corridor.ts"
+import { lost, makeWorld, pgTimeline, start, until, type World, writers } from "./computes.ts"
 
 const baseNumber = (world: World): number => (JSON.parse(fs.readFileSync(`${world.root}/current.json`, "utf8")) as { n: number }).n
 

@@ -5,9 +5,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { coldBackupLabel, parseBackupLabel } from "../../../src/plan/local/baseBackupLabel.ts"
-import { baseDue, contentRule, defaultBaseLimits, retryMillis } from "../../../src/plan/local/basePolicy.ts"
-import { controlFileWithSystemId, crc32c, parseControlFile, parseSegmentHeader } from "../../../src/plan/local/controlFile.ts"
+import { coldBackupLabel, parseBackupLabel } from "../../../src/storage/local/baseBackupLabel.ts"
+import { baseDue, contentRule, defaultBaseLimits, retryMillis } from "../../../src/storage/local/basePolicy.ts"
+import { controlFileWithSystemId, crc32c, parseControlFile, parseSegmentHeader } from "../../../src/postgres/controlFile.ts"
 import {
   firstMissing,
   parseWalFile,
@@ -16,7 +16,7 @@ import {
   segmentNumberOf,
   segmentsBefore,
   segmentsFrom
-} from "../../../src/plan/local/walFiles.ts"
+} from "../../../src/storage/local/wal.ts"
 
 const MiB = 1024 * 1024
 

@@ -1,0 +1,112 @@
+/**
+ * A cgroup v2: a look at its memory, and the way into it for a program that is about to start.
+ *
+ * Reads files below the root and writes none: limits are the business of whoever made the group. A hybrid host, whose
+ * memory controller is still version 1, is refused.
+ */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { CgroupUnusable } from "../errors/Failure.ts"
+import { reasonOf } from "./telling.ts"
+import type { RunAs, SpawnRequest } from "../platform/Spawn.ts"
+import { type CgroupPolicy, checkCgroupName, moved, readAnonymous } from "./vmCgroup.ts"
+
+export interface CgroupAt {
+  /** Where cgroup v2 is mounted. */
+  readonly root: string
+  /** Relative to the root. */
+  readonly name: string
+}
+
+export interface Cgroup {
+  readonly folder: string
+  /** Memory that cannot be reclaimed, in bytes, now. */
+  readonly anonymous: Effect.Effect<number, CgroupUnusable>
+}
+
+export const defaultCgroupRoot = "/sys/fs/cgroup"
+
+const folderOf = Effect.fnUntraced(function*({ name, root }: CgroupAt): Effect.fn.Return<string, CgroupUnusable> {
+  const folder = path.join(root, name)
+  const unusable = (detail: string) => new CgroupUnusable({ cgroup: folder, detail })
+  const checked = checkCgroupName(name)
+  if (Result.isFailure(checked)) return yield* unusable(checked.failure)
+  // Version 2 has this file in every group, version 1 in none.
+  if (!fs.existsSync(path.join(root, "cgroup.controllers"))) return yield* unusable(`${root} is not the root of a cgroup v2 hierarchy`)
+  if (!fs.existsSync(folder)) return yield* unusable("there is no such cgroup")
+  return folder
+})
+
+const look = (folder: string): Effect.Effect<number, CgroupUnusable> =>
+  Effect.tryPromise({
+    try: () => fs.promises.readFile(path.join(folder, "memory.stat"), "latin1"),
+    catch: (cause) => new CgroupUnusable({ cgroup: folder, detail: "its memory.stat cannot be read; is the memory controller on?", cause })
+  }).pipe(
+    Effect.flatMap((text) => Effect.fromResult(readAnonymous(text))),
+    Effect.mapError((error) => typeof error === "string" ? new CgroupUnusable({ cgroup: folder, detail: error }) : error)
+  )
+
+/** Succeeds only when one look has succeeded. */
+export const openCgroup = Effect.fnUntraced(function*(at: CgroupAt): Effect.fn.Return<Cgroup, CgroupUnusable> {
+  const folder = yield* folderOf(at)
+  const anonymous = look(folder)
+  yield* anonymous
+  return { folder, anonymous }
+})
+
+export interface CgroupEntry extends CgroupAt {
+  readonly policy: CgroupPolicy
+  /** The PATH of our environment: where `cgexec` is looked for. */
+  readonly path: string | undefined
+}
+
+/** Whether a user can write a file, judged from its owner and mode; for ourselves the kernel is asked. */
+const writable = (file: string, user: RunAs | null): boolean =>
+  Result.getOrElse(
+    Result.try(() => {
+      if (user === null) {
+        fs.accessSync(file, fs.constants.W_OK)
+        return true
+      }
+      const { gid, mode, uid } = fs.statSync(file)
+      return ((mode >> (uid === user.uid ? 6 : gid === user.gid ? 3 : 0)) & 0o2) !== 0
+    }),
+    () => false
+  )
+
+const executable = (file: string): boolean => Result.isSuccess(Result.try(() => fs.accessSync(file, fs.constants.X_OK)))
+
+const shell = "/bin/sh"
+
+const enter = Effect.fnUntraced(function*(at: CgroupEntry, request: SpawnRequest): Effect.fn.Return<SpawnRequest, CgroupUnusable> {
+  const folder = yield* folderOf(at)
+  const procs = path.join(folder, "cgroup.procs")
+  const cgexec = (at.path ?? "").split(":").map((one) => path.join(one, "cgexec")).find((file) => path.isAbsolute(file) && executable(file))
+  const program = moved(request, procs, at.name, {
+    procsWritable: writable(procs, request.runAs),
+    shell: executable(shell) ? shell : null,
+    cgexec: cgexec ?? null
+  })
+  if (Option.isSome(program)) return { ...request, ...program.value }
+  const who = request.runAs === null ? "we" : request.runAs.name
+  return yield* new CgroupUnusable({ cgroup: folder, detail: `${who} may not write its cgroup.procs, and there is no cgexec` })
+})
+
+/**
+ * The same request, made to enter the cgroup before the program begins. The pid stays the program's own. When the
+ * group turns out to be closed only then (the kernel also looks at the common ancestor), the child exits with 126 and
+ * says why. A cgroup that cannot be entered fails under `refuse`, and is otherwise told and done without.
+ */
+export const cgroupCommand = Effect.fn("Vm.cgroupCommand")(function*(
+  at: CgroupEntry,
+  request: SpawnRequest
+): Effect.fn.Return<SpawnRequest, CgroupUnusable> {
+  return yield* Effect.catch(enter(at, request), (error) =>
+    at.policy === "refuse" ? Effect.fail(error) : Effect.as(
+      Effect.logWarning(`${request.command} runs outside of the cgroup: ${reasonOf(error)}`),
+      request
+    ))
+})

@@ -1,0 +1,80 @@
+/**
+ * Numbered changes to the catalog that are made once per cluster (reference section 5.7).
+ *
+ * Numbers are for ever: one that is no longer wanted stays as a skipped one.
+ */
+import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+
+export interface Migration {
+  readonly id: number
+  /** `null`: skipped; the number is used up all the same. */
+  readonly sql: string | null
+}
+
+export const bookkeeping: ReadonlyArray<string> = [
+  "CREATE SCHEMA IF NOT EXISTS neon_migration",
+  "CREATE TABLE IF NOT EXISTS neon_migration.migration_id (key pg_catalog.int4 NOT NULL PRIMARY KEY, id pg_catalog.int8 NOT NULL DEFAULT 0)"
+]
+
+/** Fails unless schema and table are a superuser's: what a tenant plants there would run as one. */
+export const ownBookkeeping = doBlock(`
+BEGIN
+  IF NOT EXISTS (
+    SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_catalog.pg_roles o ON o.oid = c.relowner JOIN pg_catalog.pg_roles s ON s.oid = n.nspowner
+    WHERE n.nspname = 'neon_migration' AND c.relname = 'migration_id' AND c.relkind = 'r' AND o.rolsuper AND s.rolsuper
+  ) THEN
+    RAISE EXCEPTION 'neon_migration.migration_id does not belong to a superuser';
+  END IF;
+END`)
+
+export const openBookkeeping = (superuser: string): ReadonlyArray<string> => [
+  "INSERT INTO neon_migration.migration_id VALUES (0, 0) ON CONFLICT DO NOTHING",
+  `ALTER SCHEMA neon_migration OWNER TO ${quoteIdentifier(superuser)}`,
+  "REVOKE ALL ON SCHEMA neon_migration FROM PUBLIC"
+]
+
+export const readLast = "SELECT id FROM neon_migration.migration_id WHERE key = 0"
+
+export const writeLast = (id: number): string => `UPDATE neon_migration.migration_id SET id = ${id} WHERE key = 0`
+
+/** Members of the privileged role INHERIT; everybody else but Postgres's own roles loses BYPASSRLS. */
+const inheritance = (privilegedRole: string): string =>
+  doBlock(`
+DECLARE name text;
+BEGIN
+  FOR name IN SELECT r.rolname FROM pg_catalog.pg_roles r
+    WHERE pg_catalog.pg_has_role(r.oid, ${quoteLiteral(privilegedRole)}::pg_catalog.name, 'member')
+  LOOP
+    EXECUTE pg_catalog.format('ALTER ROLE %I INHERIT', name);
+  END LOOP;
+  FOR name IN SELECT r.rolname FROM pg_catalog.pg_roles r
+    WHERE NOT pg_catalog.pg_has_role(r.oid, ${quoteLiteral(privilegedRole)}::pg_catalog.name, 'member')
+      AND NOT pg_catalog.starts_with(r.rolname, 'pg_')
+  LOOP
+    EXECUTE pg_catalog.format('ALTER ROLE %I NOBYPASSRLS', name);
+  END LOOP;
+END`)
+
+export const migrations = (privilegedRole: string, major: number): ReadonlyArray<Migration> => {
+  const privileged = quoteIdentifier(privilegedRole)
+  const since16 = (sql: string): string => major >= 16 ? sql : ""
+  const all: ReadonlyArray<string | null> = [
+    `ALTER ROLE ${privileged} BYPASSRLS`,
+    inheritance(privilegedRole),
+    since16(`GRANT pg_create_subscription TO ${privileged}`),
+    `GRANT pg_monitor TO ${privileged} WITH ADMIN OPTION`,
+    null,
+    null,
+    null,
+    null,
+    null,
+    since16(
+      `GRANT EXECUTE ON FUNCTION pg_catalog.pg_export_snapshot() TO ${privileged}; ` +
+        `GRANT EXECUTE ON FUNCTION pg_catalog.pg_log_standby_snapshot() TO ${privileged}`
+    ),
+    `GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_replication_origin_status() TO ${privileged}`,
+    `GRANT pg_signal_backend TO ${privileged} WITH ADMIN OPTION`
+  ]
+  return all.map((sql, index) => ({ id: index + 1, sql }))
+}

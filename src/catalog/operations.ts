@@ -1,0 +1,173 @@
+/**
+ * The vocabulary of an apply: operations, what each would change, and the order they may run in.
+ *
+ * Plain data, made by the planners beside this file and done by `sql/` without a choice of its own.
+ */
+import type * as Redacted from "effect/Redacted"
+import type { ObservedRole } from "./Catalog.ts"
+
+/** Phases, in the order of the reference (section 5.4). */
+export const phases = [
+  "PreDropDatabases",
+  "CreatePrivilegedRole",
+  "DropInvalidDatabases",
+  "RenameRoles",
+  "CreateAndAlterRoles",
+  "RenameAndDeleteDatabases",
+  "CreateAndAlterDatabases",
+  "CreateSchemaNeon",
+  "DeleteRoleReferences",
+  "ChangeSchemaPermissions",
+  "HandleAnonExtension",
+  "DropLogicalSubscriptions",
+  "HandleOtherExtensions",
+  "HandleNeonExtension",
+  "CreateAvailabilityCheck",
+  "DropRoles",
+  "FinalizeDropLogicalSubscriptions",
+  "Audit"
+] as const
+export type Phase = (typeof phases)[number]
+
+/** One message. `secret` is what is sent when it is not what may be shown. */
+export interface Statement {
+  readonly shown: string
+  readonly secret: Redacted.Redacted<string> | null
+}
+
+export const statement = (shown: string): Statement => ({ shown, secret: null })
+
+/** What an operation does to the catalog once done; enough to plan the operations after it. */
+export type Change =
+  | { readonly _tag: "PutRole"; readonly role: ObservedRole }
+  | { readonly _tag: "RenameRole"; readonly name: string; readonly to: string }
+  | { readonly _tag: "DropRole"; readonly name: string }
+  | {
+    readonly _tag: "CreateDatabase"
+    readonly name: string
+    readonly owner: string
+    readonly allowsConnections: boolean
+    readonly template: boolean
+  }
+  | { readonly _tag: "DropDatabase"; readonly name: string }
+  | { readonly _tag: "RenameDatabase"; readonly name: string; readonly to: string }
+  | { readonly _tag: "CloseDatabase"; readonly name: string }
+  | { readonly _tag: "OwnDatabase"; readonly name: string; readonly owner: string }
+  | { readonly _tag: "GrantDatabase"; readonly name: string }
+  | { readonly _tag: "RecordVisit"; readonly name: string; readonly visited: string }
+  | { readonly _tag: "DropReferences"; readonly role: string; readonly database: string; readonly heir: string }
+  | { readonly _tag: "DropSubscriptions"; readonly database: string }
+  | { readonly _tag: "SubscriptionsDropped" }
+  | { readonly _tag: "CreateSchema"; readonly name: string }
+  | {
+    readonly _tag: "PutExtension"
+    readonly name: string
+    readonly schema: string
+    readonly version: string
+    readonly relocatable: boolean
+  }
+  | { readonly _tag: "CreateHealthCheck" }
+  | { readonly _tag: "AuditLogOff"; readonly database: string }
+  | { readonly _tag: "Nothing" }
+
+/**
+ * How an operation joins others in one message: plain statements, and parts that are gathered into one statement
+ * for all (memberships into one GRANT, verifiers into one UPDATE of `pg_authid`, privileges on databases, records of
+ * visits into one block).
+ */
+export interface Joined {
+  readonly statements: ReadonlyArray<string>
+  /** A role that becomes a member of the privileged role. */
+  readonly member?: string
+  readonly verifier?: { readonly role: string; readonly verifier: Redacted.Redacted<string> | null }
+  /** A database on which the privileged role gets all privileges. */
+  readonly granted?: string
+  readonly visited?: { readonly database: string; readonly visited: string }
+}
+
+/** Whether it is to be done, is known to be impossible, or is left alone and worth a word. */
+export type Verdict =
+  | { readonly _tag: "Do" }
+  | { readonly _tag: "Refuse"; readonly reason: string; readonly hint: string }
+  | { readonly _tag: "Skip"; readonly reason: string }
+
+export const refuse = (reason: string, hint: string): Verdict => ({ _tag: "Refuse", reason, hint })
+export const skip = (reason: string): Verdict => ({ _tag: "Skip", reason })
+
+export interface Operation {
+  /** Unique within a plan. */
+  readonly id: string
+  readonly phase: Phase
+  /** Where it runs; `null`: the system database. */
+  readonly database: string | null
+  /** Such as `role "web"`. */
+  readonly object: string
+  readonly action: string
+  /** Why it is needed, for people. */
+  readonly because: string
+  readonly verdict: Verdict
+  /** On its own: each is one message, in order; a failure ends it. */
+  readonly statements: ReadonlyArray<Statement>
+  /** In company: `null` when it cannot run inside a transaction. */
+  readonly joined: Joined | null
+  /** Ids of operations without which this one makes no sense. */
+  readonly after: ReadonlyArray<string>
+  /** May run at the same time as others of its group: it touches no catalog row that they touch. */
+  readonly beside: boolean
+  readonly change: Change
+}
+
+/** Operations for one connection to one database, in order. `joined`: they are sent as one message if possible. */
+export interface Lane {
+  readonly database: string | null
+  readonly joined: boolean
+  readonly operations: ReadonlyArray<Operation>
+}
+
+/** Lanes one after the other. */
+export type Track = ReadonlyArray<Lane>
+
+/** Tracks side by side. Groups run one after the other. */
+export interface Group {
+  readonly tracks: ReadonlyArray<Track>
+  /** Most tracks at once. */
+  readonly width: number
+}
+
+export interface ApplyPlan {
+  readonly kind: "start" | "reconfigure" | "promote"
+  readonly groups: ReadonlyArray<Group>
+  /** In order; those with the verdict `Skip` or `Refuse` are here too. */
+  readonly operations: ReadonlyArray<Operation>
+  readonly joining: { readonly superuser: boolean; readonly privilegedRole: string }
+  /** Most connections in use at once, not counting the one that observed. */
+  readonly width: number
+  /** Most of them that make or drop databases. */
+  readonly creators: number
+}
+
+/** The rest of an operation, for the planners: what is usual need not be said. */
+export const operation = (
+  given: Pick<Operation, "phase" | "object" | "action" | "because"> & Partial<Operation>
+): Operation => ({
+  id: `${given.phase}/${given.database == null ? "" : `${given.database}/`}${given.action} ${given.object}`,
+  database: null,
+  verdict: { _tag: "Do" },
+  statements: [],
+  joined: null,
+  after: [],
+  beside: false,
+  change: { _tag: "Nothing" },
+  ...given
+})
+
+/** One transactional operation: the same statements alone and in company. */
+export const transactional = (
+  given: Pick<Operation, "phase" | "object" | "action" | "because"> & Partial<Operation> & { readonly sql: ReadonlyArray<string> }
+): Operation => {
+  const { sql, ...rest } = given
+  return operation({ statements: [statement(sql.join("; "))], joined: { statements: sql }, ...rest })
+}
+
+export const roleObject = (name: string): string => `role ${JSON.stringify(name)}`
+export const databaseObject = (name: string): string => `database ${JSON.stringify(name)}`

@@ -1,0 +1,131 @@
+/**
+ * The private template: a database that is visited once, and from which many new databases are copied with all that a
+ * visit would have done in each.
+ *
+ * Made only where a copy cannot differ from a database that was made and visited by itself; all others take the plain
+ * way. It is dropped in the background (`sql/discard.ts`), because DROP DATABASE waits for a checkpoint. One that an
+ * earlier apply left behind is never copied: nothing says what template1 was when it was made.
+ */
+import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
+import type { Receipt } from "../compute/Receipt.ts"
+import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+import { type ApplyOptions, majorOf, templateDatabase } from "./Catalog.ts"
+import { faultOfDatabase, wantedDatabases } from "./planDatabases.ts"
+import { add, type Draft, makersOf } from "./draft.ts"
+import { databaseObject, type Lane, type Operation, operation, roleObject, skip, statement, transactional } from "./operations.ts"
+import { changePermissions, grantsWebAccess, wantsAnon } from "./planVisits.ts"
+
+export interface PlannedTemplate {
+  /** The new databases that are copied from it. */
+  readonly copies: ReadonlySet<string>
+  /** What a copy rests on. */
+  readonly after: ReadonlyArray<string>
+  readonly creation: ReadonlyArray<Lane>
+  /** Its one visit, and its end: from then on nobody can be in it while it is copied. */
+  readonly visit: ReadonlyArray<Lane>
+  /** One of an earlier apply that cannot wait to be dropped in the background. */
+  readonly gone: ReadonlyArray<Operation>
+}
+
+/** For fewer it costs more (a database, a visit and, later, a checkpoint) than it spares. */
+const fewest = 8
+
+/** Whatever else a database may say could ask for something that the template is not. */
+const harmless = new Set(["CONNECTION LIMIT", "IS_TEMPLATE", "TABLESPACE"])
+
+const copyable = (database: Database): boolean =>
+  faultOfDatabase(database)._tag === "Do" &&
+  database.options.every(({ name, value }) => value !== null && harmless.has(name.toUpperCase()))
+
+/** Before Postgres 15 the schema public belongs to each database's owner by name; anon's objects do so always. */
+const copiesOf = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): ReadonlySet<string> => {
+  const none = new Set<string>()
+  if (majorOf(draft) < 15 || !draft.superuser || options.force || wantsAnon(draft, spec)) return none
+  // A role that cannot be made must cost the visits that speak of it, not the databases.
+  if (makersOf(draft, roleObject("web_access")).length > 0) return none
+  if (draft.databases.has(templateDatabase)) return none
+  const names = [...wantedDatabases(spec).values()].filter((one) => !draft.databases.has(one.name) && copyable(one)).map(({ name }) => name)
+  return names.length < fewest ? none : new Set(names)
+}
+
+export const planTemplate = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, leaving: ReadonlyArray<string>): PlannedTemplate => {
+  const left = draft.databases.get(templateDatabase)
+  if (left !== undefined) return { copies: new Set(), after: [], creation: [], visit: [], gone: planLeftover(draft, options, leaving) }
+  const copies = copiesOf(draft, spec, options)
+  if (copies.size === 0) return { copies, after: [], creation: [], visit: [], gone: [] }
+  const about = { phase: "CreateAndAlterDatabases", object: databaseObject(templateDatabase) } as const
+  const name = quoteIdentifier(templateDatabase)
+  const created = add(draft, operation({
+    ...about,
+    action: "create",
+    because: `${copies.size} new databases are copied from it, so that none of them needs a visit; it is dropped in the background`,
+    // Nobody but a superuser gets in.
+    statements: [statement(`CREATE DATABASE ${name} CONNECTION LIMIT 0${options.fileCopy ? " STRATEGY FILE_COPY" : ""}`)],
+    beside: true,
+    change: { _tag: "CreateDatabase", name: templateDatabase, owner: options.superuser, allowsConnections: true, template: false }
+  }))
+  const visit = changePermissions(draft, templateDatabase, "pg_database_owner", grantsWebAccess(draft, leaving), options)
+    .map((one) => add(draft, { ...one, because: "its copies come with it" }))
+  const after = [created.id, ...visit.map(({ id }) => id)]
+  const closed = add(draft, transactional({
+    ...about,
+    action: "close",
+    because: "a database cannot be copied while somebody is in it",
+    after,
+    sql: [`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`],
+    beside: true,
+    change: { _tag: "CloseDatabase", name: templateDatabase }
+  }))
+  add(draft, droppedLater)
+  return {
+    copies,
+    after: [...after, closed.id],
+    creation: [{ database: null, joined: false, operations: [created] }],
+    visit: [
+      { database: templateDatabase, joined: true, operations: visit },
+      { database: null, joined: false, operations: [closed] }
+    ],
+    gone: []
+  }
+}
+
+/** For the receipt: by this the applier knows that there is something to be dropped once it has answered. */
+const droppedLater: Operation = operation({
+  phase: "CreateAndAlterDatabases",
+  object: databaseObject(templateDatabase),
+  action: "drop",
+  because: "nothing is copied from it any more",
+  verdict: skip("it is dropped in the background, because Postgres waits for a checkpoint")
+})
+
+/** What somebody else made under our name is theirs: it is left alone, and every database is made the plain way. */
+const planLeftover = (draft: Draft, options: ApplyOptions, leaving: ReadonlyArray<string>): ReadonlyArray<Operation> => {
+  const left = draft.databases.get(templateDatabase)
+  if (left === undefined || left.owner !== options.superuser) return []
+  const holds = draft.references.some(({ database, role }) => database === templateDatabase && leaving.includes(role))
+  if (!holds) {
+    add(draft, droppedLater)
+    return []
+  }
+  return [add(draft, operation({
+    phase: "RenameAndDeleteDatabases",
+    object: databaseObject(templateDatabase),
+    action: "drop",
+    because: "an earlier apply left it behind, and it holds on to a role that is dropped",
+    statements: [statement(dropTemplate)],
+    beside: true,
+    change: { _tag: "DropDatabase", name: templateDatabase }
+  }))]
+}
+
+export const dropTemplate = `DROP DATABASE IF EXISTS ${quoteIdentifier(templateDatabase)} WITH (FORCE)`
+
+/** One row if there is a template that is ours to drop. */
+export const findTemplate =
+  `SELECT 1 FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba ` +
+  `WHERE d.datname = ${quoteLiteral(templateDatabase)} AND r.rolname = current_user`
+
+/** Whether an apply that ended so leaves a template to be dropped. */
+export const leavesTemplate = (receipt: Receipt): boolean =>
+  receipt.operations.some(({ action, object, outcome }) =>
+    object === droppedLater.object && action === droppedLater.action && outcome === "skipped")

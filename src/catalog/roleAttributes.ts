@@ -1,0 +1,89 @@
+/**
+ * Attributes of a role: what a spec's options say, what the catalog says, and whether they agree.
+ *
+ * Only what the spec says now is repaired: LOGIN, and the options it names. The generous attributes that a new
+ * role is given (CREATEROLE, BYPASSRLS, ...) are not given back to a role from which someone took them: that is
+ * usually how a tenant makes row security bite.
+ */
+import type { GenericOption, Role } from "../spec/ParsedSpec.ts"
+import { renderOptions } from "../pgwire/quote.ts"
+import type { ObservedRole } from "./Catalog.ts"
+
+type Flag = "superuser" | "inherit" | "createRole" | "createDatabase" | "login" | "replication" | "bypassRls"
+
+const flags: Readonly<Record<string, Flag>> = {
+  SUPERUSER: "superuser",
+  INHERIT: "inherit",
+  CREATEROLE: "createRole",
+  CREATEDB: "createDatabase",
+  LOGIN: "login",
+  REPLICATION: "replication",
+  BYPASSRLS: "bypassRls"
+}
+
+const flagOf = (option: GenericOption): readonly [Flag, boolean] | null => {
+  const name = option.name.toUpperCase()
+  const on = flags[name]
+  if (on !== undefined) return [on, true]
+  const off = name.startsWith("NO") ? flags[name.slice(2)] : undefined
+  return off === undefined ? null : [off, false]
+}
+
+const limitOf = (option: GenericOption): number | null =>
+  /^CONNECTION LIMIT$/i.test(option.name) && option.value !== null ? Number(option.value) : null
+
+/** The role with what the options say. */
+export const withOptions = (role: ObservedRole, options: ReadonlyArray<GenericOption>): ObservedRole =>
+  options.reduce((known, option) => {
+    const flag = flagOf(option)
+    const limit = limitOf(option)
+    if (flag !== null) return { ...known, [flag[0]]: flag[1] }
+    return limit === null ? known : { ...known, connectionLimit: limit }
+  }, role)
+
+/** Options whose effect is not compared, such as VALID UNTIL: they go along when something else changes. */
+export const hasUnseenOptions = (options: ReadonlyArray<GenericOption>): boolean =>
+  options.some((option) => flagOf(option) === null && limitOf(option) === null)
+
+const mentionsLogin = (options: ReadonlyArray<GenericOption>): boolean =>
+  options.some((option) => flagOf(option)?.[0] === "login")
+
+/** The role as the spec wants it, starting from what it is. */
+export const wantedRole = (known: ObservedRole, role: Role): ObservedRole =>
+  withOptions({ ...known, login: true }, role.options)
+
+export const sameAttributes = (one: ObservedRole, other: ObservedRole): boolean =>
+  one.connectionLimit === other.connectionLimit && Object.values(flags).every((flag) => one[flag] === other[flag])
+
+/** `" NAME value ... LOGIN"`, with a leading blank. LOGIN is left out where the spec says LOGIN or NOLOGIN itself. */
+export const attributesText = (options: ReadonlyArray<GenericOption>): string =>
+  `${options.length === 0 ? "" : ` ${renderOptions(options)}`}${mentionsLogin(options) ? "" : " LOGIN"}`
+
+const generous = ["INHERIT", "CREATEROLE", "CREATEDB", "BYPASSRLS", "REPLICATION"]
+
+/** What a new role gets besides, unless the spec says otherwise: Postgres refuses an attribute said twice. */
+export const generousText = (options: ReadonlyArray<GenericOption>): string => {
+  const said = new Set(options.map(flagOf).map((flag) => flag?.[0]))
+  return generous.filter((word) => !said.has(flags[word])).map((word) => ` ${word}`).join("")
+}
+
+export const bareRole = (name: string): ObservedRole => ({
+  name,
+  verifier: null,
+  superuser: false,
+  inherit: true,
+  createRole: false,
+  createDatabase: false,
+  login: true,
+  replication: false,
+  bypassRls: false,
+  connectionLimit: -1
+})
+
+export const generousRole = (name: string): ObservedRole => ({
+  ...bareRole(name),
+  createRole: true,
+  createDatabase: true,
+  bypassRls: true,
+  replication: true
+})

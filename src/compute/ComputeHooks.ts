@@ -1,0 +1,64 @@
+/**
+ * What a compute has around its Postgres, as the corridor sees it: memory and disk, extensions, file cache,
+ * inventory, companions such as pgbouncer. The corridor says when; what is done is composed in `Outfitting.ts`.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { ExtensionsUnavailable, type Failure } from "../errors/Failure.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import type { Inventory as Counts } from "../extensions/inventory.ts"
+import type { OffloadState, PrewarmState } from "../lfc/lfcPart.ts"
+import type { Actor } from "./Supervisor.ts"
+
+export class Outfit extends Context.Service<Outfit, {
+  /** What Postgres needs before it starts. A failure ends the start. Runs beside the building of PGDATA. */
+  readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+  /** PGDATA is built, and Postgres starts next. A failure ends the start. */
+  readonly placed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+  /** The postmaster was just spawned. */
+  readonly spawned: (pid: number) => Effect.Effect<void>
+  /** A later spec is about to be applied to the running Postgres. A failure fails the apply. */
+  readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+  /** The compute has just become `running` for the first time. */
+  readonly running: (spec: ParsedSpec) => Effect.Effect<void>
+  /** Postgres is being stopped, or is gone: companions leave too. */
+  readonly ended: Effect.Effect<void>
+  /** Kept running while Postgres does. `reload`: Postgres reads its files again. */
+  readonly actors: (reload: Effect.Effect<void>) => ReadonlyArray<Actor>
+
+  // -- for the HTTP API ----------------------------------------------------------------------------------------
+  /** Bytes fetched; 0 when the extension was there already. */
+  readonly fetchExtension: (name: string, isLibrary: boolean) => Effect.Effect<number, Failure>
+  readonly fileCache: {
+    readonly prewarm: (fromEndpoint: string | null) => Effect.Effect<void, Failure>
+    readonly prewarmState: Effect.Effect<PrewarmState>
+    readonly cancelPrewarm: Effect.Effect<void>
+    readonly offload: Effect.Effect<void, Failure>
+    readonly offloadState: Effect.Effect<OffloadState>
+  }
+  readonly installedExtensions: Effect.Effect<Counts, Failure>
+  /** Prometheus text of what is around Postgres. */
+  readonly metrics: Effect.Effect<string>
+}>()("compute/Outfit") {
+  /** Nothing but Postgres. */
+  static readonly none: Layer.Layer<Outfit> = Layer.succeed(Outfit, {
+    before: () => Effect.void,
+    placed: () => Effect.void,
+    spawned: () => Effect.void,
+    renewed: () => Effect.void,
+    running: () => Effect.void,
+    ended: Effect.void,
+    actors: () => [],
+    fetchExtension: () => Effect.fail(new ExtensionsUnavailable({ missing: "store" })),
+    fileCache: {
+      prewarm: () => Effect.void,
+      prewarmState: Effect.succeed({ status: "not_prewarmed" } as const),
+      cancelPrewarm: Effect.void,
+      offload: Effect.void,
+      offloadState: Effect.succeed({ status: "not_offloaded" } as const)
+    },
+    installedExtensions: Effect.succeed([]),
+    metrics: Effect.succeed("")
+  })
+}

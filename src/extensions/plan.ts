@@ -1,0 +1,73 @@
+/**
+ * Which extensions may be fetched, which files announce them, and which must be there before Postgres starts
+ * (reference sections 10.1 and 10.4). Fetches nothing.
+ *
+ * What may be announced is what may be fetched: an extension that `CREATE EXTENSION` offers and nobody can have is
+ * a riddle to its user.
+ */
+import * as Result from "effect/Result"
+import { ExtensionUnknown } from "../errors/Failure.ts"
+import type { ParsedSpec, RemoteExtensionList } from "../spec/ParsedSpec.ts"
+import { settingOf } from "../spec/ParsedSpec.ts"
+import { readConf, readList } from "../postgres/confText.ts"
+
+export type Dialect = "2024" | "head"
+
+export interface Wanted {
+  readonly extension: string
+  readonly sha256: string | null
+}
+
+/** The older generation takes a missing list for "everything"; the newer one for "nothing". */
+export const isAllowed = (extension: string, list: RemoteExtensionList, dialect: Dialect): boolean =>
+  dialect === "2024"
+    ? (list.public?.has(extension) ?? true) || (list.custom?.has(extension) ?? true)
+    : (list.public?.has(extension) ?? false) || (list.custom?.has(extension) ?? false)
+
+/** `hypothetical` of `hypothetical.so` and `hypothetical.so.1.2`. */
+const libraryName = (asked: string): string => asked.replace(/\.so.*$/s, "")
+
+const unknown = (asked: string, detail: string) => Result.fail(new ExtensionUnknown({ asked, detail }))
+
+export const findExtension = (
+  asked: string,
+  isLibrary: boolean,
+  list: RemoteExtensionList,
+  dialect: Dialect
+): Result.Result<Wanted, ExtensionUnknown> => {
+  const library = libraryName(asked)
+  const extension = isLibrary ? list.libraries.get(library) : asked
+  if (extension === undefined) return unknown(asked, `library ${library} is not found`)
+  if (!isAllowed(extension, list, dialect)) return unknown(asked, `extension ${extension} is not found`)
+  const known = list.extensions.get(extension)
+  return known === undefined
+    ? unknown(asked, `real_ext_name ${extension} is not found`)
+    : Result.succeed({ extension, sha256: known.sha256 })
+}
+
+export interface ControlFile {
+  readonly name: string
+  readonly text: string
+}
+
+export const controlFiles = (list: RemoteExtensionList, dialect: Dialect): ReadonlyArray<ControlFile> =>
+  [...list.extensions].filter(([extension]) => isAllowed(extension, list, dialect))
+    .flatMap(([, { controlFiles }]) => [...controlFiles].map(([name, text]) => ({ name, text })))
+
+/** Libraries of the image itself, whatever the index says. */
+const ownLibraries: Record<Dialect, ReadonlySet<string>> = {
+  "2024": new Set(["neon"]),
+  head: new Set(["neon", "databricks_auth"])
+}
+
+const setting = "shared_preload_libraries"
+
+/** Libraries that the configuration names, in both places: Postgres would not start without them. */
+const preloaded = (spec: ParsedSpec): ReadonlyArray<string> => [
+  ...readList(settingOf(spec.settings, setting) ?? ""),
+  ...readList(readConf(spec.postgresqlConf ?? "").findLast(({ name }) => name === setting)?.value ?? "")
+].map((name) => name.replace(/^'|'$/g, "").replace(/^\$libdir\//, "").trim())
+
+/** Those of them that have to be fetched: the index knows them. */
+export const librariesToFetch = (spec: ParsedSpec, list: RemoteExtensionList, dialect: Dialect): ReadonlyArray<string> =>
+  [...new Set(preloaded(spec))].filter((name) => list.libraries.has(name) && !ownLibraries[dialect].has(name))

@@ -1,0 +1,114 @@
+/**
+ * The routes that give orders: a spec, the end, a fresh look for the spec; and what became of each spec.
+ *
+ * Orders go to `Orders`; nothing here waits for ever, and a caller that goes away takes nothing with it.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as Metric from "effect/Metric"
+import * as Result from "effect/Result"
+import { createHash } from "node:crypto"
+import type { ComputeState } from "../compute/ComputeState.ts"
+import { printLsn } from "../spec/Lsn.ts"
+import type { IllegalTransition } from "../compute/transitions.ts"
+import type { IdempotencyKey, KeyReused } from "../compute/Requests.ts"
+import type { Orders } from "../compute/Commands.ts"
+import {
+  configureRefusal,
+  keyReused,
+  liveConfigRefused,
+  refreshRefused,
+  type Refusal,
+  refusal,
+  wrongStatus
+} from "./httpAnswer.ts"
+import { readTimeout } from "./waiting.ts"
+import { answered, answerOf, json, readBody, within } from "./answer.ts"
+import { ConfigureBody } from "./bodies.ts"
+import type { EndpointOptions } from "./options.ts"
+import { operationBody, statusBody } from "./views.ts"
+
+const noMode = refusal(400, "mode_missing", "failed to deserialize query string: missing field `mode`", "use mode=fast or mode=immediate")
+const badKey = refusal(400, "idempotency_key_malformed", "the idempotency key is not 1 to 255 printable characters", "a UUID is a good key")
+const noOperation = refusal(404, "operation_unknown", "there is no such operation", "it is unknown, or so old that it was forgotten")
+const noSource = refusal(412, "no_spec_source", "the spec did not come from a file or a control plane", "send a spec to POST /configure")
+
+const suspicions = Metric.counter("pg_cctl_pagestream_request_errors_total", {
+  description: "How often Postgres suspected that its spec is stale",
+  incremental: true
+})
+
+const wantsAsync = (prefer: string | undefined): boolean =>
+  (prefer ?? "").split(",").some((one) => one.trim().toLowerCase() === "respond-async")
+
+const readKey = (key: string | undefined, body: unknown): Result.Result<IdempotencyKey | null, Refusal> =>
+  key === undefined
+    ? Result.succeed(null)
+    : /^[\x20-\x7e]{1,255}$/.test(key)
+    ? Result.succeed({ key, fingerprint: createHash("sha256").update(JSON.stringify(body)).digest("base64") })
+    : Result.fail(badKey)
+
+export const ordering = (state: ComputeState["Service"], orders: Orders["Service"], options: EndpointOptions) => {
+  const { dialect, patience } = options
+
+  const refuse = (error: IllegalTransition | KeyReused): Refusal =>
+    error._tag === "KeyReused" ? keyReused : wrongStatus(dialect, "configuration", error.from)
+
+  const configure = Effect.gen(function*() {
+    if (!options.liveConfigAllowed) return yield* Effect.fail(liveConfigRefused)
+    const { headers } = yield* HttpServerRequest.HttpServerRequest
+    const body = yield* readBody(ConfigureBody, dialect, "invalid spec")
+    const key = yield* Effect.fromResult(readKey(headers["idempotency-key"], body))
+    const spec = yield* Effect.fromResult(options.parseSpec(body.spec))
+    const patient = wantsAsync(headers["prefer"])
+    const operation = yield* Effect.mapError(orders.submit({ spec, patient, key }), refuse)
+    const keys = body.compute_ctl_config?.jwks?.keys
+    if (options.verifier !== null && keys !== undefined) yield* options.verifier.rotate(keys)
+    if (patient) {
+      const headers = { location: `/operations/${operation.id}`, "preference-applied": "respond-async" }
+      return HttpServerResponse.setHeaders(json(operationBody(operation), 202), headers)
+    }
+    const settled = yield* orders.operations.settled(operation.id).pipe(within("the configuration", patience.configure))
+    const outcome = settled?.outcome ?? null
+    return outcome === null || Result.isSuccess(outcome)
+      ? json(statusBody(dialect, yield* state.now))
+      : answerOf(configureRefusal(outcome.failure))
+  })
+
+  const operation = Effect.fnUntraced(function*(id: string, timeout: string | undefined) {
+    const found = yield* orders.operations.find(id)
+    if (found === null) return yield* Effect.fail(noOperation)
+    if (timeout === undefined) return operationBody(found)
+    yield* Effect.timeoutOption(orders.operations.settled(id), Duration.millis(readTimeout(timeout)))
+    return operationBody((yield* orders.operations.find(id)) ?? found)
+  })
+
+  const terminate = Effect.fnUntraced(function*(mode: "fast" | "immediate" | undefined) {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    if (dialect === "head" && mode === undefined && request.url.includes("?")) return yield* Effect.fail(noMode)
+    const { status } = yield* state.now
+    yield* orders.terminate(mode ?? "fast")
+    const ended = yield* state.until("terminated").pipe(within("the end", patience.terminate))
+    if (dialect === "2024") return HttpServerResponse.empty({ status: 200 })
+    const lsn = ended.flushed === null ? null : printLsn(ended.flushed)
+    return json({ lsn }, status === "terminated" ? 201 : 200)
+  })
+
+  const refresh = Effect.gen(function*() {
+    yield* Metric.update(suspicions, 1)
+    if (options.refetch === null) return yield* Effect.fail(noSource)
+    yield* Effect.mapError(orders.refresh(options.refetch), ({ from }) => refreshRefused(from))
+    return HttpServerResponse.empty({ status: 200 })
+  })
+
+  return {
+    configure: () => answered(configure),
+    operations: () => Effect.map(orders.operations.all, (all) => ({ operations: all.map(operationBody) })),
+    operation: ({ params, query }: { readonly params: { readonly id: string }; readonly query: { readonly timeout?: string } }) =>
+      answered(operation(params.id, query.timeout)),
+    terminate: ({ query }: { readonly query: { readonly mode?: "fast" | "immediate" } }) => answered(terminate(query.mode)),
+    refresh: () => answered(refresh)
+  }
+}

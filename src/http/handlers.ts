@@ -1,0 +1,91 @@
+/**
+ * The control plane's routes and the neighbours': which handler answers which endpoint of `Api.ts`.
+ */
+import * as Effect from "effect/Effect"
+import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
+import { ComputeState } from "../compute/ComputeState.ts"
+import type { Failure } from "../errors/Failure.ts"
+import { Orders } from "../compute/Commands.ts"
+import { Admin } from "../pgwire/Admin.ts"
+import { Promotions } from "../compute/Promotions.ts"
+import { refusal, refusalOf } from "./httpAnswer.ts"
+import { mustRun, queryWithin } from "./adminSession.ts"
+import * as adminSql from "./adminSql.ts"
+import { answered, answerOf, json, readBody } from "./answer.ts"
+import { wholeApi } from "./Api.ts"
+import { ExtensionBody, Grants } from "./bodies.ts"
+import { holding } from "./holding.ts"
+import { insight } from "./postgresRoutes.ts"
+import { neighbours } from "./auxiliaryRoutes.ts"
+import type { EndpointOptions } from "./options.ts"
+import { ordering } from "./commandRoutes.ts"
+import { watching } from "./statusRoutes.ts"
+
+const nothingApplied = refusal(404, "nothing_applied", "nothing was applied yet", "GET /status says where the start is")
+
+export const controlHandlers = (options: EndpointOptions) =>
+  HttpApiBuilder.group(wholeApi(), "control", Effect.fnUntraced(function*(handlers) {
+    const state = yield* ComputeState
+    const orders = ordering(state, yield* Orders, options)
+    const holds = holding(state, options.dialect)
+    const around = neighbours(options, yield* Promotions)
+    return handlers.handleAll({
+      ...watching(state, options.dialect),
+      ...insight(state, yield* Admin, options),
+      metricsJson: () => Effect.map(state.now, ({ metrics }) => metrics),
+      apply: () => Effect.map(state.now, ({ receipt }) => receipt ?? answerOf(nothingApplied)),
+      operations: orders.operations,
+      operation: orders.operation,
+      terminate: orders.terminate,
+      activity: holds.activity,
+      holds: holds.holds,
+      release: holds.release,
+      prewarm: around.prewarm,
+      prewarmState: around.prewarmState,
+      cancelPrewarm: around.cancelPrewarm,
+      offload: around.offload,
+      offloadState: around.offloadState
+    }).handleRaw("promote", around.promote).handleRaw("configure", orders.configure).handleRaw("hold", holds.hold)
+  }))
+
+export const insideHandlers = (options: EndpointOptions) =>
+  HttpApiBuilder.group(wholeApi(), "inside", Effect.fnUntraced(function*(handlers) {
+    const { dialect } = options
+    const admin = yield* Admin
+    const state = yield* ComputeState
+    const { refresh } = ordering(state, yield* Orders, options)
+    const created = dialect === "head" ? 201 : 200
+
+    const framed = (frame: string) => Effect.mapError((error: Failure) => refusalOf(error, `${frame}: `))
+
+    const extensions = Effect.gen(function*() {
+      const { database, extension, version } = yield* readBody(ExtensionBody, dialect, "invalid request body")
+      yield* mustRun(state, dialect, "extensions")
+      yield* Effect.scoped(Effect.gen(function*() {
+        const wire = yield* admin.connect("install_extension", database)
+        const [facts] = yield* wire.rows(adminSql.extensionFacts(extension, version), queryWithin)
+        const sql = adminSql.installExtension(extension, version, facts?.[0] ?? null, facts?.[1] ?? null)
+        if (sql !== null) yield* wire.simple(sql, queryWithin)
+      })).pipe(framed("failed to install extension"))
+      return json({ extension, version }, created)
+    })
+
+    const grants = Effect.gen(function*() {
+      const wanted = yield* readBody(Grants, dialect, "invalid request body")
+      yield* mustRun(state, dialect, "set_role_grants")
+      yield* Effect.scoped(Effect.gen(function*() {
+        const wire = yield* admin.connect("set_role_grants", wanted.database)
+        const held = yield* wire.rows(adminSql.heldPrivileges(wanted.schema, wanted.role), queryWithin)
+        const sql = adminSql.grant(wanted.schema, wanted.role, wanted.privileges, new Set(held.map(([privilege]) => privilege ?? "")))
+        if (sql !== null) yield* wire.simple(sql, queryWithin)
+      })).pipe(framed(`${dialect === "head" ? "failed to" : "could not"} grant role privileges to the schema`))
+      return json(wanted, created)
+    })
+
+    const { fetchExtension } = neighbours(options, yield* Promotions)
+    return handlers
+      .handle("refreshConfiguration", refresh)
+      .handle("fetchExtension", fetchExtension)
+      .handleRaw("extensions", () => answered(extensions))
+      .handleRaw("grants", () => answered(grants))
+  }))

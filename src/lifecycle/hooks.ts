@@ -1,0 +1,119 @@
+/**
+ * Composes the outfit of a real compute from its rooms: extensions, file cache, inventory, swap and disk, sidecars,
+ * certificate.
+ *
+ * `Program.ts` imports it only after HTTP listens, because none of it is needed before; the bundle has it at hand.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
+import { ComputeState } from "../compute/ComputeState.ts"
+import type { Tls } from "../spec/ComputeConfig.ts"
+import type { Failure } from "../errors/Failure.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { RemoteExtensions } from "../extensions/RemoteExtensions.ts"
+import { protectFromOom } from "../platform/oomScore.ts"
+import type { RunAs, Spawn } from "../platform/Spawn.ts"
+import { resizeSwap, setDiskQuota } from "../platform/memory.ts"
+import { Inventory, inventoryKeeper } from "../extensions/InstalledExtensions.ts"
+import { autoprewarm, Lfc, lfcKeeper } from "../lfc/Lfc.ts"
+import { Outfit } from "../compute/ComputeHooks.ts"
+import { printFamilies } from "../telemetry/prometheus.ts"
+import { pgbouncerPlace } from "../sidecars/pgbouncer2.ts"
+import { localProxyPlace } from "../sidecars/localProxy.ts"
+import { type AuditEndpoints, rsyslogPlace } from "../sidecars/rsyslog.ts"
+import { Sidecars } from "../sidecars/Sidecars.ts"
+import type { Actor } from "../compute/Supervisor.ts"
+import { Certificates } from "../tls/Certificates2.ts"
+
+export interface OutfitOptions {
+  readonly dialect: "2024" | "head"
+  readonly buildTag: string
+  /** `-r`; `null`: no extension is fetched. */
+  readonly extensionsBase: string | null
+  /** As Node says it: `x64`, `arm64`. */
+  readonly arch: string
+  /** Whether a spec may resize swap. */
+  readonly resizeSwap: boolean
+  /** The file system whose quota a spec may set. */
+  readonly diskQuotaMount: string | null
+  readonly inventorySeconds: number
+  readonly pgdata: string
+  /** Where the compute's certificate is kept; `null`: it has none. */
+  readonly tls: Tls | null
+  /** `--dev`: what runs beside is somebody else's and stays. */
+  readonly dev: boolean
+  readonly autoscaling: boolean
+  readonly pgbouncerPassword: Redacted.Redacted<string> | null
+  readonly auditEndpoints: AuditEndpoints
+}
+
+type Rooms = RemoteExtensions | Lfc | Inventory | Sidecars | Certificates | Spawn | ComputeState
+
+const make = Effect.fnUntraced(function*(options: OutfitOptions) {
+  const context = yield* Effect.context<Rooms>()
+  const extensions = yield* RemoteExtensions
+  const lfc = yield* Lfc
+  const inventory = yield* Inventory
+  const sidecars = yield* Sidecars
+  const certificates = yield* Certificates
+  const state = yield* ComputeState
+  const here = <A, E>(effect: Effect.Effect<A, E, Rooms>): Effect.Effect<A, E> => Effect.provide(effect, context)
+  const actor = (one: Actor<Rooms>): Actor => ({ ...one, run: here(one.run) })
+
+  const memoryAndDisk = Effect.fnUntraced(function*({ diskQuotaBytes, swapSizeBytes }: ParsedSpec) {
+    const { diskQuotaMount } = options
+    if (options.resizeSwap && swapSizeBytes !== null) yield* resizeSwap(swapSizeBytes)
+    if (diskQuotaMount !== null && diskQuotaBytes !== null) yield* setDiskQuota(diskQuotaBytes, diskQuotaMount)
+  })
+
+  return Outfit.of({
+    before: (spec): Effect.Effect<void, Failure> =>
+      here(Effect.all([
+        memoryAndDisk(spec),
+        spec.remoteExtensions === null ? Effect.void : extensions.prepare(spec),
+        sidecars.before(spec),
+        sidecars.renewed(spec)
+      ], { concurrency: "unbounded", discard: true })),
+    placed: certificates.place,
+    spawned: (pid) => Effect.asVoid(protectFromOom(pid)),
+    renewed: sidecars.renewed,
+    running: (spec) => here(autoprewarm(spec)),
+    // Only what this compute was asked to configure is its to end.
+    ended: Effect.flatMap(state.now, ({ spec }) =>
+      (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.ended),
+    actors: (reload) => [
+      actor(inventoryKeeper),
+      actor(lfcKeeper),
+      ...sidecars.actors,
+      ...(options.tls === null ? [] : [certificates.watch(Effect.andThen(reload, sidecars.certificateChanged))])
+    ],
+    fetchExtension: extensions.download,
+    fileCache: lfc,
+    installedExtensions: inventory.take,
+    metrics: Effect.map(Effect.all([inventory.family, sidecars.families]), ([family, families]) =>
+      printFamilies([family, ...families]))
+  })
+})
+
+export const outfitting = (options: OutfitOptions, runAs: RunAs | null) =>
+  Layer.effect(Outfit, make(options)).pipe(Layer.provide([
+    RemoteExtensions.layer({
+      dialect: options.dialect,
+      base: options.extensionsBase,
+      buildTag: options.buildTag,
+      arch: options.arch
+    }),
+    Lfc.layer(),
+    Sidecars.layer({
+      pgbouncer: pgbouncerPlace(options.autoscaling, options.pgbouncerPassword),
+      localProxy: localProxyPlace,
+      rsyslog: rsyslogPlace,
+      auditEndpoints: options.auditEndpoints,
+      pgdata: options.pgdata,
+      tls: options.tls,
+      dev: options.dev
+    }),
+    Certificates.layer(options.tls === null ? null : { tls: options.tls, pgdata: options.pgdata, runAs }),
+    Inventory.layer({ dialect: options.dialect, intervalSeconds: options.inventorySeconds })
+  ]))

@@ -1,0 +1,67 @@
+/**
+ * What Postgres thinks of its configuration files before it is told to take them up.
+ *
+ * `pg_file_settings` reads the files anew in the session that asks, and calls every setting it could not take an
+ * error. A setting that only a restart can change is among them, but is no mistake: the same session knows it then as
+ * `pending_restart`, and that is how the two are told apart.
+ */
+import type { Problem } from "../errors/Failure.ts"
+
+/** A setting whose value in the files waits for a restart. Values as Postgres prints them, cut to a readable length. */
+export interface PendingRestart {
+  readonly name: string
+  readonly current: string
+  readonly wanted: string
+}
+
+/** Columns in the order of `problemsOf`; lines that a later one overrides say nothing. */
+export const fileSettingsSql =
+  "SELECT name, sourcefile, sourceline, error, setting FROM pg_catalog.pg_file_settings ORDER BY seqno"
+
+/** Asked in the session that asked `fileSettingsSql` before. */
+export const pendingSettingsSql =
+  `SELECT name, pg_catalog.current_setting(name, true), setting IS NOT DISTINCT FROM boot_val
+FROM pg_catalog.pg_settings WHERE pending_restart`
+
+export type Row = ReadonlyArray<string | null>
+
+export interface FileVerdict {
+  /** Why the files must not be taken up. */
+  readonly problems: ReadonlyArray<Problem>
+  readonly pending: ReadonlyArray<PendingRestart>
+}
+
+const longest = 200
+const secretive = /password|passphrase|secret|token|conninfo/i
+
+/** A value may be anything that a spec holds; what its name makes a secret is not shown. */
+const shown = (name: string, value: string): string =>
+  secretive.test(name) ? "(not shown)" : value.length > longest ? `${value.slice(0, longest)}…` : value
+
+const fileOf = (path: string | null): string => path?.split("/").at(-1) ?? "postgresql.conf"
+
+export const judgeFiles = (files: ReadonlyArray<Row>, waiting: ReadonlyArray<Row>): FileVerdict => {
+  const current = new Map(waiting.map(([name, value]) => [name ?? "", value ?? ""]))
+  /** Which waiting setting an error speaks of. One that was taken out of the files has no row, but an error that names it. */
+  const waitingOf = ([name = null, , , error = null]: Row): string | undefined =>
+    error === null ? undefined : [...current.keys()].find((one) => name === null ? error.includes(`"${one}"`) : name === one)
+  const problems = files.filter((row) => (row[3] ?? null) !== null && waitingOf(row) === undefined)
+    .map(([name = null, file = null, line = null, error = null]) => ({
+      path: line === null ? fileOf(file) : `${fileOf(file)} line ${line}`,
+      message: name === null ? `${error}` : `${name}: ${error}`
+    }))
+  // Postgres goes on calling a setting pending when its line is gone again; without an error, nothing waits.
+  const pending = [...new Set(files.map(waitingOf))].filter((name) => name !== undefined).flatMap((name) => {
+    // Without a line of its own it was taken out of the files, so the built-in value waits, unless it is in force already.
+    const wanted = files.findLast(([one]) => one === name)?.[4] ?? null
+    const same = wanted === null && waiting.some(([one, , isBuiltIn]) => one === name && isBuiltIn === "t")
+    return same ? [] : [{ name, current: shown(name, current.get(name) ?? ""), wanted: shown(name, wanted ?? "its default") }]
+  })
+  return { problems, pending }
+}
+
+/** One line for the log. */
+export const printPending = (pending: ReadonlyArray<PendingRestart>): string =>
+  `${pending.length} setting(s) wait for a restart of Postgres: ${
+    pending.map(({ current, name, wanted }) => `${name} (${current} now, ${wanted} then)`).join(", ")
+  }`

@@ -1,0 +1,141 @@
+/**
+ * What is done to PGDATA's files one by one: made, emptied, replaced, appended to, linked.
+ *
+ * Never follows a link that lies in PGDATA (`pg_wal` may lead to durable WAL), and never replaces PGDATA itself:
+ * its inode may be a mount, or somebody's watch.
+ */
+import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { FileFailed } from "../errors/Failure.ts"
+import type { Owner } from "../platform/untar.ts"
+
+/**
+ * At once and not through the thread pool: a handful of small files takes a millisecond this way, and five times as
+ * long that way, on the path to the first query.
+ */
+const attempt = <A>(operation: string, at: string, work: () => A): Effect.Effect<A, FileFailed> =>
+  Effect.try({ try: work, catch: (cause) => new FileFailed({ operation, path: at, cause }) })
+
+const hasCode = (cause: unknown, code: string): boolean =>
+  typeof cause === "object" && cause !== null && "code" in cause && cause.code === code
+
+const readOrNull = (at: string): Buffer | null => {
+  try {
+    return fs.readFileSync(at)
+  } catch (cause) {
+    if (hasCode(cause, "ENOENT")) return null
+    throw cause
+  }
+}
+
+/** Makes the folder with its parents; it is 0700 and the owner's, also when it was there. */
+export const ensureFolder = (directory: string, owner: Owner | null): Effect.Effect<void, FileFailed> =>
+  attempt("make the folder", directory, () => {
+    makeParents(path.dirname(directory))
+    try {
+      fs.mkdirSync(directory, { mode: 0o700 })
+    } catch (cause) {
+      if (!hasCode(cause, "EEXIST")) throw cause
+    }
+    if (owner !== null) fs.chownSync(directory, owner.uid, owner.gid)
+    fs.chmodSync(directory, 0o700)
+  })
+
+/** Folders that we make on the way must let the run-as user through, whatever our umask is. */
+const makeParents = (directory: string): void => {
+  const first = fs.mkdirSync(directory, { recursive: true })
+  if (first === undefined) return
+  for (let at = directory; at.length >= first.length; at = path.dirname(at)) fs.chmodSync(at, 0o755)
+}
+
+/**
+ * Empties the folder and keeps it. Links are unlinked before anything else is touched. Off the main thread: there
+ * may be thousands of files.
+ */
+export const wipe = (directory: string): Effect.Effect<void, FileFailed> =>
+  Effect.tryPromise({
+    try: async () => {
+      if (path.dirname(path.resolve(directory)) === path.resolve(directory)) throw new Error("the root of a file system is no PGDATA")
+      const entries = await fs.promises.readdir(directory, { withFileTypes: true })
+      const links = entries.filter((entry) => entry.isSymbolicLink())
+      for (const { name } of links) await fs.promises.unlink(path.join(directory, name))
+      for (const entry of entries) {
+        if (!entry.isSymbolicLink()) await fs.promises.rm(path.join(directory, entry.name), { recursive: true, force: true })
+      }
+    },
+    catch: (cause) => new FileFailed({ operation: "empty the folder", path: directory, cause })
+  })
+
+/**
+ * The file has this content afterwards, or is untouched: written beside and renamed over. Tells whether the content
+ * is new. PGDATA does not outlive the machine, so nothing is synced to disk.
+ */
+export const replaceFile = (
+  directory: string,
+  name: string,
+  content: string | Uint8Array,
+  owner: Owner | null
+): Effect.Effect<boolean, FileFailed> => {
+  const at = path.join(directory, name)
+  const beside = `${at}.new`
+  return attempt("write", at, () => {
+    const bytes = Buffer.from(content)
+    const old = fs.lstatSync(at, { throwIfNoEntry: false })
+    if (old?.isFile() === true && bytes.equals(fs.readFileSync(at))) return false
+    fs.rmSync(beside, { force: true })
+    try {
+      const file = fs.openSync(beside, "wx", 0o600)
+      try {
+        if (owner !== null) fs.fchownSync(file, owner.uid, owner.gid)
+        fs.writeFileSync(file, bytes)
+      } finally {
+        fs.closeSync(file)
+      }
+      fs.renameSync(beside, at)
+    } catch (cause) {
+      fs.rmSync(beside, { force: true })
+      throw cause
+    }
+    return true
+  })
+}
+
+/** Content of a plain file; as if empty for anything else, and where there is nothing. */
+export const readText = (directory: string, name: string): Effect.Effect<string, FileFailed> => {
+  const at = path.join(directory, name)
+  return attempt("read", at, () =>
+    fs.lstatSync(at, { throwIfNoEntry: false })?.isFile() === true ? fs.readFileSync(at, "utf8") : "")
+}
+
+/** Reference section 4.7 step 5: after a line break if the file has any line, without one at its end; once. */
+export const appendLine = (
+  directory: string,
+  name: string,
+  line: string,
+  owner: Owner | null
+): Effect.Effect<void, FileFailed> =>
+  Effect.gen(function*() {
+    const at = path.join(directory, name)
+    const old = yield* attempt("read", at, () => readOrNull(at) ?? Buffer.alloc(0))
+    if (old.toString("utf8").split("\n").includes(line)) return
+    yield* replaceFile(directory, name, Buffer.concat([old, Buffer.from(old.length === 0 ? line : `\n${line}`)]), owner)
+  })
+
+/** Replaces whatever is there, an empty folder as a rule, by a link. */
+export const link = (directory: string, name: string, target: string, owner: Owner | null): Effect.Effect<void, FileFailed> => {
+  const at = path.join(directory, name)
+  return attempt("link", at, () => {
+    fs.rmSync(at, { recursive: true, force: true })
+    fs.symlinkSync(target, at)
+    if (owner !== null) fs.lchownSync(at, owner.uid, owner.gid)
+  })
+}
+
+/** Copies a file under another name, unless that name is taken or there is nothing to copy. */
+export const copyUnlessThere = (directory: string, from: string, to: string, owner: Owner | null): Effect.Effect<void, FileFailed> =>
+  Effect.gen(function*() {
+    const [source, target] = yield* attempt("read", path.join(directory, from), () =>
+      [readOrNull(path.join(directory, from)), readOrNull(path.join(directory, to))] as const)
+    if (source !== null && target === null) yield* replaceFile(directory, to, source, owner)
+  })

@@ -1,0 +1,129 @@
+/**
+ * The whole postgresql.conf, in the order of reference section 4.5: what must win comes later.
+ *
+ * One order serves both dialects; the older one only lacks the lines its Postgres does not know.
+ */
+import { type AuditLevel, modeName, type NeonStorage, type ParsedSpec } from "../spec/ParsedSpec.ts"
+import { printLsn } from "../spec/Lsn.ts"
+import { auditLines } from "./auditSettings.ts"
+import { showsCertificate, sslLines } from "./certificate.ts"
+import { quoteConf, readConf, renderSetting } from "./confText.ts"
+import { localDefaults, localHead, localInsists, localOptions } from "./localConf.ts"
+import type { Facts } from "./Facts.ts"
+
+/** Read again on each reload; it stands last, so that it wins while the catalog is applied. */
+export const overrideFile = "compute_ctl_temp_override.conf"
+
+/** Names of Neon's shards, pages and safekeepers, unless the spec's own settings say them already. */
+const neonStorageLines = (spec: ParsedSpec, neon: NeonStorage): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  if (!neon.fromSettings.has("pageservers")) {
+    const { shards, stripeSize } = neon.pageservers
+    const urls = shards.map((shard) => shard.libpqUrl)
+    // The stripe size must be known before the addresses are: a reload takes them in order.
+    if (stripeSize !== null) lines.push("# stripe size of the shards, in pages", `neon.stripe_size=${stripeSize}`)
+    if (urls.length === 0 || urls.includes(null)) lines.push("# no neon.pageserver_connstring")
+    else lines.push("# one address per shard, in order", `neon.pageserver_connstring=${quoteConf(urls.join(","))}`)
+  }
+  if (!neon.fromSettings.has("safekeepers") && neon.safekeepers.length > 0) {
+    const generation = neon.safekeepersGeneration === null ? "" : `g#${neon.safekeepersGeneration}:`
+    lines.push(`neon.safekeepers=${quoteConf(generation + neon.safekeepers.join(","))}`)
+  }
+  if (!neon.fromSettings.has("tenant")) lines.push(`neon.tenant_id=${quoteConf(spec.tenant)}`)
+  if (!neon.fromSettings.has("timeline")) lines.push(`neon.timeline_id=${quoteConf(spec.timeline)}`)
+  if (spec.projectId !== null) lines.push(`neon.project_id=${quoteConf(spec.projectId)}`)
+  if (spec.branchId !== null) lines.push(`neon.branch_id=${quoteConf(spec.branchId)}`)
+  if (spec.endpointId !== null) lines.push(`neon.endpoint_id=${quoteConf(spec.endpointId)}`)
+  return lines
+}
+
+const tlsLines = (spec: ParsedSpec, facts: Facts): ReadonlyArray<string> =>
+  facts.certificate === true && showsCertificate(spec.features) ? sslLines : []
+
+const localeLines = (facts: Facts): ReadonlyArray<string> => {
+  const locale = facts.platform === "darwin" ? "C" : "C.UTF-8"
+  return ["lc_messages", "lc_monetary", "lc_time", "lc_numeric"].map((name) => `${name}=${quoteConf(locale)}`)
+}
+
+const modeLines = (spec: ParsedSpec): ReadonlyArray<string> =>
+  spec.mode._tag === "Primary"
+    ? []
+    : spec.mode._tag === "Replica"
+    ? ["hot_standby=on"]
+    : ["hot_standby=on", `recovery_target_lsn=${quoteConf(printLsn(spec.mode.lsn))}`]
+
+/** Where the kernel does not overcommit, POSIX shared memory would be refused. */
+const sharedMemoryLines = (facts: Facts): ReadonlyArray<string> =>
+  facts.platform === "linux" && facts.overcommitMemory?.trim() === "2" ? ["dynamic_shared_memory_type = mmap"] : []
+
+const managedLines = (settings: ParsedSpec["settings"]): ReadonlyArray<string> =>
+  settings === null
+    ? []
+    : ["# Managed by compute_ctl: begin", ...settings.map(renderSetting), "# Managed by compute_ctl: end"]
+
+/** What the spec says for a name, in its head or in its settings: the last one counts, as for Postgres. */
+export const saidBy = (spec: ParsedSpec) => (name: string): string | null =>
+  spec.settings?.findLast((setting) => setting.name.toLowerCase() === name && setting.value !== null)?.value
+    ?? readConf(spec.postgresqlConf ?? "").findLast((entry) => entry.name === name)?.value
+    ?? null
+
+const preloadAudit = (level: AuditLevel, spec: ParsedSpec, absent: string): ReadonlyArray<string> =>
+  auditLines(level, saidBy(spec)("shared_preload_libraries"), absent)
+
+const logLines = (spec: ParsedSpec): ReadonlyArray<string> =>
+  spec.logsExportHost === null ? [] : ["log_destination='stderr,syslog'"]
+
+const neonConf = (spec: ParsedSpec, facts: Facts, phase: "starting" | "open"): ReadonlyArray<string> => {
+  const head = facts.dialect === "head"
+  const disableSubscribers = spec.dropSubscriptions && phase === "starting"
+  return [
+    ...(spec.postgresqlConf === null ? [] : [spec.postgresqlConf]),
+    "# Neon storage settings",
+    "",
+    ...(spec.neon === null ? [] : neonStorageLines(spec, spec.neon)),
+    ...tlsLines(spec, facts),
+    ...localeLines(facts),
+    ...(head ? [`neon.compute_mode=${modeName(spec.mode)}`] : []),
+    ...modeLines(spec),
+    ...sharedMemoryLines(facts),
+    ...(head ? [`neon.privileged_role_name=${quoteConf(facts.privilegedRole)}`] : []),
+    ...managedLines(spec.settings),
+    ...preloadAudit(spec.auditLevel, spec, "neon"),
+    `neon.extension_server_port=${facts.extensionServerPort}`,
+    ...(head ? [`neon.disable_logical_replication_subscribers=${disableSubscribers}`] : []),
+    ...logLines(spec),
+    `include_if_exists = '${overrideFile}'`
+  ]
+}
+
+/** What Postgres would go by after the spec and the audit level had their say. */
+const saidWith = (audit: ReadonlyArray<string>, spec: ParsedSpec) => (name: string): string | null =>
+  readConf(audit.join("\n")).findLast((entry) => entry.name === name)?.value ?? saidBy(spec)(name)
+
+const localConf = (
+  spec: ParsedSpec,
+  facts: Facts,
+  storage: Extract<Facts["storage"], { readonly _tag: "Local" }>,
+  phase: "starting" | "open"
+): ReadonlyArray<string> => {
+  const audit = preloadAudit(spec.auditLevel, spec, "")
+  return [
+    ...localDefaults(facts, storage),
+    ...(spec.postgresqlConf === null ? [] : [localHead(spec.postgresqlConf)]),
+    ...tlsLines(spec, facts),
+    ...localeLines(facts),
+    ...modeLines(spec),
+    ...managedLines(spec.settings === null ? null : localOptions(spec.settings)),
+    ...audit,
+    ...logLines(spec),
+    "# Local storage insists on these; they must stay last",
+    ...localInsists(facts, storage, phase, saidWith(audit, spec)).map(({ name, value }) => `${name} = ${value}`)
+  ]
+}
+
+/** `starting`: until the spec is applied. `open`: from then on. */
+export const postgresConf = (spec: ParsedSpec, facts: Facts, phase: "starting" | "open"): string => {
+  const { storage } = facts
+  const lines = storage._tag === "Neon" ? neonConf(spec, facts, phase) : localConf(spec, facts, storage, phase)
+  return `${lines.join("\n")}\n`
+}

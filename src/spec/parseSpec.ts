@@ -1,0 +1,198 @@
+/**
+ * The door: from whatever was sent to the spec that rooms may believe, or all that is wrong with it at once.
+ *
+ * Pure and total: whatever comes, a `ParsedSpec` or a `SpecInvalid` is the answer. Messages never repeat a value
+ * that may be secret. Nothing behind this file looks at the wire again.
+ */
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { type DatabaseWire, type DeltaOperationWire, GenericOptionWire, type RoleWire } from "./ClusterSpec.ts"
+import { ComputeSpec } from "./ComputeSpec.ts"
+import { type Problem, SpecInvalid } from "../errors/Failure.ts"
+import type { LocalProxyKeysWire } from "./ExtensionSpec.ts"
+import { type JsonDocument, type JsonFault, type JsonPath, parseJson } from "./json.ts"
+import { parseLsn } from "./Lsn.ts"
+import type { ComputeMode, Database, DeltaOperation, GenericOption, LocalProxyKeys, ParsedSpec, Password, Role } from "./ParsedSpec.ts"
+import { readRemoteExtensions } from "./parseRemoteExtensions.ts"
+import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseStorage.ts"
+import { problemAt, problemsOf } from "./SpecProblem.ts"
+import { opt } from "./SpecScalars.ts"
+import { type ComputeModeWire, storageFields } from "./StorageSpec.ts"
+
+export interface ParseOptions {
+  /** For people: where the spec came from. */
+  readonly source: string
+  /** `local` needs no addresses, and zero ids do when none are given. */
+  readonly storage: "neon" | "local"
+  /** Where the spec sits in a larger document, for the paths of problems. */
+  readonly under?: JsonPath
+}
+
+const decode = Schema.decodeUnknownResult(ComputeSpec, { errors: "all" })
+
+/** Only what the storage is read from, so that a wrong role does not hide a missing address. */
+const StorageOnly = Schema.Struct({
+  ...storageFields,
+  cluster: Schema.Struct({ settings: opt(Schema.Array(GenericOptionWire)) })
+})
+const decodeStorage = Schema.decodeUnknownOption(StorageOnly)
+
+export const parseSpec = (input: unknown, options: ParseOptions): Result.Result<ParsedSpec, SpecInvalid> => {
+  const under = options.under ?? []
+  const decoded = decode(input)
+  const storageWire = Option.getOrNull(decodeStorage(input))
+  const storage = storageWire === null ? null : readStorage(storageWire, options.storage)
+  const problems = [
+    ...(Result.isFailure(decoded) ? problemsOf(decoded.failure, under) : []),
+    ...(storage?.problems ?? []).map(({ message, path }) => ({ path: prefixed(under, path), message }))
+  ]
+  const { tenant = null, timeline = null } = storage ?? {}
+  if (Result.isFailure(decoded) || tenant === null || timeline === null || problems.length > 0) {
+    return Result.fail(new SpecInvalid({ source: options.source, problems: distinct(problems) }))
+  }
+  return Result.succeed(believe(decoded.success, storage?.neon ?? null, tenant, timeline))
+}
+
+/** The same for JSON text. A key that occurs twice is a problem, as it is to the reference. */
+export const parseSpecText = (text: string, options: ParseOptions): Result.Result<ParsedSpec, SpecInvalid> =>
+  Result.flatMap(readJsonText(text, options.source), ({ twice, value }) => {
+    const parsed = parseSpec(value, options)
+    if (twice.length === 0) return parsed
+    const others = Result.isFailure(parsed) ? parsed.failure.problems : []
+    return Result.fail(new SpecInvalid({ source: options.source, problems: [...twice, ...others] }))
+  })
+
+/** JSON for doors that look around the spec first; keys that occur twice are a failure. */
+export const parseJsonText = (text: string, source: string): Result.Result<unknown, SpecInvalid> =>
+  Result.flatMap(readJsonText(text, source), ({ twice, value }) =>
+    twice.length === 0 ? Result.succeed(value) : Result.fail(new SpecInvalid({ source, problems: twice })))
+
+/** Syntax errors carry line and column; `twice` names keys that occur more than once. */
+export const readJsonText = (
+  text: string,
+  source: string
+): Result.Result<{ readonly value: unknown; readonly twice: ReadonlyArray<Problem> }, SpecInvalid> =>
+  Result.mapBoth(parseJson(text), {
+    onSuccess: (document) => ({ value: document.value, twice: duplicateProblems(document) }),
+    onFailure: (fault) => notJson(fault, source)
+  })
+
+const notJson = ({ column, line, message }: JsonFault, source: string): SpecInvalid =>
+  new SpecInvalid({ source, problems: [{ path: "", message: `line ${line}, column ${column}: ${message}` }] })
+
+const duplicateProblems = (document: JsonDocument): ReadonlyArray<Problem> =>
+  distinct(document.duplicates.map((path) => problemAt(path, "expected the key once, but it is there twice")))
+
+const readStorage = (wire: typeof StorageOnly.Type, storage: ParseOptions["storage"]): StorageReading => {
+  const source = { ...wire, settings: wire.cluster.settings ?? null }
+  return storage === "local" ? readLocalStorage(source) : readNeonStorage(source, readMode(wire.mode)._tag)
+}
+
+const believe = (
+  wire: ComputeSpec,
+  neon: ParsedSpec["neon"],
+  tenant: ParsedSpec["tenant"],
+  timeline: ParsedSpec["timeline"]
+): ParsedSpec => ({
+  formatVersion: wire.format_version,
+  operationId: wire.operation_uuid ?? null,
+  mode: readMode(wire.mode),
+  tenant,
+  timeline,
+  neon,
+  clusterId: wire.cluster.cluster_id ?? null,
+  projectId: wire.project_id ?? null,
+  branchId: wire.branch_id ?? null,
+  endpointId: wire.endpoint_id ?? null,
+  features: new Set(wire.features ?? []),
+  postgresqlConf: wire.cluster.postgresql_conf ?? null,
+  settings: wire.cluster.settings?.map(readOption) ?? null,
+  roles: wire.cluster.roles.map(readRole),
+  databases: wire.cluster.databases.map(readDatabase),
+  deltas: (wire.delta_operations ?? []).flatMap(readDelta),
+  jwksRoles: new Set((wire.local_proxy_config?.jwks ?? []).flatMap((one) => one.role_names)),
+  skipCatalogUpdates: wire.skip_pg_catalog_updates ?? false,
+  reconfigureConcurrency: Math.max(1, wire.reconfigure_concurrency ?? 1),
+  dropSubscriptions: wire.drop_subscriptions_before_start ?? false,
+  auditLevel: wire.audit_log_level ?? "Disabled",
+  logsExportHost: wire.logs_export_host ?? null,
+  pgbouncerSettings: wire.pgbouncer_settings == null ? null : new Map(Object.entries(wire.pgbouncer_settings)),
+  localProxy: wire.local_proxy_config == null ? null : { jwks: wire.local_proxy_config.jwks?.map(readKeys) ?? null },
+  remoteExtensions: readRemoteExtensions(wire.remote_extensions ?? null),
+  swapSizeBytes: wire.swap_size_bytes ?? null,
+  diskQuotaBytes: wire.disk_quota_bytes ?? null,
+  endpointStorage: {
+    address: wire.endpoint_storage_addr || null,
+    token: wire.endpoint_storage_token == null ? null : Redacted.make(wire.endpoint_storage_token, { label: "endpoint_storage_token" })
+  },
+  autoprewarm: wire.autoprewarm ?? false,
+  offloadLfcIntervalSeconds: wire.offload_lfc_interval_seconds ?? null,
+  suspendTimeoutSeconds: wire.suspend_timeout_seconds ?? 0,
+  disableLfcResizing: wire.disable_lfc_resizing ?? false
+})
+
+const readMode = (wire: ComputeModeWire | undefined): ComputeMode =>
+  typeof wire === "object"
+    ? { _tag: "Static", lsn: Option.getOrElse(parseLsn(wire.Static), () => 0n) }
+    : { _tag: wire ?? "Primary" }
+
+const readOption = (wire: GenericOptionWire): GenericOption => ({
+  name: wire.name,
+  value: wire.value ?? null,
+  quoted: wire.vartype === "string"
+})
+
+const readRole = (wire: RoleWire): Role => ({
+  name: wire.name,
+  password: readPassword(wire.encrypted_password),
+  options: (wire.options ?? []).map(readOption)
+})
+
+/** Control planes send md5 verifiers as bare hex, while Postgres stores and compares them with the prefix. */
+const readPassword = (wire: string | null | undefined): Password => {
+  if (wire === undefined) return { _tag: "Unmanaged" }
+  if (wire === null) return { _tag: "None" }
+  const normal = wire.startsWith("SCRAM-SHA-256") || /^md5[0-9a-f]{32}$/.test(wire) ? wire : `md5${wire}`
+  return { _tag: "Verifier", verifier: Redacted.make(normal, { label: "verifier" }) }
+}
+
+const readDatabase = (wire: DatabaseWire): Database => ({
+  name: wire.name,
+  owner: wire.owner,
+  options: (wire.options ?? []).map(readOption)
+})
+
+const readKeys = (wire: LocalProxyKeysWire): LocalProxyKeys => ({
+  id: wire.id,
+  roleNames: wire.role_names,
+  jwksUrl: wire.jwks_url,
+  providerName: wire.provider_name,
+  jwtAudience: wire.jwt_audience ?? null
+})
+
+const readDelta = (wire: DeltaOperationWire): ReadonlyArray<DeltaOperation> => {
+  const to = wire.new_name ?? ""
+  switch (wire.action) {
+    case "delete_db":
+      return [{ _tag: "DropDatabase", name: wire.name }]
+    case "rename_db":
+      return [{ _tag: "RenameDatabase", name: wire.name, to }]
+    case "delete_role":
+      return [{ _tag: "DropRole", name: wire.name }]
+    case "rename_role":
+      return [{ _tag: "RenameRole", name: wire.name, to }]
+    default:
+      return []
+  }
+}
+
+const prefixed = (under: JsonPath, path: string): string => {
+  const before = problemAt(under, "").path
+  return before === "" ? path : `${before}.${path}`
+}
+
+const distinct = (problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> =>
+  problems.filter((one, index) =>
+    problems.findIndex((other) => other.path === one.path && other.message === one.message) === index)

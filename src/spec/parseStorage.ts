@@ -1,0 +1,213 @@
+/**
+ * Where the data lives, from whichever source says so first (reference section 2.8): fields of the spec, then
+ * settings of the cluster. Puts what is wrong in `problems`, with the reference's words so that clients find them.
+ */
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import { parseConnString } from "../pgwire/ConnString.ts"
+import type { Problem } from "../errors/Failure.ts"
+import { parseTenantId, parseTimelineId, printShardIndex, type TenantId, type TimelineId } from "./identifiers.ts"
+import type { JsonPath } from "./json.ts"
+import type { ComputeMode, NeonStorage, Pageservers, PageserverShard } from "./ParsedSpec.ts"
+import { problemAt } from "./SpecProblem.ts"
+import type { PageserverConnectionInfoWire } from "./StorageSpec.ts"
+
+/** What is read of the wire; `settings` is `cluster.settings`. */
+export interface StorageWire {
+  readonly tenant_id?: string | null
+  readonly timeline_id?: string | null
+  readonly pageserver_connection_info?: PageserverConnectionInfoWire | null
+  readonly pageserver_connstring?: string | null
+  readonly shard_stripe_size?: number | null
+  readonly safekeepers_generation?: number | null
+  readonly safekeeper_connstrings?: ReadonlyArray<string>
+  readonly storage_auth_token?: string | null
+  readonly settings: ReadonlyArray<{ readonly name: string; readonly value?: string | null }> | null
+}
+
+/** A value and the place it came from. */
+interface Found<A> {
+  readonly value: A
+  readonly path: JsonPath
+  readonly fromSetting: boolean
+}
+
+/** The **first** setting of that name counts, and without a value it says nothing. */
+const setting = (wire: StorageWire, name: string): Found<string> | null => {
+  const index = wire.settings?.findIndex((one) => one.name === name) ?? -1
+  const value = wire.settings?.[index]?.value ?? null
+  return value === null ? null : { value, path: ["cluster", "settings", index, "value"], fromSetting: true }
+}
+
+const field = <A>(name: keyof StorageWire, value: A | null | undefined): Found<A> | null =>
+  value === null || value === undefined ? null : { value, path: [name], fromSetting: false }
+
+type Report = (path: JsonPath, message: string) => null
+
+export interface StorageReading {
+  readonly tenant: TenantId | null
+  readonly timeline: TimelineId | null
+  readonly neon: NeonStorage | null
+  readonly problems: ReadonlyArray<Problem>
+}
+
+const zeroId = "0".repeat(32)
+
+/** Local storage needs no addresses, and only keeps its timelines apart by their ids. */
+export const readLocalStorage = (wire: StorageWire): StorageReading => {
+  const problems: Array<Problem> = []
+  const report: Report = (path, message) => (problems.push(problemAt(path, message)), null)
+  return {
+    tenant: readId(wire, "tenant", parseTenantId, zeroId, report),
+    timeline: readId(wire, "timeline", parseTimelineId, zeroId, report),
+    neon: null,
+    problems
+  }
+}
+
+export const readNeonStorage = (wire: StorageWire, mode: ComputeMode["_tag"]): StorageReading => {
+  const problems: Array<Problem> = []
+  const report: Report = (path, message) => (problems.push(problemAt(path, message)), null)
+  const pageservers = readPageservers(wire, report)
+  const safekeepers = readSafekeepers(wire, mode, report)
+  const tenant = readId(wire, "tenant", parseTenantId, null, report)
+  const timeline = readId(wire, "timeline", parseTimelineId, null, report)
+  const fromSettings = new Set<"pageservers" | "safekeepers" | "tenant" | "timeline">()
+  if (pageservers?.fromSetting === true) fromSettings.add("pageservers")
+  if (safekeepers.fromSetting) fromSettings.add("safekeepers")
+  if (field("tenant_id", wire.tenant_id) === null) fromSettings.add("tenant")
+  if (field("timeline_id", wire.timeline_id) === null) fromSettings.add("timeline")
+  const token = wire.storage_auth_token ?? null
+  const neon: NeonStorage | null = pageservers === null ? null : {
+    pageservers: pageservers.value,
+    safekeepers: safekeepers.value,
+    safekeepersGeneration: safekeepers.generation,
+    token: token === null ? null : Redacted.make(token, { label: "storage_auth_token" }),
+    fromSettings
+  }
+  return { tenant, timeline, neon, problems }
+}
+
+const readId = <A>(
+  wire: StorageWire,
+  what: "tenant" | "timeline",
+  parse: (text: string) => Option.Option<A>,
+  fallback: string | null,
+  report: Report
+): A | null => {
+  const own = what === "tenant" ? field("tenant_id", wire.tenant_id) : field("timeline_id", wire.timeline_id)
+  const found = own ?? setting(wire, `neon.${what}_id`) ?? field("settings", fallback)
+  if (found === null) return report([`${what}_id`], `${what} id should be provided`)
+  return Option.getOrElse(parse(found.value), () => report(found.path, `invalid ${what} id`))
+}
+
+const readPageservers = (wire: StorageWire, report: Report): Found<Pageservers> | null => {
+  const info = field("pageserver_connection_info", wire.pageserver_connection_info)
+  if (info !== null) {
+    const value = readConnectionInfo(info.value, info.path, report)
+    return value === null ? null : { ...info, value }
+  }
+  const found = field("pageserver_connstring", wire.pageserver_connstring) ?? setting(wire, "neon.pageserver_connstring")
+  if (found === null) {
+    return report(["pageserver_connection_info"], "pageserver connection information should be provided")
+  }
+  const stripe = found.fromSetting ? settingStripe(wire, report) : wire.shard_stripe_size ?? null
+  const value = readConnStrings(found, stripe, report)
+  return value === null ? null : { ...found, value }
+}
+
+const settingStripe = (wire: StorageWire, report: Report): number | null => {
+  const found = setting(wire, "neon.stripe_size")
+  if (found === null) return null
+  const stripe = /^\s*[0-9]{1,10}\s*$/.test(found.value) ? Number(found.value) : -1
+  return stripe >= 0 && stripe < 2 ** 32 ? stripe : report(found.path, "expected a number of pages")
+}
+
+/** One element: unsharded, and a stripe size means nothing. More: sharded, and it is needed. */
+const readConnStrings = (found: Found<string>, stripe: number | null, report: Report): Pageservers | null => {
+  const urls = found.value.split(",").map((url) => url.trim())
+  if (urls.length > 255) return report(found.path, "expected at most 255 shards")
+  const faults = urls.flatMap((url, number) => {
+    const parsed = parseConnString(url)
+    return Result.isSuccess(parsed) ? [] : [`expected where shard ${number}'s pageserver is: ${parsed.failure}`]
+  })
+  for (const fault of faults) report(found.path, fault)
+  if (urls.length > 1 && stripe === null) return report(found.path, `${urls.length} shards but no stripe_size`)
+  if (faults.length > 0) return null
+  return {
+    shardCount: urls.length === 1 ? 0 : urls.length,
+    stripeSize: urls.length === 1 ? null : stripe,
+    shards: urls.map((url, number) => ({ number, libpqUrl: url, grpcUrl: null })),
+    preferProtocol: "libpq"
+  }
+}
+
+/** The first pageserver of each shard counts. Shard 0 must be reachable as preferred: the basebackup comes from it. */
+const readConnectionInfo = (
+  info: PageserverConnectionInfoWire,
+  path: JsonPath,
+  report: Report
+): Pageservers | null => {
+  const preferProtocol = info.prefer_protocol ?? "libpq"
+  const shards: Array<PageserverShard> = []
+  for (let number = 0; number < Math.max(1, info.shard_count); number += 1) {
+    const index = printShardIndex(number, info.shard_count)
+    const entry = Object.entries(info.shards).find(([key]) => key.toLowerCase() === index)
+    const first = entry?.[1].pageservers[0]
+    if (entry === undefined) report([...path, "shards"], `shard connection info missing for shard ${index}`)
+    else if (first === undefined) report([...path, "shards", entry[0], "pageservers"], "must have at least one pageserver")
+    else {
+      const at = [...path, "shards", entry[0], "pageservers", 0]
+      const libpqUrl = first.libpq_url ?? null
+      const grpcUrl = first.grpc_url ?? null
+      if (number === 0 && (preferProtocol === "grpc" ? grpcUrl : libpqUrl) === null) {
+        report(at, `no ${preferProtocol}_url for shard ${index}`)
+      }
+      const parsed = libpqUrl === null ? null : parseConnString(libpqUrl)
+      if (parsed !== null && Result.isFailure(parsed)) {
+        report([...at, "libpq_url"], `expected where shard ${number}'s pageserver is: ${parsed.failure}`)
+      }
+      shards.push({ number, libpqUrl, grpcUrl })
+    }
+  }
+  const stripeSize = info.shard_count === 0 ? null : info.stripe_size ?? null
+  return { shardCount: info.shard_count, stripeSize, shards, preferProtocol }
+}
+
+interface SafekeeperReading {
+  readonly value: ReadonlyArray<string>
+  readonly generation: number | null
+  readonly fromSetting: boolean
+}
+
+const readSafekeepers = (wire: StorageWire, mode: ComputeMode["_tag"], report: Report): SafekeeperReading => {
+  const given = wire.safekeeper_connstrings ?? []
+  const primary = mode === "Primary"
+  const found = given.length > 0 || !primary ? null : setting(wire, "neon.safekeepers")
+  if (given.length === 0 && found === null && primary) {
+    report(["safekeeper_connstrings"], "safekeeper connstrings should be provided")
+  }
+  const generation = /^\s*g#([0-9]{1,9}):/.exec(found?.value ?? "")
+  const rest = (found?.value ?? "").slice(generation?.[0].length ?? 0)
+  const value = (found === null ? given : rest.split(",").filter((one) => one.trim() !== "")).map((one) => one.trim())
+  const pathOf = (index: number): JsonPath => found === null ? ["safekeeper_connstrings", index] : found.path
+  if (found !== null && value.length === 0) report(found.path, "safekeeper_connstrings is empty")
+  for (const [index, one] of value.entries()) {
+    if (!isHostPort(one)) report(pathOf(index), "expected host:port of a safekeeper")
+    if (primary && value.indexOf(one) !== index && value.lastIndexOf(one) === index) {
+      report(pathOf(index), `duplicate entry in safekeeper_connstrings: ${one}!`)
+    }
+  }
+  return {
+    value,
+    generation: wire.safekeepers_generation ?? (generation === null ? null : Number(generation[1])),
+    fromSetting: found !== null
+  }
+}
+
+const isHostPort = (text: string): boolean => {
+  const match = /^(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,[\]/@]+):([0-9]{1,5})$/.exec(text)
+  const port = Number(match?.[1] ?? 0)
+  return port >= 1 && port <= 65535
+}

@@ -1,0 +1,172 @@
+/**
+ * A new base: from the running cluster with Postgres's backup protocol, or from a cleanly stopped one.
+ *
+ * The online copy holds one connection from start to stop, with a deadline; when it breaks Postgres drops the backup
+ * by itself. The WAL from the copy's start to its stop makes it whole: that it is still there is what `wal_keep_size`
+ * is for. A tablespace outside of PGDATA would not be in the copy, so no base is made while there is one; its data
+ * stays safe in the WAL since the last base, which then grows.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as fs from "node:fs"
+import type { Failure } from "../../errors/Failure.ts"
+import { type Lsn, parseLsn, printLsn } from "../../spec/Lsn.ts"
+import type { Admin } from "../../pgwire/Admin.ts"
+import { coldBackupLabel, parseBackupLabel } from "./baseBackupLabel.ts"
+import { type ControlFile, parseControlFile } from "../../postgres/controlFile.ts"
+import { segmentNumberOf } from "./wal.ts"
+import { attempt, namesIn, removeFile, statOrNull } from "./disk.ts"
+import { type Base, damaged, type Layout, readBase } from "./layout.ts"
+import { publish, removeOld } from "./publish.ts"
+import { inSlices, type Pace } from "./slices.ts"
+import { packTar } from "./tarPack.ts"
+
+const copyWithin = Duration.minutes(30)
+/** A fast checkpoint writes every dirty page. */
+const checkpointWithin = Duration.minutes(5)
+
+export const refuseTablespaces = Effect.fnUntraced(function*(layout: Layout, pgdata: string) {
+  for (const name of yield* namesIn(`${pgdata}/pg_tblspc`)) {
+    if ((yield* statOrNull(`${pgdata}/pg_tblspc/${name}`))?.isSymbolicLink() === true) {
+      return yield* damaged(
+        layout,
+        `tablespace ${name} lies outside of PGDATA, so no new base can be made`,
+        "move its tables to pg_default and drop the tablespace; until then starts get slower and WAL is kept"
+      )
+    }
+  }
+})
+
+export const countDatabases = (pgdata: string) => Effect.map(namesIn(`${pgdata}/base`), (names) => names.length)
+
+const notPublished = "this base was not published; nothing is lost"
+
+interface Copied {
+  readonly label: string
+  readonly stop: Lsn
+  readonly transaction: string
+  readonly databases: number
+}
+
+/** What both kinds share: check the label, publish, read back, remove what is old. */
+const finish = Effect.fnUntraced(function*(
+  layout: Layout,
+  base: Base,
+  tar: string,
+  copied: Copied,
+  keepFrom: Lsn | null
+) {
+  const label = Option.getOrNull(parseBackupLabel(copied.label))
+  if (label === null) return yield* damaged(layout, "the label of a new base cannot be understood", notPublished)
+  if (label.pgTimeline !== base.pgTimeline) {
+    const detail = `Postgres is on its timeline ${label.pgTimeline}, not ${base.pgTimeline}`
+    return yield* damaged(layout, detail, "do not promote or recover by hand; nothing is lost yet")
+  }
+  const { segmentBytes } = base.current
+  const n = base.current.n + 1
+  const stat = yield* statOrNull(tar)
+  const next = {
+    ...base.current,
+    n,
+    tar: `base-${n}.tar`,
+    tarBytes: stat?.size ?? 0,
+    label: copied.label,
+    stop: printLsn(copied.stop),
+    transaction: copied.transaction,
+    databases: copied.databases
+  }
+  const start = segmentNumberOf(label.start, segmentBytes)
+  yield* publish(layout, tar, next, start)
+  const published = yield* readBase(layout)
+  if (published?.current.n !== n) return yield* damaged(layout, "the base just published is not there")
+  yield* removeOld(layout, published, keepFrom === null ? start : segmentNumberOf(keepFrom, segmentBytes))
+  return published
+})
+
+const pack = (layout: Layout, base: Base, pgdata: string, pace: Pace) => {
+  const tar = `${layout.root}/base-${base.current.n + 1}.tar.new`
+  return Effect.as(inSlices("copy", pgdata, pace, () => packTar(pgdata, tar)), tar).pipe(
+    Effect.onError(() => Effect.ignore(removeFile(tar)))
+  )
+}
+
+const number = (text: string | null | undefined): Lsn | null => Option.getOrNull(parseLsn(text ?? ""))
+
+/** While Postgres serves. WAL that a slot or a standby still reads is kept a little longer than the base needs. */
+export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function*(
+  layout: Layout,
+  base: Base,
+  pgdata: string,
+  admin: Admin["Service"]
+): Effect.fn.Return<Base, Failure> {
+  yield* refuseTablespaces(layout, pgdata)
+  const old = base.current.pgMajor < 15
+  return yield* Effect.scoped(Effect.gen(function*() {
+    const wire = yield* admin.connect("local_storage")
+    yield* wire.simple(
+      old
+        ? "SELECT pg_catalog.pg_start_backup('base', true, false)"
+        : "SELECT pg_catalog.pg_backup_start('base', fast => true)",
+      checkpointWithin
+    )
+    // Asked before the copy: what is made during it counts towards the next base.
+    const [facts] = yield* wire.rows("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text")
+    const databases = yield* countDatabases(pgdata)
+    const tar = yield* pack(layout, base, pgdata, "quiet")
+    const [stopped] = yield* wire.rows(
+      old
+        ? "SELECT lsn::text, labelfile FROM pg_catalog.pg_stop_backup(false, false)"
+        : "SELECT lsn::text, labelfile FROM pg_catalog.pg_backup_stop(wait_for_archive => false)",
+      checkpointWithin
+    )
+    const [readers] = yield* wire.rows(
+      `SELECT least((SELECT min(restart_lsn) FROM pg_catalog.pg_replication_slots),
+                    (SELECT min(sent_lsn) FROM pg_catalog.pg_stat_replication))::text`
+    )
+    const stop = number(stopped?.[0])
+    if (stop === null) return yield* damaged(layout, "Postgres did not say where the backup ended", notPublished)
+    yield* refuseTablespaces(layout, pgdata)
+    const label = Option.getOrNull(parseBackupLabel(stopped?.[1] ?? ""))
+    const read = number(readers?.[0])
+    const keepFrom = label === null || read === null ? null : read < label.start ? read : null
+    const copied = { label: stopped?.[1] ?? "", stop, transaction: facts?.[0] ?? "0", databases }
+    return yield* finish(layout, base, tar, copied, keepFrom)
+  })).pipe(Effect.timeoutOrElse({
+    duration: copyWithin,
+    orElse: () =>
+      Effect.fail(damaged(layout, "a new base took too long and was given up", "nothing is lost; look at the disk's speed"))
+  }))
+})
+
+/** pg_control of a data directory nobody uses; `null` unless it was stopped cleanly. */
+export const readShutDown = Effect.fnUntraced(function*(
+  layout: Layout,
+  pgdata: string
+): Effect.fn.Return<ControlFile | null, Failure> {
+  const path = `${pgdata}/global/pg_control`
+  const bytes = yield* attempt("read", path, () => fs.readFileSync(path))
+  const control = yield* Effect.fromResult(Result.mapError(parseControlFile(bytes), (detail) => damaged(layout, detail)))
+  return control.shutDown ? control : null
+})
+
+/** After a clean stop. The shutdown checkpoint is the last record, so WAL through it is all there is. */
+export const copyStopped = Effect.fn("LocalStorage.copyStopped")(function*(
+  layout: Layout,
+  base: Base,
+  pgdata: string,
+  control: ControlFile
+): Effect.fn.Return<Base, Failure> {
+  const databases = yield* countDatabases(pgdata)
+  const tar = yield* pack(layout, base, pgdata, "urgent")
+  const { current } = base
+  const copied = {
+    label: coldBackupLabel(control, current.segmentBytes),
+    stop: control.checkpoint + 1n,
+    // Not in a place that is the same in every version: the first look of `keep` fills it in.
+    transaction: "0",
+    databases
+  }
+  return yield* finish(layout, base, tar, copied, null)
+})

@@ -1,0 +1,86 @@
+/**
+ * Makes PGDATA what Postgres starts from: the base's files, the label that makes it replay, and the link to the WAL.
+ *
+ * There is never a recovery.signal: with backup_label and all WAL in pg_wal, Postgres replays to the end of WAL and
+ * stays on its Postgres timeline. A start that would silently lose WAL is refused before anything is touched.
+ * Relies on the settings of the local plan from the first second on: `wal_keep_size` at its maximum (the checkpoint
+ * at the end of recovery would otherwise remove WAL), `fsync = off` (the files need not survive, the WAL is flushed
+ * by `secure`), and `restart_after_crash = off` (every recovery comes through here).
+ */
+import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import type { Failure } from "../../errors/Failure.ts"
+import type { Spawn } from "../../platform/Spawn.ts"
+import { segmentNumberOf } from "./wal.ts"
+import { attempt, namesIn, removeFile, replaceFile, statOrNull } from "./disk.ts"
+import { failpoint } from "./failpoint.ts"
+import { makeFirstBase } from "./firstBase.ts"
+import { type Base, damaged, type Layout, readBase } from "./layout.ts"
+import { removeOld } from "./publish.ts"
+import { inSlices } from "./slices.ts"
+import { swapIn } from "./spare.ts"
+import { unpackTar } from "./tarUnpack.ts"
+import type { TemplateFor } from "./seedCluster.ts"
+import { checkWal, noteUnflushed } from "./walCheck.ts"
+
+/** An ordinary cluster that somebody pointed us at by mistake has a pg_wal of its own, with WAL in it. */
+const refuseForeign = Effect.fnUntraced(function*(layout: Layout, pgdata: string) {
+  const wal = `${pgdata}/pg_wal`
+  if ((yield* statOrNull(wal))?.isDirectory() !== true) return
+  if ((yield* namesIn(wal)).some((name) => /^[0-9A-F]{24}$/.test(name))) {
+    return yield* damaged(
+      layout,
+      `PGDATA (${pgdata}) holds a cluster that local storage did not make`,
+      "give another -D; or remove that cluster yourself if nobody needs it"
+    )
+  }
+})
+
+const checkBase = Effect.fnUntraced(function*(layout: Layout, base: Base, major: number) {
+  const { current } = base
+  if (current.pgMajor !== major) {
+    return yield* damaged(
+      layout,
+      `it was made by Postgres ${current.pgMajor}, and this is Postgres ${major}`,
+      `give a Postgres ${current.pgMajor} with -b, or dump and restore into a new timeline`
+    )
+  }
+  const tar = yield* statOrNull(`${layout.root}/${current.tar}`)
+  if (tar?.size !== current.tarBytes) {
+    const found = tar === null ? "missing" : `${tar.size} bytes long instead of ${current.tarBytes}`
+    return yield* damaged(layout, `${current.tar} is ${found}`)
+  }
+})
+
+const linkWal = (layout: Layout, pgdata: string) =>
+  attempt("link", `${pgdata}/pg_wal`, () => {
+    const link = `${pgdata}/pg_wal`
+    const stat = fs.lstatSync(link, { throwIfNoEntry: false })
+    // The base has it as an empty folder; rmdir refuses anything else.
+    if (stat?.isDirectory() === true) fs.rmdirSync(link)
+    else if (stat !== undefined) fs.unlinkSync(link)
+    fs.symlinkSync(fs.realpathSync(layout.wal), link)
+  })
+
+/** How PGDATA came about, for the log and for measurements. */
+export type Laid = "swapped" | "unpacked"
+
+export const lay: (layout: Layout, pgdata: string, wanted: TemplateFor) => Effect.Effect<Laid, Failure, Spawn> = Effect
+  .fnUntraced(function*(layout, pgdata, wanted) {
+    yield* refuseForeign(layout, pgdata)
+    const base = (yield* readBase(layout)) ?? (yield* makeFirstBase(layout, wanted))
+    yield* removeFile(layout.first)
+    yield* checkBase(layout, base, wanted.install.major)
+    yield* checkWal(layout, base)
+    yield* noteUnflushed(layout, base)
+    yield* removeOld(layout, base, segmentNumberOf(base.start, base.current.segmentBytes))
+    const swapped = yield* swapIn(layout, base, pgdata)
+    if (swapped === null) {
+      const tar = `${layout.root}/${base.current.tar}`
+      yield* inSlices("unpack", pgdata, "urgent", () => unpackTar(tar, pgdata, layout.owner))
+    }
+    yield* linkWal(layout, pgdata)
+    yield* failpoint("lay-linked")
+    yield* replaceFile(`${pgdata}/backup_label`, swapped ?? base.current.label, layout.owner)
+    return swapped === null ? "unpacked" : "swapped"
+  })

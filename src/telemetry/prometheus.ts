@@ -1,0 +1,108 @@
+/**
+ * What a snapshot says in the Prometheus text format 0.0.4. Counters that others count are not known here.
+ *
+ * Derived afresh for every scrape, so a status that has passed leaves no sample behind (reference section 7.5).
+ */
+import type { Status } from "../compute/Status.ts"
+import { displayStatus } from "../compute/Status.ts"
+import { histogramOf, histogramSamples } from "./histogram.ts"
+
+export interface Sample {
+  /** Of the name, for the parts of a histogram. */
+  readonly suffix?: "_bucket" | "_sum" | "_count"
+  readonly labels: Readonly<Record<string, string>>
+  readonly value: number
+}
+
+export interface Family {
+  readonly name: string
+  readonly type: "gauge" | "counter" | "histogram"
+  readonly help: string
+  readonly samples: ReadonlyArray<Sample>
+}
+
+const escapeHelp = (text: string): string => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")
+export const escapeLabel = (text: string): string => escapeHelp(text).replaceAll("\"", "\\\"")
+
+const printValue = (value: number): string =>
+  Number.isNaN(value) ? "NaN" : value === Infinity ? "+Inf" : value === -Infinity ? "-Inf" : String(value)
+
+export const printSample = (name: string, { labels, suffix, value }: Sample): string => {
+  const pairs = Object.entries(labels).map(([label, text]) => `${label}="${escapeLabel(text)}"`)
+  return `${name}${suffix ?? ""}${pairs.length === 0 ? "" : `{${pairs.join(",")}}`} ${printValue(value)}\n`
+}
+
+/** Families without samples are left out: an empty one is an error to some scrapers. */
+export const printFamilies = (families: ReadonlyArray<Family>): string =>
+  families.filter(({ samples }) => samples.length > 0).map((family) =>
+    `${printHead(family)}${family.samples.map((sample) => printSample(family.name, sample)).join("")}`
+  ).join("")
+
+export const printHead = ({ help, name, type }: Pick<Family, "name" | "type" | "help">): string =>
+  `# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}\n`
+
+/** The part of a snapshot that is measured. */
+export interface Measured {
+  readonly status: Status
+  readonly steps: ReadonlyArray<{ readonly name: string; readonly millis: number }>
+  readonly downtime: { readonly current: number; readonly total: number }
+  readonly totalStartupMillis: number
+  /** Milliseconds since the epoch. */
+  readonly lastActive: number | null
+}
+
+/** Seconds. A start is a matter of milliseconds at home and of minutes in trouble. */
+export const stepBounds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60] as const
+
+const one = (value: number): ReadonlyArray<Sample> => [{ labels: {}, value }]
+
+export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<Family> => {
+  // A step may pass twice; two samples with the same labels would spoil the whole scrape.
+  const steps = new Map(measured.steps.map(({ millis, name }) => [name, millis]))
+  const passes = Map.groupBy(measured.steps, ({ name }) => name)
+  return [
+    {
+      name: "compute_ctl_up",
+      type: "gauge",
+      help: "1 for the status this compute has",
+      samples: [{ labels: { build_tag: buildTag, status: displayStatus(measured.status) }, value: 1 }]
+    },
+    {
+      name: "compute_pg_current_downtime_ms",
+      type: "gauge",
+      help: "How long Postgres has not answered the activity monitor; 0 while it answers",
+      samples: one(measured.downtime.current)
+    },
+    {
+      name: "compute_pg_downtime_ms_total",
+      type: "counter",
+      help: "How long Postgres has not answered the activity monitor, in all",
+      samples: one(measured.downtime.total)
+    },
+    {
+      name: "compute_ctl_start_ms",
+      type: "gauge",
+      help: "How long the start took",
+      samples: measured.totalStartupMillis > 0 ? one(measured.totalStartupMillis) : []
+    },
+    {
+      name: "compute_ctl_step_ms",
+      type: "gauge",
+      help: "How long a step took when it last passed",
+      samples: [...steps].map(([step, value]) => ({ labels: { step }, value }))
+    },
+    {
+      name: "compute_ctl_step_seconds",
+      type: "histogram",
+      help: "How long the steps of the start took",
+      samples: [...passes].flatMap(([step, times]) =>
+        histogramSamples({ step }, histogramOf(stepBounds, times.map(({ millis }) => millis / 1000))))
+    },
+    {
+      name: "compute_ctl_last_active_seconds",
+      type: "gauge",
+      help: "When Postgres was last used, in seconds since the epoch",
+      samples: measured.lastActive === null ? [] : one(measured.lastActive / 1000)
+    }
+  ]
+}

@@ -1,0 +1,121 @@
+/**
+ * Random specs and random catalogs over few names, so that they meet. For the laws of the plan.
+ */
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import type { DeltaOperation, GenericOption, ParsedSpec, Password } from "../../src/spec/ParsedSpec.ts"
+import type { ApplyOptions, Catalog, ObservedDatabase, ObservedRole } from "../../src/catalog/Catalog.ts"
+import { bareRole } from "../../src/catalog/roleAttributes.ts"
+import { emptySpec } from "../support/specs.ts"
+
+export const options: ApplyOptions = {
+  kind: "start",
+  privilegedRole: "neon_superuser",
+  superuser: "cloud_admin",
+  fileCopy: false,
+  force: false
+}
+
+export const scramText = (letter: string) => `SCRAM-SHA-256$4096:c2FsdA==$${letter.repeat(4)}:${letter.repeat(4)}`
+
+const name = Schema.Literals(["a", "b", "c", "d\"q", "e'$x$", "web_access"])
+const reserved = Schema.Literals(["cloud_admin", "neon_superuser", "pg_monitor", "zenith_admin", "a", "b"])
+const passwords: ReadonlyArray<Password> = [
+  { _tag: "Unmanaged" },
+  { _tag: "None" },
+  { _tag: "Verifier", verifier: Redacted.make(scramText("A")) },
+  { _tag: "Verifier", verifier: Redacted.make(scramText("B")) },
+  { _tag: "Verifier", verifier: Redacted.make(`md5${"0".repeat(32)}`) }
+]
+const roleOptions: ReadonlyArray<ReadonlyArray<GenericOption>> = [
+  [],
+  [{ name: "NOBYPASSRLS", value: null, quoted: false }],
+  [{ name: "CONNECTION LIMIT", value: "3", quoted: false }],
+  [{ name: "VALID UNTIL", value: "infinity", quoted: true }],
+  [{ name: "NOLOGIN", value: null, quoted: false }]
+]
+const small = (top: number) => Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: top }))
+const few = <S extends Schema.Constraint>(schema: S, most: number) => Schema.Array(schema).check(Schema.isMaxLength(most))
+
+export const World = Schema.Struct({
+  roles: few(Schema.Tuple([name, small(4), small(4)]), 5),
+  reserved: few(reserved, 2),
+  databases: few(Schema.Tuple([name, name]), 5),
+  deltas: few(Schema.Tuple([small(3), Schema.Union([name, reserved]), name]), 5),
+  thereRoles: few(Schema.Tuple([name, small(4), Schema.Boolean]), 6),
+  thereDatabases: few(Schema.Tuple([name, name, small(63)]), 6),
+  references: few(Schema.Tuple([name, Schema.NullOr(name)]), 3),
+  switches: small(127),
+  version: Schema.Literals([140010, 150008, 160003, 170002, 180000])
+})
+export type World = typeof World.Type
+
+const delta = ([kind, from, to]: readonly [number, string, string]): DeltaOperation =>
+  kind === 0
+    ? { _tag: "DropDatabase", name: from }
+    : kind === 1
+    ? { _tag: "RenameDatabase", name: from, to }
+    : kind === 2
+    ? { _tag: "DropRole", name: from }
+    : { _tag: "RenameRole", name: from, to }
+
+export const specOfWorld = (world: World): ParsedSpec => ({
+  ...emptySpec,
+  roles: [
+    ...world.roles.map(([role, password, options]) => ({
+      name: role,
+      password: passwords[password] ?? { _tag: "Unmanaged" as const },
+      options: roleOptions[options] ?? []
+    })),
+    ...world.reserved.map((role) => ({ name: role, password: { _tag: "None" as const }, options: [] }))
+  ],
+  databases: world.databases.map(([database, owner]) => ({ name: database, owner, options: [] })),
+  deltas: world.deltas.map(delta),
+  jwksRoles: new Set((world.switches & 1) === 0 ? [] : ["a"]),
+  dropSubscriptions: (world.switches & 2) !== 0,
+  auditLevel: (world.switches & 4) === 0 ? "Disabled" : "Full",
+  features: new Set((world.switches & 8) === 0 ? [] : ["anon_extension"]),
+  settings: [{ name: "shared_preload_libraries", value: "neon, pg_stat_statements,anon", quoted: true }]
+})
+
+const verifierOf = (choice: number): ObservedRole["verifier"] => {
+  const password = passwords[choice]
+  return password?._tag === "Verifier" ? password.verifier : null
+}
+
+export const catalogOfWorld = (world: World): Catalog => {
+  const roles = new Map<string, ObservedRole>()
+  for (const role of ["cloud_admin", "pg_monitor", "pg_read_all_data"]) roles.set(role, { ...bareRole(role), login: role === "cloud_admin" })
+  if ((world.switches & 16) !== 0) roles.set("neon_superuser", { ...bareRole("neon_superuser"), login: false })
+  for (const [role, password, login] of world.thereRoles) roles.set(role, { ...bareRole(role), login, verifier: verifierOf(password) })
+  const database = (name: string, owner: string, bits: number): ObservedDatabase => ({
+    name,
+    owner,
+    allowsConnections: (bits & 1) === 0,
+    template: (bits & 2) !== 0,
+    invalid: (bits & 12) === 12,
+    granted: (bits & 16) !== 0,
+    visited: null,
+    subscriptions: (bits & 32) !== 0,
+    auditLogOff: false
+  })
+  const databases = new Map([
+    ["postgres", database("postgres", "cloud_admin", 32)],
+    ["template1", database("template1", "cloud_admin", 2)]
+  ])
+  for (const [one, owner, bits] of world.thereDatabases) databases.set(one, database(one, owner, bits))
+  const extension = { available: "1.2", installed: null }
+  const all = ["neon", "pg_stat_statements", "anon", "pgaudit", "pgauditlogtofile"]
+  return {
+    serverVersion: world.version,
+    superuser: true,
+    systemDatabase: "postgres",
+    roles,
+    databases,
+    extensions: new Map((world.switches & 32) === 0 ? all.slice(3).map((one) => [one, extension]) : all.map((one) => [one, extension])),
+    references: world.references.filter(([role]) => roles.has(role)).map(([role, one]) => ({ role, database: one })),
+    schemas: new Set((world.switches & 64) === 0 ? ["public"] : ["public", "neon"]),
+    healthCheck: false,
+    subscriptionsDropped: false
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * The inventory of a real Postgres: many databases, few sessions, none of it activity, and a gauge that forgets.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { Inventory, inventoryKeeper } from "../../src/extensions/InstalledExtensions.ts"
+import { readSample, sampleSql } from "../../src/activity/sampleSql.ts"
+import { Admin } from "../../src/pgwire/Admin.ts"
+import { inventoryBody } from "../../src/extensions/inventory.ts"
+import { printFamilies } from "../../src/telemetry/prometheus.ts"
+import type { Dialect } from "../../src/extensions/plan.ts"
+import { startPostgres, superuser } from "../support/postgres.ts"
+import { emptySpec } from "../support/specs.ts"
+
+const furnished = Effect.fnUntraced(function*(dialect: Dialect = "head") {
+  const postgres = yield* startPostgres({ settings: { autovacuum: "off", log_connections: "on" } })
+  const owner = yield* postgres.connect()
+  const admin = Admin.layer({
+    host: "127.0.0.1",
+    port: postgres.port,
+    user: superuser,
+    password: null,
+    database: "postgres",
+    options: null,
+    applicationName: null
+  })
+  const context = yield* Layer.build(
+    Inventory.layer({ dialect, intervalSeconds: 3600 }).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
+  )
+  const inventory = yield* Effect.provide(Inventory, context)
+  const state = yield* Effect.provide(ComputeState, context)
+  const gauge = Effect.map(inventory.family, (family) => printFamilies([family]).split("\n").filter((line) => !line.startsWith("#") && line !== ""))
+  return { postgres, owner, inventory, state, context, gauge }
+})
+
+describe("the inventory", () => {
+  it.live("counts what each database has, whoever owns it, and forgets what is gone", () =>
+    Effect.gen(function*() {
+      const { gauge, inventory, owner, postgres } = yield* furnished()
+      assert.deepStrictEqual(yield* gauge, [])
+      for (const sql of ["create role tenant login", "create database \"one's \\\"\"\"", "create database two owner tenant", "create database closed with allow_connections false"]) {
+        yield* owner.simple(sql)
+      }
+      const two = yield* postgres.connect("tenant", "two")
+      yield* two.simple("create extension citext")
+      const one = yield* postgres.connect(superuser, "one's \\\"")
+      yield* one.simple("create extension citext version '1.4'; create extension hstore")
+      assert.deepStrictEqual(inventoryBody(yield* inventory.take, "head"), {
+        extensions: [
+          { extname: "citext", version: "1.4", n_databases: 1, owned_by_superuser: "1" },
+          { extname: "citext", version: "1.6", n_databases: 1, owned_by_superuser: "0" },
+          { extname: "hstore", version: "1.8", n_databases: 1, owned_by_superuser: "1" },
+          { extname: "plpgsql", version: "1.0", n_databases: 4, owned_by_superuser: "1" }
+        ]
+      })
+      assert.include(yield* gauge, "compute_installed_extensions{extension_name=\"citext\",version=\"1.4\",owned_by_superuser=\"1\"} 1")
+      yield* one.simple("drop extension citext")
+      yield* inventory.take
+      assert.lengthOf((yield* gauge).filter((line) => line.includes("citext")), 1)
+    }).pipe(Effect.scoped))
+
+  it.live("asks many databases with two sessions at most, and is not activity", () =>
+    Effect.gen(function*() {
+      const { inventory, owner } = yield* furnished()
+      for (let at = 0; at < 30; at++) yield* owner.simple(`create database many_${at} strategy file_copy`)
+      const look = Effect.flatMap(owner.rows(sampleSql(superuser, false)), (rows) => Effect.fromOption(readSample(rows[0])))
+      const active: Array<unknown> = []
+      let most = 0
+      const watching = yield* Effect.forkChild(Effect.forever(Effect.andThen(
+        Effect.map(
+          owner.rows("select count(*) from pg_stat_activity where application_name = 'compute_ctl:get_installed_extensions'"),
+          (rows) => void (most = Math.max(most, Number(rows[0]?.[0])))
+        ),
+        Effect.map(look, ({ busy, rested }) => void (busy > 0 || rested !== null ? active.push({ busy, rested }) : 0))
+      )))
+      const counts = yield* inventory.take
+      yield* Fiber.interrupt(watching)
+      assert.deepInclude(counts, { name: "plpgsql", version: "1.0", ownedBySuperuser: true, databases: 32 })
+      // A session that has just left may still be listed beside the next one.
+      assert.isAtLeast(most, 1)
+      assert.isAtMost(most, 4)
+      assert.deepStrictEqual(active, [])
+    }).pipe(Effect.scoped))
+
+  it.live("leaves a database out that cannot be asked", () =>
+    Effect.gen(function*() {
+      const { inventory, owner } = yield* furnished()
+      yield* owner.simple("create database broken")
+      yield* owner.simple("update pg_database set dattablespace = 4711 where datname = 'broken'")
+      const counts = yield* inventory.take
+      assert.deepInclude(counts, { name: "plpgsql", version: "1.0", ownedBySuperuser: true, databases: 2 })
+    }).pipe(Effect.scoped))
+
+  it.live("is told once after the start, in the line that log pipelines look for", () =>
+    Effect.gen(function*() {
+      for (const dialect of ["2024", "head"] as const) {
+        const lines: Array<string> = []
+        const { context, inventory, state } = yield* furnished(dialect)
+        const logged = Logger.layer([Logger.make(({ message }) => void lines.push(String(message)))])
+        const keeper = yield* Effect.forkChild(inventoryKeeper.run.pipe(Effect.provide(context), Effect.provide(logged)))
+        yield* state.send("StartBegan")
+        yield* state.send("PostgresReady", { spec: emptySpec })
+        yield* Effect.sync(() => lines.length).pipe(
+          Effect.delay("10 millis"),
+          Effect.repeat({ until: (count) => count > 0 }),
+          Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("nothing was told")) })
+        )
+        yield* Fiber.interrupt(keeper)
+        const more = dialect === "head" ? { version: "1.0", n_databases: 2, owned_by_superuser: "1" } : { versions: ["1.0"], n_databases: 2 }
+        assert.deepStrictEqual(lines, [`[NEON_EXT_STAT] ${JSON.stringify({ extensions: [{ extname: "plpgsql", ...more }] })}`])
+        assert.match(printFamilies([yield* inventory.family]), dialect === "head" ? /^compute_installed_extensions\{/m : /^installed_extensions\{/m)
+      }
+    }).pipe(Effect.scoped))
+})

@@ -1,0 +1,83 @@
+/**
+ * When the inventory is taken, on a clock of our own.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Ref from "effect/Ref"
+import * as TestClock from "effect/testing/TestClock"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { TimedOut } from "../../src/errors/Failure.ts"
+import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
+import type { Receipt } from "../../src/compute/Receipt.ts"
+import { Inventory, inventoryKeeper } from "../../src/extensions/InstalledExtensions.ts"
+import { inventoryFamily } from "../../src/extensions/inventory.ts"
+import { emptySpec } from "../support/specs.ts"
+
+/** Takes are counted, and fail: the keeper goes on all the same. */
+const furnished = Effect.fnUntraced(function*(spec: ParsedSpec, receipt: Receipt | null) {
+  const taken = yield* Ref.make(0)
+  const inventory = Inventory.of({
+    options: { dialect: "head", intervalSeconds: 100 },
+    take: Effect.andThen(Ref.update(taken, (count) => count + 1), Effect.fail(new TimedOut({ what: "a test", millis: 1 }))),
+    family: Effect.succeed(inventoryFamily([], "head"))
+  })
+  const context = yield* Layer.build(Layer.mergeAll(Layer.succeed(Inventory, inventory), Layer.fresh(ComputeState.layer)))
+  const state = yield* Effect.provide(ComputeState, context)
+  yield* Effect.forkChild(Effect.provide(inventoryKeeper.run, context), { startImmediately: true })
+  const passes = (seconds: number) =>
+    Effect.andThen(Effect.forEach(Array.from({ length: 30 }), () => Effect.yieldNow), TestClock.adjust(`${seconds} seconds`))
+  yield* passes(1000)
+  assert.strictEqual(yield* Ref.get(taken), 0)
+  yield* state.send("StartBegan")
+  yield* state.send("PostgresReady", { spec, receipt })
+  yield* passes(0)
+  return { state, passes, taken: Ref.get(taken) }
+})
+
+const applied: Receipt = {
+  kind: "start",
+  startedAt: "2026-01-01T00:00:00.000Z",
+  millis: 1,
+  outcome: "done",
+  phases: [],
+  operations: [],
+  roundTrips: 0,
+  statements: 0
+}
+
+describe("the keeper of the inventory", () => {
+  it.effect("takes it once a primary runs, and then every other interval of the command line", () =>
+    Effect.gen(function*() {
+      const { passes, taken } = yield* furnished(emptySpec, null)
+      assert.strictEqual(yield* taken, 1)
+      yield* passes(199)
+      assert.strictEqual(yield* taken, 1)
+      yield* passes(1)
+      assert.strictEqual(yield* taken, 2)
+      yield* passes(400)
+      assert.strictEqual(yield* taken, 4)
+    }).pipe(Effect.scoped))
+
+  it.effect("lets a replica wait, and follows the applied spec without ever shrinking", () =>
+    Effect.gen(function*() {
+      const spec: ParsedSpec = { ...emptySpec, mode: { _tag: "Replica" }, suspendTimeoutSeconds: 300 }
+      const { passes, state, taken } = yield* furnished(spec, applied)
+      assert.strictEqual(yield* taken, 0)
+      yield* state.note({ spec: { ...spec, suspendTimeoutSeconds: 10 } })
+      yield* passes(600)
+      assert.strictEqual(yield* taken, 1)
+      yield* passes(599)
+      assert.strictEqual(yield* taken, 1)
+      yield* passes(1)
+      assert.strictEqual(yield* taken, 2)
+    }).pipe(Effect.scoped))
+
+  it.effect("rests while the compute does not run", () =>
+    Effect.gen(function*() {
+      const { passes, state, taken } = yield* furnished(emptySpec, null)
+      yield* state.send("TerminateFastAsked")
+      yield* passes(1000)
+      assert.strictEqual(yield* taken, 1)
+    }).pipe(Effect.scoped))
+})

@@ -1,0 +1,148 @@
+/**
+ * The routes about what is around Postgres, over real sockets, with an outfit and a corridor in memory: which answer in
+ * which dialect, what is handed on, and what a caller hears before there is anything.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Ref from "effect/Ref"
+import { ExtensionsUnavailable, ExtensionUnknown, type Failure, LfcBusy } from "../../src/errors/Failure.ts"
+import { endpoint } from "../../src/http/Server.ts"
+import { Outfit } from "../../src/compute/ComputeHooks.ts"
+import type { PrewarmState } from "../../src/lfc/lfcPart.ts"
+import { type Promoted, Promotions } from "../../src/compute/Promotions.ts"
+import { anyOptions, ask, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+
+const bare = Effect.provide(Outfit, Outfit.none)
+
+/** An outfit that remembers what it was asked for, and fails as told. */
+const makeOutfit = Effect.fnUntraced(function*(trouble: Failure | null = null) {
+  const asked = yield* Ref.make<ReadonlyArray<string>>([])
+  const loading = yield* Ref.make<PrewarmState>({ status: "not_prewarmed" })
+  const note = (what: string) => Ref.update(asked, (before) => [...before, what])
+  const noteOrFail = (what: string) => Effect.andThen(note(what), trouble === null ? Effect.void : Effect.fail(trouble))
+  const outfit: Outfit["Service"] = {
+    ...(yield* bare),
+    fetchExtension: (name, isLibrary) => Effect.as(noteOrFail(`${isLibrary ? "library" : "extension"} ${name}`), 10),
+    fileCache: {
+      prewarm: (from) => Effect.andThen(noteOrFail(`prewarm from ${from ?? "ourselves"}`), Ref.set(loading, { status: "prewarming" })),
+      prewarmState: Ref.get(loading),
+      cancelPrewarm: Effect.andThen(note("cancel"), Ref.set(loading, { status: "cancelled" })),
+      offload: noteOrFail("offload"),
+      offloadState: Effect.succeed({ status: "failed", error: "the store is full" })
+    }
+  }
+  return { outfit: Effect.succeed(outfit), asked: Ref.get(asked) }
+})
+
+describe("the local file cache", () => {
+  it.live("is loaded, looked at, stopped, and saved", () =>
+    Effect.gen(function*() {
+      const { asked, outfit } = yield* makeOutfit()
+      const { port } = yield* open({ outfit })
+      assert.strictEqual((yield* ask(port, "POST", "/lfc/prewarm?from_endpoint=ep-1")).status, 202)
+      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/lfc/prewarm")).text), { status: "prewarming" })
+      assert.strictEqual((yield* ask(port, "DELETE", "/lfc/prewarm")).status, 202)
+      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/lfc/prewarm")).text), { status: "cancelled" })
+      assert.strictEqual((yield* ask(port, "POST", "/lfc/prewarm")).status, 202)
+      assert.strictEqual((yield* ask(port, "POST", "/lfc/offload")).status, 202)
+      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/lfc/offload")).text), { status: "failed", error: "the store is full" })
+      assert.deepStrictEqual(yield* asked, ["prewarm from ep-1", "cancel", "prewarm from ourselves", "offload"])
+    }).pipe(Effect.provide(neighbours)))
+
+  it.live("one load at a time", () =>
+    Effect.gen(function*() {
+      const { outfit } = yield* makeOutfit(new LfcBusy({ what: "prewarm" }))
+      const { port } = yield* open({ outfit })
+      const refused = yield* ask(port, "POST", "/lfc/prewarm")
+      assert.strictEqual(refused.status, 429)
+      assert.strictEqual(refusedOf(refused).error, "Multiple requests for prewarm are not allowed")
+    }).pipe(Effect.provide(neighbours)))
+
+  it.live("before Postgres was looked for there is none", () =>
+    Effect.gen(function*() {
+      const { port } = yield* open()
+      for (const [method, path] of [["GET", "/lfc/prewarm"], ["POST", "/lfc/offload"], ["POST", "/extension_server/x"]] as const) {
+        const answer = yield* ask(port, method, path)
+        assert.strictEqual(answer.status, 412, path)
+        assert.strictEqual(refusedOf(answer).code, "too_early")
+      }
+    }).pipe(Effect.provide(neighbours)))
+})
+
+describe("extensions on demand", () => {
+  for (const [dialect, text] of [["head", ""], ["2024", "OK"]] as const) {
+    it.live(`${dialect}: an extension and a library are fetched`, () =>
+      Effect.gen(function*() {
+        const { asked, outfit } = yield* makeOutfit()
+        const { port } = yield* open({ outfit, dialect })
+        const answer = yield* ask(port, "POST", "/extension_server/postgis")
+        assert.deepStrictEqual([answer.status, answer.text], [200, text])
+        assert.strictEqual((yield* ask(port, "POST", "/extension_server/postgis-3.so?is_library=true")).status, 200)
+        assert.deepStrictEqual(yield* asked, ["extension postgis", "library postgis-3.so"])
+      }).pipe(Effect.provide(neighbours)))
+  }
+
+  const troubles: ReadonlyArray<readonly [Failure, number]> = [
+    [new ExtensionUnknown({ asked: "x", detail: "extension x is not found" }), 404],
+    [new ExtensionsUnavailable({ missing: "store" }), 412],
+    [new ExtensionsUnavailable({ missing: "list" }), 409]
+  ]
+  for (const [trouble, status] of troubles) {
+    it.live(`"${trouble.message}" is a ${status}`, () =>
+      Effect.gen(function*() {
+        const { outfit } = yield* makeOutfit(trouble)
+        const { port } = yield* open({ outfit })
+        const answer = yield* ask(port, "POST", "/extension_server/x")
+        assert.strictEqual(answer.status, status)
+        assert.strictEqual(refusedOf(answer).error, trouble.message)
+      }).pipe(Effect.provide(neighbours)))
+  }
+})
+
+describe("/promote", () => {
+  const spec = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
+  const outcomes: ReadonlyArray<readonly [Promoted, number, unknown]> = [
+    [{ _tag: "Completed", lsnWait: 1, promote: 2, reconfigure: 3 }, 200, {
+      status: "completed",
+      lsn_wait_time_ms: 1,
+      pg_promote_time_ms: 2,
+      reconfigure_time_ms: 3
+    }],
+    [{ _tag: "Failed", error: "no", at: null }, 500, { status: "failed", error: "no" }]
+  ]
+  for (const [outcome, status, body] of outcomes) {
+    it.live(`answers how it went: ${outcome._tag}`, () =>
+      Effect.gen(function*() {
+        const promotions = yield* Promotions
+        yield* reach("running")
+        yield* inBackground(Effect.flatMap(promotions.next, (order) => {
+          assert.strictEqual(order.request.flushed, 0x10n)
+          return order.answer(outcome)
+        }))
+        const { port, serve } = yield* endpoint(anyOptions)
+        yield* serve
+        const answer = yield* ask(port, "POST", "/promote", { json: { spec, wal_flush_lsn: "0/10" } })
+        assert.strictEqual(answer.status, status)
+        assert.deepStrictEqual(JSON.parse(answer.text), body)
+      }).pipe(Effect.provide(Promotions.layer), Effect.provide(neighbours)))
+  }
+
+  it.live("a position that is none, and a spec that is none, are refused before anything is asked", () =>
+    Effect.gen(function*() {
+      yield* reach("running")
+      const { port } = yield* open()
+      const noLsn = yield* ask(port, "POST", "/promote", { json: { spec, wal_flush_lsn: "soon" } })
+      assert.deepStrictEqual([noLsn.status, refusedOf(noLsn).code], [400, "lsn_malformed"])
+      assert.strictEqual((yield* ask(port, "POST", "/promote", { json: { spec: {}, wal_flush_lsn: "0/10" } })).status, 400)
+      assert.strictEqual((yield* ask(port, "POST", "/promote", { json: { spec } })).status, 422)
+    }).pipe(Effect.provide(neighbours)))
+})
+
+describe("/conditions", () => {
+  it.live("is empty on a good day", () =>
+    Effect.gen(function*() {
+      const { port } = yield* open()
+      const answer = yield* ask(port, "GET", "/conditions")
+      assert.deepStrictEqual(JSON.parse(answer.text), { degraded: [], pending_restart: [], promotion: { status: "not_promoted" } })
+    }).pipe(Effect.provide(neighbours)))
+})

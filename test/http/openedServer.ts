@@ -1,0 +1,158 @@
+/**
+ * A real endpoint on a free port over in-memory neighbours, a stand-in for the corridor, and ways to ask it.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { type Failure, SpecInvalid, WireFailed } from "../../src/errors/Failure.ts"
+import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
+import { defaultPatience, endpoint } from "../../src/http/Server.ts"
+import type { EndpointOptions } from "../../src/http/options.ts"
+import type { Status } from "../../src/compute/Status.ts"
+import { table, type Trigger } from "../../src/compute/transitions.ts"
+import { Orders } from "../../src/compute/Commands.ts"
+import { Admin } from "../../src/pgwire/Admin.ts"
+import { Promotions } from "../../src/compute/Promotions.ts"
+import { emptySpec } from "../support/specs.ts"
+
+/** No Postgres: whoever connects is told so at once. */
+export const noPostgres = Layer.succeed(Admin, Admin.of({
+  at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
+  superuser: "cloud_admin",
+  systemDatabase: "postgres",
+  connect: () => Effect.fail(new WireFailed({ operation: "connect", peer: "nowhere:1", detail: "connection refused" }))
+}))
+
+/** State, orders and an `Admin` without Postgres, new for each test. */
+export const neighbours = Layer.provideMerge(Layer.mergeAll(Orders.layer, noPostgres), Layer.fresh(ComputeState.layer))
+
+/** Accepts `{"format_version": 1.0, …}` and nothing else: the parser has tests of its own. */
+export const parseSpec: EndpointOptions["parseSpec"] = (input) =>
+  typeof input === "object" && input !== null && "format_version" in input
+    ? Result.succeed<ParsedSpec>({
+      ...emptySpec,
+      operationId: "operation_uuid" in input && typeof input.operation_uuid === "string" ? input.operation_uuid : null
+    })
+    : Result.fail(new SpecInvalid({ source: "the body", problems: [{ path: "format_version", message: "is missing" }] }))
+
+export const anyOptions: EndpointOptions = {
+  dialect: "head",
+  host: "127.0.0.1",
+  externalPort: 0,
+  internalPort: null,
+  liveConfigAllowed: true,
+  parseSpec,
+  computeId: "compute-1",
+  verifier: null,
+  tls: null,
+  refetch: null,
+  version: "test",
+  install: Effect.succeed(null),
+  outfit: Effect.succeed(null),
+  otherMetrics: () => "",
+  communicatorSocket: "/nowhere/neon-communicator.socket",
+  buildTag: "test",
+  patience: defaultPatience
+}
+
+export interface Answer {
+  readonly status: number
+  readonly type: string | null
+  readonly headers: Headers
+  readonly text: string
+}
+
+export interface Ask {
+  readonly body?: string | Uint8Array<ArrayBuffer>
+  readonly json?: unknown
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** One request by fetch. A request that hangs is a defect after thirty seconds. */
+export const ask = (port: number, method: string, path: string, { body, headers = {}, json }: Ask = {}): Effect.Effect<Answer> =>
+  Effect.promise(async (signal) => {
+    const response = await fetch(`http://127.0.0.1:${port}${path}`, {
+      method,
+      signal,
+      headers: json === undefined ? headers : { "content-type": "application/json", ...headers },
+      ...(json === undefined ? body === undefined ? {} : { body } : { body: JSON.stringify(json) })
+    })
+    return {
+      status: response.status,
+      type: response.headers.get("content-type"),
+      headers: response.headers,
+      text: await response.text()
+    }
+  }).pipe(Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.die(new Error(`${method} ${path} hangs`)) }))
+
+const decodeRefused = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.Struct({
+  error: Schema.NonEmptyString,
+  code: Schema.NonEmptyString,
+  hint: Schema.NonEmptyString,
+  problems: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String })))
+})))
+
+/** Throws unless the answer is a refusal in full. */
+export const refusedOf = (answer: Answer) => {
+  if (!(answer.type ?? "").startsWith("application/json")) throw new Error(`a refusal of type ${answer.type}: ${answer.text}`)
+  return decodeRefused(answer.text)
+}
+
+export const open = (options: Partial<EndpointOptions> = {}) =>
+  endpoint({ ...anyOptions, ...options }).pipe(Effect.tap(({ serve }) => serve), Effect.provide(Promotions.layer))
+
+/** The shortest way from birth to a status, by the table itself. */
+const wayTo = (status: Status): ReadonlyArray<Trigger> => {
+  const ways = new Map<Status, ReadonlyArray<Trigger>>([["empty", []]])
+  for (const [from, way] of ways) {
+    for (const row of table) if (row.from === from && !ways.has(row.to)) ways.set(row.to, [...way, row.on])
+  }
+  const way = ways.get(status)
+  if (way === undefined) throw new Error(`no way to ${status}`)
+  return way
+}
+
+export const reach = Effect.fnUntraced(function*(status: Status) {
+  const state = yield* ComputeState
+  for (const trigger of wayTo(status)) yield* state.send(trigger).pipe(Effect.orDie)
+  const everRan = ["running", "configuration"].includes(status)
+  if (everRan) yield* state.note((now) => ({ postgresAlive: true, metrics: { ...now.metrics, total_startup_ms: 1 } }))
+})
+
+/** Takes orders as the corridor does: one at a time, each ending in running or failed. */
+export const configurer = (apply: (spec: ParsedSpec) => Effect.Effect<void, Failure>) =>
+  Effect.gen(function*() {
+    const orders = yield* Orders
+    const state = yield* ComputeState
+    while (true) {
+      const order = yield* orders.next
+      if (order._tag === "Refresh") throw new Error("nobody asked for a refresh")
+      const { answer, spec } = order
+      const alive = (yield* state.now).postgresAlive
+      yield* state.send(alive ? "ConfigureBegan" : "StartBegan", { spec })
+      const done = alive ? "ConfigureDone" : "PostgresReady"
+      yield* apply(spec).pipe(
+        Effect.andThen(Effect.orDie(state.send(done))),
+        Effect.tapError((failure) => Effect.orDie(state.send("Broke", { error: failure.message }))),
+        Effect.tapError((failure) => answer(Result.fail(failure))),
+        Effect.tap((snapshot) => answer(Result.succeed(snapshot))),
+        Effect.ignore
+      )
+    }
+  }).pipe(Effect.orDie, Effect.forkScoped({ startImmediately: true }))
+
+/** Ends the compute when asked, with this LSN settled. */
+export const ender = (flushed: bigint | null) =>
+  Effect.gen(function*() {
+    const state = yield* ComputeState
+    yield* state.until("termination_pending_fast", "termination_pending_immediate")
+    yield* state.send("PostgresGone", { flushed, postgresAlive: false })
+  }).pipe(Effect.orDie, Effect.forkScoped({ startImmediately: true }))
+
+export const inBackground = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkScoped(effect, { startImmediately: true })
+export const join = Fiber.join
+export const short = { configure: Duration.millis(100), terminate: Duration.millis(100) } as const

@@ -1,0 +1,75 @@
+/**
+ * What the postmaster's tests share: the real room over a fresh cluster, with the log in hand instead of on stderr.
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as fs from "node:fs"
+import { PostgresInstall } from "../../src/postgres/PostgresInstall2.ts"
+import { Spawn } from "../../src/platform/Spawn.ts"
+import { Postmaster, type PostmasterOptions } from "../../src/postgres/Postmaster.ts"
+import { type Cluster, type ClusterOptions, makeCluster, runAs } from "../support/postgres.ts"
+
+export interface House {
+  readonly cluster: Cluster
+  readonly start: Postmaster["Service"]["start"]
+  /** What reached the sink so far. */
+  readonly log: () => string
+}
+
+const installOf = (cluster: Cluster) =>
+  Layer.succeed(PostgresInstall, PostgresInstall.of({
+    postgres: cluster.install.postgres,
+    initdb: cluster.install.initdb,
+    pgDump: null,
+    major: cluster.install.major,
+    version: `${cluster.install.major}`,
+    runAs
+  }))
+
+export const houseOver = (
+  cluster: Cluster,
+  options: Partial<PostmasterOptions> = {}
+): Effect.Effect<House, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    let log = ""
+    const sink = (text: string) => Effect.sync(() => void (log += text))
+    const layer = Postmaster.layer({ pgdata: cluster.pgdata, sink, ...options }).pipe(
+      Layer.provide([installOf(cluster), Spawn.layer])
+    )
+    const context = yield* Layer.build(layer)
+    const { start } = yield* Effect.provide(Postmaster, context)
+    return { cluster, start, log: () => log }
+  })
+
+export const makeHouse = (options: ClusterOptions = {}, room: Partial<PostmasterOptions> = {}): Effect.Effect<House, never, Scope.Scope> =>
+  Effect.flatMap(makeCluster(options), (cluster) => houseOver(cluster, room))
+
+/** Waits for a condition that nothing announces. */
+export const eventually = (what: string, holds: () => boolean, within: Duration.Input = "20 seconds"): Effect.Effect<void> => {
+  const look: Effect.Effect<void> = Effect.suspend(() => holds() ? Effect.void : Effect.andThen(Effect.sleep("5 millis"), look))
+  return Effect.timeoutOrElse(look, { duration: within, orElse: () => Effect.die(new Error(`this did not happen: ${what}`)) })
+}
+
+/** Neither running nor a zombie. */
+export const isGone = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return false
+  } catch {
+    return true
+  }
+}
+
+/** Processes whose working folder is in PGDATA: every process of that Postgres. Empty where there is no /proc. */
+export const processesOf = (pgdata: string): ReadonlyArray<number> =>
+  fs.existsSync("/proc/self/cwd")
+    ? fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
+      try {
+        return fs.readlinkSync(`/proc/${pid}/cwd`).startsWith(pgdata)
+      } catch {
+        return false
+      }
+    })
+    : []

@@ -1,0 +1,164 @@
+/**
+ * `bin/compute_ctl` as it is shipped, in a folder of its own with stand-ins for the program and its Node.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { spawnSync } from "node:child_process"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+
+const launcher = path.resolve(import.meta.dirname, "../../bin/compute_ctl")
+
+/** An installation: only what the test puts into it. */
+const installation = Effect.acquireRelease(
+  Effect.sync(() => {
+    const home = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-launcher ")))
+    fs.mkdirSync(path.join(home, "bin"))
+    fs.copyFileSync(launcher, path.join(home, "bin/compute_ctl"))
+    return home
+  }),
+  (home) => Effect.sync(() => fs.rmSync(home, { recursive: true, force: true }))
+)
+
+const put = (home: string, file: string, text: string, mode = 0o644): void => {
+  fs.mkdirSync(path.dirname(path.join(home, file)), { recursive: true })
+  fs.writeFileSync(path.join(home, file), text, { mode })
+}
+
+const program = (kind: string) =>
+  `process.stdout.write(JSON.stringify({ kind: "${kind}", args: process.argv.slice(2), flags: process.execArgv })); process.exit(7)`
+
+const withBundle = (home: string) => put(home, "dist/compute_ctl.cjs", program("bundle"))
+const withSources = (home: string) => {
+  put(home, "src/main.ts", program("sources"))
+  put(home, "package.json", "{\"type\":\"module\"}")
+  fs.mkdirSync(path.join(home, "node_modules/effect"), { recursive: true })
+}
+/** The very Node that runs this test, under the name that npm gives it. */
+const withNode = (home: string, at = "node_modules/.bin") => {
+  fs.mkdirSync(path.join(home, at), { recursive: true })
+  fs.symlinkSync(process.execPath, path.join(home, at, "node"))
+}
+const fakeNode = (version: string) => `#!/bin/sh\nif [ "$1" = --version ]; then echo ${version}; else echo "fake $*"; fi\n`
+
+const launch = (command: string, args: ReadonlyArray<string> = [], extraPath = "", env: Record<string, string> = {}) => {
+  const { status, stderr, stdout } = spawnSync(command, args, {
+    encoding: "utf8",
+    cwd: "/",
+    env: { PATH: `${extraPath}:/usr/bin:/bin`, ...env },
+    timeout: 20_000
+  })
+  return { status, stderr, stdout }
+}
+interface Told {
+  readonly kind: string
+  readonly args: ReadonlyArray<string>
+  readonly flags: ReadonlyArray<string>
+}
+const told = (stdout: string) => JSON.parse(stdout) as Told
+
+describe("bin/compute_ctl", () => {
+  it.effect("starts the bundle with its arguments as they are, and leaves with its exit code", () =>
+    Effect.gen(function*() {
+      const home = yield* installation
+      withBundle(home)
+      withNode(home)
+      const { status, stdout } = launch(path.join(home, "bin/compute_ctl"), ["-S", "a b", "", "*", "--x='y'"])
+      assert.strictEqual(status, 7)
+      const { args, flags, kind } = told(stdout)
+      assert.strictEqual(kind, "bundle")
+      assert.deepStrictEqual(args, ["-S", "a b", "", "*", "--x='y'"])
+      assert.include(flags, "--disable-sigusr1")
+    }))
+
+  it.effect("finds its home through links, absolute, relative and chained", () =>
+    Effect.gen(function*() {
+      const home = yield* installation
+      withBundle(home)
+      withNode(home, "node_modules/node/bin")
+      fs.symlinkSync("../../bin/compute_ctl", path.join(home, "dist/relative"))
+      fs.symlinkSync(path.join(home, "dist/relative"), path.join(home, "absolute"))
+      assert.strictEqual(told(launch(path.join(home, "absolute")).stdout).kind, "bundle")
+    }))
+
+  it.effect("starts the sources where there is no bundle", () =>
+    Effect.gen(function*() {
+      const home = yield* installation
+      withSources(home)
+      withNode(home)
+      const { stderr, stdout } = launch(path.join(home, "bin/compute_ctl"))
+      assert.strictEqual(told(stdout).kind, "sources")
+      assert.strictEqual(stderr, "")
+    }))
+
+  it.effect("starts the sources of a checkout that are newer than its bundle", () =>
+    Effect.gen(function*() {
+      const home = yield* installation
+      withBundle(home)
+      withSources(home)
+      withNode(home)
+      const age = (file: string, seconds: number) => fs.utimesSync(path.join(home, file), seconds, seconds)
+      age("dist/compute_ctl.cjs", 2_000_000)
+      age("src/main.ts", 3_000_000)
+      const kind = () => told(launch(path.join(home, "bin/compute_ctl")).stdout).kind
+      assert.strictEqual(kind(), "bundle", "an installed package is not a checkout")
+      fs.mkdirSync(path.join(home, ".git"))
+      assert.strictEqual(kind(), "sources")
+      age("src/main.ts", 1_000_000)
+      assert.strictEqual(kind(), "bundle")
+    }))
+
+  it.effect("takes a Node from the PATH if it is new enough", () =>
+    Effect.gen(function*() {
+      const home = yield* installation
+      withBundle(home)
+      for (const version of ["v22.19.0", "v22.20.1", "v23.0.0", "v100.1.0"]) {
+        put(home, "path/node", fakeNode(version), 0o755)
+        const { status, stdout } = launch(path.join(home, "bin/compute_ctl"), ["x"], path.join(home, "path"))
+        assert.strictEqual(status, 0)
+        assert.match(stdout, /^fake .*\/dist\/compute_ctl\.cjs x$/m)
+      }
+    }))
+
+  it.effect.each([["v22.18.9"], ["v20.20.2"], ["v9.99.0"], ["nonsense"]])("refuses %s in one line", ([version]) =>
+    Effect.gen(function*() {
+      const home = yield* installation
+      withBundle(home)
+      put(home, "path/node", fakeNode(version ?? ""), 0o755)
+      const { status, stderr, stdout } = launch(path.join(home, "bin/compute_ctl"), [], path.join(home, "path"))
+      assert.deepStrictEqual({ status, stdout }, { status: 1, stdout: "" })
+      assert.match(stderr, /^compute_ctl: .*Node\.js 22\.19 or newer is needed\n$/)
+    }))
+
+  it.effect("keeps compiled code for itself, unless that is said to be elsewhere or home is somebody else's", () =>
+    Effect.gen(function*() {
+      const home = yield* installation
+      withNode(home)
+      put(home, "dist/compute_ctl.cjs", "process.stdout.write(String(process.env.NODE_COMPILE_CACHE))")
+      const cache = (env: Record<string, string>) => launch(path.join(home, "bin/compute_ctl"), [], "", env).stdout
+      assert.strictEqual(cache({}), "undefined")
+      assert.strictEqual(cache({ HOME: home }), path.join(home, ".cache/compute-ctl"))
+      assert.strictEqual(cache({ HOME: "/nowhere", XDG_CACHE_HOME: home }), path.join(home, "compute-ctl"))
+      assert.strictEqual(cache({ HOME: home, NODE_COMPILE_CACHE: "" }), "")
+      assert.strictEqual(cache({ HOME: "/nowhere" }), "undefined")
+      if (process.getuid?.() !== 0) return assert.strictEqual(cache({ HOME: "/" }), "undefined")
+      const theirs = path.join(home, "theirs")
+      fs.mkdirSync(theirs)
+      fs.chownSync(theirs, 65534, 65534)
+      assert.strictEqual(cache({ HOME: theirs }), "undefined")
+    }))
+
+  it.effect("says what is missing in one line", () =>
+    Effect.gen(function*() {
+      const home = yield* installation
+      withNode(home)
+      const nothing = launch(path.join(home, "bin/compute_ctl"))
+      assert.strictEqual(nothing.status, 1)
+      assert.match(nothing.stderr, /^compute_ctl: neither [^\n]+ not whole\n$/)
+      put(home, "src/main.ts", program("sources"))
+      const packages = launch(path.join(home, "bin/compute_ctl"))
+      assert.strictEqual(packages.status, 1)
+      assert.match(packages.stderr, /^compute_ctl: [^\n]+npm ci[^\n]+\n$/)
+    }))
+})

@@ -1,0 +1,147 @@
+/**
+ * Where the data lives: which source wins, and the reference's words for what is missing.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { believed, complaints, type Json, least, leastNeon } from "../support/fixtures.ts"
+
+const settings = (entries: Readonly<Record<string, string>>, more: Json = {}): Json => ({
+  ...least,
+  ...more,
+  cluster: {
+    roles: [],
+    databases: [],
+    settings: Object.entries(entries).map(([name, value]) => ({ name, value, vartype: "string" }))
+  }
+})
+const all = {
+  "neon.pageserver_connstring": "host=a,host=b",
+  "neon.stripe_size": "2048",
+  "neon.safekeepers": "g#7:sk1:1,sk2:2",
+  "neon.tenant_id": "3".repeat(32),
+  "neon.timeline_id": "4".repeat(32)
+}
+const info = (more: Json): Json => ({ ...leastNeon, pageserver_connection_info: { shard_count: 0, shards: {}, ...more } })
+const server = (more: Json): Json => ({ pageservers: [more] })
+
+describe("sources", () => {
+  it("settings serve when there is nothing else", () => {
+    const { neon, tenant, timeline } = believed(settings(all), "neon")
+    assert.strictEqual(String(tenant), "3".repeat(32))
+    assert.strictEqual(String(timeline), "4".repeat(32))
+    assert.strictEqual(neon?.pageservers.shardCount, 2)
+    assert.strictEqual(neon?.pageservers.stripeSize, 2048)
+    assert.deepStrictEqual(neon?.safekeepers, ["sk1:1", "sk2:2"])
+    assert.strictEqual(neon?.safekeepersGeneration, 7)
+    assert.strictEqual(neon?.fromSettings.size, 4)
+  })
+
+  it("fields win over settings", () => {
+    const fields = { ...leastNeon, safekeepers_generation: 3 }
+    const { neon, tenant } = believed(settings(all, fields), "neon")
+    assert.strictEqual(String(tenant), "1".repeat(32))
+    assert.strictEqual(neon?.pageservers.shardCount, 0)
+    assert.deepStrictEqual(neon?.safekeepers, ["sk1:5454", "sk2:5454"])
+    assert.strictEqual(neon?.safekeepersGeneration, 3)
+    assert.strictEqual(neon?.fromSettings.size, 0)
+  })
+
+  it("structured addresses win over the connstring", () => {
+    const { neon } = believed(
+      info({ shard_count: 1, stripe_size: 8, prefer_protocol: "grpc", shards: { "0001": server({ grpc_url: "grpc://p" }) } }),
+      "neon"
+    )
+    assert.deepStrictEqual(neon?.pageservers, {
+      shardCount: 1,
+      stripeSize: 8,
+      preferProtocol: "grpc",
+      shards: [{ number: 0, libpqUrl: null, grpcUrl: "grpc://p" }]
+    })
+  })
+
+  it("the first setting of a name counts, and without a value it says nothing", () => {
+    const twice = settings(all) as { cluster: { settings: Array<Json> } }
+    twice.cluster.settings.push({ name: "neon.tenant_id", value: "9".repeat(32), vartype: "string" })
+    assert.strictEqual(String(believed(twice, "neon").tenant), "3".repeat(32))
+    twice.cluster.settings.unshift({ name: "neon.tenant_id", vartype: "string" })
+    assert.deepStrictEqual(complaints(twice, "neon"), ["tenant_id: tenant id should be provided"])
+  })
+
+  it("one pageserver is unsharded, and its stripe size means nothing", () => {
+    const { neon } = believed({ ...leastNeon, shard_stripe_size: 99 }, "neon")
+    assert.deepInclude(neon?.pageservers, { shardCount: 0, stripeSize: null })
+  })
+
+  it("a replica needs no safekeepers", () => {
+    for (const mode of ["Replica", { Static: "0/1" }]) {
+      assert.deepStrictEqual(believed({ ...leastNeon, mode, safekeeper_connstrings: [] }, "neon").neon?.safekeepers, [])
+    }
+  })
+
+  it("safekeepers of the settings are read for a primary only", () => {
+    const { neon } = believed(settings(all, { mode: "Replica" }), "neon")
+    assert.deepStrictEqual(neon?.safekeepers, [])
+    assert.isFalse(neon?.fromSettings.has("safekeepers"))
+  })
+
+  it("the twelfth shard is 0b", () => {
+    const shards = Object.fromEntries(Array.from({ length: 12 }, (_, number) =>
+      [`${number.toString(16).padStart(2, "0")}0c`, server({ libpq_url: `host=p${number}` })]))
+    const { neon } = believed(info({ shard_count: 12, stripe_size: 8, shards }), "neon")
+    assert.strictEqual(neon?.pageservers.shards[11]?.libpqUrl, "host=p11")
+  })
+})
+
+const table: ReadonlyArray<readonly [what: string, input: Json, complaints: ReadonlyArray<string>]> = [
+  ["nothing", least, [
+    "pageserver_connection_info: pageserver connection information should be provided",
+    "safekeeper_connstrings: safekeeper connstrings should be provided",
+    "tenant_id: tenant id should be provided",
+    "timeline_id: timeline id should be provided"
+  ]],
+  ["bad ids in settings", settings({ ...all, "neon.tenant_id": "x", "neon.timeline_id": "" }), [
+    "cluster.settings[3].value: invalid tenant id",
+    "cluster.settings[4].value: invalid timeline id"
+  ]],
+  ["shards without a stripe size", { ...leastNeon, pageserver_connstring: "host=a,host=b,host=c" }, [
+    "pageserver_connstring: 3 shards but no stripe_size"
+  ]],
+  ["a bad stripe setting", settings({ ...all, "neon.stripe_size": "-1" }), [
+    "cluster.settings[1].value: expected a number of pages",
+    "cluster.settings[0].value: 2 shards but no stripe_size"
+  ]],
+  ["an address that is none", { ...leastNeon, pageserver_connstring: "hunter2" }, [
+    "pageserver_connstring: expected where shard 0's pageserver is: it is neither a postgresql:// URL nor key=value text"
+  ]],
+  ["an empty safekeeper setting", settings({ ...all, "neon.safekeepers": " , " }), [
+    "cluster.settings[2].value: safekeeper_connstrings is empty"
+  ]],
+  ["a safekeeper twice", { ...leastNeon, safekeeper_connstrings: ["a:1", "b:1", "a:1"] }, [
+    "safekeeper_connstrings[2]: duplicate entry in safekeeper_connstrings: a:1!"
+  ]],
+  ["safekeepers that are no addresses", { ...leastNeon, safekeeper_connstrings: ["a", "b:0", "c:65536", ":1", "d:1:2", "", "e:1"] },
+    [0, 1, 2, 3, 4, 5].map((index) => `safekeeper_connstrings[${index}]: expected host:port of a safekeeper`)],
+  ["a shard that is missing", info({ shard_count: 2, stripe_size: 8, shards: { "0002": server({ libpq_url: "host=a" }) } }), [
+    "pageserver_connection_info.shards: shard connection info missing for shard 0102"
+  ]],
+  ["a shard without pageservers", info({ shards: { "0000": { pageservers: [] } } }), [
+    "pageserver_connection_info.shards[\"0000\"].pageservers: must have at least one pageserver"
+  ]],
+  ["no libpq address", info({ shards: { "0000": server({ grpc_url: "grpc://p" }) } }), [
+    "pageserver_connection_info.shards[\"0000\"].pageservers[0]: no libpq_url for shard 0000"
+  ]],
+  ["no grpc address", info({ prefer_protocol: "grpc", shards: { "0000": server({ libpq_url: "host=a" }) } }), [
+    "pageserver_connection_info.shards[\"0000\"].pageservers[0]: no grpc_url for shard 0000"
+  ]],
+  ["a role beside a missing address", { ...least, cluster: { roles: [{ name: "" }], databases: [] }, tenant_id: "1".repeat(32) }, [
+    "cluster.roles[0].name: expected a name that is not empty",
+    "pageserver_connection_info: pageserver connection information should be provided",
+    "safekeeper_connstrings: safekeeper connstrings should be provided",
+    "timeline_id: timeline id should be provided"
+  ]]
+]
+
+describe("what is wrong", () => {
+  for (const [what, input, expected] of table) {
+    it(`${what} is told`, () => assert.deepStrictEqual(complaints(input, "neon"), expected))
+  }
+})
