@@ -1,11 +1,11 @@
 /**
  * The state diagram in the README: prints it, puts it there (`--write`), or checks that it is there (`--check`).
  *
- * The diagram is printed from `src/lifecycle/table.ts`; nobody edits it.
+ * The diagram is printed from `src/compute/transitions.ts`; nobody edits it.
  */
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { toMermaid } from "../src/compute/diagram.ts"
+import { toMermaid } from "../src/compute/transitions.ts"
 
 const begin = "<!-- diagram:begin -->"
 const end = "<!-- diagram:end -->"
@@ -31,7 +31,7 @@ const write = (): void => {
 const check = (): void => {
   const found = fs.existsSync(readme) ? between(fs.readFileSync(readme, "utf8")) : null
   if (found === block) return
-  console.error("the diagram in README.md is not the one of src/lifecycle/table.ts: run `node .ci/diagram.ts --write`")
+  console.error("the diagram in README.md is not the one of src/compute/transitions.ts: run `node .ci/diagram.ts --write`")
   process.exitCode = 1
 }
 

@@ -10,26 +10,124 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
+import * as Stream from "effect/Stream"
+import { templateDatabase } from "../catalog/Catalog.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
+import type { Actor } from "../compute/Supervisor.ts"
+import { isTerminating, type Status } from "../compute/transitions.ts"
 import { TimedOut, WireFailed } from "../errors/Failure.ts"
-import { causesOf } from "../errors/explain.ts"
-import { isTerminating, type Status } from "../compute/Status.ts"
+import { causesOf } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
+import { quoteLiteral } from "../pgwire/quote.ts"
 import type { Wire } from "../pgwire/Wire.ts"
 import {
   answered,
   bornUp,
   explainSample,
   judge,
+  livingHolds,
   nothingSeen,
   pauseMillis,
+  type Sample,
   sawTheSame,
   type Seen,
   silent,
+  type Statistics,
   type Uptime
 } from "./activity.ts"
-import type { Actor } from "../compute/Supervisor.ts"
-import { readSample, sampleSql } from "./sampleSql.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The one question the monitor asks, and how its answer is read. Sends nothing.
+//
+// Everything is counted in one statement, so that a look is one round trip and one snapshot. Times are fetched as
+// numbers: a text would be in the time zone that `ALTER ROLE … SET timezone` chose.
+// ---------------------------------------------------------------------------------------------------------------------
+
+const millis = (at: string): string => `(pg_catalog.date_part('epoch', ${at}) * 1000)::pg_catalog.int8`
+
+const notTheirs = ["postgres", "template0", "template1", templateDatabase].map(quoteLiteral).join(", ")
+
+/** Sums may go back when Postgres crashes; without user databases they are 0. */
+const statistics = `
+  (SELECT COALESCE(pg_catalog.sum(d.active_time), 0)::pg_catalog.float8
+   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notTheirs})),
+  (SELECT COALESCE(pg_catalog.sum(d.sessions), 0)::pg_catalog.int8
+   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notTheirs}))`
+
+/**
+ * `superuser` is who we, the VM's monitor and the metric exporters connect as: none of its sessions counts, and no
+ * `application_name` makes a tenant's session not count. A walproposer is the way to storage, not a follower.
+ */
+export const sampleSql = (superuser: string, experimental: boolean): string => `
+SELECT
+  ${millis("pg_catalog.clock_timestamp()")},
+  pg_catalog.count(*) FILTER (WHERE theirs AND a.state <> 'idle'),
+  ${millis("pg_catalog.max(a.state_change) FILTER (WHERE theirs AND a.state = 'idle')")},
+  pg_catalog.count(*) FILTER (WHERE a.backend_type = 'autovacuum worker'),
+  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication r WHERE r.application_name <> 'walproposer'),
+  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL)${experimental ? `,${statistics}` : ""}
+FROM (
+  SELECT *, backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()
+    AND usename IS DISTINCT FROM ${quoteLiteral(superuser)} AS theirs
+  FROM pg_catalog.pg_stat_activity
+) a`
+
+const statisticsOf = (active: number, sessions: number): Statistics | null =>
+  Number.isFinite(active) && Number.isFinite(sessions) ? { activeMillis: active, sessions } : null
+
+/** `None`: the answer has not the shape of an answer. */
+export const readSample = (row: ReadonlyArray<string | null> | undefined): Option.Option<Sample> => {
+  if (row === undefined || row.length < 6) return Option.none()
+  const [at = NaN, busy = NaN, rested = NaN, autovacuum = NaN, followers = NaN, subscriptions = NaN, active = NaN, sessions = NaN] =
+    row.map((text) => text === null ? NaN : Number(text))
+  if (![at, busy, autovacuum, followers, subscriptions].every(Number.isFinite)) return Option.none()
+  return Option.some({
+    at,
+    busy,
+    rested: Number.isFinite(rested) ? rested : null,
+    autovacuum,
+    followers,
+    subscriptions,
+    statistics: statisticsOf(active, sessions)
+  })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Holds: somebody's word that the compute is needed for a while, which keeps `last_active` fresh until it expires.
+//
+// A hold ends with its time, when it is released, or with the compute. They are few, and none lasts longer than a day.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** As often as the activity monitor looks. */
+const every = Duration.millis(500)
+
+const tick = Effect.gen(function*() {
+  const state = yield* ComputeState
+  const now = yield* Clock.currentTimeMillis
+  const { holds } = yield* state.now
+  const living = livingHolds(holds, now)
+  // It held until the moment it expired, which may be before this look.
+  const until = living.length > 0 ? now : Math.min(now, Math.max(...holds.map(({ expiresAt }) => expiresAt)))
+  if (holds.length > 0) yield* state.active(DateTime.makeUnsafe(until))
+  if (living.length < holds.length) yield* state.note((old) => ({ holds: livingHolds(old.holds, now) }))
+})
+
+/** Works in every status, also while Postgres does not answer. */
+export const holdKeeper: Actor<ComputeState> = {
+  name: "hold keeper",
+  policy: "permanent",
+  run: Effect.gen(function*() {
+    const state = yield* ComputeState
+    const somebodyHolds = state.changes.pipe(Stream.filter(({ holds }) => holds.length > 0), Stream.runHead)
+    while (true) {
+      yield* somebodyHolds
+      yield* tick
+      yield* Effect.sleep(every)
+    }
+  })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface MonitorOptions {
   readonly every: Duration.Duration

@@ -3,6 +3,7 @@
  *
  * Times are milliseconds since the epoch by Postgres's own clock, fetched as numbers: no time zone can bend them.
  */
+import { type Activity, activityKinds, type Hold } from "../compute/ComputeState.ts"
 
 /** One look at Postgres. Sessions of our superuser are not in it. */
 export interface Sample {
@@ -56,20 +57,6 @@ export const judge = (seen: Seen, sample: Sample): Judgement => ({
 
 // -- explained -------------------------------------------------------------------------------------------------
 
-/** What can keep a compute awake. Our own sessions are no kind: they are never counted. */
-export const activityKinds = ["client", "walsender", "subscription", "autovacuum", "statistics"] as const
-export type ActivityKind = typeof activityKinds[number]
-
-/** What the last look saw, and when each kind was last seen. */
-export interface Activity {
-  /** By Postgres's clock. */
-  readonly at: number
-  readonly sessions: { readonly client: number; readonly walsender: number; readonly subscription: number; readonly autovacuum: number }
-  /** Did the sums of statistics move since the look before? Only with the experimental feature. */
-  readonly statisticsMoved: boolean
-  readonly last: Readonly<Record<ActivityKind, number | null>>
-}
-
 const later = (before: number | null, after: number | null): number | null =>
   before === null ? after : after === null ? before : Math.max(before, after)
 
@@ -97,14 +84,6 @@ export const sawTheSame = (before: Activity | null, after: Activity): boolean =>
   before !== null && before.statisticsMoved === after.statisticsMoved &&
   activityKinds.every((kind) => before.last[kind] === after.last[kind]) &&
   (["client", "walsender", "subscription", "autovacuum"] as const).every((kind) => before.sessions[kind] === after.sessions[kind])
-
-/** Somebody's word that the compute is needed, for a while. Times are milliseconds since the epoch by our clock. */
-export interface Hold {
-  readonly id: string
-  readonly reason: string
-  readonly createdAt: number
-  readonly expiresAt: number
-}
 
 export const maxHolds = 32
 export const maxHoldSeconds = 86_400

@@ -8,11 +8,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import type { ConnString } from "../pgwire/ConnString.ts"
 import { type TimedOut, WireFailed } from "../errors/Failure.ts"
+import type { ConnString } from "../pgwire/ConnString.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
-import { cacheLimitMib, MiB } from "./vmMemory.ts"
-import { reasonOf } from "./telling.ts"
+import { reasonOf } from "./agent.ts"
+import { cacheLimitMib, MiB } from "./decisions.ts"
 
 export interface FileCache {
   /** The limit that was in force when the cache was opened, in bytes. */

@@ -1,6 +1,10 @@
 /**
  * What the vm-monitor counts, and how it looks in the Prometheus text format. The original counts nothing.
  */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Ref from "effect/Ref"
 import type { Family, Sample } from "../telemetry/prometheus.ts"
 
 /** Counts since the process began, and the last known values. */
@@ -89,3 +93,28 @@ export const vmFamilies = (tally: Tally): ReadonlyArray<Family> => [
   gauge("compute_vm_memory_threshold_bytes", "Memory use at which more is asked for", plain(tally.thresholdBytes)),
   gauge("compute_vm_file_cache_limit_bytes", "Size the local file cache was set to", plain(tally.cacheBytes))
 ]
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What the vm-monitor has seen and decided, for whoever renders metrics. Lost with the process.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** The names of the tally's counts; the values that may be unknown are not among them. */
+type Count = { [K in keyof Tally]: null extends Tally[K] ? never : K }[keyof Tally]
+
+export class VmTally extends Context.Service<VmTally, {
+  readonly now: Effect.Effect<Tally>
+  readonly count: (what: Count, by?: number) => Effect.Effect<void>
+  readonly note: (values: Partial<Pick<Tally, "meanBytes" | "thresholdBytes" | "cacheBytes">>) => Effect.Effect<void>
+}>()("compute/vm/VmTally") {
+  static readonly layer: Layer.Layer<VmTally> = Layer.effect(
+    VmTally,
+    Effect.gen(function*() {
+      const ref = yield* Ref.make(zeroTally)
+      return VmTally.of({
+        now: Ref.get(ref),
+        count: (what, by = 1) => Ref.update(ref, (old) => ({ ...old, [what]: old[what] + by })),
+        note: (values) => Ref.update(ref, (old) => ({ ...old, ...values }))
+      })
+    })
+  )
+}

@@ -3,7 +3,7 @@
  *
  * No text here holds a verifier: what Postgres says is scrubbed before it is kept.
  */
-import type { OperationReceipt, PhaseReceipt, Receipt } from "../compute/Receipt.ts"
+import type { OperationReceipt, PhaseReceipt, Receipt } from "../compute/ComputeState.ts"
 import { type ApplyPlan, type Operation, phases } from "./operations.ts"
 
 export interface Outcome {

@@ -3,11 +3,12 @@
  *
  * A database that the spec wants is never dropped, whatever a delta says; nor is one that Postgres needs.
  */
+import { quoteIdentifier } from "../pgwire/quote.ts"
+import { faultOfOption, renderOptions } from "./options.ts"
+import { faultOfName } from "../spec/ComputeSpec.ts"
 import type { Database, DeltaOperation, ParsedSpec } from "../spec/ParsedSpec.ts"
-import { faultOfOption, quoteIdentifier, renderOptions } from "../pgwire/quote.ts"
-import { faultOfName } from "../spec/SpecScalars.ts"
 import { type ApplyOptions, isReservedDatabase, majorOf, templateDatabase } from "./Catalog.ts"
-import { add, type Draft, makersOf } from "./draft.ts"
+import { add, type Draft, judgeRename, makersOf } from "./draft.ts"
 import {
   databaseObject,
   type Lane,
@@ -21,7 +22,6 @@ import {
   transactional,
   type Verdict
 } from "./operations.ts"
-import { judgeRename } from "./renames.ts"
 import { planSubscriptionDrop } from "./planSubscriptions.ts"
 
 /** The last of a name counts. */

@@ -4,9 +4,9 @@
  * On a Postgres that does not have one, the work for it is skipped and said so; only the audit, which somebody
  * relies on, is refused.
  */
-import { type ParsedSpec, settingOf } from "../spec/ParsedSpec.ts"
 import { quoteIdentifier } from "../pgwire/quote.ts"
 import { readList } from "../postgres/confText.ts"
+import { type ParsedSpec, settingOf } from "../spec/ParsedSpec.ts"
 import { add, type Draft, made, makersOf } from "./draft.ts"
 import { databaseObject, operation, type Phase, refuse, skip, transactional } from "./operations.ts"
 

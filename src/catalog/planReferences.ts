@@ -3,8 +3,8 @@
  *
  * `pg_shdepend` tells from outside in which databases there is anything, so only those are visited.
  */
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import type { ApplyOptions } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import { databaseObject, type Operation, operation, roleObject, skip, transactional } from "./operations.ts"

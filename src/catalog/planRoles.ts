@@ -4,11 +4,12 @@
  * Reserved roles are left alone, but for one thing: a verifier that the spec gives for the superuser is set.
  */
 import * as Redacted from "effect/Redacted"
+import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+import { faultOfName } from "../spec/ComputeSpec.ts"
 import type { ParsedSpec, Role } from "../spec/ParsedSpec.ts"
-import { faultOfOption, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
-import { faultOfName } from "../spec/SpecScalars.ts"
+import { faultOfOption } from "./options.ts"
 import { type ApplyOptions, isReservedRole, type ObservedRole } from "./Catalog.ts"
-import { add, type Draft, makersOf } from "./draft.ts"
+import { add, type Draft, judgeRename, makersOf } from "./draft.ts"
 import {
   databaseObject,
   type Joined,
@@ -22,9 +23,17 @@ import {
   type Verdict
 } from "./operations.ts"
 import { wantedDatabases } from "./planDatabases.ts"
-import { isVerifier, sameVerifier } from "./passwords.ts"
-import { judgeRename } from "./renames.ts"
-import { attributesText, bareRole, generousRole, generousText, hasUnseenOptions, sameAttributes, wantedRole } from "./roleAttributes.ts"
+import {
+  attributesText,
+  bareRole,
+  generousRole,
+  generousText,
+  hasUnseenOptions,
+  isVerifier,
+  sameAttributes,
+  sameVerifier,
+  wantedRole
+} from "./roleAttributes.ts"
 
 /** The last of a name counts. */
 export const wantedRoles = (spec: ParsedSpec): ReadonlyMap<string, Role> => new Map(spec.roles.map((role) => [role.name, role]))

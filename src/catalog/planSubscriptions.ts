@@ -4,8 +4,8 @@
  *
  * The publisher is never asked: its slot belongs to the parent's subscription.
  */
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { doBlock, quoteLiteral } from "../pgwire/quote.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import { databaseObject, type Operation, operation, type Phase, skip, transactional } from "./operations.ts"
 

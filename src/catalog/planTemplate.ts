@@ -6,13 +6,22 @@
  * way. It is dropped in the background (`sql/discard.ts`), because DROP DATABASE waits for a checkpoint. One that an
  * earlier apply left behind is never copied: nothing says what template1 was when it was made.
  */
-import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { Receipt } from "../compute/Receipt.ts"
+import type { Receipt } from "../compute/ComputeState.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, majorOf, templateDatabase } from "./Catalog.ts"
-import { faultOfDatabase, wantedDatabases } from "./planDatabases.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
-import { databaseObject, type Lane, type Operation, operation, roleObject, skip, statement, transactional } from "./operations.ts"
+import {
+  databaseObject,
+  type Lane,
+  type Operation,
+  operation,
+  roleObject,
+  skip,
+  statement,
+  transactional
+} from "./operations.ts"
+import { faultOfDatabase, wantedDatabases } from "./planDatabases.ts"
 import { changePermissions, grantsWebAccess, wantsAnon } from "./planVisits.ts"
 
 export interface PlannedTemplate {

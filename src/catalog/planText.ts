@@ -3,12 +3,12 @@
  */
 import * as Effect from "effect/Effect"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { Admin, type Purpose } from "../pgwire/Admin.ts"
-import { planApply } from "./planApply.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import type { ApplyOptions } from "./Catalog.ts"
-import type { ApplyPlan, Operation } from "./operations.ts"
 import { observe } from "./observe.ts"
+import type { ApplyPlan, Operation } from "./operations.ts"
+import { planApply } from "./planApply.ts"
 import { freshTally, openSession } from "./sessions.ts"
 
 export type GivenOptions = Omit<ApplyOptions, "superuser" | "fileCopy" | "force"> & Partial<Pick<ApplyOptions, "fileCopy" | "force">>

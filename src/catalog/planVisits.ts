@@ -6,14 +6,47 @@
  * only where the record differs. A change made by hand inside a database is not noticed; `force` visits all. The
  * oid makes the record void in a copy; a dropped database takes it along.
  */
-import { settingOf, type ParsedSpec } from "../spec/ParsedSpec.ts"
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
-import { type ApplyOptions, majorOf } from "./Catalog.ts"
 import { readList } from "../postgres/confText.ts"
-import { wantedDatabases } from "./planDatabases.ts"
+import { type ParsedSpec, settingOf } from "../spec/ParsedSpec.ts"
+import { type ApplyOptions, majorOf } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import { databaseObject, type Operation, operation, roleObject, skip, statement, transactional } from "./operations.ts"
-import { recordVisitHere, recordVisits } from "./visits.ts"
+import { wantedDatabases } from "./planDatabases.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The record that a visit leaves beside a database's own settings, as SQL. Decides nothing.
+//
+// It holds the database's oid, so that it is void in a copy.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const visitSetting = "compute_ctl.visited"
+
+/** From inside the database. */
+export const recordVisitHere = (visited: string): string =>
+  doBlock(`
+BEGIN
+  EXECUTE pg_catalog.format('ALTER DATABASE %I SET ${visitSetting} TO %L', pg_catalog.current_database(),
+    (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || ':' || ${quoteLiteral(visited)});
+END`)
+
+/** From outside, for many. A database that is gone has no name to be formatted, which undoes the message. */
+export const recordVisits = (those: ReadonlyArray<{ readonly database: string; readonly visited: string }>): string => {
+  const values = those.map(({ database, visited }) => `(${quoteLiteral(database)}, ${quoteLiteral(visited)})`)
+  return doBlock(`
+DECLARE one record;
+BEGIN
+  FOR one IN
+    SELECT d.datname AS name, d.oid || ':' || v.visited AS record
+    FROM (VALUES ${values.join(", ")}) AS v(name, visited)
+    LEFT JOIN pg_catalog.pg_database d ON d.datname = v.name::pg_catalog.name
+  LOOP
+    EXECUTE pg_catalog.format('ALTER DATABASE %I SET ${visitSetting} TO %L', one.name, one.record);
+  END LOOP;
+END`)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /**
  * `leaving` are the roles that this same apply drops: nothing is granted to them any more. `copies` are new databases

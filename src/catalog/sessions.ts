@@ -3,16 +3,21 @@
  *
  * Gone with its scope. A session whose connection broke is not mended; `sessions.ts` opens another.
  */
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
-import { quoteIdentifier } from "../pgwire/quote.ts"
 import { Admin, applicationName, type Purpose } from "../pgwire/Admin.ts"
+import { quoteIdentifier } from "../pgwire/quote.ts"
 import { type Answer, connect } from "../pgwire/Wire.ts"
+import type { ApplyPlan, Operation } from "./operations.ts"
+import type { Outcome } from "./outcome.ts"
 
 /** What an apply cost. Mutable: one apply, many sessions. */
 export interface Tally {
@@ -110,3 +115,77 @@ const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
     yield* wire.simple(`SET neon.forward_ddl = false; CREATE USER ${name} WITH SUPERUSER; GRANT zenith_admin TO ${name}`)
     yield* Effect.logInfo(`made the superuser ${admin.superuser} as zenith_admin`)
   })).pipe(Effect.mapError(() => refused))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The sessions of one apply: cluster-wide ones are kept and shared, those to other databases are closed after use.
+//
+// The session that observed is the first of the shared ones. A session that failed its user is thrown away.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface Sessions {
+  /** `null` is the system database. Fails only if the connection cannot be had, or breaks. */
+  readonly with: <A>(
+    database: string | null,
+    use: (session: Session) => Effect.Effect<A, WireFailed | TimedOut>
+  ) => Effect.Effect<A, WireFailed | TimedOut>
+}
+
+export const makeSessions: (
+  plan: ApplyPlan,
+  main: Session,
+  tally: Tally,
+  purpose: Purpose
+) => Effect.Effect<Sessions, never, Admin | Scope.Scope> = Effect.fnUntraced(function*(plan, main, tally, purpose) {
+  const admin = yield* Admin
+  const scope = yield* Effect.scope
+  const turns = yield* Semaphore.make(plan.creators)
+  const idle: Array<Session> = [main]
+
+  const open = (database: string | null) => openSession(tally, purpose, database).pipe(Effect.provideService(Admin, admin))
+
+  const shared = <A>(use: (session: Session) => Effect.Effect<A, WireFailed | TimedOut>) =>
+    turns.withPermit(Effect.suspend(() => {
+      const known = idle.shift()
+      const session = known === undefined ? open(null).pipe(Scope.provide(scope)) : Effect.succeed(known)
+      return Effect.flatMap(session, (one) =>
+        Effect.onExit(use(one), (exit) => Effect.sync(() => void (Exit.isSuccess(exit) ? idle.unshift(one) : undefined))))
+    }))
+
+  return {
+    with: (database, use) =>
+      database === null
+        ? shared(use)
+        // A database that is copied, renamed or dropped next must not have us in it.
+        : Effect.scoped(Effect.flatMap(open(database), (session) => Effect.tap(use(session), () => session.leave)))
+  }
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The outcomes of one execution, as they come in. Gone with it.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** The outcomes so far, by operation. Mutable: one execution. */
+export interface Ledger {
+  readonly outcomes: Map<string, Outcome>
+}
+
+export const millisNow: Effect.Effect<number> = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
+
+/** Notes an operation as skipped when something it rests on did not happen. */
+export const excuse = (operation: Operation, ledger: Ledger, now: number): boolean => {
+  const missing = operation.after.map((id) => ledger.outcomes.get(id)).find((one) => one !== undefined && one.outcome !== "done")
+  if (missing === undefined) return false
+  const { action, object } = missing.operation
+  ledger.outcomes.set(operation.id, {
+    operation,
+    outcome: "skipped",
+    reason: `${action} ${object} ${missing.outcome === "failed" ? "failed" : "was skipped"}`,
+    sqlState: null,
+    hint: null,
+    attempts: 0,
+    millis: 0,
+    from: now,
+    to: now
+  })
+  return true
+}

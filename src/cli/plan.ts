@@ -4,14 +4,52 @@
  * Exit 0 when there is nothing to do, 2 when there is something, 1 when it could not be found out.
  */
 import * as Effect from "effect/Effect"
-import type { PlanSettings } from "./readPlan.ts"
-import { SpecUnreadable } from "../errors/Failure.ts"
-import { causesOf, hintOf } from "../errors/explain.ts"
-import { Admin } from "../pgwire/Admin.ts"
+import * as Result from "effect/Result"
 import { isEmpty } from "../catalog/planApply.ts"
-import { failed } from "../errors/exitCode.ts"
-import { findSpec } from "./run.ts"
 import { observeAndPlan, planJson, printPlan } from "../catalog/planText.ts"
+import { SpecUnreadable } from "../errors/Failure.ts"
+import { causesOf, failed, hintOf } from "../errors/policy.ts"
+import { Admin } from "../pgwire/Admin.ts"
+import type { ConnString } from "../pgwire/ConnString.ts"
+import { type Given, type UsageError, usageError } from "./arguments.ts"
+import { findSpec } from "./run.ts"
+import {
+  readConnstr,
+  readPrivilegedRole,
+  readSpecSource,
+  readStorage,
+  type SpecSource,
+  type StorageChoice
+} from "./RunSettings.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What `compute_ctl plan` is told: which Postgres to look at, and the spec to compare it with. Looks at neither.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface PlanSettings {
+  readonly connstr: ConnString
+  readonly spec: SpecSource
+  readonly storage: StorageChoice
+  readonly privilegedRole: string
+  readonly json: boolean
+}
+
+export const readPlan = (given: Given): Result.Result<PlanSettings, UsageError> =>
+  Result.gen(function*() {
+    const connstr = yield* readConnstr(given)
+    if (connstr === null) return yield* usageError("--connstr", "plan needs the Postgres to look at: -C (--connstr)")
+    // A plan reads the spec and no storage, so addresses that local storage would not need are not asked for.
+    const storage = given.has("storage") ? yield* readStorage(given) : { _tag: "Local", directory: null, durability: "os" } as const
+    return {
+      connstr,
+      spec: yield* readSpecSource(given, []),
+      storage,
+      privilegedRole: yield* readPrivilegedRole(given),
+      json: given.has("json")
+    }
+  })
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 const somethingToDo = 2
 

@@ -9,21 +9,48 @@ import * as FS from "node:fs/promises"
 import * as Net from "node:net"
 import * as OS from "node:os"
 import * as Path from "node:path"
-import { defaults } from "./flags.ts"
-import type { RunSettings } from "./RunSettings2.ts"
 import { pullDefaults, pullSpec } from "../controlplane/ControlPlane.ts"
 import { isDown, lastGoodSpec, type LastGoodSpec, standIn } from "../controlplane/LastGoodSpec.ts"
-import { parseComputeConfig, parseControlPlaneResponse, type Tls } from "../spec/ComputeConfig.ts"
-import { type ConnString, parseConnString } from "../pgwire/ConnString.ts"
 import { type Failure, SpecInvalid, SpecUnreadable } from "../errors/Failure.ts"
+import { keyKeeper, type Verifier, verifierOf } from "../http/Verifier.ts"
+import type { OutfitOptions } from "../lifecycle/hooks.ts"
+import type { ProgramOptions } from "../lifecycle/Program.ts"
+import { defaultSuperuser } from "../pgwire/Admin.ts"
+import { type ConnString, parseConnString, printPeer } from "../pgwire/ConnString.ts"
+import { parseComputeConfig, parseControlPlaneResponse, type Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { parseJsonText, parseSpec } from "../spec/parseSpec.ts"
-import { keyKeeper } from "../http/keyKeeper.ts"
-import { type Verifier, verifierOf } from "../http/Verifier.ts"
-import type { OutfitOptions } from "../lifecycle/hooks.ts"
-import { defaultSuperuser } from "../pgwire/Admin.ts"
-import type { ProgramOptions } from "../lifecycle/Program.ts"
 import { buildTag, version } from "../version.ts"
+import { defaults } from "./flags.ts"
+import type { RunSettings } from "./RunSettings.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What a person at a terminal is told once the compute runs: where Postgres and `/status` are, and how to stop.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface BannerFacts {
+  readonly at: ConnString
+  readonly httpHost: string
+  readonly httpPort: number
+}
+
+/** A listener on all addresses is reached on this one. */
+const reachable = (host: string): string => host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host
+
+export const banner = ({ at, httpHost, httpPort }: BannerFacts): string => {
+  const user = at.user === null ? "" : `${encodeURIComponent(at.user)}@`
+  const database = encodeURIComponent(at.database ?? "postgres")
+  return [
+    "",
+    "  Postgres   " + `psql 'postgresql://${user}${printPeer({ host: reachable(at.host), port: at.port })}/${database}'`,
+    "  Status     " + `curl http://${printPeer({ host: reachable(httpHost), port: httpPort })}/status`,
+    "  Stop       Ctrl-C",
+    "",
+    ""
+  ].join("\n")
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** What main knows of the process and hands on as values. */
 export interface Surroundings {

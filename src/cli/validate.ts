@@ -5,10 +5,31 @@
  */
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import type { Problem, SpecInvalid } from "../errors/Failure.ts"
-import { parseConfigText } from "../spec/parseConfigText.ts"
+import { parseConfigText } from "../spec/ComputeConfig.ts"
+import { ComputeSpec } from "../spec/ComputeSpec.ts"
 import { parseSpec, readJsonText } from "../spec/parseSpec.ts"
-import { specJsonSchema } from "./specSchema.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ.
+//
+// A first check for editors and control planes. What JSON Schema can not say (bytes of a name, where addresses may
+// come from) only `parseSpec` says.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const specJsonSchema = (): unknown => {
+  const { definitions, schema } = Schema.toJsonSchemaDocument(ComputeSpec)
+  return {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    title: "ComputeSpec",
+    description: "What one Postgres compute shall be: its cluster, where its data lives, and how it behaves.",
+    ...schema,
+    $defs: definitions
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface Report {
   readonly text: string

@@ -13,12 +13,11 @@ import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { ComputeState, type Snapshot } from "./ComputeState.ts"
 import { Abandoned, type Failure, Superseded } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { isTerminating } from "./Status.ts"
-import { IllegalTransition } from "./transitions.ts"
+import { ComputeState, type Snapshot } from "./ComputeState.ts"
 import { type IdempotencyKey, type KeyReused, type Operation, type Operations, operations } from "./Requests.ts"
+import { IllegalTransition, isTerminating } from "./transitions.ts"
 
 /** A spec that was accepted. */
 export interface Configure {

@@ -7,9 +7,45 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { ExtensionsUnavailable, type Failure } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { Inventory as Counts } from "../extensions/inventory.ts"
-import type { OffloadState, PrewarmState } from "../lfc/lfcPart.ts"
 import type { Actor } from "./Supervisor.ts"
+
+/** `pages` are what Postgres says afterwards; times are milliseconds. */
+export type PrewarmState =
+  | { readonly status: "not_prewarmed" | "prewarming" | "skipped" | "cancelled" }
+  | { readonly status: "failed"; readonly error: string }
+  | {
+    readonly status: "completed"
+    readonly total: number
+    readonly prewarmed: number
+    readonly skipped: number
+    readonly state_download_time_ms: number
+    readonly uncompress_time_ms: number
+    readonly prewarm_time_ms: number
+  }
+
+export type OffloadState =
+  | { readonly status: "not_offloaded" | "offloading" | "skipped" }
+  | { readonly status: "failed"; readonly error: string }
+  | {
+    readonly status: "completed"
+    readonly state_query_time_ms: number
+    readonly compress_time_ms: number
+    readonly state_upload_time_ms: number
+  }
+
+/** An extension as one database has it. */
+export interface Installed {
+  readonly name: string
+  readonly version: string
+  /** Whether its owner is the first superuser (oid 10). */
+  readonly ownedBySuperuser: boolean
+}
+
+export interface Counted extends Installed {
+  readonly databases: number
+}
+
+export type ExtensionCounts = ReadonlyArray<Counted>
 
 export class Outfit extends Context.Service<Outfit, {
   /** What Postgres needs before it starts. A failure ends the start. Runs beside the building of PGDATA. */
@@ -37,7 +73,7 @@ export class Outfit extends Context.Service<Outfit, {
     readonly offload: Effect.Effect<void, Failure>
     readonly offloadState: Effect.Effect<OffloadState>
   }
-  readonly installedExtensions: Effect.Effect<Counts, Failure>
+  readonly installedExtensions: Effect.Effect<ExtensionCounts, Failure>
   /** Prometheus text of what is around Postgres. */
   readonly metrics: Effect.Effect<string>
 }>()("compute/Outfit") {

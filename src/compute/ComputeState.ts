@@ -10,16 +10,132 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { type ComputeMetrics, zeroMetrics } from "./ComputeMetrics.ts"
-import type { Lsn } from "../spec/Lsn.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { Receipt } from "./Receipt.ts"
-import { displayStatus, type Status } from "./Status.ts"
-import { type IllegalTransition, step, type Trigger } from "./transitions.ts"
-import type { Activity, Hold } from "../activity/activity.ts"
-import type { Condition } from "./conditions.ts"
 import type { PendingRestart } from "../postgres/configurationCheck.ts"
-import { notPromoted, type Promotion } from "./promotion.ts"
+import type { Lsn } from "../spec/identifiers.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { notPromoted, type Promotion } from "./Promotions.ts"
+import { displayStatus, type IllegalTransition, type Status, step, type Trigger } from "./transitions.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How long each part of the start took (reference section 4.10): what `/metrics.json` answers.
+//
+// Milliseconds, unless the name says otherwise; 0 when the step was not reached.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface ComputeMetrics {
+  readonly wait_for_spec_ms: number
+  readonly sync_sk_check_ms: number
+  readonly sync_safekeepers_ms: number
+  readonly pageserver_connect_micros: number
+  readonly basebackup_ms: number
+  readonly basebackup_bytes: number
+  readonly start_postgres_ms: number
+  readonly config_ms: number
+  readonly total_startup_ms: number
+  readonly load_ext_ms: number
+  readonly num_ext_downloaded: number
+  readonly largest_ext_size: number
+  readonly total_ext_download_size: number
+}
+
+export const zeroMetrics: ComputeMetrics = {
+  wait_for_spec_ms: 0,
+  sync_sk_check_ms: 0,
+  sync_safekeepers_ms: 0,
+  pageserver_connect_micros: 0,
+  basebackup_ms: 0,
+  basebackup_bytes: 0,
+  start_postgres_ms: 0,
+  config_ms: 0,
+  total_startup_ms: 0,
+  load_ext_ms: 0,
+  num_ext_downloaded: 0,
+  largest_ext_size: 0,
+  total_ext_download_size: 0
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is not as it should be while the compute serves all the same: said once in the log, and shown until it is over.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface Condition {
+  /** Stable, for clients. */
+  readonly code: "lsn_lease_refused" | "last_good_spec"
+  readonly message: string
+}
+
+/** The latest word on each code counts. */
+export const withCondition = (conditions: ReadonlyArray<Condition>, condition: Condition): ReadonlyArray<Condition> => [
+  ...withoutCondition(conditions, condition.code),
+  condition
+]
+
+export const withoutCondition = (conditions: ReadonlyArray<Condition>, code: Condition["code"]): ReadonlyArray<Condition> =>
+  conditions.some((one) => one.code === code) ? conditions.filter((one) => one.code !== code) : conditions
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What one apply did, operation by operation: for `/apply`, for the log, and for the stored error. Holds no secret.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface OperationReceipt {
+  readonly phase: string
+  readonly database: string | null
+  /** Such as `role "web"` or `database "app"`. */
+  readonly object: string
+  /** Such as `create`, `alter password`, `drop`. */
+  readonly action: string
+  readonly outcome: "done" | "skipped" | "failed"
+  /** Why it was skipped, or what went wrong. */
+  readonly reason: string | null
+  readonly sqlState: string | null
+  readonly hint: string | null
+  readonly attempts: number
+  readonly millis: number
+}
+
+export interface PhaseReceipt {
+  readonly phase: string
+  readonly done: number
+  readonly skipped: number
+  readonly failed: number
+  readonly millis: number
+}
+
+export interface Receipt {
+  readonly kind: "start" | "reconfigure" | "promote"
+  /** ISO 8601, UTC. */
+  readonly startedAt: string
+  readonly millis: number
+  readonly outcome: "done" | "failed"
+  readonly phases: ReadonlyArray<PhaseReceipt>
+  readonly operations: ReadonlyArray<OperationReceipt>
+  readonly roundTrips: number
+  readonly statements: number
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** What can keep a compute awake. Our own sessions are no kind: they are never counted. */
+export const activityKinds = ["client", "walsender", "subscription", "autovacuum", "statistics"] as const
+export type ActivityKind = typeof activityKinds[number]
+
+/** What the last look saw, and when each kind was last seen. */
+export interface Activity {
+  /** By Postgres's clock. */
+  readonly at: number
+  readonly sessions: { readonly client: number; readonly walsender: number; readonly subscription: number; readonly autovacuum: number }
+  /** Did the sums of statistics move since the look before? Only with the experimental feature. */
+  readonly statisticsMoved: boolean
+  readonly last: Readonly<Record<ActivityKind, number | null>>
+}
+
+/** Somebody's word that the compute is needed, for a while. Times are milliseconds since the epoch by our clock. */
+export interface Hold {
+  readonly id: string
+  readonly reason: string
+  readonly createdAt: number
+  readonly expiresAt: number
+}
 
 /** One step of the start, as it passed. Times are milliseconds since the process (or the waited-for spec) began. */
 export interface Step {

@@ -10,10 +10,10 @@ import * as Metric from "effect/Metric"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { Snapshot } from "./ComputeState.ts"
+import { randomUUID } from "node:crypto"
 import type { Failure } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { randomUUID } from "node:crypto"
+import type { Snapshot } from "./ComputeState.ts"
 
 /** The same key means the same request; the fingerprint says whether it is. */
 export interface IdempotencyKey {

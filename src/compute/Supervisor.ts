@@ -9,7 +9,27 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { ActorGaveUp } from "../errors/Failure.ts"
-import { decide, type Policy } from "./restart.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Whether an actor that stopped should be started again.
+//
+// The three policies and the intensity limit are Erlang's.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** `permanent`: always. `transient`: only if it failed. `temporary`: never. */
+export type Policy = "permanent" | "transient" | "temporary"
+
+export const intensity = { restarts: 5, withinMillis: 300_000 } as const
+
+export type Decision = "restart" | "done" | "give-up"
+
+export const decide = (policy: Policy, failed: boolean, restartedAt: ReadonlyArray<number>, now: number): Decision => {
+  if (policy === "temporary" || (policy === "transient" && !failed)) return "done"
+  const recent = restartedAt.filter((at) => now - at <= intensity.withinMillis)
+  return recent.length < intensity.restarts ? "restart" : "give-up"
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface Actor<R = never> {
   readonly name: string

@@ -6,7 +6,39 @@
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { displayStatus, Status } from "./Status.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Where a compute is in its life.
+//
+// The names are the control plane's wire names and may not be changed here. Two dialects exist: the 2024 one
+// knows a single `termination_pending`; see `printStatus`.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const Status = Schema.Literals([
+  "empty",
+  "configuration_pending",
+  "init",
+  "running",
+  "configuration",
+  "refresh_configuration_pending",
+  "refresh_configuration",
+  "failed",
+  "termination_pending_fast",
+  "termination_pending_immediate",
+  "terminated"
+])
+export type Status = typeof Status.Type
+
+export const statuses: ReadonlyArray<Status> = Status.literals
+
+/** How logs, error texts and the metric label spell it: `configuration-pending`. */
+export const displayStatus = (status: Status): string => status.replaceAll("_", "-")
+
+/** Has somebody asked this compute to end? */
+export const isTerminating = (status: Status): boolean =>
+  status === "termination_pending_fast" || status === "termination_pending_immediate" || status === "terminated"
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export const Trigger = Schema.Literals([
   "SpecArrived",
@@ -110,3 +142,17 @@ export const step = (from: Status, on: Trigger): Result.Result<Row, IllegalTrans
   const row = index.get(`${from} ${on}`)
   return row === undefined ? Result.fail(new IllegalTransition({ from, on })) : Result.succeed(row)
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The table as a mermaid state diagram, for the README and for people.
+// ---------------------------------------------------------------------------------------------------------------------
+
+const pascal = (status: string): string => status.split("_").map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join("")
+
+export const toMermaid = (): string =>
+  [
+    "stateDiagram-v2",
+    "  [*] --> Empty : the process started",
+    ...table.map((row) => `  ${pascal(row.from)} --> ${pascal(row.to)} : ${row.because}`),
+    ...finals.map((status) => `  ${pascal(status)} --> [*] : the process exits`)
+  ].join("\n")

@@ -10,12 +10,11 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as fs from "node:fs/promises"
-import { ComputeState } from "../compute/ComputeState.ts"
-import type { Failure } from "../errors/Failure.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { replaceFile } from "../platform/files.ts"
-import type { Condition } from "../compute/conditions.ts"
+import { ComputeState, type Condition } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
+import type { Failure } from "../errors/Failure.ts"
+import { replaceFile } from "../platform/files.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
 const Kept = Schema.Struct({ compute_id: Schema.String, answer: Schema.Unknown })
 const decode = Schema.decodeUnknownResult(Schema.fromJsonString(Kept))

@@ -5,8 +5,22 @@
  * secret. The verdict table (`lifecycle/verdict.ts`) and the HTTP status table are total over this union.
  */
 import * as Schema from "effect/Schema"
-import { ExitStatus, printExit } from "./ExitStatus.ts"
 import { sideFailures } from "./AuxiliaryFailure.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How a process left: with a code, or by a signal.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const ExitStatus = Schema.Union([
+  Schema.TaggedStruct("Code", { code: Schema.Int }),
+  Schema.TaggedStruct("Signal", { signal: Schema.String })
+])
+export type ExitStatus = typeof ExitStatus.Type
+
+export const printExit = (exit: ExitStatus): string =>
+  exit._tag === "Code" ? `exit code ${exit.code}` : `signal ${exit.signal}`
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export * from "./AuxiliaryFailure.ts"
 

@@ -28,11 +28,14 @@ import {
   FileFailed,
   type PostgresUnusable
 } from "../errors/Failure.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { PostgresInstall } from "../postgres/PostgresInstall2.ts"
+import { causesOf } from "../errors/policy.ts"
 import { Spawn } from "../platform/Spawn.ts"
-import { causesOf } from "../errors/explain.ts"
+import { PostgresInstall } from "../postgres/PostgresInstall.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { fetchArchive, type Limits, type Refusal } from "./fetchArchive.ts"
+import { type Folders, locateFolders } from "./folders.ts"
 import {
+  archiveUrl,
   type ControlFile,
   controlFiles,
   type Dialect,
@@ -40,9 +43,6 @@ import {
   librariesToFetch,
   type Wanted
 } from "./plan.ts"
-import { archiveUrl } from "./remoteExtensionUrl.ts"
-import { fetchArchive, type Limits, type Refusal } from "./fetchArchive.ts"
-import { type Folders, locateFolders } from "./folders.ts"
 
 export interface RemoteExtensionsOptions {
   readonly dialect: Dialect

@@ -13,9 +13,8 @@ import * as path from "node:path"
 import { Readable, Transform } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import * as zlib from "node:zlib"
-import { archiveName } from "./remoteExtensionUrl.ts"
-import type { Folders } from "./folders.ts"
-import { place } from "./place.ts"
+import { type Folders, place } from "./folders.ts"
+import { archiveName } from "./plan.ts"
 import { ArchiveRefused, untar } from "./untar.ts"
 
 export interface Limits {

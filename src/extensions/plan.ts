@@ -7,9 +7,8 @@
  */
 import * as Result from "effect/Result"
 import { ExtensionUnknown } from "../errors/Failure.ts"
-import type { ParsedSpec, RemoteExtensionList } from "../spec/ParsedSpec.ts"
-import { settingOf } from "../spec/ParsedSpec.ts"
 import { readConf, readList } from "../postgres/confText.ts"
+import { type ParsedSpec, type RemoteExtensionList, settingOf } from "../spec/ParsedSpec.ts"
 
 export type Dialect = "2024" | "head"
 
@@ -71,3 +70,29 @@ const preloaded = (spec: ParsedSpec): ReadonlyArray<string> => [
 /** Those of them that have to be fetched: the index knows them. */
 export const librariesToFetch = (spec: ParsedSpec, list: RemoteExtensionList, dialect: Dialect): ReadonlyArray<string> =>
   [...new Set(preloaded(spec))].filter((name) => list.libraries.has(name) && !ownLibraries[dialect].has(name))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Where the archive of an extension is kept, in the words of both generations (reference section 10.2).
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface ArchivePlace {
+  readonly dialect: Dialect
+  /** An http(s) URL; slashes at its end do no harm. */
+  readonly base: string
+  readonly buildTag: string
+  /** As Node says it: `x64`, `arm64`. */
+  readonly arch: string
+  readonly postgresMajor: number
+}
+
+/** Clouds' words for what Node and Rust call otherwise; others stay. */
+const archName = (arch: string): string => arch === "x64" ? "amd64" : arch === "arm64" ? "arm64" : arch
+
+export const archiveName = (extension: string): string => `${extension}.tar.zst`
+
+export const archiveUrl = ({ arch, base, buildTag, dialect, postgresMajor }: ArchivePlace, extension: string): string =>
+  [
+    base.replace(/\/+$/, ""),
+    ...[buildTag, ...(dialect === "head" ? [archName(arch)] : []), `v${postgresMajor}`, "extensions", archiveName(extension)]
+      .map(encodeURIComponent)
+  ].join("/")

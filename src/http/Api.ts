@@ -7,15 +7,15 @@
  *
  * Declaring takes longer than listening does, so it is done when the declaration is first asked for.
  */
-import * as Schema from "effect/Schema"
 import * as HttpApi from "effect/http-api/HttpApi"
 import * as HttpApiEndpoint from "effect/http-api/HttpApiEndpoint"
 import * as HttpApiGroup from "effect/http-api/HttpApiGroup"
 import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as OpenApi from "effect/http-api/OpenApi"
+import * as Schema from "effect/Schema"
 import { Auth, refused } from "./Auth.ts"
 import * as Body from "./bodies.ts"
-import { eventsType, metricsType, paths, sqlType } from "./paths.ts"
+import { eventsType, metricsType, paths, sqlType } from "./probes.ts"
 
 const once = <A>(make: () => A): () => A => {
   let made: A | undefined

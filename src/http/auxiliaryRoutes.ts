@@ -3,17 +3,70 @@
  *
  * Before Postgres was looked for there is nothing around it yet, and they say so.
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import type { Failure } from "../errors/Failure.ts"
-import { parseLsn } from "../spec/Lsn.ts"
+import * as FS from "node:fs/promises"
+import * as Http from "node:http"
+import * as OS from "node:os"
+import * as Path from "node:path"
 import type { Outfit } from "../compute/ComputeHooks.ts"
-import { type Refusal, refusal, refusalOf } from "./httpAnswer.ts"
-import { promotionBody } from "../compute/promotion.ts"
-import type { Promotions } from "../compute/Promotions.ts"
-import { answered, json, readBody, within } from "./answer.ts"
+import { promotionBody, type Promotions } from "../compute/Promotions.ts"
+import type { Failure } from "../errors/Failure.ts"
+import { parseLsn } from "../spec/identifiers.ts"
+import { answered, json, readBody, type Refusal, refusal, refusalOf, within } from "./answer.ts"
 import { PromoteBody } from "./bodies.ts"
-import type { EndpointOptions } from "./options.ts"
+import type { EndpointOptions } from "./Server.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Metrics that Postgres's communicator answers on a Unix socket in PGDATA, passed on as they are.
+//
+// It does not exist in every Postgres; without it the answer says so. A socket path that is too long for the system
+// is reached by a link in the temporary folder, which is gone afterwards.
+// ---------------------------------------------------------------------------------------------------------------------
+
+const absent = refusal(503, "communicator_absent", "Postgres's communicator does not answer", "only Neon's Postgres has one")
+
+/** What the system allows, with room for the ending zero. */
+const maxPath = 100
+
+/** More than this is not a page of metrics. */
+const maxBytes = 8 * 1024 * 1024
+
+const shortened = (socket: string) =>
+  Buffer.byteLength(socket) < maxPath
+    ? Effect.succeed(socket)
+    : Effect.acquireRelease(
+      Effect.tryPromise(() => FS.mkdtemp(Path.join(OS.tmpdir(), "communicator-"))),
+      (folder) => Effect.promise(() => FS.rm(folder, { recursive: true, force: true }))
+    ).pipe(Effect.flatMap((folder) => {
+      const link = Path.join(folder, "socket")
+      return Effect.as(Effect.tryPromise(() => FS.symlink(socket, link)), link)
+    }), Effect.mapError((): Refusal => absent))
+
+const fetchMetrics = (socketPath: string) =>
+  Effect.callback<HttpServerResponse.HttpServerResponse, Refusal>((resume) => {
+    const refuse = () => resume(Effect.fail(absent))
+    const request = Http.get({ socketPath, path: "/autoscaling_metrics", agent: false }, (answer) => {
+      const chunks: Array<Buffer> = []
+      let bytes = 0
+      answer.on("data", (chunk: Buffer) => {
+        bytes += chunk.length
+        if (bytes > maxBytes) request.destroy()
+        else chunks.push(chunk)
+      }).on("error", refuse).on("close", refuse).on("end", () =>
+        resume(Effect.succeed(HttpServerResponse.uint8Array(Buffer.concat(chunks), {
+          status: answer.statusCode ?? 502,
+          contentType: answer.headers["content-type"] ?? "text/plain"
+        }))))
+    }).on("error", refuse)
+    return Effect.sync(() => request.destroy())
+  })
+
+export const communicatorMetrics = (socket: string) =>
+  Effect.scoped(Effect.flatMap(shortened(socket), fetchMetrics)).pipe(within("the communicator's answer", Duration.seconds(5)))
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 const tooEarly = refusal(412, "too_early", "Postgres was not looked for yet", "GET /status says where the start is")
 const notAnLsn = refusal(400, "lsn_malformed", "wal_flush_lsn: expected an LSN such as 0/16B9188", "send where the primary's WAL ends")

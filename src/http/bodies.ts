@@ -2,8 +2,8 @@
  * The bodies of the HTTP API, as schemas. Shapes only: which route takes or answers them is in `Api.ts`.
  */
 import * as Schema from "effect/Schema"
-import { PgName, PgText } from "../spec/SpecScalars.ts"
 import { maxHoldSeconds } from "../activity/activity.ts"
+import { PgName, PgText } from "../spec/ComputeSpec.ts"
 import { Refused } from "./Auth.ts"
 
 /** `status` is a wire name of the dialect spoken. */

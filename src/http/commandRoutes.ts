@@ -10,24 +10,28 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import { createHash } from "node:crypto"
-import type { ComputeState } from "../compute/ComputeState.ts"
-import { printLsn } from "../spec/Lsn.ts"
-import type { IllegalTransition } from "../compute/transitions.ts"
-import type { IdempotencyKey, KeyReused } from "../compute/Requests.ts"
 import type { Orders } from "../compute/Commands.ts"
+import type { ComputeState } from "../compute/ComputeState.ts"
+import type { IdempotencyKey, KeyReused } from "../compute/Requests.ts"
+import type { IllegalTransition } from "../compute/transitions.ts"
+import { printLsn } from "../spec/identifiers.ts"
 import {
+  answered,
+  answerOf,
   configureRefusal,
+  json,
   keyReused,
   liveConfigRefused,
+  readBody,
   refreshRefused,
   type Refusal,
   refusal,
+  within,
   wrongStatus
-} from "./httpAnswer.ts"
-import { readTimeout } from "./waiting.ts"
-import { answered, answerOf, json, readBody, within } from "./answer.ts"
+} from "./answer.ts"
 import { ConfigureBody } from "./bodies.ts"
-import type { EndpointOptions } from "./options.ts"
+import type { EndpointOptions } from "./Server.ts"
+import { readTimeout } from "./statusRoutes.ts"
 import { operationBody, statusBody } from "./views.ts"
 
 const noMode = refusal(400, "mode_missing", "failed to deserialize query string: missing field `mode`", "use mode=fast or mode=immediate")

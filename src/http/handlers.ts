@@ -3,23 +3,67 @@
  */
 import * as Effect from "effect/Effect"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
-import { ComputeState } from "../compute/ComputeState.ts"
-import type { Failure } from "../errors/Failure.ts"
+import * as OpenApi from "effect/http-api/OpenApi"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { Orders } from "../compute/Commands.ts"
-import { Admin } from "../pgwire/Admin.ts"
+import { ComputeState, type Snapshot } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
-import { refusal, refusalOf } from "./httpAnswer.ts"
-import { mustRun, queryWithin } from "./adminSession.ts"
+import type { Failure } from "../errors/Failure.ts"
+import { Admin } from "../pgwire/Admin.ts"
 import * as adminSql from "./adminSql.ts"
-import { answered, answerOf, json, readBody } from "./answer.ts"
+import { mustRun, queryWithin } from "./adminSql.ts"
+import { answered, answerOf, bodyOf, type Dialect, json, readBody, refusal, refusalOf } from "./answer.ts"
 import { wholeApi } from "./Api.ts"
+import { communicatorMetrics, neighbours } from "./auxiliaryRoutes.ts"
 import { ExtensionBody, Grants } from "./bodies.ts"
-import { holding } from "./holding.ts"
-import { insight } from "./postgresRoutes.ts"
-import { neighbours } from "./auxiliaryRoutes.ts"
-import type { EndpointOptions } from "./options.ts"
 import { ordering } from "./commandRoutes.ts"
-import { watching } from "./statusRoutes.ts"
+import type { Traffic } from "./middleware.ts"
+import { insight } from "./postgresRoutes.ts"
+import { livez, metricsType, readyz, type Said, startupz } from "./probes.ts"
+import { docsPage } from "./routes.ts"
+import type { EndpointOptions } from "./Server.ts"
+import { holding, watching } from "./statusRoutes.ts"
+import { metricsText, verboseVitals } from "./views.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Probes, metrics and the document: anonymous, cheap, never blocked by Postgres.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const openHandlers = (options: EndpointOptions, traffic: Traffic) =>
+  HttpApiBuilder.group(wholeApi(), "open", Effect.fnUntraced(function*(handlers) {
+    const { dialect } = options
+    const state = yield* ComputeState
+    const document = yield* Effect.cached(Effect.sync(() => OpenApi.fromApi(wholeApi())))
+
+    interface Asked {
+      readonly query: { readonly verbose?: string }
+    }
+    const probe = (read: (dialect: Dialect, snapshot: Snapshot) => Said) => ({ query }: Asked) =>
+      Effect.map(state.now, (snapshot) => {
+        const { body, refused } = read(dialect, snapshot)
+        if (query.verbose === undefined) return refused === null ? json(body) : answerOf(refused)
+        const vitals = verboseVitals(dialect, snapshot)
+        // A refusal in full, and the vitals beside it.
+        return refused === null ? json(vitals) : json({ ...vitals, ...bodyOf(refused) }, refused.status)
+      })
+
+    return handlers.handleAll({
+      livez: probe(livez),
+      readyz: probe(readyz),
+      startupz: probe(startupz),
+      metrics: () =>
+        Effect.map(Effect.all([state.now, PrometheusMetrics.format()]), ([snapshot, counted]) => {
+          const text = metricsText(snapshot, options.buildTag) + options.otherMetrics() + traffic.text() + counted
+          return HttpServerResponse.text(text, { contentType: metricsType })
+        }),
+      autoscalingMetrics: () => answered(communicatorMetrics(options.communicatorSocket)),
+      openapi: () => document,
+      docs: () => Effect.map(document, (spec) => HttpServerResponse.text(docsPage(spec), { contentType: "text/html; charset=utf-8" }))
+    })
+  }))
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 const nothingApplied = refusal(404, "nothing_applied", "nothing was applied yet", "GET /status says where the start is")
 

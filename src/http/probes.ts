@@ -12,15 +12,62 @@ import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Result from "effect/Result"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { ComputeState, Snapshot } from "../compute/ComputeState.ts"
-import { authorize } from "./authorize.ts"
-import { bodyOf } from "./httpAnswer.ts"
-import { requestId } from "./middleware.ts"
-import type { EndpointOptions } from "./options.ts"
-import { metricsType, paths } from "./paths.ts"
-import { probes } from "./probes2.ts"
-import type { Traffic } from "./traffic.ts"
+import { bodyOf, type Dialect, isReady, isStarted, type Refusal, refusal, type Vitals, wireStatus } from "./answer.ts"
+import { authorize } from "./Auth.ts"
+import { requestId, type Traffic } from "./middleware.ts"
+import type { EndpointOptions } from "./Server.ts"
 import type { Verifier } from "./Verifier.ts"
-import { metricsText, statusBody } from "./views.ts"
+import { metricsText, statusBody, vitalsOf } from "./views.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The three probes: what each looks at, and what it says. They depend on nothing but the snapshot.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface Said {
+  readonly body: { readonly status: string }
+  /** `null`: the probe passes. */
+  readonly refused: Refusal | null
+}
+
+const probe = (code: string, passes: (vitals: Vitals) => boolean) => (dialect: Dialect, snapshot: Snapshot): Said => {
+  const status = wireStatus(dialect, snapshot.status)
+  return {
+    body: { status },
+    refused: passes(vitalsOf(snapshot))
+      ? null
+      : refusal(503, code, snapshot.error ?? `compute status is ${status}`, "GET /status says more")
+  }
+}
+
+export const livez = probe("not_alive", () => true)
+export const readyz = probe("not_ready", isReady)
+export const startupz = probe("not_started", isStarted)
+
+export const probes = [
+  { endpoint: "livez", read: livez },
+  { endpoint: "readyz", read: readyz },
+  { endpoint: "startupz", read: startupz }
+] as const
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The paths that are answered before the API is declared, and the types of answers that are no JSON.
+//
+// `Api.ts` declares its routes with these very words.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const paths = {
+  livez: "/livez",
+  readyz: "/readyz",
+  startupz: "/startupz",
+  metrics: "/metrics",
+  status: "/status"
+} as const
+
+export const metricsType = "text/plain; version=0.0.4"
+export const eventsType = "text/event-stream"
+export const sqlType = "text/plain; charset=utf-8"
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** True: it is answered. */
 export type Quick = (request: IncomingMessage, response: ServerResponse) => boolean

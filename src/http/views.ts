@@ -3,9 +3,10 @@
  */
 import * as DateTime from "effect/DateTime"
 import * as Result from "effect/Result"
-import type { Snapshot } from "../compute/ComputeState.ts"
+import { livingHolds, reasonsAwake } from "../activity/activity.ts"
+import { type ActivityKind, activityKinds, type Hold, type Snapshot } from "../compute/ComputeState.ts"
 import type { Operation } from "../compute/Requests.ts"
-import { type ActivityKind, activityKinds, type Hold, livingHolds, reasonsAwake } from "../activity/activity.ts"
+import { familiesOf, printFamilies } from "../telemetry/prometheus.ts"
 import {
   bodyOf,
   configureRefusal,
@@ -16,8 +17,7 @@ import {
   startTimeText,
   type Vitals,
   wireStatus
-} from "./httpAnswer.ts"
-import { familiesOf, printFamilies } from "../telemetry/prometheus.ts"
+} from "./answer.ts"
 
 export const statusBody = (dialect: Dialect, snapshot: Snapshot) => ({
   start_time: startTimeText(snapshot.startTime),

@@ -12,20 +12,58 @@ import * as FiberHandle from "effect/FiberHandle"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
+import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { promisify } from "node:util"
 import * as zlib from "node:zlib"
+import type { OffloadState, PrewarmState } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
-import type { LfcBusy, TimedOut, WireFailed } from "../errors/Failure.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { causesOf } from "../errors/explain.ts"
-import { Admin } from "../pgwire/Admin.ts"
-import { beginOffload, beginPrewarm, isWorthSaving, mapPlace, type OffloadState, type PrewarmState } from "./lfcPart.ts"
 import type { Actor } from "../compute/Supervisor.ts"
+import { LfcBusy, type TimedOut, type WireFailed } from "../errors/Failure.ts"
+import { causesOf } from "../errors/policy.ts"
+import { Admin } from "../pgwire/Admin.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { askMap, loadMap } from "./cacheSql.ts"
 import { readMap, storeDefaults, type StorePatience, type Trouble, writeMap } from "./mapStore.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The local file cache between two computes: its states, what they look like to HTTP, and where its map is kept
+// (reference section 11.7). Moves nothing.
+//
+// A prewarm or an offload may be repeated, but there is never more than one of each.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const beginPrewarm = (state: PrewarmState): Result.Result<PrewarmState, LfcBusy> =>
+  state.status === "prewarming" ? Result.fail(new LfcBusy({ what: "prewarm" })) : Result.succeed({ status: "prewarming" })
+
+export const beginOffload = (state: OffloadState): Result.Result<OffloadState, LfcBusy> =>
+  state.status === "offloading" ? Result.fail(new LfcBusy({ what: "prewarm offload" })) : Result.succeed({ status: "offloading" })
+
+/** A cache that is half loaded, or was never loaded because that failed, must not overwrite a better map. */
+export const isWorthSaving = (state: PrewarmState): boolean =>
+  state.status === "completed" || state.status === "not_prewarmed" || state.status === "skipped"
+
+export interface MapPlace {
+  readonly url: string
+  readonly token: Redacted.Redacted<string>
+}
+
+/** Where the map of this endpoint, or of the one named, is kept; or the sentence that says what the spec lacks. */
+export const mapPlace = (spec: ParsedSpec | null, fromEndpoint: string | null): Result.Result<MapPlace, string> => {
+  if (spec === null) return Result.fail("there is no spec yet")
+  const { address, token } = spec.endpointStorage
+  const endpoint = fromEndpoint ?? spec.endpointId
+  if (address === null) return Result.fail("pspec.endpoint_storage_addr missing")
+  if (token === null) return Result.fail("pspec.endpoint_storage_token missing")
+  if (endpoint === null || endpoint === "") return Result.fail("pspec.endpoint_id missing")
+  const url = `http://${address}/${[spec.tenant, spec.timeline, endpoint].map(encodeURIComponent).join("/")}/lfc_state`
+  return URL.canParse(url) ? Result.succeed({ url, token }) : Result.fail("pspec.endpoint_storage_addr is not an address")
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export class Lfc extends Context.Service<Lfc, {
   /** Accepted, not done. `null`: the map of this compute's own endpoint. */

@@ -7,7 +7,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
-import { causesOf } from "../errors/explain.ts"
+import { causesOf } from "../errors/policy.ts"
 import { type Admin, applicationName } from "../pgwire/Admin.ts"
 
 type Sessions = Admin["Service"]

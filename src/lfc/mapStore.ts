@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
-import type { MapPlace } from "./lfcPart.ts"
+import type { MapPlace } from "./Lfc.ts"
 
 /** Why it did not work out, for the state that HTTP shows. */
 export interface Trouble {

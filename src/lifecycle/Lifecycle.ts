@@ -10,26 +10,69 @@ import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import { advance, breakWith, report } from "./advance.ts"
-import { ComputeState, type Snapshot } from "../compute/ComputeState.ts"
-import type { ExitStatus } from "../errors/ExitStatus.ts"
-import { Abandoned, type Failure, PostmasterDied } from "../errors/Failure.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { Applier } from "../catalog/Applier.ts"
 import { type Configure, Orders, type Refresh } from "../compute/Commands.ts"
 import { Outfit } from "../compute/ComputeHooks.ts"
-import { Pgdata } from "../postgres/Pgdata.ts"
-import { exitStory } from "../postgres/crashReport.ts"
-import { linger } from "./linger.ts"
-import { planWarnings } from "../postgres/planWarnings.ts"
-import type { Facts } from "../postgres/Facts.ts"
-import { startPlan } from "../postgres/startPlan.ts"
-import { Postmaster, type Running } from "../postgres/Postmaster.ts"
-import { promote } from "./Promote.ts"
+import { ComputeState, type Fact, type Snapshot } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
-import { applyCatalog, reconfigure } from "./Reconfigure.ts"
-import { Applier } from "../catalog/Applier.ts"
-import { Storage, type Timeline } from "../storage/Storage.ts"
 import { supervise } from "../compute/Supervisor.ts"
+import { isTerminating, type Status, type Trigger } from "../compute/transitions.ts"
+import { Abandoned, type ExitStatus, type Failure, PostmasterDied } from "../errors/Failure.ts"
+import { causesOf, explain, hintOf } from "../errors/policy.ts"
+import { exitStory } from "../postgres/crashReport.ts"
+import { Pgdata } from "../postgres/Pgdata.ts"
+import { Postmaster, type Running } from "../postgres/Postmaster.ts"
+import { type Facts, planWarnings, startPlan } from "../postgres/startPlan.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { Storage, type Timeline } from "../storage/Storage.ts"
+import { promote } from "./Promote.ts"
+import { applyCatalog, reconfigure } from "./Reconfigure.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How long a finished compute stays up so that its control plane can read how it went (reference section 3.5).
+//
+// "fast" and "immediate" are the control plane's words for lingering, not Postgres shutdown modes; for those see
+// `stopLadder.ts`.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Long enough for a control plane that polls to see the end, or the error. */
+export const long = Duration.seconds(30)
+/** Long enough for an answer that is on its way. */
+export const short = Duration.millis(300)
+
+/**
+ * `ending` is the last status before the end was reached: a failed *start* lingers so that its error can be read;
+ * a Postgres that died while running does not, so that its successor can start at once.
+ */
+export const linger = (ending: Status, everRan: boolean): Duration.Duration =>
+  ending === "termination_pending_fast" || (ending === "failed" && !everRan) ? long : short
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Steps along the table, as the corridor takes them, and how a failure is told where it is consumed.
+//
+// Refuses nothing that the table allows; the one thing that may come in between is an order to end.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Takes a row. The only thing that may have come in between is an order to end. */
+export const advance = (on: Trigger, fact: Fact = {}) =>
+  Effect.flatMap(ComputeState, (state) => state.send(on, fact)).pipe(
+    Effect.catchTag("IllegalTransition", (refused) =>
+      isTerminating(refused.from) ? Effect.fail(new Abandoned({ what: on })) : Effect.die(refused))
+  )
+
+/** Into `failed`, with the whole chain of causes; a compute that is failed or ending already keeps its status. */
+export const breakWith = Effect.fnUntraced(function*(what: string, failure: Failure) {
+  const state = yield* ComputeState
+  const error = explain(failure)
+  yield* report(what, failure)
+  yield* state.send("Broke", { error }).pipe(Effect.catchTag("IllegalTransition", () => state.note({ error })))
+})
+
+/** Told once, where it is consumed: the sentence, its causes, and what to do. */
+export const report = (what: string, failure: Failure) =>
+  Effect.logError(`${what}: ${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`)
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** How a life ended. Postgres's own exit when it was running; a failure when something went wrong. */
 export interface Ended {

@@ -10,39 +10,84 @@ import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import type * as Result from "effect/Result"
 import * as Path from "node:path"
-import { life } from "./Lifecycle.ts"
-import { ComputeState } from "../compute/ComputeState.ts"
-import type { ConnString } from "../pgwire/ConnString.ts"
-import type { Failure, SpecInvalid } from "../errors/Failure.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { type LogContext, nameKeeper } from "../logging/Log.ts"
-import { locatePostgres } from "../postgres/PostgresInstall.ts"
-import { oomEnvironment } from "../platform/oomScore.ts"
-import { PostgresInstall } from "../postgres/PostgresInstall2.ts"
-import { resolveRunAs } from "../platform/users.ts"
-import { type RunAs, Spawn } from "../platform/Spawn.ts"
+import { holdKeeper, monitor } from "../activity/ActivityMonitor.ts"
+import type { CgroupPolicy } from "../autoscaling/Cgroup.ts"
+import { vmFamilies } from "../autoscaling/metrics.ts"
+import { Applier } from "../catalog/Applier.ts"
+import { Orders } from "../compute/Commands.ts"
+import { Outfit } from "../compute/ComputeHooks.ts"
+import { ComputeState, type Condition } from "../compute/ComputeState.ts"
+import { Promotions } from "../compute/Promotions.ts"
+import { type Actor, supervise } from "../compute/Supervisor.ts"
+import type { CgroupUnusable, Failure, SpecInvalid } from "../errors/Failure.ts"
 import { defaultPatience, endpoint } from "../http/Server.ts"
 import type { Verifier } from "../http/Verifier.ts"
-import { holdKeeper } from "../activity/holds.ts"
-import { monitor } from "../activity/ActivityMonitor.ts"
-import { Orders } from "../compute/Commands.ts"
-import { prewarm } from "./Prewarm.ts"
-import { Promotions } from "../compute/Promotions.ts"
+import { type LogContext, nameKeeper } from "../logging/Log.ts"
 import { Admin } from "../pgwire/Admin.ts"
-import { configurationCheck } from "../postgres/configuration.ts"
-import { standby } from "./standby.ts"
-import type { OutfitOptions } from "./hooks.ts"
-import { Outfit } from "../compute/ComputeHooks.ts"
-import { Pgdata } from "../postgres/Pgdata.ts"
-import type { Condition } from "../compute/conditions.ts"
-import type { Facts } from "../postgres/Facts.ts"
+import type { ConnString } from "../pgwire/ConnString.ts"
+import { oomEnvironment } from "../platform/memory.ts"
+import { type RunAs, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
+import { resolveRunAs } from "../platform/users.ts"
+import { configurationCheck } from "../postgres/configurationCheck.ts"
 import type { LogSink } from "../postgres/LogPipe.ts"
+import { Pgdata } from "../postgres/Pgdata.ts"
+import { locatePostgres, PostgresInstall } from "../postgres/PostgresInstall.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
-import { Applier } from "../catalog/Applier.ts"
+import type { Facts } from "../postgres/startPlan.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { LocalStorage } from "../storage/local/LocalStorage.ts"
 import { NeonStorage } from "../storage/neon/NeonStorage.ts"
-import { type Actor, supervise } from "../compute/Supervisor.ts"
-import { openVm, type Vm, type VmOptions } from "./Vm.ts"
+import { printFamilies } from "../telemetry/prometheus.ts"
+import type { OutfitOptions } from "./hooks.ts"
+import { life } from "./Lifecycle.ts"
+import { standby } from "./Promote.ts"
+import { prewarm } from "./warmUp.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The compute in a virtual machine: Postgres starts inside its cgroup, and the vm-monitor speaks to the autoscaler.
+//
+// Only with `AUTOSCALING`; its modules are loaded only then, because a start elsewhere shall not pay for them.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface VmOptions {
+  /** `host:port` for the agent. */
+  readonly address: string
+  readonly cgroup: string
+  readonly policy: CgroupPolicy
+  /** The superuser session that sizes the file cache. */
+  readonly fileCacheConnstr: ConnString | null
+  /** The PATH of our environment. */
+  readonly path: string | undefined
+}
+
+export interface Vm {
+  readonly actor: Actor<ComputeState>
+  /** The request to start Postgres, made to enter the cgroup first. */
+  readonly enter: (request: SpawnRequest) => Effect.Effect<SpawnRequest, CgroupUnusable>
+  /** Prometheus text of what was seen and decided. */
+  readonly metrics: Effect.Effect<string>
+}
+
+export const openVm = Effect.fnUntraced(function*(options: VmOptions) {
+  const [{ vmMonitor }, { cgroupCommand, defaultCgroupRoot }, { VmTally }] = yield* Effect.promise(() =>
+    Promise.all([import("../autoscaling/VmMonitor.ts"), import("../autoscaling/Cgroup.ts"), import("../autoscaling/metrics.ts")]))
+  const tally = yield* Effect.provide(VmTally, VmTally.layer)
+  const { address, cgroup, fileCacheConnstr, path, policy } = options
+  const monitor = vmMonitor({
+    address,
+    cgroup,
+    policy,
+    fileCacheConnstr,
+    disableLfcResizing: (spec) => spec?.disableLfcResizing ?? false
+  })
+  return {
+    actor: { ...monitor, run: Effect.provide(monitor.run, Layer.succeed(VmTally, tally)) },
+    enter: (request) => cgroupCommand({ root: defaultCgroupRoot, name: cgroup, policy, path }, request),
+    metrics: Effect.map(tally.now, (now) => printFamilies(vmFamilies(now)))
+  } satisfies Vm
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface ProgramOptions {
   readonly dialect: "2024" | "head"
@@ -213,4 +258,3 @@ export const program = Effect.fnUntraced(function*(
   Effect.scoped(effect).pipe(
     Effect.provide([Layer.provideMerge(Layer.mergeAll(Orders.layer, Promotions.layer), ComputeState.layer), Admin.layer(options.at)])
   ))
-

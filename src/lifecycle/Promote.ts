@@ -6,20 +6,69 @@
  * already: after a failure the same request goes on where it stopped.
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { ComputeState } from "../compute/ComputeState.ts"
-import { type Failure, PromotionFailed } from "../errors/Failure.ts"
-import { type Lsn, printLsn } from "../spec/Lsn.ts"
-import { explain } from "../errors/explain.ts"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import { Outfit } from "../compute/ComputeHooks.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
+import {
+  type Promoted,
+  promotedSpec,
+  type PromotionOrder,
+  promotionRefusal,
+  type PromotionRequest,
+  type PromotionStep
+} from "../compute/Promotions.ts"
+import { type Failure, NotSupported, PromotionFailed } from "../errors/Failure.ts"
+import { explain } from "../errors/policy.ts"
+import { Admin } from "../pgwire/Admin.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
-import { Standby } from "./standby.ts"
-import { promotedSpec, promotionRefusal, type PromotionRequest, type PromotionStep } from "../compute/promotion.ts"
-import type { Facts } from "../postgres/Facts.ts"
-import { openFiles, startPlan } from "../postgres/startPlan.ts"
 import type { Running } from "../postgres/Postmaster.ts"
-import type { Promoted, PromotionOrder } from "../compute/Promotions.ts"
+import { type Facts, openFiles, startPlan } from "../postgres/startPlan.ts"
+import { invalidLsn, type Lsn, parseLsn, printLsn } from "../spec/identifiers.ts"
 import { reconfigure, rewriteFiles } from "./Reconfigure.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What a standby is asked on its way to a primary. Each question has a session of its own, for a session may outlive
+// what it knew of the server it began on.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface Standby {
+  /** How far WAL is replayed; `null`: it is no standby any more. */
+  readonly replayed: Effect.Effect<Lsn | null, Failure>
+  /** Whether Postgres says that it is promoted. It is given a minute. */
+  readonly promote: Effect.Effect<boolean, Failure>
+  readonly takesWrites: Effect.Effect<boolean, Failure>
+}
+
+const nobody = Effect.fail(new NotSupported({ what: "a promotion", because: "there is no Postgres here to promote" }))
+
+export const Standby = Context.Reference<Standby>("compute/pg/Standby", {
+  defaultValue: () => ({ replayed: nobody, promote: nobody, takesWrites: nobody })
+})
+
+const promoteWithin = Duration.seconds(60)
+
+const make = (admin: Admin["Service"]): Standby => {
+  const ask = (sql: string, within?: Duration.Duration) =>
+    Effect.scoped(Effect.flatMap(admin.connect("promote"), (wire) => wire.rows(sql, within)))
+  const seconds = Duration.toSeconds(promoteWithin)
+  return {
+    replayed: Effect.map(ask("SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()", Duration.seconds(10)), ([row]) =>
+      row?.[0] === "t" ? Option.getOrElse(parseLsn(row[1] ?? ""), () => invalidLsn) : null),
+    promote: Effect.map(
+      ask(`SELECT pg_catalog.pg_promote(true, ${seconds})`, Duration.sum(promoteWithin, Duration.seconds(10))),
+      ([row]) => row?.[0] === "t"
+    ),
+    takesWrites: Effect.map(ask("SHOW transaction_read_only", Duration.seconds(10)), ([row]) => row?.[0] === "off")
+  }
+}
+
+export const standby: Layer.Layer<never, never, Admin> = Layer.effect(Standby, Effect.map(Admin, make))
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** Looks at the replay, a second apart. */
 const looks = 21

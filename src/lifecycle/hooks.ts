@@ -7,24 +7,23 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
-import { ComputeState } from "../compute/ComputeState.ts"
-import type { Tls } from "../spec/ComputeConfig.ts"
-import type { Failure } from "../errors/Failure.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { RemoteExtensions } from "../extensions/RemoteExtensions.ts"
-import { protectFromOom } from "../platform/oomScore.ts"
-import type { RunAs, Spawn } from "../platform/Spawn.ts"
-import { resizeSwap, setDiskQuota } from "../platform/memory.ts"
-import { Inventory, inventoryKeeper } from "../extensions/InstalledExtensions.ts"
-import { autoprewarm, Lfc, lfcKeeper } from "../lfc/Lfc.ts"
 import { Outfit } from "../compute/ComputeHooks.ts"
-import { printFamilies } from "../telemetry/prometheus.ts"
-import { pgbouncerPlace } from "../sidecars/pgbouncer2.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
+import type { Actor } from "../compute/Supervisor.ts"
+import type { Failure } from "../errors/Failure.ts"
+import { InstalledExtensions, inventoryActor } from "../extensions/InstalledExtensions.ts"
+import { RemoteExtensions } from "../extensions/RemoteExtensions.ts"
+import { autoprewarm, Lfc, lfcKeeper } from "../lfc/Lfc.ts"
+import { protectFromOom, resizeSwap, setDiskQuota } from "../platform/memory.ts"
+import type { RunAs, Spawn } from "../platform/Spawn.ts"
 import { localProxyPlace } from "../sidecars/localProxy.ts"
+import { pgbouncerPlace } from "../sidecars/pgbouncer.ts"
 import { type AuditEndpoints, rsyslogPlace } from "../sidecars/rsyslog.ts"
 import { Sidecars } from "../sidecars/Sidecars.ts"
-import type { Actor } from "../compute/Supervisor.ts"
-import { Certificates } from "../tls/Certificates2.ts"
+import type { Tls } from "../spec/ComputeConfig.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { printFamilies } from "../telemetry/prometheus.ts"
+import { Certificates } from "../tls/Certificates.ts"
 
 export interface OutfitOptions {
   readonly dialect: "2024" | "head"
@@ -48,13 +47,13 @@ export interface OutfitOptions {
   readonly auditEndpoints: AuditEndpoints
 }
 
-type Rooms = RemoteExtensions | Lfc | Inventory | Sidecars | Certificates | Spawn | ComputeState
+type Rooms = RemoteExtensions | Lfc | InstalledExtensions | Sidecars | Certificates | Spawn | ComputeState
 
 const make = Effect.fnUntraced(function*(options: OutfitOptions) {
   const context = yield* Effect.context<Rooms>()
   const extensions = yield* RemoteExtensions
   const lfc = yield* Lfc
-  const inventory = yield* Inventory
+  const inventory = yield* InstalledExtensions
   const sidecars = yield* Sidecars
   const certificates = yield* Certificates
   const state = yield* ComputeState
@@ -83,7 +82,7 @@ const make = Effect.fnUntraced(function*(options: OutfitOptions) {
     ended: Effect.flatMap(state.now, ({ spec }) =>
       (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.ended),
     actors: (reload) => [
-      actor(inventoryKeeper),
+      actor(inventoryActor),
       actor(lfcKeeper),
       ...sidecars.actors,
       ...(options.tls === null ? [] : [certificates.watch(Effect.andThen(reload, sidecars.certificateChanged))])
@@ -115,5 +114,5 @@ export const outfitting = (options: OutfitOptions, runAs: RunAs | null) =>
       dev: options.dev
     }),
     Certificates.layer(options.tls === null ? null : { tls: options.tls, pgdata: options.pgdata, runAs }),
-    Inventory.layer({ dialect: options.dialect, intervalSeconds: options.inventorySeconds })
+    InstalledExtensions.layer({ dialect: options.dialect, intervalSeconds: options.inventorySeconds })
   ]))

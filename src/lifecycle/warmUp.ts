@@ -11,19 +11,21 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { printExit } from "../errors/ExitStatus.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
+import type { Actor } from "../compute/Supervisor.ts"
 import {
   type CommandFailed,
   FileFailed,
   PostgresUnusable,
   PostmasterNotReady,
+  printExit,
   type SpawnFailed,
   TimedOut
 } from "../errors/Failure.ts"
-import type { Rung } from "../platform/stopLadder.ts"
-import { PostgresInstall } from "../postgres/PostgresInstall2.ts"
-import { runCommand } from "../platform/run.ts"
-import { Spawn } from "../platform/Spawn.ts"
+import { explain } from "../errors/policy.ts"
+import { runCommand } from "../platform/processes.ts"
+import { type Rung, Spawn } from "../platform/Spawn.ts"
+import { PostgresInstall } from "../postgres/PostgresInstall.ts"
 
 /** What a Neon compute warms up with. */
 export const warmupSettings = "shared_buffers = 65536\nport = 51055\nshared_preload_libraries = 'neon'\n"
@@ -102,3 +104,22 @@ const isReady = (folder: string): boolean => {
 
 const untilReady = (folder: string): Effect.Effect<void> =>
   Effect.suspend(() => isReady(folder) ? Effect.void : Effect.andThen(Effect.sleep(look), untilReady(folder)))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// While a pooled compute waits for its spec, Postgres is started once and dropped (reference section 4.3), so that the
+// real start finds it in memory.
+//
+// Gives way as soon as there is something to do. A warm-up that fails costs time later and nothing else, so it is told
+// and let be.
+// ---------------------------------------------------------------------------------------------------------------------
+
+const wanted = Effect.flatMap(ComputeState, (state) =>
+  state.changes.pipe(Stream.filter(({ status }) => status !== "empty"), Stream.runHead, Effect.asVoid))
+
+export const prewarm = (pgdata: string): Actor<ComputeState | PostgresInstall | Spawn> => ({
+  name: "prewarm",
+  policy: "temporary",
+  run: Effect.raceFirst(wanted, Effect.scoped(warmUp(pgdata))).pipe(
+    Effect.catch((failure) => Effect.logWarning(`Postgres could not be warmed up: ${explain(failure)}`))
+  )
+})

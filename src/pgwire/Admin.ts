@@ -9,8 +9,8 @@ import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { ConnString } from "./ConnString.ts"
 import type { WireFailed } from "../errors/Failure.ts"
+import type { ConnString } from "./ConnString.ts"
 import { connect, type Wire } from "./Wire.ts"
 
 /** What a session is for; becomes its `application_name`, by which the activity monitor knows us. */

@@ -13,8 +13,8 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
 import * as Net from "node:net"
-import { printPeer } from "./ConnString.ts"
 import { WireFailed } from "../errors/Failure.ts"
+import { printPeer } from "./ConnString.ts"
 
 export interface WireConfig {
   /** Starts with `/`: the folder of a unix socket. */

@@ -15,7 +15,15 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { TimedOut, type WireFailed } from "../errors/Failure.ts"
-import { failureOf, type Listener, openWireSocket, sayGoodbye, sendCancel, type WireConfig, type WireSocket } from "./Socket.ts"
+import {
+  failureOf,
+  type Listener,
+  openWireSocket,
+  sayGoodbye,
+  sendCancel,
+  type WireConfig,
+  type WireSocket
+} from "./Socket.ts"
 
 export type { WireConfig } from "./Socket.ts"
 

@@ -4,7 +4,6 @@
  * Refuses (throws, for it is a bug of the caller) what no SQL text can hold: NUL and lone surrogates. Whether a
  * name is one that Postgres would keep whole is asked beforehand, of `faultOfName`.
  */
-import type { GenericOption } from "../spec/ParsedSpec.ts"
 
 const sendable = (text: string): string => {
   if (text.includes("\0")) throw new RangeError("SQL text cannot hold a NUL")
@@ -39,25 +38,3 @@ export const doBlock = (body: string): string => {
   const { text } = quoteDollar(body)
   return `DO LANGUAGE plpgsql ${text}`
 }
-
-const optionName = /^[A-Za-z_][A-Za-z0-9_]*( [A-Za-z_][A-Za-z0-9_]*)*$/
-const bareValue = /^[-+]?[A-Za-z0-9_.]+([-.][A-Za-z0-9_.]+)*$/
-const quotedValue = /^("([^"\0]|"")+"|'([^'\\\0]|'')*')$/
-
-/** Why an option cannot stand in a statement; `null` when it can. The text never repeats the value. */
-export const faultOfOption = (option: GenericOption): string | null => {
-  if (!optionName.test(option.name)) return `the option name ${JSON.stringify(option.name)} is not one or more SQL words`
-  if (option.value === null) return null
-  if (option.quoted) {
-    return option.value.includes("\0") || !option.value.isWellFormed() ? `the value of option ${option.name} is not text` : null
-  }
-  return bareValue.test(option.value) || quotedValue.test(option.value)
-    ? null
-    : `the value of option ${option.name} is neither one word nor quoted; give it the vartype "string"`
-}
-
-/** `NAME 'value'` when quoted, `NAME value`, or `NAME`. Ask `faultOfOption` first. */
-export const renderOption = ({ name, quoted, value }: GenericOption): string =>
-  value === null ? name : `${name} ${quoted ? quoteLiteral(value) : value}`
-
-export const renderOptions = (options: ReadonlyArray<GenericOption>): string => options.map(renderOption).join(" ")

@@ -7,18 +7,102 @@
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import * as ChildProcess from "node:child_process"
 import { env as inherited } from "node:process"
 import type { Readable } from "node:stream"
-import type { ExitStatus } from "../errors/ExitStatus.ts"
-import { SpawnFailed } from "../errors/Failure.ts"
-import type { Rung } from "./stopLadder.ts"
-import { climb } from "./climb.ts"
-import { traceVariables } from "./Tracing.ts"
+import { type ExitStatus, SpawnFailed } from "../errors/Failure.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How Postgres is asked to leave: firmly, then roughly, then not asked.
+//
+// There is no SIGTERM rung. Postgres reads it as a smart stop, which waits for every client to leave of its own
+// accord.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface Rung {
+  /** `SIGTERM` is for helper programs; the postmaster never gets it. */
+  readonly signal: "SIGTERM" | "SIGINT" | "SIGQUIT" | "SIGKILL"
+  readonly grace: Duration.Duration
+  readonly meaning: string
+}
+
+export const stopLadder: ReadonlyArray<Rung> = [
+  { signal: "SIGINT", grace: Duration.seconds(60), meaning: "fast: roll back, write the shutdown checkpoint" },
+  { signal: "SIGQUIT", grace: Duration.seconds(10), meaning: "immediate: drop everything, recover on the next start" },
+  { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
+]
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Climbs a ladder of signals until a process has left. Every rung has its grace, so the climb ends.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface Climb {
+  readonly ladder: ReadonlyArray<Rung>
+  readonly exit: Effect.Effect<ExitStatus>
+  readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
+  /** Completes when the current grace shall be cut short. Taken anew for each rung. */
+  readonly hasten?: Effect.Effect<void>
+  /** Told before each signal but not when the process had left already. */
+  readonly onRung?: (rung: Rung) => Effect.Effect<void>
+}
+
+/** A ladder that stops short of SIGKILL would leave a child behind. */
+const lastResort: Rung = { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
+
+/** How the process left, or `null` when not even SIGKILL made it leave within its grace. */
+export const climb = Effect.fnUntraced(function*(options: Climb): Effect.fn.Return<ExitStatus | null> {
+  const { exit, hasten = Effect.never, ladder, onRung = () => Effect.void, signal } = options
+  const rungs = ladder.some((rung) => rung.signal === "SIGKILL") ? ladder : [...ladder, lastResort]
+  const already = yield* Effect.timeoutOption(exit, 0)
+  if (Option.isSome(already)) return already.value
+  for (const [index, rung] of rungs.entries()) {
+    yield* onRung(rung)
+    yield* signal(rung.signal)
+    const cut = index === rungs.length - 1 ? Effect.never : hasten
+    const left = yield* Effect.raceFirst(Effect.asSome(exit), Effect.as(cut, Option.none())).pipe(
+      Effect.timeoutOrElse({ duration: rung.grace, orElse: () => Effect.succeedNone })
+    )
+    if (Option.isSome(left)) return left.value
+  }
+  return null
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Does anybody follow our trace? Without a collector and without a caller's trace, ids of spans are noise: they are
+// then neither logged nor handed to children.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const Tracing: Context.Reference<boolean> = Context.Reference<boolean>("compute/host/Tracing", { defaultValue: () => false })
+
+/** The span around, whether anybody follows it or not. */
+export const nearestSpan = (context: Context.Context<never>): Tracer.AnySpan | undefined =>
+  Context.getOrUndefined(context, Tracer.ParentSpan)
+
+/** The span around, when it is followed. */
+export const spanIn = (context: Context.Context<never>): Tracer.AnySpan | undefined =>
+  Context.get(context, Tracing) ? nearestSpan(context) : undefined
+
+/** W3C: version, trace, parent, flags. */
+export const traceparentOf = (span: Tracer.AnySpan): string =>
+  `00-${span.traceId.padStart(32, "0")}-${span.spanId}-${span.sampled ? "01" : "00"}`
+
+/** What a child process is told of our trace; nothing when nobody follows it. */
+export const traceVariables: Effect.Effect<{ readonly TRACEPARENT?: string }> = Effect.map(
+  Effect.context<never>(),
+  (context) => {
+    const span = spanIn(context)
+    return span === undefined ? {} : { TRACEPARENT: traceparentOf(span) }
+  }
+)
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** The user that child processes drop to; `null` in a request means: stay who we are. */
 export interface RunAs {

@@ -8,13 +8,47 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { BasebackupFailed, type Failure, type FileFailed } from "../errors/Failure.ts"
-import { type Lsn, printLsn } from "../spec/Lsn.ts"
 import type { RunAs } from "../platform/Spawn.ts"
-import type { Archive, PgdataSource } from "./PgdataSource.ts"
-import { basebackupPauses } from "./retrySchedules.ts"
-import type { PgdataFile, StartPlan } from "./startPlan.ts"
+import { unpack } from "../platform/untar.ts"
+import { type Lsn, printLsn } from "../spec/identifiers.ts"
 import { appendLine, copyUnlessThere, ensureFolder, link, readText, replaceFile, wipe } from "./pgdataFiles.ts"
-import { unpack } from "../platform/unpack.ts"
+import type { PgdataFile, StartPlan } from "./startPlan.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Where a data directory's content comes from: the one thing that `storage` says and `pgdata` understands.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** One attempt at an archive: its bytes, and how long it took to reach who sends it. */
+export interface Archive {
+  readonly bytes: Stream.Stream<Uint8Array, Failure>
+  readonly connectMicros: number
+}
+
+export type PgdataSource =
+  /** A gzipped tar, asked for anew on every attempt; PGDATA is wiped before each. */
+  | {
+    readonly _tag: "Archive"
+    readonly lsn: Lsn
+    readonly open: Effect.Effect<Archive, Failure, Scope.Scope>
+  }
+  /** The storage arranges the files itself: afterwards PGDATA holds exactly its base, and its inode is the same. */
+  | { readonly _tag: "InPlace"; readonly lay: (pgdata: string) => Effect.Effect<void, Failure> }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How often, and after which pauses, the parts of a start are tried again (reference sections 4.6 and 4.7).
+//
+// A schedule is the list of pauses between attempts: one attempt more than it has pauses.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** `postgres --sync-safekeepers`: six attempts; the first retry is at once, the later ones wait a little longer each. */
+export const settlePauses: ReadonlyArray<Duration.Duration> = Array.from({ length: 5 }, (_, retry) =>
+  Duration.millis(retry === 0 ? 0 : Math.min(1000 * 1.1 ** retry, 3000)))
+
+/** The basebackup: eleven attempts, half a second, then half as long again each time: 57 s of pauses in all. */
+export const basebackupPauses: ReadonlyArray<Duration.Duration> = Array.from({ length: 10 }, (_, retry) =>
+  Duration.millis(500 * 1.5 ** retry))
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface Built {
   /** Bytes of the archive as it came (compressed); 0 when the storage laid the files itself. */

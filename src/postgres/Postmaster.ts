@@ -13,16 +13,101 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import { type ExitStatus, printExit } from "../errors/ExitStatus.ts"
-import { type Failure, PostmasterNotReady } from "../errors/Failure.ts"
-import { climb } from "../platform/climb.ts"
-import { PostgresInstall } from "./PostgresInstall2.ts"
-import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
-import { exitStory } from "./crashReport.ts"
-import { type Rung, stopLadder } from "../platform/stopLadder.ts"
-import { coreDumpsIn, tellCoreDumps } from "./CoreDumps.ts"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "../errors/Failure.ts"
+import { type Child, climb, type Rung, Spawn, type SpawnRequest, stopLadder } from "../platform/Spawn.ts"
+import { coreDumpsIn, exitStory, tellCoreDumps } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
-import { awaitReady, readPidFile } from "./readiness.ts"
+import { PostgresInstall } from "./PostgresInstall.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What postmaster.pid says: whose it is and how far that Postgres has come.
+//
+// Postgres rewrites the file in place, so a reader may see any beginning of it; a line counts only once its end is
+// there. Never throws.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** `standby` is a replica that does not accept connections yet; one that does says `ready`. */
+export type PidFileStatus = "starting" | "ready" | "standby" | "stopping"
+
+export interface PidFile {
+  readonly pid: number
+  readonly status: PidFileStatus
+}
+
+const statuses: ReadonlyArray<string> = ["starting", "ready", "standby", "stopping"] satisfies ReadonlyArray<PidFileStatus>
+const isStatus = (text: string): text is PidFileStatus => statuses.includes(text)
+
+/** Line 1 is the pid, line 8 the status, padded with spaces. `null`: not all of it is there (yet). */
+export const parsePidFile = (text: string): PidFile | null => {
+  const lines = text.split("\n")
+  const whole = lines.slice(0, -1)
+  const [pid, status] = [whole[0]?.trim() ?? "", whole[7]?.trim() ?? ""]
+  return /^\d+$/.test(pid) && isStatus(status) ? { pid: Number(pid), status } : null
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Waits until postmaster.pid says that our Postgres is ready.
+//
+// The kernel tells of each change of PGDATA; a look every 50 ms makes up for file systems where it does not. Has no
+// deadline of its own, and leaves no watcher behind when it is interrupted.
+// ---------------------------------------------------------------------------------------------------------------------
+
+const name = "postmaster.pid"
+const look = "50 millis"
+
+/** Empty where there is none. */
+export const readPidFile = (pgdata: string): string => {
+  try {
+    return fs.readFileSync(path.join(pgdata, name), "utf8")
+  } catch {
+    return ""
+  }
+}
+
+export interface Expected {
+  readonly pgdata: string
+  readonly pid: number
+  /** The file's text before this Postgres was started: a dead one's, which may even have had the same pid. */
+  readonly before: string
+}
+
+const isReady = ({ before, pgdata, pid }: Expected): boolean => {
+  const text = readPidFile(pgdata)
+  const said = text === before ? null : parsePidFile(text)
+  return said !== null && said.pid === pid && said.status === "ready"
+}
+
+const watching = (expected: Expected): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const watcher = watch(expected.pgdata)
+    const check = (file: string | null) => {
+      if ((file !== null && file !== name) || !isReady(expected)) return
+      watcher?.close()
+      resume(Effect.void)
+    }
+    watcher?.on("change", (_, file) => check(file === null ? null : String(file)))
+    check(null)
+    return Effect.sync(() => watcher?.close())
+  })
+
+/** `null`: the kernel will not tell, for example because of too many watches on this host. The looks go on. */
+const watch = (folder: string): fs.FSWatcher | null => {
+  try {
+    const watcher = fs.watch(folder)
+    return watcher.on("error", () => watcher.close())
+  } catch {
+    return null
+  }
+}
+
+const looking = (expected: Expected): Effect.Effect<void> =>
+  Effect.suspend(() => isReady(expected) ? Effect.void : Effect.andThen(Effect.sleep(look), looking(expected)))
+
+export const awaitReady = (expected: Expected): Effect.Effect<void> => Effect.raceFirst(watching(expected), looking(expected))
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface Running {
   readonly pid: number

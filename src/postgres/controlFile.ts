@@ -7,7 +7,7 @@
  */
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import type { Lsn } from "../spec/Lsn.ts"
+import type { Lsn } from "../spec/identifiers.ts"
 
 /** pg_control is padded to this many bytes on disk. */
 export const controlFileBytes = 8192

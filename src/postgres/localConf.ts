@@ -6,7 +6,7 @@
  */
 import type { GenericOption } from "../spec/ParsedSpec.ts"
 import { isInclude, quoteConf, readLine, readList } from "./confText.ts"
-import type { Facts } from "./Facts.ts"
+import type { Facts } from "./startPlan.ts"
 
 type LocalStorage = Extract<Facts["storage"], { readonly _tag: "Local" }>
 

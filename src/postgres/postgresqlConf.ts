@@ -3,13 +3,84 @@
  *
  * One order serves both dialects; the older one only lacks the lines its Postgres does not know.
  */
-import { type AuditLevel, modeName, type NeonStorage, type ParsedSpec } from "../spec/ParsedSpec.ts"
-import { printLsn } from "../spec/Lsn.ts"
-import { auditLines } from "./auditSettings.ts"
-import { showsCertificate, sslLines } from "./certificate.ts"
-import { quoteConf, readConf, renderSetting } from "./confText.ts"
+import { printLsn } from "../spec/identifiers.ts"
+import { type AuditLevel, type ComputeMode, modeName, type NeonStorage, type ParsedSpec } from "../spec/ParsedSpec.ts"
+import { quoteConf, readConf, readList, renderSetting } from "./confText.ts"
 import { localDefaults, localHead, localInsists, localOptions } from "./localConf.ts"
-import type { Facts } from "./Facts.ts"
+import type { Facts } from "./startPlan.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What an audit level adds to postgresql.conf (reference section 4.5): lines that come after the spec's own, so
+// that they win. Whether the Postgres at hand has pgaudit is not known here.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Levels whose records are files that leave the machine, and so need the file writer. */
+const compliance: ReadonlySet<AuditLevel> = new Set<AuditLevel>(["Hipaa", "Extended", "Full"])
+
+const wanted = (level: AuditLevel): ReadonlyArray<string> =>
+  compliance.has(level) ? ["pgaudit", "pgauditlogtofile"] : ["pgaudit"]
+
+/** Appends what is missing, name by name: `pgaudit` is not there just because `pgauditlogtofile` is. */
+const withLibraries = (present: string, extra: ReadonlyArray<string>): string => {
+  const names = readList(present)
+  return [...(present.trim() === "" ? [] : [present]), ...extra.filter((name) => !names.includes(name))].join(",")
+}
+
+/**
+ * `Log` is the old word for `Base`, `Hipaa` for `Extended`. `libraries` is what the spec preloads, `null` if it does
+ * not say; `absent` is what it then means.
+ */
+export const auditLines = (level: AuditLevel, libraries: string | null, absent: string): ReadonlyArray<string> => {
+  if (level === "Disabled") return []
+  const preload = `shared_preload_libraries=${quoteConf(withLibraries(libraries ?? absent, wanted(level)))}`
+  if (!compliance.has(level)) {
+    return ["# Base audit settings", "pgaudit.log='ddl,role'", "pgaudit.log_catalog=off", preload]
+  }
+  return [
+    "# Compliance audit settings",
+    level === "Full" ? "pgaudit.log_parameter=on" : "pgaudit.log_parameter=off",
+    level === "Full" ? "pgaudit.log='all'" : "pgaudit.log='all, -misc'",
+    "pgaudit.log_catalog=off",
+    "pgaudit.log_rotation_age=5",
+    preload
+  ]
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Where Postgres finds its certificate, and what its configuration says of it (reference sections 4.5 and 11.3).
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const certificateFile = "server.crt"
+export const keyFile = "server.key"
+
+/** Whether Postgres and what is beside it show the compute's certificate: the spec has to ask for it. */
+export const showsCertificate = (features: ReadonlySet<string>): boolean => features.has("tls_experimental")
+
+/** Lines of postgresql.conf for a compute that has a certificate. */
+export const sslLines: ReadonlyArray<string> = ["ssl = on", `ssl_cert_file = '${certificateFile}'`, `ssl_key_file = '${keyFile}'`]
+
+const block = (label: string) => new RegExp(`-----BEGIN ${label}-----[\\s\\S]*?-----END ${label}-----`)
+
+/** The first certificate of a chain: the one the key belongs to. `null`: there is none. */
+export const leafOf = (chain: string): string | null => block("CERTIFICATE").exec(chain)?.[0] ?? null
+
+/** What is wrong with the key's file at first sight; `null`: nothing. */
+export const keyFault = (pem: string): string | null => {
+  const [, label] = /-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----/.exec(pem) ?? []
+  if (label === undefined) return "the key file holds no PEM private key"
+  const encrypted = label === "ENCRYPTED PRIVATE KEY" || /^Proc-Type: 4,ENCRYPTED/m.test(pem)
+  return encrypted ? "the key needs a passphrase, and nobody could give one" : null
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The empty files in PGDATA by which Postgres knows what kind of start this is. `neon.signal` comes with the
+// basebackup and is not ours.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const signalFiles = (mode: ComputeMode): ReadonlyArray<string> =>
+  mode._tag === "Primary" ? [] : ["standby.signal"]
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** Read again on each reload; it stands last, so that it wins while the catalog is applied. */
 export const overrideFile = "compute_ctl_temp_override.conf"

@@ -1,11 +1,101 @@
 /**
  * From a spec to the files PGDATA shall hold, before the start and once it is open. Decides everything, does nothing.
  */
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { Facts } from "./Facts.ts"
-import { localHba, neonHbaLine } from "./pgHba.ts"
-import { postgresConf } from "./postgresqlConf.ts"
-import { signalFiles } from "./signalFiles.ts"
+import type { GenericOption, ParsedSpec } from "../spec/ParsedSpec.ts"
+import { isInclude, localHba, neonHbaLine, printName, readConf, unwritable } from "./confText.ts"
+import { localInsists, localRefusal } from "./localConf.ts"
+import { postgresConf, saidBy, signalFiles } from "./postgresqlConf.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What a plan of files depends on besides the spec. Shapes only.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** What a plan depends on besides the spec; gathered once, by whoever may look at the machine. */
+export interface Facts {
+  readonly dialect: "2024" | "head"
+  readonly postgresMajor: number
+  /** As `process.platform` says it. */
+  readonly platform: string
+  /** Content of `/proc/sys/vm/overcommit_memory`; `null` where there is none. */
+  readonly overcommitMemory: string | null
+  /** Where Neon's extension asks us for files. */
+  readonly extensionServerPort: number
+  readonly privilegedRole: string
+  readonly storage:
+    | { readonly _tag: "Neon" }
+    | {
+      readonly _tag: "Local"
+      /** Survives a crash of the machine, or only of the processes on it. */
+      readonly durability: "os" | "process"
+      readonly superuser: string
+      /** Absolute. */
+      readonly pgdata: string
+    }
+  /** Where Postgres shall listen; Neon's specs say it themselves, so it is written for local storage only. */
+  readonly port: number
+  /** From the command line, for local storage; `null` leaves it to the spec, and else to 127.0.0.1. */
+  readonly listenAddresses: string | null
+  /** Somebody keeps a certificate for this compute; `true` only then. */
+  readonly certificate?: boolean
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What a spec asks for and will not get, or should not want: sentences for a person. Changes nothing.
+// ---------------------------------------------------------------------------------------------------------------------
+
+const leftOut = (name: string, reason: string): string => `setting ${printName(name)} is left out: it ${reason}`
+
+const unwritableWarnings = (settings: ReadonlyArray<GenericOption>): ReadonlyArray<string> =>
+  settings.flatMap((setting) => {
+    const reason = unwritable(setting)
+    return reason === null ? [] : [leftOut(setting.name, reason)]
+  })
+
+const truths: ReadonlyMap<string, string> = new Map([
+  ["true", "on"], ["yes", "on"], ["1", "on"], ["false", "off"], ["no", "off"], ["0", "off"]
+])
+
+/** Near enough to compare what a spec says with what storage insists on. */
+const normal = (value: string): string => {
+  const lower = value.trim().toLowerCase()
+  return truths.get(lower) ?? lower
+}
+
+/** With these, Postgres says `COMMIT` when the WAL is where the durability promises it. */
+const flushed: ReadonlySet<string> = new Set(["on", "local", "remote_write", "remote_apply"])
+
+const localWarnings = (spec: ParsedSpec, facts: Facts): ReadonlyArray<string> => {
+  if (facts.storage._tag === "Neon") return []
+  const said = saidBy(spec)
+  const names = [
+    // An include in the head is read: what it brings is overridden like the rest of the head.
+    ...readConf(spec.postgresqlConf ?? "").map((entry) => entry.name).filter((name) => !isInclude(name)),
+    ...(spec.settings ?? []).map((setting) => setting.name)
+  ]
+  const refused = [...new Set(names)].flatMap((name) => {
+    const reason = localRefusal(name)
+    return reason === null ? [] : [leftOut(name, reason)]
+  })
+  const overridden = localInsists(facts, facts.storage, "open", said).flatMap(({ because, name, value }) => {
+    const wish = said(name)
+    const given = readConf(`${name} = ${value}`)[0]?.value ?? value
+    return wish === null || normal(wish) === normal(given)
+      ? []
+      : [`setting ${printName(name)} is overridden: ${because}`]
+  })
+  const losesCommits = flushed.has(normal(said("synchronous_commit") ?? "on"))
+    ? []
+    : ["setting \"synchronous_commit\" is kept: acknowledged commits may be lost when Postgres is killed"]
+  return [...refused, ...overridden, ...losesCommits]
+}
+
+/** One sentence each. Names settings, never values. */
+export const planWarnings = (spec: ParsedSpec, facts: Facts): ReadonlyArray<string> => [
+  ...unwritableWarnings(spec.settings ?? []),
+  ...localWarnings(spec, facts)
+]
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** A file in PGDATA: its name there, and its whole content. */
 export interface PgdataFile {

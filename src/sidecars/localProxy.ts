@@ -7,14 +7,38 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
-import type { Tls } from "../spec/ComputeConfig.ts"
 import type { FileFailed } from "../errors/Failure.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { dismiss, pidInFile, processOf, signalStranger, type Stranger } from "../platform/processes.ts"
 import { replaceFile } from "../platform/files.ts"
-import { flockHolders } from "./fileLocks.ts"
-import { localProxyText } from "./localProxy2.ts"
-import type { Rung } from "../platform/stopLadder.ts"
+import { dismiss, pidInFile, processOf, signalStranger, type Stranger } from "../platform/processes.ts"
+import type { Rung } from "../platform/Spawn.ts"
+import type { Tls } from "../spec/ComputeConfig.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { flockHolders } from "./auditFiles.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The configuration of local_proxy as text (reference sections 2.7 and 11.2). Pure.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Pretty JSON; what is `null` is left out. */
+export const localProxyText = (config: NonNullable<ParsedSpec["localProxy"]>, tls: Tls | null): string => {
+  const jwks = config.jwks?.map((one) => ({
+    id: one.id,
+    role_names: one.roleNames,
+    jwks_url: one.jwksUrl,
+    provider_name: one.providerName,
+    jwt_audience: one.jwtAudience
+  }))
+  return JSON.stringify(
+    {
+      ...(jwks === undefined ? {} : { jwks }),
+      ...(tls === null ? {} : { tls: { key_path: tls.keyPath, cert_path: tls.certPath } })
+    },
+    null,
+    2
+  )
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface LocalProxyPlace {
   readonly config: string

@@ -5,8 +5,7 @@
  * Secrets are `Redacted`, so printing a parsed spec prints none of them.
  */
 import type * as Redacted from "effect/Redacted"
-import type { TenantId, TimelineId } from "./identifiers.ts"
-import type { Lsn } from "./Lsn.ts"
+import type { Lsn, TenantId, TimelineId } from "./identifiers.ts"
 
 /** Read-write; read-only at one LSN; or a hot standby that follows the tip. */
 export type ComputeMode =

@@ -8,18 +8,53 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { type DatabaseWire, type DeltaOperationWire, GenericOptionWire, type RoleWire } from "./ClusterSpec.ts"
-import { ComputeSpec } from "./ComputeSpec.ts"
 import { type Problem, SpecInvalid } from "../errors/Failure.ts"
-import type { LocalProxyKeysWire } from "./ExtensionSpec.ts"
-import { type JsonDocument, type JsonFault, type JsonPath, parseJson } from "./json.ts"
-import { parseLsn } from "./Lsn.ts"
-import type { ComputeMode, Database, DeltaOperation, GenericOption, LocalProxyKeys, ParsedSpec, Password, Role } from "./ParsedSpec.ts"
-import { readRemoteExtensions } from "./parseRemoteExtensions.ts"
+import {
+  type ComputeModeWire,
+  ComputeSpec,
+  type DatabaseWire,
+  type DeltaOperationWire,
+  GenericOptionWire,
+  type LocalProxyKeysWire,
+  opt,
+  type RemoteExtensionsWire,
+  type RoleWire,
+  storageFields
+} from "./ComputeSpec.ts"
+import { parseLsn } from "./identifiers.ts"
+import { type JsonDocument, type JsonFault, type JsonPath, parseJson, problemAt, problemsOf } from "./json.ts"
+import type {
+  ComputeMode,
+  Database,
+  DeltaOperation,
+  GenericOption,
+  LocalProxyKeys,
+  ParsedSpec,
+  Password,
+  RemoteExtensionList,
+  Role
+} from "./ParsedSpec.ts"
 import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseStorage.ts"
-import { problemAt, problemsOf } from "./SpecProblem.ts"
-import { opt } from "./SpecScalars.ts"
-import { type ComputeModeWire, storageFields } from "./StorageSpec.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What the spec says about extensions that are fetched, from the wire's words. Whether one may be had is a plan's
+// question (`plan/outfit/remoteExtensions.ts`).
+// ---------------------------------------------------------------------------------------------------------------------
+
+const setOf = (names: ReadonlyArray<string> | null | undefined): ReadonlySet<string> | null => names == null ? null : new Set(names)
+
+export const readRemoteExtensions = (wire: RemoteExtensionsWire | null): RemoteExtensionList | null =>
+  wire === null ? null : {
+    public: setOf(wire.public_extensions),
+    custom: setOf(wire.custom_extensions),
+    libraries: new Map(Object.entries(wire.library_index)),
+    extensions: new Map(Object.entries(wire.extension_data).map(([name, one]) => [name, {
+      controlFiles: new Map(Object.entries(one.control_data)),
+      sha256: one.sha256?.toLowerCase() ?? null
+    }]))
+  }
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface ParseOptions {
   /** For people: where the spec came from. */

@@ -5,13 +5,12 @@
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import { parseConnString } from "../pgwire/ConnString.ts"
 import type { Problem } from "../errors/Failure.ts"
+import { parseConnString } from "../pgwire/ConnString.ts"
+import type { PageserverConnectionInfoWire } from "./ComputeSpec.ts"
 import { parseTenantId, parseTimelineId, printShardIndex, type TenantId, type TimelineId } from "./identifiers.ts"
-import type { JsonPath } from "./json.ts"
+import { type JsonPath, problemAt } from "./json.ts"
 import type { ComputeMode, NeonStorage, Pageservers, PageserverShard } from "./ParsedSpec.ts"
-import { problemAt } from "./SpecProblem.ts"
-import type { PageserverConnectionInfoWire } from "./StorageSpec.ts"
 
 /** What is read of the wire; `settings` is `cluster.settings`. */
 export interface StorageWire {

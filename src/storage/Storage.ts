@@ -7,11 +7,10 @@
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { ExitStatus } from "../errors/ExitStatus.ts"
-import type { Failure } from "../errors/Failure.ts"
-import type { Lsn } from "../spec/Lsn.ts"
+import type { ExitStatus, Failure } from "../errors/Failure.ts"
+import type { PgdataSource } from "../postgres/Pgdata.ts"
+import type { Lsn } from "../spec/identifiers.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { PgdataSource } from "../postgres/PgdataSource.ts"
 
 /** One timeline, claimed by this compute until the scope closes. */
 export interface Timeline {

@@ -14,7 +14,7 @@ import * as OtlpSerialization from "effect/observability/OtlpSerialization"
 import * as OtlpTracer from "effect/observability/OtlpTracer"
 import * as Redacted from "effect/Redacted"
 import * as Tracer from "effect/Tracer"
-import type { OtlpSettings } from "./otlpPart.ts"
+import type { OtlpSettings } from "./Telemetry.ts"
 
 /** At the end of the program. */
 export const flushWithin = Duration.seconds(2)

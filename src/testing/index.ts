@@ -2,7 +2,7 @@
  * What `compute-ctl/testing` exports: peers that speak the real protocols over real sockets, well or badly on demand,
  * and the rooms of a compute in memory.
  */
-export { basebackupOf } from "./peers/basebackupOf.ts"
+export { basebackupOf } from "./peers/NeonPeers.ts"
 export {
   type ControlPlaneFault,
   type ControlPlaneOptions,

@@ -4,8 +4,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { readSample } from "../../src/activity/sampleSql.ts"
 import { answered, bornUp, judge, nothingSeen, pauseMillis, type Sample, silent } from "../../src/activity/activity.ts"
+import { readSample } from "../../src/activity/ActivityMonitor.ts"
 
 const quiet: Sample = { at: 1_000, busy: 0, rested: null, autovacuum: 0, followers: 0, subscriptions: 0, statistics: null }
 

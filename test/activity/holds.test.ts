@@ -6,9 +6,9 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { TestClock } from "effect/testing"
-import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { holdKeeper } from "../../src/activity/holds.ts"
-import { explainSample, type Hold, nothingSeen, reasonsAwake, type Sample, sawTheSame } from "../../src/activity/activity.ts"
+import { explainSample, nothingSeen, reasonsAwake, type Sample, sawTheSame } from "../../src/activity/activity.ts"
+import { holdKeeper } from "../../src/activity/ActivityMonitor.ts"
+import { ComputeState, type Hold } from "../../src/compute/ComputeState.ts"
 
 const quiet: Sample = { at: 1_000, busy: 0, rested: null, autovacuum: 0, followers: 0, subscriptions: 0, statistics: null }
 

@@ -12,13 +12,12 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { connect as dial, type Socket } from "node:net"
+import { monitor, readSample, sampleSql } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState, type Snapshot } from "../../src/compute/ComputeState.ts"
-import { monitor } from "../../src/activity/ActivityMonitor.ts"
-import { readSample, sampleSql } from "../../src/activity/sampleSql.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { emptySpec } from "../support/specs.ts"
 import { installs, startPostgres, superuser } from "../support/postgres.ts"
+import { emptySpec } from "../support/specs.ts"
 
 const watched = Effect.fnUntraced(function*(major = 17, settings: Readonly<Record<string, string>> = {}) {
   const postgres = yield* startPostgres({ major, settings: { autovacuum: "off", ...settings } })

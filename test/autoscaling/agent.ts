@@ -7,9 +7,8 @@ import * as Layer from "effect/Layer"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import type { Tally } from "../../src/autoscaling/metrics.ts"
+import { type Tally, VmTally } from "../../src/autoscaling/metrics.ts"
 import { serve, type VmMonitorOptions } from "../../src/autoscaling/VmMonitor.ts"
-import { VmTally } from "../../src/autoscaling/VmTally.ts"
 
 export const MiB = 1_048_576
 export const GiB = 1024 * MiB

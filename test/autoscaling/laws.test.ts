@@ -5,24 +5,28 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { parseVmAddress } from "../../src/autoscaling/vmAddress.ts"
-import { checkCgroupName, moved, readAnonymous } from "../../src/autoscaling/vmCgroup.ts"
-import { vmFamilies, zeroTally } from "../../src/autoscaling/metrics.ts"
-import { printFamilies } from "../../src/telemetry/prometheus.ts"
+import { checkCgroupName, moved, readAnonymous } from "../../src/autoscaling/Cgroup.ts"
 import {
   addSample,
   cacheLimitMib,
   cacheSizeOf,
+  grantedStatus,
+  judgeDownscale,
   MiB,
   noSamples,
   printMib,
   type Samples,
+  targetOf,
   thresholdOf,
   untilNextSample,
-  usableOf
-} from "../../src/autoscaling/vmMemory.ts"
+  usableOf,
+  wantsMore,
+  type Watch
+} from "../../src/autoscaling/decisions.ts"
+import { vmFamilies, zeroTally } from "../../src/autoscaling/metrics.ts"
 import { maxMessageBytes, negotiate, printGreeting, printMessage, readMessage } from "../../src/autoscaling/protocol.ts"
-import { grantedStatus, judgeDownscale, targetOf, wantsMore, type Watch } from "../../src/autoscaling/decisions.ts"
+import { parseVmAddress } from "../../src/autoscaling/VmMonitor.ts"
+import { printFamilies } from "../../src/telemetry/prometheus.ts"
 
 /** MiB; usable MiB, threshold, its text, cache MiB of a message; threshold, its text, cache MiB of a kernel's total. */
 const vectors: ReadonlyArray<readonly [number, number, number, string, number, number, string, number]> = [

@@ -6,9 +6,19 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { thresholdOf } from "../../src/autoscaling/vmMemory.ts"
+import { thresholdOf } from "../../src/autoscaling/decisions.ts"
 import type { VmMonitorOptions } from "../../src/autoscaling/VmMonitor.ts"
-import { type Agent, connectAgent, dial, fakeCgroup, type FakeCgroup, GiB, type House, MiB, openHouse } from "./agent.ts"
+import {
+  type Agent,
+  connectAgent,
+  dial,
+  fakeCgroup,
+  type FakeCgroup,
+  GiB,
+  type House,
+  MiB,
+  openHouse
+} from "./agent.ts"
 
 const watched = Effect.fnUntraced(function*(options: Partial<VmMonitorOptions> = {}) {
   const cgroup = yield* fakeCgroup

@@ -10,12 +10,11 @@ import * as Queue from "effect/Queue"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { CgroupUnusable, WireFailed } from "../../src/errors/Failure.ts"
-import { MiB, thresholdOf, usableOf } from "../../src/autoscaling/vmMemory.ts"
-import { bridge, type Surroundings } from "../../src/autoscaling/agent.ts"
+import { bridge, type Message, type Peer, type Surroundings } from "../../src/autoscaling/agent.ts"
+import { MiB, thresholdOf, usableOf } from "../../src/autoscaling/decisions.ts"
 import type { FileCache } from "../../src/autoscaling/FileCache.ts"
-import type { Message, Peer } from "../../src/autoscaling/Peer.ts"
-import { VmTally } from "../../src/autoscaling/VmTally.ts"
+import { VmTally } from "../../src/autoscaling/metrics.ts"
+import { CgroupUnusable, WireFailed } from "../../src/errors/Failure.ts"
 
 const GiB = 1024 * MiB
 

@@ -4,13 +4,13 @@
  * `npm run bench:start [-- RUNS [BUNDLE]]`. All kinds of start take turns, so what slows the machine slows them all: read
  * ratios, not milliseconds. Builds the bundle when it is missing or old. Leaves no process and no folder behind.
  */
+import * as Result from "effect/Result"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import * as Result from "effect/Result"
-import { parseSpec } from "../../src/spec/parseSpec.ts"
 import { startPlan } from "../../src/postgres/startPlan.ts"
+import { parseSpec } from "../../src/spec/parseSpec.ts"
 import { endAll, endPostgres, freePort, memoryOf, postmasterOf, start, type Started, until, user } from "./startRuns.ts"
 
 const rounds = Number(process.argv[2] ?? 10)

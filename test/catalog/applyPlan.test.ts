@@ -2,10 +2,10 @@
  * Laws of the plan, over random specs, deltas and catalogs.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { isEmpty, planApply } from "../../src/catalog/planApply.ts"
 import { isReservedRole, majorOf, templateDatabase } from "../../src/catalog/Catalog.ts"
 import { simulate } from "../../src/catalog/draft.ts"
 import type { Operation } from "../../src/catalog/operations.ts"
+import { isEmpty, planApply } from "../../src/catalog/planApply.ts"
 import { printPlan } from "../../src/catalog/planText.ts"
 import { catalogOfWorld, options, scramText, specOfWorld, World } from "./world.ts"
 

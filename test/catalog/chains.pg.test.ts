@@ -4,15 +4,27 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import type { DeltaOperation, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { planApply } from "../../src/catalog/planApply.ts"
 import type { Catalog } from "../../src/catalog/Catalog.ts"
 import { simulate } from "../../src/catalog/draft.ts"
 import { observe } from "../../src/catalog/observe.ts"
+import { planApply } from "../../src/catalog/planApply.ts"
 import { completeOptions } from "../../src/catalog/planText.ts"
 import { freshTally, openSession } from "../../src/catalog/sessions.ts"
+import type { DeltaOperation, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { installs, startPostgres, type TestPostgres } from "../support/postgres.ts"
-import { adminOf, applyOn, assertSettled, database, noPassword, options, role, scram, specOf, unmanaged, verifier } from "./fixture.ts"
+import {
+  adminOf,
+  applyOn,
+  assertSettled,
+  database,
+  noPassword,
+  options,
+  role,
+  scram,
+  specOf,
+  unmanaged,
+  verifier
+} from "./fixture.ts"
 
 const names = ["a", "b'", "c\"$x$", "web_access", "e\\%\n"]
 const passwords = [unmanaged, noPassword, verifier(scram("one")), verifier(scram("two")), verifier(`md5${"ab".repeat(16)}`)]

@@ -3,13 +3,13 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
-import { concurrencyOf, creatorsOf } from "../../src/catalog/concurrency.ts"
-import { joinOperations } from "../../src/catalog/joining.ts"
+import { judgeRename } from "../../src/catalog/draft.ts"
+import { joinOperations } from "../../src/catalog/joinedMessage.ts"
 import { migrations } from "../../src/catalog/migrations.ts"
 import { transactional } from "../../src/catalog/operations.ts"
 import { isPassing, mostAttempts, pauseBefore, scrub } from "../../src/catalog/outcome.ts"
-import { isVerifier } from "../../src/catalog/passwords.ts"
-import { judgeRename } from "../../src/catalog/renames.ts"
+import { concurrencyOf, creatorsOf } from "../../src/catalog/planApply.ts"
+import { isVerifier } from "../../src/catalog/roleAttributes.ts"
 import { emptySpec } from "../support/specs.ts"
 import { scramText } from "./world.ts"
 

@@ -3,9 +3,9 @@
  */
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import type { DeltaOperation, GenericOption, ParsedSpec, Password } from "../../src/spec/ParsedSpec.ts"
 import type { ApplyOptions, Catalog, ObservedDatabase, ObservedRole } from "../../src/catalog/Catalog.ts"
 import { bareRole } from "../../src/catalog/roleAttributes.ts"
+import type { DeltaOperation, GenericOption, ParsedSpec, Password } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
 export const options: ApplyOptions = {

@@ -6,8 +6,8 @@ import * as Effect from "effect/Effect"
 import { execFile } from "node:child_process"
 import * as path from "node:path"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { inBackground, join, neighbours, open, reach } from "../http/openedServer.ts"
 import { declared } from "../http/declared.ts"
+import { inBackground, join, neighbours, open, reach } from "../http/openedServer.ts"
 import { compiledOnce } from "../support/runFolder.ts"
 
 const main = path.resolve(import.meta.dirname, "../../src/main.ts")

@@ -6,12 +6,10 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { inspect } from "node:util"
+import { type Command, type Environment, parseArguments, printUsageError } from "../../src/cli/arguments.ts"
 import { flags } from "../../src/cli/flags.ts"
-import { type Command, parseArguments } from "../../src/cli/arguments.ts"
-import type { Environment } from "../../src/cli/Given.ts"
+import type { RunSettings } from "../../src/cli/RunSettings.ts"
 import type { FilterLevel } from "../../src/logging/filter.ts"
-import type { RunSettings } from "../../src/cli/RunSettings2.ts"
-import { printUsageError } from "../../src/cli/usage.ts"
 
 const parse = (argv: ReadonlyArray<string>, env: Environment = {}): Command => Result.getOrThrow(parseArguments(argv, env))
 const run = (argv: ReadonlyArray<string>, env: Environment = {}): RunSettings => {

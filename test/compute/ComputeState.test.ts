@@ -10,8 +10,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { type Status, statuses } from "../../src/compute/Status.ts"
-import { table, Trigger } from "../../src/compute/transitions.ts"
+import { type Status, statuses, table, Trigger } from "../../src/compute/transitions.ts"
 
 const start = Effect.gen(function*() {
   const state = yield* ComputeState

@@ -8,9 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
-import { causesOf } from "../../src/errors/explain.ts"
-import { intensity } from "../../src/compute/restart.ts"
-import { type Actor, supervise } from "../../src/compute/Supervisor.ts"
+import { type Actor, intensity, supervise } from "../../src/compute/Supervisor.ts"
+import { causesOf } from "../../src/errors/policy.ts"
 
 const forever: Actor = { name: "sleeper", policy: "permanent", run: Effect.never }
 

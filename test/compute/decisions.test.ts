@@ -6,12 +6,10 @@ import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { execFileSync } from "node:child_process"
 import * as path from "node:path"
-import { toMermaid } from "../../src/compute/diagram.ts"
-import { displayStatus, isTerminating, statuses } from "../../src/compute/Status.ts"
-import { table } from "../../src/compute/transitions.ts"
-import { linger, long, short } from "../../src/lifecycle/linger.ts"
-import { decide, intensity } from "../../src/compute/restart.ts"
-import { stopLadder } from "../../src/platform/stopLadder.ts"
+import { decide, intensity } from "../../src/compute/Supervisor.ts"
+import { displayStatus, isTerminating, statuses, table, toMermaid } from "../../src/compute/transitions.ts"
+import { linger, long, short } from "../../src/lifecycle/Lifecycle.ts"
+import { stopLadder } from "../../src/platform/Spawn.ts"
 
 describe("linger", () => {
   it("is long for those who may still ask how it went", () => {

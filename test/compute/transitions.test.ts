@@ -3,8 +3,16 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
-import { isTerminating, type Status, Status as StatusSchema, statuses } from "../../src/compute/Status.ts"
-import { finals, step, table, Trigger } from "../../src/compute/transitions.ts"
+import {
+  finals,
+  isTerminating,
+  type Status,
+  Status as StatusSchema,
+  statuses,
+  step,
+  table,
+  Trigger
+} from "../../src/compute/transitions.ts"
 
 const next = (from: Status): ReadonlyArray<Status> => table.filter((row) => row.from === from).map((row) => row.to)
 

@@ -10,8 +10,12 @@ import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
 import { pullSpec } from "../../src/controlplane/ControlPlane.ts"
 import { isDown } from "../../src/controlplane/LastGoodSpec.ts"
-import { causesOf } from "../../src/errors/explain.ts"
-import { type ControlPlaneFault, type ControlPlaneOptions, makeFakeControlPlane } from "../../src/testing/peers/FakeControlPlane.ts"
+import { causesOf } from "../../src/errors/policy.ts"
+import {
+  type ControlPlaneFault,
+  type ControlPlaneOptions,
+  makeFakeControlPlane
+} from "../../src/testing/peers/FakeControlPlane.ts"
 
 const answer = { spec: null, status: "empty", compute_ctl_config: { jwks: { keys: [] } } }
 const computeId = "compute quiet/meadow"

@@ -4,8 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { ApplyFailed, BasebackupFailed, Failure, PostgresUnusable, TimedOut } from "../../src/errors/Failure.ts"
-import { causesOf, explain, hintOf } from "../../src/errors/explain.ts"
-import { meaningOf, meanings } from "../../src/errors/policy.ts"
+import { causesOf, explain, hintOf, meaningOf, meanings } from "../../src/errors/policy.ts"
 
 const tags = Failure.members.map((member) => member.fields._tag.schema.literal)
 

@@ -8,9 +8,22 @@ import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { zstdCompressSync } from "node:zlib"
-import { causesOf } from "../../src/errors/explain.ts"
+import { causesOf } from "../../src/errors/policy.ts"
 import { blocksOf } from "../support/tars.ts"
-import { halfThen, hasty, hollowInstall, house, listOf, never, says, sha256, specWith, startStore, whole, zst } from "./store.ts"
+import {
+  halfThen,
+  hasty,
+  hollowInstall,
+  house,
+  listOf,
+  never,
+  says,
+  sha256,
+  specWith,
+  startStore,
+  whole,
+  zst
+} from "./store.ts"
 
 const toy = zst([
   { path: "share/extension/toy.control", body: "default_version = '1.0'\n" },

@@ -6,13 +6,12 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import { readSample, sampleSql } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { Inventory, inventoryKeeper } from "../../src/extensions/InstalledExtensions.ts"
-import { readSample, sampleSql } from "../../src/activity/sampleSql.ts"
-import { Admin } from "../../src/pgwire/Admin.ts"
-import { inventoryBody } from "../../src/extensions/inventory.ts"
-import { printFamilies } from "../../src/telemetry/prometheus.ts"
+import { InstalledExtensions, inventoryActor, inventoryBody } from "../../src/extensions/InstalledExtensions.ts"
 import type { Dialect } from "../../src/extensions/plan.ts"
+import { Admin } from "../../src/pgwire/Admin.ts"
+import { printFamilies } from "../../src/telemetry/prometheus.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
 
@@ -29,9 +28,9 @@ const furnished = Effect.fnUntraced(function*(dialect: Dialect = "head") {
     applicationName: null
   })
   const context = yield* Layer.build(
-    Inventory.layer({ dialect, intervalSeconds: 3600 }).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
+    InstalledExtensions.layer({ dialect, intervalSeconds: 3600 }).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
   )
-  const inventory = yield* Effect.provide(Inventory, context)
+  const inventory = yield* Effect.provide(InstalledExtensions, context)
   const state = yield* Effect.provide(ComputeState, context)
   const gauge = Effect.map(inventory.family, (family) => printFamilies([family]).split("\n").filter((line) => !line.startsWith("#") && line !== ""))
   return { postgres, owner, inventory, state, context, gauge }
@@ -101,7 +100,7 @@ describe("the inventory", () => {
         const lines: Array<string> = []
         const { context, inventory, state } = yield* furnished(dialect)
         const logged = Logger.layer([Logger.make(({ message }) => void lines.push(String(message)))])
-        const keeper = yield* Effect.forkChild(inventoryKeeper.run.pipe(Effect.provide(context), Effect.provide(logged)))
+        const keeper = yield* Effect.forkChild(inventoryActor.run.pipe(Effect.provide(context), Effect.provide(logged)))
         yield* state.send("StartBegan")
         yield* state.send("PostgresReady", { spec: emptySpec })
         yield* Effect.sync(() => lines.length).pipe(

@@ -6,25 +6,23 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
-import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { ComputeState, type Receipt } from "../../src/compute/ComputeState.ts"
 import { TimedOut } from "../../src/errors/Failure.ts"
+import { InstalledExtensions, inventoryActor, inventoryFamily } from "../../src/extensions/InstalledExtensions.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import type { Receipt } from "../../src/compute/Receipt.ts"
-import { Inventory, inventoryKeeper } from "../../src/extensions/InstalledExtensions.ts"
-import { inventoryFamily } from "../../src/extensions/inventory.ts"
 import { emptySpec } from "../support/specs.ts"
 
 /** Takes are counted, and fail: the keeper goes on all the same. */
 const furnished = Effect.fnUntraced(function*(spec: ParsedSpec, receipt: Receipt | null) {
   const taken = yield* Ref.make(0)
-  const inventory = Inventory.of({
+  const inventory = InstalledExtensions.of({
     options: { dialect: "head", intervalSeconds: 100 },
     take: Effect.andThen(Ref.update(taken, (count) => count + 1), Effect.fail(new TimedOut({ what: "a test", millis: 1 }))),
     family: Effect.succeed(inventoryFamily([], "head"))
   })
-  const context = yield* Layer.build(Layer.mergeAll(Layer.succeed(Inventory, inventory), Layer.fresh(ComputeState.layer)))
+  const context = yield* Layer.build(Layer.mergeAll(Layer.succeed(InstalledExtensions, inventory), Layer.fresh(ComputeState.layer)))
   const state = yield* Effect.provide(ComputeState, context)
-  yield* Effect.forkChild(Effect.provide(inventoryKeeper.run, context), { startImmediately: true })
+  yield* Effect.forkChild(Effect.provide(inventoryActor.run, context), { startImmediately: true })
   const passes = (seconds: number) =>
     Effect.andThen(Effect.forEach(Array.from({ length: 30 }), () => Effect.yieldNow), TestClock.adjust(`${seconds} seconds`))
   yield* passes(1000)

@@ -5,9 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { archiveUrl, controlFiles, findExtension, isAllowed, librariesToFetch } from "../../src/extensions/plan.ts"
 import type { RemoteExtensionList } from "../../src/spec/ParsedSpec.ts"
-import { controlFiles, findExtension, isAllowed, librariesToFetch } from "../../src/extensions/plan.ts"
-import { archiveUrl } from "../../src/extensions/remoteExtensionUrl.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const one = { controlFiles: new Map([["x.control", "text"]]), sha256: null }

@@ -4,8 +4,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Schema from "effect/Schema"
-import { Abandoned, ApplyFailed, NotSupported, PostmasterDied, SpecInvalid, TimedOut, WireFailed } from "../../src/errors/Failure.ts"
-import { statuses } from "../../src/compute/Status.ts"
+import { statuses } from "../../src/compute/transitions.ts"
+import {
+  Abandoned,
+  ApplyFailed,
+  NotSupported,
+  PostmasterDied,
+  SpecInvalid,
+  TimedOut,
+  WireFailed
+} from "../../src/errors/Failure.ts"
 import { meanings } from "../../src/errors/policy.ts"
 import {
   configureRefusal,
@@ -17,7 +25,7 @@ import {
   startTimeText,
   wireStatus,
   wrongStatus
-} from "../../src/http/httpAnswer.ts"
+} from "../../src/http/answer.ts"
 
 const at = (text: string) => DateTime.makeUnsafe(text)
 

@@ -5,11 +5,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
+import { Outfit, type PrewarmState } from "../../src/compute/ComputeHooks.ts"
+import { type Promoted, Promotions } from "../../src/compute/Promotions.ts"
 import { ExtensionsUnavailable, ExtensionUnknown, type Failure, LfcBusy } from "../../src/errors/Failure.ts"
 import { endpoint } from "../../src/http/Server.ts"
-import { Outfit } from "../../src/compute/ComputeHooks.ts"
-import type { PrewarmState } from "../../src/lfc/lfcPart.ts"
-import { type Promoted, Promotions } from "../../src/compute/Promotions.ts"
 import { anyOptions, ask, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
 const bare = Effect.provide(Outfit, Outfit.none)

@@ -4,13 +4,24 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import { connect } from "node:net"
 import { once } from "node:events"
+import { connect } from "node:net"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { type Status, statuses } from "../../src/compute/transitions.ts"
 import { ApplyFailed, type Failure, SpecInvalid } from "../../src/errors/Failure.ts"
-import { type Status, statuses } from "../../src/compute/Status.ts"
-import type { Dialect } from "../../src/http/httpAnswer.ts"
-import { ask, configurer, ender, inBackground, join, neighbours, open, reach, refusedOf, short } from "./openedServer.ts"
+import type { Dialect } from "../../src/http/answer.ts"
+import {
+  ask,
+  configurer,
+  ender,
+  inBackground,
+  join,
+  neighbours,
+  open,
+  reach,
+  refusedOf,
+  short
+} from "./openedServer.ts"
 
 const dialects: ReadonlyArray<Dialect> = ["2024", "head"]
 const good = { spec: { format_version: 1, operation_uuid: "op" } }

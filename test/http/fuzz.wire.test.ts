@@ -6,9 +6,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { statuses } from "../../src/compute/Status.ts"
-import { ask, configurer, ender, neighbours, open, reach, refusedOf, short } from "./openedServer.ts"
+import { statuses } from "../../src/compute/transitions.ts"
 import { bodies, declared } from "./declared.ts"
+import { ask, configurer, ender, neighbours, open, reach, refusedOf, short } from "./openedServer.ts"
 
 const Name = Schema.Literals(declared.map(({ name }) => name))
 

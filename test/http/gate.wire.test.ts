@@ -6,10 +6,10 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import { connect } from "node:net"
 import { once } from "node:events"
-import { listenExternal } from "../../src/http/listen.ts"
+import { connect } from "node:net"
 import type { Quick } from "../../src/http/probes.ts"
+import { listenExternal } from "../../src/http/Server.ts"
 import { anyOptions, ask, inBackground } from "./openedServer.ts"
 
 /** Answers the probe, and tells when something came that it does not answer. */

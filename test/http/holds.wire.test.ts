@@ -4,9 +4,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import { explainSample, maxHolds, maxHoldSeconds, nothingSeen } from "../../src/activity/activity.ts"
+import { holdKeeper } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { holdKeeper } from "../../src/activity/holds.ts"
-import { explainSample, maxHoldSeconds, maxHolds, nothingSeen } from "../../src/activity/activity.ts"
 import { ask, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
 const hold = (port: number, json: unknown) => ask(port, "POST", "/holds", { json })

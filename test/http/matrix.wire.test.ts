@@ -5,12 +5,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import type { Verifier } from "../../src/http/Verifier.ts"
-import { statuses } from "../../src/compute/Status.ts"
-import { unverified } from "../../src/http/authorize.ts"
+import { statuses } from "../../src/compute/transitions.ts"
+import { unverified } from "../../src/http/Auth.ts"
 import { policy } from "../../src/http/routes.ts"
-import { type Ask, ask, neighbours, open, reach, refusedOf, short } from "./openedServer.ts"
+import type { Verifier } from "../../src/http/Verifier.ts"
 import { bodies, type Declared, declared, documentedRoutes, pathFor } from "./declared.ts"
+import { type Ask, ask, neighbours, open, reach, refusedOf, short } from "./openedServer.ts"
 
 const claims: Readonly<Record<string, unknown>> = {
   ours: { compute_id: "compute-1" },

@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { statuses } from "../../src/compute/Status.ts"
+import { statuses } from "../../src/compute/transitions.ts"
 import { ask, neighbours, open, reach } from "./openedServer.ts"
 
 /** Counters move with every request, and are compared elsewhere. */

@@ -4,10 +4,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { ApplyFailed } from "../../src/errors/Failure.ts"
-import { maxOperations } from "../../src/compute/Requests.ts"
 import { Orders } from "../../src/compute/Commands.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { maxOperations } from "../../src/compute/Requests.ts"
+import { ApplyFailed } from "../../src/errors/Failure.ts"
 import { ask, configurer, inBackground, join, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
 const spec = (name: string) => ({ spec: { format_version: 1, operation_uuid: name } })

@@ -7,9 +7,9 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import { get } from "node:http"
 import { ComputeState, maxHistory } from "../../src/compute/ComputeState.ts"
-import { statuses } from "../../src/compute/Status.ts"
-import { ask, inBackground, join, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+import { statuses } from "../../src/compute/transitions.ts"
 import { declared } from "./declared.ts"
+import { ask, inBackground, join, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
 /** Reads events until there are `count`, or the stream ends. */
 const events = (port: number, path: string, count: number, headers: Record<string, string> = {}) =>

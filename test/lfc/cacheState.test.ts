@@ -4,7 +4,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import { beginOffload, beginPrewarm, isWorthSaving, mapPlace, type PrewarmState } from "../../src/lfc/lfcPart.ts"
+import type { PrewarmState } from "../../src/compute/ComputeHooks.ts"
+import { beginOffload, beginPrewarm, isWorthSaving, mapPlace } from "../../src/lfc/Lfc.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const completed = { status: "completed", total: 1, prewarmed: 1, skipped: 0, state_download_time_ms: 1, uncompress_time_ms: 1, prewarm_time_ms: 1 } as const

@@ -7,9 +7,9 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
+import type { PrewarmState } from "../../src/compute/ComputeHooks.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Lfc, lfcKeeper } from "../../src/lfc/Lfc.ts"
-import type { PrewarmState } from "../../src/lfc/lfcPart.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const furnished = Effect.gen(function*() {

@@ -8,9 +8,16 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { idsOf, type LogFormat, logLayer, nameKeeper, newLogContext, postgresRecordsAsJson } from "../../src/logging/Log.ts"
-import { Tracing } from "../../src/platform/Tracing.ts"
 import { parseLogFilter } from "../../src/logging/filter.ts"
+import {
+  idsOf,
+  type LogFormat,
+  logLayer,
+  nameKeeper,
+  newLogContext,
+  postgresRecordsAsJson
+} from "../../src/logging/Log.ts"
+import { Tracing } from "../../src/platform/Spawn.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const logged = (format: LogFormat, filter = "info") => {

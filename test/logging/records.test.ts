@@ -6,9 +6,8 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import { inspect } from "node:util"
 import { isWanted, loosest, parseLogFilter } from "../../src/logging/filter.ts"
-import { lineJoint } from "../../src/postgres/logRecords.ts"
-import { readOtlp, readTraceparent } from "../../src/telemetry/otlpPart.ts"
-import { levelOfSeverity, parseRecord } from "../../src/postgres/postgresRecord.ts"
+import { levelOfSeverity, lineJoint, parseRecord } from "../../src/postgres/logRecords.ts"
+import { readOtlp, readTraceparent } from "../../src/telemetry/Telemetry.ts"
 
 describe("a record of Postgres", () => {
   const table: ReadonlyArray<readonly [record: string, read: Partial<ReturnType<typeof parseRecord>>]> = [

@@ -2,12 +2,13 @@
  * Text that becomes SQL: nothing in it can be read as anything else (a small lexer of Postgres's rules reads it back).
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import { doBlock, faultOfOption, quoteDollar, quoteIdentifier, quoteLiteral, renderOption } from "../../src/pgwire/quote.ts"
-import { faultOfName } from "../../src/spec/SpecScalars.ts"
+import { faultOfOption, renderOption } from "../../src/catalog/options.ts"
 import { databaseOptionsText } from "../../src/catalog/planDatabases.ts"
 import { roleOptionsText } from "../../src/catalog/planRoles.ts"
-import * as Redacted from "effect/Redacted"
+import { doBlock, quoteDollar, quoteIdentifier, quoteLiteral } from "../../src/pgwire/quote.ts"
+import { faultOfName } from "../../src/spec/ComputeSpec.ts"
 
 const hostile = Schema.Array(Schema.Literals(["\"", "'", "\\", "$", "x", "xx$", "%", "\n", ";", "--", "/*", "a", "é", "日", "🐘", " ", "E'"]))
 const runs = { arbitrary: { runs: 500 } }

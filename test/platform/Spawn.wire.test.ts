@@ -8,12 +8,11 @@ import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { CommandFailed, SpawnFailed, TimedOut } from "../../src/errors/Failure.ts"
-import { causesOf } from "../../src/errors/explain.ts"
-import { runCommand } from "../../src/platform/run.ts"
-import { Spawn, type SpawnRequest } from "../../src/platform/Spawn.ts"
-import type { Rung } from "../../src/platform/stopLadder.ts"
-import { runAs, temporaryFolder } from "../support/postgres.ts"
+import { causesOf } from "../../src/errors/policy.ts"
+import { runCommand } from "../../src/platform/processes.ts"
+import { type Rung, Spawn, type SpawnRequest } from "../../src/platform/Spawn.ts"
 import { isGone } from "../postgres/clusters.ts"
+import { runAs, temporaryFolder } from "../support/postgres.ts"
 
 const rung = (signal: Rung["signal"], graceMillis: number): Rung => ({ signal, grace: Duration.millis(graceMillis), meaning: "a test" })
 const ladder = [rung("SIGINT", 100), rung("SIGQUIT", 100), rung("SIGKILL", 5000)]

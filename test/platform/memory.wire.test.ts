@@ -7,10 +7,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { liftCoreLimit } from "../../src/postgres/coreLimit.ts"
-import { Spawn } from "../../src/platform/Spawn.ts"
+import { causesOf } from "../../src/errors/policy.ts"
 import { resizeSwap, setDiskQuota } from "../../src/platform/memory.ts"
-import { causesOf } from "../../src/errors/explain.ts"
+import { Spawn } from "../../src/platform/Spawn.ts"
+import { liftCoreLimit } from "../../src/postgres/crashReport.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 
 /** `sudo` writes down what it was asked to run, and runs it. */

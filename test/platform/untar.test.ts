@@ -10,7 +10,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { createGzip, gzipSync } from "node:zlib"
 import { type ArchiveInvalid, type Failure, WireFailed } from "../../src/errors/Failure.ts"
-import { unpack } from "../../src/platform/unpack.ts"
+import { unpack } from "../../src/platform/untar.ts"
 import { runAs, temporaryFolder } from "../support/postgres.ts"
 import { blocksOf, contentOf, endOfArchive, type Entry, gzipped, tarOf, unpacked } from "../support/tars.ts"
 

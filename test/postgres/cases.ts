@@ -2,9 +2,9 @@
  * Specs and facts that between them reach every line of postgresql.conf.
  */
 import * as Redacted from "effect/Redacted"
+import type { Facts } from "../../src/postgres/startPlan.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { AuditLevel, GenericOption, NeonStorage, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import type { Facts } from "../../src/postgres/Facts.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
 export const option = (name: string, value: string | null, quoted = false): GenericOption => ({ name, value, quoted })

@@ -9,7 +9,7 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { Spawn } from "../../src/platform/Spawn.ts"
-import { coreDumpsIn, type Debugger, tellCoreDumps } from "../../src/postgres/CoreDumps.ts"
+import { coreDumpsIn, type Debugger, tellCoreDumps } from "../../src/postgres/crashReport.ts"
 import { makeCluster, runAs, temporaryFolder } from "../support/postgres.ts"
 import { eventually, houseOver } from "./clusters.ts"
 

@@ -3,11 +3,10 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
-import type { GenericOption, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { isSettingName, quoteConf, readConf, renderSetting } from "../../src/postgres/confText.ts"
-import { localHba, quoteHba } from "../../src/postgres/pgHba.ts"
+import { isSettingName, localHba, quoteConf, quoteHba, readConf, renderSetting } from "../../src/postgres/confText.ts"
 import { localSocketFolder } from "../../src/postgres/localConf.ts"
 import { openFiles, startPlan } from "../../src/postgres/startPlan.ts"
+import type { GenericOption, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 import { cases, cloudSpec, neonFacts, option, osFacts, processFacts } from "./cases.ts"
 

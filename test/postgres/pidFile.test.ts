@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
-import { parsePidFile } from "../../src/postgres/PidFile.ts"
+import { parsePidFile } from "../../src/postgres/Postmaster.ts"
 
 const file = (pid: number, status: string) => `${pid}\n/data\n1795000000\n5432\n/tmp\n127.0.0.1\n  1234567     98304\n${status.padEnd(8)}\n`
 const Status = Schema.Literals(["starting", "ready", "standby", "stopping"])

@@ -2,9 +2,8 @@
  * What the plan decides besides the text of postgresql.conf, and what it warns of.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { auditLines } from "../../src/postgres/auditSettings.ts"
-import { planWarnings } from "../../src/postgres/planWarnings.ts"
-import { openFiles, startPlan } from "../../src/postgres/startPlan.ts"
+import { auditLines } from "../../src/postgres/postgresqlConf.ts"
+import { openFiles, planWarnings, startPlan } from "../../src/postgres/startPlan.ts"
 import { emptySpec } from "../support/specs.ts"
 import { cases, cloudSpec, neonFacts, option, osFacts, processFacts } from "./cases.ts"
 

@@ -9,11 +9,11 @@ import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import * as os from "node:os"
 import { parseArguments } from "../../src/cli/arguments.ts"
-import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { Orders } from "../../src/compute/Commands.ts"
-import { program } from "../../src/lifecycle/Program.ts"
-import { Promotions } from "../../src/compute/Promotions.ts"
 import { prepare } from "../../src/cli/run.ts"
+import { Orders } from "../../src/compute/Commands.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { Promotions } from "../../src/compute/Promotions.ts"
+import { program } from "../../src/lifecycle/Program.ts"
 
 /** Returns when it is running; `end` asks for its end and waits for it. */
 export const living = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {

@@ -7,10 +7,10 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { NeonDeadlines } from "../../src/storage/neon/deadlines.ts"
+import { NeonDeadlines } from "../../src/storage/neon/NeonStorage.ts"
 import { atHand, installOf } from "../support/postgres.ts"
-import { living } from "./inProcess.ts"
 import { gone, launch, neonArguments, type Place, processesIn, rows } from "./harness.ts"
+import { living } from "./inProcess.ts"
 import { setUp, specOf, tenant, timeline } from "./neonPlace.ts"
 
 /** `$1` is there as for Postgres; what it says on stdout is the LSN. */

@@ -4,11 +4,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { isStale, logBytes } from "../../src/sidecars/auditFiles2.ts"
-import { flockHolders } from "../../src/sidecars/fileLocks.ts"
-import { fitsIni, setInIni } from "../../src/sidecars/iniText.ts"
-import { pgbouncerEntries, pgbouncerPlace } from "../../src/sidecars/pgbouncer2.ts"
-import { auditText, exportText, parseTarget } from "../../src/sidecars/rsyslogText.ts"
+import { flockHolders, isStale, logBytes } from "../../src/sidecars/auditFiles.ts"
+import { fitsIni, pgbouncerEntries, pgbouncerPlace, setInIni } from "../../src/sidecars/pgbouncer.ts"
+import { auditText, exportText, parseTarget } from "../../src/sidecars/rsyslog.ts"
 
 /** What pgbouncer would read: the later of two lines with one key counts. */
 const readIni = (text: string, section: string): Map<string, string> => {

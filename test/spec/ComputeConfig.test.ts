@@ -4,8 +4,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { parseComputeConfig, parseControlPlaneResponse } from "../../src/spec/ComputeConfig.ts"
-import { parseConfigText, parseResponseText } from "../../src/spec/parseConfigText.ts"
+import {
+  parseComputeConfig,
+  parseConfigText,
+  parseControlPlaneResponse,
+  parseResponseText
+} from "../../src/spec/ComputeConfig.ts"
 import { type Json, least, leastNeon, parseNeon, readJson } from "../support/fixtures.ts"
 
 const key = { kty: "OKP", crv: "Ed25519", x: "AAAA", kid: "k", alg: "EdDSA", use: "sig", key_ops: ["verify"] }

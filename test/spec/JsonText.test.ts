@@ -5,8 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { parseJson } from "../../src/spec/json.ts"
-import { printPath } from "../../src/spec/SpecProblem.ts"
+import { parseJson, printPath } from "../../src/spec/json.ts"
 
 const accepts = (text: string): boolean => {
   try {

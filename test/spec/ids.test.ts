@@ -5,8 +5,14 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { parseTenantId, parseTimelineId, printShardIndex, printTenantShard } from "../../src/spec/identifiers.ts"
-import { parseLsn, printLsn } from "../../src/spec/Lsn.ts"
+import {
+  parseLsn,
+  parseTenantId,
+  parseTimelineId,
+  printLsn,
+  printShardIndex,
+  printTenantShard
+} from "../../src/spec/identifiers.ts"
 
 const half = Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xffff_ffff })))
 const hex = Arbitrary.schema(Schema.String.check(Schema.isPattern(/^[0-9A-Fa-f]{32}$/)))

@@ -1,9 +1,9 @@
 /**
  * Parsed specs and facts for tests that do not care about most of a spec.
  */
+import type { Facts } from "../../src/postgres/startPlan.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import type { Facts } from "../../src/postgres/Facts.ts"
 
 export const emptySpec: ParsedSpec = {
   formatVersion: 1,

@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { runCommand } from "../../src/platform/run.ts"
+import { runCommand } from "../../src/platform/processes.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { telemetryOf } from "../../src/telemetry/Telemetry.ts"
 

@@ -3,9 +3,16 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
-import { statuses } from "../../src/compute/Status.ts"
-import { histogramOf, histogramSamples } from "../../src/telemetry/histogram.ts"
-import { escapeLabel, familiesOf, type Measured, printFamilies, stepBounds } from "../../src/telemetry/prometheus.ts"
+import { statuses } from "../../src/compute/transitions.ts"
+import {
+  escapeLabel,
+  familiesOf,
+  histogramOf,
+  histogramSamples,
+  type Measured,
+  printFamilies,
+  stepBounds
+} from "../../src/telemetry/prometheus.ts"
 
 const measured: Measured = {
   status: "empty",

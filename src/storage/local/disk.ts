@@ -4,10 +4,48 @@
  *
  * Nothing here follows a symbolic link that is the last part of a path.
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { FileFailed } from "../../errors/Failure.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The places at which a crash would be most inconvenient, named, so that tests can crash there.
+//
+// Outside of tests the reference holds its default, which does nothing.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export type Step =
+  /** First start: the marker is written; the WAL is there; the tar is there; nothing is published yet. */
+  | "first-marked"
+  | "first-wal"
+  | "first-tar"
+  /** Publishing a base, in this order. */
+  | "base-copied"
+  | "base-wal-synced"
+  | "base-tar-renamed"
+  | "base-current-written"
+  | "base-current-renamed"
+  | "base-old-removed"
+  | "base-wal-pruned"
+  /** Swapping the spare in: it is no longer valid; half of PGDATA is away; all of it is; half of the spare is in. */
+  | "swap-begun"
+  | "swap-half-out"
+  | "swap-out"
+  | "swap-half-in"
+  | "lay-linked"
+  /** Making a spare: from the files of the last PGDATA; before it is declared valid. */
+  | "spare-begun"
+  | "spare-filled"
+
+export const Failpoint = Context.Reference<(step: Step) => Effect.Effect<void>>("compute/storage/local/Failpoint", {
+  defaultValue: () => () => Effect.void
+})
+
+export const failpoint = (step: Step): Effect.Effect<void> => Effect.flatMap(Failpoint, (reach) => reach(step))
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export const attempt = <A>(operation: string, path: string, run: () => A): Effect.Effect<A, FileFailed> =>
   Effect.try({ try: run, catch: (cause) => new FileFailed({ operation, path, cause }) })

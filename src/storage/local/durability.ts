@@ -5,8 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { TimedOut, WireFailed } from "../../errors/Failure.ts"
-import { NotSupported } from "../../errors/Failure.ts"
+import { NotSupported, type TimedOut, type WireFailed } from "../../errors/Failure.ts"
 import type { Wire } from "../../pgwire/Wire.ts"
 
 /** `os`: an acknowledged commit survives a power cut. `process`: it survives the death of Postgres and of ourselves. */

@@ -11,17 +11,135 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as fs from "node:fs"
-import type { Failure } from "../../errors/Failure.ts"
-import { type Lsn, parseLsn, printLsn } from "../../spec/Lsn.ts"
+import type { Failure, FileFailed } from "../../errors/Failure.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
-import { coldBackupLabel, parseBackupLabel } from "./baseBackupLabel.ts"
 import { type ControlFile, parseControlFile } from "../../postgres/controlFile.ts"
-import { segmentNumberOf } from "./wal.ts"
-import { attempt, namesIn, removeFile, statOrNull } from "./disk.ts"
-import { type Base, damaged, type Layout, readBase } from "./layout.ts"
-import { publish, removeOld } from "./publish.ts"
-import { inSlices, type Pace } from "./slices.ts"
-import { packTar } from "./tarPack.ts"
+import { type Lsn, parseLsn, printLsn } from "../../spec/identifiers.ts"
+import { attempt, failpoint, flush, handOver, namesIn, removeFile, rename, replaceFile, statOrNull } from "./disk.ts"
+import { type Base, type Current, damaged, type Layout, printRecord, readBase } from "./layout.ts"
+import { inSlices, type Pace, packTar } from "./tarPack.ts"
+import { printWalFile, segmentNumberOf, segmentsBefore, segmentsFrom } from "./wal.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Makes a base the one that starts begin from, so that a crash at any point leaves a storage that starts.
+//
+// The order is the whole content of this file. Everything a start needs is on the disk before `current.json` names
+// it; nothing a start needs is removed before `current.json`, on the disk, no longer names it.
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Flushes every segment from `from` on, then their names. All of them, not only those that changed: flushing what is
+ * flushed costs nothing, and an earlier run may have had fsync off.
+ */
+export const flushWal = Effect.fnUntraced(function*(
+  layout: Layout,
+  from: bigint,
+  segmentBytes: number
+): Effect.fn.Return<void, FileFailed> {
+  const names = segmentsFrom(yield* namesIn(layout.wal), from, segmentBytes)
+  yield* Effect.forEach(names, (name) => flush(`${layout.wal}/${name}`), { concurrency: 4, discard: true })
+  yield* flush(layout.wal)
+})
+
+/** `tar` is the finished copy under a name of its own; it becomes `next.tar`. `start` is where its label begins. */
+export const publish: (
+  layout: Layout,
+  tar: string,
+  next: Current,
+  startSegment: bigint
+) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(function*(layout, tar, next, startSegment) {
+  yield* failpoint("base-copied")
+  // 1. The WAL that makes the copy whole. Without fsync it may be in memory only.
+  yield* flushWal(layout, startSegment, next.segmentBytes)
+  yield* failpoint("base-wal-synced")
+  // 2. The copy, and its name.
+  yield* handOver(tar, layout.owner)
+  yield* flush(tar)
+  yield* rename(tar, `${layout.root}/${next.tar}`)
+  yield* flush(layout.root)
+  yield* failpoint("base-tar-renamed")
+  // 3. The pointer to it: content first, then the name, then the folder.
+  const beside = `${layout.root}/current.next`
+  yield* replaceFile(beside, printRecord(next), layout.owner)
+  yield* flush(beside)
+  yield* failpoint("base-current-written")
+  yield* rename(beside, layout.current)
+  yield* flush(layout.root)
+  yield* failpoint("base-current-renamed")
+})
+
+/**
+ * Removes what only earlier bases needed: their tars, and segments before `keepFrom`, which is never after the
+ * segment where `base` begins. Segments that an archiver has not had yet stay.
+ */
+export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect.Effect<void, FileFailed> = Effect
+  .fnUntraced(function*(layout, base, keepFrom) {
+    for (const name of yield* namesIn(layout.root)) {
+      if (/^base-.*\.tar(\.new)?$/.test(name) && name !== base.current.tar) yield* removeFile(`${layout.root}/${name}`)
+    }
+    yield* failpoint("base-old-removed")
+    const { segmentBytes } = base.current
+    const start = segmentNumberOf(base.start, segmentBytes)
+    const names = segmentsBefore(yield* namesIn(layout.wal), keepFrom < start ? keepFrom : start, segmentBytes)
+    const statuses = new Set(yield* namesIn(`${layout.wal}/archive_status`))
+    for (const name of [...names].sort()) {
+      if (statuses.has(`${name}.ready`)) continue
+      yield* removeFile(`${layout.wal}/${name}`)
+      yield* removeFile(`${layout.wal}/archive_status/${name}.done`)
+    }
+    yield* failpoint("base-wal-pruned")
+  })
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The text of backup_label, which makes Postgres replay from where a base begins, whatever pg_control says.
+//
+// Without it a base taken from a cleanly stopped cluster starts at once, ignores all later WAL and overwrites it.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface BackupLabel {
+  /** Replay begins here. */
+  readonly start: Lsn
+  /** The segment that holds `start`. */
+  readonly startFile: string
+  readonly checkpoint: Lsn
+  readonly pgTimeline: number
+}
+
+export const parseBackupLabel = (text: string): Option.Option<BackupLabel> => {
+  const start = /^START WAL LOCATION: (\S+) \(file ([0-9A-F]{24})\)$/m.exec(text)
+  const checkpoint = /^CHECKPOINT LOCATION: (\S+)$/m.exec(text)
+  const timeline = /^START TIMELINE: (\d+)$/m.exec(text)
+  return Option.gen(function*() {
+    return {
+      start: yield* parseLsn(start?.[1] ?? ""),
+      startFile: yield* Option.fromNullishOr(start?.[2]),
+      checkpoint: yield* parseLsn(checkpoint?.[1] ?? ""),
+      pgTimeline: Number(yield* Option.fromNullishOr(timeline?.[1]))
+    }
+  })
+}
+
+/**
+ * The label of a base taken from a cleanly stopped cluster. Its method is not `streamed`, so Postgres does not look
+ * for a record that ends the backup: the base was whole from the start. The time is a constant because nothing
+ * reads it.
+ */
+export const coldBackupLabel = (control: ControlFile, segmentBytes: number): string => {
+  const number = segmentNumberOf(control.redo, segmentBytes)
+  const file = printWalFile({ pgTimeline: control.pgTimeline, number }, segmentBytes)
+  return [
+    `START WAL LOCATION: ${printLsn(control.redo)} (file ${file})`,
+    `CHECKPOINT LOCATION: ${printLsn(control.checkpoint)}`,
+    "BACKUP METHOD: pg_start_backup",
+    "BACKUP FROM: primary",
+    "START TIME: 2026-01-01 00:00:00 UTC",
+    "LABEL: cold",
+    `START TIMELINE: ${control.pgTimeline}`,
+    ""
+  ].join("\n")
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 const copyWithin = Duration.minutes(30)
 /** A fast checkpoint writes every dirty page. */

@@ -4,12 +4,72 @@
  * Files that vanish are left out, files that shrink are padded with zeros, files that grow are cut: replay puts
  * all of it right. pg_control comes last, as the backup protocol asks. Links are never followed or stored.
  */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as fs from "node:fs"
-import { contentRule } from "./basePolicy.ts"
+import { FileFailed } from "../../errors/Failure.ts"
 import { controlFileBytes, parseControlFile } from "../../postgres/controlFile.ts"
 import { codeOf } from "./disk.ts"
-import type { Steps } from "./slices.ts"
+import { contentRule } from "./walArchiver.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Long runs of small synchronous file operations, done a few milliseconds at a time.
+//
+// Thousands of small files are several times faster to handle synchronously than through the thread pool, but must
+// not hold up the event loop: work is a generator that yields between steps, and between slices the loop runs.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export type Steps<A> = Generator<void, A, void>
+
+/** `urgent`: somebody waits. `quiet`: in the background, at most half of the time. */
+export type Pace = "urgent" | "quiet"
+
+const sliceMillis: Record<Pace, number> = { urgent: 8, quiet: 4 }
+
+const letLoopRun = Effect.callback<void>((resume) => {
+  const turn = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(turn))
+})
+
+const rest: Record<Pace, Effect.Effect<void>> = { urgent: letLoopRun, quiet: Effect.sleep(Duration.millis(4)) }
+
+export const inSlices = <A>(
+  operation: string,
+  path: string,
+  pace: Pace,
+  work: () => Steps<A>
+): Effect.Effect<A, FileFailed> =>
+  Effect.suspend(() => {
+    const steps = work()
+    const slice = Effect.try({
+      try: (): Option.Option<A> => {
+        const until = performance.now() + sliceMillis[pace]
+        do {
+          const step = steps.next()
+          if (step.done === true) return Option.some(step.value)
+        } while (performance.now() < until)
+        return Option.none()
+      },
+      catch: (cause) => new FileFailed({ operation, path, cause })
+    })
+    return Effect.gen(function*() {
+      while (true) {
+        const done = yield* slice
+        if (Option.isSome(done)) return done.value
+        yield* rest[pace]
+      }
+    }).pipe(
+      // Closes the generator's files when we are interrupted between slices.
+      Effect.ensuring(Effect.sync(() => {
+        // oxlint-disable-next-line no-unsafe-type-assertion
+        steps.return(undefined as never)
+      }))
+    )
+  })
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface Packed {
   readonly bytes: number

@@ -9,7 +9,7 @@
 import * as fs from "node:fs"
 import type { RunAs } from "../../platform/Spawn.ts"
 import { codeOf } from "./disk.ts"
-import type { Steps } from "./slices.ts"
+import type { Steps } from "./tarPack.ts"
 
 const block = 512
 const windowBytes = 2 * 1024 * 1024

@@ -8,19 +8,89 @@ import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { Failure } from "../../errors/Failure.ts"
-import { parseLsn } from "../../spec/Lsn.ts"
 import * as Option from "effect/Option"
+import type { Failure } from "../../errors/Failure.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
-import { baseDue, type BaseLimits, retryMillis } from "./basePolicy.ts"
-import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./wal.ts"
-import { copyRunning, countDatabases } from "./publishBase.ts"
+import { type Lsn, parseLsn } from "../../spec/identifiers.ts"
 import { namesIn, statOrNull } from "./disk.ts"
-import { type Base, damaged, type Layout, readBase, readBootId, writeReached } from "./layout.ts"
-import { flushWal } from "./publish.ts"
 import { type Durability, restoreSettings } from "./durability.ts"
-import { prepareSpare } from "./spare.ts"
-import { warnings } from "./warnings.ts"
+import { type Base, damaged, type Layout, readBase, readBootId, warnings, writeReached } from "./layout.ts"
+import { copyRunning, countDatabases, flushWal } from "./publishBase.ts"
+import { prepareSpare } from "./restoreBase.ts"
+import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./wal.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// When local storage makes a new base, and which files of PGDATA belong into one.
+//
+// A base costs a copy of the cluster; the WAL since the last one costs replay at the next start.
+// ---------------------------------------------------------------------------------------------------------------------
+
+export interface BaseLimits {
+  /** WAL since the base, in bytes, that is always allowed. */
+  readonly walBytes: number
+  /** Transactions that wrote, since the base: with small records, bytes alone understate replay time. */
+  readonly transactions: number
+  /** Databases made since the base: replaying one copies a whole directory but is a few bytes of WAL. */
+  readonly databases: number
+}
+
+export const defaultBaseLimits: BaseLimits = { walBytes: 64 * 1024 * 1024, transactions: 100_000, databases: 8 }
+
+/** Replay runs at about 300 MB/s, so this bounds it to a few seconds however large the cluster is. */
+const mostWalBytes = 512 * 1024 * 1024
+
+export interface BaseFacts {
+  readonly baseStart: Lsn
+  readonly baseBytes: number
+  readonly walAt: Lsn
+  readonly transactions: number
+  readonly databases: number
+  /** A segment that the base needs is gone: nothing could be started from it any more. */
+  readonly broken: boolean
+}
+
+/** Why a new base is due; `null` when it is not. A large cluster may gather a quarter of its size in WAL first. */
+export const baseDue = (facts: BaseFacts, limits: BaseLimits): string | null => {
+  const allowed = BigInt(Math.max(limits.walBytes, Math.min(Math.floor(facts.baseBytes / 4), mostWalBytes)))
+  if (facts.broken) return "WAL that the present base needs was removed"
+  if (facts.walAt - facts.baseStart > allowed) return `${facts.walAt - facts.baseStart} bytes of WAL since the base`
+  if (facts.transactions > limits.transactions) return `${facts.transactions} transactions since the base`
+  if (facts.databases > limits.databases) return `${facts.databases} databases made since the base`
+  return null
+}
+
+/** Pause before the next try after `failures` in a row: 10 s, doubling, at most 10 minutes. */
+export const retryMillis = (failures: number): number => Math.min(10_000 * 2 ** Math.max(0, failures - 1), 600_000)
+
+/** Folders whose content Postgres makes anew at each start, or that must not be carried over. */
+const emptied = new Set([
+  "pg_wal",
+  "pg_replslot",
+  "pg_dynshmem",
+  "pg_notify",
+  "pg_serial",
+  "pg_snapshots",
+  "pg_stat_tmp",
+  "pg_subtrans"
+])
+
+/** The files at the top that are Postgres's own. The settings files are written by us at each start. */
+const topFiles = new Set(["PG_VERSION", "pg_ident.conf"])
+
+/** Never in a base, wherever they are: temporary files, and a cache that is rebuilt when missing. */
+const passing = /^(pgsql_tmp.*|pg_internal\.init.*|t\d+_\d+(_.+)?|\.DS_Store)$/
+
+/** `empty`: the folder without its content. Paths are relative to PGDATA, with `/`. */
+export const contentRule = (path: string, kind: "file" | "directory"): "copy" | "empty" | "skip" => {
+  const slash = path.lastIndexOf("/")
+  if (passing.test(path.slice(slash + 1))) return "skip"
+  if (slash !== -1) return "copy"
+  if (kind === "file") return topFiles.has(path) ? "copy" : "skip"
+  if (emptied.has(path)) return "empty"
+  return path === "base" || path === "global" || path.startsWith("pg_") ? "copy" : "skip"
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface Keeping {
   readonly layout: Layout

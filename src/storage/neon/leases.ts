@@ -11,15 +11,27 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
-import type { ComputeState } from "../../compute/ComputeState.ts"
+import { type ComputeState, withCondition, withoutCondition } from "../../compute/ComputeState.ts"
 import { type Failure, TimedOut } from "../../errors/Failure.ts"
-import { type Lsn, printLsn } from "../../spec/Lsn.ts"
+import { explain } from "../../errors/policy.ts"
+import { type Lsn, printLsn } from "../../spec/identifiers.ts"
 import type { NeonStorage, ParsedSpec } from "../../spec/ParsedSpec.ts"
-import { explain } from "../../errors/explain.ts"
-import { withCondition, withoutCondition } from "../../compute/conditions.ts"
-import { leasePause, renewAfter } from "./leases2.ts"
-import type { NeonDeadlines } from "./deadlines.ts"
+import type { NeonDeadlines } from "./NeonStorage.ts"
 import { type Lease, pageserverOf, questionsOf } from "./pageserver.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// When a lease on an LSN is asked for again (reference section 11.5).
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** A minute before it ends; one that is shorter than two minutes, at half its time. An ended one at once. */
+export const renewAfter = (validMillis: number): Duration.Duration =>
+  Duration.millis(Math.max(validMillis - 60_000, validMillis / 2, 0))
+
+/** After the so-many-th failure in a row (1, 2, …): half a second, then half as long again, up to a minute. */
+export const leasePause = (failures: number): Duration.Duration =>
+  Duration.millis(Math.min(500 * 1.5 ** (Math.max(failures, 1) - 1), 60_000))
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** Of all shards together: the earliest end counts, and one refusal is everybody's. */
 export type Acquire = (spec: ParsedSpec, neon: NeonStorage, lsn: Lsn) => Effect.Effect<Lease, Failure>

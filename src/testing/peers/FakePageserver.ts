@@ -8,7 +8,18 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { gunzipSync, gzipSync } from "node:zlib"
 import type { ListenFailed } from "../../errors/Failure.ts"
-import { commandComplete, copyData, copyDone, copyOut, error, loggedIn, readyForQuery, serve, type Session, table } from "./serverWire.ts"
+import {
+  commandComplete,
+  copyData,
+  copyDone,
+  copyOut,
+  error,
+  loggedIn,
+  readyForQuery,
+  serve,
+  type Session,
+  table
+} from "./serverWire.ts"
 
 /**
  * What goes wrong. `refuse`: nobody listens. `starting up`: it says so at log-in. `hang`: it accepts and says nothing.

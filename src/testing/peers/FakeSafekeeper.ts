@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ListenFailed } from "../../errors/Failure.ts"
-import { type Lsn, printLsn } from "../../spec/Lsn.ts"
+import { type Lsn, printLsn } from "../../spec/identifiers.ts"
 import { error, loggedIn, optionsOf, serve, type Session, table } from "./serverWire.ts"
 
 /**

@@ -5,10 +5,35 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { ListenFailed } from "../../errors/Failure.ts"
-import type { Lsn } from "../../spec/Lsn.ts"
+import { create } from "tar/create"
+import * as fs from "node:fs/promises"
+import { FileFailed, type ListenFailed } from "../../errors/Failure.ts"
+import type { Lsn } from "../../spec/identifiers.ts"
 import { type FakePageserver, makeFakePageserver, type PageserverOptions } from "./FakePageserver.ts"
 import { type FakeSafekeeper, makeFakeSafekeeper, type SafekeeperMode } from "./FakeSafekeeper.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The gzipped tar a pageserver would send, made from a real PGDATA whose Postgres was shut down in order.
+//
+// Like the pageserver's it has no postgresql.conf and nothing of a running postmaster. Unlike it, it holds the
+// relation files, so that a stock Postgres can start from it. Held in memory: for small test clusters only.
+// ---------------------------------------------------------------------------------------------------------------------
+
+const leftOut = new Set(["postgresql.conf", "postmaster.pid", "postmaster.opts"])
+
+export const basebackupOf = (pgdata: string): Effect.Effect<Uint8Array, FileFailed> =>
+  Effect.tryPromise({
+    try: async () => {
+      const names = (await fs.readdir(pgdata)).filter((name) => !leftOut.has(name)).sort()
+      const pieces: Array<Uint8Array> = []
+      // A link to a folder, as pg_wal may be one, is sent as what it leads to.
+      for await (const piece of create({ cwd: pgdata, gzip: { level: 1 }, portable: true, follow: true }, names)) pieces.push(piece)
+      return Buffer.concat(pieces)
+    },
+    catch: (cause) => new FileFailed({ operation: "archive", path: pgdata, cause })
+  })
+
+// ---------------------------------------------------------------------------------------------------------------------
 
 export interface NeonPeersOptions {
   /** A gzipped tar, such as `basebackupOf` makes. */

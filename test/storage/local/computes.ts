@@ -6,21 +6,31 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
+import { afterAll } from "vitest"
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
-import { afterAll } from "vitest"
-import type { ExitStatus } from "../../../src/errors/ExitStatus.ts"
-import type { TimelineId } from "../../../src/spec/identifiers.ts"
-import { PostgresInstall } from "../../../src/postgres/PostgresInstall2.ts"
-import { Spawn } from "../../../src/platform/Spawn.ts"
+import type { ExitStatus } from "../../../src/errors/Failure.ts"
 import { Admin } from "../../../src/pgwire/Admin.ts"
 import { connect, type Wire } from "../../../src/pgwire/Wire.ts"
+import { Spawn } from "../../../src/platform/Spawn.ts"
+import { PostgresInstall } from "../../../src/postgres/PostgresInstall.ts"
+import type { TimelineId } from "../../../src/spec/identifiers.ts"
 import { layer as localLayer, type LocalStorageOptions } from "../../../src/storage/local/LocalStorage.ts"
 import { Storage, type Timeline } from "../../../src/storage/Storage.ts"
-import { cleanEnvironment, configOf, freePort, type Install, makeCluster, runAs, superuser, tail, temporaryFolder } from "../../support/postgres.ts"
+import {
+  cleanEnvironment,
+  configOf,
+  freePort,
+  type Install,
+  makeCluster,
+  runAs,
+  superuser,
+  tail,
+  temporaryFolder
+} from "../../support/postgres.ts"
 import { emptySpec } from "../../support/specs.ts"
 
 const known = new Map<number, Install>()

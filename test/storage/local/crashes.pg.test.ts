@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as fs from "node:fs"
-import { Failpoint, type Step } from "../../../src/storage/local/failpoint.ts"
+import { Failpoint, type Step } from "../../../src/storage/local/disk.ts"
 import { makeWorld, pgTimeline, start, type Started, until, type World } from "./computes.ts"
 
 /** Runs an effect until it reaches the step, and ends it there as a crash would: nothing after it happens. */

@@ -9,7 +9,19 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import type { Failure } from "../../../src/errors/Failure.ts"
 import { makeCluster, temporaryFolder } from "../../support/postgres.ts"
-import { keeping, killAll, makeWorld, pgTimeline, processesIn, start, type Started, storageFor, until, wireTo, type World } from "./computes.ts"
+import {
+  keeping,
+  killAll,
+  makeWorld,
+  pgTimeline,
+  processesIn,
+  start,
+  type Started,
+  storageFor,
+  until,
+  wireTo,
+  type World
+} from "./computes.ts"
 
 const count = (started: Started) => Effect.map(started.rows("select count(*) from t"), (rows) => Number(rows[0]?.[0]))
 const baseNumber = (world: World): number => (JSON.parse(fs.readFileSync(`${world.root}/current.json`, "utf8")) as { n: number }).n

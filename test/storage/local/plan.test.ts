@@ -5,9 +5,13 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { coldBackupLabel, parseBackupLabel } from "../../../src/storage/local/baseBackupLabel.ts"
-import { baseDue, contentRule, defaultBaseLimits, retryMillis } from "../../../src/storage/local/basePolicy.ts"
-import { controlFileWithSystemId, crc32c, parseControlFile, parseSegmentHeader } from "../../../src/postgres/controlFile.ts"
+import {
+  controlFileWithSystemId,
+  crc32c,
+  parseControlFile,
+  parseSegmentHeader
+} from "../../../src/postgres/controlFile.ts"
+import { coldBackupLabel, parseBackupLabel } from "../../../src/storage/local/publishBase.ts"
 import {
   firstMissing,
   parseWalFile,
@@ -17,6 +21,7 @@ import {
   segmentsBefore,
   segmentsFrom
 } from "../../../src/storage/local/wal.ts"
+import { baseDue, contentRule, defaultBaseLimits, retryMillis } from "../../../src/storage/local/walArchiver.ts"
 
 const MiB = 1024 * 1024
 

@@ -15,21 +15,24 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
 import { ComputeState } from "../../../src/compute/ComputeState.ts"
+import { causesOf, explain } from "../../../src/errors/policy.ts"
+import { Spawn } from "../../../src/platform/Spawn.ts"
+import { unpack } from "../../../src/platform/untar.ts"
+import { Pgdata } from "../../../src/postgres/Pgdata.ts"
+import { PostgresInstall } from "../../../src/postgres/PostgresInstall.ts"
 import type { TenantId, TimelineId } from "../../../src/spec/identifiers.ts"
 import type { ComputeMode, NeonStorage as NeonSpec, ParsedSpec } from "../../../src/spec/ParsedSpec.ts"
-import { PostgresInstall } from "../../../src/postgres/PostgresInstall2.ts"
-import { Spawn } from "../../../src/platform/Spawn.ts"
-import { causesOf, explain } from "../../../src/errors/explain.ts"
-import { Pgdata } from "../../../src/postgres/Pgdata.ts"
-import { unpack } from "../../../src/platform/unpack.ts"
-import { NeonDeadlines } from "../../../src/storage/neon/deadlines.ts"
-import { layerNeon } from "../../../src/storage/neon/NeonStorage.ts"
+import { layerNeon, NeonDeadlines } from "../../../src/storage/neon/NeonStorage.ts"
 import { Storage, type Timeline } from "../../../src/storage/Storage.ts"
-import { makeFakePageserver, type PageserverFault, type PageserverOptions } from "../../../src/testing/peers/FakePageserver.ts"
+import {
+  makeFakePageserver,
+  type PageserverFault,
+  type PageserverOptions
+} from "../../../src/testing/peers/FakePageserver.ts"
 import { makeFakeSafekeeper } from "../../../src/testing/peers/FakeSafekeeper.ts"
-import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
 import { runAs, temporaryFolder } from "../../support/postgres.ts"
 import { emptySpec } from "../../support/specs.ts"
+import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
 
 const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId

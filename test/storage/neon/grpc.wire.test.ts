@@ -7,19 +7,28 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
+import { causesOf } from "../../../src/errors/policy.ts"
+import { unpack } from "../../../src/platform/untar.ts"
 import type { TenantId, TimelineId } from "../../../src/spec/identifiers.ts"
 import type { ComputeMode, ParsedSpec } from "../../../src/spec/ParsedSpec.ts"
-import { causesOf } from "../../../src/errors/explain.ts"
-import { unpack } from "../../../src/platform/unpack.ts"
-import type { NeonDeadlines } from "../../../src/storage/neon/deadlines.ts"
 import { acquireFromAll } from "../../../src/storage/neon/leases.ts"
-import { decodeChunk, decodeLease, encodeBaseBackupRequest, encodeLeaseRequest } from "../../../src/storage/neon/pageMessages.ts"
+import type { NeonDeadlines } from "../../../src/storage/neon/NeonStorage.ts"
 import { openBasebackup } from "../../../src/storage/neon/pageserver.ts"
+import {
+  decodeChunk,
+  decodeLease,
+  encodeBaseBackupRequest,
+  encodeLeaseRequest
+} from "../../../src/storage/neon/pageService.ts"
 import { makeFakePageserver } from "../../../src/testing/peers/FakePageserver.ts"
-import { makeFakePageService, type PageServiceFault, type PageServiceOptions } from "../../../src/testing/peers/FakePageService.ts"
-import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
+import {
+  makeFakePageService,
+  type PageServiceFault,
+  type PageServiceOptions
+} from "../../../src/testing/peers/FakePageService.ts"
 import { freePort, temporaryFolder } from "../../support/postgres.ts"
 import { emptySpec } from "../../support/specs.ts"
+import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
 
 const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId

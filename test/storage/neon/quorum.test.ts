@@ -4,8 +4,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
-import { isDecided, judge, quorumOf, type Reply } from "../../../src/storage/neon/quorum.ts"
-import { basebackupPauses, settlePauses } from "../../../src/postgres/retrySchedules.ts"
+import { basebackupPauses, settlePauses } from "../../../src/postgres/Pgdata.ts"
+import { isDecided, judge, quorumOf, type Reply } from "../../../src/storage/neon/safekeepers.ts"
 
 const lsn = Schema.Literals([0, 1, 2])
 const reply = Schema.Union([

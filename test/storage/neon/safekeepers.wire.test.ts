@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { TenantId, TimelineId } from "../../../src/spec/identifiers.ts"
-import { NeonDeadlines } from "../../../src/storage/neon/deadlines.ts"
+import { NeonDeadlines } from "../../../src/storage/neon/NeonStorage.ts"
 import { askSafekeepers } from "../../../src/storage/neon/safekeepers.ts"
 import { makeFakeSafekeeper, type SafekeeperMode } from "../../../src/testing/peers/FakeSafekeeper.ts"
 

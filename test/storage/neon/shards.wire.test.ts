@@ -6,13 +6,13 @@ import { assert, describe, it } from "@effect/vitest"
 import { makeFakePageserver, NeonPeers } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import { unpack } from "../../../src/platform/untar.ts"
 import { parseSpec } from "../../../src/spec/parseSpec.ts"
-import { unpack } from "../../../src/platform/unpack.ts"
-import { NeonDeadlines } from "../../../src/storage/neon/deadlines.ts"
 import { acquireFromAll } from "../../../src/storage/neon/leases.ts"
+import { NeonDeadlines } from "../../../src/storage/neon/NeonStorage.ts"
 import { openBasebackup } from "../../../src/storage/neon/pageserver.ts"
-import { gzipped, tarOf } from "../../support/tars.ts"
 import { temporaryFolder } from "../../support/postgres.ts"
+import { gzipped, tarOf } from "../../support/tars.ts"
 
 const archive = gzipped(tarOf([{ path: "PG_VERSION", body: "17\n" }]))
 const tenant = "a".repeat(32)

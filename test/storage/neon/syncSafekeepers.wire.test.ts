@@ -11,10 +11,10 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { causesOf } from "../../../src/errors/explain.ts"
-import type { PostgresInstall } from "../../../src/postgres/PostgresInstall2.ts"
+import { causesOf } from "../../../src/errors/policy.ts"
 import { Spawn } from "../../../src/platform/Spawn.ts"
-import { makeSyncSafekeepers, type SyncRequest } from "../../../src/storage/neon/syncSafekeepers.ts"
+import type { PostgresInstall } from "../../../src/postgres/PostgresInstall.ts"
+import { makeSyncSafekeepers, type SyncRequest } from "../../../src/storage/neon/safekeepers.ts"
 import { runAs, temporaryFolder } from "../../support/postgres.ts"
 
 interface Bench {

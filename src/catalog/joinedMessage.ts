@@ -8,7 +8,7 @@
 import * as Redacted from "effect/Redacted"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import type { ApplyPlan, Operation } from "./operations.ts"
-import { recordVisits } from "./visits.ts"
+import { recordVisits } from "./planVisits.ts"
 
 export interface JoinedMessage {
   readonly sql: Redacted.Redacted<string>
