@@ -2,7 +2,7 @@
  * The same program over rooms in memory, in virtual time: what does a compute do when its storage never answers?
  */
 import { assert, it } from "@effect/vitest"
-import { ComputeState, life, memoryRooms, Orders, parseSpec, Promotions, World } from "compute-ctl"
+import { ComputeState, life, memoryRooms, Commands, parseSpec, Promotions, World } from "compute-ctl"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -12,14 +12,14 @@ import { localFacts } from "../test/support/specs.ts"
 
 const input = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
 const spec = Result.getOrThrow(parseSpec(input, { source: "example", storage: "local" }))
-const asked = Layer.mergeAll(Orders.layer, Promotions.layer)
+const asked = Layer.mergeAll(Commands.layer, Promotions.layer)
 const compute = memoryRooms.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
 
 it.effect("a compute whose storage hangs can still be ended", () =>
   Effect.gen(function*() {
     yield* (yield* World).interfere("settle start", "hang")
     const fiber = yield* life(spec, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
-    yield* (yield* Orders).terminate("immediate")
+    yield* (yield* Commands).terminate("immediate")
     yield* TestClock.adjust("1 minute")
     assert.isNull((yield* Fiber.join(fiber)).exit)
     assert.strictEqual((yield* (yield* ComputeState).now).status, "terminated")

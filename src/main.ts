@@ -1,7 +1,7 @@
 /**
  * The door: arguments, environment, signals, exit code. The only file that knows there is a process around us.
  *
- * TERM, INT, QUIT and HUP end the compute in order; each further one takes the next rung of the stop ladder. The
+ * TERM, INT, QUIT and HUP end the compute in order; each further one takes the next stage of the stop stages. The
  * process exits only after Postgres has.
  */
 import * as Cause from "effect/Cause"
@@ -20,7 +20,7 @@ import { planCommand } from "./cli/plan.ts"
 import { banner, prepare } from "./cli/run.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
-import { Orders } from "./compute/Commands.ts"
+import { Commands } from "./compute/Commands.ts"
 import { ComputeState } from "./compute/ComputeState.ts"
 import { causesOf, exitCodeOf, failed, hintOf, usageError } from "./errors/policy.ts"
 import { policyText } from "./http/routes.ts"
@@ -50,17 +50,17 @@ const echo = Duration.millis(300)
 
 /** The first signal asks for the end, the others for haste. */
 const obey = Effect.fnUntraced(function*(signals: Queue.Dequeue<Ending>) {
-  const orders = yield* Orders
+  const commands = yield* Commands
   const first = yield* Queue.take(signals)
   yield* Effect.logInfo(received(first))
-  yield* orders.terminate("immediate")
+  yield* commands.terminate("immediate")
   const heardAt = yield* Clock.currentTimeMillis
   while (true) {
     const next = yield* Queue.take(signals)
     const since = (yield* Clock.currentTimeMillis) - heardAt
     if (next === first && since < Duration.toMillis(echo)) continue
     yield* Effect.logInfo(`${received(next)} again: hurrying`)
-    yield* orders.hasten
+    yield* commands.escalate
   }
 })
 
@@ -83,13 +83,13 @@ const run = Effect.fnUntraced(function*(settings: RunSettings, log: LogContext) 
     programFolder: import.meta.dirname
   })
   log.ids = idsOf(options.spec)
-  const herald = Effect.gen(function*() {
+  const startUpBanner = Effect.gen(function*() {
     const state = yield* ComputeState
     yield* state.until("running")
     if (settings.banner) out(banner({ at: options.at, httpHost: options.http.host, httpPort: options.http.externalPort }))
   })
   const wired = settings.logFormat === "json" ? { ...options, postgresLog: postgresRecordsAsJson(log, stderrSink) } : options
-  return yield* program({ ...wired, log }, () => Effect.raceFirst(obey(signals), Effect.andThen(herald, Effect.never)))
+  return yield* program({ ...wired, log }, () => Effect.raceFirst(obey(signals), Effect.andThen(startUpBanner, Effect.never)))
 })
 
 /** What kept the compute from having a life, told like every failure: sentence, causes, hint. */
@@ -140,7 +140,7 @@ const main = (): void => {
     case "Schema":
       return out(schemaText())
     case "Routes":
-      return out(policyText(command.dialect))
+      return out(policyText(command.apiVersion))
     case "Plan":
       Effect.runFork(planCommand(command.settings, out, err)).addObserver(leave)
       return

@@ -113,7 +113,7 @@ const tick = Effect.gen(function*() {
 })
 
 /** Works in every status, also while Postgres does not answer. */
-export const holdKeeper: Actor<ComputeState> = {
+export const holdActor: Actor<ComputeState> = {
   name: "hold keeper",
   policy: "permanent",
   run: Effect.gen(function*() {

@@ -150,7 +150,7 @@ const greetWithin = Duration.seconds(4)
 /** The agent checks our health every five seconds. */
 const silence = Duration.seconds(60)
 const sendWithin = Duration.seconds(5)
-/** Answers that wait for the socket, and orders that wait for their turn: the agent has one under way at a time. */
+/** Answers that wait for the socket, and commands that wait for their turn: the agent has one under way at a time. */
 const outboundCapacity = 64
 const lanes = 4
 /** A peer that floods us with nonsense is told about in the log this often. */
@@ -189,7 +189,7 @@ const greet = Effect.fnUntraced(function*(peer: Peer, { cgroup, policy, tellBlin
   } satisfies Memory
 })
 
-const read = Effect.fnUntraced(function*(peer: Peer, say: (said: Said) => Effect.Effect<unknown>, orders: Queue.Queue<Order>) {
+const read = Effect.fnUntraced(function*(peer: Peer, say: (said: Said) => Effect.Effect<unknown>, commands: Queue.Queue<Order>) {
   const tally = yield* VmTally
   const tell = quietly(tellEveryMillis)
   let strikes = 0
@@ -204,7 +204,7 @@ const read = Effect.fnUntraced(function*(peer: Peer, say: (said: Said) => Effect
         )
       case "UpscaleNotification":
       case "DownscaleRequest":
-        return Queue.offerUnsafe(orders, heard) ? Effect.void : Effect.andThen(
+        return Queue.offerUnsafe(commands, heard) ? Effect.void : Effect.andThen(
           tell("the agent sends more requests than can be worked on; one was refused"),
           say({ type: "InternalError", error: "too many requests at once", id: heard.id })
         )
@@ -241,7 +241,7 @@ const write = Effect.fnUntraced(function*(peer: Peer, outbound: Queue.Queue<stri
 
 const converse = Effect.fnUntraced(function*(peer: Peer, memory: Memory, { openCache }: Surroundings) {
   const outbound = yield* Queue.bounded<string>(outboundCapacity)
-  const orders = yield* Queue.bounded<Order>(lanes)
+  const commands = yield* Queue.bounded<Order>(lanes)
   const say = (said: Said) => Queue.offer(outbound, printMessage(said))
   const connection: Connection = {
     memory,
@@ -251,9 +251,9 @@ const converse = Effect.fnUntraced(function*(peer: Peer, memory: Memory, { openC
   }
   const gone = { onSuccess: (ending: Ending) => ending, onFailure: () => left }
   return yield* Effect.raceAllFirst([
-    Effect.match(read(peer, say, orders), gone),
+    Effect.match(read(peer, say, commands), gone),
     Effect.match(write(peer, outbound), gone),
-    scale(connection, orders),
+    scale(connection, commands),
     watchMemory(connection),
     openCache === null ? Effect.never : keepCache(connection, openCache)
   ])

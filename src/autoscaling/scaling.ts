@@ -1,5 +1,5 @@
 /**
- * Carries out what the agent orders: more memory is confirmed, less is granted or denied, and the file cache follows.
+ * Carries out what the agent commands: more memory is confirmed, less is granted or denied, and the file cache follows.
  *
  * One order at a time, each answered well before the agent stops waiting. An order that fails half-way leaves the
  * threshold alone; the agent asks again. A file cache that cannot be reached is done without until it can be.
@@ -123,12 +123,12 @@ const downscale = Effect.fnUntraced(function*(connection: Connection, { id, mem 
   }
 })
 
-/** Works on orders for as long as the connection lives. */
-export const scale = Effect.fnUntraced(function*(connection: Connection, orders: Queue.Dequeue<Order>) {
+/** Works on commands for as long as the connection lives. */
+export const scale = Effect.fnUntraced(function*(connection: Connection, commands: Queue.Dequeue<Order>) {
   const tally = yield* VmTally
   const { say, turn } = connection
   while (true) {
-    const order = yield* Queue.take(orders)
+    const order = yield* Queue.take(commands)
     const more = order._tag === "UpscaleNotification"
     const what = more ? "an upscale" : "a downscale"
     const work = more ? upscale(connection, order) : downscale(connection, order)

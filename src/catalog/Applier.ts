@@ -1,5 +1,5 @@
 /**
- * Makes the catalog agree with the spec: one apply at a time, from a bounded mailbox, each ending in a receipt.
+ * Makes the catalog agree with the spec: one apply at a time, from a bounded mailbox, each ending in a applyReport.
  *
  * A caller that goes away cancels nothing. An apply that is cut short because the actor ends is `Abandoned`.
  */
@@ -13,7 +13,7 @@ import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import * as Semaphore from "effect/Semaphore"
 import type * as Tracer from "effect/Tracer"
-import { ComputeState, type Receipt } from "../compute/ComputeState.ts"
+import { ComputeState, type ApplyReport } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import { Abandoned, ApplyFailed, type Failure } from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
@@ -22,14 +22,14 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { discardTemplate, execute } from "./execute.ts"
 import { migrate, updateNeonExtension } from "./migrations.ts"
 import { observe } from "./observe.ts"
-import { failuresOf, printReceipt, receiptOf } from "./outcome.ts"
+import { failuresOf, printApplyReport, applyReportOf } from "./outcome.ts"
 import { planApply } from "./planApply.ts"
 import { leavesTemplate } from "./planTemplate.ts"
 import { completeOptions } from "./planText.ts"
 import { freshTally, millisNow, openSession } from "./sessions.ts"
 
 export interface ApplyRequest {
-  readonly kind: Receipt["kind"]
+  readonly kind: ApplyReport["kind"]
   readonly spec: ParsedSpec
   /** Visit every wanted database, whatever the records say. */
   readonly force?: boolean
@@ -44,15 +44,15 @@ export interface ApplierOptions {
 
 interface Letter {
   readonly request: ApplyRequest
-  readonly reply: Deferred.Deferred<Receipt, Failure>
+  readonly reply: Deferred.Deferred<ApplyReport, Failure>
   /** The sender's, so that the work is seen in the sender's trace and not in a trace of its own. */
   readonly span: Tracer.AnySpan | undefined
 }
 
 export class Applier extends Context.Service<Applier, {
   /** Fails with `ApplyFailed` when any operation failed; what did not depend on it was done all the same. */
-  readonly apply: (request: ApplyRequest) => Effect.Effect<Receipt, Failure>
-  readonly lastReceipt: Effect.Effect<Receipt | null>
+  readonly apply: (request: ApplyRequest) => Effect.Effect<ApplyReport, Failure>
+  readonly lastReceipt: Effect.Effect<ApplyReport | null>
   /** The loop that does the work; the supervisor runs it. */
   readonly actor: Actor
   /** Run once users may connect: migrations if the catalog was applied, the newest `neon` extension, no template. */
@@ -62,20 +62,20 @@ export class Applier extends Context.Service<Applier, {
     Layer.effect(Applier, Effect.gen(function*() {
       const admin = yield* Admin
       const state = yield* ComputeState
-      const last = yield* Ref.make<Receipt | null>(null)
+      const last = yield* Ref.make<ApplyReport | null>(null)
       // Start, reconfigure and promote are the senders, and each waits for its answer.
       const mailbox = yield* Queue.bounded<Letter>(16)
       // An apply must not copy from a template that is being dropped.
       const turn = yield* Semaphore.make(1)
       const discard = turn.withPermit(discardTemplate).pipe(Effect.provideService(Admin, admin))
 
-      const applyNow = (request: ApplyRequest): Effect.Effect<Receipt, Failure> =>
+      const applyNow = (request: ApplyRequest): Effect.Effect<ApplyReport, Failure> =>
         turn.withPermit(applySpec(request, options)).pipe(
           Effect.provideService(Admin, admin),
-          Effect.tap((receipt) => Effect.andThen(Ref.set(last, receipt), state.note({ receipt }))),
+          Effect.tap((applyReport) => Effect.andThen(Ref.set(last, applyReport), state.note({ applyReport }))),
           Effect.tap(report),
-          Effect.flatMap((receipt) =>
-            receipt.outcome === "done" ? Effect.succeed(receipt) : Effect.fail(new ApplyFailed({ failures: failuresOf(receipt) })))
+          Effect.flatMap((applyReport) =>
+            applyReport.outcome === "done" ? Effect.succeed(applyReport) : Effect.fail(new ApplyFailed({ failures: failuresOf(applyReport) })))
         )
 
       const answer = ({ reply, request, span }: Letter) =>
@@ -84,13 +84,13 @@ export class Applier extends Context.Service<Applier, {
             // A failure is the caller's to hear; a defect is a bug, and the supervisor's to see.
             Effect.catch(() => Effect.void),
             // A start has `afterStart` for it, when nobody waits for Postgres any more.
-            Effect.andThen(Effect.flatMap(Ref.get(last), (receipt) =>
-              request.kind === "start" || receipt === null || !leavesTemplate(receipt) ? Effect.void : discard))
+            Effect.andThen(Effect.flatMap(Ref.get(last), (applyReport) =>
+              request.kind === "start" || applyReport === null || !leavesTemplate(applyReport) ? Effect.void : discard))
           )
 
       return Applier.of({
         apply: Effect.fn("Applier.apply")(function*(request: ApplyRequest) {
-          const reply = yield* Deferred.make<Receipt, Failure>()
+          const reply = yield* Deferred.make<ApplyReport, Failure>()
           yield* Queue.offer(mailbox, { request, reply, span: nearestSpan(yield* Effect.context<never>()) })
           return yield* Deferred.await(reply)
         }),
@@ -112,7 +112,7 @@ export class Applier extends Context.Service<Applier, {
 }
 
 /** Observes, plans, executes. Fails only when the catalog could not be read at all. */
-export const applySpec: (request: ApplyRequest, options: ApplierOptions) => Effect.Effect<Receipt, Failure, Admin> = Effect.fn(
+export const applySpec: (request: ApplyRequest, options: ApplierOptions) => Effect.Effect<ApplyReport, Failure, Admin> = Effect.fn(
   "Applier.applySpec"
 )(function*(request, given) {
   const admin = yield* Admin
@@ -132,14 +132,14 @@ export const applySpec: (request: ApplyRequest, options: ApplierOptions) => Effe
     const plan = planApply(request.spec, yield* observe(session, request.spec, options), options)
     const outcomes = yield* execute(plan, session, tally, purpose)
     const millis = (yield* millisNow) - from
-    return receiptOf(plan, outcomes, { startedAt, millis, roundTrips: tally.roundTrips, statements: tally.statements })
+    return applyReportOf(plan, outcomes, { startedAt, millis, roundTrips: tally.roundTrips, statements: tally.statements })
   }))
 })
 
-const report = (receipt: Receipt): Effect.Effect<void> =>
-  receipt.outcome === "done"
-    ? Effect.logInfo(printReceipt(receipt))
+const report = (applyReport: ApplyReport): Effect.Effect<void> =>
+  applyReport.outcome === "done"
+    ? Effect.logInfo(printApplyReport(applyReport))
     : Effect.andThen(
-      Effect.logError(printReceipt(receipt)),
-      Effect.forEach(failuresOf(receipt), (line) => Effect.logError(line), { discard: true })
+      Effect.logError(printApplyReport(applyReport)),
+      Effect.forEach(failuresOf(applyReport), (line) => Effect.logError(line), { discard: true })
     )

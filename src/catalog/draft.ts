@@ -28,7 +28,7 @@ const finalName = (renames: ReadonlyArray<Rename>, index: number): string => {
  * `todo`; `absent`: there is nothing of the old name, so it was done or never applied; otherwise why it is left
  * alone. An exchange of two names over a third cannot be told from one that is done: it is taken for done.
  */
-export const judgeRename = (
+export const decideRename = (
   renames: ReadonlyArray<Rename>,
   index: number,
   exists: (name: string) => boolean,
@@ -85,8 +85,8 @@ export const add = (draft: Draft, given: Operation): Operation => {
   draft.ids.set(given.id, times)
   const operation = times === 1 ? given : { ...given, id: `${given.id} (${times})` }
   draft.operations.push(operation)
-  if (operation.verdict._tag !== "Skip") credit(draft, operation)
-  if (operation.verdict._tag === "Do") simulateChange(draft, operation.change)
+  if (operation.decision._tag !== "Skip") credit(draft, operation)
+  if (operation.decision._tag === "Do") simulateChange(draft, operation.change)
   return operation
 }
 

@@ -14,7 +14,7 @@ import type { Answer } from "../pgwire/Wire.ts"
 import { joinOperations } from "./joinedMessage.ts"
 import type { ApplyPlan, Group, Lane, Operation, Track } from "./operations.ts"
 import {
-  type Complaint,
+  type SqlError,
   isPassing,
   mostAttempts,
   type Outcome,
@@ -51,10 +51,10 @@ export const runJoined: (
   const message = joinOperations(operations, plan.joining)
   if (message === null) return operations
   const from = yield* millisNow
-  const { attempts, complaint } = yield* persist(() => complain(session, message.sql, message.statements))
+  const { attempts, sqlError } = yield* persist(() => complain(session, message.sql, message.statements))
   const to = yield* millisNow
-  if (complaint !== null) {
-    yield* Effect.logWarning(`${operations.length} operations failed together and are now done one by one: ${complaint.message}`)
+  if (sqlError !== null) {
+    yield* Effect.logWarning(`${operations.length} operations failed together and are now done one by one: ${sqlError.message}`)
     return operations
   }
   const millis = (to - from) / operations.length
@@ -92,29 +92,29 @@ const runPipelined = Effect.fnUntraced(function*(operations: ReadonlyArray<Opera
   const to = yield* millisNow
   const millis = (to - from) / operations.length
   for (const [index, operation] of operations.entries()) {
-    const complaint = complaintOf(answers[index])
-    if (complaint !== null && isPassing(complaint)) yield* runOne(operation, session, ledger, 1, complaint)
-    else note(ledger, operation, complaint, 1, millis, from, to)
+    const sqlError = complaintOf(answers[index])
+    if (sqlError !== null && isPassing(sqlError)) yield* runOne(operation, session, ledger, 1, sqlError)
+    else note(ledger, operation, sqlError, 1, millis, from, to)
   }
 })
 
 /** Statement by statement; one that failed in passing is tried again from where it stopped. */
 const runOne = Effect.fnUntraced(
-  function*(operation: Operation, session: Session, ledger: Ledger, tried: number, before: Complaint | null) {
+  function*(operation: Operation, session: Session, ledger: Ledger, tried: number, before: SqlError | null) {
     const from = yield* millisNow
     let attempts = Math.max(1, tried)
-    let complaint: Complaint | null = before
+    let sqlError: SqlError | null = before
     for (const statement of operation.statements) {
       const result = yield* persist(
         () => complain(session, sent(statement), 1),
-        complaint === null ? 0 : tried
+        sqlError === null ? 0 : tried
       )
       attempts = Math.max(attempts, result.attempts)
-      complaint = result.complaint
-      if (complaint !== null) break
+      sqlError = result.sqlError
+      if (sqlError !== null) break
     }
     const to = yield* millisNow
-    note(ledger, operation, complaint, attempts, to - from, from, to)
+    note(ledger, operation, sqlError, attempts, to - from, from, to)
   }
 )
 
@@ -122,11 +122,11 @@ const sent = (statement: Operation["statements"][number]) => statement.secret ??
 
 /** Runs until it succeeds, fails for good, or has been tried often enough. `tried` times were before this. */
 const persist = Effect.fnUntraced(
-  function*(run: () => Effect.Effect<Complaint | null, WireFailed | TimedOut>, tried = 0) {
+  function*(run: () => Effect.Effect<SqlError | null, WireFailed | TimedOut>, tried = 0) {
     for (let attempts = tried + 1;; attempts++) {
       if (attempts > 1) yield* Effect.sleep(Duration.millis(pauseBefore(attempts)))
-      const complaint = yield* run()
-      if (complaint === null || !isPassing(complaint) || attempts >= mostAttempts) return { attempts, complaint }
+      const sqlError = yield* run()
+      if (sqlError === null || !isPassing(sqlError) || attempts >= mostAttempts) return { attempts, sqlError }
     }
   }
 )
@@ -134,7 +134,7 @@ const persist = Effect.fnUntraced(
 const complain = (session: Session, sql: string | Redacted.Redacted<string>, statements: number) =>
   Effect.map(session.send([sql], statements), ([answer]) => complaintOf(answer))
 
-const complaintOf = (answer: Answer | undefined): Complaint | null => {
+const complaintOf = (answer: Answer | undefined): SqlError | null => {
   if (answer === undefined) return { message: "the server gave no answer", sqlState: null, hint: null }
   if (Result.isSuccess(answer)) return null
   const { detail, serverDetail, serverHint, sqlState } = answer.failure
@@ -148,7 +148,7 @@ const complaintOf = (answer: Answer | undefined): Complaint | null => {
 const note = (
   ledger: Ledger,
   operation: Operation,
-  complaint: Complaint | null,
+  sqlError: SqlError | null,
   attempts: number,
   millis: number,
   from: number,
@@ -156,10 +156,10 @@ const note = (
 ): void => {
   ledger.outcomes.set(operation.id, {
     operation,
-    outcome: complaint === null ? "done" : "failed",
-    reason: complaint?.message ?? null,
-    sqlState: complaint?.sqlState ?? null,
-    hint: complaint?.hint ?? null,
+    outcome: sqlError === null ? "done" : "failed",
+    reason: sqlError?.message ?? null,
+    sqlState: sqlError?.sqlState ?? null,
+    hint: sqlError?.hint ?? null,
     attempts,
     millis,
     from,

@@ -86,13 +86,13 @@ export interface Joined {
 }
 
 /** Whether it is to be done, is known to be impossible, or is left alone and worth a word. */
-export type Verdict =
+export type Decision =
   | { readonly _tag: "Do" }
   | { readonly _tag: "Refuse"; readonly reason: string; readonly hint: string }
   | { readonly _tag: "Skip"; readonly reason: string }
 
-export const refuse = (reason: string, hint: string): Verdict => ({ _tag: "Refuse", reason, hint })
-export const skip = (reason: string): Verdict => ({ _tag: "Skip", reason })
+export const refuse = (reason: string, hint: string): Decision => ({ _tag: "Refuse", reason, hint })
+export const skip = (reason: string): Decision => ({ _tag: "Skip", reason })
 
 export interface Operation {
   /** Unique within a plan. */
@@ -105,7 +105,7 @@ export interface Operation {
   readonly action: string
   /** Why it is needed, for people. */
   readonly because: string
-  readonly verdict: Verdict
+  readonly decision: Decision
   /** On its own: each is one message, in order; a failure ends it. */
   readonly statements: ReadonlyArray<Statement>
   /** In company: `null` when it cannot run inside a transaction. */
@@ -137,7 +137,7 @@ export interface Group {
 export interface ApplyPlan {
   readonly kind: "start" | "reconfigure" | "promote"
   readonly groups: ReadonlyArray<Group>
-  /** In order; those with the verdict `Skip` or `Refuse` are here too. */
+  /** In order; those with the decision `Skip` or `Refuse` are here too. */
   readonly operations: ReadonlyArray<Operation>
   readonly joining: { readonly superuser: boolean; readonly privilegedRole: string }
   /** Most connections in use at once, not counting the one that observed. */
@@ -152,7 +152,7 @@ export const operation = (
 ): Operation => ({
   id: `${given.phase}/${given.database == null ? "" : `${given.database}/`}${given.action} ${given.object}`,
   database: null,
-  verdict: { _tag: "Do" },
+  decision: { _tag: "Do" },
   statements: [],
   joined: null,
   after: [],

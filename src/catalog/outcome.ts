@@ -1,9 +1,9 @@
 /**
- * How an operation went, which failures pass by themselves, and the receipt that comes of it all.
+ * How an operation went, which failures pass by themselves, and the applyReport that comes of it all.
  *
  * No text here holds a verifier: what Postgres says is scrubbed before it is kept.
  */
-import type { OperationReceipt, PhaseReceipt, Receipt } from "../compute/ComputeState.ts"
+import type { OperationReport, PhaseReport, ApplyReport } from "../compute/ComputeState.ts"
 import { type ApplyPlan, type Operation, phases } from "./operations.ts"
 
 export interface Outcome {
@@ -21,7 +21,7 @@ export interface Outcome {
 }
 
 /** What a server, or our own wire, said about a statement that failed. */
-export interface Complaint {
+export interface SqlError {
   readonly message: string
   readonly sqlState: string | null
   readonly hint: string | null
@@ -31,7 +31,7 @@ export interface Complaint {
 const passing = new Set(["40P01", "55P03", "55006", "40001"])
 
 /** Postgres has no code of its own for two sessions at one catalog row (heapam's simple_heap_update, XX000). */
-export const isPassing = ({ message, sqlState }: Complaint): boolean =>
+export const isPassing = ({ message, sqlState }: SqlError): boolean =>
   sqlState !== null && (passing.has(sqlState) || (sqlState === "XX000" && /tuple concurrently (updated|deleted)/.test(message)))
 
 export const mostAttempts = 6
@@ -46,19 +46,19 @@ export const scrub = (text: string): string =>
 export const settledBeforehand = (plan: ApplyPlan): ReadonlyArray<Outcome> =>
   plan.operations.flatMap((operation): ReadonlyArray<Outcome> => {
     const nothing = { operation, sqlState: null, attempts: 0, millis: 0, from: 0, to: 0 }
-    switch (operation.verdict._tag) {
+    switch (operation.decision._tag) {
       case "Do":
         return []
       case "Skip":
-        return [{ ...nothing, outcome: "skipped", reason: operation.verdict.reason, hint: null }]
+        return [{ ...nothing, outcome: "skipped", reason: operation.decision.reason, hint: null }]
       case "Refuse":
-        return [{ ...nothing, outcome: "failed", reason: operation.verdict.reason, hint: operation.verdict.hint }]
+        return [{ ...nothing, outcome: "failed", reason: operation.decision.reason, hint: operation.decision.hint }]
     }
   })
 
 const round = (millis: number): number => Math.round(millis * 100) / 100
 
-const printOutcome = (one: Outcome): OperationReceipt => ({
+const printOutcome = (one: Outcome): OperationReport => ({
   phase: one.operation.phase,
   database: one.operation.database,
   object: one.operation.object,
@@ -72,7 +72,7 @@ const printOutcome = (one: Outcome): OperationReceipt => ({
 })
 
 /** In the order of the phases; a phase lasts from its first operation to its last. */
-const totals = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<PhaseReceipt> => {
+const totals = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<PhaseReport> => {
   const byPhase = Map.groupBy(outcomes, (one) => one.operation.phase)
   return phases.flatMap((phase) => {
     const those = byPhase.get(phase)
@@ -86,11 +86,11 @@ const totals = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<PhaseReceipt> =
   })
 }
 
-export const receiptOf = (
+export const applyReportOf = (
   plan: ApplyPlan,
   outcomes: ReadonlyArray<Outcome>,
-  facts: Pick<Receipt, "startedAt" | "millis" | "roundTrips" | "statements">
-): Receipt => {
+  facts: Pick<ApplyReport, "startedAt" | "millis" | "roundTrips" | "statements">
+): ApplyReport => {
   const order = new Map(plan.operations.map((operation, index) => [operation, index]))
   const sorted = outcomes.toSorted((a, b) => (order.get(a.operation) ?? 0) - (order.get(b.operation) ?? 0))
   return {
@@ -106,18 +106,18 @@ export const receiptOf = (
 }
 
 /** One line about a failed operation: where, what, why, and what Postgres advises. */
-export const printFailure = (one: OperationReceipt): string => {
+export const printFailure = (one: OperationReport): string => {
   const where = one.database === null ? "" : ` in database ${JSON.stringify(one.database)}`
   const state = one.sqlState === null ? "" : ` (SQLSTATE ${one.sqlState})`
   const hint = one.hint === null ? "" : `; ${one.hint}`
   return `${one.action} ${one.object}${where}: ${one.reason ?? "failed"}${state}${hint}`
 }
 
-export const failuresOf = (receipt: Receipt): ReadonlyArray<string> =>
-  receipt.operations.filter(({ outcome }) => outcome === "failed").map(printFailure)
+export const failuresOf = (applyReport: ApplyReport): ReadonlyArray<string> =>
+  applyReport.operations.filter(({ outcome }) => outcome === "failed").map(printFailure)
 
-export const printReceipt = (receipt: Receipt): string => {
-  const count = (outcome: OperationReceipt["outcome"]) => receipt.operations.filter((one) => one.outcome === outcome).length
-  return `applied the catalog in ${receipt.millis} ms: ${count("done")} done, ${count("skipped")} skipped, ` +
-    `${count("failed")} failed (${receipt.roundTrips} round trips, ${receipt.statements} statements)`
+export const printApplyReport = (applyReport: ApplyReport): string => {
+  const count = (outcome: OperationReport["outcome"]) => applyReport.operations.filter((one) => one.outcome === outcome).length
+  return `applied the catalog in ${applyReport.millis} ms: ${count("done")} done, ${count("skipped")} skipped, ` +
+    `${count("failed")} failed (${applyReport.roundTrips} round trips, ${applyReport.statements} statements)`
 }

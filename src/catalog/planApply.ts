@@ -39,7 +39,7 @@ export const planAvailability = (draft: Draft): void => {
     because: "writability is checked with it"
   } as const
   if (!draft.schemas.has("public")) {
-    add(draft, operation({ ...about, verdict: skip("the system database has no schema public") }))
+    add(draft, operation({ ...about, decision: skip("the system database has no schema public") }))
     return
   }
   add(draft, transactional({
@@ -147,7 +147,7 @@ const planGroups = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, width
 const addedBy = (draft: Draft, plan: () => void): ReadonlyArray<Operation> => {
   const before = draft.operations.length
   plan()
-  return draft.operations.slice(before).filter(({ verdict }) => verdict._tag === "Do")
+  return draft.operations.slice(before).filter(({ decision }) => decision._tag === "Do")
 }
 
 const joined = (operations: ReadonlyArray<Operation>): Group => ({
@@ -179,4 +179,4 @@ const inDatabases = (operations: ReadonlyArray<Operation>): ReadonlyArray<Track>
   [...Map.groupBy(operations, ({ database }) => database)].map(([database, those]) => [{ database, joined: true, operations: those }])
 
 /** Nothing is to be done, and nothing was refused. */
-export const isEmpty = (plan: ApplyPlan): boolean => plan.operations.every(({ verdict }) => verdict._tag === "Skip")
+export const isEmpty = (plan: ApplyPlan): boolean => plan.operations.every(({ decision }) => decision._tag === "Skip")

@@ -8,7 +8,7 @@ import { faultOfOption, renderOptions } from "./options.ts"
 import { faultOfName } from "../spec/ComputeSpec.ts"
 import type { Database, DeltaOperation, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, isReservedDatabase, majorOf, templateDatabase } from "./Catalog.ts"
-import { add, type Draft, judgeRename, makersOf } from "./draft.ts"
+import { add, type Draft, decideRename, makersOf } from "./draft.ts"
 import {
   databaseObject,
   type Lane,
@@ -20,7 +20,7 @@ import {
   statement,
   type Track,
   transactional,
-  type Verdict
+  type Decision
 } from "./operations.ts"
 import { planSubscriptionDrop } from "./planSubscriptions.ts"
 
@@ -68,14 +68,14 @@ export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec): ReadonlyArra
 }
 
 const lane = (made: Operation): ReadonlyArray<Lane> =>
-  made.verdict._tag === "Do" ? [{ database: made.database, joined: false, operations: [made] }] : []
+  made.decision._tag === "Do" ? [{ database: made.database, joined: false, operations: [made] }] : []
 
 const planDrop = (draft: Draft, name: string, wanted: boolean): ReadonlyArray<Lane> => {
   const known = draft.databases.get(name)
   if (known === undefined) return []
   const about = { phase: "RenameAndDeleteDatabases", object: databaseObject(name), action: "drop", because: "a delta says so" } as const
   const kept = isReservedDatabase(name, draft) ? "Postgres or this program needs it" : wanted ? "the spec wants this database" : null
-  if (kept !== null) return lane(add(draft, operation({ ...about, verdict: skip(kept) })))
+  if (kept !== null) return lane(add(draft, operation({ ...about, decision: skip(kept) })))
   const subscriptions = known.subscriptions && known.allowsConnections
     ? [planSubscriptionDrop(draft, name, "PreDropDatabases", "a database with subscriptions cannot be dropped")]
     : []
@@ -100,8 +100,8 @@ const planRename = (
   wanted: ReadonlyMap<string, Database>
 ): ReadonlyArray<Lane> => {
   const { name, to } = renames[index] ?? { name: "", to: "" }
-  const verdict = judgeRename(renames, index, (one) => draft.databases.has(one), (one) => wanted.has(one))
-  if (verdict === "absent") return []
+  const decision = decideRename(renames, index, (one) => draft.databases.has(one), (one) => wanted.has(one))
+  if (decision === "absent") return []
   const about = {
     phase: "RenameAndDeleteDatabases",
     object: databaseObject(name),
@@ -109,10 +109,10 @@ const planRename = (
     because: "a delta says so"
   } as const
   const fault = faultOfName(to)
-  if (fault !== null) return lane(add(draft, operation({ ...about, verdict: refuse(fault, "correct the delta") })))
+  if (fault !== null) return lane(add(draft, operation({ ...about, decision: refuse(fault, "correct the delta") })))
   const reserved = isReservedDatabase(name, draft) || to === templateDatabase
-  const kept = reserved ? "Postgres or this program needs it" : verdict === "todo" ? null : verdict.because
-  if (kept !== null) return lane(add(draft, operation({ ...about, verdict: skip(kept) })))
+  const kept = reserved ? "Postgres or this program needs it" : decision === "todo" ? null : decision.because
+  if (kept !== null) return lane(add(draft, operation({ ...about, decision: skip(kept) })))
   return lane(add(draft, operation({
     ...about,
     statements: [statement(`ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`)],
@@ -126,7 +126,7 @@ const planRename = (
 export const databaseOptionsText = (database: Database): string =>
   `${database.options.length === 0 ? "" : `${renderOptions(database.options)} `}OWNER ${quoteIdentifier(database.owner)}`
 
-export const faultOfDatabase = (database: Database): Verdict => {
+export const faultOfDatabase = (database: Database): Decision => {
   const name = faultOfName(database.name) ?? faultOfName(database.owner)
   if (name !== null) return refuse(name, "choose another name")
   for (const option of database.options) {
@@ -151,7 +151,7 @@ const planReserved = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): vo
     object: databaseObject(templateDatabase),
     action: theirs ? "leave alone" : "create for the spec",
     because: "the spec names it",
-    verdict: theirs ? skip("the name is reserved") : refuse("the name is reserved for a database of this program", "choose another name")
+    decision: theirs ? skip("the name is reserved") : refuse("the name is reserved for a database of this program", "choose another name")
   }))
 }
 
@@ -174,7 +174,7 @@ export const planDatabases = (
     if (known === undefined) {
       const copied = template.copies.has(database.name)
       const made = add(draft, createDatabase(draft, database, copied ? [...template.after, ...owner] : owner, options, copied))
-      if (made.verdict._tag === "Do") created.set(database.name, made)
+      if (made.decision._tag === "Do") created.set(database.name, made)
     } else if (known.owner !== database.owner) {
       altered.push(add(draft, transactional({
         phase: "CreateAndAlterDatabases",
@@ -197,7 +197,7 @@ const createDatabase = (
   options: ApplyOptions,
   copied: boolean
 ): Operation => {
-  const verdict = faultOfDatabase(database)
+  const decision = faultOfDatabase(database)
   const head = `CREATE DATABASE ${quoteIdentifier(database.name)}`
   const copies = options.fileCopy && majorOf(draft) >= 15 && !database.options.some(({ name }) => name.toUpperCase() === "STRATEGY")
   const from = `${copied ? ` TEMPLATE ${quoteIdentifier(templateDatabase)}` : ""}${copies ? " STRATEGY FILE_COPY" : ""}`
@@ -206,8 +206,8 @@ const createDatabase = (
     object: databaseObject(database.name),
     action: "create",
     because: "the spec wants it",
-    verdict,
-    statements: verdict._tag === "Do" ? [statement(`${head} ${databaseOptionsText(database)}${from}`)] : [],
+    decision,
+    statements: decision._tag === "Do" ? [statement(`${head} ${databaseOptionsText(database)}${from}`)] : [],
     after,
     beside: true,
     change: {

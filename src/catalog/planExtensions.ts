@@ -34,7 +34,7 @@ const planExtension = (draft: Draft, name: string, phase: Phase, because: string
   if (known === undefined) {
     made(draft, `extension ${name}`, add(draft, operation({
       ...about,
-      verdict: phase === "Audit"
+      decision: phase === "Audit"
         ? refuse("this Postgres does not have it", "use a Postgres with the audit extensions, or turn the audit off")
         : skip("this Postgres does not have it")
     })))
@@ -58,7 +58,7 @@ export const planNeonExtension = (draft: Draft): void => {
       ...about,
       action: "create",
       because: "Neon's storage needs it",
-      verdict: skip("this Postgres does not have it")
+      decision: skip("this Postgres does not have it")
     }))
     return
   }

@@ -30,8 +30,8 @@ export const planReferences = (
     const databases = [...new Set(held.map((one) => one.database ?? draft.systemDatabase))]
       .sort((one, other) => one === draft.systemDatabase ? -1 : other === draft.systemDatabase ? 1 : one < other ? -1 : 1)
     const made = databases.map((database) => add(draft, free(draft, spec, options, role, database)))
-    ofRole.set(role, made.filter(({ verdict }) => verdict._tag === "Do").map(({ id }) => id))
-    operations.push(...made.filter(({ verdict }) => verdict._tag === "Do"))
+    ofRole.set(role, made.filter(({ decision }) => decision._tag === "Do").map(({ id }) => id))
+    operations.push(...made.filter(({ decision }) => decision._tag === "Do"))
   }
   return { operations, ofRole }
 }
@@ -46,7 +46,7 @@ const free = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, role: strin
     because: "a delta drops the role"
   } as const
   if (known === undefined || known.invalid || !known.allowsConnections) {
-    return operation({ ...about, verdict: skip(`${databaseObject(database)} does not allow connections`) })
+    return operation({ ...about, decision: skip(`${databaseObject(database)} does not allow connections`) })
   }
   const isSystem = database === draft.systemDatabase && !spec.databases.some(({ name }) => name === database)
   const heir = isSystem || known.owner === role ? options.superuser : known.owner

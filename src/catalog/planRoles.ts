@@ -9,7 +9,7 @@ import { faultOfName } from "../spec/ComputeSpec.ts"
 import type { ParsedSpec, Role } from "../spec/ParsedSpec.ts"
 import { faultOfOption } from "./options.ts"
 import { type ApplyOptions, isReservedRole, type ObservedRole } from "./Catalog.ts"
-import { add, type Draft, judgeRename, makersOf } from "./draft.ts"
+import { add, type Draft, decideRename, makersOf } from "./draft.ts"
 import {
   databaseObject,
   type Joined,
@@ -20,7 +20,7 @@ import {
   type Statement,
   statement,
   transactional,
-  type Verdict
+  type Decision
 } from "./operations.ts"
 import { wantedDatabases } from "./planDatabases.ts"
 import {
@@ -81,17 +81,17 @@ export const planRoleRenames = (draft: Draft, spec: ParsedSpec, options: ApplyOp
   const wanted = wantedRoles(spec)
   const renames = spec.deltas.filter((delta) => delta._tag === "RenameRole")
   for (const [index, { name, to }] of renames.entries()) {
-    const verdict = judgeRename(renames, index, (role) => draft.roles.has(role), (role) => wanted.has(role))
-    if (verdict === "absent") continue
+    const decision = decideRename(renames, index, (role) => draft.roles.has(role), (role) => wanted.has(role))
+    if (decision === "absent") continue
     const action = `rename to ${JSON.stringify(to)}`
     const about = { phase: "RenameRoles", object: roleObject(name), action, because: "a delta says so" } as const
     const fault = faultOfName(to)
     if (isReservedRole(name, options) || isReservedRole(to, options)) {
-      add(draft, operation({ ...about, verdict: skip("the name is reserved") }))
+      add(draft, operation({ ...about, decision: skip("the name is reserved") }))
     } else if (fault !== null) {
-      add(draft, operation({ ...about, verdict: refuse(fault, "correct the delta") }))
-    } else if (verdict !== "todo") {
-      add(draft, operation({ ...about, verdict: skip(verdict.because) }))
+      add(draft, operation({ ...about, decision: refuse(fault, "correct the delta") }))
+    } else if (decision !== "todo") {
+      add(draft, operation({ ...about, decision: skip(decision.because) }))
     } else {
       add(draft, transactional({
         ...about,
@@ -112,7 +112,7 @@ export const planRoles = (draft: Draft, spec: ParsedSpec, options: ApplyOptions)
   }
 }
 
-const faultOfRole = (role: Role): Verdict => {
+const faultOfRole = (role: Role): Decision => {
   const name = faultOfName(role.name)
   if (name !== null) return refuse(name, "choose another name")
   for (const option of role.options) {
@@ -162,18 +162,18 @@ const wantedVerifier = (role: Role, known: ObservedRole): ObservedRole["verifier
 
 const planNewRole = (draft: Draft, role: Role, jwks: boolean, options: ApplyOptions): void => {
   const quoted = quoteIdentifier(role.name)
-  const verdict = faultOfRole(role)
+  const decision = faultOfRole(role)
   const generous = jwks ? "" : generousText(role.options)
   const membership = jwks ? "" : ` IN ROLE ${quoteIdentifier(options.privilegedRole)}`
   const known = jwks ? bareRole(role.name) : generousRole(role.name)
-  const described = verdict._tag === "Do" ? attributesText(role.options) : ""
+  const described = decision._tag === "Do" ? attributesText(role.options) : ""
   add(draft, operation({
     phase: "CreateAndAlterRoles",
     object: roleObject(role.name),
     action: "create",
     because: "the spec wants it",
-    verdict,
-    statements: verdict._tag === "Do" ? [withPassword(`CREATE ROLE ${quoted}${generous}${membership}${described}`, role)] : [],
+    decision,
+    statements: decision._tag === "Do" ? [withPassword(`CREATE ROLE ${quoted}${generous}${membership}${described}`, role)] : [],
     joined: {
       statements: [`CREATE ROLE ${quoted}${generous}${described}`],
       ...(jwks ? {} : { member: role.name }),
@@ -189,19 +189,19 @@ const differs = (role: Role, known: ObservedRole): boolean =>
   (known.verifier === "unseen" || !sameVerifier(role.password._tag === "None" ? null : role.password.verifier, known.verifier))
 
 const planKnownRole = (draft: Draft, role: Role, known: ObservedRole): void => {
-  const verdict = faultOfRole(role)
-  const wanted = verdict._tag === "Do" ? wantedRole(known, role) : known
+  const decision = faultOfRole(role)
+  const wanted = decision._tag === "Do" ? wantedRole(known, role) : known
   const drifted = !sameAttributes(known, wanted)
   const password = differs(role, known)
-  if (verdict._tag === "Do" && !drifted && !password) return
+  if (decision._tag === "Do" && !drifted && !password) return
   const head = `ALTER ROLE ${quoteIdentifier(role.name)}`
-  const attributes = verdict._tag === "Do" ? attributesText(role.options) : ""
+  const attributes = decision._tag === "Do" ? attributesText(role.options) : ""
   add(draft, operation({
     phase: "CreateAndAlterRoles",
     object: roleObject(role.name),
     action: password ? drifted ? "alter attributes and password" : "alter password" : "alter attributes",
     because: password ? "the password in the catalog is another" : "its attributes are not what the spec says",
-    verdict,
+    decision,
     statements: [password ? withPassword(`${head}${attributes}`, role) : statement(`${head}${attributes}`)],
     joined: {
       statements: drifted || hasUnseenOptions(role.options) ? [`${head}${attributes}`] : [],
@@ -216,12 +216,12 @@ const planReserved = (draft: Draft, role: Role, known: ObservedRole | undefined,
   const about = { phase: "CreateAndAlterRoles", object: roleObject(role.name) } as const
   if (role.name === options.superuser && known !== undefined && role.password._tag === "Verifier") {
     if (!differs(role, known)) return
-    const verdict = faultOfRole({ ...role, options: [] })
+    const decision = faultOfRole({ ...role, options: [] })
     add(draft, operation({
       ...about,
       action: "alter password",
       because: "the spec gives the superuser a password",
-      verdict,
+      decision,
       statements: [withPassword(`ALTER ROLE ${quoteIdentifier(role.name)}`, role)],
       joined: { statements: [], ...joinedVerifier(role) },
       change: { _tag: "PutRole", role: { ...known, verifier: role.password.verifier } }
@@ -232,7 +232,7 @@ const planReserved = (draft: Draft, role: Role, known: ObservedRole | undefined,
     ...about,
     action: known === undefined ? "create" : "leave alone",
     because: "the spec names it",
-    verdict: known === undefined && role.name.startsWith("pg_")
+    decision: known === undefined && role.name.startsWith("pg_")
       ? refuse("names that begin with pg_ are Postgres's own", "choose another name")
       : skip("the name is reserved")
   }))
@@ -264,10 +264,10 @@ export const planRoleDrops = (
     const about = { phase: "DropRoles", object: roleObject(name), action: "drop", because: "a delta says so" } as const
     const kept = keptBecause(spec, options, name)
     if (kept !== null) {
-      add(draft, operation({ ...about, verdict: skip(kept) }))
+      add(draft, operation({ ...about, decision: skip(kept) }))
     } else if (owned !== undefined) {
       const reason = `the spec makes it the owner of ${databaseObject(owned.name)}`
-      add(draft, operation({ ...about, verdict: refuse(reason, "give the database another owner") }))
+      add(draft, operation({ ...about, decision: refuse(reason, "give the database another owner") }))
     } else {
       add(draft, transactional({
         ...about,

@@ -51,7 +51,7 @@ export const planSubscriptionDrops = (draft: Draft, spec: ParsedSpec): ReadonlyA
       object: databaseObject(name),
       action: "drop subscriptions",
       because: "the spec says so, once per timeline",
-      verdict: skip("the database does not allow connections")
+      decision: skip("the database does not allow connections")
     }))
     return []
   })

@@ -6,7 +6,7 @@
  * way. It is dropped in the background (`sql/discard.ts`), because DROP DATABASE waits for a checkpoint. One that an
  * earlier apply left behind is never copied: nothing says what template1 was when it was made.
  */
-import type { Receipt } from "../compute/ComputeState.ts"
+import type { ApplyReport } from "../compute/ComputeState.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, majorOf, templateDatabase } from "./Catalog.ts"
@@ -98,13 +98,13 @@ export const planTemplate = (draft: Draft, spec: ParsedSpec, options: ApplyOptio
   }
 }
 
-/** For the receipt: by this the applier knows that there is something to be dropped once it has answered. */
+/** For the applyReport: by this the applier knows that there is something to be dropped once it has answered. */
 const droppedLater: Operation = operation({
   phase: "CreateAndAlterDatabases",
   object: databaseObject(templateDatabase),
   action: "drop",
   because: "nothing is copied from it any more",
-  verdict: skip("it is dropped in the background, because Postgres waits for a checkpoint")
+  decision: skip("it is dropped in the background, because Postgres waits for a checkpoint")
 })
 
 /** What somebody else made under our name is theirs: it is left alone, and every database is made the plain way. */
@@ -135,6 +135,6 @@ export const findTemplate =
   `WHERE d.datname = ${quoteLiteral(templateDatabase)} AND r.rolname = current_user`
 
 /** Whether an apply that ended so leaves a template to be dropped. */
-export const leavesTemplate = (receipt: Receipt): boolean =>
-  receipt.operations.some(({ action, object, outcome }) =>
+export const leavesTemplate = (applyReport: ApplyReport): boolean =>
+  applyReport.operations.some(({ action, object, outcome }) =>
     object === droppedLater.object && action === droppedLater.action && outcome === "skipped")

@@ -34,7 +34,7 @@ export const observeAndPlan: (
   }))
 })
 
-const toDo = (plan: ApplyPlan): ReadonlyArray<Operation> => plan.operations.filter(({ verdict }) => verdict._tag !== "Skip")
+const toDo = (plan: ApplyPlan): ReadonlyArray<Operation> => plan.operations.filter(({ decision }) => decision._tag !== "Skip")
 
 /** Newlines in a hostile name must not look like another operation. */
 const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, " ")
@@ -42,8 +42,8 @@ const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, " ")
 const printOperation = (operation: Operation): string => {
   const where = operation.database === null ? "" : ` [in ${JSON.stringify(operation.database)}]`
   const head = `${operation.action} ${operation.object}${where}: ${operation.because}`
-  return operation.verdict._tag === "Refuse"
-    ? `! ${head}\n    refused: ${operation.verdict.reason}; ${operation.verdict.hint}`
+  return operation.decision._tag === "Refuse"
+    ? `! ${head}\n    refused: ${operation.decision.reason}; ${operation.decision.hint}`
     : [`+ ${head}`, ...operation.statements.map(({ shown }) => `    ${oneLine(shown.trim())};`)].join("\n")
 }
 
@@ -63,14 +63,14 @@ export const planJson = (plan: ApplyPlan): unknown => ({
     object: operation.object,
     action: operation.action,
     because: operation.because,
-    refused: operation.verdict._tag === "Refuse" ? operation.verdict.reason : null,
+    refused: operation.decision._tag === "Refuse" ? operation.decision.reason : null,
     statements: operation.statements.map(({ shown }) => shown.trim()),
     after: operation.after,
     beside: operation.beside,
     transactional: operation.joined !== null
   })),
   leftAlone: plan.operations.flatMap((operation) =>
-    operation.verdict._tag === "Skip"
-      ? [{ phase: operation.phase, object: operation.object, action: operation.action, reason: operation.verdict.reason }]
+    operation.decision._tag === "Skip"
+      ? [{ phase: operation.phase, object: operation.object, action: operation.action, reason: operation.decision.reason }]
       : [])
 })

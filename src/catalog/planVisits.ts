@@ -78,7 +78,7 @@ export const planVisits = (
         object: databaseObject(name),
         action: "visit",
         because: "the spec wants it",
-        verdict: skip("the database does not allow connections")
+        decision: skip("the database does not allow connections")
       }))
       continue
     }
@@ -209,7 +209,7 @@ const missingAnon: Operation = operation({
   object: "extension anon",
   action: "create",
   because: "the feature anon_extension is on",
-  verdict: skip("this Postgres does not have it")
+  decision: skip("this Postgres does not have it")
 })
 
 /** Extensions it needs go to `public`: with our empty search path Postgres would not know where to put them. */

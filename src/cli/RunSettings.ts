@@ -28,7 +28,7 @@ export type StorageChoice =
 
 export interface RunSettings {
   /** Which generation's HTTP API is served. */
-  readonly dialect: "2024" | "head"
+  readonly apiVersion: "2024" | "head"
   /** `null`, like `connstr`, only with local storage: the caller decides. */
   readonly pgdata: string | null
   readonly connstr: ConnString | null
@@ -39,7 +39,7 @@ export interface RunSettings {
   /** Keep the last spec that worked, and start with it when the control plane is down. */
   readonly allowLastGoodSpec: boolean
   readonly externalHttpPort: number
-  /** `null` in the 2024 dialect, which has one port for all. */
+  /** `null` in the 2024 apiVersion, which has one port for all. */
   readonly internalHttpPort: number | null
   readonly httpHost: string
   /** Certificate of the external port; `null`: plain HTTP. */
@@ -86,8 +86,8 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
         return yield* usageError(`--${name}`, `${name === "pgdata" ? "-D (--pgdata)" : "-C (--connstr)"} is required`)
       }
     }
-    const dialect = yield* readDialect(given)
-    const ports = yield* readPorts(given, dialect, warnings)
+    const apiVersion = yield* readApiVersion(given)
+    const ports = yield* readPorts(given, apiVersion, warnings)
     if (given.has("allow-last-good-spec") && spec._tag !== "ControlPlane") {
       warnings.push("--allow-last-good-spec has no effect without -p")
     }
@@ -96,7 +96,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       warnings.push("--pg-init-timeout has no effect")
     }
     return {
-      dialect,
+      apiVersion,
       pgdata: yield* readText(given, "pgdata"),
       connstr: yield* readConnstr(given),
       postgres: (yield* readText(given, "pgbin")) ?? (env["POSTGRES_PATH"] || null),
@@ -185,7 +185,7 @@ export const readStorage = (given: Given): Read<StorageChoice> =>
   })
 
 /** `-r` belongs to both generations, so it does not tell which one speaks. */
-export const readDialect = (given: Given): Read<"2024" | "head"> => {
+export const readApiVersion = (given: Given): Read<"2024" | "head"> => {
   const headFlag = flags.some((flag) => flag.generation === "head" && (given.get(flag.name)?.as ?? "-r") !== "-r")
   const older = given.has("spec") || given.has("spec-path") || (given.has("http-port") && !headFlag)
   return readChoice(given, "api-dialect", ["2024", "head"], older ? "2024" : "head")

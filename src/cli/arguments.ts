@@ -18,7 +18,7 @@ import {
 } from "./flags.ts"
 import { type HealthSettings, readHealth } from "./health.ts"
 import { type PlanSettings, readPlan } from "./plan.ts"
-import { readDialect, readRun, readStorage, type RunSettings } from "./RunSettings.ts"
+import { readApiVersion, readRun, readStorage, type RunSettings } from "./RunSettings.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What is wrong with a command line: one sentence that names the flag, and maybe the flag that was meant.
@@ -82,13 +82,13 @@ export type Given = ReadonlyMap<FlagName, { readonly value: string; readonly as:
 
 export interface Ports {
   readonly externalHttpPort: number
-  /** `null` in the 2024 dialect. */
+  /** `null` in the 2024 apiVersion. */
   readonly internalHttpPort: number | null
 }
 
 export const readPorts = (
   given: Given,
-  dialect: "2024" | "head",
+  apiVersion: "2024" | "head",
   warnings: Array<string>
 ): Result.Result<Ports, UsageError> =>
   Result.gen(function*() {
@@ -101,7 +101,7 @@ export const readPorts = (
       return yield* usageError("--http-port", `--http-port cannot be used together with ${rival}`)
     }
     if (lakebase) warnings.push("--lakebase-mode: only its meaning of --http-port is known here")
-    if (dialect === "2024") {
+    if (apiVersion === "2024") {
       if (internal !== null) warnings.push("--internal-http-port has no effect: the 2024 API has one port")
       return { externalHttpPort: single ?? external ?? defaults.externalHttpPort, internalHttpPort: null }
     }
@@ -146,7 +146,7 @@ export type Command =
   | { readonly _tag: "Plan"; readonly settings: PlanSettings }
   | { readonly _tag: "Schema" }
   | { readonly _tag: "Health"; readonly settings: HealthSettings }
-  | { readonly _tag: "Routes"; readonly dialect: "2024" | "head" }
+  | { readonly _tag: "Routes"; readonly apiVersion: "2024" | "head" }
   | { readonly _tag: "Help"; readonly text: string }
   | { readonly _tag: "Version" }
 
@@ -203,7 +203,7 @@ const read = (
     case "health":
       return Result.map(readHealth(given), (settings) => ({ _tag: "Health", settings }))
     case "routes":
-      return Result.map(readDialect(given), (dialect) => ({ _tag: "Routes", dialect }))
+      return Result.map(readApiVersion(given), (apiVersion) => ({ _tag: "Routes", apiVersion }))
     case "plan":
       return Result.map(readPlan(given), (settings) => ({ _tag: "Plan", settings }))
     case "schema":

@@ -59,7 +59,7 @@ export const planCommand = (
   err: (text: string) => void
 ): Effect.Effect<number> =>
   Effect.gen(function*() {
-    const found = yield* findSpec({ spec, storage, computeId: null, controlPlaneToken: null, dialect: "head" })
+    const found = yield* findSpec({ spec, storage, computeId: null, controlPlaneToken: null, apiVersion: "head" })
     if (found.spec === null) return yield* new SpecUnreadable({ source: "a configuration without a spec" })
     const plan = yield* observeAndPlan(found.spec, { kind: "reconfigure", privilegedRole })
     if (json) out(`${JSON.stringify(planJson(plan), null, 2)}\n`)

@@ -12,8 +12,8 @@ import * as Path from "node:path"
 import { pullDefaults, pullSpec } from "../controlplane/ControlPlane.ts"
 import { isDown, lastGoodSpec, type LastGoodSpec, standIn } from "../controlplane/LastGoodSpec.ts"
 import { type Failure, SpecInvalid, SpecUnreadable } from "../errors/Failure.ts"
-import { keyKeeper, type Verifier, verifierOf } from "../http/Verifier.ts"
-import type { OutfitOptions } from "../lifecycle/hooks.ts"
+import { keyWatcher, type Verifier, verifierOf } from "../http/Verifier.ts"
+import type { HookOptions } from "../lifecycle/hooks.ts"
 import type { ProgramOptions } from "../lifecycle/Program.ts"
 import { defaultSuperuser } from "../pgwire/Admin.ts"
 import { type ConnString, parseConnString, printPeer } from "../pgwire/ConnString.ts"
@@ -62,7 +62,7 @@ export interface Surroundings {
   /** `PGBOUNCER_PASSWORD`. */
   readonly pgbouncerPassword: Redacted.Redacted<string> | null
   /** `AUDIT_LOGGING_ENDPOINT`, `AUDIT_LOGGING_TLS_ENDPOINT`. */
-  readonly auditEndpoints: OutfitOptions["auditEndpoints"]
+  readonly auditEndpoints: HookOptions["auditEndpoints"]
   /** The folder of the running program. */
   readonly programFolder: string
 }
@@ -86,7 +86,7 @@ const readText = (path: string) =>
   })
 
 /** What finding a spec needs of the settings; commands that only look at one have no more. */
-export type SpecSettings = Pick<RunSettings, "spec" | "storage" | "computeId" | "controlPlaneToken" | "dialect">
+export type SpecSettings = Pick<RunSettings, "spec" | "storage" | "computeId" | "controlPlaneToken" | "apiVersion">
 
 /** Reads and parses the spec from wherever it is. */
 export const findSpec = Effect.fnUntraced(function*(settings: SpecSettings): Effect.fn.Return<Found, Failure> {
@@ -126,7 +126,7 @@ const readAnswer = Effect.fnUntraced(function*(settings: SpecSettings, json: unk
   const spec = answer.spec === null
     ? null
     : yield* Effect.fromResult(parseSpec(answer.spec, { source, storage, under: ["spec"] }))
-  return { spec, jwks: settings.dialect === "2024" ? null : answer.jwks, answer: json, tls: answer.tls }
+  return { spec, jwks: settings.apiVersion === "2024" ? null : answer.jwks, answer: json, tls: answer.tls }
 })
 
 /** From where it is; from what was kept when the control plane is down and `kept` is given. */
@@ -166,7 +166,7 @@ const watchersOf = (
     Effect.flatMap((json) => Effect.fromResult(parseComputeConfig(json, spec.path))),
     Effect.map(({ jwks }) => jwks)
   )
-  return [keyKeeper({ path: spec.path, given, read }, verifier)]
+  return [keyWatcher({ path: spec.path, given, read }, verifier)]
 }
 
 /** Where local storage lives when nobody says: the machine's place for state when we are root, the user's otherwise. */
@@ -247,7 +247,7 @@ export const prepare = Effect.fn("Run.prepare")(function*(
   const at = yield* chooseConnString(settings)
   const pgdata = Path.resolve(settings.pgdata ?? Path.join(home, ...ids, "pgdata"))
   return {
-    dialect: settings.dialect,
+    apiVersion: settings.apiVersion,
     spec,
     storage,
     pgdata,
@@ -255,11 +255,11 @@ export const prepare = Effect.fn("Run.prepare")(function*(
     postgres: settings.postgres,
     runAs: settings.runAs,
     privilegedRole: settings.privilegedRole,
-    linger: true,
+    exitDelay: true,
     computeId: settings.computeId,
     buildTag,
-    outfit: {
-      dialect: settings.dialect,
+    hooks: {
+      apiVersion: settings.apiVersion,
       buildTag,
       extensionsBase: settings.remoteExtBaseUrl,
       arch: OS.arch(),

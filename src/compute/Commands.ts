@@ -59,7 +59,7 @@ interface Slots {
 
 const nobody: Slots = { accepted: null, refresh: null, queued: null, taken: null }
 
-export class Orders extends Context.Service<Orders, {
+export class Commands extends Context.Service<Commands, {
   /** Answers when the spec is applied, or why it was not. Refused unless the compute is empty, running or healable. */
   readonly configure: (spec: ParsedSpec) => Effect.Effect<Snapshot, Failure | IllegalTransition>
   /** The same, answered as soon as it is accepted or queued. */
@@ -70,8 +70,8 @@ export class Orders extends Context.Service<Orders, {
   readonly refresh: (fetch: Refresh["fetch"]) => Effect.Effect<void, IllegalTransition>
   /** Accepted in every status; asked again in a hurry, it hurries. Does not wait for the end. */
   readonly terminate: (mode: TerminateMode) => Effect.Effect<void>
-  /** The next rung of the stop ladder now, and no lingering. */
-  readonly hasten: Effect.Effect<void>
+  /** The next stage of the stop stages now, and no lingering. */
+  readonly escalate: Effect.Effect<void>
 
   // -- the corridor's side -------------------------------------------------------------------------------------
   readonly next: Effect.Effect<Configure | Refresh>
@@ -79,7 +79,7 @@ export class Orders extends Context.Service<Orders, {
   readonly overtake: Effect.Effect<Configure | null>
   /** Returns once a spec waits in line. */
   readonly lineForms: Effect.Effect<void>
-  /** Nobody will take orders any more: whoever still waits hears `Abandoned`. */
+  /** Nobody will take commands any more: whoever still waits hears `Abandoned`. */
   readonly close: Effect.Effect<void>
   /** One element for every time somebody was in a hurry, also before it was listened to. */
   readonly hurries: Stream.Stream<number>
@@ -87,7 +87,7 @@ export class Orders extends Context.Service<Orders, {
   readonly hurried: Effect.Effect<void>
 }>()("compute/Orders") {
   static readonly layer = Layer.effect(
-    Orders,
+    Commands,
     Effect.gen(function*() {
       const state = yield* ComputeState
       const book = yield* operations
@@ -179,13 +179,13 @@ export class Orders extends Context.Service<Orders, {
         for (const order of [taken, accepted, queued]) yield* order?.answer(abandoned) ?? Effect.void
       }))
 
-      return Orders.of({
+      return Commands.of({
         configure,
         submit,
         operations: book,
         refresh,
         terminate,
-        hasten: SubscriptionRef.update(hurry, (times) => times + 1),
+        escalate: SubscriptionRef.update(hurry, (times) => times + 1),
         next,
         overtake: alone(Effect.flatMap(SubscriptionRef.get(slots), ({ queued }) =>
           queued === null ? Effect.succeed(null) : begin(queued, { queued: null }))),

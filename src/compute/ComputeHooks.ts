@@ -47,7 +47,7 @@ export interface Counted extends Installed {
 
 export type ExtensionCounts = ReadonlyArray<Counted>
 
-export class Outfit extends Context.Service<Outfit, {
+export class ComputeHooks extends Context.Service<ComputeHooks, {
   /** What Postgres needs before it starts. A failure ends the start. Runs beside the building of PGDATA. */
   readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
   /** PGDATA is built, and Postgres starts next. A failure ends the start. */
@@ -78,7 +78,7 @@ export class Outfit extends Context.Service<Outfit, {
   readonly metrics: Effect.Effect<string>
 }>()("compute/Outfit") {
   /** Nothing but Postgres. */
-  static readonly none: Layer.Layer<Outfit> = Layer.succeed(Outfit, {
+  static readonly none: Layer.Layer<ComputeHooks> = Layer.succeed(ComputeHooks, {
     before: () => Effect.void,
     placed: () => Effect.void,
     spawned: () => Effect.void,

@@ -77,7 +77,7 @@ export const withoutCondition = (conditions: ReadonlyArray<Condition>, code: Con
 // What one apply did, operation by operation: for `/apply`, for the log, and for the stored error. Holds no secret.
 // ---------------------------------------------------------------------------------------------------------------------
 
-export interface OperationReceipt {
+export interface OperationReport {
   readonly phase: string
   readonly database: string | null
   /** Such as `role "web"` or `database "app"`. */
@@ -93,7 +93,7 @@ export interface OperationReceipt {
   readonly millis: number
 }
 
-export interface PhaseReceipt {
+export interface PhaseReport {
   readonly phase: string
   readonly done: number
   readonly skipped: number
@@ -101,14 +101,14 @@ export interface PhaseReceipt {
   readonly millis: number
 }
 
-export interface Receipt {
+export interface ApplyReport {
   readonly kind: "start" | "reconfigure" | "promote"
   /** ISO 8601, UTC. */
   readonly startedAt: string
   readonly millis: number
   readonly outcome: "done" | "failed"
-  readonly phases: ReadonlyArray<PhaseReceipt>
-  readonly operations: ReadonlyArray<OperationReceipt>
+  readonly phases: ReadonlyArray<PhaseReport>
+  readonly operations: ReadonlyArray<OperationReport>
   readonly roundTrips: number
   readonly statements: number
 }
@@ -169,12 +169,12 @@ export interface Snapshot {
   readonly spec: ParsedSpec | null
   /** Does Postgres run right now? A failed compute with a live Postgres can be healed by a new spec. */
   readonly postgresAlive: boolean
-  /** The LSN after the last settle at the end; `null` for a non-primary. */
-  readonly flushed: Lsn | null
+  /** The LSN after the last commitLsn at the end; `null` for a non-primary. */
+  readonly flushLsn: Lsn | null
   readonly metrics: ComputeMetrics
   readonly steps: ReadonlyArray<Step>
   /** What the last apply did. */
-  readonly receipt: Receipt | null
+  readonly applyReport: ApplyReport | null
   /** Total and current time without an answer from Postgres while it should run, milliseconds (monitor). */
   readonly downtime: { readonly current: number; readonly total: number }
   /** The latest changes of status, oldest first, at most `maxHistory`. */
@@ -218,10 +218,10 @@ export class ComputeState extends Context.Service<ComputeState, {
         error: null,
         spec: null,
         postgresAlive: false,
-        flushed: null,
+        flushLsn: null,
         metrics: zeroMetrics,
         steps: [],
-        receipt: null,
+        applyReport: null,
         downtime: { current: 0, total: 0 },
         history: [],
         activity: null,

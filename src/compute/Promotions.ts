@@ -1,5 +1,5 @@
 /**
- * Orders to make a primary of a replica. One at a time: whoever asks while one is under way hears how that one went.
+ * Commands to make a primary of a replica. One at a time: whoever asks while one is under way hears how that one went.
  *
  * A caller that goes away cancels nothing. What failed may be asked for again; what succeeded is answered again and
  * not done again. The corridor does the work (`Promote.ts`).
@@ -38,7 +38,7 @@ export interface PromotionRequest {
   /** The primary's, as it was until now. */
   readonly spec: ParsedSpec
   /** Where the primary's WAL ended. */
-  readonly flushed: Lsn
+  readonly flushLsn: Lsn
 }
 
 /**

@@ -10,7 +10,7 @@ import * as Schema from "effect/Schema"
 // ---------------------------------------------------------------------------------------------------------------------
 // Where a compute is in its life.
 //
-// The names are the control plane's wire names and may not be changed here. Two dialects exist: the 2024 one
+// The names are the control plane's wire names and may not be changed here. Two versions of the API exist: the 2024 one
 // knows a single `termination_pending`; see `printStatus`.
 // ---------------------------------------------------------------------------------------------------------------------
 

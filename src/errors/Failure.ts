@@ -151,12 +151,12 @@ export class WireFailed extends Schema.TaggedError<WireFailed>()("WireFailed", {
 }
 
 /** The safekeepers could not be made to agree. */
-export class SettleFailed extends Schema.TaggedError<SettleFailed>()("SettleFailed", {
+export class SyncSafekeepersFailed extends Schema.TaggedError<SyncSafekeepersFailed>()("SyncSafekeepersFailed", {
   attempts: Schema.Int,
   cause
 }) {
   override get message(): string {
-    return `cannot settle the safekeepers (${this.attempts} attempts)`
+    return `cannot commitLsn the safekeepers (${this.attempts} attempts)`
   }
 }
 
@@ -293,7 +293,7 @@ export const Failure = Schema.Union([
   FileFailed,
   TimedOut,
   WireFailed,
-  SettleFailed,
+  SyncSafekeepersFailed,
   BasebackupFailed,
   ArchiveInvalid,
   TimelineBusy,

@@ -12,7 +12,7 @@ import type { ExitStatus, Failure } from "./Failure.ts"
  */
 export type Verdict = "retry" | "report" | "exit"
 
-export interface Meaning {
+export interface ErrorPolicy {
   readonly verdict: Verdict
   /** Stable, for clients: it never changes once published. */
   readonly code: string
@@ -20,14 +20,14 @@ export interface Meaning {
   readonly hint: string
 }
 
-const meaning = (verdict: Verdict, code: string, httpStatus: number, hint: string): Meaning => ({
+const meaning = (verdict: Verdict, code: string, httpStatus: number, hint: string): ErrorPolicy => ({
   verdict,
   code,
   httpStatus,
   hint
 })
 
-export const meanings: Record<Failure["_tag"], Meaning> = {
+export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
   SpecInvalid: meaning("report", "spec_invalid", 400, "correct the spec; `compute_ctl validate SPEC` checks one offline"),
   SpecUnreadable: meaning("exit", "spec_unreadable", 500, "check that the file or address exists and may be read by this user"),
   ControlPlaneFailed: meaning("exit", "control_plane_failed", 502, "check -p, -i and NEON_CONTROL_PLANE_TOKEN"),
@@ -39,7 +39,7 @@ export const meanings: Record<Failure["_tag"], Meaning> = {
   CgroupUnusable: meaning("exit", "cgroup_unusable", 500, "name a cgroup v2 with memory.stat whose cgroup.procs Postgres's user may write"),
   TimedOut: meaning("retry", "timed_out", 504, "the other side is slow or gone; look at its own log"),
   WireFailed: meaning("retry", "connection_failed", 502, "the other side's answer above says why"),
-  SettleFailed: meaning("report", "settle_failed", 502, "bring a quorum of safekeepers back; see the causes for each"),
+  SyncSafekeepersFailed: meaning("report", "settle_failed", 502, "bring a quorum of safekeepers back; see the causes for each"),
   BasebackupFailed: meaning("report", "basebackup_failed", 502, "look at the pageserver's log for this tenant and timeline"),
   ArchiveInvalid: meaning("report", "archive_invalid", 502, "the pageserver sent a broken archive; look at its log"),
   TimelineBusy: meaning("exit", "timeline_busy", 409, "stop the other compute, or use another timeline_id"),
@@ -61,7 +61,7 @@ export const meanings: Record<Failure["_tag"], Meaning> = {
   Superseded: meaning("report", "superseded", 409, "nothing: the later spec stands in its place")
 }
 
-export const meaningOf = (failure: Failure): Meaning => meanings[failure._tag]
+export const policyOf = (failure: Failure): ErrorPolicy => errorPolicies[failure._tag]
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A failure with its whole chain of causes and its hint, as text for `/status`, logs and the terminal.
@@ -90,7 +90,7 @@ export const causesOf = (error: unknown): ReadonlyArray<string> => {
 }
 
 export const hintOf = (failure: Failure): string =>
-  "hint" in failure && failure.hint !== "" ? failure.hint : meanings[failure._tag].hint
+  "hint" in failure && failure.hint !== "" ? failure.hint : errorPolicies[failure._tag].hint
 
 /** One line: `sentence: cause: cause`. What `/status` carries as `error`. */
 export const explain = (failure: Failure): string => causesOf(failure).join(": ")

@@ -18,7 +18,7 @@ import { TimedOut, type WireFailed } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import type { Family } from "../telemetry/prometheus.ts"
-import type { Dialect } from "./plan.ts"
+import type { ApiVersion } from "./plan.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Which extensions are installed in how many databases, what that looks like in the log and as a metric, and how
@@ -51,8 +51,8 @@ const byName = (inventory: ExtensionCounts) =>
   })
 
 /** What `/installed_extensions` answers and the log line carries. */
-export const inventoryBody = (inventory: ExtensionCounts, dialect: Dialect): { readonly extensions: ReadonlyArray<unknown> } => ({
-  extensions: dialect === "2024" ? byName(inventory) : inventory.map((one) => ({
+export const inventoryBody = (inventory: ExtensionCounts, apiVersion: ApiVersion): { readonly extensions: ReadonlyArray<unknown> } => ({
+  extensions: apiVersion === "2024" ? byName(inventory) : inventory.map((one) => ({
     extname: one.name,
     version: one.version,
     n_databases: one.databases,
@@ -61,11 +61,11 @@ export const inventoryBody = (inventory: ExtensionCounts, dialect: Dialect): { r
 })
 
 /** Made afresh of each inventory, so what is not installed any more leaves no sample. */
-export const inventoryFamily = (inventory: ExtensionCounts, dialect: Dialect): Family => ({
-  name: dialect === "2024" ? "installed_extensions" : "compute_installed_extensions",
+export const inventoryFamily = (inventory: ExtensionCounts, apiVersion: ApiVersion): Family => ({
+  name: apiVersion === "2024" ? "installed_extensions" : "compute_installed_extensions",
   type: "gauge",
   help: "Number of databases where the version of extension is installed",
-  samples: dialect === "head"
+  samples: apiVersion === "head"
     ? inventory.map((one) => ({
       labels: { extension_name: one.name, version: one.version, owned_by_superuser: flag(one.ownedBySuperuser) },
       value: one.databases
@@ -103,7 +103,7 @@ WHERE datallowconn AND datconnlimit <> -2 ORDER BY oid LIMIT ${mostDatabases}`
 const installedSql = "SELECT extname, extversion, (extowner = 10)::int FROM pg_catalog.pg_extension"
 
 export interface InstalledExtensionsOptions {
-  readonly dialect: Dialect
+  readonly apiVersion: ApiVersion
   /** `--installed-extensions-collection-interval`; counts until a spec has been applied. */
   readonly intervalSeconds: number
 }
@@ -151,7 +151,7 @@ const make = Effect.fnUntraced(function*(options: InstalledExtensionsOptions) {
     Effect.withSpan("InstalledExtensions.take")
   )
 
-  return InstalledExtensions.of({ options, take, family: Effect.map(Ref.get(last), (counts) => inventoryFamily(counts, options.dialect)) })
+  return InstalledExtensions.of({ options, take, family: Effect.map(Ref.get(last), (counts) => inventoryFamily(counts, options.apiVersion)) })
 })
 
 const leftOut = (database: string, failure: WireFailed | TimedOut) =>
@@ -167,7 +167,7 @@ const first = Effect.gen(function*() {
   const state = yield* ComputeState
   if ((yield* state.now).spec?.mode._tag !== "Primary") return
   const counts = yield* told(inventory.take)
-  if (counts !== null) yield* Effect.logInfo(`[NEON_EXT_STAT] ${JSON.stringify(inventoryBody(counts, inventory.options.dialect))}`)
+  if (counts !== null) yield* Effect.logInfo(`[NEON_EXT_STAT] ${JSON.stringify(inventoryBody(counts, inventory.options.apiVersion))}`)
 })
 
 /** Once after the start, then every period; starts with a pause, so that a short-lived compute is asked once. */
@@ -181,8 +181,8 @@ export const inventoryActor: Actor<InstalledExtensions | ComputeState> = {
     yield* first
     let periodSeconds = 0
     while (true) {
-      const { receipt, spec } = yield* state.now
-      const suspendTimeout = receipt === null ? null : spec?.suspendTimeoutSeconds ?? null
+      const { applyReport, spec } = yield* state.now
+      const suspendTimeout = applyReport === null ? null : spec?.suspendTimeoutSeconds ?? null
       periodSeconds = inventoryPeriod(periodSeconds, inventoryInterval(inventory.options.intervalSeconds, suspendTimeout))
       yield* Effect.sleep(Duration.seconds(periodSeconds))
       if ((yield* state.now).status === "running") yield* told(inventory.take)

@@ -38,14 +38,14 @@ import {
   archiveUrl,
   type ControlFile,
   controlFiles,
-  type Dialect,
+  type ApiVersion,
   findExtension,
   librariesToFetch,
   type Wanted
 } from "./plan.ts"
 
 export interface RemoteExtensionsOptions {
-  readonly dialect: Dialect
+  readonly apiVersion: ApiVersion
   /** `-r`; `null`: nothing is fetched. */
   readonly base: string | null
   readonly buildTag: string
@@ -100,7 +100,7 @@ export class RemoteExtensions extends Context.Service<RemoteExtensions, {
 const atOnce = 8
 
 const make = Effect.fnUntraced(function*(options: RemoteExtensionsOptions) {
-  const { base, dialect } = options
+  const { base, apiVersion } = options
   const patience = options.patience ?? defaultPatience
   const state = yield* ComputeState
   const install = yield* PostgresInstall
@@ -131,17 +131,17 @@ const make = Effect.fnUntraced(function*(options: RemoteExtensionsOptions) {
     if (base === null) return yield* new ExtensionsUnavailable({ missing: "store" })
     const list = (yield* state.now).spec?.remoteExtensions ?? null
     if (list === null) return yield* new ExtensionsUnavailable({ missing: "list" })
-    return yield* share(yield* Effect.fromResult(findExtension(name, isLibrary, list, dialect)), base)
+    return yield* share(yield* Effect.fromResult(findExtension(name, isLibrary, list, apiVersion)), base)
   })
 
   const preload = Effect.fnUntraced(function*(spec: ParsedSpec) {
     const list = spec.remoteExtensions
     if (list === null) return []
-    const files = controlFiles(list, dialect)
+    const files = controlFiles(list, apiVersion)
     if (files.length > 0) yield* writeControlFiles(files, yield* folders)
     if (base === null) return []
-    const libraries = librariesToFetch(spec, list, dialect)
-    const wanted = yield* Effect.fromResult(Result.all(libraries.map((name) => findExtension(name, true, list, dialect))))
+    const libraries = librariesToFetch(spec, list, apiVersion)
+    const wanted = yield* Effect.fromResult(Result.all(libraries.map((name) => findExtension(name, true, list, apiVersion))))
     const unique = [...new Map(wanted.map((one) => [one.extension, one])).values()]
     const fetched = yield* Effect.forEach(unique, (one) => Effect.result(share(one, base)), { concurrency: atOnce })
     return fetched.flatMap((one) => Result.isSuccess(one) && one.success > 0 ? [one.success] : [])

@@ -10,7 +10,7 @@ import { ExtensionUnknown } from "../errors/Failure.ts"
 import { readConf, readList } from "../postgres/confText.ts"
 import { type ParsedSpec, type RemoteExtensionList, settingOf } from "../spec/ParsedSpec.ts"
 
-export type Dialect = "2024" | "head"
+export type ApiVersion = "2024" | "head"
 
 export interface Wanted {
   readonly extension: string
@@ -18,8 +18,8 @@ export interface Wanted {
 }
 
 /** The older generation takes a missing list for "everything"; the newer one for "nothing". */
-export const isAllowed = (extension: string, list: RemoteExtensionList, dialect: Dialect): boolean =>
-  dialect === "2024"
+export const isAllowed = (extension: string, list: RemoteExtensionList, apiVersion: ApiVersion): boolean =>
+  apiVersion === "2024"
     ? (list.public?.has(extension) ?? true) || (list.custom?.has(extension) ?? true)
     : (list.public?.has(extension) ?? false) || (list.custom?.has(extension) ?? false)
 
@@ -32,12 +32,12 @@ export const findExtension = (
   asked: string,
   isLibrary: boolean,
   list: RemoteExtensionList,
-  dialect: Dialect
+  apiVersion: ApiVersion
 ): Result.Result<Wanted, ExtensionUnknown> => {
   const library = libraryName(asked)
   const extension = isLibrary ? list.libraries.get(library) : asked
   if (extension === undefined) return unknown(asked, `library ${library} is not found`)
-  if (!isAllowed(extension, list, dialect)) return unknown(asked, `extension ${extension} is not found`)
+  if (!isAllowed(extension, list, apiVersion)) return unknown(asked, `extension ${extension} is not found`)
   const known = list.extensions.get(extension)
   return known === undefined
     ? unknown(asked, `real_ext_name ${extension} is not found`)
@@ -49,12 +49,12 @@ export interface ControlFile {
   readonly text: string
 }
 
-export const controlFiles = (list: RemoteExtensionList, dialect: Dialect): ReadonlyArray<ControlFile> =>
-  [...list.extensions].filter(([extension]) => isAllowed(extension, list, dialect))
+export const controlFiles = (list: RemoteExtensionList, apiVersion: ApiVersion): ReadonlyArray<ControlFile> =>
+  [...list.extensions].filter(([extension]) => isAllowed(extension, list, apiVersion))
     .flatMap(([, { controlFiles }]) => [...controlFiles].map(([name, text]) => ({ name, text })))
 
 /** Libraries of the image itself, whatever the index says. */
-const ownLibraries: Record<Dialect, ReadonlySet<string>> = {
+const ownLibraries: Record<ApiVersion, ReadonlySet<string>> = {
   "2024": new Set(["neon"]),
   head: new Set(["neon", "databricks_auth"])
 }
@@ -68,15 +68,15 @@ const preloaded = (spec: ParsedSpec): ReadonlyArray<string> => [
 ].map((name) => name.replace(/^'|'$/g, "").replace(/^\$libdir\//, "").trim())
 
 /** Those of them that have to be fetched: the index knows them. */
-export const librariesToFetch = (spec: ParsedSpec, list: RemoteExtensionList, dialect: Dialect): ReadonlyArray<string> =>
-  [...new Set(preloaded(spec))].filter((name) => list.libraries.has(name) && !ownLibraries[dialect].has(name))
+export const librariesToFetch = (spec: ParsedSpec, list: RemoteExtensionList, apiVersion: ApiVersion): ReadonlyArray<string> =>
+  [...new Set(preloaded(spec))].filter((name) => list.libraries.has(name) && !ownLibraries[apiVersion].has(name))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Where the archive of an extension is kept, in the words of both generations (reference section 10.2).
 // ---------------------------------------------------------------------------------------------------------------------
 
 export interface ArchivePlace {
-  readonly dialect: Dialect
+  readonly apiVersion: ApiVersion
   /** An http(s) URL; slashes at its end do no harm. */
   readonly base: string
   readonly buildTag: string
@@ -90,9 +90,9 @@ const archName = (arch: string): string => arch === "x64" ? "amd64" : arch === "
 
 export const archiveName = (extension: string): string => `${extension}.tar.zst`
 
-export const archiveUrl = ({ arch, base, buildTag, dialect, postgresMajor }: ArchivePlace, extension: string): string =>
+export const archiveUrl = ({ arch, base, buildTag, apiVersion, postgresMajor }: ArchivePlace, extension: string): string =>
   [
     base.replace(/\/+$/, ""),
-    ...[buildTag, ...(dialect === "head" ? [archName(arch)] : []), `v${postgresMajor}`, "extensions", archiveName(extension)]
+    ...[buildTag, ...(apiVersion === "head" ? [archName(arch)] : []), `v${postgresMajor}`, "extensions", archiveName(extension)]
       .map(encodeURIComponent)
   ].join("/")

@@ -73,7 +73,7 @@ const declareControl = () => HttpApiGroup.make("control", { topLevel: true }).ad
   HttpApiEndpoint.get("timeline", "/timeline", {
     success: [Body.Timeline, text("text/plain; charset=utf-8"), text("text/html; charset=utf-8")]
   }).annotateMerge(summary("The steps of the start, as they passed; text or a page for who accepts it")),
-  HttpApiEndpoint.get("apply", "/apply", { success: Body.Receipt, error: refused(404) })
+  HttpApiEndpoint.get("apply", "/apply", { success: Body.ApplyReport, error: refused(404) })
     .annotateMerge(summary("What the last apply of a spec did, operation by operation")),
   HttpApiEndpoint.post("configure", "/configure", {
     payload: Body.ConfigureBody,

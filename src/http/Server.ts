@@ -17,14 +17,14 @@ import * as Scope from "effect/Scope"
 import * as FS from "node:fs/promises"
 import { createServer, type Server } from "node:http"
 import type { Server as SecureServer } from "node:https"
-import type { Outfit } from "../compute/ComputeHooks.ts"
+import type { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import { type Failure, FileFailed, ListenFailed, type SpecInvalid } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import type { PostgresInstall } from "../postgres/PostgresInstall.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { bodyOf, type Dialect, refusal } from "./answer.ts"
+import { bodyOf, type ApiVersion, refusal } from "./answer.ts"
 import { externalApi, internalApi, wholeApi } from "./Api.ts"
 import { Auth } from "./Auth.ts"
 import { controlHandlers, insideHandlers, openHandlers } from "./handlers.ts"
@@ -38,7 +38,7 @@ import type { Verifier } from "./Verifier.ts"
 // ---------------------------------------------------------------------------------------------------------------------
 
 export interface EndpointOptions {
-  readonly dialect: Dialect
+  readonly apiVersion: ApiVersion
   /** Where the external port listens. `::` is every address of both families. */
   readonly host: string
   /** With 0 the system chooses a free one. */
@@ -61,7 +61,7 @@ export interface EndpointOptions {
   /** `null` until Postgres was looked for: the port opens before that. */
   readonly install: Effect.Effect<PostgresInstall["Service"] | null>
   /** What is around Postgres; `null` until Postgres was looked for. */
-  readonly outfit: Effect.Effect<Outfit["Service"] | null>
+  readonly hooks: Effect.Effect<ComputeHooks["Service"] | null>
   /** Prometheus text of others; read at every `/metrics`, so it has to be at hand. */
   readonly otherMetrics: () => string
   /** Where Postgres's communicator answers for its metrics. */
@@ -235,10 +235,10 @@ const serve = Effect.fnUntraced(function*<E, R>({ listening }: Opened, api: Rout
 })
 
 export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOptions) {
-  const { computeId, dialect, internalPort } = options
+  const { computeId, apiVersion, internalPort } = options
   const state = yield* ComputeState
   const traffic = makeTraffic()
-  const verifier = dialect === "head" ? options.verifier : null
+  const verifier = apiVersion === "head" ? options.verifier : null
   const external = yield* listenExternal(options, yield* quickAnswers(options, state, traffic, { verifier }))
   const internal = internalPort === null
     ? null

@@ -137,7 +137,7 @@ export interface WatchedKeys {
   readonly read: Effect.Effect<ReadonlyArray<unknown>, Failure>
 }
 
-export const keyKeeper = ({ given, path, read }: WatchedKeys, verifier: Verifier): Actor => ({
+export const keyWatcher = ({ given, path, read }: WatchedKeys, verifier: Verifier): Actor => ({
   name: "key keeper",
   policy: "permanent",
   run: Effect.gen(function*() {

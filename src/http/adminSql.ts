@@ -7,7 +7,7 @@ import { templateDatabase } from "../catalog/Catalog.ts"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import type { Admin, Purpose } from "../pgwire/Admin.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
-import { type Asked, type Dialect, wrongStatus } from "./answer.ts"
+import { type Asked, type ApiVersion, wrongStatus } from "./answer.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // How routes ask Postgres: one superuser session per request, with a deadline, and only where the status allows it.
@@ -20,8 +20,8 @@ export const queryWithin = Duration.seconds(60)
 export const ask = (admin: Admin["Service"], purpose: Purpose, sql: string, database?: string) =>
   Effect.scoped(Effect.flatMap(admin.connect(purpose, database), (wire) => wire.rows(sql, queryWithin)))
 
-export const mustRun = (state: ComputeState["Service"], dialect: Dialect, asked: Asked) =>
-  Effect.flatMap(state.now, ({ status }) => status === "running" ? Effect.void : Effect.fail(wrongStatus(dialect, asked, status)))
+export const mustRun = (state: ComputeState["Service"], apiVersion: ApiVersion, asked: Asked) =>
+  Effect.flatMap(state.now, ({ status }) => status === "running" ? Effect.void : Effect.fail(wrongStatus(apiVersion, asked, status)))
 
 // ---------------------------------------------------------------------------------------------------------------------
 

@@ -13,22 +13,22 @@ import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import { displayStatus, isTerminating, type Status } from "../compute/transitions.ts"
 import type { Failure } from "../errors/Failure.ts"
-import { explain, hintOf, meaningOf } from "../errors/policy.ts"
+import { explain, hintOf, policyOf } from "../errors/policy.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What HTTP callers are told: status names of both dialects, timestamps, refusals, probes. Decides, sends nothing.
+// What HTTP callers are told: status names of both apiVersions, timestamps, refusals, probes. Decides, sends nothing.
 //
 // Reference sections 3.1, 3.3 and 7. No answer ever carries an error text under a 2xx code.
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** `2024`: one open port, one `termination_pending`. `head`: two ports, tokens on the outer one. */
-export type Dialect = "2024" | "head"
+export type ApiVersion = "2024" | "head"
 
 // -- words -----------------------------------------------------------------------------------------------------
 
 /** The name in JSON. */
-export const wireStatus = (dialect: Dialect, status: Status): string =>
-  dialect === "2024" && status.startsWith("termination_pending") ? "termination_pending" : status
+export const wireStatus = (apiVersion: ApiVersion, status: Status): string =>
+  apiVersion === "2024" && status.startsWith("termination_pending") ? "termination_pending" : status
 
 const pascal = (name: string): string => name.split("_").map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join("")
 
@@ -76,26 +76,26 @@ export type Asked =
 
 const waitHint = "wait until GET /status says a status in which this can be done"
 
-/** 412 with the text of the dialect. */
-export const wrongStatus = (dialect: Dialect, asked: Asked, status: Status): Refusal => {
-  const error = dialect === "head"
+/** 412 with the text of the apiVersion. */
+export const wrongStatus = (apiVersion: ApiVersion, asked: Asked, status: Status): Refusal => {
+  const error = apiVersion === "head"
     ? `invalid compute status: ${displayStatus(status)}`
     : asked === "insights" || asked === "installed_extensions"
-    ? `compute is not running, current status: ${pascal(wireStatus(dialect, status))}`
-    : `invalid compute status for ${asked} request: ${pascal(wireStatus(dialect, status))}`
+    ? `compute is not running, current status: ${pascal(wireStatus(apiVersion, status))}`
+    : `invalid compute status for ${asked} request: ${pascal(wireStatus(apiVersion, status))}`
   return refusal(412, "wrong_status", error, waitHint)
 }
 
 /** Callers' faults keep their code, a deadline is 504, an ending compute is 503, and everything else is ours: 500. */
 export const httpStatusOf = (failure: Failure): number => {
-  const { httpStatus } = meaningOf(failure)
+  const { httpStatus } = policyOf(failure)
   return httpStatus < 500 || failure._tag === "TimedOut" || failure._tag === "Abandoned" ? httpStatus : 500
 }
 
 const problemsOf = (failure: Failure): Refusal["problems"] => failure._tag === "SpecInvalid" ? failure.problems : []
 
 export const refusalOf = (failure: Failure, prefix = ""): Refusal =>
-  refusal(httpStatusOf(failure), meaningOf(failure).code, `${prefix}${explain(failure)}`, hintOf(failure), problemsOf(failure))
+  refusal(httpStatusOf(failure), policyOf(failure).code, `${prefix}${explain(failure)}`, hintOf(failure), problemsOf(failure))
 
 /** A spec that could not be applied; a spec that is not one is the caller's, and is said without this frame. */
 export const configureRefusal = (failure: Failure): Refusal =>
@@ -181,7 +181,7 @@ const maxBytes = ByteSize.toNumberUnsafe(maxBody)
 
 const tooLarge = refusal(413, "body_too_large", `the body is larger than ${maxBytes} bytes`, "send less")
 const wrongType = refusal(415, "not_json", "expected request with `content-type: application/json`", "set that header")
-const shapeStatus = (dialect: Dialect) => dialect === "head" ? 422 : 400
+const shapeStatus = (apiVersion: ApiVersion) => apiVersion === "head" ? 422 : 400
 
 const isJson = (contentType: string | undefined): boolean =>
   /^application\/([^;]+\+)?json\s*(;|$)/i.test(contentType ?? "")
@@ -211,17 +211,17 @@ const readBytes = Effect.gen(function*() {
 
 /**
  * The request's JSON body. 413 too large, 415 another content type (head), 400 not JSON, 422 (2024: 400) another
- * shape; `shapeless` is the text for the last two in the 2024 dialect.
+ * shape; `shapeless` is the text for the last two in the 2024 apiVersion.
  */
-export const readBody = <S extends Schema.ConstraintDecoder<unknown>>(schema: S, dialect: Dialect, shapeless: string) => {
+export const readBody = <S extends Schema.ConstraintDecoder<unknown>>(schema: S, apiVersion: ApiVersion, shapeless: string) => {
   const decode = Schema.decodeUnknownResult(schema, { errors: "all" })
   return Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
-    if (dialect === "head" && !isJson(request.headers["content-type"])) return yield* Effect.fail(wrongType)
+    if (apiVersion === "head" && !isJson(request.headers["content-type"])) return yield* Effect.fail(wrongType)
     const text = decodeText(yield* readBytes)
     const parsed = Result.flatMap(text, (source) => Result.try((): unknown => JSON.parse(source)))
     if (Result.isFailure(parsed)) {
-      const error = dialect === "head" ? "failed to parse the request body as json" : shapeless
+      const error = apiVersion === "head" ? "failed to parse the request body as json" : shapeless
       return yield* Effect.fail(refusal(400, "json_malformed", error, "the body must be one JSON document in UTF-8"))
     }
     const decoded = decode(parsed.success)
@@ -231,7 +231,7 @@ export const readBody = <S extends Schema.ConstraintDecoder<unknown>>(schema: S,
       message
     }))
     const said = problems.map(({ message, path }) => path === "" ? message : `${path}: ${message}`).join("; ")
-    const error = dialect === "head" ? `failed to deserialize the json body into the target type: ${said}` : shapeless
-    return yield* Effect.fail(refusal(shapeStatus(dialect), "body_shape", error, "see GET /openapi.json for the shape", problems))
+    const error = apiVersion === "head" ? `failed to deserialize the json body into the target type: ${said}` : shapeless
+    return yield* Effect.fail(refusal(shapeStatus(apiVersion), "body_shape", error, "see GET /openapi.json for the shape", problems))
   })
 }

@@ -10,7 +10,7 @@ import * as FS from "node:fs/promises"
 import * as Http from "node:http"
 import * as OS from "node:os"
 import * as Path from "node:path"
-import type { Outfit } from "../compute/ComputeHooks.ts"
+import type { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { promotionBody, type Promotions } from "../compute/Promotions.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { parseLsn } from "../spec/identifiers.ts"
@@ -75,22 +75,22 @@ const accepted = HttpServerResponse.empty({ status: 202 })
 const done = HttpServerResponse.empty({ status: 200 })
 
 export const neighbours = (options: EndpointOptions, promotions: Promotions["Service"]) => {
-  const { dialect } = options
-  const around = Effect.flatMap(options.outfit, (outfit) => outfit === null ? Effect.fail(tooEarly) : Effect.succeed(outfit))
-  const ask = <A>(answer: (outfit: Outfit["Service"]) => Effect.Effect<A, Failure | Refusal>) => answered(Effect.flatMap(around, answer))
+  const { apiVersion } = options
+  const around = Effect.flatMap(options.hooks, (hooks) => hooks === null ? Effect.fail(tooEarly) : Effect.succeed(hooks))
+  const ask = <A>(answer: (hooks: ComputeHooks["Service"]) => Effect.Effect<A, Failure | Refusal>) => answered(Effect.flatMap(around, answer))
 
   /** The reference tells an unknown list of extensions (409) from a store that is not configured (412). */
   const extensionRefusal = (failure: Failure): Refusal => {
     const refused = refusalOf(failure)
-    const noList = dialect === "head" && failure._tag === "ExtensionsUnavailable" && failure.missing === "list"
+    const noList = apiVersion === "head" && failure._tag === "ExtensionsUnavailable" && failure.missing === "list"
     return noList ? { ...refused, status: 409 } : refused
   }
 
   const promote = Effect.gen(function*() {
-    const { spec, wal_flush_lsn } = yield* readBody(PromoteBody, dialect, "invalid request body")
-    const flushed = yield* Effect.mapError(Effect.fromOption(parseLsn(wal_flush_lsn)), () => notAnLsn)
+    const { spec, wal_flush_lsn } = yield* readBody(PromoteBody, apiVersion, "invalid request body")
+    const flushLsn = yield* Effect.mapError(Effect.fromOption(parseLsn(wal_flush_lsn)), () => notAnLsn)
     const parsed = yield* Effect.fromResult(options.parseSpec(spec))
-    const outcome = yield* within("the promotion", options.patience.configure)(promotions.promote({ spec: parsed, flushed }))
+    const outcome = yield* within("the promotion", options.patience.configure)(promotions.promote({ spec: parsed, flushLsn }))
     return json(promotionBody(outcome), outcome._tag === "Completed" ? 200 : 500)
   })
 
@@ -106,10 +106,10 @@ export const neighbours = (options: EndpointOptions, promotions: Promotions["Ser
       readonly params: { readonly id: string }
       readonly query: { readonly is_library?: "true" | "false" }
     }) =>
-      ask((outfit) =>
-        outfit.fetchExtension(params.id, query.is_library === "true").pipe(
+      ask((hooks) =>
+        hooks.fetchExtension(params.id, query.is_library === "true").pipe(
           Effect.mapError(extensionRefusal),
-          Effect.as(dialect === "2024" ? HttpServerResponse.text("OK") : done)
+          Effect.as(apiVersion === "2024" ? HttpServerResponse.text("OK") : done)
         ))
   }
 }

@@ -6,7 +6,7 @@ import { maxHoldSeconds } from "../activity/activity.ts"
 import { PgName, PgText } from "../spec/ComputeSpec.ts"
 import { Refused } from "./Auth.ts"
 
-/** `status` is a wire name of the dialect spoken. */
+/** `status` is a wire name of the apiVersion spoken. */
 export const ComputeStatusResponse = Schema.Struct({
   start_time: Schema.String,
   tenant: Schema.NullOr(Schema.String),
@@ -67,7 +67,7 @@ export const Timeline = Schema.Struct({
   steps: Schema.Array(Schema.Struct({ name: Schema.String, started_at_ms: Count, ms: Count }))
 }).annotate({ identifier: "Timeline" })
 
-export const Receipt = Schema.Struct({
+export const ApplyReport = Schema.Struct({
   kind: Schema.Literals(["start", "reconfigure", "promote"]),
   startedAt: Schema.String,
   millis: Count,

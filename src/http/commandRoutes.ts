@@ -1,7 +1,7 @@
 /**
- * The routes that give orders: a spec, the end, a fresh look for the spec; and what became of each spec.
+ * The routes that give commands: a spec, the end, a fresh look for the spec; and what became of each spec.
  *
- * Orders go to `Orders`; nothing here waits for ever, and a caller that goes away takes nothing with it.
+ * Commands go to `Commands`; nothing here waits for ever, and a caller that goes away takes nothing with it.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,7 +10,7 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import { createHash } from "node:crypto"
-import type { Orders } from "../compute/Commands.ts"
+import type { Commands } from "../compute/Commands.ts"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import type { IdempotencyKey, KeyReused } from "../compute/Requests.ts"
 import type { IllegalTransition } from "../compute/transitions.ts"
@@ -54,62 +54,62 @@ const readKey = (key: string | undefined, body: unknown): Result.Result<Idempote
     ? Result.succeed({ key, fingerprint: createHash("sha256").update(JSON.stringify(body)).digest("base64") })
     : Result.fail(badKey)
 
-export const ordering = (state: ComputeState["Service"], orders: Orders["Service"], options: EndpointOptions) => {
-  const { dialect, patience } = options
+export const ordering = (state: ComputeState["Service"], commands: Commands["Service"], options: EndpointOptions) => {
+  const { apiVersion, patience } = options
 
   const refuse = (error: IllegalTransition | KeyReused): Refusal =>
-    error._tag === "KeyReused" ? keyReused : wrongStatus(dialect, "configuration", error.from)
+    error._tag === "KeyReused" ? keyReused : wrongStatus(apiVersion, "configuration", error.from)
 
   const configure = Effect.gen(function*() {
     if (!options.liveConfigAllowed) return yield* Effect.fail(liveConfigRefused)
     const { headers } = yield* HttpServerRequest.HttpServerRequest
-    const body = yield* readBody(ConfigureBody, dialect, "invalid spec")
+    const body = yield* readBody(ConfigureBody, apiVersion, "invalid spec")
     const key = yield* Effect.fromResult(readKey(headers["idempotency-key"], body))
     const spec = yield* Effect.fromResult(options.parseSpec(body.spec))
     const patient = wantsAsync(headers["prefer"])
-    const operation = yield* Effect.mapError(orders.submit({ spec, patient, key }), refuse)
+    const operation = yield* Effect.mapError(commands.submit({ spec, patient, key }), refuse)
     const keys = body.compute_ctl_config?.jwks?.keys
     if (options.verifier !== null && keys !== undefined) yield* options.verifier.rotate(keys)
     if (patient) {
       const headers = { location: `/operations/${operation.id}`, "preference-applied": "respond-async" }
       return HttpServerResponse.setHeaders(json(operationBody(operation), 202), headers)
     }
-    const settled = yield* orders.operations.settled(operation.id).pipe(within("the configuration", patience.configure))
+    const settled = yield* commands.operations.settled(operation.id).pipe(within("the configuration", patience.configure))
     const outcome = settled?.outcome ?? null
     return outcome === null || Result.isSuccess(outcome)
-      ? json(statusBody(dialect, yield* state.now))
+      ? json(statusBody(apiVersion, yield* state.now))
       : answerOf(configureRefusal(outcome.failure))
   })
 
   const operation = Effect.fnUntraced(function*(id: string, timeout: string | undefined) {
-    const found = yield* orders.operations.find(id)
+    const found = yield* commands.operations.find(id)
     if (found === null) return yield* Effect.fail(noOperation)
     if (timeout === undefined) return operationBody(found)
-    yield* Effect.timeoutOption(orders.operations.settled(id), Duration.millis(readTimeout(timeout)))
-    return operationBody((yield* orders.operations.find(id)) ?? found)
+    yield* Effect.timeoutOption(commands.operations.settled(id), Duration.millis(readTimeout(timeout)))
+    return operationBody((yield* commands.operations.find(id)) ?? found)
   })
 
   const terminate = Effect.fnUntraced(function*(mode: "fast" | "immediate" | undefined) {
     const request = yield* HttpServerRequest.HttpServerRequest
-    if (dialect === "head" && mode === undefined && request.url.includes("?")) return yield* Effect.fail(noMode)
+    if (apiVersion === "head" && mode === undefined && request.url.includes("?")) return yield* Effect.fail(noMode)
     const { status } = yield* state.now
-    yield* orders.terminate(mode ?? "fast")
+    yield* commands.terminate(mode ?? "fast")
     const ended = yield* state.until("terminated").pipe(within("the end", patience.terminate))
-    if (dialect === "2024") return HttpServerResponse.empty({ status: 200 })
-    const lsn = ended.flushed === null ? null : printLsn(ended.flushed)
+    if (apiVersion === "2024") return HttpServerResponse.empty({ status: 200 })
+    const lsn = ended.flushLsn === null ? null : printLsn(ended.flushLsn)
     return json({ lsn }, status === "terminated" ? 201 : 200)
   })
 
   const refresh = Effect.gen(function*() {
     yield* Metric.update(suspicions, 1)
     if (options.refetch === null) return yield* Effect.fail(noSource)
-    yield* Effect.mapError(orders.refresh(options.refetch), ({ from }) => refreshRefused(from))
+    yield* Effect.mapError(commands.refresh(options.refetch), ({ from }) => refreshRefused(from))
     return HttpServerResponse.empty({ status: 200 })
   })
 
   return {
     configure: () => answered(configure),
-    operations: () => Effect.map(orders.operations.all, (all) => ({ operations: all.map(operationBody) })),
+    operations: () => Effect.map(commands.operations.all, (all) => ({ operations: all.map(operationBody) })),
     operation: ({ params, query }: { readonly params: { readonly id: string }; readonly query: { readonly timeout?: string } }) =>
       answered(operation(params.id, query.timeout)),
     terminate: ({ query }: { readonly query: { readonly mode?: "fast" | "immediate" } }) => answered(terminate(query.mode)),

@@ -6,14 +6,14 @@ import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
 import * as OpenApi from "effect/http-api/OpenApi"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
-import { Orders } from "../compute/Commands.ts"
+import { Commands } from "../compute/Commands.ts"
 import { ComputeState, type Snapshot } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import * as adminSql from "./adminSql.ts"
 import { mustRun, queryWithin } from "./adminSql.ts"
-import { answered, answerOf, bodyOf, type Dialect, json, readBody, refusal, refusalOf } from "./answer.ts"
+import { answered, answerOf, bodyOf, type ApiVersion, json, readBody, refusal, refusalOf } from "./answer.ts"
 import { wholeApi } from "./Api.ts"
 import { communicatorMetrics, neighbours } from "./auxiliaryRoutes.ts"
 import { ExtensionBody, Grants } from "./bodies.ts"
@@ -32,18 +32,18 @@ import { metricsText, verboseVitals } from "./views.ts"
 
 export const openHandlers = (options: EndpointOptions, traffic: Traffic) =>
   HttpApiBuilder.group(wholeApi(), "open", Effect.fnUntraced(function*(handlers) {
-    const { dialect } = options
+    const { apiVersion } = options
     const state = yield* ComputeState
     const document = yield* Effect.cached(Effect.sync(() => OpenApi.fromApi(wholeApi())))
 
     interface Asked {
       readonly query: { readonly verbose?: string }
     }
-    const probe = (read: (dialect: Dialect, snapshot: Snapshot) => Said) => ({ query }: Asked) =>
+    const probe = (read: (apiVersion: ApiVersion, snapshot: Snapshot) => Said) => ({ query }: Asked) =>
       Effect.map(state.now, (snapshot) => {
-        const { body, refused } = read(dialect, snapshot)
+        const { body, refused } = read(apiVersion, snapshot)
         if (query.verbose === undefined) return refused === null ? json(body) : answerOf(refused)
-        const vitals = verboseVitals(dialect, snapshot)
+        const vitals = verboseVitals(apiVersion, snapshot)
         // A refusal in full, and the vitals beside it.
         return refused === null ? json(vitals) : json({ ...vitals, ...bodyOf(refused) }, refused.status)
       })
@@ -70,17 +70,17 @@ const nothingApplied = refusal(404, "nothing_applied", "nothing was applied yet"
 export const controlHandlers = (options: EndpointOptions) =>
   HttpApiBuilder.group(wholeApi(), "control", Effect.fnUntraced(function*(handlers) {
     const state = yield* ComputeState
-    const orders = ordering(state, yield* Orders, options)
-    const holds = holding(state, options.dialect)
+    const commands = ordering(state, yield* Commands, options)
+    const holds = holding(state, options.apiVersion)
     const around = neighbours(options, yield* Promotions)
     return handlers.handleAll({
-      ...watching(state, options.dialect),
+      ...watching(state, options.apiVersion),
       ...insight(state, yield* Admin, options),
       metricsJson: () => Effect.map(state.now, ({ metrics }) => metrics),
-      apply: () => Effect.map(state.now, ({ receipt }) => receipt ?? answerOf(nothingApplied)),
-      operations: orders.operations,
-      operation: orders.operation,
-      terminate: orders.terminate,
+      apply: () => Effect.map(state.now, ({ applyReport }) => applyReport ?? answerOf(nothingApplied)),
+      operations: commands.operations,
+      operation: commands.operation,
+      terminate: commands.terminate,
       activity: holds.activity,
       holds: holds.holds,
       release: holds.release,
@@ -89,22 +89,22 @@ export const controlHandlers = (options: EndpointOptions) =>
       cancelPrewarm: around.cancelPrewarm,
       offload: around.offload,
       offloadState: around.offloadState
-    }).handleRaw("promote", around.promote).handleRaw("configure", orders.configure).handleRaw("hold", holds.hold)
+    }).handleRaw("promote", around.promote).handleRaw("configure", commands.configure).handleRaw("hold", holds.hold)
   }))
 
 export const insideHandlers = (options: EndpointOptions) =>
   HttpApiBuilder.group(wholeApi(), "inside", Effect.fnUntraced(function*(handlers) {
-    const { dialect } = options
+    const { apiVersion } = options
     const admin = yield* Admin
     const state = yield* ComputeState
-    const { refresh } = ordering(state, yield* Orders, options)
-    const created = dialect === "head" ? 201 : 200
+    const { refresh } = ordering(state, yield* Commands, options)
+    const created = apiVersion === "head" ? 201 : 200
 
     const framed = (frame: string) => Effect.mapError((error: Failure) => refusalOf(error, `${frame}: `))
 
     const extensions = Effect.gen(function*() {
-      const { database, extension, version } = yield* readBody(ExtensionBody, dialect, "invalid request body")
-      yield* mustRun(state, dialect, "extensions")
+      const { database, extension, version } = yield* readBody(ExtensionBody, apiVersion, "invalid request body")
+      yield* mustRun(state, apiVersion, "extensions")
       yield* Effect.scoped(Effect.gen(function*() {
         const wire = yield* admin.connect("install_extension", database)
         const [facts] = yield* wire.rows(adminSql.extensionFacts(extension, version), queryWithin)
@@ -115,14 +115,14 @@ export const insideHandlers = (options: EndpointOptions) =>
     })
 
     const grants = Effect.gen(function*() {
-      const wanted = yield* readBody(Grants, dialect, "invalid request body")
-      yield* mustRun(state, dialect, "set_role_grants")
+      const wanted = yield* readBody(Grants, apiVersion, "invalid request body")
+      yield* mustRun(state, apiVersion, "set_role_grants")
       yield* Effect.scoped(Effect.gen(function*() {
         const wire = yield* admin.connect("set_role_grants", wanted.database)
         const held = yield* wire.rows(adminSql.heldPrivileges(wanted.schema, wanted.role), queryWithin)
         const sql = adminSql.grant(wanted.schema, wanted.role, wanted.privileges, new Set(held.map(([privilege]) => privilege ?? "")))
         if (sql !== null) yield* wire.simple(sql, queryWithin)
-      })).pipe(framed(`${dialect === "head" ? "failed to" : "could not"} grant role privileges to the schema`))
+      })).pipe(framed(`${apiVersion === "head" ? "failed to" : "could not"} grant role privileges to the schema`))
       return json(wanted, created)
     })
 

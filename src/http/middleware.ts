@@ -93,7 +93,7 @@ export const makeTraffic = (): Traffic => {
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** Orders are worth a line each; everything else is polled. */
+/** Commands are worth a line each; everything else is polled. */
 const loud = new Set(["/configure", "/terminate"])
 
 const pathOf = (url: string): string => /^[^?#;]*/.exec(url)?.[0] ?? url

@@ -16,7 +16,7 @@ import type { ComputeState } from "../compute/ComputeState.ts"
 import { CommandFailed, TimedOut } from "../errors/Failure.ts"
 import type { Admin } from "../pgwire/Admin.ts"
 import { quoteLiteral } from "../pgwire/quote.ts"
-import { helperLadder } from "../platform/processes.ts"
+import { helperStages } from "../platform/processes.ts"
 import { Spawn } from "../platform/Spawn.ts"
 import type { PostgresInstall } from "../postgres/PostgresInstall.ts"
 import * as adminSql from "./adminSql.ts"
@@ -65,18 +65,18 @@ export const schemaDump = Effect.fn("Http.schemaDump")(function*(
       PGPASSWORD: at.password === null ? undefined : Redacted.value(at.password)
     },
     runAs: install.runAs,
-    ladder: helperLadder
+    stages: helperStages
   })
-  const complaint = yield* Ref.make("")
+  const sqlError = yield* Ref.make("")
   const listening = yield* child.stderr.pipe(
     Stream.decodeText(),
-    Stream.runForEach((text) => Ref.update(complaint, (old) => (old + text).slice(-kept))),
+    Stream.runForEach((text) => Ref.update(sqlError, (old) => (old + text).slice(-kept))),
     Effect.forkScoped
   )
   const failed = Effect.gen(function*() {
     const exit = yield* child.exit
     yield* Effect.timeoutOption(Fiber.await(listening), Duration.seconds(1))
-    const output = (yield* Ref.get(complaint)).trim()
+    const output = (yield* Ref.get(sqlError)).trim()
     if (exit._tag === "Code" && exit.code === 0) return
     return yield* exists.test(output) ? Effect.fail(noDatabase) : Effect.fail(new CommandFailed({ command, exit, output }))
   })
@@ -113,10 +113,10 @@ interface Installed {
 }
 
 export const insight = (state: ComputeState["Service"], admin: Admin["Service"], options: EndpointOptions) => {
-  const { dialect } = options
+  const { apiVersion } = options
 
   const insights = Effect.gen(function*() {
-    yield* mustRun(state, dialect, "insights")
+    yield* mustRun(state, apiVersion, "insights")
     const rows = yield* ask(admin, "collect_insights", adminSql.insights(admin.superuser))
     return HttpServerResponse.text(rows[0]?.[0] ?? "{\"pg_stat_statements\":[]}", { contentType: "application/json" })
   })
@@ -142,7 +142,7 @@ export const insight = (state: ComputeState["Service"], admin: Admin["Service"],
   })
 
   const checkWritability = Effect.gen(function*() {
-    yield* mustRun(state, dialect, "check_writability")
+    yield* mustRun(state, apiVersion, "check_writability")
     yield* Effect.catch(ask(admin, "availability_checker", adminSql.touchHealthCheck), (error) =>
       error._tag === "WireFailed" && error.sqlState === diskFull ? Effect.void : Effect.fail(error))
     return true
@@ -150,14 +150,14 @@ export const insight = (state: ComputeState["Service"], admin: Admin["Service"],
 
   const databaseSchema = Effect.fnUntraced(function*(database: string | ReadonlyArray<string> | undefined) {
     if (typeof database !== "string" || database === "" || database.includes("\0")) return yield* Effect.fail(oneDatabase)
-    yield* mustRun(state, dialect, "database_schema")
+    yield* mustRun(state, apiVersion, "database_schema")
     const known = yield* ask(admin, "get_dbs_and_roles", adminSql.databaseNamed(quoteLiteral(database)))
     if (known.length === 0) return yield* Effect.fail(noDatabase)
     return yield* schemaDump(yield* options.install, admin, database)
   }, Effect.provide(Spawn.layer))
 
   const installedExtensions = Effect.gen(function*() {
-    yield* mustRun(state, dialect, "installed_extensions")
+    yield* mustRun(state, apiVersion, "installed_extensions")
     const names = yield* ask(admin, "get_installed_extensions", adminSql.connectable(maxDatabases))
     const found = new Map<string, Installed>()
     yield* Effect.forEach(names, ([database]) =>
@@ -185,7 +185,7 @@ export const insight = (state: ComputeState["Service"], admin: Admin["Service"],
   const info = Effect.map(options.install, (install) => ({
     num_cpus: OS.availableParallelism(),
     version: options.version,
-    api_dialect: dialect,
+    api_dialect: apiVersion,
     postgres_version: install?.version ?? null,
     pg_dump: (install?.pgDump ?? null) !== null
   }))

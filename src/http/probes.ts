@@ -12,7 +12,7 @@ import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Result from "effect/Result"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { ComputeState, Snapshot } from "../compute/ComputeState.ts"
-import { bodyOf, type Dialect, isReady, isStarted, type Refusal, refusal, type Vitals, wireStatus } from "./answer.ts"
+import { bodyOf, type ApiVersion, isReady, isStarted, type Refusal, refusal, type Vitals, wireStatus } from "./answer.ts"
 import { authorize } from "./Auth.ts"
 import { requestId, type Traffic } from "./middleware.ts"
 import type { EndpointOptions } from "./Server.ts"
@@ -29,8 +29,8 @@ export interface Said {
   readonly refused: Refusal | null
 }
 
-const probe = (code: string, passes: (vitals: Vitals) => boolean) => (dialect: Dialect, snapshot: Snapshot): Said => {
-  const status = wireStatus(dialect, snapshot.status)
+const probe = (code: string, passes: (vitals: Vitals) => boolean) => (apiVersion: ApiVersion, snapshot: Snapshot): Said => {
+  const status = wireStatus(apiVersion, snapshot.status)
   return {
     body: { status },
     refused: passes(vitalsOf(snapshot))
@@ -86,19 +86,19 @@ const bearer = /^bearer ([^ ]+)$/i
 
 /** `control`: who may ask the control plane's routes on this port; `null`: they are not on it. */
 export const quickAnswers = Effect.fnUntraced(function*(
-  options: Pick<EndpointOptions, "dialect" | "buildTag" | "computeId" | "otherMetrics">,
+  options: Pick<EndpointOptions, "apiVersion" | "buildTag" | "computeId" | "otherMetrics">,
   state: ComputeState["Service"],
   traffic: Traffic,
   control: { readonly verifier: Verifier | null } | null
 ) {
   const context = yield* Effect.context<never>()
-  const { dialect } = options
+  const { apiVersion } = options
 
   const views = new Map<string, View>(probes.map(({ endpoint, read }) => [paths[endpoint], (snapshot) => {
-    const said = read(dialect, snapshot)
+    const said = read(apiVersion, snapshot)
     return said.refused === null ? json(said.body) : json(bodyOf(said.refused), said.refused.status)
   }]))
-  if (control !== null) views.set(paths.status, (snapshot) => json(statusBody(dialect, snapshot)))
+  if (control !== null) views.set(paths.status, (snapshot) => json(statusBody(apiVersion, snapshot)))
 
   /** The long way checks whom this does not let pass, and says what is wrong. */
   const passes = (authorization: string | undefined): boolean => {

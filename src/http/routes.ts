@@ -4,7 +4,7 @@
  * The policy that `compute_ctl routes` prints is this table, so it cannot differ from what is served.
  */
 import type { OpenAPISpec } from "effect/http-api/OpenApi"
-import type { Dialect } from "./answer.ts"
+import type { ApiVersion } from "./answer.ts"
 import { controlGroup, externalApi, insideGroup, internalApi, openGroup, wholeApi } from "./Api.ts"
 import { escapeHtml, page } from "./statusRoutes.ts"
 
@@ -84,9 +84,9 @@ export interface PolicyRow {
 const has = (group: Routes["groups"][string], path: string, method: string): boolean =>
   Object.values(group.endpoints).some((endpoint) => endpoint.path === path && endpoint.method === method)
 
-export const policy = (dialect: Dialect): ReadonlyArray<PolicyRow> =>
+export const policy = (apiVersion: ApiVersion): ReadonlyArray<PolicyRow> =>
   endpointsOf(wholeApi()).map(({ method, path }) => {
-    const listeners = dialect === "2024"
+    const listeners = apiVersion === "2024"
       ? "the one port"
       : [
         ...(endpointsOf(externalApi()).some((one) => one.path === path && one.method === method) ? ["external"] : []),
@@ -94,7 +94,7 @@ export const policy = (dialect: Dialect): ReadonlyArray<PolicyRow> =>
       ].join(", ")
     const who = has(openGroup(), path, method)
       ? "anybody"
-      : dialect === "2024"
+      : apiVersion === "2024"
       ? "anybody who reaches it"
       : has(insideGroup(), path, method)
       ? "this machine"
@@ -105,13 +105,13 @@ export const policy = (dialect: Dialect): ReadonlyArray<PolicyRow> =>
   })
 
 /** For the terminal. */
-export const policyText = (dialect: Dialect): string => {
+export const policyText = (apiVersion: ApiVersion): string => {
   const head: PolicyRow = { method: "METHOD", path: "ROUTE", listeners: "LISTENER", who: "WHO MAY ASK" }
-  const rows = [head, ...policy(dialect)]
+  const rows = [head, ...policy(apiVersion)]
   const width = (column: "method" | "path" | "listeners") => rows.reduce((most, row) => Math.max(most, row[column].length), 0)
   const line = (row: PolicyRow): string =>
     `${row.method.padEnd(width("method"))}  ${row.path.padEnd(width("path"))}  ${row.listeners.padEnd(width("listeners"))}  ${row.who}\n`
-  const notes = dialect === "head"
+  const notes = apiVersion === "head"
     ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n" +
       "Password verifiers (/dbs_and_roles?passwords=true) are shown to an administrator's token alone.\n"
     : "\nThe 2024 API asks for no tokens; --http-host says who can reach it.\n"

@@ -17,7 +17,7 @@ import { livingHolds, maxHolds } from "../activity/activity.ts"
 import type { ComputeState, Hold, Snapshot } from "../compute/ComputeState.ts"
 import { promotionBody } from "../compute/Promotions.ts"
 import { type Status, statuses } from "../compute/transitions.ts"
-import { answered, type Dialect, json, readBody, type Refusal, refusal, wireStatus } from "./answer.ts"
+import { answered, type ApiVersion, json, readBody, type Refusal, refusal, wireStatus } from "./answer.ts"
 import { HoldBody } from "./bodies.ts"
 import { eventsType } from "./probes.ts"
 import { activityBody, historyBody, holdBody, statusBody, timelineBody } from "./views.ts"
@@ -40,12 +40,12 @@ export const readTimeout = (text: string | undefined): number => {
   return Math.min(maxWaitMillis, Number(found[1]) * units[unit])
 }
 
-/** Names of the dialect spoken, divided by commas; the 2024 dialect's `termination_pending` is both of HEAD's. */
-export const readWaitFor = (dialect: Dialect, text: string): Result.Result<ReadonlyArray<Status>, Refusal> => {
+/** Names of the apiVersion spoken, divided by commas; the 2024 apiVersion's `termination_pending` is both of HEAD's. */
+export const readWaitFor = (apiVersion: ApiVersion, text: string): Result.Result<ReadonlyArray<Status>, Refusal> => {
   const names = text.split(",").map((name) => name.trim())
-  const known = new Set(statuses.map((status) => wireStatus(dialect, status)))
+  const known = new Set(statuses.map((status) => wireStatus(apiVersion, status)))
   return names.every((name) => known.has(name))
-    ? Result.succeed(statuses.filter((status) => names.includes(wireStatus(dialect, status))))
+    ? Result.succeed(statuses.filter((status) => names.includes(wireStatus(apiVersion, status))))
     : Result.fail(refusal(
       400,
       "status_unknown",
@@ -115,9 +115,9 @@ export const waterfallPage = (headline: string, bars: ReadonlyArray<Bar>): strin
 const tooMany = refusal(429, "too_many_holds", `there are ${maxHolds} holds already`, "release one, or wait until one expires")
 const noHold = refusal(404, "hold_unknown", "there is no such hold", "it was released, or it has expired")
 
-export const holding = (state: ComputeState["Service"], dialect: Dialect) => {
+export const holding = (state: ComputeState["Service"], apiVersion: ApiVersion) => {
   const hold = Effect.gen(function*() {
-    const { reason, ttl_seconds } = yield* readBody(HoldBody, dialect, "invalid hold")
+    const { reason, ttl_seconds } = yield* readBody(HoldBody, apiVersion, "invalid hold")
     const now = yield* Clock.currentTimeMillis
     const made: Hold = { id: randomUUID(), reason, createdAt: now, expiresAt: now + ttl_seconds * 1000 }
     yield* state.note(({ holds }) => {
@@ -140,7 +140,7 @@ export const holding = (state: ComputeState["Service"], dialect: Dialect) => {
 
   return {
     activity: () =>
-      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([snapshot, now]) => activityBody(dialect, snapshot, now)),
+      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([snapshot, now]) => activityBody(apiVersion, snapshot, now)),
     holds: () =>
       Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([{ holds }, now]) =>
         ({ holds: livingHolds(holds, now).map(holdBody) })),
@@ -162,12 +162,12 @@ const worthTelling = ({ error, spec, startTime, status }: Snapshot, before: Snap
   before.status !== status || before.error !== error || before.spec !== spec || before.startTime !== startTime
 
 /** The first snapshot and each that differs, as events; the last is the one of `terminated`. */
-const eventsOf = (state: ComputeState["Service"], dialect: Dialect): Stream.Stream<Uint8Array> => {
+const eventsOf = (state: ComputeState["Service"], apiVersion: ApiVersion): Stream.Stream<Uint8Array> => {
   const told = state.changes.pipe(
     Stream.changesWith((before, after) => !worthTelling(after, before)),
     Stream.buffer({ capacity: 4, strategy: "sliding" }),
     Stream.takeUntil(({ status }) => status === "terminated"),
-    Stream.map((snapshot) => `event: status\ndata: ${JSON.stringify(statusBody(dialect, snapshot))}\n\n`)
+    Stream.map((snapshot) => `event: status\ndata: ${JSON.stringify(statusBody(apiVersion, snapshot))}\n\n`)
   )
   const beats = Stream.fromSchedule(Schedule.spaced(heartbeat)).pipe(Stream.map(() => ": still here\n\n"))
   return Stream.merge(told, beats, { haltStrategy: "left" }).pipe(Stream.map((text) => encoder.encode(text)))
@@ -176,23 +176,23 @@ const eventsOf = (state: ComputeState["Service"], dialect: Dialect): Stream.Stre
 const accepts = (accept: string | undefined, type: string): boolean =>
   (accept ?? "").split(",").some((one) => one.split(";")[0]?.trim().toLowerCase() === type)
 
-export const watching = (state: ComputeState["Service"], dialect: Dialect) => {
-  const stream = Effect.sync(() => HttpServerResponse.stream(eventsOf(state, dialect), { contentType: eventsType, headers: uncached }))
+export const watching = (state: ComputeState["Service"], apiVersion: ApiVersion) => {
+  const stream = Effect.sync(() => HttpServerResponse.stream(eventsOf(state, apiVersion), { contentType: eventsType, headers: uncached }))
 
   const status = Effect.fnUntraced(function*(query: { readonly wait_for?: string; readonly timeout?: string }) {
     const request = yield* HttpServerRequest.HttpServerRequest
     if (accepts(request.headers["accept"], eventsType)) return yield* stream
-    if (query.wait_for === undefined) return json(statusBody(dialect, yield* state.now))
-    const wanted = yield* Effect.fromResult(readWaitFor(dialect, query.wait_for))
+    if (query.wait_for === undefined) return json(statusBody(apiVersion, yield* state.now))
+    const wanted = yield* Effect.fromResult(readWaitFor(apiVersion, query.wait_for))
     // After the last status there is no other, so nobody need wait for one.
     const reached = yield* state.until(...wanted, "terminated").pipe(Effect.timeoutOption(Duration.millis(readTimeout(query.timeout))))
-    return json(statusBody(dialect, Option.isSome(reached) ? reached.value : yield* state.now))
+    return json(statusBody(apiVersion, Option.isSome(reached) ? reached.value : yield* state.now))
   })
 
   const timeline = Effect.gen(function*() {
     const { headers: { accept } } = yield* HttpServerRequest.HttpServerRequest
     const snapshot = yield* state.now
-    const body = timelineBody(dialect, snapshot)
+    const body = timelineBody(apiVersion, snapshot)
     const since = (yield* Clock.currentTimeMillis) - snapshot.since.epochMilliseconds
     const headline = `${body.status} since ${since} ms, born ${body.start_time}`
     const text = (body: string, type: "html" | "plain") =>
@@ -205,7 +205,7 @@ export const watching = (state: ComputeState["Service"], dialect: Dialect) => {
   return {
     status: ({ query }: { readonly query: { readonly wait_for?: string; readonly timeout?: string } }) => answered(status(query)),
     statusStream: () => stream,
-    history: () => Effect.map(state.now, (snapshot) => historyBody(dialect, snapshot)),
+    history: () => Effect.map(state.now, (snapshot) => historyBody(apiVersion, snapshot)),
     conditions: () =>
       Effect.map(state.now, ({ degraded, pendingRestart, promotion }) => ({
         degraded,

@@ -10,7 +10,7 @@ import { familiesOf, printFamilies } from "../telemetry/prometheus.ts"
 import {
   bodyOf,
   configureRefusal,
-  type Dialect,
+  type ApiVersion,
   isReady,
   isStarted,
   lastActiveText,
@@ -19,11 +19,11 @@ import {
   wireStatus
 } from "./answer.ts"
 
-export const statusBody = (dialect: Dialect, snapshot: Snapshot) => ({
+export const statusBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   start_time: startTimeText(snapshot.startTime),
   tenant: snapshot.spec?.tenant ?? null,
   timeline: snapshot.spec?.timeline ?? null,
-  status: wireStatus(dialect, snapshot.status),
+  status: wireStatus(apiVersion, snapshot.status),
   last_active: lastActiveText(snapshot.lastActive),
   error: snapshot.error
 })
@@ -34,8 +34,8 @@ export const vitalsOf = ({ metrics, postgresAlive, status }: Snapshot): Vitals =
   everRan: metrics.total_startup_ms > 0
 })
 
-export const verboseVitals = (dialect: Dialect, snapshot: Snapshot) => ({
-  status: wireStatus(dialect, snapshot.status),
+export const verboseVitals = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
+  status: wireStatus(apiVersion, snapshot.status),
   since: startTimeText(snapshot.since),
   alive: true,
   started: isStarted(vitalsOf(snapshot)),
@@ -44,21 +44,21 @@ export const verboseVitals = (dialect: Dialect, snapshot: Snapshot) => ({
   error: snapshot.error
 })
 
-export const historyBody = (dialect: Dialect, snapshot: Snapshot) => ({
-  status: wireStatus(dialect, snapshot.status),
+export const historyBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
+  status: wireStatus(apiVersion, snapshot.status),
   since: startTimeText(snapshot.since),
   changes: snapshot.history.map(({ at, because, error, from, to }) => ({
     at: startTimeText(at),
-    from: wireStatus(dialect, from),
-    to: wireStatus(dialect, to),
+    from: wireStatus(apiVersion, from),
+    to: wireStatus(apiVersion, to),
     because,
     error
   }))
 })
 
-export const timelineBody = (dialect: Dialect, snapshot: Snapshot) => ({
+export const timelineBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   start_time: startTimeText(snapshot.startTime),
-  status: wireStatus(dialect, snapshot.status),
+  status: wireStatus(apiVersion, snapshot.status),
   steps: snapshot.steps.map(({ millis, name, startedAt }) => ({ name, started_at_ms: startedAt, ms: millis }))
 })
 
@@ -74,8 +74,8 @@ export const holdBody = ({ createdAt, expiresAt, id, reason }: Hold) => ({
 const sessionsOf = ({ activity }: Snapshot, kind: ActivityKind): number | null =>
   kind === "statistics" ? null : activity?.sessions[kind] ?? 0
 
-export const activityBody = (dialect: Dialect, snapshot: Snapshot, now: number) => ({
-  status: wireStatus(dialect, snapshot.status),
+export const activityBody = (apiVersion: ApiVersion, snapshot: Snapshot, now: number) => ({
+  status: wireStatus(apiVersion, snapshot.status),
   last_active: lastActiveText(snapshot.lastActive),
   awake_because: reasonsAwake(snapshot.activity, snapshot.holds, now),
   looked_at: moment(snapshot.activity?.at ?? null),

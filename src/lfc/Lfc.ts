@@ -193,7 +193,7 @@ export const autoprewarm = Effect.fnUntraced(function*(spec: ParsedSpec) {
 })
 
 /** Saves the map periodically, by the interval of the spec of that time; rests while there is none. */
-export const lfcKeeper: Actor<Lfc | ComputeState> = {
+export const lfcActor: Actor<Lfc | ComputeState> = {
   name: "local file cache keeper",
   policy: "permanent",
   run: Effect.gen(function*() {

@@ -11,18 +11,18 @@ import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import { Applier } from "../catalog/Applier.ts"
-import { type Configure, Orders, type Refresh } from "../compute/Commands.ts"
-import { Outfit } from "../compute/ComputeHooks.ts"
+import { type Configure, Commands, type Refresh } from "../compute/Commands.ts"
+import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState, type Fact, type Snapshot } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import { supervise } from "../compute/Supervisor.ts"
 import { isTerminating, type Status, type Trigger } from "../compute/transitions.ts"
 import { Abandoned, type ExitStatus, type Failure, PostmasterDied } from "../errors/Failure.ts"
 import { causesOf, explain, hintOf } from "../errors/policy.ts"
-import { exitStory } from "../postgres/crashReport.ts"
+import { crashReport } from "../postgres/crashReport.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import { Postmaster, type Running } from "../postgres/Postmaster.ts"
-import { type Facts, planWarnings, startPlan } from "../postgres/startPlan.ts"
+import { type PlanInputs, planWarnings, startPlan } from "../postgres/startPlan.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { Storage, type Timeline } from "../storage/Storage.ts"
 import { promote } from "./Promote.ts"
@@ -32,7 +32,7 @@ import { applyCatalog, reconfigure } from "./Reconfigure.ts"
 // How long a finished compute stays up so that its control plane can read how it went (reference section 3.5).
 //
 // "fast" and "immediate" are the control plane's words for lingering, not Postgres shutdown modes; for those see
-// `stopLadder.ts`.
+// `shutdownStages.ts`.
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Long enough for a control plane that polls to see the end, or the error. */
@@ -44,7 +44,7 @@ export const short = Duration.millis(300)
  * `ending` is the last status before the end was reached: a failed *start* lingers so that its error can be read;
  * a Postgres that died while running does not, so that its successor can start at once.
  */
-export const linger = (ending: Status, everRan: boolean): Duration.Duration =>
+export const exitDelay = (ending: Status, everRan: boolean): Duration.Duration =>
   ending === "termination_pending_fast" || (ending === "failed" && !everRan) ? long : short
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ export const advance = (on: Trigger, fact: Fact = {}) =>
   )
 
 /** Into `failed`, with the whole chain of causes; a compute that is failed or ending already keeps its status. */
-export const breakWith = Effect.fnUntraced(function*(what: string, failure: Failure) {
+export const failWith = Effect.fnUntraced(function*(what: string, failure: Failure) {
   const state = yield* ComputeState
   const error = explain(failure)
   yield* report(what, failure)
@@ -91,23 +91,23 @@ type Current = Ref.Ref<Running | null>
 /**
  * From the first spec (`null`: wait for one) to the end. Never fails: a failure is part of how it ended. Postgres
  * and the claim on the timeline are gone before the lingering begins, so a successor need not wait for it.
- * `lingerFor` is for callers who hold the outcome in their own hands and need no lingering.
+ * `exitDelayOf` is for callers who hold the outcome in their own hands and need no lingering.
  */
 export const life = Effect.fnUntraced(function*(
   given: ParsedSpec | null,
-  facts: Facts,
-  lingerFor: typeof linger = linger
+  inputs: PlanInputs,
+  exitDelayOf: typeof exitDelay = exitDelay
 ) {
   const state = yield* ComputeState
-  const orders = yield* Orders
+  const commands = yield* Commands
   const current: Current = yield* Ref.make<Running | null>(null)
 
   const first = yield* given === null ? awaitFirst : immediately(given)
-  const ended = first === null ? nothingHappened : yield* Effect.raceFirst(live(first, facts, current), hurrying(current)).pipe(
+  const ended = first === null ? nothingHappened : yield* Effect.raceFirst(live(first, inputs, current), hurrying(current)).pipe(
     Effect.catch((failure) =>
       Effect.as(
         Effect.andThen(
-          failure._tag === "Abandoned" ? Effect.void : breakWith("the compute failed", failure),
+          failure._tag === "Abandoned" ? Effect.void : failWith("the compute failed", failure),
           first.answer(Result.fail(failure))
         ),
         { exit: null, failure } satisfies Ended
@@ -115,12 +115,12 @@ export const life = Effect.fnUntraced(function*(
     )
   )
   yield* state.note({ postgresAlive: false })
-  yield* orders.close
+  yield* commands.close
   yield* (yield* Promotions).close
 
   const everRan = (yield* state.now).metrics.total_startup_ms > 0
-  const stay = lingerFor(yield* conclude, everRan)
-  yield* Effect.raceFirst(Effect.sleep(stay), Effect.raceFirst(orders.hurried, asked))
+  const stay = exitDelayOf(yield* conclude, everRan)
+  yield* Effect.raceFirst(Effect.sleep(stay), Effect.raceFirst(commands.hurried, asked))
   yield* conclude
   return ended
 })
@@ -136,8 +136,8 @@ const immediately = (spec: ParsedSpec): Effect.Effect<Configure | null> =>
 /** Empty: until a spec arrives, whose clock starts then, or (`null`) the end is asked for. */
 const awaitFirst = Effect.gen(function*() {
   const state = yield* ComputeState
-  const orders = yield* Orders
-  const order = yield* Effect.raceFirst(orders.next, Effect.as(asked, null))
+  const commands = yield* Commands
+  const order = yield* Effect.raceFirst(commands.next, Effect.as(asked, null))
   // Without a spec there is nothing to refresh, so the state refuses it.
   if (order === null || order._tag === "Refresh") return null
   yield* state.note(({ metrics, since, startTime }) => ({
@@ -147,52 +147,52 @@ const awaitFirst = Effect.gen(function*() {
   return order
 })
 
-const live = Effect.fnUntraced(function*(first: Configure, facts: Facts, current: Current) {
+const live = Effect.fnUntraced(function*(first: Configure, inputs: PlanInputs, current: Current) {
   const state = yield* ComputeState
-  const outfit = yield* Outfit
+  const hooks = yield* ComputeHooks
   yield* advance("StartBegan", { spec: first.spec })
-  const alive = yield* unlessAsked("the start", start(first.spec, facts, current))
+  const alive = yield* unlessAsked("the start", start(first.spec, inputs, current))
   const { metrics } = yield* state.now
   yield* Effect.logInfo(`compute start finished ${JSON.stringify(metrics)}`)
 
   const died = yield* advance("PostgresReady").pipe(
     Effect.tap((snapshot) => first.answer(Result.succeed(snapshot))),
-    Effect.tap(() => outfit.running(first.spec)),
-    Effect.andThen(serve(alive, facts)),
+    Effect.tap(() => hooks.running(first.spec)),
+    Effect.andThen(serve(alive, inputs)),
     Effect.catchTag("Abandoned", () => Effect.succeed(null))
   )
   // Companions leave beside Postgres: a pgbouncer in front of it must not go on taking clients in.
-  const [exit] = yield* Effect.all([died === null ? alive.postgres.stop : Effect.succeed(died), outfit.ended], {
+  const [exit] = yield* Effect.all([died === null ? alive.postgres.stop : Effect.succeed(died), hooks.ended], {
     concurrency: "unbounded"
   })
   yield* state.note({ postgresAlive: false })
-  const failure = died === null ? null : yield* postMortem(alive.postgres, died)
-  yield* state.note({ flushed: yield* leave(alive.timeline, exit) })
+  const failure = died === null ? null : yield* reportCrash(alive.postgres, died)
+  yield* state.note({ flushLsn: yield* leave(alive.timeline, exit) })
   return { exit, failure } satisfies Ended
 }, Effect.scoped)
 
-const start = Effect.fn("Compute.start")(function*(spec: ParsedSpec, facts: Facts, current: Current) {
+const start = Effect.fn("Compute.start")(function*(spec: ParsedSpec, inputs: PlanInputs, current: Current) {
   const state = yield* ComputeState
   const storage = yield* Storage
   const pgdata = yield* Pgdata
   const postmaster = yield* Postmaster
-  const outfit = yield* Outfit
-  const plan = startPlan(spec, facts)
-  for (const warning of planWarnings(spec, facts)) yield* Effect.logWarning(warning)
+  const hooks = yield* ComputeHooks
+  const plan = startPlan(spec, inputs)
+  for (const warning of planWarnings(spec, inputs)) yield* Effect.logWarning(warning)
 
   const timeline = yield* state.timed("claim the timeline", storage.claim(spec, pgdata.directory))
   yield* pgdata.begin(plan, storage.kind === "neon" ? "Archive" : "InPlace")
-  const lsn = yield* state.timed("settle", timeline.settle("start"))
+  const lsn = yield* state.timed("settle", timeline.commitLsn("start"))
   const [built] = yield* Effect.all([
     state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))),
-    outfit.before(spec)
+    hooks.before(spec)
   ], { concurrency: "unbounded" })
 
-  yield* outfit.placed(spec)
+  yield* hooks.placed(spec)
   const postgres = yield* postmaster.start({ token: spec.neon?.token ?? null })
   yield* Ref.set(current, postgres)
   yield* state.note({ postgresAlive: true })
-  yield* outfit.spawned(postgres.pid)
+  yield* hooks.spawned(postgres.pid)
   yield* state.timed("start Postgres", postgres.ready)
 
   yield* state.timed("apply the spec", applyCatalog("start", spec, plan, postgres))
@@ -220,21 +220,21 @@ const millisOf = (snapshot: Snapshot, step: string): number =>
 
 // -- running ---------------------------------------------------------------------------------------------------
 
-/** Serves orders and keeps the storage until the end is asked for (`null`) or Postgres leaves by itself. */
-const serve = Effect.fnUntraced(function*({ postgres, timeline }: Alive, facts: Facts) {
-  const orders = yield* Orders
+/** Serves commands and keeps the storage until the end is asked for (`null`) or Postgres leaves by itself. */
+const serve = Effect.fnUntraced(function*({ postgres, timeline }: Alive, inputs: PlanInputs) {
+  const commands = yield* Commands
   const promotions = yield* Promotions
   const applier = yield* Applier
-  const outfit = yield* Outfit
+  const hooks = yield* ComputeHooks
   const turn = yield* Semaphore.make(1)
-  const orderly = Effect.forever(Effect.flatMap(orders.next, (order) =>
-    turn.withPermit(order._tag === "Refresh" ? refresh(order, postgres, facts) : take(order, postgres, facts))))
+  const orderly = Effect.forever(Effect.flatMap(commands.next, (order) =>
+    turn.withPermit(order._tag === "Refresh" ? refresh(order, postgres, inputs) : take(order, postgres, inputs))))
   const promoting = Effect.forever(Effect.flatMap(promotions.next, (order) =>
-    turn.withPermit(promote(order, facts, postgres, (failure) => report("the replica could not be promoted", failure)))))
+    turn.withPermit(promote(order, inputs, postgres, (failure) => report("the replica could not be promoted", failure)))))
   const upkeep = supervise([
     { name: "storage keeper", policy: "transient", run: timeline.keep },
     applier.afterStart,
-    ...outfit.actors(postgres.reload)
+    ...hooks.actors(postgres.reload)
   ])
   return yield* Effect.raceAllFirst([
     Effect.map(postgres.exit, (exit): ExitStatus | null => exit),
@@ -246,11 +246,11 @@ const serve = Effect.fnUntraced(function*({ postgres, timeline }: Alive, facts: 
 })
 
 /** One accepted spec, applied to the running Postgres. Its failure is the caller's and the status's, not ours. */
-const take = Effect.fn("Compute.take")(function*(order: Configure, postgres: Running, facts: Facts) {
+const take = Effect.fn("Compute.take")(function*(order: Configure, postgres: Running, inputs: PlanInputs) {
   const applied = advance("ConfigureBegan").pipe(
-    Effect.andThen(reconfigure(order.spec, startPlan(order.spec, facts), postgres)),
+    Effect.andThen(reconfigure(order.spec, startPlan(order.spec, inputs), postgres)),
     Effect.andThen(advance("ConfigureDone")),
-    Effect.tapError((failure) => breakWith("could not configure compute node", failure))
+    Effect.tapError((failure) => failWith("could not configure compute node", failure))
   )
   yield* order.answer(yield* answerable(order, applied))
 })
@@ -263,26 +263,26 @@ const answerable = <R>(order: Configure, effect: Effect.Effect<Snapshot, Failure
  * The spec is fetched again and applied, until that succeeds. A spec that waits in line is fresher and is applied
  * instead; when there is none for us any more, we end.
  */
-const refresh = Effect.fn("Compute.refresh")(function*(asked: Refresh, postgres: Running, facts: Facts) {
-  const orders = yield* Orders
+const refresh = Effect.fn("Compute.refresh")(function*(asked: Refresh, postgres: Running, inputs: PlanInputs) {
+  const commands = yield* Commands
   const gone = Effect.logError("there is no spec for this compute any more, so it ends").pipe(
-    Effect.andThen(orders.terminate("immediate")),
+    Effect.andThen(commands.terminate("immediate")),
     Effect.andThen(Effect.never)
   )
   while (true) {
     yield* advance("RefreshBegan")
-    const queued = yield* orders.overtake
+    const queued = yield* commands.overtake
     const found = queued === null ? asked.fetch : Effect.succeed(queued.spec)
     const applied = Effect.flatMap(found, (spec) =>
       spec === null
         ? gone
-        : Effect.andThen(reconfigure(spec, startPlan(spec, facts), postgres), advance("ConfigureDone")))
+        : Effect.andThen(reconfigure(spec, startPlan(spec, inputs), postgres), advance("ConfigureDone")))
     const outcome = yield* queued === null ? Effect.result(applied) : answerable(queued, applied)
     if (queued !== null) yield* queued.answer(outcome)
     if (Result.isSuccess(outcome)) return
     yield* report("the spec could not be refreshed", outcome.failure)
     yield* advance("RefreshRetry")
-    yield* Effect.raceFirst(Effect.sleep(refreshEvery), orders.lineForms)
+    yield* Effect.raceFirst(Effect.sleep(refreshEvery), commands.lineForms)
   }
 })
 
@@ -298,25 +298,25 @@ const asked = Effect.flatMap(ComputeState, (state) =>
 const unlessAsked = <A, R>(what: string, effect: Effect.Effect<A, Failure, R>) =>
   Effect.raceFirst(effect, Effect.flatMap(asked, () => Effect.fail(new Abandoned({ what }))))
 
-/** A second signal, and each one after it, takes the stop ladder's next rung at once. Never ends by itself. */
+/** A second signal, and each one after it, takes the stop stages's next stage at once. Never ends by itself. */
 const hurrying = (current: Current) =>
-  Effect.flatMap(Orders, (orders) =>
-    Stream.runForEach(orders.hurries, () =>
-      Effect.flatMap(Ref.get(current), (postgres) => postgres?.hasten ?? Effect.void))).pipe(Effect.andThen(Effect.never))
+  Effect.flatMap(Commands, (commands) =>
+    Stream.runForEach(commands.hurries, () =>
+      Effect.flatMap(Ref.get(current), (postgres) => postgres?.escalate ?? Effect.void))).pipe(Effect.andThen(Effect.never))
 
 /** Postgres left unasked: the story for the status and the log. */
-const postMortem = Effect.fnUntraced(function*(postgres: Running, exit: ExitStatus) {
+const reportCrash = Effect.fnUntraced(function*(postgres: Running, exit: ExitStatus) {
   const log = yield* postgres.recentLog
-  const failure = new PostmasterDied({ exit, story: exitStory(exit, log), log })
-  yield* breakWith("Postgres is gone", failure)
+  const failure = new PostmasterDied({ exit, story: crashReport(exit, log), log })
+  yield* failWith("Postgres is gone", failure)
   return failure
 })
 
-/** What storage wants to know of the end, then the last settle. A failure is told; it holds nobody up. */
+/** What storage wants to know of the end, then the last commitLsn. A failure is told; it holds nobody up. */
 const leave = Effect.fnUntraced(function*(timeline: Timeline, exit: ExitStatus) {
-  const orders = yield* Orders
-  const orderly = Effect.andThen(timeline.leave(exit), timeline.settle("end"))
-  return yield* Effect.raceFirst(orderly, Effect.as(orders.hurried, null)).pipe(
+  const commands = yield* Commands
+  const orderly = Effect.andThen(timeline.leave(exit), timeline.commitLsn("end"))
+  return yield* Effect.raceFirst(orderly, Effect.as(commands.hurried, null)).pipe(
     Effect.catch((failure) => Effect.as(report("the end could not be settled", failure), null))
   )
 })

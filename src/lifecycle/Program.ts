@@ -10,19 +10,19 @@ import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import type * as Result from "effect/Result"
 import * as Path from "node:path"
-import { holdKeeper, monitor } from "../activity/ActivityMonitor.ts"
+import { holdActor, monitor } from "../activity/ActivityMonitor.ts"
 import type { CgroupPolicy } from "../autoscaling/Cgroup.ts"
 import { vmFamilies } from "../autoscaling/metrics.ts"
 import { Applier } from "../catalog/Applier.ts"
-import { Orders } from "../compute/Commands.ts"
-import { Outfit } from "../compute/ComputeHooks.ts"
+import { Commands } from "../compute/Commands.ts"
+import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState, type Condition } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import { type Actor, supervise } from "../compute/Supervisor.ts"
 import type { CgroupUnusable, Failure, SpecInvalid } from "../errors/Failure.ts"
 import { defaultPatience, endpoint } from "../http/Server.ts"
 import type { Verifier } from "../http/Verifier.ts"
-import { type LogContext, nameKeeper } from "../logging/Log.ts"
+import { type LogContext, logNameActor } from "../logging/Log.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import { oomEnvironment } from "../platform/memory.ts"
@@ -33,12 +33,12 @@ import type { LogSink } from "../postgres/LogPipe.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import { locatePostgres, PostgresInstall } from "../postgres/PostgresInstall.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
-import type { Facts } from "../postgres/startPlan.ts"
+import type { PlanInputs } from "../postgres/startPlan.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { LocalStorage } from "../storage/local/LocalStorage.ts"
 import { NeonStorage } from "../storage/neon/NeonStorage.ts"
 import { printFamilies } from "../telemetry/prometheus.ts"
-import type { OutfitOptions } from "./hooks.ts"
+import type { HookOptions } from "./hooks.ts"
 import { life } from "./Lifecycle.ts"
 import { standby } from "./Promote.ts"
 import { prewarm } from "./warmUp.ts"
@@ -90,7 +90,7 @@ export const openVm = Effect.fnUntraced(function*(options: VmOptions) {
 // ---------------------------------------------------------------------------------------------------------------------
 
 export interface ProgramOptions {
-  readonly dialect: "2024" | "head"
+  readonly apiVersion: "2024" | "head"
   /** `null`: wait for one over HTTP. */
   readonly spec: ParsedSpec | null
   readonly storage:
@@ -105,13 +105,13 @@ export interface ProgramOptions {
   readonly runAs: string | null
   readonly privilegedRole: string
   /** Stay up after the end, so that it can be read over HTTP. */
-  readonly linger: boolean
+  readonly exitDelay: boolean
   readonly computeId: string | null
   /** Logged at the start, and a label of `compute_ctl_up`. */
   readonly buildTag: string
   /** The virtual machine around us; `null`: there is none. */
   readonly vm: VmOptions | null
-  readonly outfit: OutfitOptions
+  readonly hooks: HookOptions
   readonly http: {
     readonly host: string
     readonly externalPort: number
@@ -152,8 +152,8 @@ export interface Listening {
   readonly internalHttpPort: number | null
 }
 
-const factsOf = (options: ProgramOptions, major: number, superuser: string): Facts => ({
-  dialect: options.dialect,
+const planInputsOf = (options: ProgramOptions, major: number, superuser: string): PlanInputs => ({
+  apiVersion: options.apiVersion,
   postgresMajor: major,
   platform: options.host.platform,
   overcommitMemory: options.host.overcommitMemory,
@@ -164,11 +164,11 @@ const factsOf = (options: ProgramOptions, major: number, superuser: string): Fac
     : { _tag: "Local", durability: options.storage.durability, superuser, pgdata: options.pgdata },
   port: options.at.port,
   listenAddresses: null,
-  certificate: options.outfit.tls !== null
+  certificate: options.hooks.tls !== null
 })
 
-const outfit = (options: ProgramOptions, runAs: RunAs | null) =>
-  Effect.map(Effect.promise(() => import("./hooks.ts")), ({ outfitting }) => outfitting(options.outfit, runAs))
+const hooks = (options: ProgramOptions, runAs: RunAs | null) =>
+  Effect.map(Effect.promise(() => import("./hooks.ts")), ({ makeHooks }) => makeHooks(options.hooks, runAs))
 
 const rooms = (options: ProgramOptions, vm: Vm | null) =>
   Effect.gen(function*() {
@@ -195,7 +195,7 @@ const rooms = (options: ProgramOptions, vm: Vm | null) =>
         ...(vm === null ? {} : { enter: vm.enter })
       }),
       Applier.layer({ privilegedRole: options.privilegedRole, fileCopy: options.storage._tag === "Local" })
-    ).pipe(Layer.provideMerge(yield* outfit(options, runAs)), Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
+    ).pipe(Layer.provideMerge(yield* hooks(options, runAs)), Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
   }).pipe(Layer.unwrap)
 
 /**
@@ -204,23 +204,23 @@ const rooms = (options: ProgramOptions, vm: Vm | null) =>
  */
 export const program = Effect.fnUntraced(function*(
   options: ProgramOptions,
-  onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Orders | Promotions>
+  onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Commands | Promotions>
 ) {
   const vm = options.vm === null ? null : yield* openVm(options.vm)
-  const around = yield* Ref.make<Outfit["Service"] | null>(null)
+  const around = yield* Ref.make<ComputeHooks["Service"] | null>(null)
   const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
   const http = yield* endpoint({
     ...options.http,
-    dialect: options.dialect,
+    apiVersion: options.apiVersion,
     computeId: options.computeId ?? "",
     parseSpec: options.parseSpec,
     buildTag: options.buildTag,
     version: options.version,
     install: Ref.get(located),
-    outfit: Ref.get(around),
+    hooks: Ref.get(around),
     // Both only read what is at hand.
     otherMetrics: () =>
-      Effect.runSync(Effect.flatMap(Ref.get(around), (outfit) => outfit?.metrics ?? Effect.succeed(""))) +
+      Effect.runSync(Effect.flatMap(Ref.get(around), (hooks) => hooks?.metrics ?? Effect.succeed(""))) +
       (vm === null ? "" : Effect.runSync(vm.metrics)),
     communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
     patience: defaultPatience
@@ -228,18 +228,18 @@ export const program = Effect.fnUntraced(function*(
   const main = Effect.gen(function*() {
     const install = yield* PostgresInstall
     yield* Ref.set(located, install)
-    yield* Ref.set(around, yield* Outfit)
+    yield* Ref.set(around, yield* ComputeHooks)
     const { superuser } = yield* Admin
     const applier = yield* Applier
-    const actors = supervise<Admin | ComputeState | Orders | PostgresInstall | Promotions | Spawn>([
+    const actors = supervise<Admin | ComputeState | Commands | PostgresInstall | Promotions | Spawn>([
       applier.actor,
       monitor(),
-      holdKeeper,
+      holdActor,
       ...http.actors,
       ...options.watchers,
       ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),
       ...(vm === null ? [] : [vm.actor]),
-      ...(options.log === undefined ? [] : [nameKeeper(options.log)]),
+      ...(options.log === undefined ? [] : [logNameActor(options.log)]),
       {
         name: "herald",
         policy: "temporary",
@@ -248,7 +248,7 @@ export const program = Effect.fnUntraced(function*(
     ])
     yield* (yield* ComputeState).note({ degraded: options.degraded ?? [] })
     return yield* Effect.raceFirst(
-      life(options.spec, factsOf(options, install.major, superuser), options.linger ? undefined : () => Duration.zero),
+      life(options.spec, planInputsOf(options, install.major, superuser), options.exitDelay ? undefined : () => Duration.zero),
       Effect.andThen(actors, Effect.never)
     )
   })
@@ -256,5 +256,5 @@ export const program = Effect.fnUntraced(function*(
   return yield* Effect.raceFirst(Effect.provide(main, rooms(options, vm)), Effect.andThen(http.serve, Effect.never))
 }, (effect, options) =>
   Effect.scoped(effect).pipe(
-    Effect.provide([Layer.provideMerge(Layer.mergeAll(Orders.layer, Promotions.layer), ComputeState.layer), Admin.layer(options.at)])
+    Effect.provide([Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer), Admin.layer(options.at)])
   ))

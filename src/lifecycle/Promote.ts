@@ -11,7 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import { Outfit } from "../compute/ComputeHooks.ts"
+import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import {
   type Promoted,
@@ -26,7 +26,7 @@ import { explain } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import type { Running } from "../postgres/Postmaster.ts"
-import { type Facts, openFiles, startPlan } from "../postgres/startPlan.ts"
+import { type PlanInputs, openFiles, startPlan } from "../postgres/startPlan.ts"
 import { invalidLsn, type Lsn, parseLsn, printLsn } from "../spec/identifiers.ts"
 import { reconfigure, rewriteFiles } from "./Reconfigure.ts"
 
@@ -74,13 +74,13 @@ export const standby: Layer.Layer<never, never, Admin> = Layer.effect(Standby, E
 const looks = 21
 
 /** `false`: it is no standby any more, so an earlier attempt has promoted it. */
-const catchUp = Effect.fnUntraced(function*(flushed: Lsn) {
+const catchUp = Effect.fnUntraced(function*(flushLsn: Lsn) {
   const standby = yield* Standby
   for (let look = 1; look <= looks; look++) {
     const replayed = yield* standby.replayed
     if (replayed === null) return false
-    if (replayed >= flushed) return true
-    if (look === 1) yield* Effect.logInfo(`replayed to ${printLsn(replayed)}, the primary's WAL ends at ${printLsn(flushed)}`)
+    if (replayed >= flushLsn) return true
+    if (look === 1) yield* Effect.logInfo(`replayed to ${printLsn(replayed)}, the primary's WAL ends at ${printLsn(flushLsn)}`)
     if (look < looks) yield* Effect.sleep("1 second")
   }
   return yield* new PromotionFailed({ detail: `didn't catch up with primary in ${looks - 1} retries` })
@@ -104,33 +104,33 @@ const timed = Effect.fnUntraced(function*<A, E, R>(step: PromotionStep, effect: 
 })
 
 /** A replica that could not be promoted goes on as the replica it was. */
-const asPrimary = Effect.fnUntraced(function*(request: PromotionRequest, facts: Facts, postgres: Running) {
+const asPrimary = Effect.fnUntraced(function*(request: PromotionRequest, inputs: PlanInputs, postgres: Running) {
   const pgdata = yield* Pgdata
-  const files = openFiles(startPlan(promotedSpec(request.spec), facts))
+  const files = openFiles(startPlan(promotedSpec(request.spec), inputs))
   const { value: before } = yield* timed("preparing the files", rewriteFiles(files, postgres))
   return yield* timed("promoting Postgres", promotePostgres).pipe(
     Effect.tapError(() => Effect.andThen(pgdata.rewrite(before), postgres.reload))
   )
 })
 
-const run = Effect.fn("Promote.run")(function*(request: PromotionRequest, facts: Facts, postgres: Running) {
+const run = Effect.fn("Promote.run")(function*(request: PromotionRequest, inputs: PlanInputs, postgres: Running) {
   const state = yield* ComputeState
   const { promotion, spec } = yield* state.now
-  const prewarm = yield* (yield* Outfit).fileCache.prewarmState
+  const prewarm = yield* (yield* ComputeHooks).fileCache.prewarmState
   const refused = spec === null ? "there is no spec yet" : promotionRefusal(spec, promotion, prewarm.status)
   if (prewarm.status === "failed") yield* Effect.logWarning("the file cache is cold: its prewarm failed")
   if (refused !== null) return yield* new PromotionFailed({ detail: refused })
-  const waited = yield* timed("waiting for the WAL", catchUp(request.flushed))
-  const promoted = waited.value ? yield* asPrimary(request, facts, postgres) : { millis: 0 }
+  const waited = yield* timed("waiting for the WAL", catchUp(request.flushLsn))
+  const promoted = waited.value ? yield* asPrimary(request, inputs, postgres) : { millis: 0 }
   const primary = promotedSpec(request.spec)
-  const applied = yield* timed("applying the spec", reconfigure(primary, startPlan(primary, facts), postgres))
+  const applied = yield* timed("applying the spec", reconfigure(primary, startPlan(primary, inputs), postgres))
   return { _tag: "Completed", lsnWait: waited.millis, promote: promoted.millis, reconfigure: applied.millis } satisfies Promoted
 })
 
 /** Never fails, and the compute runs on either way. How it went stays to be read, and is what the next attempt begins with. */
 export const promote = Effect.fn("Promote.promote")(function*(
   { answer, request }: PromotionOrder,
-  facts: Facts,
+  inputs: PlanInputs,
   postgres: Running,
   tell: (failure: Failure) => Effect.Effect<void>
 ) {
@@ -140,7 +140,7 @@ export const promote = Effect.fn("Promote.promote")(function*(
     const { promotion } = yield* state.now
     return { _tag: "Failed", error: explain(failure), at: promotion._tag === "Promoting" ? promotion.step : null } satisfies Promoted
   })
-  const outcome: Promoted = yield* run(request, facts, postgres).pipe(Effect.catch(failed))
+  const outcome: Promoted = yield* run(request, inputs, postgres).pipe(Effect.catch(failed))
   yield* state.note({ promotion: outcome })
   yield* answer(outcome)
 })

@@ -7,8 +7,8 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { Applier } from "../catalog/Applier.ts"
-import { Outfit } from "../compute/ComputeHooks.ts"
-import { ComputeState, type Receipt, withoutCondition } from "../compute/ComputeState.ts"
+import { ComputeHooks } from "../compute/ComputeHooks.ts"
+import { ComputeState, type ApplyReport, withoutCondition } from "../compute/ComputeState.ts"
 import { type Failure, SpecInvalid } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
 import { ConfigurationCheck, printPending } from "../postgres/configurationCheck.ts"
@@ -23,7 +23,7 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
  * takes the override away again however the apply ends.
  */
 export const applyCatalog = Effect.fn("Reconfigure.applyCatalog")(function*(
-  kind: Receipt["kind"],
+  kind: ApplyReport["kind"],
   spec: ParsedSpec,
   plan: StartPlan,
   postgres: Running
@@ -77,7 +77,7 @@ export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function*(
   postgres: Running
 ) {
   const state = yield* ComputeState
-  yield* (yield* Outfit).renewed(spec)
+  yield* (yield* ComputeHooks).renewed(spec)
   yield* rewriteFiles(openFiles(plan), postgres)
   // Whatever stood in for a spec that could not be had is replaced by this one.
   yield* state.note(({ degraded }) => ({ spec, degraded: withoutCondition(degraded, "last_good_spec") }))

@@ -1,5 +1,5 @@
 /**
- * Composes the outfit of a real compute from its rooms: extensions, file cache, inventory, swap and disk, sidecars,
+ * Composes the hooks of a real compute from its rooms: extensions, file cache, inventory, swap and disk, sidecars,
  * certificate.
  *
  * `Program.ts` imports it only after HTTP listens, because none of it is needed before; the bundle has it at hand.
@@ -7,13 +7,13 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
-import { Outfit } from "../compute/ComputeHooks.ts"
+import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { InstalledExtensions, inventoryActor } from "../extensions/InstalledExtensions.ts"
 import { RemoteExtensions } from "../extensions/RemoteExtensions.ts"
-import { autoprewarm, Lfc, lfcKeeper } from "../lfc/Lfc.ts"
+import { autoprewarm, Lfc, lfcActor } from "../lfc/Lfc.ts"
 import { protectFromOom, resizeSwap, setDiskQuota } from "../platform/memory.ts"
 import type { RunAs, Spawn } from "../platform/Spawn.ts"
 import { localProxyPlace } from "../sidecars/localProxy.ts"
@@ -25,8 +25,8 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { printFamilies } from "../telemetry/prometheus.ts"
 import { Certificates } from "../tls/Certificates.ts"
 
-export interface OutfitOptions {
-  readonly dialect: "2024" | "head"
+export interface HookOptions {
+  readonly apiVersion: "2024" | "head"
   readonly buildTag: string
   /** `-r`; `null`: no extension is fetched. */
   readonly extensionsBase: string | null
@@ -49,7 +49,7 @@ export interface OutfitOptions {
 
 type Rooms = RemoteExtensions | Lfc | InstalledExtensions | Sidecars | Certificates | Spawn | ComputeState
 
-const make = Effect.fnUntraced(function*(options: OutfitOptions) {
+const make = Effect.fnUntraced(function*(options: HookOptions) {
   const context = yield* Effect.context<Rooms>()
   const extensions = yield* RemoteExtensions
   const lfc = yield* Lfc
@@ -66,7 +66,7 @@ const make = Effect.fnUntraced(function*(options: OutfitOptions) {
     if (diskQuotaMount !== null && diskQuotaBytes !== null) yield* setDiskQuota(diskQuotaBytes, diskQuotaMount)
   })
 
-  return Outfit.of({
+  return ComputeHooks.of({
     before: (spec): Effect.Effect<void, Failure> =>
       here(Effect.all([
         memoryAndDisk(spec),
@@ -83,7 +83,7 @@ const make = Effect.fnUntraced(function*(options: OutfitOptions) {
       (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.ended),
     actors: (reload) => [
       actor(inventoryActor),
-      actor(lfcKeeper),
+      actor(lfcActor),
       ...sidecars.actors,
       ...(options.tls === null ? [] : [certificates.watch(Effect.andThen(reload, sidecars.certificateChanged))])
     ],
@@ -95,10 +95,10 @@ const make = Effect.fnUntraced(function*(options: OutfitOptions) {
   })
 })
 
-export const outfitting = (options: OutfitOptions, runAs: RunAs | null) =>
-  Layer.effect(Outfit, make(options)).pipe(Layer.provide([
+export const makeHooks = (options: HookOptions, runAs: RunAs | null) =>
+  Layer.effect(ComputeHooks, make(options)).pipe(Layer.provide([
     RemoteExtensions.layer({
-      dialect: options.dialect,
+      apiVersion: options.apiVersion,
       base: options.extensionsBase,
       buildTag: options.buildTag,
       arch: options.arch
@@ -114,5 +114,5 @@ export const outfitting = (options: OutfitOptions, runAs: RunAs | null) =>
       dev: options.dev
     }),
     Certificates.layer(options.tls === null ? null : { tls: options.tls, pgdata: options.pgdata, runAs }),
-    InstalledExtensions.layer({ dialect: options.dialect, intervalSeconds: options.inventorySeconds })
+    InstalledExtensions.layer({ apiVersion: options.apiVersion, intervalSeconds: options.inventorySeconds })
   ]))

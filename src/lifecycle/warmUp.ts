@@ -24,7 +24,7 @@ import {
 } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
 import { runCommand } from "../platform/processes.ts"
-import { type Rung, Spawn } from "../platform/Spawn.ts"
+import { type ShutdownStage, Spawn } from "../platform/Spawn.ts"
 import { PostgresInstall } from "../postgres/PostgresInstall.ts"
 
 /** What a Neon compute warms up with. */
@@ -35,7 +35,7 @@ const readyWithin = Duration.seconds(60)
 const look = Duration.millis(20)
 
 /** Nothing in it is worth a checkpoint. */
-const ladder: ReadonlyArray<Rung> = [
+const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGQUIT", grace: Duration.seconds(10), meaning: "immediate: what it wrote is thrown away" },
   { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
 ]
@@ -72,7 +72,7 @@ export const warmUp = Effect.fn("Host.warmUp")(function*(
   const apart = "listen_addresses = ''\nunix_socket_directories = '.'\n"
   yield* attempt("write", folder, () => fs.writeFileSync(path.join(folder, "postgresql.conf"), `${settings}\n${apart}`))
 
-  const child = yield* spawn({ command: postgres, args: ["-D", folder], runAs, cwd: "/", ladder })
+  const child = yield* spawn({ command: postgres, args: ["-D", folder], runAs, cwd: "/", stages })
   const said: Array<string> = []
   yield* Effect.forkScoped(Stream.runDrain(child.stdout))
   yield* Effect.forkScoped(

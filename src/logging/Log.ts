@@ -140,7 +140,7 @@ export const logLayer = ({ context, filter, format, sink }: LogOptions): Layer.L
   )
 
 /** Says who we are on every line, with every new spec. */
-export const nameKeeper = (context: LogContext): Actor<ComputeState> => ({
+export const logNameActor = (context: LogContext): Actor<ComputeState> => ({
   name: "log name keeper",
   policy: "permanent",
   run: Effect.flatMap(ComputeState, (state) =>

@@ -2,7 +2,7 @@
  * Our own port for child processes: user and group, exit told as code or signal, bytes of stderr unspoiled.
  *
  * `effect/process` signals process groups, knows no uid, and hides the signal a child died of (ADR 0004). A child
- * never outlives the scope it was spawned in: its end climbs the request's ladder, whose last rung is SIGKILL.
+ * never outlives the scope it was spawned in: its end climbs the request's stages, whose last stage is SIGKILL.
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -22,52 +22,52 @@ import { type ExitStatus, SpawnFailed } from "../errors/Failure.ts"
 // ---------------------------------------------------------------------------------------------------------------------
 // How Postgres is asked to leave: firmly, then roughly, then not asked.
 //
-// There is no SIGTERM rung. Postgres reads it as a smart stop, which waits for every client to leave of its own
+// There is no SIGTERM stage. Postgres reads it as a smart stop, which waits for every client to leave of its own
 // accord.
 // ---------------------------------------------------------------------------------------------------------------------
 
-export interface Rung {
+export interface ShutdownStage {
   /** `SIGTERM` is for helper programs; the postmaster never gets it. */
   readonly signal: "SIGTERM" | "SIGINT" | "SIGQUIT" | "SIGKILL"
   readonly grace: Duration.Duration
   readonly meaning: string
 }
 
-export const stopLadder: ReadonlyArray<Rung> = [
+export const shutdownStages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGINT", grace: Duration.seconds(60), meaning: "fast: roll back, write the shutdown checkpoint" },
   { signal: "SIGQUIT", grace: Duration.seconds(10), meaning: "immediate: drop everything, recover on the next start" },
   { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
 ]
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Climbs a ladder of signals until a process has left. Every rung has its grace, so the climb ends.
+// Climbs a stages of signals until a process has left. Every stage has its grace, so the runStages ends.
 // ---------------------------------------------------------------------------------------------------------------------
 
-export interface Climb {
-  readonly ladder: ReadonlyArray<Rung>
+export interface Escalation {
+  readonly stages: ReadonlyArray<ShutdownStage>
   readonly exit: Effect.Effect<ExitStatus>
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
-  /** Completes when the current grace shall be cut short. Taken anew for each rung. */
-  readonly hasten?: Effect.Effect<void>
+  /** Completes when the current grace shall be cut short. Taken anew for each stage. */
+  readonly escalate?: Effect.Effect<void>
   /** Told before each signal but not when the process had left already. */
-  readonly onRung?: (rung: Rung) => Effect.Effect<void>
+  readonly onRung?: (stage: ShutdownStage) => Effect.Effect<void>
 }
 
-/** A ladder that stops short of SIGKILL would leave a child behind. */
-const lastResort: Rung = { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
+/** A stages that stops short of SIGKILL would leave a child behind. */
+const lastResort: ShutdownStage = { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
 
 /** How the process left, or `null` when not even SIGKILL made it leave within its grace. */
-export const climb = Effect.fnUntraced(function*(options: Climb): Effect.fn.Return<ExitStatus | null> {
-  const { exit, hasten = Effect.never, ladder, onRung = () => Effect.void, signal } = options
-  const rungs = ladder.some((rung) => rung.signal === "SIGKILL") ? ladder : [...ladder, lastResort]
+export const runStages = Effect.fnUntraced(function*(options: Escalation): Effect.fn.Return<ExitStatus | null> {
+  const { exit, escalate = Effect.never, stages, onRung = () => Effect.void, signal } = options
+  const rungs = stages.some((stage) => stage.signal === "SIGKILL") ? stages : [...stages, lastResort]
   const already = yield* Effect.timeoutOption(exit, 0)
   if (Option.isSome(already)) return already.value
-  for (const [index, rung] of rungs.entries()) {
-    yield* onRung(rung)
-    yield* signal(rung.signal)
-    const cut = index === rungs.length - 1 ? Effect.never : hasten
+  for (const [index, stage] of rungs.entries()) {
+    yield* onRung(stage)
+    yield* signal(stage.signal)
+    const cut = index === rungs.length - 1 ? Effect.never : escalate
     const left = yield* Effect.raceFirst(Effect.asSome(exit), Effect.as(cut, Option.none())).pipe(
-      Effect.timeoutOrElse({ duration: rung.grace, orElse: () => Effect.succeedNone })
+      Effect.timeoutOrElse({ duration: stage.grace, orElse: () => Effect.succeedNone })
     )
     if (Option.isSome(left)) return left.value
   }
@@ -119,8 +119,8 @@ export interface SpawnRequest {
   /** Ours by default; `/` for a child that drops to another user, who may not be able to enter ours. */
   readonly cwd?: string
   readonly runAs: RunAs | null
-  /** How the scope's end makes a child leave that has not left: rung by rung. */
-  readonly ladder: ReadonlyArray<Rung>
+  /** How the scope's end makes a child leave that has not left: stage by stage. */
+  readonly stages: ReadonlyArray<ShutdownStage>
 }
 
 export interface Child {
@@ -169,7 +169,7 @@ const begin = (request: SpawnRequest, trace: Readonly<Record<string, string>>) =
     try {
       process = ChildProcess.spawn(command, request.args, {
         stdio: ["ignore", "pipe", "pipe"],
-        // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, and Postgres leaves by our ladder.
+        // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, and Postgres leaves by our stages.
         detached: true,
         env: { ...inherited, ...trace, ...request.env },
         // With a uid, libuv also drops the supplementary groups.
@@ -194,15 +194,15 @@ const begin = (request: SpawnRequest, trace: Readonly<Record<string, string>>) =
     if (process.pid !== undefined) resume(Effect.succeed({ process, pid: process.pid, exit: Deferred.await(exit) }))
   })
 
-/** Node's complaint about a bad argument or variable quotes its value, which may be a token. */
+/** Node's sqlError about a bad argument or variable quotes its value, which may be a token. */
 const withoutValues = (cause: unknown): unknown =>
   cause instanceof TypeError && "code" in cause
     ? new Error(`an argument or variable is not acceptable (${String(cause.code)})`)
     : cause
 
 const end = Effect.fnUntraced(function*({ exit, pid, process }: Live, request: SpawnRequest) {
-  const left = yield* climb({
-    ladder: request.ladder,
+  const left = yield* runStages({
+    stages: request.stages,
     exit,
     signal: (name) => Effect.sync(() => void process.kill(name))
   })

@@ -11,7 +11,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
 import { CommandFailed, type SpawnFailed, TimedOut } from "../errors/Failure.ts"
-import { climb, type Rung, Spawn, type SpawnRequest } from "./Spawn.ts"
+import { runStages, type ShutdownStage, Spawn, type SpawnRequest } from "./Spawn.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Runs a short helper program to its end and hands back what it said.
@@ -33,12 +33,12 @@ const quoted = 2000
 const drain = Duration.seconds(1)
 
 /** How a helper that is no longer wanted is made to leave. */
-export const helperLadder: ReadonlyArray<Rung> = [
+export const helperStages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGINT", grace: Duration.seconds(2), meaning: "interrupt" },
   { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
 ]
 
-export type RunRequest = Omit<SpawnRequest, "ladder"> & Partial<Pick<SpawnRequest, "ladder">>
+export type RunRequest = Omit<SpawnRequest, "stages"> & Partial<Pick<SpawnRequest, "stages">>
 
 const keepTail = (tail: Buffer, chunk: Uint8Array): Buffer => {
   const all = Buffer.concat([tail, chunk])
@@ -52,7 +52,7 @@ export const runCommand = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Said, SpawnFailed | CommandFailed | TimedOut, Spawn> {
   const { spawn } = yield* Spawn
   return yield* Effect.scoped(Effect.gen(function*() {
-    const child = yield* spawn({ ladder: helperLadder, ...request })
+    const child = yield* spawn({ stages: helperStages, ...request })
     const heard: Record<keyof Said, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) }
     const listen = (name: "stdout" | "stderr") =>
       Stream.runForEach(child[name], (chunk) => Effect.sync(() => void (heard[name] = keepTail(heard[name], chunk))))
@@ -132,10 +132,10 @@ const gone = (stranger: Stranger) =>
     Effect.as({ _tag: "Code", code: 0 } as const)
   )
 
-/** Climbs the ladder; false when it is still there at the end. */
-export const dismiss = (stranger: Stranger, ladder: ReadonlyArray<Rung>): Effect.Effect<boolean> =>
-  climb({
-    ladder,
+/** Climbs the stages; false when it is still there at the end. */
+export const dismiss = (stranger: Stranger, stages: ReadonlyArray<ShutdownStage>): Effect.Effect<boolean> =>
+  runStages({
+    stages,
     exit: gone(stranger),
     signal: (signal) => Effect.asVoid(signalStranger(stranger, signal))
   }).pipe(Effect.map((left) => left !== null))

@@ -2,7 +2,7 @@
  * The one Postgres process this compute exists to keep.
  *
  * Starts it, knows when it is ready, makes it leave, and tells how it left. It does not start it again: a compute
- * whose Postgres died is over. When the scope of a start closes, the stop ladder is climbed and nothing is left.
+ * whose Postgres died is over. When the scope of a start closes, the stop stages is climbed and nothing is left.
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -16,8 +16,8 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "../errors/Failure.ts"
-import { type Child, climb, type Rung, Spawn, type SpawnRequest, stopLadder } from "../platform/Spawn.ts"
-import { coreDumpsIn, exitStory, tellCoreDumps } from "./crashReport.ts"
+import { type Child, runStages, type ShutdownStage, Spawn, type SpawnRequest, shutdownStages } from "../platform/Spawn.ts"
+import { coreDumpsIn, crashReport, tellCoreDumps } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
 
@@ -115,10 +115,10 @@ export interface Running {
   readonly ready: Effect.Effect<void, Failure>
   /** Any number may wait. What Postgres wrote has been passed on by then, unless orphans still hold the pipe. */
   readonly exit: Effect.Effect<ExitStatus>
-  /** Climbs the stop ladder until Postgres has left. Safe to call twice: both wait for the same end. */
+  /** Climbs the stop stages until Postgres has left. Safe to call twice: both wait for the same end. */
   readonly stop: Effect.Effect<ExitStatus>
-  /** The next rung of the ladder, now; the first one when nobody asked for a stop yet. */
-  readonly hasten: Effect.Effect<void>
+  /** The next stage of the stages, now; the first one when nobody asked for a stop yet. */
+  readonly escalate: Effect.Effect<void>
   /** SIGHUP: Postgres reads its files again. */
   readonly reload: Effect.Effect<void>
   /** The last records Postgres wrote, oldest first; bounded. */
@@ -130,7 +130,7 @@ export interface PostmasterOptions {
   readonly extraEnv?: Readonly<Record<string, string | undefined>>
   /** Our stderr by default. */
   readonly sink?: LogSink
-  readonly ladder?: ReadonlyArray<Rung>
+  readonly stages?: ReadonlyArray<ShutdownStage>
   /** The last word on how Postgres is started, such as inside a cgroup. */
   readonly enter?: (request: SpawnRequest) => Effect.Effect<SpawnRequest, Failure>
   /** Recovery after a crash counts in, hence 60 s by default. */
@@ -138,7 +138,7 @@ export interface PostmasterOptions {
 }
 
 export class Postmaster extends Context.Service<Postmaster, {
-  /** Starts `postgres -D PGDATA`; the scope's end climbs the stop ladder. `token` becomes NEON_AUTH_TOKEN. */
+  /** Starts `postgres -D PGDATA`; the scope's end climbs the stop stages. `token` becomes NEON_AUTH_TOKEN. */
   readonly start: (options: { readonly token: Redacted.Redacted<string> | null }) => Effect.Effect<Running, Failure, Scope.Scope>
 }>()("compute/postmaster/Postmaster") {
   static readonly layer = (options: PostmasterOptions): Layer.Layer<Postmaster, never, Spawn | PostgresInstall> =>
@@ -153,7 +153,7 @@ export class Postmaster extends Context.Service<Postmaster, {
 const drain = Duration.seconds(1)
 /** How long the scope's end waits for the last words about core dumps. */
 const autopsy = Duration.seconds(30)
-/** More hurry than the ladder has rungs means nothing. */
+/** More hurry than the stages has rungs means nothing. */
 const mostHurry = 8
 
 const start = Effect.fn("Postmaster.start")(function*(
@@ -162,7 +162,7 @@ const start = Effect.fn("Postmaster.start")(function*(
   token: Redacted.Redacted<string> | null
 ) {
   const { pgdata } = options
-  const ladder = options.ladder ?? stopLadder
+  const stages = options.stages ?? shutdownStages
   const { spawn } = yield* Spawn
   const [pidFileBefore, coresBefore] = [readPidFile(pgdata), coreDumpsIn(pgdata)]
   const request: SpawnRequest = {
@@ -178,7 +178,7 @@ const start = Effect.fn("Postmaster.start")(function*(
     // Postgres goes to PGDATA by itself; until then it needs a folder that it can surely enter.
     cwd: "/",
     runAs: install.runAs,
-    ladder
+    stages
   }
   const child = yield* spawn(options.enter === undefined ? request : yield* options.enter(request))
   yield* Effect.logInfo(`Postgres ${install.version} was started with pid ${child.pid}`)
@@ -194,7 +194,7 @@ const start = Effect.fn("Postmaster.start")(function*(
     Effect.forkScoped
   )
   const exit = Deferred.await(exited)
-  const { hasten, stop } = yield* stopper(child, ladder, exit)
+  const { escalate, stop } = yield* stopper(child, stages, exit)
 
   const ready = yield* Deferred.make<void, PostmasterNotReady>()
   const readyWithin = options.readyWithin ?? Duration.seconds(60)
@@ -208,23 +208,23 @@ const start = Effect.fn("Postmaster.start")(function*(
     ready: Deferred.await(ready),
     exit,
     stop,
-    hasten,
+    escalate,
     reload: child.signal("SIGHUP"),
     recentLog: log.recent
   } satisfies Running
 })
 
-/** One climb, however many ask for it, and one that an interrupted caller does not take along. */
-const stopper = Effect.fnUntraced(function*(child: Child, ladder: ReadonlyArray<Rung>, exit: Effect.Effect<ExitStatus>) {
+/** One runStages, however many ask for it, and one that an interrupted caller does not take along. */
+const stopper = Effect.fnUntraced(function*(child: Child, stages: ReadonlyArray<ShutdownStage>, exit: Effect.Effect<ExitStatus>) {
   const asked = yield* Latch.make()
   const hurry = yield* Queue.dropping<void>(mostHurry)
   const undying = yield* Deferred.make<ExitStatus>()
   yield* asked.await.pipe(
-    Effect.andThen(climb({
-      ladder,
+    Effect.andThen(runStages({
+      stages,
       exit: child.exit,
       signal: child.signal,
-      hasten: Queue.take(hurry),
+      escalate: Queue.take(hurry),
       onRung: ({ meaning, signal }) => Effect.logInfo(`asking Postgres to leave with ${signal} (${meaning})`)
     })),
     Effect.flatMap((left) =>
@@ -236,8 +236,8 @@ const stopper = Effect.fnUntraced(function*(child: Child, ladder: ReadonlyArray<
     Effect.forkScoped
   )
   const stop = Effect.andThen(asked.open, Effect.raceFirst(exit, Deferred.await(undying)))
-  const hasten = Effect.suspend(() => asked.isOpen() ? Queue.offer(hurry, undefined) : asked.open).pipe(Effect.asVoid)
-  return { stop, hasten }
+  const escalate = Effect.suspend(() => asked.isOpen() ? Queue.offer(hurry, undefined) : asked.open).pipe(Effect.asVoid)
+  return { stop, escalate }
 })
 
 const untilReady = Effect.fnUntraced(function*(
@@ -256,7 +256,7 @@ const untilReady = Effect.fnUntraced(function*(
   const records = yield* log.recent
   const reason = first === "late"
     ? `Postgres was not ready within ${Duration.toMillis(within)} ms and was stopped`
-    : `Postgres left before it was ready, with ${printExit(first)}: ${exitStory(first, records)}`
+    : `Postgres left before it was ready, with ${printExit(first)}: ${crashReport(first, records)}`
   return yield* new PostmasterNotReady({ reason, log: records.slice(-quoted) })
 })
 

@@ -30,7 +30,7 @@ FROM pg_catalog.pg_settings WHERE pending_restart`
 
 export type Row = ReadonlyArray<string | null>
 
-export interface FileVerdict {
+export interface ConfigurationVerdict {
   /** Why the files must not be taken up. */
   readonly problems: ReadonlyArray<Problem>
   readonly pending: ReadonlyArray<PendingRestart>
@@ -45,7 +45,7 @@ const shown = (name: string, value: string): string =>
 
 const fileOf = (path: string | null): string => path?.split("/").at(-1) ?? "postgresql.conf"
 
-export const judgeFiles = (files: ReadonlyArray<Row>, waiting: ReadonlyArray<Row>): FileVerdict => {
+export const readFileSettings = (files: ReadonlyArray<Row>, waiting: ReadonlyArray<Row>): ConfigurationVerdict => {
   const current = new Map(waiting.map(([name, value]) => [name ?? "", value ?? ""]))
   /** Which waiting setting an error speaks of. One that was taken out of the files has no row, but an error that names it. */
   const waitingOf = ([name = null, , , error = null]: Row): string | undefined =>
@@ -80,16 +80,16 @@ export const printPending = (pending: ReadonlyArray<PendingRestart>): string =>
 const within = Duration.seconds(5)
 
 /** Finds nothing wrong unless there is a Postgres to ask: see `configurationCheck`. */
-export const ConfigurationCheck = Context.Reference<Effect.Effect<FileVerdict, Failure>>("compute/pg/ConfigurationCheck", {
+export const ConfigurationCheck = Context.Reference<Effect.Effect<ConfigurationVerdict, Failure>>("compute/pg/ConfigurationCheck", {
   defaultValue: () => Effect.succeed({ problems: [], pending: [] })
 })
 
 /** One session for both questions: it is the first that tells it what the second answers. */
-const ask = (admin: Admin["Service"]): Effect.Effect<FileVerdict, Failure> =>
+const ask = (admin: Admin["Service"]): Effect.Effect<ConfigurationVerdict, Failure> =>
   Effect.gen(function*() {
     const wire = yield* admin.connect("configure_check")
     const files = yield* wire.rows(fileSettingsSql)
-    return judgeFiles(files, yield* wire.rows(pendingSettingsSql))
+    return readFileSettings(files, yield* wire.rows(pendingSettingsSql))
   }).pipe(
     Effect.scoped,
     Effect.timeoutOrElse({

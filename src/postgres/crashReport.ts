@@ -121,7 +121,7 @@ export const liftCoreLimit: (pid: number) => Effect.Effect<void, never, Spawn> =
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** `log` holds Postgres's last records, oldest first. */
-export const exitStory = (exit: ExitStatus, log: ReadonlyArray<string> = []): string => {
+export const crashReport = (exit: ExitStatus, log: ReadonlyArray<string> = []): string => {
   const story = exit._tag === "Code" ? codeStory(exit.code) : signalStory(exit.signal)
   const clue = clueOf(log)
   return clue === null ? story : `${story}; ${clue}`

@@ -6,9 +6,9 @@
  */
 import type { GenericOption } from "../spec/ParsedSpec.ts"
 import { isInclude, quoteConf, readLine, readList } from "./confText.ts"
-import type { Facts } from "./startPlan.ts"
+import type { PlanInputs } from "./startPlan.ts"
 
-type LocalStorage = Extract<Facts["storage"], { readonly _tag: "Local" }>
+type LocalStorage = Extract<PlanInputs["storage"], { readonly _tag: "Local" }>
 
 /** Settings that only Neon's Postgres has and that carry no prefix: stock Postgres does not start with them. */
 const neonOnly: ReadonlySet<string> = new Set([
@@ -53,8 +53,8 @@ const asListItem = (folder: string): string =>
   /[,"]|^\s|\s$/.test(folder) ? `"${folder.replaceAll("\"", "\"\"")}"` : folder
 
 /** What holds as long as the spec says nothing else. */
-export const localDefaults = (facts: Facts, storage: LocalStorage): ReadonlyArray<string> => {
-  const folder = localSocketFolder(storage.pgdata, facts.port)
+export const localDefaults = (inputs: PlanInputs, storage: LocalStorage): ReadonlyArray<string> => {
+  const folder = localSocketFolder(storage.pgdata, inputs.port)
   return [
     "# Defaults of local storage; the lines below may change them",
     "listen_addresses = '127.0.0.1'",
@@ -75,7 +75,7 @@ export interface Insisted {
 
 /** `said` answers what the spec says for a name, whichever way it says it. */
 export const localInsists = (
-  facts: Facts,
+  inputs: PlanInputs,
   storage: LocalStorage,
   phase: "starting" | "open",
   said: (name: string) => string | null
@@ -87,9 +87,9 @@ export const localInsists = (
     { name: "data_directory", value: quoteConf(storage.pgdata), because: "the storage chose it" },
     { name: "hba_file", value: quoteConf(`${storage.pgdata}/pg_hba.conf`), because: "it guards the start" },
     { name: "ident_file", value: quoteConf(`${storage.pgdata}/pg_ident.conf`), because: "it guards the start" },
-    { name: "port", value: String(facts.port), because: "compute_ctl connects to it" },
-    ...(facts.listenAddresses === null ? [] : [
-      { name: "listen_addresses", value: quoteConf(facts.listenAddresses), because: "the command line says so" }
+    { name: "port", value: String(inputs.port), because: "compute_ctl connects to it" },
+    ...(inputs.listenAddresses === null ? [] : [
+      { name: "listen_addresses", value: quoteConf(inputs.listenAddresses), because: "the command line says so" }
     ]),
     { name: "wal_level", value: said("wal_level") === "logical" ? "logical" : "replica",
       because: "commits must be found in the WAL again" },
@@ -99,7 +99,7 @@ export const localInsists = (
     { name: "full_page_writes", value: "on", because: "a base may be copied at any time" },
     { name: "restart_after_crash", value: "off", because: "every recovery goes through the storage" },
     { name: "dynamic_shared_memory_type", value: "mmap", because: "nothing may be left behind when PGDATA goes" },
-    ...(facts.platform === "linux" && facts.postgresMajor >= 14 ? [
+    ...(inputs.platform === "linux" && inputs.postgresMajor >= 14 ? [
       { name: "recovery_init_sync_method", value: "syncfs", because: "the start would wait for every file" }
     ] : []),
     ...(stock.length === libraries.length ? [] : [

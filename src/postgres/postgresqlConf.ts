@@ -1,13 +1,13 @@
 /**
  * The whole postgresql.conf, in the order of reference section 4.5: what must win comes later.
  *
- * One order serves both dialects; the older one only lacks the lines its Postgres does not know.
+ * One order serves both apiVersions; the older one only lacks the lines its Postgres does not know.
  */
 import { printLsn } from "../spec/identifiers.ts"
 import { type AuditLevel, type ComputeMode, modeName, type NeonStorage, type ParsedSpec } from "../spec/ParsedSpec.ts"
 import { quoteConf, readConf, readList, renderSetting } from "./confText.ts"
 import { localDefaults, localHead, localInsists, localOptions } from "./localConf.ts"
-import type { Facts } from "./startPlan.ts"
+import type { PlanInputs } from "./startPlan.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What an audit level adds to postgresql.conf (reference section 4.5): lines that come after the spec's own, so
@@ -108,11 +108,11 @@ const neonStorageLines = (spec: ParsedSpec, neon: NeonStorage): ReadonlyArray<st
   return lines
 }
 
-const tlsLines = (spec: ParsedSpec, facts: Facts): ReadonlyArray<string> =>
-  facts.certificate === true && showsCertificate(spec.features) ? sslLines : []
+const tlsLines = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<string> =>
+  inputs.certificate === true && showsCertificate(spec.features) ? sslLines : []
 
-const localeLines = (facts: Facts): ReadonlyArray<string> => {
-  const locale = facts.platform === "darwin" ? "C" : "C.UTF-8"
+const localeLines = (inputs: PlanInputs): ReadonlyArray<string> => {
+  const locale = inputs.platform === "darwin" ? "C" : "C.UTF-8"
   return ["lc_messages", "lc_monetary", "lc_time", "lc_numeric"].map((name) => `${name}=${quoteConf(locale)}`)
 }
 
@@ -124,8 +124,8 @@ const modeLines = (spec: ParsedSpec): ReadonlyArray<string> =>
     : ["hot_standby=on", `recovery_target_lsn=${quoteConf(printLsn(spec.mode.lsn))}`]
 
 /** Where the kernel does not overcommit, POSIX shared memory would be refused. */
-const sharedMemoryLines = (facts: Facts): ReadonlyArray<string> =>
-  facts.platform === "linux" && facts.overcommitMemory?.trim() === "2" ? ["dynamic_shared_memory_type = mmap"] : []
+const sharedMemoryLines = (inputs: PlanInputs): ReadonlyArray<string> =>
+  inputs.platform === "linux" && inputs.overcommitMemory?.trim() === "2" ? ["dynamic_shared_memory_type = mmap"] : []
 
 const managedLines = (settings: ParsedSpec["settings"]): ReadonlyArray<string> =>
   settings === null
@@ -144,23 +144,23 @@ const preloadAudit = (level: AuditLevel, spec: ParsedSpec, absent: string): Read
 const logLines = (spec: ParsedSpec): ReadonlyArray<string> =>
   spec.logsExportHost === null ? [] : ["log_destination='stderr,syslog'"]
 
-const neonConf = (spec: ParsedSpec, facts: Facts, phase: "starting" | "open"): ReadonlyArray<string> => {
-  const head = facts.dialect === "head"
+const neonConf = (spec: ParsedSpec, inputs: PlanInputs, phase: "starting" | "open"): ReadonlyArray<string> => {
+  const head = inputs.apiVersion === "head"
   const disableSubscribers = spec.dropSubscriptions && phase === "starting"
   return [
     ...(spec.postgresqlConf === null ? [] : [spec.postgresqlConf]),
     "# Neon storage settings",
     "",
     ...(spec.neon === null ? [] : neonStorageLines(spec, spec.neon)),
-    ...tlsLines(spec, facts),
-    ...localeLines(facts),
+    ...tlsLines(spec, inputs),
+    ...localeLines(inputs),
     ...(head ? [`neon.compute_mode=${modeName(spec.mode)}`] : []),
     ...modeLines(spec),
-    ...sharedMemoryLines(facts),
-    ...(head ? [`neon.privileged_role_name=${quoteConf(facts.privilegedRole)}`] : []),
+    ...sharedMemoryLines(inputs),
+    ...(head ? [`neon.privileged_role_name=${quoteConf(inputs.privilegedRole)}`] : []),
     ...managedLines(spec.settings),
     ...preloadAudit(spec.auditLevel, spec, "neon"),
-    `neon.extension_server_port=${facts.extensionServerPort}`,
+    `neon.extension_server_port=${inputs.extensionServerPort}`,
     ...(head ? [`neon.disable_logical_replication_subscribers=${disableSubscribers}`] : []),
     ...logLines(spec),
     `include_if_exists = '${overrideFile}'`
@@ -173,28 +173,28 @@ const saidWith = (audit: ReadonlyArray<string>, spec: ParsedSpec) => (name: stri
 
 const localConf = (
   spec: ParsedSpec,
-  facts: Facts,
-  storage: Extract<Facts["storage"], { readonly _tag: "Local" }>,
+  inputs: PlanInputs,
+  storage: Extract<PlanInputs["storage"], { readonly _tag: "Local" }>,
   phase: "starting" | "open"
 ): ReadonlyArray<string> => {
   const audit = preloadAudit(spec.auditLevel, spec, "")
   return [
-    ...localDefaults(facts, storage),
+    ...localDefaults(inputs, storage),
     ...(spec.postgresqlConf === null ? [] : [localHead(spec.postgresqlConf)]),
-    ...tlsLines(spec, facts),
-    ...localeLines(facts),
+    ...tlsLines(spec, inputs),
+    ...localeLines(inputs),
     ...modeLines(spec),
     ...managedLines(spec.settings === null ? null : localOptions(spec.settings)),
     ...audit,
     ...logLines(spec),
     "# Local storage insists on these; they must stay last",
-    ...localInsists(facts, storage, phase, saidWith(audit, spec)).map(({ name, value }) => `${name} = ${value}`)
+    ...localInsists(inputs, storage, phase, saidWith(audit, spec)).map(({ name, value }) => `${name} = ${value}`)
   ]
 }
 
 /** `starting`: until the spec is applied. `open`: from then on. */
-export const postgresConf = (spec: ParsedSpec, facts: Facts, phase: "starting" | "open"): string => {
-  const { storage } = facts
-  const lines = storage._tag === "Neon" ? neonConf(spec, facts, phase) : localConf(spec, facts, storage, phase)
+export const postgresConf = (spec: ParsedSpec, inputs: PlanInputs, phase: "starting" | "open"): string => {
+  const { storage } = inputs
+  const lines = storage._tag === "Neon" ? neonConf(spec, inputs, phase) : localConf(spec, inputs, storage, phase)
   return `${lines.join("\n")}\n`
 }

@@ -11,8 +11,8 @@ import { postgresConf, saidBy, signalFiles } from "./postgresqlConf.ts"
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** What a plan depends on besides the spec; gathered once, by whoever may look at the machine. */
-export interface Facts {
-  readonly dialect: "2024" | "head"
+export interface PlanInputs {
+  readonly apiVersion: "2024" | "head"
   readonly postgresMajor: number
   /** As `process.platform` says it. */
   readonly platform: string
@@ -62,10 +62,10 @@ const normal = (value: string): string => {
 }
 
 /** With these, Postgres says `COMMIT` when the WAL is where the durability promises it. */
-const flushed: ReadonlySet<string> = new Set(["on", "local", "remote_write", "remote_apply"])
+const flushLsn: ReadonlySet<string> = new Set(["on", "local", "remote_write", "remote_apply"])
 
-const localWarnings = (spec: ParsedSpec, facts: Facts): ReadonlyArray<string> => {
-  if (facts.storage._tag === "Neon") return []
+const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<string> => {
+  if (inputs.storage._tag === "Neon") return []
   const said = saidBy(spec)
   const names = [
     // An include in the head is read: what it brings is overridden like the rest of the head.
@@ -76,23 +76,23 @@ const localWarnings = (spec: ParsedSpec, facts: Facts): ReadonlyArray<string> =>
     const reason = localRefusal(name)
     return reason === null ? [] : [leftOut(name, reason)]
   })
-  const overridden = localInsists(facts, facts.storage, "open", said).flatMap(({ because, name, value }) => {
+  const overridden = localInsists(inputs, inputs.storage, "open", said).flatMap(({ because, name, value }) => {
     const wish = said(name)
     const given = readConf(`${name} = ${value}`)[0]?.value ?? value
     return wish === null || normal(wish) === normal(given)
       ? []
       : [`setting ${printName(name)} is overridden: ${because}`]
   })
-  const losesCommits = flushed.has(normal(said("synchronous_commit") ?? "on"))
+  const losesCommits = flushLsn.has(normal(said("synchronous_commit") ?? "on"))
     ? []
     : ["setting \"synchronous_commit\" is kept: acknowledged commits may be lost when Postgres is killed"]
   return [...refused, ...overridden, ...losesCommits]
 }
 
 /** One sentence each. Names settings, never values. */
-export const planWarnings = (spec: ParsedSpec, facts: Facts): ReadonlyArray<string> => [
+export const planWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<string> => [
   ...unwritableWarnings(spec.settings ?? []),
-  ...localWarnings(spec, facts)
+  ...localWarnings(spec, inputs)
 ]
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -130,12 +130,12 @@ const confFile = (content: string): PgdataFile => ({ name: "postgresql.conf", co
 
 const localFiles = (
   spec: ParsedSpec,
-  facts: Facts,
+  inputs: PlanInputs,
   superuser: string,
   phase: "starting" | "open"
 ): ReadonlyArray<PgdataFile> => [
-  confFile(postgresConf(spec, facts, phase)),
-  { name: "pg_hba.conf", content: localHba(phase, superuser, facts.postgresMajor) },
+  confFile(postgresConf(spec, inputs, phase)),
+  { name: "pg_hba.conf", content: localHba(phase, superuser, inputs.postgresMajor) },
   { name: "pg_ident.conf", content: "# Written by compute_ctl at each start; edits do not last.\n" },
   // Read after postgresql.conf: whatever ALTER SYSTEM left in it would win over what storage insists on.
   { name: "postgresql.auto.conf", content: "" }
@@ -144,29 +144,29 @@ const localFiles = (
 const differing = (from: ReadonlyArray<PgdataFile>, to: ReadonlyArray<PgdataFile>): ReadonlyArray<PgdataFile> =>
   to.filter((file) => !from.some((old) => old.name === file.name && old.content === file.content))
 
-export const startPlan = (spec: ParsedSpec, facts: Facts): StartPlan => {
+export const startPlan = (spec: ParsedSpec, inputs: PlanInputs): StartPlan => {
   const applyCatalog = spec.mode._tag === "Primary" && !spec.skipCatalogUpdates
   const common = { signalFiles: signalFiles(spec.mode), applyCatalog }
-  if (facts.storage._tag === "Local") {
-    const { superuser } = facts.storage
-    const starting = localFiles(spec, facts, superuser, "starting")
+  if (inputs.storage._tag === "Local") {
+    const { superuser } = inputs.storage
+    const starting = localFiles(spec, inputs, superuser, "starting")
     return {
       ...common,
       starting,
-      opening: differing(starting, localFiles(spec, facts, superuser, "open")),
+      opening: differing(starting, localFiles(spec, inputs, superuser, "open")),
       appended: [],
       linkDynshmem: false,
       override: null
     }
   }
-  const starting = [confFile(postgresConf(spec, facts, "starting"))]
+  const starting = [confFile(postgresConf(spec, inputs, "starting"))]
   return {
     ...common,
     starting,
     // Subscriptions stay asleep until they are dropped; where nothing drops them, they stay asleep.
-    opening: applyCatalog ? differing(starting, [confFile(postgresConf(spec, facts, "open"))]) : [],
+    opening: applyCatalog ? differing(starting, [confFile(postgresConf(spec, inputs, "open"))]) : [],
     appended: [{ name: "pg_hba.conf", line: neonHbaLine }],
-    linkDynshmem: facts.platform === "linux",
+    linkDynshmem: inputs.platform === "linux",
     override: applyCatalog ? "neon.max_cluster_size=-1" : null
   }
 }

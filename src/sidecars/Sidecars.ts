@@ -56,7 +56,7 @@ const make = Effect.fnUntraced(function*(options: SidecarOptions) {
   const bytes = yield* Ref.make<number | null>(null)
   const told = new Set<string>()
 
-  /** The same complaint once, and again only after it has been well in between. */
+  /** The same sqlError once, and again only after it has been well in between. */
   const tell = (name: string) => <E extends Failure>(effect: Effect.Effect<unknown, E>): Effect.Effect<void> =>
     Effect.matchEffect(effect, {
       onSuccess: () => Effect.sync(() => void told.delete(name)),

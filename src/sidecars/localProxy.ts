@@ -10,7 +10,7 @@ import * as fs from "node:fs"
 import type { FileFailed } from "../errors/Failure.ts"
 import { replaceFile } from "../platform/files.ts"
 import { dismiss, pidInFile, processOf, signalStranger, type Stranger } from "../platform/processes.ts"
-import type { Rung } from "../platform/Spawn.ts"
+import type { ShutdownStage } from "../platform/Spawn.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { flockHolders } from "./auditFiles.ts"
@@ -75,7 +75,7 @@ export const reloadLocalProxy = (place: LocalProxyPlace): Effect.Effect<boolean>
     return proxy === null ? Effect.succeed(false) : signalStranger(proxy, "SIGHUP")
   })
 
-const ladder: ReadonlyArray<Rung> = [
+const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGTERM", grace: Duration.seconds(2), meaning: "leave" },
   { signal: "SIGKILL", grace: Duration.seconds(2), meaning: "the kernel does it" }
 ]
@@ -84,5 +84,5 @@ export const stopLocalProxy = Effect.fn("LocalProxy.stop")(function*(place: Loca
   const proxy = findLocalProxy(place)
   if (proxy === null) return
   yield* Effect.logInfo(`asking local_proxy (pid ${proxy.pid}) to leave`)
-  if (!(yield* dismiss(proxy, ladder))) yield* Effect.logWarning(`local_proxy (pid ${proxy.pid}) did not leave`)
+  if (!(yield* dismiss(proxy, stages))) yield* Effect.logWarning(`local_proxy (pid ${proxy.pid}) did not leave`)
 })

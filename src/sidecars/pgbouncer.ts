@@ -13,7 +13,7 @@ import { type Failure, FileFailed, SidecarUnusable, type TimedOut, type WireFail
 import { connect } from "../pgwire/Wire.ts"
 import { replaceFile } from "../platform/files.ts"
 import { dismiss, processInFile } from "../platform/processes.ts"
-import type { Rung } from "../platform/Spawn.ts"
+import type { ShutdownStage } from "../platform/Spawn.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ export const reloadPgbouncer = Effect.fn("Pgbouncer.reload")(function*(place: Pg
 })
 
 /** TERM is "now" to older versions and "when the clients have left" to newer ones; QUIT is "now" to both. */
-const ladder: ReadonlyArray<Rung> = [
+const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGTERM", grace: Duration.seconds(2), meaning: "leave" },
   { signal: "SIGQUIT", grace: Duration.seconds(2), meaning: "leave now" },
   { signal: "SIGKILL", grace: Duration.seconds(2), meaning: "the kernel does it" }
@@ -187,5 +187,5 @@ export const stopPgbouncer = Effect.fn("Pgbouncer.stop")(function*(place: Pgboun
   const pgbouncer = processInFile(place.pidFile, "pgbouncer")
   if (pgbouncer === null) return
   yield* Effect.logInfo(`asking pgbouncer (pid ${pgbouncer.pid}) to leave`)
-  if (!(yield* dismiss(pgbouncer, ladder))) yield* Effect.logWarning(`pgbouncer (pid ${pgbouncer.pid}) did not leave`)
+  if (!(yield* dismiss(pgbouncer, stages))) yield* Effect.logWarning(`pgbouncer (pid ${pgbouncer.pid}) did not leave`)
 })

@@ -13,7 +13,7 @@ import * as path from "node:path"
 import { type Failure, NotSupported, SidecarUnusable } from "../errors/Failure.ts"
 import { replaceFile } from "../platform/files.ts"
 import { dismiss, processInFile, processOf, type Stranger } from "../platform/processes.ts"
-import type { Rung } from "../platform/Spawn.ts"
+import type { ShutdownStage } from "../platform/Spawn.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ const findRsyslog = ({ pidFiles, search }: RsyslogPlace): Stranger | null => {
   return search ? everyProcess().find(({ name }) => name === "rsyslogd") ?? null : null
 }
 
-const ladder: ReadonlyArray<Rung> = [
+const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGTERM", grace: Duration.seconds(3), meaning: "send what is left and leave" },
   { signal: "SIGKILL", grace: Duration.seconds(2), meaning: "the kernel does it" }
 ]
@@ -197,7 +197,7 @@ const lookEvery = Duration.millis(50)
 /** A new rsyslogd runs, with the files as they are now. */
 export const restartRsyslog = Effect.fn("Rsyslog.restart")(function*(place: RsyslogPlace) {
   const before = findRsyslog(place)
-  if (before !== null) yield* dismiss(before, ladder)
+  if (before !== null) yield* dismiss(before, stages)
   const look = Effect.suspend(() => {
     const found = findRsyslog(place)
     const fresh = found !== null && (found.pid !== before?.pid || found.startedAt !== before.startedAt)

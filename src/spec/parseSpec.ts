@@ -38,7 +38,7 @@ import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseS
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What the spec says about extensions that are fetched, from the wire's words. Whether one may be had is a plan's
-// question (`plan/outfit/remoteExtensions.ts`).
+// question (`plan/hooks/remoteExtensions.ts`).
 // ---------------------------------------------------------------------------------------------------------------------
 
 const setOf = (names: ReadonlyArray<string> | null | undefined): ReadonlySet<string> | null => names == null ? null : new Set(names)

@@ -18,7 +18,7 @@ export interface Timeline {
    * Makes what was acknowledged durable and agreed, and learns the LSN it ends at; `null` when there is nothing
    * to agree on (non-primary, local). At the start PGDATA holds postgresql.conf already.
    */
-  readonly settle: (moment: "start" | "end") => Effect.Effect<Lsn | null, Failure>
+  readonly commitLsn: (moment: "start" | "end") => Effect.Effect<Lsn | null, Failure>
   /** What PGDATA is built from at this LSN (`null`: whatever is latest). */
   readonly source: (lsn: Lsn | null) => PgdataSource
   /**

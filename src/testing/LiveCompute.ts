@@ -15,7 +15,7 @@ import * as FS from "node:fs/promises"
 import * as Net from "node:net"
 import * as OS from "node:os"
 import * as Path from "node:path"
-import { Orders } from "../compute/Commands.ts"
+import { Commands } from "../compute/Commands.ts"
 import { ComputeState, type Snapshot } from "../compute/ComputeState.ts"
 import { Abandoned, type Failure, FileFailed, SpecInvalid, type WireFailed } from "../errors/Failure.ts"
 import type { Ended } from "../lifecycle/Lifecycle.ts"
@@ -83,7 +83,7 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
   const read = (input: unknown) => parseSpec(input, { source: "Compute.layer", storage: "local" })
   const spec = yield* Effect.fromResult(read(options.spec ?? emptyCluster))
   const programOptions: ProgramOptions = {
-    dialect: "head",
+    apiVersion: "head",
     spec,
     storage: { _tag: "Local", directory: Path.join(directory, "storage"), durability: options.durability ?? "process" },
     pgdata: Path.join(directory, "pgdata"),
@@ -99,12 +99,12 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
     postgres: options.postgres ?? null,
     runAs: null,
     privilegedRole: "neon_superuser",
-    linger: false,
+    exitDelay: false,
     computeId: null,
     buildTag: "library",
     vm: null,
-    outfit: {
-      dialect: "head",
+    hooks: {
+      apiVersion: "head",
       buildTag: "library",
       extensionsBase: null,
       arch: OS.arch(),
@@ -133,18 +133,18 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
 
   const listening = yield* Deferred.make<{
     readonly httpPort: number
-    readonly context: Context.Context<ComputeState | Orders>
+    readonly context: Context.Context<ComputeState | Commands>
   }, Failure>()
   const fiber = yield* program(programOptions, ({ httpPort }) =>
-    Effect.flatMap(Effect.context<ComputeState | Orders>(), (context) =>
+    Effect.flatMap(Effect.context<ComputeState | Commands>(), (context) =>
       Effect.asVoid(Deferred.succeed(listening, { httpPort, context })))).pipe(
         Effect.tapError((failure) => Deferred.fail(listening, failure)),
         Effect.forkScoped
       )
   const { context, httpPort } = yield* Deferred.await(listening)
   const state = Context.get(context, ComputeState)
-  const orders = Context.get(context, Orders)
-  const terminate = Effect.andThen(orders.terminate("immediate"), Fiber.join(fiber))
+  const commands = Context.get(context, Commands)
+  const terminate = Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber))
   yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(terminate, Duration.minutes(2))))
 
   const reached = yield* state.until("running", "failed")
@@ -160,7 +160,7 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
       connect({ host: "127.0.0.1", port, user: "cloud_admin", database, connectWithin: Duration.seconds(10) }),
     configure: (input) =>
       Effect.fromResult(read(input)).pipe(
-        Effect.flatMap(orders.configure),
+        Effect.flatMap(commands.configure),
         Effect.catchTag("IllegalTransition", (refused) =>
           Effect.fail(new SpecInvalid({ source: "Compute.configure", problems: [{ path: "", message: refused.message }] })))
       ),

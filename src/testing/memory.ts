@@ -10,8 +10,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import { Applier } from "../catalog/Applier.ts"
-import { Outfit } from "../compute/ComputeHooks.ts"
-import type { Receipt } from "../compute/ComputeState.ts"
+import { ComputeHooks } from "../compute/ComputeHooks.ts"
+import type { ApplyReport } from "../compute/ComputeState.ts"
 import type { ExitStatus, Failure } from "../errors/Failure.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
@@ -46,11 +46,11 @@ export class World extends Context.Service<World, {
   readonly interfere: (place: Place, how: Interference | null) => Effect.Effect<void>
   /** Postgres leaves by itself. */
   readonly kill: (exit: ExitStatus) => Effect.Effect<void>
-  /** How often the stop ladder was hurried. */
+  /** How often the stop stages was hurried. */
   readonly hastened: Effect.Effect<number>
   readonly pass: (place: Place) => Effect.Effect<void, Failure>
   readonly exit: Deferred.Deferred<ExitStatus>
-  readonly hasten: Effect.Effect<void>
+  readonly escalate: Effect.Effect<void>
 }>()("compute/testing/World") {
   static readonly layer = Layer.effect(
     World,
@@ -72,7 +72,7 @@ export class World extends Context.Service<World, {
           if (rule !== undefined) return yield* Effect.fail(rule)
         }),
         exit,
-        hasten: Ref.update(hastened, (times) => times + 1)
+        escalate: Ref.update(hastened, (times) => times + 1)
       })
     })
   )
@@ -84,7 +84,7 @@ const storage = Layer.effect(
   Storage,
   Effect.map(World, (world) => {
     const timeline: Timeline = {
-      settle: (moment) => Effect.as(world.pass(moment === "start" ? "settle start" : "settle end"), moment === "start" ? 16n : 32n),
+      commitLsn: (moment) => Effect.as(world.pass(moment === "start" ? "settle start" : "settle end"), moment === "start" ? 16n : 32n),
       source: () => ({ _tag: "InPlace", lay: () => Effect.void }),
       secure: world.pass("secure"),
       keep: Effect.andThen(world.pass("keep"), Effect.never),
@@ -127,7 +127,7 @@ const postmaster = Layer.effect(
           ready: world.pass("ready"),
           exit: Deferred.await(world.exit),
           stop,
-          hasten: Effect.andThen(world.hasten, world.kill({ _tag: "Signal", signal: "SIGQUIT" })),
+          escalate: Effect.andThen(world.escalate, world.kill({ _tag: "Signal", signal: "SIGQUIT" })),
           reload: Effect.orDie(world.pass("reload")),
           recentLog: Effect.succeed(["LOG:  imaginary"])
         }).pipe(Effect.tap(() => Effect.addFinalizer(() => world.kill(clean))))
@@ -135,7 +135,7 @@ const postmaster = Layer.effect(
   })
 )
 
-const nothingDone = (kind: Receipt["kind"]): Receipt => ({
+const nothingDone = (kind: ApplyReport["kind"]): ApplyReport => ({
   kind,
   startedAt: "1970-01-01T00:00:00.000Z",
   millis: 0,
@@ -158,10 +158,10 @@ const applier = Layer.effect(
 )
 
 /** The rooms, and the world they live in. */
-export const memoryRooms: Layer.Layer<World | Storage | Pgdata | Postmaster | Applier | Outfit> = Layer.mergeAll(
+export const memoryRooms: Layer.Layer<World | Storage | Pgdata | Postmaster | Applier | ComputeHooks> = Layer.mergeAll(
   storage,
   pgdata,
   postmaster,
   applier,
-  Outfit.none
+  ComputeHooks.none
 ).pipe(Layer.provideMerge(World.layer))

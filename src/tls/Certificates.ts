@@ -124,16 +124,16 @@ export const certificateWatch = <E>(
   policy: "permanent",
   run: Effect.gen(function*() {
     let digest = first.digest
-    let complaint: string | null = null
+    let sqlError: string | null = null
     while (true) {
       yield* Effect.sleep(lookEvery)
       const next = yield* Effect.result(awaitPair(options.tls))
       if (next._tag === "Failure") {
-        if (next.failure.message !== complaint) yield* Effect.logWarning(`the old certificate goes on serving: ${next.failure.message}`)
-        complaint = next.failure.message
+        if (next.failure.message !== sqlError) yield* Effect.logWarning(`the old certificate goes on serving: ${next.failure.message}`)
+        sqlError = next.failure.message
         continue
       }
-      complaint = null
+      sqlError = null
       const pair = next.success
       if (pair.digest === digest) continue
       const done = yield* Effect.result(Effect.andThen(placePair(pair, options), changed))

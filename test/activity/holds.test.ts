@@ -7,12 +7,12 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { TestClock } from "effect/testing"
 import { explainSample, nothingSeen, reasonsAwake, type Sample, sawTheSame } from "../../src/activity/activity.ts"
-import { holdKeeper } from "../../src/activity/ActivityMonitor.ts"
+import { holdActor } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState, type Hold } from "../../src/compute/ComputeState.ts"
 
 const quiet: Sample = { at: 1_000, busy: 0, rested: null, autovacuum: 0, followers: 0, subscriptions: 0, statistics: null }
 
-const keep = holdKeeper.run.pipe(Effect.forkChild({ startImmediately: true }))
+const keep = holdActor.run.pipe(Effect.forkChild({ startImmediately: true }))
 
 const holdFor = Effect.fnUntraced(function*(id: string, millis: number) {
   const state = yield* ComputeState

@@ -12,8 +12,8 @@ import * as path from "node:path"
 import { cgroupCommand, openCgroup } from "../../src/autoscaling/Cgroup.ts"
 import { CgroupUnusable } from "../../src/errors/Failure.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { helperLadder, runCommand } from "../../src/platform/processes.ts"
-import { type RunAs, Spawn, type SpawnRequest, stopLadder } from "../../src/platform/Spawn.ts"
+import { helperStages, runCommand } from "../../src/platform/processes.ts"
+import { type RunAs, Spawn, type SpawnRequest, shutdownStages } from "../../src/platform/Spawn.ts"
 import { cleanEnvironment, configOf, makeCluster, runAs } from "../support/postgres.ts"
 import { fakeCgroup } from "./agent.ts"
 
@@ -22,7 +22,7 @@ const request = (command: string, args: ReadonlyArray<string>, as: RunAs | null 
   args,
   runAs: as,
   cwd: "/",
-  ladder: helperLadder
+  stages: helperStages
 })
 
 const mayBeWritten = (file: string, by: RunAs | null) => {
@@ -159,7 +159,7 @@ describe("a real cgroup", () => {
         runAs: null,
         cwd: "/",
         env: Object.fromEntries(Object.keys(process.env).map((key) => [key, cleanEnvironment()[key]])),
-        ladder: stopLadder
+        stages: shutdownStages
       })
       yield* Effect.forkScoped(Stream.runDrain(child.stderr))
       yield* Effect.forkScoped(Stream.runDrain(child.stdout))

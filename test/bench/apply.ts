@@ -15,7 +15,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { promisify } from "node:util"
 import { applySpec } from "../../src/catalog/Applier.ts"
-import type { Receipt } from "../../src/compute/ComputeState.ts"
+import type { ApplyReport } from "../../src/compute/ComputeState.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { adminOf, database, options, role, scram, specOf, verifier } from "../catalog/fixture.ts"
@@ -104,8 +104,8 @@ const fresh = <A, E>(use: (postgres: TestPostgres) => Effect.Effect<A, E>) =>
 const show = (name: string, millis: number, baseline: number | null = null) =>
   Console.log(`${name.padEnd(58)} ${millis.toFixed(1).padStart(9)} ms${baseline === null ? "" : `   ${(baseline / millis).toFixed(1)}x`}`)
 
-const phasesOf = (receipt: Receipt) =>
-  Console.log(`    ${receipt.phases.map(({ millis, phase }) => `${phase} ${millis}`).join(", ")}; ${receipt.roundTrips} round trips`)
+const phasesOf = (applyReport: ApplyReport) =>
+  Console.log(`    ${applyReport.phases.map(({ millis, phase }) => `${phase} ${millis}`).join(", ")}; ${applyReport.roundTrips} round trips`)
 
 const compare = Effect.fnUntraced(function*(roles: number, databases: number) {
   const spec = specWith(roles, databases)
@@ -121,9 +121,9 @@ const compare = Effect.fnUntraced(function*(roles: number, databases: number) {
   else yield* show("psql -f, plain statements, cold", (yield* fresh((postgres) => timed(runPsql(postgres, spec))))[0])
   yield* fresh((postgres) =>
     Effect.gen(function*() {
-      const [cold, receipt] = yield* ours(postgres, spec)
+      const [cold, applyReport] = yield* ours(postgres, spec)
       yield* show("ours, cold", cold, reference.cold)
-      yield* phasesOf(receipt)
+      yield* phasesOf(applyReport)
       yield* show("the reference's shape, nothing to do", reference.again)
       const [again, nothing] = yield* ours(postgres, spec)
       yield* show("ours, nothing to do", again, reference.again)

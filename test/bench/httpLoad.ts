@@ -26,10 +26,10 @@ interface Line {
 const open = async (port: number): Promise<Line> => {
   const socket: Socket = connect({ port, host: "127.0.0.1", noDelay: true })
   let heard: Buffer = Buffer.alloc(0)
-  let settle: ((well: boolean) => void) | null = null
+  let commitLsn: ((well: boolean) => void) | null = null
   const finish = (well: boolean) => {
-    const done = settle
-    settle = null
+    const done = commitLsn
+    commitLsn = null
     heard = Buffer.alloc(0)
     done?.(well)
   }
@@ -46,7 +46,7 @@ const open = async (port: number): Promise<Line> => {
   return {
     ask: (path) =>
       new Promise((resolve) => {
-        settle = resolve
+        commitLsn = resolve
         if (socket.destroyed) return finish(false)
         socket.write(`GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`)
       }),

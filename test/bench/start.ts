@@ -185,7 +185,7 @@ s.on("data", (bytes) => { if (bytes.subarray(-6, -5).toString() !== "Z") return;
 const conf = (name: Name): void => {
   const spec = Result.getOrThrow(parseSpec(specs[name], { source: "bench", storage: "local", under: [] }))
   const plan = startPlan(spec, {
-    dialect: "head",
+    apiVersion: "head",
     postgresMajor: 17,
     platform: process.platform,
     overcommitMemory: null,

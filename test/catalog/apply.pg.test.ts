@@ -17,8 +17,8 @@ describe("sql/apply", () => {
           roles: hostile.map((name, index) => role(name, [verifier(scram(name)), noPassword, unmanaged][index % 3])),
           databases: hostile.map((name) => database(name, name))
         })
-        const receipt = yield* applyOn(postgres, spec)
-        assert.deepStrictEqual(receipt.operations.filter(({ outcome }) => outcome === "failed"), [])
+        const applyReport = yield* applyOn(postgres, spec)
+        assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "failed"), [])
         yield* assertSettled(postgres, spec)
         const rows = yield* postgres.rows(
           "select d.datname, r.rolname, r.rolcanlogin, r.rolcreatedb, r.rolbypassrls, pg_has_role(r.oid, 'neon_superuser', 'member'), " +

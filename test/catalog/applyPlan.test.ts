@@ -10,7 +10,7 @@ import { printPlan } from "../../src/catalog/planText.ts"
 import { catalogOfWorld, options, scramText, specOfWorld, World } from "./world.ts"
 
 const runs = { arbitrary: { runs: 400 } }
-const todo = (operations: ReadonlyArray<Operation>) => operations.filter(({ verdict }) => verdict._tag === "Do")
+const todo = (operations: ReadonlyArray<Operation>) => operations.filter(({ decision }) => decision._tag === "Do")
 const planOf = (world: World) => planApply(specOfWorld(world), catalogOfWorld(world), options)
 
 /** Deltas come again with every start. Lists that rename into a name they took from elsewhere have no fixed point. */
@@ -29,7 +29,7 @@ describe("plan/applyPlan", () => {
     const next = planApply(spec, simulate(seen, plan.operations), options)
     // What is refused is refused again; nothing else is.
     assert.deepStrictEqual(todo(next.operations).map(({ id }) => id), [])
-    assert.strictEqual(isEmpty(next), !next.operations.some(({ verdict }) => verdict._tag === "Refuse"))
+    assert.strictEqual(isEmpty(next), !next.operations.some(({ decision }) => decision._tag === "Refuse"))
   }, runs)
 
   it.prop("many new databases at once are copied from one template, and then nothing is left to do", { world: World }, ({ world }) => {

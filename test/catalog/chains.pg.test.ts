@@ -89,8 +89,8 @@ describe("sql/chains", () => {
           const spec = randomSpec(roll)
           const before = yield* seen(postgres, spec)
           const plan = planApply(spec, before, completeOptions({ kind: "start", ...options }, "cloud_admin"))
-          const receipt = yield* applyOn(postgres, spec)
-          const failed = receipt.operations.filter(({ outcome }) => outcome === "failed")
+          const applyReport = yield* applyOn(postgres, spec)
+          const failed = applyReport.operations.filter(({ outcome }) => outcome === "failed")
           assert.deepStrictEqual(failed.map(({ object, reason }) => `${object}: ${reason}`), [])
           const [actual, expected] = [plain(yield* seen(postgres, spec)), plain(simulate(before, plan.operations))]
           assert.strictEqual(lines(actual), lines(expected))

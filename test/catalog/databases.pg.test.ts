@@ -10,8 +10,8 @@ import { adminOf, applyOn, assertSettled, database, options, role, specOf } from
 const names = (postgres: TestPostgres) =>
   Effect.map(postgres.rows("select datname from pg_database where datname !~ '^(template|postgres)' order by 1"), (rows) => rows.flat())
 
-const failed = (receipt: { readonly operations: ReadonlyArray<{ readonly outcome: string; readonly object: string; readonly reason: string | null }> }) =>
-  receipt.operations.filter(({ outcome }) => outcome === "failed").map(({ object, reason }) => `${object}: ${reason}`)
+const failed = (applyReport: { readonly operations: ReadonlyArray<{ readonly outcome: string; readonly object: string; readonly reason: string | null }> }) =>
+  applyReport.operations.filter(({ outcome }) => outcome === "failed").map(({ object, reason }) => `${object}: ${reason}`)
 
 describe("sql/databases", () => {
   it.live("invalid, template and closed databases", () =>
@@ -33,11 +33,11 @@ describe("sql/databases", () => {
           { _tag: "DropDatabase", name: "template1" }
         ]
       })
-      const receipt = yield* applyOn(postgres, spec)
-      assert.deepStrictEqual(failed(receipt), [])
+      const applyReport = yield* applyOn(postgres, spec)
+      assert.deepStrictEqual(failed(applyReport), [])
       assert.deepStrictEqual(yield* names(postgres), ["closed", "wanted broken"])
       assert.deepStrictEqual(
-        receipt.operations.filter(({ outcome }) => outcome === "skipped").map(({ object, reason }) => [object, reason]).slice(0, 4),
+        applyReport.operations.filter(({ outcome }) => outcome === "skipped").map(({ object, reason }) => [object, reason]).slice(0, 4),
         [
           ["database \"closed\"", "the spec wants this database"],
           ["database \"postgres\"", "Postgres or this program needs it"],
@@ -89,8 +89,8 @@ describe("sql/databases", () => {
         databases: [database("one", "keeper"), database("two", "keeper")],
         deltas: [{ _tag: "DropRole", name: "go'ner" }]
       })
-      const receipt = yield* applyOn(postgres, spec)
-      assert.deepStrictEqual(failed(receipt), [])
+      const applyReport = yield* applyOn(postgres, spec)
+      assert.deepStrictEqual(failed(applyReport), [])
       assert.deepStrictEqual(yield* postgres.rows("select 1 from pg_roles where rolname like 'go%'"), [])
       assert.deepStrictEqual(yield* postgres.rows("select tableowner from pg_tables where tablename = 't'", "one"), [["keeper"]])
       // A database that nobody wants by name is not given to another tenant role.
@@ -113,8 +113,8 @@ describe("sql/databases", () => {
           )
         }
         const spec = specOf({ roles: [role("r"), role("owner")], databases: [database("d", "owner"), database("e", "r")] })
-        const receipt = yield* applyOn(postgres, spec)
-        assert.deepStrictEqual(failed(receipt), [])
+        const applyReport = yield* applyOn(postgres, spec)
+        assert.deepStrictEqual(failed(applyReport), [])
         yield* assertSettled(postgres, spec)
       })))
   }
@@ -166,8 +166,8 @@ describe("sql/databases", () => {
       const postgres = yield* startPostgres({ major: 16 })
       yield* postgres.rows("create role zenith_admin superuser login")
       const spec = specOf({ roles: [role("r")] })
-      const receipt = yield* Effect.provide(applySpec({ kind: "start", spec }, options), adminOf(postgres, "new_admin"))
-      assert.strictEqual(receipt.outcome, "done")
+      const applyReport = yield* Effect.provide(applySpec({ kind: "start", spec }, options), adminOf(postgres, "new_admin"))
+      assert.strictEqual(applyReport.outcome, "done")
       assert.deepStrictEqual(
         yield* postgres.rows("select rolsuper, pg_has_role('new_admin', 'zenith_admin', 'member') from pg_roles where rolname = 'new_admin'"),
         [["t", "t"]]

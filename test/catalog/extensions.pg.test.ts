@@ -42,8 +42,8 @@ describe("sql/extensions", () => {
     Effect.scoped(Effect.gen(function*() {
       const postgres = yield* startPostgres({ major: 17 })
       const spec = specOf({ settings: preloaded("neon, pg_stat_statements"), features: new Set(["anon_extension"]), auditLevel: "Full" })
-      const receipt = yield* applyOn(postgres, spec)
-      const about = (outcome: string) => receipt.operations.filter((one) => one.outcome === outcome).map(({ object }) => object)
+      const applyReport = yield* applyOn(postgres, spec)
+      const about = (outcome: string) => applyReport.operations.filter((one) => one.outcome === outcome).map(({ object }) => object)
       assert.deepStrictEqual(about("skipped"), ["extension neon", "database \"postgres\""])
       assert.deepStrictEqual(about("failed"), ["extension pgaudit", "extension pgauditlogtofile"])
       assert.include(about("done"), "extension pg_stat_statements")
@@ -63,8 +63,8 @@ describe("sql/extensions", () => {
         features: new Set(["anon_extension"]),
         auditLevel: "Hipaa"
       })
-      const receipt = yield* applyOn(postgres, spec)
-      assert.deepStrictEqual(receipt.operations.filter(({ outcome }) => outcome !== "done"), [])
+      const applyReport = yield* applyOn(postgres, spec)
+      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome !== "done"), [])
       assert.deepStrictEqual(yield* versionOf(postgres), [["1.0", "neon", "t"]])
       assert.deepStrictEqual(yield* postgres.rows("select proowner::regrole::text from pg_proc where proname = 'init'", "d"), [["\"r'\""]])
       assert.deepStrictEqual(
@@ -131,8 +131,8 @@ describe("sql/extensions", () => {
           "create trigger t before insert on neon.drop_subscriptions_done for each row execute function neon.steal(); " +
           "create trigger t before insert on neon_migration.migration_id for each row execute function neon.steal()"
       )
-      const receipt = yield* applyOn(postgres, specOf({ dropSubscriptions: true }))
-      assert.include(JSON.stringify(receipt.operations), "does not belong to a superuser")
+      const applyReport = yield* applyOn(postgres, specOf({ dropSubscriptions: true }))
+      assert.include(JSON.stringify(applyReport.operations), "does not belong to a superuser")
       yield* Effect.flip(Effect.provide(migrate("neon_superuser"), adminOf(postgres)))
       assert.deepStrictEqual(yield* postgres.rows("select rolsuper from pg_roles where rolname = 'tenant'"), [["f"]])
     })))

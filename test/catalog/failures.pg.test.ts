@@ -8,7 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { Applier } from "../../src/catalog/Applier.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { meaningOf } from "../../src/errors/policy.ts"
+import { policyOf } from "../../src/errors/policy.ts"
 import { startPostgres } from "../support/postgres.ts"
 import { adminOf, applyOn, database, options, role, scram, specOf, verifier } from "./fixture.ts"
 
@@ -33,17 +33,17 @@ describe("sql/failures", () => {
           database("fine too", "also good")
         ]
       })
-      const receipt = yield* applyOn(postgres, spec)
+      const applyReport = yield* applyOn(postgres, spec)
       const by = (outcome: string) =>
-        receipt.operations.filter((one) => one.outcome === outcome && one.action === "create" && /^(role|database)/.test(one.object))
+        applyReport.operations.filter((one) => one.outcome === outcome && one.action === "create" && /^(role|database)/.test(one.object))
           .map(({ object }) => object).sort()
       assert.deepStrictEqual(by("failed"), ["database \"bad locale\"", "database \"no owner\"", "role \"bad until\"", "role \"bad verifier\""])
       assert.deepStrictEqual(by("skipped"), ["database \"owner failed\""])
       assert.includeMembers(by("done"), ["database \"fine\"", "database \"fine too\"", "role \"also good\"", "role \"good\""])
-      const states = Object.fromEntries(receipt.operations.filter(({ action }) => action === "create").map((one) => [one.object, one.sqlState]))
+      const states = Object.fromEntries(applyReport.operations.filter(({ action }) => action === "create").map((one) => [one.object, one.sqlState]))
       assert.strictEqual(states["role \"bad until\""], "22007")
       assert.strictEqual(states["database \"no owner\""], "42704")
-      assert.notInclude(JSON.stringify(receipt), "swordfish")
+      assert.notInclude(JSON.stringify(applyReport), "swordfish")
       const visits = yield* postgres.rows("select datname from pg_database d join pg_db_role_setting s on s.setdatabase = d.oid order by 1")
       assert.deepStrictEqual(visits, [["fine"], ["fine too"]])
     })))
@@ -58,9 +58,9 @@ describe("sql/failures", () => {
         const bad = specOf({ roles: [role("pg_mine"), role("fine")], databases: [database("d", "missing")] })
         const failure = yield* Effect.flip(applier.apply({ kind: "start", spec: bad }))
         assert.strictEqual(failure._tag, "ApplyFailed")
-        assert.strictEqual(meaningOf(failure).verdict, "report")
+        assert.strictEqual(policyOf(failure).verdict, "report")
         if (failure._tag === "ApplyFailed") assert.strictEqual(failure.failures.length, 2)
-        assert.strictEqual((yield* state.now).receipt?.outcome, "failed")
+        assert.strictEqual((yield* state.now).applyReport?.outcome, "failed")
         // Many at once: one at a time, each answered.
         const good = specOf({ roles: [role("fine")], databases: [database("d", "fine")] })
         const receipts = yield* Effect.forEach(Array.from({ length: 5 }), () => applier.apply({ kind: "reconfigure", spec: good }), {
@@ -68,7 +68,7 @@ describe("sql/failures", () => {
         })
         assert.strictEqual(receipts.filter((one) => one.operations.some(({ outcome }) => outcome === "done")).length, 1)
         assert.strictEqual((yield* applier.lastReceipt)?.kind, "reconfigure")
-        assert.deepStrictEqual((yield* state.now).receipt, yield* applier.lastReceipt)
+        assert.deepStrictEqual((yield* state.now).applyReport, yield* applier.lastReceipt)
         // Whoever waits hears of the end.
         const rival = yield* postgres.connect()
         yield* rival.simple("begin")
@@ -95,9 +95,9 @@ describe("sql/failures", () => {
       const waiting = postgres.rows("select 1 from pg_stat_activity where application_name like 'compute_ctl:%' and wait_event_type = 'Lock'")
       yield* Effect.repeat(waiting, { until: (rows) => rows.length > 0, times: 2000 })
       yield* rival.simple("commit")
-      const receipt = yield* Fiber.join(applying)
-      assert.deepStrictEqual(receipt.operations.filter(({ outcome }) => outcome === "failed"), [])
-      assert.strictEqual(receipt.operations.find(({ object }) => object === "role \"r\"")?.attempts, 2)
+      const applyReport = yield* Fiber.join(applying)
+      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "failed"), [])
+      assert.strictEqual(applyReport.operations.find(({ object }) => object === "role \"r\"")?.attempts, 2)
       assert.deepStrictEqual(yield* postgres.rows("select rolcanlogin from pg_roles where rolname = 'r'"), [["t"]])
     })))
 
@@ -110,8 +110,8 @@ describe("sql/failures", () => {
         roles: [role("r")],
         databases: [database("d", "r"), database("e", "r")]
       })
-      const receipt = yield* applyOn(postgres, spec, options, "reconfigure")
-      assert.strictEqual(receipt.outcome, "done")
-      assert.strictEqual(receipt.kind, "reconfigure")
+      const applyReport = yield* applyOn(postgres, spec, options, "reconfigure")
+      assert.strictEqual(applyReport.outcome, "done")
+      assert.strictEqual(applyReport.kind, "reconfigure")
     })))
 })

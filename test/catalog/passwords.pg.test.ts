@@ -56,9 +56,9 @@ describe("sql/passwords", () => {
         })
         yield* postgres.rows("alter role u password 'mine'")
         const before = yield* stored(postgres)
-        const receipt = yield* applyOn(postgres, second)
+        const applyReport = yield* applyOn(postgres, second)
         assert.deepStrictEqual(
-          receipt.operations.filter(({ outcome }) => outcome === "done").map(({ action, object }) => [object, action]),
+          applyReport.operations.filter(({ outcome }) => outcome === "done").map(({ action, object }) => [object, action]),
           [["role \"s'\"", "alter password"], ["role \"m\"", "alter password"], ["role \"n\"", "alter password"]]
         )
         const after = yield* stored(postgres)
@@ -80,8 +80,8 @@ describe("sql/passwords", () => {
       const spec = specOf({ roles: [role("r", verifier(scram("x")), limit), role("free", verifier(scram("y")))] })
       yield* applyOn(postgres, spec)
       yield* postgres.rows("alter role r nologin connection limit 1 password 'other'; alter role free nobypassrls nocreatedb; revoke neon_superuser from free")
-      const receipt = yield* applyOn(postgres, spec)
-      assert.deepStrictEqual(receipt.operations.filter(({ outcome }) => outcome === "done").map(({ action }) => action), ["alter attributes and password"])
+      const applyReport = yield* applyOn(postgres, spec)
+      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "done").map(({ action }) => action), ["alter attributes and password"])
       assert.deepStrictEqual(
         yield* postgres.rows(
           "select rolname, rolcanlogin, rolconnlimit, rolbypassrls, rolcreatedb from pg_roles where rolname in ('r', 'free') order by 1"
@@ -121,14 +121,14 @@ describe("sql/passwords", () => {
       const bad = [{ name: "VALID UNTIL", value: "not a time", quoted: true }]
       const spec = specOf({ roles: [role("good", verifier(canary)), role("bad", verifier(canary), bad)] })
       const plan = yield* planOn(postgres, spec)
-      const receipt = yield* applyOn(postgres, spec)
-      assert.strictEqual(receipt.outcome, "failed")
+      const applyReport = yield* applyOn(postgres, spec)
+      assert.strictEqual(applyReport.outcome, "failed")
       yield* applyOn(postgres, specOf({ roles: [role("good", noPassword)] }))
       yield* applyOn(postgres, specOf({ roles: [role("good", verifier(canary))] }))
       const statistics = yield* postgres.rows("select query from pg_stat_statements")
       assert.isNotEmpty(statistics)
       const [, salt = ""] = canary.split("4096:")
-      for (const text of [postgres.log(), JSON.stringify(receipt), printPlan(plan), JSON.stringify(plan), JSON.stringify(statistics)]) {
+      for (const text of [postgres.log(), JSON.stringify(applyReport), printPlan(plan), JSON.stringify(plan), JSON.stringify(statistics)]) {
         assert.notInclude(text, salt.slice(0, 20))
       }
       assert.strictEqual((yield* stored(postgres))["good"], canary)
@@ -142,8 +142,8 @@ describe("sql/passwords", () => {
           "grant neon_superuser to boss with admin option; grant create on database postgres to boss; grant create on schema public to boss"
       )
       const spec = specOf({ roles: [role("r", verifier(scram("pencil"))), role("n", noPassword)] })
-      const receipt = yield* Effect.provide(applySpec({ kind: "start", spec }, options), adminOf(postgres, "boss"))
-      assert.deepStrictEqual(receipt.operations.filter(({ outcome }) => outcome === "failed"), [])
+      const applyReport = yield* Effect.provide(applySpec({ kind: "start", spec }, options), adminOf(postgres, "boss"))
+      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "failed"), [])
       yield* demandPasswords(postgres, "scram-sha-256")
       assert.deepStrictEqual(yield* login(postgres, "r", "pencil"), [["r"]])
     })))

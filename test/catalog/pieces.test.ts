@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
-import { judgeRename } from "../../src/catalog/draft.ts"
+import { decideRename } from "../../src/catalog/draft.ts"
 import { joinOperations } from "../../src/catalog/joinedMessage.ts"
 import { migrations } from "../../src/catalog/migrations.ts"
 import { transactional } from "../../src/catalog/operations.ts"
@@ -40,7 +40,7 @@ describe("plan/concurrency", () => {
 describe("plan/renames", () => {
   const judge = (there: string, wanted: string, renames: string) =>
     renames.split(" ").map((_, index, all) =>
-      judgeRename(all.map((one) => ({ name: one[0] ?? "", to: one[1] ?? "" })), index, (name) => there.includes(name), (name) => wanted.includes(name)))
+      decideRename(all.map((one) => ({ name: one[0] ?? "", to: one[1] ?? "" })), index, (name) => there.includes(name), (name) => wanted.includes(name)))
   it("is done once", () => {
     assert.deepStrictEqual(judge("a", "b", "ab"), ["todo"])
     assert.deepStrictEqual(judge("b", "b", "ab"), ["absent"])
@@ -77,11 +77,11 @@ describe("plan/joining", () => {
 })
 
 describe("plan/outcome", () => {
-  const complaint = (sqlState: string, message = "") => ({ sqlState, message, hint: null })
+  const sqlError = (sqlState: string, message = "") => ({ sqlState, message, hint: null })
   it("knows what passes by itself", () => {
-    for (const state of ["40P01", "55P03", "55006", "40001"]) assert.isTrue(isPassing(complaint(state)))
-    assert.isTrue(isPassing(complaint("XX000", "tuple concurrently updated")))
-    for (const one of [complaint("XX000", "something else"), complaint("42710"), complaint("42501")]) assert.isFalse(isPassing(one))
+    for (const state of ["40P01", "55P03", "55006", "40001"]) assert.isTrue(isPassing(sqlError(state)))
+    assert.isTrue(isPassing(sqlError("XX000", "tuple concurrently updated")))
+    for (const one of [sqlError("XX000", "something else"), sqlError("42710"), sqlError("42501")]) assert.isFalse(isPassing(one))
   })
   it("waits longer each time, within a bound", () => {
     const pauses = Array.from({ length: mostAttempts - 1 }, (_, index) => pauseBefore(index + 2))

@@ -19,7 +19,7 @@ const roles = [role("r"), role("gone")]
 const template = (postgres: TestPostgres) => postgres.rows(`select datallowconn from pg_database where datname = '${templateDatabase}'`)
 
 /** Everything an apply decides in and about a database, without what differs by nature (its oid). */
-const factsOf = Effect.fnUntraced(function*(postgres: TestPostgres, name: string) {
+const planInputsOf = Effect.fnUntraced(function*(postgres: TestPostgres, name: string) {
   const quoted = name.replaceAll("'", "''")
   const outside = yield* postgres.rows(
     "select r.rolname, d.encoding, d.datcollate, d.datallowconn, d.datistemplate, d.datconnlimit, d.datacl, " +
@@ -46,9 +46,9 @@ describe("sql/template", () => {
         const copied = yield* startPostgres({ major })
         const visited = yield* startPostgres({ major })
         const all = made(12)
-        const receipt = yield* applyOn(copied, specOf({ roles, databases: all }))
-        assert.strictEqual(receipt.outcome, "done")
-        assert.deepStrictEqual(receipt.operations.filter(({ phase }) => phase === "ChangeSchemaPermissions").flatMap((one) => one.database ?? [])
+        const applyReport = yield* applyOn(copied, specOf({ roles, databases: all }))
+        assert.strictEqual(applyReport.outcome, "done")
+        assert.deepStrictEqual(applyReport.operations.filter(({ phase }) => phase === "ChangeSchemaPermissions").flatMap((one) => one.database ?? [])
           .filter((name, index, names) => names.indexOf(name) === index).sort(), ["latin", templateDatabase])
         assert.deepStrictEqual(yield* template(copied), [["f"]])
         // Too few at a time for a template.
@@ -56,7 +56,7 @@ describe("sql/template", () => {
           yield* applyOn(visited, specOf({ roles, databases: all.slice(0, at) }))
         }
         assert.deepStrictEqual(yield* template(visited), [])
-        for (const { name } of all) assert.deepStrictEqual(yield* factsOf(copied, name), yield* factsOf(visited, name), name)
+        for (const { name } of all) assert.deepStrictEqual(yield* planInputsOf(copied, name), yield* planInputsOf(visited, name), name)
         yield* assertSettled(copied, specOf({ roles, databases: all }))
         yield* Effect.provide(discardTemplate, adminOf(copied))
         assert.deepStrictEqual(yield* template(copied), [])
@@ -76,8 +76,8 @@ describe("sql/template", () => {
       assert.lengthOf(yield* template(postgres), 1)
       yield* assertSettled(postgres, spec)
       const without = { ...spec, deltas: [{ _tag: "DropRole" as const, name: "gone" }] }
-      const receipt = yield* applyOn(postgres, without)
-      assert.deepStrictEqual(receipt.operations.filter(({ outcome }) => outcome === "failed"), [])
+      const applyReport = yield* applyOn(postgres, without)
+      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "failed"), [])
       assert.deepStrictEqual(yield* template(postgres), [])
       assert.deepStrictEqual(yield* postgres.rows("select 1 from pg_roles where rolname = 'gone'"), [])
       yield* assertSettled(postgres, without)
@@ -98,7 +98,7 @@ describe("sql/template", () => {
   it.live("one copy that fails is one failure", () =>
     Effect.scoped(Effect.gen(function*() {
       const postgres = yield* startPostgres({ major: 17 })
-      const receipt = yield* applyOn(postgres, specOf({ roles: [role("r")], databases: [...made(12), database("nobody's", "missing")] }))
-      assert.deepStrictEqual(receipt.operations.filter(({ outcome }) => outcome === "failed").map(({ object }) => object), ["database \"nobody's\""])
+      const applyReport = yield* applyOn(postgres, specOf({ roles: [role("r")], databases: [...made(12), database("nobody's", "missing")] }))
+      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "failed").map(({ object }) => object), ["database \"nobody's\""])
     })))
 })

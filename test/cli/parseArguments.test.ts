@@ -16,7 +16,7 @@ const run = (argv: ReadonlyArray<string>, env: Environment = {}): RunSettings =>
   const command = parse(argv, env)
   return command._tag === "Run" ? command.settings : assert.fail(`it is ${command._tag}`)
 }
-const complaint = (argv: ReadonlyArray<string>, env: Environment = {}): string =>
+const sqlError = (argv: ReadonlyArray<string>, env: Environment = {}): string =>
   Result.getOrThrow(Result.flip(parseArguments(argv, env))).message
 
 const url = "postgresql://cloud_admin@localhost/postgres"
@@ -59,7 +59,7 @@ describe("launch lines", () => {
     const settings = run(["-D", "/var/db/postgres/compute", "-C", url, "-S", "/specs/spec.json", "-b", "/usr/local/bin/postgres"])
     assert.deepStrictEqual(settings, {
       ...nothingElse,
-      dialect: "2024",
+      apiVersion: "2024",
       pgdata: "/var/db/postgres/compute",
       connstr: {
         host: "localhost",
@@ -92,7 +92,7 @@ describe("launch lines", () => {
     const both = ["-b", "/usr/local/bin/postgres", "-r", "http://pg-ext-s3-gateway"]
     assert.strictEqual(run([...older, ...both]).remoteExtBaseUrl, "http://pg-ext-s3-gateway/")
     const settings = run([...where, "-c", "config.json", ...both])
-    assert.deepInclude(settings, { dialect: "head", remoteExtBaseUrl: "http://pg-ext-s3-gateway/", computeId: null })
+    assert.deepInclude(settings, { apiVersion: "head", remoteExtBaseUrl: "http://pg-ext-s3-gateway/", computeId: null })
     assert.deepStrictEqual(settings.warnings, ["without --compute-id only administrators' tokens are accepted by the API"])
   })
 
@@ -119,7 +119,7 @@ describe("launch lines", () => {
       "admin_of_all"
     ])
     assert.deepInclude(settings, {
-      dialect: "head",
+      apiVersion: "head",
       externalHttpPort: 55440,
       internalHttpPort: 55441,
       spec: { _tag: "ConfigFile", path: "/ep/config.json" },
@@ -145,7 +145,7 @@ describe("launch lines", () => {
       "--config",
       "/tmp/config.json"
     ])
-    assert.deepInclude(settings, { dialect: "head", externalHttpPort: 3080, internalHttpPort: 3081, computeId: "compute-12345" })
+    assert.deepInclude(settings, { apiVersion: "head", externalHttpPort: 3080, internalHttpPort: 3081, computeId: "compute-12345" })
     assert.strictEqual(settings.connstr?.port, 55433)
   })
 
@@ -153,7 +153,7 @@ describe("launch lines", () => {
     const env = { NEON_CONTROL_PLANE_TOKEN: "hunter2", AUTOSCALING: "", RUST_LOG: "compute_tools=trace,warn,hyper=info" }
     const settings = run([...where, "-p", "http://cp.invalid:9096", "-i", "compute-1", "--http-port", "3999"], env)
     assert.deepInclude(settings, {
-      dialect: "2024",
+      apiVersion: "2024",
       externalHttpPort: 3999,
       internalHttpPort: null,
       spec: { _tag: "ControlPlane", uri: "http://cp.invalid:9096" },
@@ -185,7 +185,7 @@ describe("launch lines", () => {
 describe("rules", () => {
   const table: ReadonlyArray<readonly [what: string, argv: ReadonlyArray<string>, env: Environment, Partial<RunSettings>]> = [
     ["an inline spec forbids live configuration", [...where, "-s", "{}"], {}, {
-      dialect: "2024",
+      apiVersion: "2024",
       spec: { _tag: "Inline", text: "{}" },
       liveConfigAllowed: false
     }],
@@ -200,7 +200,7 @@ describe("rules", () => {
     ["-i beside -S is fine", [...older, "-i", "me"], {}, { computeId: "me", warnings: [] }],
     ["--http-port is the port in 2024", [...older, "--http-port", "0"], {}, { externalHttpPort: 0, internalHttpPort: null }],
     ["--http-port has no effect among newer flags", [...newer, "--http-port", "4000"], {}, {
-      dialect: "head",
+      apiVersion: "head",
       externalHttpPort: 3080,
       internalHttpPort: 3081,
       warnings: ["--http-port has no effect; use --external-http-port and --internal-http-port"]
@@ -212,19 +212,19 @@ describe("rules", () => {
     }],
     ["--lakebase-mode false is nothing", [...newer, "--lakebase-mode=false"], {}, { warnings: [] }],
     ["one dialect can be asked for", [...older, "--api-dialect", "head", "--http-port", "4000"], {}, {
-      dialect: "head",
+      apiVersion: "head",
       externalHttpPort: 4000,
       internalHttpPort: 4001
     }],
     ["the other one, too", [...newer, "--api-dialect=2024", "--internal-http-port", "5"], {}, {
-      dialect: "2024",
+      apiVersion: "2024",
       externalHttpPort: 3080,
       internalHttpPort: null,
       warnings: ["--internal-http-port has no effect: the 2024 API has one port"]
     }],
-    ["-p without older flags speaks the newer dialect", [...where, "-p", "http://x", "-i", "me"], {}, { dialect: "head" }],
+    ["-p without older flags speaks the newer dialect", [...where, "-p", "http://x", "-i", "me"], {}, { apiVersion: "head" }],
     ["-r does not tell the generation", [...where, "-p", "http://x", "-i", "me", "--http-port", "1", "-r", "http://e"], {}, {
-      dialect: "2024"
+      apiVersion: "2024"
     }],
     ["an old -r that is no URL names the gateway", [...older, "-r", "{\"bucket\":\"b\"}"], {}, {
       remoteExtBaseUrl: "http://pg-ext-s3-gateway/"
@@ -326,8 +326,8 @@ describe("usage errors", () => {
   ]
   for (const [argv, message] of table) {
     it(`compute_ctl ${argv.join(" ")}`, () => {
-      assert.strictEqual(complaint(argv), message)
-      assert.notInclude(complaint(argv), "hunter2")
+      assert.strictEqual(sqlError(argv), message)
+      assert.notInclude(sqlError(argv), "hunter2")
     })
   }
 

@@ -8,27 +8,27 @@ import { execFileSync } from "node:child_process"
 import * as path from "node:path"
 import { decide, intensity } from "../../src/compute/Supervisor.ts"
 import { displayStatus, isTerminating, statuses, table, toMermaid } from "../../src/compute/transitions.ts"
-import { linger, long, short } from "../../src/lifecycle/Lifecycle.ts"
-import { stopLadder } from "../../src/platform/Spawn.ts"
+import { exitDelay, long, short } from "../../src/lifecycle/Lifecycle.ts"
+import { shutdownStages } from "../../src/platform/Spawn.ts"
 
 describe("linger", () => {
   it("is long for those who may still ask how it went", () => {
-    assert.strictEqual(linger("termination_pending_fast", true), long)
-    assert.strictEqual(linger("termination_pending_fast", false), long)
-    assert.strictEqual(linger("failed", false), long)
+    assert.strictEqual(exitDelay("termination_pending_fast", true), long)
+    assert.strictEqual(exitDelay("termination_pending_fast", false), long)
+    assert.strictEqual(exitDelay("failed", false), long)
   })
 
   it("is short for everyone else", () => {
-    assert.strictEqual(linger("termination_pending_immediate", true), short)
-    assert.strictEqual(linger("termination_pending_immediate", false), short)
-    assert.strictEqual(linger("failed", true), short)
-    assert.strictEqual(linger("running", true), short)
+    assert.strictEqual(exitDelay("termination_pending_immediate", true), short)
+    assert.strictEqual(exitDelay("termination_pending_immediate", false), short)
+    assert.strictEqual(exitDelay("failed", true), short)
+    assert.strictEqual(exitDelay("running", true), short)
   })
 
   it("always ends, within half a minute", () => {
     for (const status of statuses) {
       for (const everRan of [true, false]) {
-        const millis = Duration.toMillis(linger(status, everRan))
+        const millis = Duration.toMillis(exitDelay(status, everRan))
         assert.isTrue(millis >= 100 && millis <= 30_000, status)
       }
     }
@@ -37,11 +37,11 @@ describe("linger", () => {
 
 describe("the stop ladder", () => {
   it("never says TERM, which Postgres takes as: wait for every client", () => {
-    assert.deepStrictEqual(stopLadder.map(({ signal }) => signal), ["SIGINT", "SIGQUIT", "SIGKILL"])
+    assert.deepStrictEqual(shutdownStages.map(({ signal }) => signal), ["SIGINT", "SIGQUIT", "SIGKILL"])
   })
 
   it("has a deadline on every rung", () => {
-    for (const { grace } of stopLadder) {
+    for (const { grace } of shutdownStages) {
       assert.isTrue(Duration.isFinite(grace))
       assert.isAbove(Duration.toMillis(grace), 0)
     }

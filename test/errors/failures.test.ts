@@ -4,16 +4,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { ApplyFailed, BasebackupFailed, Failure, PostgresUnusable, TimedOut } from "../../src/errors/Failure.ts"
-import { causesOf, explain, hintOf, meaningOf, meanings } from "../../src/errors/policy.ts"
+import { causesOf, explain, hintOf, policyOf, errorPolicies } from "../../src/errors/policy.ts"
 
 const tags = Failure.members.map((member) => member.fields._tag.schema.literal)
 
 describe("the verdict", () => {
   it("has one row per failure and none besides", () => {
-    assert.deepStrictEqual(Object.keys(meanings).sort(), [...tags].sort())
+    assert.deepStrictEqual(Object.keys(errorPolicies).sort(), [...tags].sort())
   })
 
-  it.each(Object.entries(meanings))("of %s is whole", (_tag, meaning) => {
+  it.each(Object.entries(errorPolicies))("of %s is whole", (_tag, meaning) => {
     assert.include(["retry", "report", "exit"], meaning.verdict)
     assert.match(meaning.code, /^[a-z][a-z_]+$/)
     assert.isTrue(meaning.httpStatus >= 400 && meaning.httpStatus <= 504)
@@ -22,12 +22,12 @@ describe("the verdict", () => {
   })
 
   it("gives each failure a code of its own", () => {
-    const codes = Object.values(meanings).map(({ code }) => code)
+    const codes = Object.values(errorPolicies).map(({ code }) => code)
     assert.strictEqual(new Set(codes).size, codes.length)
   })
 
   it.prop("explains any failure in one chain without repeating itself", { failure: Schema.toType(Failure) }, ({ failure }) => {
-    assert.strictEqual(meaningOf(failure), meanings[failure._tag])
+    assert.strictEqual(policyOf(failure), errorPolicies[failure._tag])
     const told = causesOf(failure)
     const sentence = failure.message === "" ? failure.name : failure.message
     assert.strictEqual(told[0], sentence)
@@ -79,7 +79,7 @@ describe("explain", () => {
   it("prefers the failure's own hint to the general one", () => {
     const own = new PostgresUnusable({ binary: "/x", detail: "gone", hint: "install it" })
     assert.strictEqual(hintOf(own), "install it")
-    assert.strictEqual(hintOf(new PostgresUnusable({ binary: "/x", detail: "gone", hint: "" })), meanings.PostgresUnusable.hint)
-    assert.strictEqual(hintOf(new ApplyFailed({ failures: [] })), meanings.ApplyFailed.hint)
+    assert.strictEqual(hintOf(new PostgresUnusable({ binary: "/x", detail: "gone", hint: "" })), errorPolicies.PostgresUnusable.hint)
+    assert.strictEqual(hintOf(new ApplyFailed({ failures: [] })), errorPolicies.ApplyFailed.hint)
   })
 })

@@ -34,8 +34,8 @@ describe("an inventory", () => {
   })
 
   it("has no two samples with the same labels", () => {
-    for (const dialect of ["2024", "head"] as const) {
-      const lines = printFamilies([inventoryFamily(counts, dialect)]).split("\n").map((line) => line.replace(/ \d+$/, ""))
+    for (const apiVersion of ["2024", "head"] as const) {
+      const lines = printFamilies([inventoryFamily(counts, apiVersion)]).split("\n").map((line) => line.replace(/ \d+$/, ""))
       assert.strictEqual(new Set(lines).size, lines.length)
     }
     assert.include(printFamilies([inventoryFamily(counts, "2024")]), "installed_extensions{extension_name=\"b\",version=\"1\"} 2")

@@ -11,7 +11,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { causesOf } from "../../src/errors/policy.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { Spawn, stopLadder } from "../../src/platform/Spawn.ts"
+import { Spawn, shutdownStages } from "../../src/platform/Spawn.ts"
 import { type Cluster, configOf, installOf, makeCluster, runAs, temporaryFolder } from "../support/postgres.ts"
 import { halfThen, house, listOf, sha256, specWith, startStore, whole, zst } from "./store.ts"
 
@@ -46,7 +46,7 @@ const started = Effect.fnUntraced(function*(install: string, cluster: Cluster) {
     args: ["-D", cluster.pgdata],
     cwd: "/",
     runAs,
-    ladder: stopLadder
+    stages: shutdownStages
   })
   yield* Effect.forkScoped(Stream.runDrain(child.stdout))
   yield* Effect.forkScoped(Stream.runDrain(child.stderr))

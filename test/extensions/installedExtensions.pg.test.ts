@@ -9,13 +9,13 @@ import * as Logger from "effect/Logger"
 import { readSample, sampleSql } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { InstalledExtensions, inventoryActor, inventoryBody } from "../../src/extensions/InstalledExtensions.ts"
-import type { Dialect } from "../../src/extensions/plan.ts"
+import type { ApiVersion } from "../../src/extensions/plan.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import { printFamilies } from "../../src/telemetry/prometheus.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
 
-const furnished = Effect.fnUntraced(function*(dialect: Dialect = "head") {
+const furnished = Effect.fnUntraced(function*(apiVersion: ApiVersion = "head") {
   const postgres = yield* startPostgres({ settings: { autovacuum: "off", log_connections: "on" } })
   const owner = yield* postgres.connect()
   const admin = Admin.layer({
@@ -28,7 +28,7 @@ const furnished = Effect.fnUntraced(function*(dialect: Dialect = "head") {
     applicationName: null
   })
   const context = yield* Layer.build(
-    InstalledExtensions.layer({ dialect, intervalSeconds: 3600 }).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
+    InstalledExtensions.layer({ apiVersion, intervalSeconds: 3600 }).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
   )
   const inventory = yield* Effect.provide(InstalledExtensions, context)
   const state = yield* Effect.provide(ComputeState, context)
@@ -96,9 +96,9 @@ describe("the inventory", () => {
 
   it.live("is told once after the start, in the line that log pipelines look for", () =>
     Effect.gen(function*() {
-      for (const dialect of ["2024", "head"] as const) {
+      for (const apiVersion of ["2024", "head"] as const) {
         const lines: Array<string> = []
-        const { context, inventory, state } = yield* furnished(dialect)
+        const { context, inventory, state } = yield* furnished(apiVersion)
         const logged = Logger.layer([Logger.make(({ message }) => void lines.push(String(message)))])
         const keeper = yield* Effect.forkChild(inventoryActor.run.pipe(Effect.provide(context), Effect.provide(logged)))
         yield* state.send("StartBegan")
@@ -109,9 +109,9 @@ describe("the inventory", () => {
           Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("nothing was told")) })
         )
         yield* Fiber.interrupt(keeper)
-        const more = dialect === "head" ? { version: "1.0", n_databases: 2, owned_by_superuser: "1" } : { versions: ["1.0"], n_databases: 2 }
+        const more = apiVersion === "head" ? { version: "1.0", n_databases: 2, owned_by_superuser: "1" } : { versions: ["1.0"], n_databases: 2 }
         assert.deepStrictEqual(lines, [`[NEON_EXT_STAT] ${JSON.stringify({ extensions: [{ extname: "plpgsql", ...more }] })}`])
-        assert.match(printFamilies([yield* inventory.family]), dialect === "head" ? /^compute_installed_extensions\{/m : /^installed_extensions\{/m)
+        assert.match(printFamilies([yield* inventory.family]), apiVersion === "head" ? /^compute_installed_extensions\{/m : /^installed_extensions\{/m)
       }
     }).pipe(Effect.scoped))
 })

@@ -6,17 +6,17 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
-import { ComputeState, type Receipt } from "../../src/compute/ComputeState.ts"
+import { ComputeState, type ApplyReport } from "../../src/compute/ComputeState.ts"
 import { TimedOut } from "../../src/errors/Failure.ts"
 import { InstalledExtensions, inventoryActor, inventoryFamily } from "../../src/extensions/InstalledExtensions.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
 /** Takes are counted, and fail: the keeper goes on all the same. */
-const furnished = Effect.fnUntraced(function*(spec: ParsedSpec, receipt: Receipt | null) {
+const furnished = Effect.fnUntraced(function*(spec: ParsedSpec, applyReport: ApplyReport | null) {
   const taken = yield* Ref.make(0)
   const inventory = InstalledExtensions.of({
-    options: { dialect: "head", intervalSeconds: 100 },
+    options: { apiVersion: "head", intervalSeconds: 100 },
     take: Effect.andThen(Ref.update(taken, (count) => count + 1), Effect.fail(new TimedOut({ what: "a test", millis: 1 }))),
     family: Effect.succeed(inventoryFamily([], "head"))
   })
@@ -28,12 +28,12 @@ const furnished = Effect.fnUntraced(function*(spec: ParsedSpec, receipt: Receipt
   yield* passes(1000)
   assert.strictEqual(yield* Ref.get(taken), 0)
   yield* state.send("StartBegan")
-  yield* state.send("PostgresReady", { spec, receipt })
+  yield* state.send("PostgresReady", { spec, applyReport })
   yield* passes(0)
   return { state, passes, taken: Ref.get(taken) }
 })
 
-const applied: Receipt = {
+const applied: ApplyReport = {
   kind: "start",
   startedAt: "2026-01-01T00:00:00.000Z",
   millis: 1,

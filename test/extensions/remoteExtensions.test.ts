@@ -18,7 +18,7 @@ const list = (more: Partial<RemoteExtensionList> = {}): RemoteExtensionList => (
   ...more
 })
 
-const dialects = ["2024", "head"] as const
+const apiVersions = ["2024", "head"] as const
 
 describe("the list of who may have it", () => {
   const without = new Set(["other"])
@@ -35,17 +35,17 @@ describe("the list of who may have it", () => {
     [withIt, withIt, true, true]
   ] as const
   it.each(matrix)("public %o, custom %o: %s in 2024, %s at head", (open, custom, older, newer) => {
-    const told = dialects.map((dialect) => isAllowed("x", list({ public: open, custom }), dialect))
+    const told = apiVersions.map((apiVersion) => isAllowed("x", list({ public: open, custom }), apiVersion))
     assert.deepStrictEqual(told, [older, newer])
     // What is announced is what may be had.
-    const announced = dialects.map((dialect) => controlFiles(list({ public: open, custom }), dialect).length === 1)
+    const announced = apiVersions.map((apiVersion) => controlFiles(list({ public: open, custom }), apiVersion).length === 1)
     assert.deepStrictEqual(announced, told)
   })
 })
 
 describe("a lookup", () => {
-  const find = (asked: string, isLibrary: boolean, dialect: "2024" | "head" = "head", more: Partial<RemoteExtensionList> = {}) =>
-    Result.match(findExtension(asked, isLibrary, list(more), dialect), {
+  const find = (asked: string, isLibrary: boolean, apiVersion: "2024" | "head" = "head", more: Partial<RemoteExtensionList> = {}) =>
+    Result.match(findExtension(asked, isLibrary, list(more), apiVersion), {
       onSuccess: ({ extension }) => extension,
       onFailure: (failure) => failure.message
     })
@@ -70,12 +70,12 @@ describe("a lookup", () => {
 
 describe("libraries to fetch before the start", () => {
   const libraries = list({ libraries: new Map(["a", "b", "neon", "databricks_auth"].map((name) => [name, "x"])) })
-  const fetched = (setting: string | null, text: string | null, dialect: "2024" | "head" = "head") =>
+  const fetched = (setting: string | null, text: string | null, apiVersion: "2024" | "head" = "head") =>
     librariesToFetch({
       ...emptySpec,
       settings: setting === null ? null : [{ name: "shared_preload_libraries", value: setting, quoted: true }],
       postgresqlConf: text
-    }, libraries, dialect)
+    }, libraries, apiVersion)
 
   it("come from the setting and from the last such line of the text, once each", () => {
     assert.deepStrictEqual(fetched("neon, a,unknown", null), ["a"])
@@ -95,15 +95,15 @@ describe("the archive's place", () => {
   const place = { base: "http://gateway/prefix/", buildTag: "1234", arch: "x64", postgresMajor: 17 }
 
   it("is what each generation calls it", () => {
-    assert.strictEqual(archiveUrl({ ...place, dialect: "2024", base: "http://gateway" }, "anon"), "http://gateway/1234/v17/extensions/anon.tar.zst")
-    assert.strictEqual(archiveUrl({ ...place, dialect: "head" }, "anon"), "http://gateway/prefix/1234/amd64/v17/extensions/anon.tar.zst")
-    assert.include(archiveUrl({ ...place, dialect: "head", arch: "arm64" }, "anon"), "/arm64/")
-    assert.include(archiveUrl({ ...place, dialect: "head", arch: "riscv64" }, "anon"), "/riscv64/")
+    assert.strictEqual(archiveUrl({ ...place, apiVersion: "2024", base: "http://gateway" }, "anon"), "http://gateway/1234/v17/extensions/anon.tar.zst")
+    assert.strictEqual(archiveUrl({ ...place, apiVersion: "head" }, "anon"), "http://gateway/prefix/1234/amd64/v17/extensions/anon.tar.zst")
+    assert.include(archiveUrl({ ...place, apiVersion: "head", arch: "arm64" }, "anon"), "/arm64/")
+    assert.include(archiveUrl({ ...place, apiVersion: "head", arch: "riscv64" }, "anon"), "/riscv64/")
   })
 
   const name = Arbitrary.schema(Schema.String.check(Schema.makeFilter((text: string) => text.isWellFormed())))
   it.prop("never leaves its folder, whatever the extension is called", [name], ([extension]) => {
-    const url = new URL(archiveUrl({ ...place, dialect: "head" }, extension))
+    const url = new URL(archiveUrl({ ...place, apiVersion: "head" }, extension))
     assert.isTrue(url.pathname.startsWith("/prefix/1234/amd64/v17/extensions/"))
     assert.strictEqual(url.host, "gateway")
     assert.strictEqual(url.search + url.hash, "")

@@ -104,7 +104,7 @@ export interface House {
 }
 
 export const house = Effect.fnUntraced(function*(install: string, base: string | null, spec: ParsedSpec | null, patience: Patience = hasty) {
-  const layer = RemoteExtensions.layer({ dialect: "head", base, buildTag: "tag", arch: "x64", patience }).pipe(
+  const layer = RemoteExtensions.layer({ apiVersion: "head", base, buildTag: "tag", arch: "x64", patience }).pipe(
     Layer.provideMerge(Layer.mergeAll(
       Layer.fresh(ComputeState.layer),
       Spawn.layer,

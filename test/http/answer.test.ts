@@ -1,5 +1,5 @@
 /**
- * What callers are told, as pure facts: words of both dialects, times, codes, probes.
+ * What callers are told, as pure facts: words of both apiVersions, times, codes, probes.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
@@ -14,7 +14,7 @@ import {
   TimedOut,
   WireFailed
 } from "../../src/errors/Failure.ts"
-import { meanings } from "../../src/errors/policy.ts"
+import { errorPolicies } from "../../src/errors/policy.ts"
 import {
   configureRefusal,
   httpStatusOf,
@@ -73,7 +73,7 @@ describe("failures", () => {
   })
 
   it("no failure is ever answered as a success", () => {
-    for (const { httpStatus } of Object.values(meanings)) assert.isAtLeast(httpStatus, 400)
+    for (const { httpStatus } of Object.values(errorPolicies)) assert.isAtLeast(httpStatus, 400)
   })
 
   it("a failed configure tells the whole chain of causes, its code and its hint", () => {

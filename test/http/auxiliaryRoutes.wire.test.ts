@@ -1,25 +1,25 @@
 /**
- * The routes about what is around Postgres, over real sockets, with an outfit and a corridor in memory: which answer in
- * which dialect, what is handed on, and what a caller hears before there is anything.
+ * The routes about what is around Postgres, over real sockets, with an hooks and a corridor in memory: which answer in
+ * which apiVersion, what is handed on, and what a caller hears before there is anything.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
-import { Outfit, type PrewarmState } from "../../src/compute/ComputeHooks.ts"
+import { ComputeHooks, type PrewarmState } from "../../src/compute/ComputeHooks.ts"
 import { type Promoted, Promotions } from "../../src/compute/Promotions.ts"
 import { ExtensionsUnavailable, ExtensionUnknown, type Failure, LfcBusy } from "../../src/errors/Failure.ts"
 import { endpoint } from "../../src/http/Server.ts"
 import { anyOptions, ask, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
-const bare = Effect.provide(Outfit, Outfit.none)
+const bare = Effect.provide(ComputeHooks, ComputeHooks.none)
 
-/** An outfit that remembers what it was asked for, and fails as told. */
+/** An hooks that remembers what it was asked for, and fails as told. */
 const makeOutfit = Effect.fnUntraced(function*(trouble: Failure | null = null) {
   const asked = yield* Ref.make<ReadonlyArray<string>>([])
   const loading = yield* Ref.make<PrewarmState>({ status: "not_prewarmed" })
   const note = (what: string) => Ref.update(asked, (before) => [...before, what])
   const noteOrFail = (what: string) => Effect.andThen(note(what), trouble === null ? Effect.void : Effect.fail(trouble))
-  const outfit: Outfit["Service"] = {
+  const hooks: ComputeHooks["Service"] = {
     ...(yield* bare),
     fetchExtension: (name, isLibrary) => Effect.as(noteOrFail(`${isLibrary ? "library" : "extension"} ${name}`), 10),
     fileCache: {
@@ -30,14 +30,14 @@ const makeOutfit = Effect.fnUntraced(function*(trouble: Failure | null = null) {
       offloadState: Effect.succeed({ status: "failed", error: "the store is full" })
     }
   }
-  return { outfit: Effect.succeed(outfit), asked: Ref.get(asked) }
+  return { hooks: Effect.succeed(hooks), asked: Ref.get(asked) }
 })
 
 describe("the local file cache", () => {
   it.live("is loaded, looked at, stopped, and saved", () =>
     Effect.gen(function*() {
-      const { asked, outfit } = yield* makeOutfit()
-      const { port } = yield* open({ outfit })
+      const { asked, hooks } = yield* makeOutfit()
+      const { port } = yield* open({ hooks })
       assert.strictEqual((yield* ask(port, "POST", "/lfc/prewarm?from_endpoint=ep-1")).status, 202)
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/lfc/prewarm")).text), { status: "prewarming" })
       assert.strictEqual((yield* ask(port, "DELETE", "/lfc/prewarm")).status, 202)
@@ -50,8 +50,8 @@ describe("the local file cache", () => {
 
   it.live("one load at a time", () =>
     Effect.gen(function*() {
-      const { outfit } = yield* makeOutfit(new LfcBusy({ what: "prewarm" }))
-      const { port } = yield* open({ outfit })
+      const { hooks } = yield* makeOutfit(new LfcBusy({ what: "prewarm" }))
+      const { port } = yield* open({ hooks })
       const refused = yield* ask(port, "POST", "/lfc/prewarm")
       assert.strictEqual(refused.status, 429)
       assert.strictEqual(refusedOf(refused).error, "Multiple requests for prewarm are not allowed")
@@ -69,11 +69,11 @@ describe("the local file cache", () => {
 })
 
 describe("extensions on demand", () => {
-  for (const [dialect, text] of [["head", ""], ["2024", "OK"]] as const) {
-    it.live(`${dialect}: an extension and a library are fetched`, () =>
+  for (const [apiVersion, text] of [["head", ""], ["2024", "OK"]] as const) {
+    it.live(`${apiVersion}: an extension and a library are fetched`, () =>
       Effect.gen(function*() {
-        const { asked, outfit } = yield* makeOutfit()
-        const { port } = yield* open({ outfit, dialect })
+        const { asked, hooks } = yield* makeOutfit()
+        const { port } = yield* open({ hooks, apiVersion })
         const answer = yield* ask(port, "POST", "/extension_server/postgis")
         assert.deepStrictEqual([answer.status, answer.text], [200, text])
         assert.strictEqual((yield* ask(port, "POST", "/extension_server/postgis-3.so?is_library=true")).status, 200)
@@ -89,8 +89,8 @@ describe("extensions on demand", () => {
   for (const [trouble, status] of troubles) {
     it.live(`"${trouble.message}" is a ${status}`, () =>
       Effect.gen(function*() {
-        const { outfit } = yield* makeOutfit(trouble)
-        const { port } = yield* open({ outfit })
+        const { hooks } = yield* makeOutfit(trouble)
+        const { port } = yield* open({ hooks })
         const answer = yield* ask(port, "POST", "/extension_server/x")
         assert.strictEqual(answer.status, status)
         assert.strictEqual(refusedOf(answer).error, trouble.message)
@@ -115,7 +115,7 @@ describe("/promote", () => {
         const promotions = yield* Promotions
         yield* reach("running")
         yield* inBackground(Effect.flatMap(promotions.next, (order) => {
-          assert.strictEqual(order.request.flushed, 0x10n)
+          assert.strictEqual(order.request.flushLsn, 0x10n)
           return order.answer(outcome)
         }))
         const { port, serve } = yield* endpoint(anyOptions)

@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { Orders } from "../../src/compute/Commands.ts"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
@@ -21,11 +21,11 @@ const opened = Effect.gen(function*() {
     options: null,
     applicationName: null
   })
-  const layers = Layer.provideMerge(Layer.mergeAll(Orders.layer, admin), Layer.fresh(ComputeState.layer))
+  const layers = Layer.provideMerge(Layer.mergeAll(Commands.layer, admin), Layer.fresh(ComputeState.layer))
   const context = yield* Layer.build(layers)
   yield* Effect.provide(reach("running"), context)
-  const { port } = yield* Effect.provide(open({ dialect: "head" }), context)
-  const old = yield* Effect.provide(open({ dialect: "2024" }), context)
+  const { port } = yield* Effect.provide(open({ apiVersion: "head" }), context)
+  const old = yield* Effect.provide(open({ apiVersion: "2024" }), context)
   return { postgres, port, old: old.port }
 })
 

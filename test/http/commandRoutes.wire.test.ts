@@ -9,7 +9,7 @@ import { connect } from "node:net"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { type Status, statuses } from "../../src/compute/transitions.ts"
 import { ApplyFailed, type Failure, SpecInvalid } from "../../src/errors/Failure.ts"
-import type { Dialect } from "../../src/http/answer.ts"
+import type { ApiVersion } from "../../src/http/answer.ts"
 import {
   ask,
   configurer,
@@ -23,19 +23,19 @@ import {
   short
 } from "./openedServer.ts"
 
-const dialects: ReadonlyArray<Dialect> = ["2024", "head"]
+const apiVersions: ReadonlyArray<ApiVersion> = ["2024", "head"]
 const good = { spec: { format_version: 1, operation_uuid: "op" } }
 const configurable: ReadonlyArray<Status> = ["empty", "running"]
 
 describe("POST /configure", () => {
-  for (const dialect of dialects) {
+  for (const apiVersion of apiVersions) {
     for (const status of statuses) {
-      it.live(`${dialect}, ${status}: ${configurable.includes(status) ? "applied, then answered" : "412"}`, () =>
+      it.live(`${apiVersion}, ${status}: ${configurable.includes(status) ? "applied, then answered" : "412"}`, () =>
         Effect.gen(function*() {
           const state = yield* ComputeState
           yield* reach(status)
           yield* configurer(() => Effect.void)
-          const { port } = yield* open({ dialect })
+          const { port } = yield* open({ apiVersion })
           const answer = yield* ask(port, "POST", "/configure", { json: good })
           if (configurable.includes(status)) {
             assert.deepStrictEqual([answer.status, answer.type], [200, "application/json"], answer.text)
@@ -43,7 +43,7 @@ describe("POST /configure", () => {
             assert.strictEqual((yield* state.now).spec?.operationId, "op")
           } else {
             assert.strictEqual(answer.status, 412)
-            const text = dialect === "head"
+            const text = apiVersion === "head"
               ? /^invalid compute status: [a-z-]+$/
               : /^invalid compute status for configuration request: [A-Z]\w+$/
             assert.match(refusedOf(answer).error, text)
@@ -52,13 +52,13 @@ describe("POST /configure", () => {
         }).pipe(Effect.provide(neighbours)))
     }
 
-    it.live(`${dialect}: a spec that cannot be applied is 500 with its causes, and can be healed by the next`, () =>
+    it.live(`${apiVersion}: a spec that cannot be applied is 500 with its causes, and can be healed by the next`, () =>
       Effect.gen(function*() {
         yield* reach("running")
         const failure: Failure = new ApplyFailed({ failures: ["role \"web\": permission denied"], cause: new SpecInvalid({ source: "deep", problems: [] }) })
         let applied = 0
         yield* configurer(() => applied++ === 0 ? Effect.fail(failure) : Effect.void)
-        const { port } = yield* open({ dialect })
+        const { port } = yield* open({ apiVersion })
         const refused = refusedOf(yield* ask(port, "POST", "/configure", { json: good }))
         assert.match(refused.error, /^compute configuration failed: ".*permission denied.*deep.*"$/)
         assert.strictEqual(refused.code, "apply_failed")
@@ -74,7 +74,7 @@ describe("POST /configure", () => {
     Effect.gen(function*() {
       const state = yield* ComputeState
       const head = yield* open()
-      const old = yield* open({ dialect: "2024" })
+      const old = yield* open({ apiVersion: "2024" })
       const json = { "content-type": "application/json" }
       const large = `{"spec":"${"x".repeat(2 * 1024 * 1024)}"}`
       const cases = [
@@ -123,7 +123,7 @@ describe("POST /configure", () => {
 
   it.live("a compute that brought its own spec takes no other", () =>
     Effect.gen(function*() {
-      const { port } = yield* open({ dialect: "2024", liveConfigAllowed: false })
+      const { port } = yield* open({ apiVersion: "2024", liveConfigAllowed: false })
       const answer = yield* ask(port, "POST", "/configure", { json: good })
       assert.strictEqual(answer.status, 412)
       assert.strictEqual(refusedOf(answer).error, "live configuration is not allowed for this compute node")
@@ -187,19 +187,19 @@ describe("POST /configure", () => {
 })
 
 describe("POST /terminate", () => {
-  for (const dialect of dialects) {
+  for (const apiVersion of apiVersions) {
     for (const status of statuses) {
       for (const mode of ["", "?mode=fast", "?mode=immediate"]) {
-        it.live(`${dialect}, ${status}${mode}: answered when Postgres is gone`, () =>
+        it.live(`${apiVersion}, ${status}${mode}: answered when Postgres is gone`, () =>
           Effect.gen(function*() {
             const state = yield* ComputeState
             yield* reach(status)
-            if (status === "terminated") yield* state.note({ flushed: 0x1_0000_0020n })
+            if (status === "terminated") yield* state.note({ flushLsn: 0x1_0000_0020n })
             else yield* ender(0x1_0000_0020n)
-            const { port } = yield* open({ dialect })
+            const { port } = yield* open({ apiVersion })
             const answer = yield* ask(port, "POST", `/terminate${mode}`)
             assert.strictEqual((yield* state.now).status, "terminated")
-            if (dialect === "2024") assert.deepStrictEqual([answer.status, answer.text], [200, ""])
+            if (apiVersion === "2024") assert.deepStrictEqual([answer.status, answer.text], [200, ""])
             else {
               // When the end is on its way already, it may come before the request does.
               const codes = status === "terminated" ? [201] : status.startsWith("termination") ? [200, 201] : [200]
@@ -221,7 +221,7 @@ describe("POST /terminate", () => {
       const hurried = yield* inBackground(ask(port, "POST", "/terminate?mode=immediate"))
       yield* state.until("termination_pending_immediate")
       const late = yield* inBackground(ask(port, "POST", "/terminate?mode=fast"))
-      yield* state.send("PostgresGone", { flushed: null })
+      yield* state.send("PostgresGone", { flushLsn: null })
       for (const fiber of [patient, hurried]) assert.deepStrictEqual(JSON.parse((yield* join(fiber)).text), { lsn: null })
       assert.isBelow((yield* join(late)).status, 300)
     }).pipe(Effect.provide(neighbours)))

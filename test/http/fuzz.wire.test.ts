@@ -49,9 +49,9 @@ const encodeBody = Schema.encodeSync(Body)
 const wellFormed = (text: string): string => text.replaceAll(/[\ud800-\udfff]/g, "")
 
 describe("random requests", () => {
-  for (const dialect of ["2024", "head"] as const) {
+  for (const apiVersion of ["2024", "head"] as const) {
     it.live.prop(
-      dialect,
+      apiVersion,
       { name: Name, status: Schema.Literals(statuses), id: Schema.String, query: Query, headers: Headers, body: Body },
       ({ body, headers, id, name, query, status }) =>
         Effect.gen(function*() {
@@ -59,7 +59,7 @@ describe("random requests", () => {
           yield* reach(status)
           if (status !== "terminated") yield* ender(null)
           if (status === "running" || status === "empty") yield* configurer(() => Effect.void)
-          const { port } = yield* open({ dialect, patience: short, refetch: Effect.never })
+          const { port } = yield* open({ apiVersion, patience: short, refetch: Effect.never })
           const path = route.path.replace(":id", () => encodeURIComponent(`x${wellFormed(id)}`).replaceAll(".", "%2e"))
           const encoded = query.includes("=") && /^[\w=&]*$/.test(query) ? query : encodeURIComponent(wellFormed(query))
           const streams = name === "statusStream" || (name === "status" && (headers["accept"] ?? "").includes("text/event-stream"))

@@ -31,15 +31,15 @@ const raw = (port: number, bytes: string): Effect.Effect<string> =>
   }).pipe(Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("the endpoint hangs")) }))
 
 describe("garbage", () => {
-  for (const dialect of ["2024", "head"] as const) {
+  for (const apiVersion of ["2024", "head"] as const) {
     it.live.prop(
-      `bodies, ${dialect}: refused in full or done, never a fault`,
+      `bodies, ${apiVersion}: refused in full or done, never a fault`,
       { body: Body, kind: Schema.Literals(["application/json", "text/plain", "application/json; charset=utf-8"]), path: Schema.Literals(posts) },
       ({ body, kind, path }) =>
         Effect.gen(function*() {
           // Failed with no Postgres: nothing that is well formed is accepted either.
           yield* reach("failed")
-          const { port } = yield* open({ dialect })
+          const { port } = yield* open({ apiVersion })
           const answer = yield* ask(port, "POST", path, { body: encode(body), headers: { "content-type": kind } })
           assert.isTrue(answer.status >= 400 && answer.status < 500, `${answer.status} ${answer.text}`)
           refusedOf(answer)

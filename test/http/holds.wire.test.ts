@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import { explainSample, maxHolds, maxHoldSeconds, nothingSeen } from "../../src/activity/activity.ts"
-import { holdKeeper } from "../../src/activity/ActivityMonitor.ts"
+import { holdActor } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { ask, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
@@ -45,7 +45,7 @@ describe("/holds", () => {
   it.live("a hold is a reason to be awake until it is released", () =>
     Effect.gen(function*() {
       const { port } = yield* open()
-      yield* inBackground(holdKeeper.run)
+      yield* inBackground(holdActor.run)
       const made = yield* hold(port, { reason: "nightly backup", ttl_seconds: 600 })
       assert.strictEqual(made.status, 201)
       const { id } = JSON.parse(made.text)

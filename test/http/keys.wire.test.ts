@@ -14,7 +14,7 @@ import { generateKeyPair } from "jose/key/generate/keypair"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { SpecUnreadable } from "../../src/errors/Failure.ts"
-import { keyKeeper, verifierOf } from "../../src/http/Verifier.ts"
+import { keyWatcher, verifierOf } from "../../src/http/Verifier.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 import { ask, configurer, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
@@ -92,7 +92,7 @@ describe("rotation", () => {
         catch: (cause) => new SpecUnreadable({ source: file, cause })
       }).pipe(Effect.tapError(() => Deferred.succeed(looked, undefined)))
       const { port } = yield* open({ verifier })
-      yield* inBackground(keyKeeper({ path: file, given: [old.jwk], read }, verifier).run)
+      yield* inBackground(keyWatcher({ path: file, given: [old.jwk], read }, verifier).run)
       fs.writeFileSync(file, "{")
       yield* Deferred.await(looked)
       assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 200)

@@ -1,5 +1,5 @@
 /**
- * Every declared route in every status, both dialects, with every kind of caller, over real sockets: the answer is one
+ * Every declared route in every status, both apiVersions, with every kind of caller, over real sockets: the answer is one
  * that the document declares, a refusal is a refusal in full, and nobody passes who must not.
  */
 import { assert, describe, it } from "@effect/vitest"
@@ -54,8 +54,8 @@ const requestFor = (route: Declared, authorization: string | null): Ask => ({
 describe("the declaration", () => {
   it("has every route in the document and the policy, and no other", () => {
     assert.deepStrictEqual(documentedRoutes.toSorted(), declared.map(({ documented, method }) => `${method} ${documented}`).toSorted())
-    for (const dialect of ["2024", "head"] as const) {
-      assert.deepStrictEqual(policy(dialect).map(({ method, path }) => `${method} ${path}`), declared.map(({ method, path }) => `${method} ${path}`))
+    for (const apiVersion of ["2024", "head"] as const) {
+      assert.deepStrictEqual(policy(apiVersion).map(({ method, path }) => `${method} ${path}`), declared.map(({ method, path }) => `${method} ${path}`))
     }
   })
 
@@ -67,19 +67,19 @@ describe("the declaration", () => {
 })
 
 describe("every route, status and caller", () => {
-  for (const dialect of ["2024", "head"] as const) {
+  for (const apiVersion of ["2024", "head"] as const) {
     for (const status of statuses) {
-      it.live(`${dialect}, ${status}`, () =>
+      it.live(`${apiVersion}, ${status}`, () =>
         Effect.gen(function*() {
           for (const [name, authorization, refusedWith] of callers) {
             yield* Effect.gen(function*() {
               yield* reach(status)
-              const { port } = yield* open({ dialect, verifier, patience: short, refetch: Effect.never })
+              const { port } = yield* open({ apiVersion, verifier, patience: short, refetch: Effect.never })
               for (const route of ordered) {
                 const answer = yield* ask(port, methodFor(route), pathFor(route), requestFor(route, authorization))
                 const where = `${route.method} ${route.path} for ${name}: ${answer.status} ${answer.text.slice(0, 200)}`
                 assert.isTrue(route.answers.has(answer.status), `undeclared: ${where}`)
-                const stopped = dialect === "head" && route.group !== "open" ? refusedWith : null
+                const stopped = apiVersion === "head" && route.group !== "open" ? refusedWith : null
                 if (stopped !== null) assert.strictEqual(answer.status, stopped, where)
                 if (answer.status >= 300 && methodFor(route) !== "HEAD") {
                   const { code } = refusedOf(answer)

@@ -7,7 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { Orders } from "../../src/compute/Commands.ts"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import { type Status, table, type Trigger } from "../../src/compute/transitions.ts"
@@ -25,8 +25,8 @@ export const noPostgres = Layer.succeed(Admin, Admin.of({
   connect: () => Effect.fail(new WireFailed({ operation: "connect", peer: "nowhere:1", detail: "connection refused" }))
 }))
 
-/** State, orders and an `Admin` without Postgres, new for each test. */
-export const neighbours = Layer.provideMerge(Layer.mergeAll(Orders.layer, noPostgres), Layer.fresh(ComputeState.layer))
+/** State, commands and an `Admin` without Postgres, new for each test. */
+export const neighbours = Layer.provideMerge(Layer.mergeAll(Commands.layer, noPostgres), Layer.fresh(ComputeState.layer))
 
 /** Accepts `{"format_version": 1.0, …}` and nothing else: the parser has tests of its own. */
 export const parseSpec: EndpointOptions["parseSpec"] = (input) =>
@@ -38,7 +38,7 @@ export const parseSpec: EndpointOptions["parseSpec"] = (input) =>
     : Result.fail(new SpecInvalid({ source: "the body", problems: [{ path: "format_version", message: "is missing" }] }))
 
 export const anyOptions: EndpointOptions = {
-  dialect: "head",
+  apiVersion: "head",
   host: "127.0.0.1",
   externalPort: 0,
   internalPort: null,
@@ -50,7 +50,7 @@ export const anyOptions: EndpointOptions = {
   refetch: null,
   version: "test",
   install: Effect.succeed(null),
-  outfit: Effect.succeed(null),
+  hooks: Effect.succeed(null),
   otherMetrics: () => "",
   communicatorSocket: "/nowhere/neon-communicator.socket",
   buildTag: "test",
@@ -121,13 +121,13 @@ export const reach = Effect.fnUntraced(function*(status: Status) {
   if (everRan) yield* state.note((now) => ({ postgresAlive: true, metrics: { ...now.metrics, total_startup_ms: 1 } }))
 })
 
-/** Takes orders as the corridor does: one at a time, each ending in running or failed. */
+/** Takes commands as the corridor does: one at a time, each ending in running or failed. */
 export const configurer = (apply: (spec: ParsedSpec) => Effect.Effect<void, Failure>) =>
   Effect.gen(function*() {
-    const orders = yield* Orders
+    const commands = yield* Commands
     const state = yield* ComputeState
     while (true) {
-      const order = yield* orders.next
+      const order = yield* commands.next
       if (order._tag === "Refresh") throw new Error("nobody asked for a refresh")
       const { answer, spec } = order
       const alive = (yield* state.now).postgresAlive
@@ -144,11 +144,11 @@ export const configurer = (apply: (spec: ParsedSpec) => Effect.Effect<void, Fail
   }).pipe(Effect.orDie, Effect.forkScoped({ startImmediately: true }))
 
 /** Ends the compute when asked, with this LSN settled. */
-export const ender = (flushed: bigint | null) =>
+export const ender = (flushLsn: bigint | null) =>
   Effect.gen(function*() {
     const state = yield* ComputeState
     yield* state.until("termination_pending_fast", "termination_pending_immediate")
-    yield* state.send("PostgresGone", { flushed, postgresAlive: false })
+    yield* state.send("PostgresGone", { flushLsn, postgresAlive: false })
   }).pipe(Effect.orDie, Effect.forkScoped({ startImmediately: true }))
 
 export const inBackground = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkScoped(effect, { startImmediately: true })

@@ -8,7 +8,7 @@ import * as Redacted from "effect/Redacted"
 import * as fs from "node:fs"
 import { connect } from "node:net"
 import * as path from "node:path"
-import { Orders } from "../../src/compute/Commands.ts"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { unverified } from "../../src/http/Auth.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
@@ -31,7 +31,7 @@ const opened = (dump: string | null, major?: 15) =>
       options: null,
       applicationName: null
     })
-    const context = yield* Layer.build(Layer.provideMerge(Layer.mergeAll(Orders.layer, admin), Layer.fresh(ComputeState.layer)))
+    const context = yield* Layer.build(Layer.provideMerge(Layer.mergeAll(Commands.layer, admin), Layer.fresh(ComputeState.layer)))
     yield* Effect.provide(reach("running"), context)
     const install: PostgresInstall["Service"] = { postgres: "/nowhere/postgres", initdb: null, pgDump: dump, major: 15, version: "15", runAs: null }
     const { port } = yield* Effect.provide(open({

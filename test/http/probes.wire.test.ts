@@ -11,13 +11,13 @@ import { ask, neighbours, open, reach } from "./openedServer.ts"
 const still = (text: string): string => text.split("\n").filter((line) => !line.includes("compute_ctl_http_")).join("\n")
 
 describe("the shortest way", () => {
-  for (const dialect of ["2024", "head"] as const) {
+  for (const apiVersion of ["2024", "head"] as const) {
     for (const status of statuses) {
-      it.live(`${dialect}, ${status}: a query sends the same request the long way, to the same answer`, () =>
+      it.live(`${apiVersion}, ${status}: a query sends the same request the long way, to the same answer`, () =>
         Effect.gen(function*() {
           const state = yield* ComputeState
           yield* reach(status)
-          const { port } = yield* open({ dialect })
+          const { port } = yield* open({ apiVersion })
           for (const error of [null, "it broke \"badly\"\n"]) {
             yield* state.note({ error })
             for (const path of ["/livez", "/readyz", "/startupz", "/status", "/metrics"]) {

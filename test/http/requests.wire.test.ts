@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import { Orders } from "../../src/compute/Commands.ts"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { maxOperations } from "../../src/compute/Requests.ts"
 import { ApplyFailed } from "../../src/errors/Failure.ts"
@@ -114,12 +114,12 @@ describe("Prefer: respond-async", () => {
 
   it.live("whoever is in line when the compute ends hears it", () =>
     Effect.gen(function*() {
-      const orders = yield* Orders
+      const commands = yield* Commands
       yield* reach("init")
       const { port } = yield* open()
       const { id } = JSON.parse((yield* send(port, "one")).text)
       const waiting = yield* inBackground(ended(port, id))
-      yield* orders.close
+      yield* commands.close
       assert.deepInclude(yield* join(waiting), { state: "abandoned" })
     }).pipe(Effect.provide(neighbours)))
 

@@ -1,17 +1,17 @@
 /**
- * Every route in every status in both dialects, over real sockets: codes, shapes, types, and nothing left empty.
+ * Every route in every status in both apiVersions, over real sockets: codes, shapes, types, and nothing left empty.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import { ComputeState, type Receipt, zeroMetrics } from "../../src/compute/ComputeState.ts"
+import { ComputeState, type ApplyReport, zeroMetrics } from "../../src/compute/ComputeState.ts"
 import { type Status, statuses } from "../../src/compute/transitions.ts"
-import { type Dialect, wireStatus } from "../../src/http/answer.ts"
+import { type ApiVersion, wireStatus } from "../../src/http/answer.ts"
 import { parseLsn } from "../../src/spec/identifiers.ts"
 import { emptySpec } from "../support/specs.ts"
 import { ask, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
-const dialects: ReadonlyArray<Dialect> = ["2024", "head"]
+const apiVersions: ReadonlyArray<ApiVersion> = ["2024", "head"]
 const extension = { extension: "hstore", database: "app", version: "1.8" }
 const grants = { database: "app", schema: "public", privileges: ["USAGE"], role: "web" }
 
@@ -34,12 +34,12 @@ const expected: ReadonlyArray<readonly [method: string, path: string, json: unkn
 ]
 
 describe("routes", () => {
-  for (const dialect of dialects) {
+  for (const apiVersion of apiVersions) {
     for (const status of statuses) {
-      it.live(`${dialect}, ${status}`, () =>
+      it.live(`${apiVersion}, ${status}`, () =>
         Effect.gen(function*() {
           yield* reach(status)
-          const { port } = yield* open({ dialect })
+          const { port } = yield* open({ apiVersion })
           for (const [method, path, json, code] of expected) {
             const answer = yield* ask(port, method, path, { json })
             assert.strictEqual(answer.status, code(status), `${method} ${path}: ${answer.text}`)
@@ -51,7 +51,7 @@ describe("routes", () => {
             }
           }
           const { status: said } = JSON.parse((yield* ask(port, "GET", "/status")).text)
-          assert.strictEqual(said, wireStatus(dialect, status))
+          assert.strictEqual(said, wireStatus(apiVersion, status))
           const metrics = (yield* ask(port, "GET", "/metrics")).text
           const up = metrics.split("\n").filter((line) => line.startsWith("compute_ctl_up{"))
           assert.deepStrictEqual(up, [`compute_ctl_up{build_tag="test",status="${status.replaceAll("_", "-")}"} 1`])
@@ -89,7 +89,7 @@ describe("routes", () => {
   it.live("the measures of the start, its steps and its receipt", () =>
     Effect.gen(function*() {
       const state = yield* ComputeState
-      const receipt: Receipt = {
+      const applyReport: ApplyReport = {
         kind: "start",
         startedAt: "2022-10-12T07:20:50.520Z",
         millis: 3,
@@ -112,9 +112,9 @@ describe("routes", () => {
       }
       const lsn = parseLsn("1/2")
       assert.strictEqual(lsn._tag, "Some")
-      yield* state.note({ receipt, steps: [{ name: "settle", startedAt: 4, millis: 6 }], metrics: { ...zeroMetrics, basebackup_ms: 12 } })
+      yield* state.note({ applyReport, steps: [{ name: "settle", startedAt: 4, millis: 6 }], metrics: { ...zeroMetrics, basebackup_ms: 12 } })
       const { port } = yield* open()
-      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/apply")).text), receipt)
+      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/apply")).text), applyReport)
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/metrics.json")).text), { ...zeroMetrics, basebackup_ms: 12 })
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/timeline")).text).steps, [{ name: "settle", started_at_ms: 4, ms: 6 }])
       assert.include((yield* ask(port, "GET", "/metrics")).text, "compute_ctl_step_ms{step=\"settle\"} 6\n")

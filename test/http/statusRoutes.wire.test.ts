@@ -72,7 +72,7 @@ describe("GET /status?wait_for", () => {
         assert.strictEqual(answer.status, 400, query)
         refusedOf(answer)
       }
-      const old = yield* open({ dialect: "2024" })
+      const old = yield* open({ apiVersion: "2024" })
       const answer = yield* ask(old.port, "GET", "/status?wait_for=termination_pending&timeout=9s")
       assert.strictEqual(JSON.parse(answer.text).status, "termination_pending")
     }).pipe(Effect.provide(neighbours)))

@@ -9,7 +9,7 @@ import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
 import type { PrewarmState } from "../../src/compute/ComputeHooks.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { Lfc, lfcKeeper } from "../../src/lfc/Lfc.ts"
+import { Lfc, lfcActor } from "../../src/lfc/Lfc.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const furnished = Effect.gen(function*() {
@@ -26,7 +26,7 @@ const furnished = Effect.gen(function*() {
   const state = yield* Effect.provide(ComputeState, context)
   yield* state.send("StartBegan")
   yield* state.send("PostgresReady", { spec: emptySpec })
-  const keeper = yield* Effect.forkChild(Effect.provide(lfcKeeper.run, context), { startImmediately: true })
+  const keeper = yield* Effect.forkChild(Effect.provide(lfcActor.run, context), { startImmediately: true })
   const every = (seconds: number | null) => state.note({ spec: { ...emptySpec, offloadLfcIntervalSeconds: seconds } })
   /** Lets the keeper see what was noted before time goes on. */
   const passes = (seconds: number) =>

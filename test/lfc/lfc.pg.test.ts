@@ -15,7 +15,7 @@ import { once } from "node:events"
 import * as http from "node:http"
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { autoprewarm, Lfc, lfcKeeper } from "../../src/lfc/Lfc.ts"
+import { autoprewarm, Lfc, lfcActor } from "../../src/lfc/Lfc.ts"
 import { storeDefaults } from "../../src/lfc/mapStore.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
@@ -248,7 +248,7 @@ describe("the keeper", () => {
     Effect.gen(function*() {
       const { context, owner, spec, state, store } = yield* furnished()
       yield* owner.simple("update public.cache set map = 'x'")
-      const keeper = yield* Effect.forkChild(Effect.provide(lfcKeeper.run, context))
+      const keeper = yield* Effect.forkChild(Effect.provide(lfcActor.run, context))
       yield* state.note({ spec: { ...spec, offloadLfcIntervalSeconds: 1 } })
       yield* Effect.sync(() => store.objects.has(here())).pipe(
         Effect.delay("10 millis"),

@@ -8,7 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import { TestClock } from "effect/testing"
-import { Orders } from "../../src/compute/Commands.ts"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import type { Status } from "../../src/compute/transitions.ts"
@@ -17,7 +17,7 @@ import { type Ended, life, long, short } from "../../src/lifecycle/Lifecycle.ts"
 import { memoryRooms, type Place, World } from "../../src/testing/memory.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
-const asked = Layer.mergeAll(Orders.layer, Promotions.layer)
+const asked = Layer.mergeAll(Commands.layer, Promotions.layer)
 const compute = memoryRooms.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
 
 const begin = (given = true) =>
@@ -44,12 +44,12 @@ const hold: Record<
   running: begin(),
   configuration: Effect.gen(function*() {
     const world = yield* World
-    const orders = yield* Orders
+    const commands = yield* Commands
     const state = yield* ComputeState
     yield* world.interfere("apply reconfigure", "hang")
     const fiber = yield* begin()
     yield* state.until("running")
-    yield* orders.configure(emptySpec).pipe(Effect.ignore, Effect.forkChild({ startImmediately: true }))
+    yield* commands.configure(emptySpec).pipe(Effect.ignore, Effect.forkChild({ startImmediately: true }))
     yield* state.until("configuration")
     return fiber
   }),
@@ -65,7 +65,7 @@ const hold: Record<
     yield* world.interfere("leave", "hang")
     const fiber = yield* begin()
     yield* (yield* ComputeState).until("running")
-    yield* (yield* Orders).terminate("fast")
+    yield* (yield* Commands).terminate("fast")
     return fiber
   }),
   termination_pending_immediate: Effect.gen(function*() {
@@ -73,7 +73,7 @@ const hold: Record<
     yield* world.interfere("leave", "hang")
     const fiber = yield* begin()
     yield* (yield* ComputeState).until("running")
-    yield* (yield* Orders).terminate("immediate")
+    yield* (yield* Commands).terminate("immediate")
     return fiber
   })
 }
@@ -84,7 +84,7 @@ describe("the life of a compute", () => {
       const state = yield* ComputeState
       const fiber = yield* begin()
       yield* state.until("running")
-      yield* (yield* Orders).terminate("immediate")
+      yield* (yield* Commands).terminate("immediate")
       assert.deepStrictEqual(yield* ends(fiber), { exit: { _tag: "Code", code: 0 }, failure: null })
       const expected: ReadonlyArray<Place> = ["claim", "begin", "settle start", "build", "spawn", "ready", "apply start"]
       const passed = yield* (yield* World).passed
@@ -92,7 +92,7 @@ describe("the life of a compute", () => {
       assert.deepStrictEqual(passed.slice(-3), ["stop", "leave", "settle end"])
       const last = yield* state.now
       assert.strictEqual(last.status, "terminated")
-      assert.strictEqual(last.flushed, 32n)
+      assert.strictEqual(last.flushLsn, 32n)
     }).pipe(Effect.provide(compute)))
 
   it.effect("waits for a spec, then answers who sent it", () =>
@@ -100,10 +100,10 @@ describe("the life of a compute", () => {
       const state = yield* ComputeState
       const fiber = yield* begin(false)
       yield* TestClock.adjust("5 seconds")
-      const answer = yield* (yield* Orders).configure(emptySpec)
+      const answer = yield* (yield* Commands).configure(emptySpec)
       assert.strictEqual(answer.status, "running")
       assert.strictEqual((yield* state.now).metrics.wait_for_spec_ms, 5000)
-      yield* (yield* Orders).terminate("immediate")
+      yield* (yield* Commands).terminate("immediate")
       yield* ends(fiber)
     }).pipe(Effect.provide(compute)))
 
@@ -128,22 +128,22 @@ describe("the life of a compute", () => {
   it.effect("a failed reconfiguration leaves Postgres running, and a later good one heals it", () =>
     Effect.gen(function*() {
       const state = yield* ComputeState
-      const orders = yield* Orders
+      const commands = yield* Commands
       const world = yield* World
       const fiber = yield* begin()
       yield* state.until("running")
       yield* world.interfere("apply reconfigure", broken)
-      const refused = yield* Effect.flip(orders.configure(emptySpec))
+      const refused = yield* Effect.flip(commands.configure(emptySpec))
       assert.strictEqual(refused._tag, "ApplyFailed")
       const failed = yield* state.now
       assert.strictEqual(failed.status, "failed")
       assert.include(failed.error ?? "", "role \"web\"")
       assert.isTrue(failed.postgresAlive)
       yield* world.interfere("apply reconfigure", null)
-      const healed = yield* orders.configure(emptySpec)
+      const healed = yield* commands.configure(emptySpec)
       assert.strictEqual(healed.status, "running")
       assert.isNull(healed.error)
-      yield* orders.terminate("immediate")
+      yield* commands.terminate("immediate")
       yield* ends(fiber)
     }).pipe(Effect.provide(compute)))
 
@@ -163,17 +163,17 @@ describe("the life of a compute", () => {
 
   it.effect("only one of two specs sent at once is accepted", () =>
     Effect.gen(function*() {
-      const orders = yield* Orders
+      const commands = yield* Commands
       const state = yield* ComputeState
       const fiber = yield* begin()
       yield* state.until("running")
       // An imaginary apply takes no time at all, so this one is made to last.
       yield* (yield* World).interfere("apply reconfigure", "hang")
-      const answers = yield* Effect.all([Effect.result(orders.configure(emptySpec)), Effect.result(orders.configure(emptySpec))], {
+      const answers = yield* Effect.all([Effect.result(commands.configure(emptySpec)), Effect.result(commands.configure(emptySpec))], {
         concurrency: "unbounded"
       }).pipe(Effect.forkChild({ startImmediately: true }))
       yield* state.until("configuration")
-      yield* orders.terminate("immediate")
+      yield* commands.terminate("immediate")
       yield* ends(fiber)
       const failures = (yield* Fiber.join(answers)).map((answer) => Result.isFailure(answer) ? answer.failure._tag : "applied")
       assert.deepStrictEqual(failures.sort(), ["Abandoned", "IllegalTransition"])
@@ -184,11 +184,11 @@ describe("the life of a compute", () => {
       it.effect(`asked to terminate (${mode}) while ${status}, it does`, () =>
         Effect.gen(function*() {
           const state = yield* ComputeState
-          const orders = yield* Orders
+          const commands = yield* Commands
           const fiber = yield* bring
           assert.strictEqual((yield* state.until(status as Status)).status, status)
-          yield* orders.terminate(mode)
-          yield* orders.hasten
+          yield* commands.terminate(mode)
+          yield* commands.escalate
           yield* ends(fiber)
           assert.strictEqual((yield* state.now).status, "terminated")
           assert.isFalse((yield* state.now).postgresAlive)
@@ -199,14 +199,14 @@ describe("the life of a compute", () => {
   it.effect("a second signal takes the next rung and cuts the lingering", () =>
     Effect.gen(function*() {
       const state = yield* ComputeState
-      const orders = yield* Orders
+      const commands = yield* Commands
       const world = yield* World
       yield* world.interfere("stop", "hang")
       const fiber = yield* begin()
       yield* state.until("running")
-      yield* orders.terminate("fast")
+      yield* commands.terminate("fast")
       yield* state.until("termination_pending_fast")
-      yield* orders.hasten
+      yield* commands.escalate
       yield* state.until("terminated")
       yield* Fiber.join(fiber)
       assert.strictEqual(yield* world.hastened, 1)

@@ -7,7 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
-import { Orders } from "../../src/compute/Commands.ts"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { notPromoted, promotionBody, promotionRefusal, Promotions } from "../../src/compute/Promotions.ts"
 import { life } from "../../src/lifecycle/Lifecycle.ts"
@@ -18,8 +18,8 @@ import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { memoryRooms, World } from "../../src/testing/memory.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
-const compute = memoryRooms.pipe(Layer.provideMerge(Layer.mergeAll(Orders.layer, Promotions.layer)), Layer.provideMerge(ComputeState.layer))
-const request = { spec: emptySpec, flushed: 100n }
+const compute = memoryRooms.pipe(Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer)), Layer.provideMerge(ComputeState.layer))
+const request = { spec: emptySpec, flushLsn: 100n }
 
 /** A replica that has replayed so far; once promoted it is none. */
 const replica = Effect.fnUntraced(function*(behaviour: { readonly replayed: Lsn; readonly promotes?: boolean; readonly mistake?: boolean }) {
@@ -133,7 +133,7 @@ describe("promotions", () => {
     Effect.gen(function*() {
       const { replayed, state } = yield* replica({ replayed: 1n })
       const promoting = yield* Effect.forkChild((yield* Promotions).promote(request), { startImmediately: true })
-      const configuring = yield* Effect.forkChild((yield* Orders).configure(emptySpec), { startImmediately: true })
+      const configuring = yield* Effect.forkChild((yield* Commands).configure(emptySpec), { startImmediately: true })
       yield* TestClock.adjust("2 seconds")
       assert.strictEqual((yield* state.now).status, "configuration_pending", "it waits for the promotion")
       yield* Ref.set(replayed, 100n)
@@ -147,7 +147,7 @@ describe("promotions", () => {
       yield* replica({ replayed: 1n })
       const promoting = yield* Effect.forkChild((yield* Promotions).promote(request), { startImmediately: true })
       yield* TestClock.adjust("2 seconds")
-      yield* (yield* Orders).terminate("immediate")
+      yield* (yield* Commands).terminate("immediate")
       yield* TestClock.adjust("2 minutes")
       assert.deepInclude(yield* Fiber.join(promoting), { _tag: "Failed", error: "the compute is ending" })
     }).pipe(Effect.provide(compute)))

@@ -8,7 +8,7 @@ import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import { TestClock } from "effect/testing"
-import { Orders } from "../../src/compute/Commands.ts"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import { ApplyFailed, ControlPlaneFailed, type Failure } from "../../src/errors/Failure.ts"
@@ -18,7 +18,7 @@ import { memoryRooms, World } from "../../src/testing/memory.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
 const compute = memoryRooms.pipe(
-  Layer.provideMerge(Layer.mergeAll(Orders.layer, Promotions.layer)),
+  Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer)),
   Layer.provideMerge(ComputeState.layer)
 )
 
@@ -39,10 +39,10 @@ const specNow = Effect.gen(function*() {
 describe("refresh", () => {
   it.effect("fetches, applies, and runs again", () =>
     Effect.gen(function*() {
-      const orders = yield* Orders
+      const commands = yield* Commands
       const state = yield* ComputeState
       yield* running
-      yield* orders.refresh(Effect.succeed(named("fresh")))
+      yield* commands.refresh(Effect.succeed(named("fresh")))
       yield* TestClock.adjust("1 second")
       assert.strictEqual((yield* state.now).status, "running")
       assert.strictEqual(yield* specNow, "fresh")
@@ -52,15 +52,15 @@ describe("refresh", () => {
 
   it.effect("tries again every five seconds, and asking again meanwhile is no fault", () =>
     Effect.gen(function*() {
-      const orders = yield* Orders
+      const commands = yield* Commands
       const state = yield* ComputeState
       yield* running
       const tries = yield* Ref.make(0)
-      yield* orders.refresh(Effect.flatMap(Ref.updateAndGet(tries, (n) => n + 1), (n) => n < 4 ? Effect.fail(unreachable) : Effect.succeed(named("at last"))))
+      yield* commands.refresh(Effect.flatMap(Ref.updateAndGet(tries, (n) => n + 1), (n) => n < 4 ? Effect.fail(unreachable) : Effect.succeed(named("at last"))))
       yield* TestClock.adjust("12 seconds")
       assert.strictEqual(yield* Ref.get(tries), 3)
       assert.strictEqual((yield* state.now).status, "refresh_configuration_pending")
-      yield* orders.refresh(Effect.die("it is pending already"))
+      yield* commands.refresh(Effect.die("it is pending already"))
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual((yield* state.now).status, "running")
       assert.strictEqual(yield* specNow, "at last")
@@ -68,23 +68,23 @@ describe("refresh", () => {
 
   it.effect("a spec in line is fresher than one that is fetched, and need not wait for the next attempt", () =>
     Effect.gen(function*() {
-      const orders = yield* Orders
+      const commands = yield* Commands
       yield* running
-      yield* orders.refresh(Effect.fail(unreachable))
+      yield* commands.refresh(Effect.fail(unreachable))
       yield* TestClock.adjust("1 second")
-      const { id } = yield* orders.submit({ spec: named("sent"), patient: true, key: null })
+      const { id } = yield* commands.submit({ spec: named("sent"), patient: true, key: null })
       yield* TestClock.adjust("1 millis")
       assert.strictEqual(yield* specNow, "sent")
-      const operation = yield* orders.operations.find(id)
+      const operation = yield* commands.operations.find(id)
       assert.isTrue(operation !== null && operation.outcome !== null && Result.isSuccess(operation.outcome))
       assert.strictEqual((yield* (yield* ComputeState).now).status, "running")
     }).pipe(Effect.provide(compute)))
 
   it.effect("without a spec for us any more the compute ends in order", () =>
     Effect.gen(function*() {
-      const orders = yield* Orders
+      const commands = yield* Commands
       const fiber = yield* running
-      yield* orders.refresh(Effect.succeed(null))
+      yield* commands.refresh(Effect.succeed(null))
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(yield* Fiber.join(fiber), { exit: { _tag: "Code", code: 0 }, failure: null })
       assert.strictEqual((yield* (yield* ComputeState).now).status, "terminated")
@@ -94,11 +94,11 @@ describe("refresh", () => {
     Effect.gen(function*() {
       for (const fetch of [Effect.never, Effect.fail(unreachable)]) {
         yield* Effect.gen(function*() {
-          const orders = yield* Orders
+          const commands = yield* Commands
           const fiber = yield* running
-          yield* orders.refresh(fetch)
+          yield* commands.refresh(fetch)
           yield* TestClock.adjust("1 second")
-          yield* orders.terminate("immediate")
+          yield* commands.terminate("immediate")
           yield* TestClock.adjust("10 seconds")
           assert.deepStrictEqual((yield* Fiber.join(fiber)).failure, null)
         }).pipe(Effect.provide(Layer.fresh(compute)))
@@ -109,37 +109,37 @@ describe("refresh", () => {
 describe("the line", () => {
   it.effect("what was sent during the start is applied after it, the latest alone", () =>
     Effect.gen(function*() {
-      const orders = yield* Orders
+      const commands = yield* Commands
       const state = yield* ComputeState
       const world = yield* World
       yield* world.interfere("ready", "hang")
       yield* life(null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
-      yield* orders.submit({ spec: named("first"), patient: true, key: null })
+      yield* commands.submit({ spec: named("first"), patient: true, key: null })
       yield* state.until("init")
-      const early = yield* orders.submit({ spec: named("early"), patient: true, key: null })
-      const later = yield* orders.submit({ spec: named("later"), patient: true, key: null })
-      const told = yield* orders.operations.settled(early.id)
+      const early = yield* commands.submit({ spec: named("early"), patient: true, key: null })
+      const later = yield* commands.submit({ spec: named("later"), patient: true, key: null })
+      const told = yield* commands.operations.settled(early.id)
       assert.isTrue(told !== null && told.outcome !== null && Result.isFailure(told.outcome) && told.outcome.failure._tag === "Superseded")
       // The start that hangs is left, so the end tells whoever is still in line.
-      yield* orders.terminate("immediate")
+      yield* commands.terminate("immediate")
       yield* TestClock.adjust("2 minutes")
-      const abandoned = yield* orders.operations.settled(later.id)
+      const abandoned = yield* commands.operations.settled(later.id)
       assert.isTrue(abandoned !== null && abandoned.outcome !== null && Result.isFailure(abandoned.outcome) && abandoned.outcome.failure._tag === "Abandoned")
     }).pipe(Effect.provide(compute)))
 
   it.effect("a failed spec keeps Postgres running, and the one in line heals it", () =>
     Effect.gen(function*() {
-      const orders = yield* Orders
+      const commands = yield* Commands
       const state = yield* ComputeState
       const world = yield* World
       yield* running
       yield* world.interfere("apply reconfigure", new ApplyFailed({ failures: ["no"] }))
-      const bad = yield* orders.submit({ spec: named("bad"), patient: true, key: null })
-      yield* orders.operations.settled(bad.id)
+      const bad = yield* commands.submit({ spec: named("bad"), patient: true, key: null })
+      yield* commands.operations.settled(bad.id)
       assert.strictEqual((yield* state.now).status, "failed")
       yield* world.interfere("apply reconfigure", null)
-      const good = yield* orders.submit({ spec: named("good"), patient: true, key: null })
-      const settled = yield* orders.operations.settled(good.id)
+      const good = yield* commands.submit({ spec: named("good"), patient: true, key: null })
+      const settled = yield* commands.operations.settled(good.id)
       assert.isTrue(settled !== null && settled.outcome !== null && Result.isSuccess(settled.outcome))
       assert.strictEqual((yield* state.now).status, "running")
     }).pipe(Effect.provide(compute)))

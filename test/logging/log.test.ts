@@ -13,7 +13,7 @@ import {
   idsOf,
   type LogFormat,
   logLayer,
-  nameKeeper,
+  logNameActor,
   newLogContext,
   postgresRecordsAsJson
 } from "../../src/logging/Log.ts"
@@ -87,7 +87,7 @@ describe("the log", () => {
     Effect.gen(function*() {
       const { context } = logged("json")
       const state = yield* ComputeState
-      yield* Effect.forkChild(nameKeeper(context).run, { startImmediately: true })
+      yield* Effect.forkChild(logNameActor(context).run, { startImmediately: true })
       yield* state.note({ spec: { ...emptySpec, endpointId: "ep-1" } })
       yield* Stream.runHead(state.changes)
       yield* Effect.yieldNow

@@ -10,13 +10,13 @@ import * as path from "node:path"
 import { CommandFailed, SpawnFailed, TimedOut } from "../../src/errors/Failure.ts"
 import { causesOf } from "../../src/errors/policy.ts"
 import { runCommand } from "../../src/platform/processes.ts"
-import { type Rung, Spawn, type SpawnRequest } from "../../src/platform/Spawn.ts"
+import { type ShutdownStage, Spawn, type SpawnRequest } from "../../src/platform/Spawn.ts"
 import { isGone } from "../postgres/clusters.ts"
 import { runAs, temporaryFolder } from "../support/postgres.ts"
 
-const rung = (signal: Rung["signal"], graceMillis: number): Rung => ({ signal, grace: Duration.millis(graceMillis), meaning: "a test" })
-const ladder = [rung("SIGINT", 100), rung("SIGQUIT", 100), rung("SIGKILL", 5000)]
-const sh = (script: string, more: Partial<SpawnRequest> = {}): SpawnRequest => ({ command: "/bin/sh", args: ["-c", script], runAs: null, ladder, ...more })
+const stage = (signal: ShutdownStage["signal"], graceMillis: number): ShutdownStage => ({ signal, grace: Duration.millis(graceMillis), meaning: "a test" })
+const stages = [stage("SIGINT", 100), stage("SIGQUIT", 100), stage("SIGKILL", 5000)]
+const sh = (script: string, more: Partial<SpawnRequest> = {}): SpawnRequest => ({ command: "/bin/sh", args: ["-c", script], runAs: null, stages, ...more })
 const spawn = (request: SpawnRequest) => Effect.flatMap(Spawn, (service) => service.spawn(request))
 const text = (stream: Stream.Stream<Uint8Array>) => Effect.map(Stream.runCollect(stream), (chunks) => Buffer.concat(chunks).toString("utf8"))
 
@@ -69,7 +69,7 @@ describe("a child", () => {
   it.live("is killed even by a ladder without SIGKILL", () =>
     Effect.gen(function*() {
       const pid = yield* Effect.scoped(Effect.gen(function*() {
-        const child = yield* spawn(sh("trap '' INT; echo ready; while :; do sleep 1; done", { ladder: [rung("SIGINT", 50)] }))
+        const child = yield* spawn(sh("trap '' INT; echo ready; while :; do sleep 1; done", { stages: [stage("SIGINT", 50)] }))
         yield* Stream.runHead(child.stdout)
         return child.pid
       }))
@@ -103,7 +103,7 @@ describe("a child that cannot be", () => {
       const file = path.join(folder, "not-executable")
       fs.writeFileSync(file, "#!/bin/sh\n", { mode: 0o644 })
       for (const [command, code] of [["/nowhere/at/all", "ENOENT"], [file, "EACCES"]] as const) {
-        const failure = yield* refused({ command, args: [], runAs: null, ladder })
+        const failure = yield* refused({ command, args: [], runAs: null, stages })
         assert.instanceOf(failure, SpawnFailed)
         assert.include(causesOf(failure).join(": "), code)
       }

@@ -69,7 +69,7 @@ describe("the core limit", () => {
         command: "/bin/sh",
         args: ["-c", "ulimit -S -c 0; exec sleep 60"],
         runAs: null,
-        ladder: [{ signal: "SIGKILL", grace: Duration.seconds(5), meaning: "a test" }]
+        stages: [{ signal: "SIGKILL", grace: Duration.seconds(5), meaning: "a test" }]
       })
       const limits = () => /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${child.pid}/limits`, "utf8"))
       yield* Effect.sync(limits).pipe(Effect.delay("5 millis"), Effect.repeat({ until: (now) => now?.[1] === "0" }))

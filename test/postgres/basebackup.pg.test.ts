@@ -11,7 +11,7 @@ import * as path from "node:path"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { printExit } from "../../src/errors/Failure.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { Spawn, stopLadder } from "../../src/platform/Spawn.ts"
+import { Spawn, shutdownStages } from "../../src/platform/Spawn.ts"
 import { Pgdata } from "../../src/postgres/Pgdata.ts"
 import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import type { StartPlan } from "../../src/postgres/startPlan.ts"
@@ -91,13 +91,13 @@ describe("a real cluster as a basebackup", () => {
           const storage = yield* Storage
           const claimed = yield* storage.claim(spec, pgdata.directory)
           yield* pgdata.begin(plan, "Archive")
-          const source = claimed.source(yield* claimed.settle("start"))
+          const source = claimed.source(yield* claimed.commitLsn("start"))
           const built = yield* pgdata.build(plan, source)
           assert.strictEqual(built.archiveBytes, archive.length)
           const { spawn } = yield* Spawn
           const exit = yield* Effect.scoped(Effect.gen(function*() {
-            const ladder = stopLadder
-            const child = yield* spawn({ command: install.postgres, args: ["-D", pgdata.directory], runAs, ladder })
+            const stages = shutdownStages
+            const child = yield* spawn({ command: install.postgres, args: ["-D", pgdata.directory], runAs, stages })
             const pid = path.join(pgdata.directory, "postmaster.pid")
             yield* until("the start", () => fs.existsSync(pid) && fs.readFileSync(pid, "utf8").trimEnd().endsWith("ready"))
             const wire = yield* connect({ host: "127.0.0.1", port, user: "cloud_admin", database: "postgres", connectWithin: Duration.seconds(10) })

@@ -1,8 +1,8 @@
 /**
- * Specs and facts that between them reach every line of postgresql.conf.
+ * Specs and inputs that between them reach every line of postgresql.conf.
  */
 import * as Redacted from "effect/Redacted"
-import type { Facts } from "../../src/postgres/startPlan.ts"
+import type { PlanInputs } from "../../src/postgres/startPlan.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { AuditLevel, GenericOption, NeonStorage, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
@@ -63,21 +63,21 @@ export const composeSpec: ParsedSpec = {
   ]
 }
 
-export const neonFacts: Facts = { ...localFacts, storage: { _tag: "Neon" } }
-export const olderFacts: Facts = { ...neonFacts, dialect: "2024", extensionServerPort: 3080 }
-export const osFacts: Facts = {
+export const neonFacts: PlanInputs = { ...localFacts, storage: { _tag: "Neon" } }
+export const olderFacts: PlanInputs = { ...neonFacts, apiVersion: "2024", extensionServerPort: 3080 }
+export const osFacts: PlanInputs = {
   ...localFacts,
   storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: "/data/pgdata" }
 }
-export const processFacts: Facts = {
+export const processFacts: PlanInputs = {
   ...localFacts,
   storage: { _tag: "Local", durability: "process", superuser: "cloud_admin", pgdata: "/data/pgdata" }
 }
 
 const audited = (auditLevel: AuditLevel): ParsedSpec => ({ ...cloudSpec, auditLevel })
 
-/** Name of the golden folder, the spec, the facts. */
-export const cases: ReadonlyArray<readonly [string, ParsedSpec, Facts]> = [
+/** Name of the golden folder, the spec, the inputs. */
+export const cases: ReadonlyArray<readonly [string, ParsedSpec, PlanInputs]> = [
   ["neon-primary", cloudSpec, neonFacts],
   ["neon-primary-2024", cloudSpec, olderFacts],
   ["neon-static", { ...cloudSpec, mode: { _tag: "Static", lsn: 0x28F10D8n } }, neonFacts],

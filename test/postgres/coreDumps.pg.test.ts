@@ -50,7 +50,7 @@ describe("core dumps", () => {
         fs.mkdirSync(path.join(at.pgdata, "core.folder"))
         yield* tellCoreDumps({ ...at, before, debuggers: [missing, at.debug] })
         assert.match(said(), /Warn Postgres left 2 core dump\(s\)/)
-        assert.match(said(), new RegExp(`Warn core.2: frame of ${at.pgdata}/core.2\nWarn core.2: complaint`))
+        assert.match(said(), new RegExp(`Warn core.2: frame of ${at.pgdata}/core.2\nWarn core.2: sqlError`))
         assert.notMatch(said(), /core\.1|corexit|score|folder/)
       })
     ))

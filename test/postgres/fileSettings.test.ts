@@ -2,7 +2,7 @@
  * What is made of Postgres's opinion of its files: mistakes, what waits for a restart, and nothing that is neither.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { judgeFiles, printPending, type Row } from "../../src/postgres/configurationCheck.ts"
+import { readFileSettings, printPending, type Row } from "../../src/postgres/configurationCheck.ts"
 
 const conf = "/somewhere/pgdata/postgresql.conf"
 const unapplied = "setting could not be applied"
@@ -11,11 +11,11 @@ const removed = (name: string): Row => [null, null, null, `parameter "${name}" c
 
 describe("Postgres's opinion of its files", () => {
   it("without errors is that all is well", () => {
-    assert.deepStrictEqual(judgeFiles([line("work_mem", 1, "4MB"), line("port", 2, "1")], []), { problems: [], pending: [] })
+    assert.deepStrictEqual(readFileSettings([line("work_mem", 1, "4MB"), line("port", 2, "1")], []), { problems: [], pending: [] })
   })
 
   it("names the line of each mistake, and does not repeat its value", () => {
-    const { problems } = judgeFiles([line("work_mem", 3, "s3cret", unapplied), line(null, 9, "", "syntax error")], [])
+    const { problems } = readFileSettings([line("work_mem", 3, "s3cret", unapplied), line(null, 9, "", "syntax error")], [])
     assert.deepStrictEqual(problems, [
       { path: "postgresql.conf line 3", message: "work_mem: setting could not be applied" },
       { path: "postgresql.conf line 9", message: "syntax error" }
@@ -23,7 +23,7 @@ describe("Postgres's opinion of its files", () => {
   })
 
   it("tells a restart from a mistake, with the last value of several", () => {
-    const { pending, problems } = judgeFiles(
+    const { pending, problems } = readFileSettings(
       [line("max_connections", 1, "50"), line("max_connections", 8, "40", unapplied), line("work_mem", 9, "x", unapplied)],
       [["max_connections", "30", "f"]]
     )
@@ -34,18 +34,18 @@ describe("Postgres's opinion of its files", () => {
 
   it("a line that is gone waits for the built-in value, unless that is in force", () => {
     const files = [removed("max_connections"), removed("hot_standby")]
-    assert.deepStrictEqual(judgeFiles(files, [["max_connections", "30", "f"], ["hot_standby", "on", "t"]]), {
+    assert.deepStrictEqual(readFileSettings(files, [["max_connections", "30", "f"], ["hot_standby", "on", "t"]]), {
       problems: [],
       pending: [{ name: "max_connections", current: "30", wanted: "its default" }]
     })
   })
 
   it("what Postgres goes on calling pending without an error waits for nothing", () => {
-    assert.deepStrictEqual(judgeFiles([line("work_mem", 1, "4MB")], [["shared_buffers", "128MB", "f"]]).pending, [])
+    assert.deepStrictEqual(readFileSettings([line("work_mem", 1, "4MB")], [["shared_buffers", "128MB", "f"]]).pending, [])
   })
 
   it("values that may be secrets, and endless ones, are not shown", () => {
-    const { pending } = judgeFiles(
+    const { pending } = readFileSettings(
       [line("acme.api_token", 1, "s3cret", unapplied), line("shared_preload_libraries", 2, "x".repeat(999), unapplied)],
       [["acme.api_token", "0ld", "f"], ["shared_preload_libraries", "", "t"]]
     )

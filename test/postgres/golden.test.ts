@@ -21,10 +21,10 @@ const render = (plan: ReturnType<typeof startPlan>): string =>
   ].join("\n")
 
 describe("the plan", () => {
-  for (const [name, spec, facts] of cases) {
+  for (const [name, spec, inputs] of cases) {
     it(name, () => {
       const file = path.join(folder, `${name}.txt`)
-      const text = render(startPlan(spec, facts))
+      const text = render(startPlan(spec, inputs))
       if (update) fs.writeFileSync(file, text)
       assert.strictEqual(text, fs.readFileSync(file, "utf8"))
     })

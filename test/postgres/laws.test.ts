@@ -55,8 +55,8 @@ const Text = Schema.Array(Schema.Union([
 ])).pipe(Schema.check(Schema.isMaxLength(12)))
 const join = (parts: ReadonlyArray<string>): string => parts.join("").toWellFormed()
 
-const confOf = (spec: ParsedSpec, facts = osFacts, open = false): string => {
-  const plan = startPlan(spec, facts)
+const confOf = (spec: ParsedSpec, inputs = osFacts, open = false): string => {
+  const plan = startPlan(spec, inputs)
   return (open ? openFiles(plan) : plan.starting).find(({ name }) => name === "postgresql.conf")?.content ?? ""
 }
 
@@ -72,11 +72,11 @@ describe("a configuration value", () => {
   it.prop("never gets out of its line, whatever its name, value and type", { name: Text, value: Text, quoted: Schema.Boolean }, (input) => {
     const setting: GenericOption = { name: join(input.name), value: join(input.value), quoted: input.quoted }
     const spec = { ...emptySpec, settings: [option("first", "1"), setting, option("last", "2")] }
-    for (const facts of [osFacts, neonFacts]) {
-      const found = scan(confOf(spec, facts))
+    for (const inputs of [osFacts, neonFacts]) {
+      const found = scan(confOf(spec, inputs))
       assert.strictEqual(found.get("first"), "1")
       assert.strictEqual(found.get("last"), "2")
-      const known = scan(confOf({ ...emptySpec, settings: [option("first", "1"), option("last", "2")] }, facts))
+      const known = scan(confOf({ ...emptySpec, settings: [option("first", "1"), option("last", "2")] }, inputs))
       const extra = [...found.keys()].filter((key) => !known.has(key))
       assert.isAtMost(extra.length, 1)
       for (const key of extra) assert.strictEqual(key, setting.name.toLowerCase())
@@ -115,8 +115,8 @@ describe("a configuration value", () => {
 })
 
 describe("postgresql.conf", () => {
-  it.each(cases)("of %s can be read line by line", (_name, spec, facts) => {
-    const plan = startPlan(spec, facts)
+  it.each(cases)("of %s can be read line by line", (_name, spec, inputs) => {
+    const plan = startPlan(spec, inputs)
     for (const file of [...plan.starting, ...plan.opening]) {
       if (file.name !== "postgresql.conf") continue
       const found = scan(file.content)
@@ -128,13 +128,13 @@ describe("postgresql.conf", () => {
   })
 
   it("is stable", () => {
-    for (const [, spec, facts] of cases) assert.deepStrictEqual(startPlan(spec, facts), startPlan(spec, facts))
+    for (const [, spec, inputs] of cases) assert.deepStrictEqual(startPlan(spec, inputs), startPlan(spec, inputs))
   })
 
   it("lets the override win with Neon's storage, and storage itself with local storage", () => {
-    for (const [, spec, facts] of cases) {
-      const last = confOf(spec, facts).trimEnd().split("\n").at(-1) ?? ""
-      if (facts.storage._tag === "Neon") assert.strictEqual(last, "include_if_exists = 'compute_ctl_temp_override.conf'")
+    for (const [, spec, inputs] of cases) {
+      const last = confOf(spec, inputs).trimEnd().split("\n").at(-1) ?? ""
+      if (inputs.storage._tag === "Neon") assert.strictEqual(last, "include_if_exists = 'compute_ctl_temp_override.conf'")
       else assert.match(last, /^(recovery_init_sync_method|dynamic_shared_memory_type|synchronous_standby_names) = /)
     }
   })
@@ -205,8 +205,8 @@ describe("the socket folder", () => {
   })
 
   it("is quoted once more where it has a comma", () => {
-    const facts = { ...osFacts, storage: { _tag: "Local", durability: "os", superuser: "a", pgdata: "/a,b\"c" } } as const
-    assert.strictEqual(scan(confOf(emptySpec, facts)).get("unix_socket_directories"), "\"/a,b\"\"c\"")
+    const inputs = { ...osFacts, storage: { _tag: "Local", durability: "os", superuser: "a", pgdata: "/a,b\"c" } } as const
+    assert.strictEqual(scan(confOf(emptySpec, inputs)).get("unix_socket_directories"), "\"/a,b\"\"c\"")
   })
 })
 

@@ -5,12 +5,12 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { helperLadder } from "../../src/platform/processes.ts"
+import { helperStages } from "../../src/platform/processes.ts"
 import { Spawn, type SpawnRequest } from "../../src/platform/Spawn.ts"
 import { type LogSink, openLogPipe } from "../../src/postgres/LogPipe.ts"
 import { eventually } from "./clusters.ts"
 
-const node = (script: string): SpawnRequest => ({ command: process.execPath, args: ["-e", script], runAs: null, ladder: helperLadder })
+const node = (script: string): SpawnRequest => ({ command: process.execPath, args: ["-e", script], runAs: null, stages: helperStages })
 
 const listenTo = Effect.fnUntraced(function*(request: SpawnRequest, sink: LogSink) {
   const { spawn } = yield* Spawn

@@ -10,15 +10,15 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { PostmasterNotReady } from "../../src/errors/Failure.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import type { Rung } from "../../src/platform/Spawn.ts"
+import type { ShutdownStage } from "../../src/platform/Spawn.ts"
 import { configOf, installs, makeCluster, runAs } from "../support/postgres.ts"
 import { eventually, houseOver, isGone, makeHouse, processesOf } from "./clusters.ts"
 
 const noToken = { token: null }
-const rung = (signal: Rung["signal"], graceMillis: number): Rung => ({ signal, grace: Duration.millis(graceMillis), meaning: "a test" })
+const stage = (signal: ShutdownStage["signal"], graceMillis: number): ShutdownStage => ({ signal, grace: Duration.millis(graceMillis), meaning: "a test" })
 /** Long enough that only hurry can end it within a test. */
-const patientLadder = [rung("SIGINT", 300_000), rung("SIGQUIT", 300_000), rung("SIGKILL", 10_000)]
-const hastyLadder = [rung("SIGINT", 50), rung("SIGQUIT", 50), rung("SIGKILL", 10_000)]
+const patientLadder = [stage("SIGINT", 300_000), stage("SIGQUIT", 300_000), stage("SIGKILL", 10_000)]
+const hastyLadder = [stage("SIGINT", 50), stage("SIGQUIT", 50), stage("SIGKILL", 10_000)]
 
 for (const { major } of installs) {
   describe(`Postgres ${major}`, () => {
@@ -28,7 +28,7 @@ for (const { major } of installs) {
         const running = yield* start(noToken)
         yield* running.ready
         const wire = yield* connect(configOf(cluster)())
-        // A smart stop would wait for this client; the ladder must not.
+        // A smart stop would wait for this client; the stages must not.
         assert.deepStrictEqual(yield* wire.rows("select 41 + 1"), [["42"]])
         const exit = yield* running.stop
         assert.deepStrictEqual(exit, { _tag: "Code", code: 0 })
@@ -54,7 +54,7 @@ for (const { major } of installs) {
 describe("stopping", () => {
   it.live("climbs to SIGKILL when the postmaster does not react", () =>
     Effect.gen(function*() {
-      const { cluster, start } = yield* makeHouse({}, { ladder: hastyLadder })
+      const { cluster, start } = yield* makeHouse({}, { stages: hastyLadder })
       const running = yield* start(noToken)
       yield* running.ready
       process.kill(running.pid, "SIGSTOP")
@@ -77,22 +77,22 @@ describe("stopping", () => {
 
   it.live("is hastened rung by rung", () =>
     Effect.gen(function*() {
-      const { start } = yield* makeHouse({}, { ladder: patientLadder })
+      const { start } = yield* makeHouse({}, { stages: patientLadder })
       const running = yield* start(noToken)
       yield* running.ready
       process.kill(running.pid, "SIGSTOP")
       const stopping = yield* Effect.forkChild(running.stop, { startImmediately: true })
-      yield* running.hasten
-      yield* running.hasten
+      yield* running.escalate
+      yield* running.escalate
       assert.deepStrictEqual(yield* Fiber.join(stopping), { _tag: "Signal", signal: "SIGKILL" })
     }))
 
   it.live("begins with the first rung when it was only hastened", () =>
     Effect.gen(function*() {
-      const { start } = yield* makeHouse({}, { ladder: patientLadder })
+      const { start } = yield* makeHouse({}, { stages: patientLadder })
       const running = yield* start(noToken)
       yield* running.ready
-      yield* running.hasten
+      yield* running.escalate
       assert.deepStrictEqual(yield* running.exit, { _tag: "Code", code: 0 })
     }))
 
@@ -174,7 +174,7 @@ describe("readiness", () => {
 
   it.live("is not believed of a file that a dead Postgres left", () =>
     Effect.gen(function*() {
-      const { cluster, log, start } = yield* makeHouse({}, { ladder: hastyLadder })
+      const { cluster, log, start } = yield* makeHouse({}, { stages: hastyLadder })
       const dead = yield* start(noToken)
       yield* dead.ready
       process.kill(dead.pid, "SIGKILL")

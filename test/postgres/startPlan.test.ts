@@ -56,8 +56,8 @@ describe("startPlan", () => {
   })
 
   it("names each file once, and opens only files that it started with", () => {
-    for (const [, spec, facts] of cases) {
-      const plan = startPlan(spec, facts)
+    for (const [, spec, inputs] of cases) {
+      const plan = startPlan(spec, inputs)
       const names = plan.starting.map(({ name }) => name)
       assert.strictEqual(new Set(names).size, names.length)
       for (const { name } of plan.opening) assert.include(names, name)

@@ -10,7 +10,7 @@ import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
 import { promisify } from "node:util"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { type Facts, openFiles, type PgdataFile, startPlan } from "../../src/postgres/startPlan.ts"
+import { type PlanInputs, openFiles, type PgdataFile, startPlan } from "../../src/postgres/startPlan.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { cleanEnvironment, type Cluster, configOf, makeCluster, runAs, tail } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
@@ -28,13 +28,13 @@ const write = (cluster: Cluster, files: ReadonlyArray<PgdataFile>): void => {
   }
 }
 
-/** The facts of this machine: its Postgres, its platform, this cluster's folder and port. */
-const here = (facts: Facts, cluster: Cluster): Facts => ({
-  ...facts,
+/** The inputs of this machine: its Postgres, its platform, this cluster's folder and port. */
+const here = (inputs: PlanInputs, cluster: Cluster): PlanInputs => ({
+  ...inputs,
   platform: process.platform,
   postgresMajor: cluster.install.major,
   port: cluster.port,
-  storage: facts.storage._tag === "Neon" ? facts.storage : { ...facts.storage, pgdata: cluster.pgdata }
+  storage: inputs.storage._tag === "Neon" ? inputs.storage : { ...inputs.storage, pgdata: cluster.pgdata }
 })
 
 /** Neon's own unprefixed settings are all that stock Postgres refuses to read. */
@@ -83,8 +83,8 @@ describe.each(majors)("Postgres %i", (major) => {
     Effect.gen(function*() {
       const cluster = yield* makeCluster({ major })
       write(cluster, [{ name: "more.conf", content: "work_mem = 5MB\n" }])
-      for (const [name, spec, facts] of cases) {
-        const plan = startPlan(facts.storage._tag === "Neon" ? withoutForkSettings(spec) : spec, here(facts, cluster))
+      for (const [name, spec, inputs] of cases) {
+        const plan = startPlan(inputs.storage._tag === "Neon" ? withoutForkSettings(spec) : spec, here(inputs, cluster))
         for (const files of [plan.starting, openFiles(plan)]) {
           write(cluster, files)
           yield* Effect.promise(() =>
@@ -175,8 +175,8 @@ describe("Postgres 17", () => {
       const postgres = yield* started(cluster)
       const names = ["/x.y", "/xay", "a/x.yb", "x.y"]
       for (const name of names) yield* rows(cluster, `CREATE ROLE "${name}" LOGIN SUPERUSER`)
-      const facts: Facts = { ...osFacts, storage: { _tag: "Local", durability: "os", superuser: "/x.y", pgdata: cluster.pgdata } }
-      write(cluster, startPlan(emptySpec, here(facts, cluster)).starting)
+      const inputs: PlanInputs = { ...osFacts, storage: { _tag: "Local", durability: "os", superuser: "/x.y", pgdata: cluster.pgdata } }
+      write(cluster, startPlan(emptySpec, here(inputs, cluster)).starting)
       postgres.kill("SIGHUP")
       const admitted = (name: string) => Effect.isSuccess(rows(cluster, "SELECT 1", name))
       for (let waited = 0; yield* admitted("cloud_admin"); waited += 20) {

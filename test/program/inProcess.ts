@@ -1,5 +1,5 @@
 /**
- * The whole program in a fiber of the test's own process, where its orders, its state and its deadlines are at hand.
+ * The whole program in a fiber of the test's own process, where its commands, its state and its deadlines are at hand.
  */
 import { assert } from "@effect/vitest"
 import * as Context from "effect/Context"
@@ -10,7 +10,7 @@ import * as Result from "effect/Result"
 import * as os from "node:os"
 import { parseArguments } from "../../src/cli/arguments.ts"
 import { prepare } from "../../src/cli/run.ts"
-import { Orders } from "../../src/compute/Commands.ts"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import { program } from "../../src/lifecycle/Program.ts"
@@ -29,15 +29,15 @@ export const living = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {
     programFolder: import.meta.dirname
   }
   const options = yield* prepare(command.settings, around)
-  const listening = yield* Deferred.make<Context.Context<ComputeState | Orders | Promotions>>()
-  const fiber = yield* program({ ...options, linger: false }, () =>
-    Effect.flatMap(Effect.context<ComputeState | Orders | Promotions>(), (context) => Effect.asVoid(Deferred.succeed(listening, context)))).pipe(
+  const listening = yield* Deferred.make<Context.Context<ComputeState | Commands | Promotions>>()
+  const fiber = yield* program({ ...options, exitDelay: false }, () =>
+    Effect.flatMap(Effect.context<ComputeState | Commands | Promotions>(), (context) => Effect.asVoid(Deferred.succeed(listening, context)))).pipe(
       Effect.forkChild
     )
   const context = yield* Deferred.await(listening)
   const state = Context.get(context, ComputeState)
-  const orders = Context.get(context, Orders)
+  const commands = Context.get(context, Commands)
   const reached = yield* state.until("running", "failed")
   assert.strictEqual(reached.status, "running", reached.error ?? "")
-  return { state, orders, promotions: Context.get(context, Promotions), end: Effect.andThen(orders.terminate("immediate"), Fiber.join(fiber)) }
+  return { state, commands, promotions: Context.get(context, Promotions), end: Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber)) }
 })

@@ -33,7 +33,7 @@ describe("settling with a Postgres that can", () => {
       assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
       const ended = yield* compute.end
       assert.isNull(ended.failure)
-      assert.strictEqual((yield* compute.state.now).flushed, 0x16B9200n)
+      assert.strictEqual((yield* compute.state.now).flushLsn, 0x16B9200n)
     })), 60_000)
 
   it.live("a sync at the end that hangs is given up at its deadline, told, and leaves nothing", () =>
@@ -48,7 +48,7 @@ describe("settling with a Postgres that can", () => {
       const ended = yield* compute.end
       assert.isBelow(Date.now() - before, 20_000)
       assert.isNull(ended.failure)
-      assert.isNull((yield* compute.state.now).flushed)
+      assert.isNull((yield* compute.state.now).flushLsn)
       assert.strictEqual((yield* compute.state.now).status, "terminated")
       yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
     })), 60_000)

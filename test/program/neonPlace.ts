@@ -1,6 +1,6 @@
 /**
  * A compute on imitation storage: peers that serve a real cluster, the spec that names them, and the program's options
- * for a life inside the test's own process, where orders can be given that no route gives.
+ * for a life inside the test's own process, where commands can be given that no route gives.
  */
 import { basebackupOf, makeFakePageserver, makeFakeSafekeeper, type PageserverOptions, type SafekeeperMode } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"

@@ -32,7 +32,7 @@ describe("a promotion", () => {
       const { end, promotions, state } = yield* living(neonArguments(at, { ...spec, mode: "Replica" }))
       assert.deepStrictEqual(yield* rows(at, "select pg_is_in_recovery()"), [["t"]])
 
-      const request = { spec: parsed(spec), flushed: 1n }
+      const request = { spec: parsed(spec), flushLsn: 1n }
       const impatient = yield* Effect.forkChild(promotions.promote(request), { startImmediately: true })
       const patient = yield* Effect.forkChild(promotions.promote(request), { startImmediately: true })
       yield* Fiber.interrupt(impatient)
@@ -54,7 +54,7 @@ describe("a promotion", () => {
       yield* rows(at, "select 1")
       const ended = yield* end
       assert.isNull(ended.failure)
-      assert.isNull((yield* state.now).flushed, "stock Postgres cannot sync safekeepers, so the last settle fails and is told")
+      assert.isNull((yield* state.now).flushLsn, "stock Postgres cannot sync safekeepers, so the last settle fails and is told")
     })), 60_000)
 
   it.live("that fails leaves the replica a replica, and one that only lacks its spec is finished by the next attempt", () =>
@@ -65,7 +65,7 @@ describe("a promotion", () => {
       const conf = () => fs.readFileSync(`${at.directory}/pgdata/postgresql.conf`, "utf8")
       const before = conf()
 
-      const spoiled = yield* promotions.promote({ spec: parsed(withSettings(spec, { work_mem: "a lot" })), flushed: 1n })
+      const spoiled = yield* promotions.promote({ spec: parsed(withSettings(spec, { work_mem: "a lot" })), flushLsn: 1n })
       if (spoiled._tag !== "Failed") return assert.fail("Postgres does not take this file")
       assert.match(spoiled.error, /work_mem: setting could not be applied/)
       assert.strictEqual(conf(), before)
@@ -73,10 +73,10 @@ describe("a promotion", () => {
       assert.strictEqual((yield* state.now).status, "running")
 
       const orphan = { ...spec, cluster: { ...spec.cluster, databases: [{ name: "shop", owner: "nobody-at-all" }] } }
-      const halfway = yield* promotions.promote({ spec: parsed(orphan), flushed: 1n })
+      const halfway = yield* promotions.promote({ spec: parsed(orphan), flushLsn: 1n })
       assert.deepInclude(halfway, { _tag: "Failed", at: "applying the spec" })
       assert.deepStrictEqual(yield* rows(at, "select pg_is_in_recovery()"), [["f"]])
-      const outcome = yield* promotions.promote({ spec: parsed(spec), flushed: 1n })
+      const outcome = yield* promotions.promote({ spec: parsed(spec), flushLsn: 1n })
       if (outcome._tag !== "Completed") return assert.fail(JSON.stringify(outcome))
       assert.strictEqual(outcome.promote, 0, "Postgres had been promoted already")
       assert.deepStrictEqual(yield* rows(at, "select count(*) from pg_database where datname = 'shop'"), [["1"]])
@@ -88,12 +88,12 @@ describe("a promotion", () => {
       const { addresses, at, pageserver } = yield* setUp(["ok"])
       const spec = withSettings(specOf(at, pageserver.url, addresses), { synchronous_standby_names: "" })
       const primary = yield* living(neonArguments(at, spec))
-      const refused = yield* primary.promotions.promote({ spec: parsed(spec), flushed: 1n })
+      const refused = yield* primary.promotions.promote({ spec: parsed(spec), flushLsn: 1n })
       assert.deepInclude(refused, { _tag: "Failed", error: "the replica was not promoted: compute mode \"Primary\" is not replica" })
       yield* primary.end
 
       const replica = yield* living(neonArguments(at, { ...spec, mode: "Replica" }))
-      const asked = yield* Effect.forkChild(replica.promotions.promote({ spec: parsed(spec), flushed: 0xFFFF_0000_0000n }), { startImmediately: true })
+      const asked = yield* Effect.forkChild(replica.promotions.promote({ spec: parsed(spec), flushLsn: 0xFFFF_0000_0000n }), { startImmediately: true })
 
       yield* replica.end
       assert.deepInclude(yield* Fiber.join(asked), { _tag: "Failed", error: "the compute is ending" })

@@ -50,7 +50,7 @@ const holds: Record<string, (at: Place) => Effect.Effect<Held, unknown, Scope.Sc
     fs.writeFileSync(config, JSON.stringify({ spec: null, compute_ctl_config: { jwks: { keys: [] } } }))
     const args = localArguments(at, spec).flatMap((arg, index, all) =>
       arg === "-S" ? ["-c", config] : all[index - 1] === "-S" ? [] : arg === "--http-port" ? ["--external-http-port"] : [arg])
-    // The 2024 dialect asks for no tokens, so that the test can look.
+    // The 2024 apiVersion asks for no tokens, so that the test can look.
     const program = yield* launch([...args, "--api-dialect", "2024"], at.httpPort)
     yield* Effect.promise(() => program.reaches("empty"))
     return { program, code: 0, release: nothing }

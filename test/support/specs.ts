@@ -1,7 +1,7 @@
 /**
  * Parsed specs and facts for tests that do not care about most of a spec.
  */
-import type { Facts } from "../../src/postgres/startPlan.ts"
+import type { PlanInputs } from "../../src/postgres/startPlan.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 
@@ -40,8 +40,8 @@ export const emptySpec: ParsedSpec = {
   disableLfcResizing: false
 }
 
-export const localFacts: Facts = {
-  dialect: "head",
+export const localFacts: PlanInputs = {
+  apiVersion: "head",
   postgresMajor: 17,
   platform: "linux",
   overcommitMemory: null,

@@ -117,7 +117,7 @@ export const layer = (options: LocalStorageOptions): Layer.Layer<Storage, never,
       yield* holdLock(layout.lock, install.runAs)
       yield* fence(layout, real)
       const timeline: Timeline = {
-        settle: () => Effect.succeed(null),
+        commitLsn: () => Effect.succeed(null),
         source: () => ({
           _tag: "InPlace",
           lay: Effect.fn("LocalStorage.lay")(function*(target: string) {

@@ -68,7 +68,7 @@ export const hasCode = (failure: FileFailed, ...codes: ReadonlyArray<string>): b
   return code !== undefined && codes.includes(code)
 }
 
-/** Flushes a file or a folder. A folder that cannot be flushed (some filesystems) says so with EINVAL and is let be. */
+/** Flushes a file or a folder. A folder that cannot be flushLsn (some filesystems) says so with EINVAL and is let be. */
 export const flush = (path: string): Effect.Effect<void, FileFailed> =>
   attemptPromise("flush", path, async () => {
     const handle = await fs.promises.open(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)

@@ -29,7 +29,7 @@ import { printWalFile, segmentNumberOf, segmentsBefore, segmentsFrom } from "./w
 
 /**
  * Flushes every segment from `from` on, then their names. All of them, not only those that changed: flushing what is
- * flushed costs nothing, and an earlier run may have had fsync off.
+ * flushLsn costs nothing, and an earlier run may have had fsync off.
  */
 export const flushWal = Effect.fnUntraced(function*(
   layout: Layout,

@@ -4,7 +4,7 @@
  * There is never a recovery.signal: with backup_label and all WAL in pg_wal, Postgres replays to the end of WAL and
  * stays on its Postgres timeline. A start that would silently lose WAL is refused before anything is touched.
  * Relies on the settings of the local plan from the first second on: `wal_keep_size` at its maximum (the checkpoint
- * at the end of recovery would otherwise remove WAL), `fsync = off` (the files need not survive, the WAL is flushed
+ * at the end of recovery would otherwise remove WAL), `fsync = off` (the files need not survive, the WAL is flushLsn
  * by `secure`), and `restart_after_crash = off` (every recovery comes through here).
  */
 import * as Effect from "effect/Effect"
@@ -44,7 +44,7 @@ import { contentRule } from "./walArchiver.ts"
 // ---------------------------------------------------------------------------------------------------------------------
 // A base already unpacked beside PGDATA: swapped in by renames, it makes a start of any size take a millisecond.
 //
-// Its files were never flushed, so it counts only within the boot of the kernel that wrote them, and only as a
+// Its files were never flushLsn, so it counts only within the boot of the kernel that wrote them, and only as a
 // continuation of the base that it names. `spare.id` is written last and removed first.
 // ---------------------------------------------------------------------------------------------------------------------
 

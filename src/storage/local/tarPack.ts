@@ -211,7 +211,7 @@ const readControl = (root: string): Buffer => {
   throw new PackFailed(problem)
 }
 
-/** `tarPath` is made anew, and not flushed: the caller publishes. */
+/** `tarPath` is made anew, and not flushLsn: the caller publishes. */
 export function* packTar(root: string, tarPath: string): Steps<Packed> {
   const { O_CREAT, O_NOFOLLOW, O_TRUNC, O_WRONLY } = fs.constants
   const fd = fs.openSync(tarPath, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600)

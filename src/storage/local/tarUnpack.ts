@@ -3,7 +3,7 @@
  *
  * Creating a thousand files costs ten times as much as overwriting them, and truncating to zero first makes some
  * filesystems flush (reference section 2.4): files are written, then cut. No link is followed, neither when writing
- * nor when deleting: pg_wal is a link into durable WAL. Nothing is flushed, because PGDATA is never trusted after
+ * nor when deleting: pg_wal is a link into durable WAL. Nothing is flushLsn, because PGDATA is never trusted after
  * a power cut.
  */
 import * as fs from "node:fs"

@@ -154,7 +154,7 @@ export const checkWal: (layout: Layout, base: Base) => Effect.Effect<void, FileF
 )
 
 /**
- * Says, on the disk, that from now on WAL is written without fsync; all there is now was flushed, or has survived
+ * Says, on the disk, that from now on WAL is written without fsync; all there is now was flushLsn, or has survived
  * a power cut, unless an earlier start in this boot has said the same.
  */
 export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(
@@ -169,7 +169,7 @@ export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, 
   }
 )
 
-/** Everything is flushed, and from now on Postgres flushes. */
+/** Everything is flushLsn, and from now on Postgres flushes. */
 export const forgetUnflushed: (layout: Layout) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(function*(layout) {
   yield* removeFile(layout.unflushed)
   yield* flush(layout.root)

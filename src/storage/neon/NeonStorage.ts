@@ -111,7 +111,7 @@ export const layerNeon = (
       })
 
       const timelineOf = (spec: ParsedSpec, neon: NeonSpec, pgdata: string, leases: LeaseKeeper | null): Timeline => ({
-        settle: (moment) => {
+        commitLsn: (moment) => {
           if (moment === "end") return settleEndOf(spec, neon, pgdata)
           switch (spec.mode._tag) {
             case "Primary":

@@ -10,10 +10,10 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { CommandFailed, SettleFailed, type SpawnFailed, TimedOut } from "../../errors/Failure.ts"
+import { CommandFailed, SyncSafekeepersFailed, type SpawnFailed, TimedOut } from "../../errors/Failure.ts"
 import { parseConnString } from "../../pgwire/ConnString.ts"
 import { connect, type StatementResult } from "../../pgwire/Wire.ts"
-import type { Rung, Spawn } from "../../platform/Spawn.ts"
+import type { ShutdownStage, Spawn } from "../../platform/Spawn.ts"
 import * as Split from "../../postgres/logRecords.ts"
 import type { PostgresInstall } from "../../postgres/PostgresInstall.ts"
 import { type Lsn, parseLsn, printLsn, type TenantId, type TimelineId } from "../../spec/identifiers.ts"
@@ -48,7 +48,7 @@ const notSynced = (reason: string): Judgement => ({ _tag: "NotSynced", reason })
 
 const told = (reply: Reply): string =>
   reply._tag === "Known"
-    ? `${reply.safekeeper} flushed ${printLsn(reply.flush)} and committed ${printLsn(reply.commit)}`
+    ? `${reply.safekeeper} flushLsn ${printLsn(reply.flush)} and committed ${printLsn(reply.commit)}`
     : reply._tag === "Unknown"
     ? `${reply.safekeeper} does not know the timeline`
     : `${reply.safekeeper}: ${reply.because}`
@@ -84,7 +84,7 @@ export interface SyncRequest {
   readonly within: Duration.Duration
 }
 
-const ladder: ReadonlyArray<Rung> = [
+const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGTERM", grace: Duration.seconds(5), meaning: "die: the walproposer keeps nothing that could be lost" },
   { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
 ]
@@ -137,7 +137,7 @@ export const makeSyncSafekeepers = (
           NEON_AUTH_TOKEN: request.token === null ? undefined : Redacted.value(request.token)
         },
         runAs: install.runAs,
-        ladder
+        stages
       })
       const { exit, said, told } = yield* Effect.all(
         { exit: child.exit, said: listen(child.stdout), told: retell(child.stderr) },
@@ -166,7 +166,7 @@ export const makeSyncSafekeepers = (
       causes.push(result.failure)
       const pause = request.pauses[causes.length - 1]
       if (pause === undefined || result.failure._tag !== "CommandFailed") {
-        return yield* new SettleFailed({ attempts: causes.length, cause: together(causes) })
+        return yield* new SyncSafekeepersFailed({ attempts: causes.length, cause: together(causes) })
       }
       yield* Effect.logWarning(`attempt ${causes.length} to sync the safekeepers failed: ${result.failure.message}`)
       yield* Effect.sleep(pause)

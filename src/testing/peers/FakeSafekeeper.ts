@@ -10,7 +10,7 @@ import { type Lsn, printLsn } from "../../spec/identifiers.ts"
 import { error, loggedIn, optionsOf, serve, type Session, table } from "./serverWire.ts"
 
 /**
- * `ok`; `lag`: it flushed and committed less than it should; `unknown timeline`: no row; `wrong token`: it takes none;
+ * `ok`; `lag`: it flushLsn and committed less than it should; `unknown timeline`: no row; `wrong token`: it takes none;
  * `refuse`: nobody listens; `hang`: it accepts and says nothing; `reset`: it breaks the connection.
  */
 export type SafekeeperMode = "ok" | "lag" | "unknown timeline" | "wrong token" | "refuse" | "hang" | "reset"

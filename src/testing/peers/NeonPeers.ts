@@ -42,7 +42,7 @@ export interface NeonPeersOptions {
   readonly pageserver?: Omit<PageserverOptions, "tenant" | "timeline" | "token" | "archive">
   /** One each. Default: three that agree. */
   readonly safekeepers?: ReadonlyArray<SafekeeperMode>
-  /** What the safekeepers flushed and committed. */
+  /** What the safekeepers flushLsn and committed. */
   readonly flush?: Lsn
   readonly tenant?: string
   readonly timeline?: string

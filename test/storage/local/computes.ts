@@ -250,7 +250,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
     const claimed = yield* Effect.provideService((options.storage ?? world.storage).claim(spec(options.timeline), pgdata), Scope.Scope, scope)
     const atClaimed = performance.now()
     makeFolderFor(pgdata)
-    const source = claimed.source(yield* claimed.settle("start"))
+    const source = claimed.source(yield* claimed.commitLsn("start"))
     if (source._tag !== "InPlace") throw new Error("local storage lays its files itself")
     yield* source.lay(pgdata)
     const atLaid = performance.now()

@@ -130,7 +130,7 @@ describe("a base that does not match", () => {
       yield* first.stop
       const id = JSON.parse(fs.readFileSync(`${world.root}/spare.id`, "utf8")) as object
       fs.writeFileSync(`${world.root}/spare.id`, JSON.stringify({ ...id, bootId: "another" }))
-      // What a power cut does to files that were never flushed.
+      // What a power cut does to files that were never flushLsn.
       for (const name of fs.readdirSync(`${world.root}/spare/base/5`)) fs.truncateSync(`${world.root}/spare/base/5/${name}`, 0)
       const second = yield* start(world)
       assert.strictEqual(yield* count(second), 100)
@@ -256,7 +256,7 @@ describe("missing WAL", () => {
       assert.strictEqual(yield* count(last), 3)
       yield* last.crash()
 
-      // What was flushed before the start that lost its WAL stays promised.
+      // What was flushLsn before the start that lost its WAL stays promised.
       fs.rmSync(`${world.root}/wal/${written[1]}`)
       fs.writeFileSync(note, JSON.stringify({ ...(JSON.parse(fs.readFileSync(note, "utf8")) as object), bootId: "another" }))
       assert.include((yield* failureOf(start(world))).message, written[1] ?? "?")

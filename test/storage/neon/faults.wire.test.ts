@@ -247,7 +247,7 @@ describe("storage/neon, settling", () => {
     Effect.gen(function*() {
       const { address } = yield* safekeeper(0x42n)
       const { folder, timeline: made } = yield* claim(specOf(null, { safekeepers: [address] }), "touch $HERE/ran; echo 0/1")
-      assert.strictEqual(yield* made.settle("start"), 0x42n)
+      assert.strictEqual(yield* made.commitLsn("start"), 0x42n)
       assert.isFalse(fs.existsSync(path.join(folder, "ran")))
     }))
 
@@ -255,7 +255,7 @@ describe("storage/neon, settling", () => {
     Effect.gen(function*() {
       const all = [yield* safekeeper(0x42n), yield* safekeeper(0x41n)].map(({ address }) => address)
       const { state, timeline: made } = yield* claim(specOf(null, { safekeepers: all }), "sleep 0.05; echo 0/43")
-      assert.strictEqual(yield* made.settle("start"), 0x43n)
+      assert.strictEqual(yield* made.commitLsn("start"), 0x43n)
       const { sync_safekeepers_ms } = yield* metrics(state)
       assert.isAtLeast(sync_safekeepers_ms, 50)
     }))
@@ -267,7 +267,7 @@ describe("storage/neon, settling", () => {
         specOf(null, { safekeepers: [fake.address], token: Redacted.make("t0ken") }),
         `echo "$PGDATA:$NEON_AUTH_TOKEN" >> $HERE/ran; echo 0/50`
       )
-      assert.strictEqual(yield* made.settle("end"), 0x50n)
+      assert.strictEqual(yield* made.commitLsn("end"), 0x50n)
       assert.strictEqual(fs.readFileSync(path.join(folder, "ran"), "utf8"), "/the/pgdata:t0ken\n")
       assert.deepStrictEqual(yield* fake.seen, [])
       assert.strictEqual((yield* metrics(state)).sync_safekeepers_ms, 0)
@@ -276,8 +276,8 @@ describe("storage/neon, settling", () => {
   it.live("at the end a lost quorum is given up at the deadline, and the cause is told", () =>
     Effect.gen(function*() {
       const { timeline: made } = yield* claim(specOf(null), "while :; do sleep 0.05; done")
-      const failure = yield* Effect.flip(made.settle("end"))
-      assert.match(explain(failure), /^cannot settle the safekeepers \(1 attempts\): timed out after 3000 ms: /)
+      const failure = yield* Effect.flip(made.commitLsn("end"))
+      assert.match(explain(failure), /^cannot commitLsn the safekeepers \(1 attempts\): timed out after 3000 ms: /)
     }))
 
   it.live("a static compute is at its LSN, a replica at the latest; neither talks to safekeepers or ends anything", () =>
@@ -285,8 +285,8 @@ describe("storage/neon, settling", () => {
       const modes = [[{ _tag: "Static", lsn: 7n }, 7n], [{ _tag: "Replica" }, null]] as const
       for (const [mode, lsn] of modes) {
         const { timeline: made } = yield* claim(specOf(null, { safekeepers: ["nobody:1"] }, mode))
-        assert.strictEqual(yield* made.settle("start"), lsn)
-        assert.isNull(yield* made.settle("end"))
+        assert.strictEqual(yield* made.commitLsn("start"), lsn)
+        assert.isNull(yield* made.commitLsn("end"))
       }
     }))
 })

@@ -80,8 +80,8 @@ describe("plan/quorum", () => {
     ["a new timeline is at 0/0", 3, [known(0n), known(0n)], 0n],
     ["one safekeeper is its own quorum", 1, [known(9n)], 9n],
     ["one of two is no quorum", 2, [known(9n), silent], /1 of 2 safekeepers answered, 2 are needed.*gone/],
-    ["one lags", 3, [known(9n), known(8n)], /sk flushed 0\/8/],
-    ["one flushed more than is committed", 3, [known(9n, 8n), known(9n, 8n)], /flushed 0\/9 and committed 0\/8/],
+    ["one lags", 3, [known(9n), known(8n)], /sk flushLsn 0\/8/],
+    ["one flushed more than is committed", 3, [known(9n, 8n), known(9n, 8n)], /flushLsn 0\/9 and committed 0\/8/],
     ["one does not know the timeline", 3, [known(9n), unknown], /does not know the timeline/],
     ["no safekeepers", 0, [], /no safekeepers/]
   ]

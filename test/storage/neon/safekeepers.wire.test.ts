@@ -33,7 +33,7 @@ describe("storage/neon/safekeepers", () => {
     { modes: ["ok"], expected: "synced" },
     { modes: ["ok", "refuse", "ok"], expected: "synced" },
     { modes: ["reset", "ok", "ok"], expected: "synced" },
-    { modes: ["ok", "lag"], expected: /flushed 0\/16B9088 and committed 0\/16B9088/ },
+    { modes: ["ok", "lag"], expected: /flushLsn 0\/16B9088 and committed 0\/16B9088/ },
     { modes: ["ok", "unknown timeline"], expected: /does not know the timeline/ },
     { modes: ["ok", "wrong token"], expected: /1 of 2 safekeepers answered, 2 are needed.*token is not valid.*28P01/ },
     { modes: ["ok", "refuse"], expected: /ECONNREFUSED/ },

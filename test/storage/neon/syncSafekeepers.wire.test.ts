@@ -92,11 +92,11 @@ describe("storage/neon/syncSafekeepers", () => {
   live("gives up after its attempts, and tells every cause", Effect.gen(function*() {
     const made = yield* bench(`echo "complaint $RUN" >&2; echo "half an answer"; exit $RUN`)
     const failure = yield* Effect.flip(made.sync({ ...made.request, pauses: [Duration.zero, Duration.zero] }))
-    assert.strictEqual(failure._tag, "SettleFailed")
+    assert.strictEqual(failure._tag, "SyncSafekeepersFailed")
     assert.strictEqual(failure.attempts, 3)
     const told = causesOf(failure).join(": ")
-    assert.match(told, /cannot settle the safekeepers \(3 attempts\)/)
-    for (const run of [1, 2, 3]) assert.match(told, new RegExp(`ended with exit code ${run}: half an answer \\| complaint ${run}`))
+    assert.match(told, /cannot commitLsn the safekeepers \(3 attempts\)/)
+    for (const run of [1, 2, 3]) assert.match(told, new RegExp(`ended with exit code ${run}: half an answer \\| sqlError ${run}`))
   }))
 
   live("bytes on stderr that are not UTF-8 stop nothing", Effect.gen(function*() {
