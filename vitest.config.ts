@@ -4,7 +4,14 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
 import { runFolder } from "./test/support/runFolder.ts"
 
 /** The longest files, longest first: whoever begins them last waits for them alone. */
-const long = ["program/kill9", "storage/local/crashes", "storage/local/bases", "program/neon", "program/signals", "program/lives"]
+const long = [
+  "program/kill9",
+  "storage/local/crashes",
+  "storage/local/bases",
+  "program/neon",
+  "program/signals",
+  "program/lives"
+]
 const rank = ({ moduleId }: TestSpecification) => long.findIndex((name) => moduleId.includes(`/test/${name}.`)) >>> 0
 
 class LongestFirst extends BaseSequencer {
@@ -22,7 +29,11 @@ const real = {
   hookTimeout: 120_000
 }
 const realFiles = ["test/**/*.pg.test.ts", "test/**/*.wire.test.ts", "examples/**/*.pg.test.ts"]
-const diskFiles = ["test/storage/local/*.pg.test.ts", "test/storage/local/*.wire.test.ts", "test/program/kill9.pg.test.ts"]
+const diskFiles = [
+  "test/storage/local/*.pg.test.ts",
+  "test/storage/local/*.wire.test.ts",
+  "test/program/kill9.pg.test.ts"
+]
 
 /**
  * Three projects in one run: `fast` (pure laws, rooms with in-memory neighbours); after it, two files at a time, `real`
@@ -38,11 +49,23 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: "fast", include: ["test/**/*.test.ts", "examples/**/*.test.ts"], exclude: realFiles, testTimeout: 20_000 }
+        test: {
+          name: "fast",
+          include: ["test/**/*.test.ts", "examples/**/*.test.ts"],
+          exclude: realFiles,
+          testTimeout: 20_000
+        }
       },
       {
         extends: true,
-        test: { ...real, name: "real", include: realFiles, exclude: diskFiles, env: run.env, sequence: { groupOrder: 1 } }
+        test: {
+          ...real,
+          name: "real",
+          include: realFiles,
+          exclude: diskFiles,
+          env: run.env,
+          sequence: { groupOrder: 1 }
+        }
       },
       {
         extends: true,

@@ -17,7 +17,11 @@ export const apart = (files: Readonly<Record<string, string>>): Plugin => ({
   }
 })
 
-export const buildApart = async (root: string, folder: string, files: Readonly<Record<string, string>>): Promise<void> => {
+export const buildApart = async (
+  root: string,
+  folder: string,
+  files: Readonly<Record<string, string>>
+): Promise<void> => {
   for (const [name, file] of Object.entries(files)) {
     await build({
       stdin: { contents: `module.exports = require(${JSON.stringify(name)})`, resolveDir: root },

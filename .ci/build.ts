@@ -38,7 +38,19 @@ const bundle = async (): Promise<void> => {
     logLevel: "warning",
     plugins: [
       hoist(path.join(root, "src")),
-      lazily(["crypto", "zlib", "https", "tls", "readline", "child_process", "ws", "tar/parse", "protobufjs/minimal.js", "jose", ...Object.keys(separate)]),
+      lazily([
+        "crypto",
+        "zlib",
+        "https",
+        "tls",
+        "readline",
+        "child_process",
+        "ws",
+        "tar/parse",
+        "protobufjs/minimal.js",
+        "jose",
+        ...Object.keys(separate)
+      ]),
       apart(separate)
     ],
     // CommonJS has no import.meta; these are the parts of it that Node offers under other names.
@@ -49,8 +61,9 @@ const bundle = async (): Promise<void> => {
       "import.meta.resolve": "__importMetaResolve"
     },
     banner: {
-      js: "var __importMetaUrl=require('node:url').pathToFileURL(__filename).href;"
-        + "var __importMetaResolve=(n)=>require('node:url').pathToFileURL(require.resolve(n)).href;"
+      js:
+        "var __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" +
+        "var __importMetaResolve=(n)=>require('node:url').pathToFileURL(require.resolve(n)).href;"
     }
   })
   if (result.warnings.length > 0) throw new Error("the bundle has warnings")

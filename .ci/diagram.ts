@@ -31,7 +31,9 @@ const write = (): void => {
 const check = (): void => {
   const found = fs.existsSync(readme) ? between(fs.readFileSync(readme, "utf8")) : null
   if (found === block) return
-  console.error("the diagram in README.md is not the one of src/compute/transitions.ts: run `node .ci/diagram.ts --write`")
+  console.error(
+    "the diagram in README.md is not the one of src/compute/transitions.ts: run `node .ci/diagram.ts --write`"
+  )
   process.exitCode = 1
 }
 

@@ -20,7 +20,10 @@ export const hoist = (folder: string): Plugin => ({
       const targets = [...new Set([...text.matchAll(dynamic)].map(([, target]) => target))]
       if (targets.length === 0) return undefined
       const imports = targets.map((target, index) => `import * as hoisted${index} from ${target}\n`)
-      const replaced = text.replace(dynamic, (_, target: string) => `Promise.resolve(hoisted${targets.indexOf(target)})`)
+      const replaced = text.replace(
+        dynamic,
+        (_, target: string) => `Promise.resolve(hoisted${targets.indexOf(target)})`
+      )
       return { contents: imports.join("") + replaced, loader: "ts" }
     })
   }

@@ -12,11 +12,14 @@ export const lazily = (names: ReadonlyArray<string>): Plugin => ({
   name: "lazily",
   setup(build) {
     build.onResolve({ filter: /.*/ }, ({ kind, namespace, path, resolveDir }) => {
-      if (kind !== "import-statement" || namespace !== "file" || !names.includes(path.replace(/^node:/, ""))) return undefined
+      if (kind !== "import-statement" || namespace !== "file" || !names.includes(path.replace(/^node:/, "")))
+        return undefined
       return { path, namespace: "lazily", pluginData: resolveDir, sideEffects: false }
     })
     build.onLoad({ filter: /.*/, namespace: "lazily" }, async ({ path, pluginData }) => {
-      const exported = Object.keys(await import(path)).filter((name) => /^[\w$]+$/.test(name) && name !== "default" && name !== "__esModule")
+      const exported = Object.keys(await import(path)).filter(
+        (name) => /^[\w$]+$/.test(name) && name !== "default" && name !== "__esModule"
+      )
       const getters = exported.map((name) => `get ${name}(){return load().${name}}`)
       // The default of a builtin is the builtin; a package's own is nobody's here.
       const kind = isBuiltin(path) ? [] : ["__esModule:true"]

@@ -13,10 +13,11 @@ const spec = {
 
 layer(Compute.layer({ spec }), { timeout: "2 minutes" })("a shop", (it) => {
   it.effect("has its database", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const compute = yield* Compute
       const session = yield* compute.connect("shop")
       assert.deepStrictEqual(yield* session.rows("select current_database()"), [["shop"]])
       assert.strictEqual((yield* compute.now).status, "running")
-    }))
+    })
+  )
 })

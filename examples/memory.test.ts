@@ -16,11 +16,12 @@ const asked = Layer.mergeAll(Commands.layer, Promotions.layer)
 const compute = memoryRooms.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
 
 it.effect("a compute whose storage hangs can still be ended", () =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     yield* (yield* World).interfere("settle start", "hang")
     const fiber = yield* life(spec, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
     yield* (yield* Commands).terminate("immediate")
     yield* TestClock.adjust("1 minute")
     assert.isNull((yield* Fiber.join(fiber)).exit)
     assert.strictEqual((yield* (yield* ComputeState).now).status, "terminated")
-  }).pipe(Effect.provide(compute)))
+  }).pipe(Effect.provide(compute))
+)

@@ -34,9 +34,9 @@ const out = (text: string) => void process.stdout.write(text)
 const err = (text: string) => void process.stderr.write(text)
 
 const ends = ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const
-type Ending = typeof ends[number]
+type Ending = (typeof ends)[number]
 
-const listenForSignals = Effect.gen(function*() {
+const listenForSignals = Effect.gen(function* () {
   const signals = yield* Queue.sliding<Ending>(8)
   for (const name of ends) process.on(name, () => void Queue.offerUnsafe(signals, name))
   return signals
@@ -49,7 +49,7 @@ const listenForSignals = Effect.gen(function*() {
 const echo = Duration.millis(300)
 
 /** The first signal asks for the end, the others for haste. */
-const obey = Effect.fnUntraced(function*(signals: Queue.Dequeue<Ending>) {
+const obey = Effect.fnUntraced(function* (signals: Queue.Dequeue<Ending>) {
   const commands = yield* Commands
   const first = yield* Queue.take(signals)
   yield* Effect.logInfo(received(first))
@@ -67,7 +67,7 @@ const obey = Effect.fnUntraced(function*(signals: Queue.Dequeue<Ending>) {
 /** By number, because that is how it is searched for in logs. */
 const received = (name: Ending): string => `received ${OS.constants.signals[name]} termination signal (${name})`
 
-const run = Effect.fnUntraced(function*(settings: RunSettings, log: LogContext) {
+const run = Effect.fnUntraced(function* (settings: RunSettings, log: LogContext) {
   const signals = yield* listenForSignals
   for (const warning of settings.warnings) yield* Effect.logWarning(warning)
   const options = yield* prepare(settings, {
@@ -83,29 +83,38 @@ const run = Effect.fnUntraced(function*(settings: RunSettings, log: LogContext) 
     programFolder: import.meta.dirname
   })
   log.ids = idsOf(options.spec)
-  const startUpBanner = Effect.gen(function*() {
+  const startUpBanner = Effect.gen(function* () {
     const state = yield* ComputeState
     yield* state.until("running")
-    if (settings.banner) out(banner({ at: options.at, httpHost: options.http.host, httpPort: options.http.externalPort }))
+    if (settings.banner)
+      out(banner({ at: options.at, httpHost: options.http.host, httpPort: options.http.externalPort }))
   })
-  const wired = settings.logFormat === "json" ? { ...options, postgresLog: postgresRecordsAsJson(log, stderrSink) } : options
-  return yield* program({ ...wired, log }, () => Effect.raceFirst(obey(signals), Effect.andThen(startUpBanner, Effect.never)))
+  const wired =
+    settings.logFormat === "json" ? { ...options, postgresLog: postgresRecordsAsJson(log, stderrSink) } : options
+  return yield* program({ ...wired, log }, () =>
+    Effect.raceFirst(obey(signals), Effect.andThen(startUpBanner, Effect.never))
+  )
 })
 
 /** What kept the compute from having a life, told like every failure: sentence, causes, hint. */
 const runToExitCode = (settings: RunSettings) => {
   const log = newLogContext()
   const telemetry = telemetryOf(process.env, version)
-  return telemetry.underCaller(Effect.andThen(
-    Effect.forEach(telemetry.warnings, (warning) => Effect.logWarning(warning)),
-    run(settings, log)
-  )).pipe(
-    Effect.map(({ exit, failure }) => exitCodeOf(exit, failure !== null && failure._tag !== "Abandoned")),
-    Effect.catch((failure) =>
-      Effect.as(Effect.logError(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`), failed)),
-    Effect.provide(telemetry.layer),
-    Effect.provide(logLayer({ format: settings.logFormat, filter: settings.logFilter, sink: err, context: log }))
-  )
+  return telemetry
+    .underCaller(
+      Effect.andThen(
+        Effect.forEach(telemetry.warnings, (warning) => Effect.logWarning(warning)),
+        run(settings, log)
+      )
+    )
+    .pipe(
+      Effect.map(({ exit, failure }) => exitCodeOf(exit, failure !== null && failure._tag !== "Abandoned")),
+      Effect.catch((failure) =>
+        Effect.as(Effect.logError(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`), failed)
+      ),
+      Effect.provide(telemetry.layer),
+      Effect.provide(logLayer({ format: settings.logFormat, filter: settings.logFilter, sink: err, context: log }))
+    )
 }
 
 const validate = (path: string, storage: "neon" | "local"): Report => {
@@ -145,10 +154,12 @@ const main = (): void => {
       Effect.runFork(planCommand(command.settings, out, err)).addObserver(leave)
       return
     case "Health":
-      Effect.runFork(Effect.map(health(command.settings), ({ text, well }) => {
-        ;(well ? out : err)(`${text}\n`)
-        return well ? 0 : failed
-      })).addObserver(leave)
+      Effect.runFork(
+        Effect.map(health(command.settings), ({ text, well }) => {
+          ;(well ? out : err)(`${text}\n`)
+          return well ? 0 : failed
+        })
+      ).addObserver(leave)
       return
     case "Validate": {
       const report = joinReports(command.paths.map((path) => validate(path, command.storage)))

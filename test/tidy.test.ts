@@ -8,13 +8,17 @@ import * as path from "node:path"
 const root = path.resolve(import.meta.dirname, "..")
 const src = path.join(root, "src")
 const typescriptIn = (folder: string): ReadonlyArray<string> =>
-  fs.readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts")).sort()
+  fs
+    .readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts"))
+    .sort()
 const files = typescriptIn(src)
 const read = (file: string) => fs.readFileSync(path.join(src, file), "utf8")
 const imports = (text: string) => [...text.matchAll(/(?:from|import)\(? ?"([^"]+)"/g)].map((match) => match[1] ?? "")
-const moduleOf = (file: string) => file.includes("/") ? file.slice(0, file.indexOf("/")) : file
+const moduleOf = (file: string) => (file.includes("/") ? file.slice(0, file.indexOf("/")) : file)
 const targetsOf = (file: string): ReadonlyArray<string> =>
-  imports(read(file)).filter((target) => target.startsWith("."))
+  imports(read(file))
+    .filter((target) => target.startsWith("."))
     .map((target) => path.relative(src, path.resolve(src, path.dirname(file), target)))
 
 /** Which modules a module may import from. A new edge is a word here; an edge that nothing uses any more goes. */
@@ -81,7 +85,9 @@ describe("tidy", () => {
   })
 
   it("no allowed edge is unused", () => {
-    const used = new Set(files.flatMap((file) => targetsOf(file).map((other) => `${moduleOf(file)} ${moduleOf(other)}`)))
+    const used = new Set(
+      files.flatMap((file) => targetsOf(file).map((other) => `${moduleOf(file)} ${moduleOf(other)}`))
+    )
     for (const [here, allowed] of Object.entries(edges)) {
       for (const there of allowed.split(" ").filter((name) => name !== "")) {
         assert.isTrue(used.has(`${here} ${there}`), `nothing in ${here} imports from ${there}`)
@@ -90,7 +96,8 @@ describe("tidy", () => {
   })
 
   it("rooms are named for what they keep", () => {
-    for (const file of files) assert.notMatch(file, /(^|\/)(utils?|common|helpers?|misc|services?|layers?|types)(\/|\.ts$)/i)
+    for (const file of files)
+      assert.notMatch(file, /(^|\/)(utils?|common|helpers?|misc|services?|layers?|types)(\/|\.ts$)/i)
   })
 
   it("no test is skipped or focused", () => {

@@ -78,8 +78,16 @@ const statisticsOf = (active: number, sessions: number): Statistics | null =>
 /** `None`: the answer has not the shape of an answer. */
 export const readSample = (row: ReadonlyArray<string | null> | undefined): Option.Option<Sample> => {
   if (row === undefined || row.length < 6) return Option.none()
-  const [at = NaN, busy = NaN, rested = NaN, autovacuum = NaN, followers = NaN, subscriptions = NaN, active = NaN, sessions = NaN] =
-    row.map((text) => text === null ? NaN : Number(text))
+  const [
+    at = NaN,
+    busy = NaN,
+    rested = NaN,
+    autovacuum = NaN,
+    followers = NaN,
+    subscriptions = NaN,
+    active = NaN,
+    sessions = NaN
+  ] = row.map((text) => (text === null ? NaN : Number(text)))
   if (![at, busy, autovacuum, followers, subscriptions].every(Number.isFinite)) return Option.none()
   return Option.some({
     at,
@@ -101,7 +109,7 @@ export const readSample = (row: ReadonlyArray<string | null> | undefined): Optio
 /** As often as the activity monitor looks. */
 const every = Duration.millis(500)
 
-const tick = Effect.gen(function*() {
+const tick = Effect.gen(function* () {
   const state = yield* ComputeState
   const now = yield* Clock.currentTimeMillis
   const { holds } = yield* state.now
@@ -116,9 +124,12 @@ const tick = Effect.gen(function*() {
 export const holdActor: Actor<ComputeState> = {
   name: "hold keeper",
   policy: "permanent",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     const state = yield* ComputeState
-    const somebodyHolds = state.changes.pipe(Stream.filter(({ holds }) => holds.length > 0), Stream.runHead)
+    const somebodyHolds = state.changes.pipe(
+      Stream.filter(({ holds }) => holds.length > 0),
+      Stream.runHead
+    )
     while (true) {
       yield* somebodyHolds
       yield* tick
@@ -143,7 +154,11 @@ const experimentalFeature = "activity_monitor_experimental"
 /** A Postgres that is away for an hour is told in minutes, not in lines. */
 const tellEveryMillis = 30_000
 
-const ending = ["termination_pending_fast", "termination_pending_immediate", "terminated"] as const satisfies ReadonlyArray<Status>
+const ending = [
+  "termination_pending_fast",
+  "termination_pending_immediate",
+  "terminated"
+] as const satisfies ReadonlyArray<Status>
 
 interface Memory {
   readonly seen: Seen
@@ -157,17 +172,19 @@ const nobody = { client: 0, walsender: 0, subscription: 0, autovacuum: 0 } as co
 
 type Remember = Ref.Ref<Memory>
 
-const inTime = (what: string, limit: Duration.Duration) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.timeoutOrElse(effect, {
-    duration: limit,
-    orElse: () => Effect.fail(new TimedOut({ what, millis: Duration.toMillis(limit) }))
-  })
+const inTime =
+  (what: string, limit: Duration.Duration) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.timeoutOrElse(effect, {
+      duration: limit,
+      orElse: () => Effect.fail(new TimedOut({ what, millis: Duration.toMillis(limit) }))
+    })
 
 const downtimeInfo = ({ current, lastUp, total }: Uptime): string =>
   `total_ms: ${total}, current_ms: ${current}, last_up: ${DateTime.formatIso(DateTime.makeUnsafe(lastUp))}`
 
 /** One look. What it proves goes to the shared state. */
-const look = Effect.fnUntraced(function*(wire: Wire, memory: Remember, { within }: MonitorOptions) {
+const look = Effect.fnUntraced(function* (wire: Wire, memory: Remember, { within }: MonitorOptions) {
   const state = yield* ComputeState
   const admin = yield* Admin
   const { activity, spec } = yield* state.now
@@ -175,7 +192,11 @@ const look = Effect.fnUntraced(function*(wire: Wire, memory: Remember, { within 
   const rows = yield* wire.rows(sampleSql(admin.superuser, experimental), within)
   const sample = readSample(rows[0])
   if (Option.isNone(sample)) {
-    return yield* new WireFailed({ operation: "query", peer: wire.peer, detail: "the activity sample has another shape" })
+    return yield* new WireFailed({
+      operation: "query",
+      peer: wire.peer,
+      detail: "the activity sample has another shape"
+    })
   }
   const before = yield* Ref.get(memory)
   const now = yield* Clock.currentTimeMillis
@@ -193,7 +214,7 @@ const look = Effect.fnUntraced(function*(wire: Wire, memory: Remember, { within 
 })
 
 /** Looks over one connection until one fails. */
-const session = Effect.fnUntraced(function*(memory: Remember, options: MonitorOptions) {
+const session = Effect.fnUntraced(function* (memory: Remember, options: MonitorOptions) {
   const admin = yield* Admin
   const wire = yield* admin.connect("compute_monitor").pipe(inTime("the activity monitor's connection", options.within))
   while (true) {
@@ -202,7 +223,7 @@ const session = Effect.fnUntraced(function*(memory: Remember, options: MonitorOp
   }
 }, Effect.scoped)
 
-const miss = Effect.fnUntraced(function*(memory: Remember, error: WireFailed | TimedOut) {
+const miss = Effect.fnUntraced(function* (memory: Remember, error: WireFailed | TimedOut) {
   const state = yield* ComputeState
   const now = yield* Clock.currentTimeMillis
   const before = yield* Ref.get(memory)
@@ -218,7 +239,7 @@ const miss = Effect.fnUntraced(function*(memory: Remember, error: WireFailed | T
   return pauseMillis(before.failures + 1)
 })
 
-const watch = Effect.fnUntraced(function*(memory: Remember, options: MonitorOptions) {
+const watch = Effect.fnUntraced(function* (memory: Remember, options: MonitorOptions) {
   const now = yield* Clock.currentTimeMillis
   // Time in which Postgres was not meant to run is not downtime.
   yield* Ref.update(memory, (old) => ({ ...old, failures: 0, uptime: { ...bornUp(now), total: old.uptime.total } }))
@@ -231,7 +252,7 @@ const watch = Effect.fnUntraced(function*(memory: Remember, options: MonitorOpti
 export const monitor = (options: MonitorOptions = defaults): Actor<ComputeState | Admin> => ({
   name: "activity monitor",
   policy: "transient",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     const state = yield* ComputeState
     const now = yield* Clock.currentTimeMillis
     const memory = yield* Ref.make<Memory>({ seen: nothingSeen, uptime: bornUp(now), failures: 0, toldAt: 0 })

@@ -41,17 +41,20 @@ export interface Judgement {
 
 /** Up or down: a crash resets the sums, and that too is activity. The first reading proves nothing. */
 const moved = (before: Statistics | null, after: Statistics | null): boolean =>
-  before !== null && after !== null && (before.activeMillis !== after.activeMillis || before.sessions !== after.sessions)
+  before !== null &&
+  after !== null &&
+  (before.activeMillis !== after.activeMillis || before.sessions !== after.sessions)
 
 const worksNow = ({ autovacuum, busy, followers, subscriptions }: Sample): boolean =>
   busy > 0 || followers > 0 || subscriptions > 0 || autovacuum > 0
 
 export const judge = (seen: Seen, sample: Sample): Judgement => ({
-  active: worksNow(sample) || moved(seen.statistics, sample.statistics)
-    ? sample.at
-    : sample.rested === null
-    ? null
-    : Math.min(sample.rested, sample.at),
+  active:
+    worksNow(sample) || moved(seen.statistics, sample.statistics)
+      ? sample.at
+      : sample.rested === null
+        ? null
+        : Math.min(sample.rested, sample.at),
   seen: { statistics: sample.statistics ?? seen.statistics }
 })
 
@@ -64,7 +67,7 @@ const later = (before: number | null, after: number | null): number | null =>
 export const explainSample = (before: Activity | null, seen: Seen, sample: Sample): Activity => {
   const { at, autovacuum, busy, followers, rested, subscriptions } = sample
   const statisticsMoved = moved(seen.statistics, sample.statistics)
-  const when = (happens: boolean): number | null => happens ? at : null
+  const when = (happens: boolean): number | null => (happens ? at : null)
   return {
     at,
     sessions: { client: busy, walsender: followers, subscription: subscriptions, autovacuum },
@@ -81,9 +84,12 @@ export const explainSample = (before: Activity | null, seen: Seen, sample: Sampl
 
 /** Did this look see something else than the one before? Its own time does not count. */
 export const sawTheSame = (before: Activity | null, after: Activity): boolean =>
-  before !== null && before.statisticsMoved === after.statisticsMoved &&
+  before !== null &&
+  before.statisticsMoved === after.statisticsMoved &&
   activityKinds.every((kind) => before.last[kind] === after.last[kind]) &&
-  (["client", "walsender", "subscription", "autovacuum"] as const).every((kind) => before.sessions[kind] === after.sessions[kind])
+  (["client", "walsender", "subscription", "autovacuum"] as const).every(
+    (kind) => before.sessions[kind] === after.sessions[kind]
+  )
 
 export const maxHolds = 32
 export const maxHoldSeconds = 86_400
@@ -94,16 +100,27 @@ export const livingHolds = (holds: ReadonlyArray<Hold>, now: number): ReadonlyAr
 const count = (many: number, one: string, more: string): string => `${many} ${many === 1 ? one : more}`
 
 /** Why it counts as awake at this moment, as sentences; none: it could sleep. */
-export const reasonsAwake = (activity: Activity | null, holds: ReadonlyArray<Hold>, now: number): ReadonlyArray<string> => {
+export const reasonsAwake = (
+  activity: Activity | null,
+  holds: ReadonlyArray<Hold>,
+  now: number
+): ReadonlyArray<string> => {
   const { autovacuum = 0, client = 0, subscription = 0, walsender = 0 } = activity?.sessions ?? {}
   return [
-    ...(client > 0 ? [`${count(client, "client session is", "client sessions are")} busy or inside a transaction`] : []),
-    ...(walsender > 0 ? [`${count(walsender, "replica or subscriber follows", "replicas or subscribers follow")} us`] : []),
-    ...(subscription > 0 ? [`${count(subscription, "subscription of ours has", "subscriptions of ours have")} a worker`] : []),
+    ...(client > 0
+      ? [`${count(client, "client session is", "client sessions are")} busy or inside a transaction`]
+      : []),
+    ...(walsender > 0
+      ? [`${count(walsender, "replica or subscriber follows", "replicas or subscribers follow")} us`]
+      : []),
+    ...(subscription > 0
+      ? [`${count(subscription, "subscription of ours has", "subscriptions of ours have")} a worker`]
+      : []),
     ...(autovacuum > 0 ? [`${count(autovacuum, "autovacuum worker is", "autovacuum workers are")} at work`] : []),
     ...(activity?.statisticsMoved === true ? ["the statistics of user databases moved"] : []),
-    ...livingHolds(holds, now).map(({ expiresAt, reason }) =>
-      `a hold says "${reason}", for ${Math.ceil((expiresAt - now) / 1000)} s more`)
+    ...livingHolds(holds, now).map(
+      ({ expiresAt, reason }) => `a hold says "${reason}", for ${Math.ceil((expiresAt - now) / 1000)} s more`
+    )
   ]
 }
 
@@ -120,7 +137,12 @@ export interface Uptime {
 
 export const bornUp = (now: number): Uptime => ({ lastUp: now, lastChecked: now, total: 0, current: 0 })
 
-export const answered = (uptime: Uptime, now: number): Uptime => ({ ...uptime, lastUp: now, lastChecked: now, current: 0 })
+export const answered = (uptime: Uptime, now: number): Uptime => ({
+  ...uptime,
+  lastUp: now,
+  lastChecked: now,
+  current: 0
+})
 
 export const silent = (uptime: Uptime, now: number): Uptime => ({
   lastUp: uptime.lastUp,

@@ -58,8 +58,7 @@ export interface Movers {
 }
 
 /** Exits with 126 when it cannot move. `exec` keeps the pid, so signals and postmaster.pid stay right. */
-const moveAndRun =
-  `echo "$$" > "$1" || { echo "compute_ctl: cannot enter the cgroup through $1" >&2; exit 126; }; shift; exec "$0" "$@"`
+const moveAndRun = `echo "$$" > "$1" || { echo "compute_ctl: cannot enter the cgroup through $1" >&2; exit 126; }; shift; exec "$0" "$@"`
 
 /** The same program, entering the cgroup before its first instruction; `None` when there is no way. */
 export const moved = (program: Program, procs: string, name: string, movers: Movers): Option.Option<Program> => {
@@ -88,13 +87,14 @@ export interface Cgroup {
 
 export const defaultCgroupRoot = "/sys/fs/cgroup"
 
-const folderOf = Effect.fnUntraced(function*({ name, root }: CgroupAt): Effect.fn.Return<string, CgroupUnusable> {
+const folderOf = Effect.fnUntraced(function* ({ name, root }: CgroupAt): Effect.fn.Return<string, CgroupUnusable> {
   const folder = path.join(root, name)
   const unusable = (detail: string) => new CgroupUnusable({ cgroup: folder, detail })
   const checked = checkCgroupName(name)
   if (Result.isFailure(checked)) return yield* unusable(checked.failure)
   // Version 2 has this file in every group, version 1 in none.
-  if (!fs.existsSync(path.join(root, "cgroup.controllers"))) return yield* unusable(`${root} is not the root of a cgroup v2 hierarchy`)
+  if (!fs.existsSync(path.join(root, "cgroup.controllers")))
+    return yield* unusable(`${root} is not the root of a cgroup v2 hierarchy`)
   if (!fs.existsSync(folder)) return yield* unusable("there is no such cgroup")
   return folder
 })
@@ -102,14 +102,21 @@ const folderOf = Effect.fnUntraced(function*({ name, root }: CgroupAt): Effect.f
 const look = (folder: string): Effect.Effect<number, CgroupUnusable> =>
   Effect.tryPromise({
     try: () => fs.promises.readFile(path.join(folder, "memory.stat"), "latin1"),
-    catch: (cause) => new CgroupUnusable({ cgroup: folder, detail: "its memory.stat cannot be read; is the memory controller on?", cause })
+    catch: (cause) =>
+      new CgroupUnusable({
+        cgroup: folder,
+        detail: "its memory.stat cannot be read; is the memory controller on?",
+        cause
+      })
   }).pipe(
     Effect.flatMap((text) => Effect.fromResult(readAnonymous(text))),
-    Effect.mapError((error) => typeof error === "string" ? new CgroupUnusable({ cgroup: folder, detail: error }) : error)
+    Effect.mapError((error) =>
+      typeof error === "string" ? new CgroupUnusable({ cgroup: folder, detail: error }) : error
+    )
   )
 
 /** Succeeds only when one look has succeeded. */
-export const openCgroup = Effect.fnUntraced(function*(at: CgroupAt): Effect.fn.Return<Cgroup, CgroupUnusable> {
+export const openCgroup = Effect.fnUntraced(function* (at: CgroupAt): Effect.fn.Return<Cgroup, CgroupUnusable> {
   const folder = yield* folderOf(at)
   const anonymous = look(folder)
   yield* anonymous
@@ -140,10 +147,16 @@ const executable = (file: string): boolean => Result.isSuccess(Result.try(() => 
 
 const shell = "/bin/sh"
 
-const enter = Effect.fnUntraced(function*(at: CgroupEntry, request: SpawnRequest): Effect.fn.Return<SpawnRequest, CgroupUnusable> {
+const enter = Effect.fnUntraced(function* (
+  at: CgroupEntry,
+  request: SpawnRequest
+): Effect.fn.Return<SpawnRequest, CgroupUnusable> {
   const folder = yield* folderOf(at)
   const procs = path.join(folder, "cgroup.procs")
-  const cgexec = (at.path ?? "").split(":").map((one) => path.join(one, "cgexec")).find((file) => path.isAbsolute(file) && executable(file))
+  const cgexec = (at.path ?? "")
+    .split(":")
+    .map((one) => path.join(one, "cgexec"))
+    .find((file) => path.isAbsolute(file) && executable(file))
   const program = moved(request, procs, at.name, {
     procsWritable: writable(procs, request.runAs),
     shell: executable(shell) ? shell : null,
@@ -151,7 +164,10 @@ const enter = Effect.fnUntraced(function*(at: CgroupEntry, request: SpawnRequest
   })
   if (Option.isSome(program)) return { ...request, ...program.value }
   const who = request.runAs === null ? "we" : request.runAs.name
-  return yield* new CgroupUnusable({ cgroup: folder, detail: `${who} may not write its cgroup.procs, and there is no cgexec` })
+  return yield* new CgroupUnusable({
+    cgroup: folder,
+    detail: `${who} may not write its cgroup.procs, and there is no cgexec`
+  })
 })
 
 /**
@@ -159,13 +175,13 @@ const enter = Effect.fnUntraced(function*(at: CgroupEntry, request: SpawnRequest
  * group turns out to be closed only then (the kernel also looks at the common ancestor), the child exits with 126 and
  * says why. A cgroup that cannot be entered fails under `refuse`, and is otherwise told and done without.
  */
-export const cgroupCommand = Effect.fn("Vm.cgroupCommand")(function*(
+export const cgroupCommand = Effect.fn("Vm.cgroupCommand")(function* (
   at: CgroupEntry,
   request: SpawnRequest
 ): Effect.fn.Return<SpawnRequest, CgroupUnusable> {
   return yield* Effect.catch(enter(at, request), (error) =>
-    at.policy === "refuse" ? Effect.fail(error) : Effect.as(
-      Effect.logWarning(`${request.command} runs outside of the cgroup: ${reasonOf(error)}`),
-      request
-    ))
+    at.policy === "refuse"
+      ? Effect.fail(error)
+      : Effect.as(Effect.logWarning(`${request.command} runs outside of the cgroup: ${reasonOf(error)}`), request)
+  )
 })

@@ -28,7 +28,7 @@ const limit = "neon.file_cache_size_limit"
 const cap = "neon.max_file_cache_size"
 
 /** `null`: Postgres does not know the setting. */
-const readSize = Effect.fnUntraced(function*(wire: Wire, setting: string) {
+const readSize = Effect.fnUntraced(function* (wire: Wire, setting: string) {
   const text = (yield* wire.rows(sizeOf(setting), within))[0]?.[0] ?? null
   if (text === null) return null
   const bytes = Number(text)
@@ -50,7 +50,7 @@ const dial = (at: ConnString) =>
   })
 
 /** One connection at a time, each in a scope of its own; a new one replaces the old. */
-const keepSession = Effect.fnUntraced(function*(at: ConnString) {
+const keepSession = Effect.fnUntraced(function* (at: ConnString) {
   let held: { readonly wire: Wire; readonly scope: Scope.Closeable } | undefined
   const release = Effect.suspend(() => {
     const scope = held?.scope
@@ -58,29 +58,35 @@ const keepSession = Effect.fnUntraced(function*(at: ConnString) {
     return scope === undefined ? Effect.void : Scope.close(scope, Exit.void)
   })
   yield* Effect.addFinalizer(() => release)
-  const renew = Effect.gen(function*() {
+  const renew = Effect.gen(function* () {
     yield* release
     const scope = yield* Scope.make()
-    held = { scope, wire: yield* Scope.provide(dial(at), scope).pipe(Effect.onError(() => Scope.close(scope, Exit.void))) }
+    held = {
+      scope,
+      wire: yield* Scope.provide(dial(at), scope).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
+    }
     return held.wire
   })
-  return { renew, current: Effect.suspend(() => held === undefined ? renew : Effect.succeed(held.wire)) }
+  return { renew, current: Effect.suspend(() => (held === undefined ? renew : Effect.succeed(held.wire))) }
 })
 
 /** `null`: this Postgres has no file cache to manage. Fails when it cannot be asked. */
-export const openFileCache = Effect.fn("Vm.openFileCache")(function*(
+export const openFileCache = Effect.fn("Vm.openFileCache")(function* (
   at: ConnString
 ): Effect.fn.Return<FileCache | null, WireFailed | TimedOut, Scope.Scope> {
   const session = yield* keepSession(at)
   /** Reading is tried once more over a new connection: the old one may have died while nobody looked. */
   const read = (setting: string) =>
-    Effect.catch(Effect.flatMap(session.current, (wire) => readSize(wire, setting)), (error) =>
-      Effect.logInfo(`the file cache's connection is renewed: ${reasonOf(error)}`).pipe(
-        Effect.andThen(session.renew),
-        Effect.flatMap((wire) => readSize(wire, setting))
-      ))
+    Effect.catch(
+      Effect.flatMap(session.current, (wire) => readSize(wire, setting)),
+      (error) =>
+        Effect.logInfo(`the file cache's connection is renewed: ${reasonOf(error)}`).pipe(
+          Effect.andThen(session.renew),
+          Effect.flatMap((wire) => readSize(wire, setting))
+        )
+    )
 
-  const resize: FileCache["resize"] = Effect.fn("Vm.resizeFileCache")(function*(wanted) {
+  const resize: FileCache["resize"] = Effect.fn("Vm.resizeFileCache")(function* (wanted) {
     const most = yield* read(cap)
     const wire = yield* session.current
     if (most === null) return yield* new WireFailed({ operation: "query", peer: wire.peer, detail: `${cap} is gone` })

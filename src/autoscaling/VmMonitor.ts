@@ -55,7 +55,12 @@ export const parseVmAddress = (text: string): Result.Result<VmAddress, string> =
 const maxPayload = 64 * 1024
 /** One agent, its replacement, and those that are on their way out. */
 const maxConnections = 64
-const timeLimits = { headersTimeout: 4_000, requestTimeout: 4_000, keepAliveTimeout: 1_000, connectionsCheckingInterval: 1_000 }
+const timeLimits = {
+  headersTimeout: 4_000,
+  requestTimeout: 4_000,
+  keepAliveTimeout: 1_000,
+  connectionsCheckingInterval: 1_000
+}
 
 const route = "/monitor"
 
@@ -68,18 +73,29 @@ const objection = (request: IncomingMessage): number | null => {
 
 const answerPlain = (request: IncomingMessage, response: ServerResponse) => {
   const status = objection(request) ?? 426
-  const headers = status === 426 ? { connection: "upgrade", upgrade: "websocket" } : status === 405 ? { allow: "GET" } : {}
+  const headers =
+    status === 426 ? { connection: "upgrade", upgrade: "websocket" } : status === 405 ? { allow: "GET" } : {}
   response.writeHead(status, { ...headers, "content-type": "text/plain" }).end(`${STATUS_CODES[status]}\n`)
 }
 
 const refuse = (socket: Duplex, status: number) => {
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`, () => socket.destroy())
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`, () =>
+    socket.destroy()
+  )
 }
 
 /** `onPeer` is called once per upgraded connection, in the turn in which it was opened. With port 0 the system chooses. */
-export const openDoor = (at: VmAddress, onPeer: (peer: Peer) => void): Effect.Effect<number, ListenFailed, Scope.Scope> =>
-  Effect.gen(function*() {
-    const sockets = new NodeWS.WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload, handleProtocols: () => false })
+export const openDoor = (
+  at: VmAddress,
+  onPeer: (peer: Peer) => void
+): Effect.Effect<number, ListenFailed, Scope.Scope> =>
+  Effect.gen(function* () {
+    const sockets = new NodeWS.WebSocketServer({
+      noServer: true,
+      perMessageDeflate: false,
+      maxPayload,
+      handleProtocols: () => false
+    })
     const server = createServer(timeLimits, answerPlain)
     server.maxConnections = maxConnections
     server.on("upgrade", (request, socket, head) => {
@@ -98,7 +114,8 @@ export const openDoor = (at: VmAddress, onPeer: (peer: Peer) => void): Effect.Ef
       })
     )
     return yield* Effect.callback<number, ListenFailed>((resume) => {
-      const failed = (cause: Error) => resume(Effect.fail(new ListenFailed({ what: "the vm-monitor", port: at.port, cause })))
+      const failed = (cause: Error) =>
+        resume(Effect.fail(new ListenFailed({ what: "the vm-monitor", port: at.port, cause })))
       server.once("error", failed)
       server.listen(at.port, at.host, () => {
         server.off("error", failed)
@@ -159,7 +176,7 @@ const surroundingsOf = (options: VmMonitorOptions, spec: ParsedSpec | null): Sur
 }
 
 /** Listens from now until the scope closes; agents are attended to only while `attend` runs. */
-export const serve = Effect.fn("Vm.serve")(function*(
+export const serve = Effect.fn("Vm.serve")(function* (
   options: VmMonitorOptions,
   spec: ParsedSpec | null
 ): Effect.fn.Return<Serving, ListenFailed, Scope.Scope> {
@@ -178,28 +195,36 @@ export const serve = Effect.fn("Vm.serve")(function*(
     if (!Queue.offerUnsafe(queue, newest)) peer.drop()
   })
   const surroundings = surroundingsOf(options, spec)
-  const attend = Effect.scoped(Effect.gen(function*() {
-    const agents = yield* FiberSet.make()
-    while (true) {
-      const { peer, replaced } = yield* Queue.take(queue)
-      const life = Effect.catchCause(bridge(peer, Deferred.await(replaced), surroundings), (cause) =>
-        Effect.logError(`the connection of the agent ${peer.name} broke`, cause))
-      yield* FiberSet.run(agents, life)
-    }
-  }))
+  const attend = Effect.scoped(
+    Effect.gen(function* () {
+      const agents = yield* FiberSet.make()
+      while (true) {
+        const { peer, replaced } = yield* Queue.take(queue)
+        const life = Effect.catchCause(bridge(peer, Deferred.await(replaced), surroundings), (cause) =>
+          Effect.logError(`the connection of the agent ${peer.name} broke`, cause)
+        )
+        yield* FiberSet.run(agents, life)
+      }
+    })
+  )
   yield* Effect.logInfo(`the vm-monitor listens on port ${port}`)
   return { port, attend }
 })
 
-const ending = ["termination_pending_fast", "termination_pending_immediate", "terminated"] as const satisfies ReadonlyArray<Status>
+const ending = [
+  "termination_pending_fast",
+  "termination_pending_immediate",
+  "terminated"
+] as const satisfies ReadonlyArray<Status>
 
 /** A compute that failed to take a new spec still serves; one whose Postgres is gone does not. */
-const over = ({ postgresAlive, status }: Snapshot): boolean => isTerminating(status) || (status === "failed" && !postgresAlive)
+const over = ({ postgresAlive, status }: Snapshot): boolean =>
+  isTerminating(status) || (status === "failed" && !postgresAlive)
 
 export const vmMonitor = (options: VmMonitorOptions): Actor<ComputeState | VmTally> => ({
   name: "vm-monitor",
   policy: "transient",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     const state = yield* ComputeState
     while (true) {
       const { spec, status } = yield* state.until("running", ...ending)

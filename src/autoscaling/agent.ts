@@ -30,7 +30,7 @@ import { type Connection, keepCache, type Memory, type Order, scale, watchMemory
 export const reasonOf = (error: unknown): string => causesOf(error).join(": ")
 
 /** Warns at most once in a while, and then says how many lines were kept back. */
-export const quietly = (everyMillis: number): (text: string) => Effect.Effect<void> => {
+export const quietly = (everyMillis: number): ((text: string) => Effect.Effect<void>) => {
   let toldAt: number | null = null
   let kept = 0
   return (text) =>
@@ -102,7 +102,7 @@ export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
     }
     wake = attempt
     attempt()
-    return Effect.sync(() => wake = undefined)
+    return Effect.sync(() => (wake = undefined))
   })
 
   const send = (text: string) =>
@@ -160,13 +160,14 @@ const left: Ending = { code: 1000, reason: "the agent left" }
 const replacedBy: Ending = { code: 1001, reason: "replaced by a newer connection" }
 
 /** Whom the agent's first message makes us. */
-const greet = Effect.fnUntraced(function*(peer: Peer, { cgroup, policy, tellBlind, totalMemory }: Surroundings) {
+const greet = Effect.fnUntraced(function* (peer: Peer, { cgroup, policy, tellBlind, totalMemory }: Surroundings) {
   const refuse = (code: number, reason: string) =>
     Effect.as(peer.send(printGreeting(Result.fail(reason))), { code, reason } satisfies Ending)
   const first = yield* peer.receive
-  const version = first._tag === "Text"
-    ? negotiate(first.text)
-    : Result.fail("Received a binary message instead of a protocol version range")
+  const version =
+    first._tag === "Text"
+      ? negotiate(first.text)
+      : Result.fail("Received a binary message instead of a protocol version range")
   if (Result.isFailure(version)) return yield* refuse(1002, version.failure)
   const group = cgroup === null ? null : yield* Effect.result(cgroup)
   if (group !== null && Result.isFailure(group)) {
@@ -189,7 +190,11 @@ const greet = Effect.fnUntraced(function*(peer: Peer, { cgroup, policy, tellBlin
   } satisfies Memory
 })
 
-const read = Effect.fnUntraced(function*(peer: Peer, say: (said: Said) => Effect.Effect<unknown>, commands: Queue.Queue<Order>) {
+const read = Effect.fnUntraced(function* (
+  peer: Peer,
+  say: (said: Said) => Effect.Effect<unknown>,
+  commands: Queue.Queue<Order>
+) {
   const tally = yield* VmTally
   const tell = quietly(tellEveryMillis)
   let strikes = 0
@@ -204,10 +209,12 @@ const read = Effect.fnUntraced(function*(peer: Peer, say: (said: Said) => Effect
         )
       case "UpscaleNotification":
       case "DownscaleRequest":
-        return Queue.offerUnsafe(commands, heard) ? Effect.void : Effect.andThen(
-          tell("the agent sends more requests than can be worked on; one was refused"),
-          say({ type: "InternalError", error: "too many requests at once", id: heard.id })
-        )
+        return Queue.offerUnsafe(commands, heard)
+          ? Effect.void
+          : Effect.andThen(
+              tell("the agent sends more requests than can be worked on; one was refused"),
+              say({ type: "InternalError", error: "too many requests at once", id: heard.id })
+            )
     }
   }
   while (true) {
@@ -228,18 +235,17 @@ const read = Effect.fnUntraced(function*(peer: Peer, say: (said: Said) => Effect
   }
 })
 
-const write = Effect.fnUntraced(function*(peer: Peer, outbound: Queue.Queue<string>) {
+const write = Effect.fnUntraced(function* (peer: Peer, outbound: Queue.Queue<string>) {
   while (true) {
     const text = yield* Queue.take(outbound)
-    const sent = yield* peer.send(text).pipe(
-      Effect.as(true),
-      Effect.timeoutOrElse({ duration: sendWithin, orElse: () => Effect.succeed(false) })
-    )
+    const sent = yield* peer
+      .send(text)
+      .pipe(Effect.as(true), Effect.timeoutOrElse({ duration: sendWithin, orElse: () => Effect.succeed(false) }))
     if (!sent) return { code: 1008, reason: "the agent does not read" } satisfies Ending
   }
 })
 
-const converse = Effect.fnUntraced(function*(peer: Peer, memory: Memory, { openCache }: Surroundings) {
+const converse = Effect.fnUntraced(function* (peer: Peer, memory: Memory, { openCache }: Surroundings) {
   const outbound = yield* Queue.bounded<string>(outboundCapacity)
   const commands = yield* Queue.bounded<Order>(lanes)
   const say = (said: Said) => Queue.offer(outbound, printMessage(said))
@@ -260,40 +266,43 @@ const converse = Effect.fnUntraced(function*(peer: Peer, memory: Memory, { openC
 })
 
 /** Lives as long as the connection. `replaced` completes when a newer agent has come. */
-export const bridge = Effect.fn("Vm.bridge")(function*(
-  peer: Peer,
-  replaced: Effect.Effect<void>,
-  surroundings: Surroundings
-): Effect.fn.Return<void, never, VmTally> {
-  const tally = yield* VmTally
-  yield* tally.count("connections")
-  yield* tally.count("connected")
-  const life = Effect.gen(function*() {
-    const greeted = yield* greet(peer, surroundings).pipe(
-      Effect.catch(() => Effect.succeed(left)),
-      Effect.timeoutOrElse({
-        duration: greetWithin,
-        orElse: () => Effect.succeed<Ending>({ code: 1002, reason: "no handshake within four seconds" })
+export const bridge = Effect.fn("Vm.bridge")(
+  function* (
+    peer: Peer,
+    replaced: Effect.Effect<void>,
+    surroundings: Surroundings
+  ): Effect.fn.Return<void, never, VmTally> {
+    const tally = yield* VmTally
+    yield* tally.count("connections")
+    yield* tally.count("connected")
+    const life = Effect.gen(function* () {
+      const greeted = yield* greet(peer, surroundings).pipe(
+        Effect.catch(() => Effect.succeed(left)),
+        Effect.timeoutOrElse({
+          duration: greetWithin,
+          orElse: () => Effect.succeed<Ending>({ code: 1002, reason: "no handshake within four seconds" })
+        })
+      )
+      if ("code" in greeted) {
+        yield* tally.count("refused")
+        return greeted
+      }
+      yield* Effect.logInfo(`an autoscaler agent has connected from ${peer.name}`)
+      yield* tally.note({ thresholdBytes: greeted.threshold })
+      return yield* converse(peer, greeted, surroundings)
+    })
+    const ending = yield* Effect.raceFirst(life, Effect.as(replaced, replacedBy))
+    if (ending === replacedBy) yield* tally.count("replaced")
+    yield* Effect.logInfo(`the connection of the agent ${peer.name} ends: ${ending.reason}`)
+    yield* peer.close(ending.code, ending.reason)
+  },
+  (effect, peer) =>
+    Effect.ensuring(
+      effect,
+      Effect.gen(function* () {
+        // Only news when we were interrupted: the compute is ending, or the monitor is restarted.
+        yield* peer.close(1001, "the monitor is going away")
+        yield* (yield* VmTally).count("connected", -1)
       })
     )
-    if ("code" in greeted) {
-      yield* tally.count("refused")
-      return greeted
-    }
-    yield* Effect.logInfo(`an autoscaler agent has connected from ${peer.name}`)
-    yield* tally.note({ thresholdBytes: greeted.threshold })
-    return yield* converse(peer, greeted, surroundings)
-  })
-  const ending = yield* Effect.raceFirst(life, Effect.as(replaced, replacedBy))
-  if (ending === replacedBy) yield* tally.count("replaced")
-  yield* Effect.logInfo(`the connection of the agent ${peer.name} ends: ${ending.reason}`)
-  yield* peer.close(ending.code, ending.reason)
-}, (effect, peer) =>
-  Effect.ensuring(
-    effect,
-    Effect.gen(function*() {
-      // Only news when we were interrupted: the compute is ending, or the monitor is restarted.
-      yield* peer.close(1001, "the monitor is going away")
-      yield* (yield* VmTally).count("connected", -1)
-    })
-  ))
+)

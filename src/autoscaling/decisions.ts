@@ -92,7 +92,9 @@ export interface Pressure {
 
 /** One sample suffices; it repeats for as long as it is true. */
 export const wantsMore = ({ askedAt, greetedAt, mean, now, threshold }: Pressure): boolean =>
-  mean >= threshold && now - greetedAt >= firstUpscaleAfterMillis && (askedAt === null || now - askedAt >= upscaleGapMillis)
+  mean >= threshold &&
+  now - greetedAt >= firstUpscaleAfterMillis &&
+  (askedAt === null || now - askedAt >= upscaleGapMillis)
 
 /** How far the memory of the cgroup is known. */
 export type Watch =
@@ -129,7 +131,8 @@ const deny = (status: string): Downscale => ({ _tag: "Deny", status })
 
 export const judgeDownscale = (nominal: number, watch: Watch, managesCache: boolean, now: number): Downscale => {
   if (watch._tag === "Blind") return deny(`the cgroup cannot be watched: ${watch.because}`)
-  if (watch._tag === "Off" && !managesCache) return { _tag: "Idle", status: "monitor is not managing cgroup or file cache" }
+  if (watch._tag === "Off" && !managesCache)
+    return { _tag: "Idle", status: "monitor is not managing cgroup or file cache" }
   const target = targetOf(nominal, watch, managesCache)
   if (watch._tag === "Off") return { _tag: "Grant", target }
   const { samples } = watch
@@ -150,9 +153,12 @@ export const judgeDownscale = (nominal: number, watch: Watch, managesCache: bool
 /** `cacheBytes` is what was really set, `before` the threshold that was. */
 export const grantedStatus = (target: Target, cacheBytes: number | null, before: number | null): string => {
   const cache = cacheBytes === null ? [] : [`set file cache size to ${printMib(cacheBytes)} MiB`]
-  const cgroup = target.threshold === null || before === null ? [] : [
-    `set cgroup memory threshold from ${printMib(before)} MiB to ${printMib(target.threshold)} MiB, ` +
-      `of new total ${printMib(target.usable)} MiB`
-  ]
+  const cgroup =
+    target.threshold === null || before === null
+      ? []
+      : [
+          `set cgroup memory threshold from ${printMib(before)} MiB to ${printMib(target.threshold)} MiB, ` +
+            `of new total ${printMib(target.usable)} MiB`
+        ]
   return [...cache, ...cgroup].join("; ")
 }

@@ -52,13 +52,23 @@ export const zeroTally: Tally = {
   cacheBytes: null
 }
 
-const plain = (value: number | null): ReadonlyArray<Sample> => value === null ? [] : [{ labels: {}, value }]
+const plain = (value: number | null): ReadonlyArray<Sample> => (value === null ? [] : [{ labels: {}, value }])
 
 const by = (label: string, values: Readonly<Record<string, number>>): ReadonlyArray<Sample> =>
   Object.entries(values).map(([text, value]) => ({ labels: { [label]: text }, value }))
 
-const counter = (name: string, help: string, samples: ReadonlyArray<Sample>): Family => ({ name, type: "counter", help, samples })
-const gauge = (name: string, help: string, samples: ReadonlyArray<Sample>): Family => ({ name, type: "gauge", help, samples })
+const counter = (name: string, help: string, samples: ReadonlyArray<Sample>): Family => ({
+  name,
+  type: "counter",
+  help,
+  samples
+})
+const gauge = (name: string, help: string, samples: ReadonlyArray<Sample>): Family => ({
+  name,
+  type: "gauge",
+  help,
+  samples
+})
 
 export const vmFamilies = (tally: Tally): ReadonlyArray<Family> => [
   gauge("compute_vm_agents_connected", "Autoscaler agents connected now", plain(tally.connected)),
@@ -89,7 +99,11 @@ export const vmFamilies = (tally: Tally): ReadonlyArray<Family> => [
     "Looks at the memory of the cgroup",
     by("outcome", { ok: tally.samples, failed: tally.sampleFailures })
   ),
-  gauge("compute_vm_memory_mean_bytes", "Anonymous memory of the cgroup, mean of the last samples", plain(tally.meanBytes)),
+  gauge(
+    "compute_vm_memory_mean_bytes",
+    "Anonymous memory of the cgroup, mean of the last samples",
+    plain(tally.meanBytes)
+  ),
   gauge("compute_vm_memory_threshold_bytes", "Memory use at which more is asked for", plain(tally.thresholdBytes)),
   gauge("compute_vm_file_cache_limit_bytes", "Size the local file cache was set to", plain(tally.cacheBytes))
 ]
@@ -101,14 +115,17 @@ export const vmFamilies = (tally: Tally): ReadonlyArray<Family> => [
 /** The names of the tally's counts; the values that may be unknown are not among them. */
 type Count = { [K in keyof Tally]: null extends Tally[K] ? never : K }[keyof Tally]
 
-export class VmTally extends Context.Service<VmTally, {
-  readonly now: Effect.Effect<Tally>
-  readonly count: (what: Count, by?: number) => Effect.Effect<void>
-  readonly note: (values: Partial<Pick<Tally, "meanBytes" | "thresholdBytes" | "cacheBytes">>) => Effect.Effect<void>
-}>()("compute/vm/VmTally") {
+export class VmTally extends Context.Service<
+  VmTally,
+  {
+    readonly now: Effect.Effect<Tally>
+    readonly count: (what: Count, by?: number) => Effect.Effect<void>
+    readonly note: (values: Partial<Pick<Tally, "meanBytes" | "thresholdBytes" | "cacheBytes">>) => Effect.Effect<void>
+  }
+>()("compute/vm/VmTally") {
   static readonly layer: Layer.Layer<VmTally> = Layer.effect(
     VmTally,
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const ref = yield* Ref.make(zeroTally)
       return VmTally.of({
         now: Ref.get(ref),

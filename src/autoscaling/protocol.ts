@@ -23,7 +23,8 @@ const decodeRange = Schema.decodeUnknownOption(Range)
 
 const printVersion = (version: number): string =>
   version === 0 ? "<invalid: zero>" : version === 1 ? "v1.0" : `<unknown: ${version}>`
-const printRange = ({ max, min }: Range): string => min === max ? printVersion(min) : `${printVersion(min)} to ${printVersion(max)}`
+const printRange = ({ max, min }: Range): string =>
+  min === max ? printVersion(min) : `${printVersion(min)} to ${printVersion(max)}`
 
 /** The only version there is, on both sides. */
 const spoken = 1
@@ -32,10 +33,13 @@ const spoken = 1
 export const negotiate = (text: string): Result.Result<number, string> => {
   const range = Option.getOrNull(Option.flatMap(parseJson(text), decodeRange))
   if (range === null) return Result.fail(`Received no protocol version range: expected {"min": 1, "max": 1}`)
-  if (range.min > range.max) return Result.fail(`Received protocol version range ${printRange(range)} whose ends are the wrong way round`)
+  if (range.min > range.max)
+    return Result.fail(`Received protocol version range ${printRange(range)} whose ends are the wrong way round`)
   return range.min <= spoken && spoken <= range.max
     ? Result.succeed(Math.min(spoken, range.max))
-    : Result.fail(`Received protocol version range ${printRange(range)} which does not overlap with ${printVersion(spoken)}`)
+    : Result.fail(
+        `Received protocol version range ${printRange(range)} which does not overlap with ${printVersion(spoken)}`
+      )
 }
 
 export const printGreeting = (answer: Result.Result<number, string>): string =>
@@ -66,7 +70,8 @@ const decodeEmpty = Schema.decodeUnknownOption(Schema.Struct({}))
 const unusable = (id: number, because: string): Heard => ({ _tag: "Unusable", id, because })
 
 /** The start of a text, for logs and answers: what a peer sends may be long. */
-export const clipped = (text: string, length = 512): string => text.length > length ? `${text.slice(0, length)}…` : text
+export const clipped = (text: string, length = 512): string =>
+  text.length > length ? `${text.slice(0, length)}…` : text
 
 export const readMessage = (text: string): Heard => {
   const json = parseJson(text)
@@ -77,7 +82,8 @@ export const readMessage = (text: string): Heard => {
     return unusable(id, "Received a message without type, id or content")
   }
   const { content, id, type } = known
-  const wrong = () => unusable(id, `Received message of type ${JSON.stringify(clipped(type, 64))} with unusable content`)
+  const wrong = () =>
+    unusable(id, `Received message of type ${JSON.stringify(clipped(type, 64))} with unusable content`)
   const read = <A>(decoded: Option.Option<A>, heard: (content: A) => Heard): Heard =>
     Option.match(decoded, { onNone: wrong, onSome: heard })
   switch (type) {

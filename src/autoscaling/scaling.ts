@@ -63,7 +63,11 @@ const orderWithin = Duration.seconds(4)
 const cacheAgain = Duration.seconds(5)
 
 const watchOf = ({ blind, samples, threshold }: Memory): Watch =>
-  blind !== null ? { _tag: "Blind", because: blind } : threshold === null ? { _tag: "Off" } : { _tag: "Seen", samples, threshold }
+  blind !== null
+    ? { _tag: "Blind", because: blind }
+    : threshold === null
+      ? { _tag: "Off" }
+      : { _tag: "Seen", samples, threshold }
 
 const inTime = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>) =>
   Effect.timeoutOrElse(effect, {
@@ -72,12 +76,14 @@ const inTime = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>) =>
   })
 
 /** The file cache first: if that fails, the threshold stays. Tells what was really set. */
-const set = Effect.fnUntraced(function*({ memory }: Connection, target: Target) {
+const set = Effect.fnUntraced(function* ({ memory }: Connection, target: Target) {
   const tally = yield* VmTally
   const wanted = target.cacheBytes
   const actual = wanted === null || memory.cache === null ? null : yield* memory.cache.resize(wanted)
   if (actual !== null && actual !== wanted) {
-    yield* Effect.logWarning(`the file cache is limited to ${printMib(actual)} MiB; ${printMib(wanted ?? 0)} MiB were meant for it`)
+    yield* Effect.logWarning(
+      `the file cache is limited to ${printMib(actual)} MiB; ${printMib(wanted ?? 0)} MiB were meant for it`
+    )
   }
   memory.total = target.usable
   if (target.threshold !== null) memory.threshold = target.threshold
@@ -85,7 +91,7 @@ const set = Effect.fnUntraced(function*({ memory }: Connection, target: Target) 
   return actual
 })
 
-const upscale = Effect.fnUntraced(function*(connection: Connection, { id, mem }: Order) {
+const upscale = Effect.fnUntraced(function* (connection: Connection, { id, mem }: Order) {
   const tally = yield* VmTally
   const { memory, say } = connection
   const watch = watchOf(memory)
@@ -95,15 +101,16 @@ const upscale = Effect.fnUntraced(function*(connection: Connection, { id, mem }:
   yield* tally.count("upscalesConfirmed")
   const status = grantedStatus(target, actual, before)
   yield* Effect.logInfo(`upscale to ${printMib(mem)} MiB confirmed: ${status === "" ? "nothing to set" : status}`)
-  if (target.threshold === 0) yield* Effect.logWarning(`${printMib(mem)} MiB leave nothing to plan with; more will be asked for at once`)
+  if (target.threshold === 0)
+    yield* Effect.logWarning(`${printMib(mem)} MiB leave nothing to plan with; more will be asked for at once`)
   yield* say({ type: "UpscaleConfirmation", id })
 })
 
-const downscale = Effect.fnUntraced(function*(connection: Connection, { id, mem }: Order) {
+const downscale = Effect.fnUntraced(function* (connection: Connection, { id, mem }: Order) {
   const tally = yield* VmTally
   const { memory, say } = connection
   const verdict = judgeDownscale(mem, watchOf(memory), memory.cache !== null, yield* Clock.currentTimeMillis)
-  const answer = Effect.fnUntraced(function*(ok: boolean, status: string) {
+  const answer = Effect.fnUntraced(function* (ok: boolean, status: string) {
     yield* tally.count(ok ? "downscalesGranted" : "downscalesDenied")
     yield* Effect.logInfo(`downscale to ${printMib(mem)} MiB ${ok ? "granted" : "denied"}: ${status}`)
     yield* say({ type: "DownscaleResult", Ok: ok, Status: status, id })
@@ -124,7 +131,7 @@ const downscale = Effect.fnUntraced(function*(connection: Connection, { id, mem 
 })
 
 /** Works on commands for as long as the connection lives. */
-export const scale = Effect.fnUntraced(function*(connection: Connection, commands: Queue.Dequeue<Order>) {
+export const scale = Effect.fnUntraced(function* (connection: Connection, commands: Queue.Dequeue<Order>) {
   const tally = yield* VmTally
   const { say, turn } = connection
   while (true) {
@@ -134,10 +141,14 @@ export const scale = Effect.fnUntraced(function*(connection: Connection, command
     const work = more ? upscale(connection, order) : downscale(connection, order)
     yield* inTime(`working on ${what}`, turn.withPermit(work)).pipe(
       Effect.catch((error) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           yield* tally.count(more ? "upscalesFailed" : "downscalesFailed")
           yield* Effect.logError(`${what} to ${printMib(order.mem)} MiB failed: ${reasonOf(error)}`)
-          yield* say({ type: "InternalError", error: more ? "failed to handle upscale" : "failed to downscale", id: order.id })
+          yield* say({
+            type: "InternalError",
+            error: more ? "failed to handle upscale" : "failed to downscale",
+            id: order.id
+          })
         })
       )
     )
@@ -145,22 +156,26 @@ export const scale = Effect.fnUntraced(function*(connection: Connection, command
 })
 
 /** Opens the file cache, sets it to what the memory of now asks for, and keeps it; tries again until that is done. */
-export const keepCache = Effect.fnUntraced(function*(
+export const keepCache = Effect.fnUntraced(function* (
   { memory, turn }: Connection,
   openCache: Effect.Effect<FileCache | null, WireFailed | TimedOut, Scope.Scope>
 ) {
   const tally = yield* VmTally
-  const begin = Effect.gen(function*() {
+  const begin = Effect.gen(function* () {
     const cache = yield* inTime("opening the file cache", openCache)
     if (cache === null) return yield* Effect.logInfo("this Postgres has no file cache to manage")
-    yield* turn.withPermit(Effect.gen(function*() {
-      // From now on it is ours: should it not obey, the next order shall fail instead of passing it by.
-      memory.cache = cache
-      const actual = yield* inTime("setting the file cache", cache.resize(cacheSizeOf(memory.total)))
-      yield* tally.note({ cacheBytes: actual })
-      const from = printMib(cache.found)
-      yield* Effect.logInfo(`file cache set from ${from} MiB to ${printMib(actual)} MiB, of total ${Math.floor(memory.total / MiB)} MiB`)
-    }).pipe(Effect.catch((error) => Effect.logError(`the file cache could not be set: ${reasonOf(error)}`))))
+    yield* turn.withPermit(
+      Effect.gen(function* () {
+        // From now on it is ours: should it not obey, the next order shall fail instead of passing it by.
+        memory.cache = cache
+        const actual = yield* inTime("setting the file cache", cache.resize(cacheSizeOf(memory.total)))
+        yield* tally.note({ cacheBytes: actual })
+        const from = printMib(cache.found)
+        yield* Effect.logInfo(
+          `file cache set from ${from} MiB to ${printMib(actual)} MiB, of total ${Math.floor(memory.total / MiB)} MiB`
+        )
+      }).pipe(Effect.catch((error) => Effect.logError(`the file cache could not be set: ${reasonOf(error)}`)))
+    )
   })
   const keep = Effect.scoped(Effect.andThen(begin, Effect.never))
   let failures = 0
@@ -168,7 +183,8 @@ export const keepCache = Effect.fnUntraced(function*(
     yield* Effect.catch(keep, (error) =>
       failures++ === 0
         ? Effect.logWarning(`the file cache is left alone until Postgres lets us manage it: ${reasonOf(error)}`)
-        : Effect.logDebug(`the file cache still cannot be managed: ${reasonOf(error)}`))
+        : Effect.logDebug(`the file cache still cannot be managed: ${reasonOf(error)}`)
+    )
     yield* Effect.sleep(cacheAgain)
   }
 })
@@ -186,19 +202,28 @@ const lookWithin = Duration.seconds(1)
 const tellEvery = 15_000
 
 const look = ({ anonymous }: Cgroup) =>
-  Effect.result(Effect.timeoutOrElse(anonymous, {
-    duration: lookWithin,
-    orElse: () => Effect.fail(new TimedOut({ what: "looking at the memory of the cgroup", millis: Duration.toMillis(lookWithin) }))
-  }))
+  Effect.result(
+    Effect.timeoutOrElse(anonymous, {
+      duration: lookWithin,
+      orElse: () =>
+        Effect.fail(
+          new TimedOut({ what: "looking at the memory of the cgroup", millis: Duration.toMillis(lookWithin) })
+        )
+    })
+  )
 
 /** Asks for more if that is due, at most once a second. */
 const asker = ({ memory, trySay }: Connection) => {
   let id = firstOwnId
   let askedAt: number | null = null
   let toldAt: number | null = null
-  return Effect.fnUntraced(function*() {
+  return Effect.fnUntraced(function* () {
     const tally = yield* VmTally
-    const { greetedAt, samples: { mean }, threshold } = memory
+    const {
+      greetedAt,
+      samples: { mean },
+      threshold
+    } = memory
     const now = yield* Clock.currentTimeMillis
     if (threshold === null || !wantsMore({ mean, threshold, now, greetedAt, askedAt })) return
     if (!trySay({ type: "UpscaleRequest", id })) return
@@ -214,7 +239,9 @@ const asker = ({ memory, trySay }: Connection) => {
 }
 
 /** Without a cgroup there is nothing to look at, for ever. */
-export const watchMemory = Effect.fnUntraced(function*(connection: Connection): Effect.fn.Return<never, never, VmTally> {
+export const watchMemory = Effect.fnUntraced(function* (
+  connection: Connection
+): Effect.fn.Return<never, never, VmTally> {
   const tally = yield* VmTally
   const { memory } = connection
   const { cgroup } = memory

@@ -81,7 +81,10 @@ export interface ApplyOptions {
 
 /** Roles that are ours or Postgres's: a spec or a delta never creates, renames, alters or drops one. */
 export const isReservedRole = (name: string, options: Pick<ApplyOptions, "privilegedRole" | "superuser">): boolean =>
-  name === options.superuser || name === options.privilegedRole || name === "cloud_admin" || name === "zenith_admin" ||
+  name === options.superuser ||
+  name === options.privilegedRole ||
+  name === "cloud_admin" ||
+  name === "zenith_admin" ||
   name.startsWith("pg_")
 
 /** Ours: many new databases are copied from it, then it goes (`template.ts`). No spec and no delta may mean it. */

@@ -133,7 +133,7 @@ const simulateChange = (draft: Draft, change: Change): void => {
       for (const database of draft.databases.values()) {
         if (database.owner === change.name) editDatabase(draft, database.name, { owner: change.to })
       }
-      draft.references = draft.references.map((one) => one.role === change.name ? { ...one, role: change.to } : one)
+      draft.references = draft.references.map((one) => (one.role === change.name ? { ...one, role: change.to } : one))
       return
     }
     case "DropRole":
@@ -162,7 +162,9 @@ const simulateChange = (draft: Draft, change: Change): void => {
       if (database === undefined) return
       draft.databases.delete(change.name)
       draft.databases.set(change.to, { ...database, name: change.to })
-      draft.references = draft.references.map((one) => one.database === change.name ? { ...one, database: change.to } : one)
+      draft.references = draft.references.map((one) =>
+        one.database === change.name ? { ...one, database: change.to } : one
+      )
       return
     }
     case "CloseDatabase":
@@ -175,8 +177,9 @@ const simulateChange = (draft: Draft, change: Change): void => {
       return editDatabase(draft, change.name, { visited: change.visited })
     case "DropReferences":
       // Privileges on shared objects go with whichever database comes first.
-      draft.references = draft.references.filter((one) =>
-        one.role !== change.role || (one.database !== null && one.database !== change.database))
+      draft.references = draft.references.filter(
+        (one) => one.role !== change.role || (one.database !== null && one.database !== change.database)
+      )
       for (const database of draft.databases.values()) {
         if (database.owner === change.role) editDatabase(draft, database.name, { owner: change.heir })
       }
@@ -190,7 +193,10 @@ const simulateChange = (draft: Draft, change: Change): void => {
       draft.schemas.add(change.name)
       return
     case "PutExtension": {
-      const known: ObservedExtension = draft.extensions.get(change.name) ?? { available: change.version, installed: null }
+      const known: ObservedExtension = draft.extensions.get(change.name) ?? {
+        available: change.version,
+        installed: null
+      }
       const { relocatable, schema, version } = change
       draft.extensions.set(change.name, { ...known, installed: { version, schema, relocatable } })
       return

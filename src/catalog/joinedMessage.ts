@@ -17,7 +17,10 @@ export interface JoinedMessage {
 }
 
 /** `null`: these cannot be joined. */
-export const joinOperations = (operations: ReadonlyArray<Operation>, joining: ApplyPlan["joining"]): JoinedMessage | null => {
+export const joinOperations = (
+  operations: ReadonlyArray<Operation>,
+  joining: ApplyPlan["joining"]
+): JoinedMessage | null => {
   const joined = operations.map((one) => one.joined)
   if (joined.some((one) => one === null)) return null
   const parts = joined.filter((one) => one !== null)
@@ -30,20 +33,30 @@ export const joinOperations = (operations: ReadonlyArray<Operation>, joining: Ap
   const sqls = [
     ...parts.flatMap((one) => one.statements),
     ...(members.length === 0 ? [] : [`GRANT ${privileged} TO ${members.map(quoteIdentifier).join(", ")}`]),
-    ...(granted.length === 0 ? [] : [`GRANT ALL PRIVILEGES ON DATABASE ${granted.map(quoteIdentifier).join(", ")} TO ${privileged}`]),
+    ...(granted.length === 0
+      ? []
+      : [`GRANT ALL PRIVILEGES ON DATABASE ${granted.map(quoteIdentifier).join(", ")} TO ${privileged}`]),
     ...(visited.length === 0 ? [] : [recordVisits(visited)]),
     ...(verifiers.length === 0 ? [] : [writeVerifiers(verifiers)])
   ]
-  return { sql: Redacted.make(sqls.join(";\n"), { label: "statements" }), statements: sqls.length, secret: verifiers.length > 0 }
+  return {
+    sql: Redacted.make(sqls.join(";\n"), { label: "statements" }),
+    statements: sqls.length,
+    secret: verifiers.length > 0
+  }
 }
 
 type WrittenVerifier = NonNullable<NonNullable<Operation["joined"]>["verifier"]>
 
 /** Divides by zero, and so undoes the message, unless every role was there to be written to. */
 const writeVerifiers = (verifiers: ReadonlyArray<WrittenVerifier>): string => {
-  const values = verifiers.map(({ role, verifier }) =>
-    `(${quoteLiteral(role)}, ${verifier === null ? "NULL" : quoteLiteral(Redacted.value(verifier))})`)
-  return `WITH written AS (UPDATE pg_catalog.pg_authid a SET rolpassword = v.verifier::pg_catalog.text ` +
+  const values = verifiers.map(
+    ({ role, verifier }) =>
+      `(${quoteLiteral(role)}, ${verifier === null ? "NULL" : quoteLiteral(Redacted.value(verifier))})`
+  )
+  return (
+    `WITH written AS (UPDATE pg_catalog.pg_authid a SET rolpassword = v.verifier::pg_catalog.text ` +
     `FROM (VALUES ${values.join(", ")}) AS v(role, verifier) WHERE a.rolname = v.role::pg_catalog.name RETURNING 1) ` +
     `SELECT 1 / CASE WHEN pg_catalog.count(*) = ${verifiers.length} THEN 1 ELSE 0 END FROM written`
+  )
 }

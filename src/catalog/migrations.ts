@@ -64,7 +64,7 @@ END`)
 
 export const migrations = (privilegedRole: string, major: number): ReadonlyArray<Migration> => {
   const privileged = quoteIdentifier(privilegedRole)
-  const since16 = (sql: string): string => major >= 16 ? sql : ""
+  const since16 = (sql: string): string => (major >= 16 ? sql : "")
   const all: ReadonlyArray<string | null> = [
     `ALTER ROLE ${privileged} BYPASSRLS`,
     inheritance(privilegedRole),
@@ -102,10 +102,12 @@ const one = (session: Session, sqls: ReadonlyArray<string>) =>
   Effect.flatMap(session.send([sqls.filter((sql) => sql !== "").join(";\n")], sqls.length), all)
 
 /** The number of the last migration that is done. */
-export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFailed | TimedOut, Admin> = Effect.fn("Applier.migrate")(
-  function*(privilegedRole) {
-    const admin = yield* Admin
-    return yield* Effect.scoped(Effect.gen(function*() {
+export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFailed | TimedOut, Admin> = Effect.fn(
+  "Applier.migrate"
+)(function* (privilegedRole) {
+  const admin = yield* Admin
+  return yield* Effect.scoped(
+    Effect.gen(function* () {
       const session = yield* openSession(freshTally(), "migrations", null)
       yield* one(session, bookkeeping)
       yield* one(session, [ownBookkeeping, ...openBookkeeping(admin.superuser)])
@@ -127,18 +129,20 @@ export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFail
         last = id
       }
       return last
-    }))
-  }
-)
+    })
+  )
+})
 
 /** Nothing where the extension is not installed, or is as new as the files on disk. */
-export const updateNeonExtension: Effect.Effect<void, WireFailed | TimedOut, Admin> = Effect.scoped(Effect.gen(function*() {
-  const session = yield* openSession(freshTally(), "post_apply_config", null)
-  const [answer] = yield* session.send([
-    "SELECT a.default_version <> e.extversion FROM pg_catalog.pg_available_extensions a " +
-    "JOIN pg_catalog.pg_extension e ON e.extname = a.name WHERE a.name = 'neon'"
-  ])
-  if (answer === undefined) return yield* Effect.die("one message has one answer")
-  const [known] = yield* Effect.fromResult(answer)
-  if (known?.rows[0]?.[0] === "t") yield* Effect.flatMap(session.send(["ALTER EXTENSION neon UPDATE"]), all)
-}))
+export const updateNeonExtension: Effect.Effect<void, WireFailed | TimedOut, Admin> = Effect.scoped(
+  Effect.gen(function* () {
+    const session = yield* openSession(freshTally(), "post_apply_config", null)
+    const [answer] = yield* session.send([
+      "SELECT a.default_version <> e.extversion FROM pg_catalog.pg_available_extensions a " +
+        "JOIN pg_catalog.pg_extension e ON e.extname = a.name WHERE a.name = 'neon'"
+    ])
+    if (answer === undefined) return yield* Effect.die("one message has one answer")
+    const [known] = yield* Effect.fromResult(answer)
+    if (known?.rows[0]?.[0] === "t") yield* Effect.flatMap(session.send(["ALTER EXTENSION neon UPDATE"]), all)
+  })
+)

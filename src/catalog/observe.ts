@@ -45,7 +45,9 @@ const databasesSql = (privilegedRole: string) =>
   LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0`
 
 const referencesSql = (spec: ParsedSpec): string => {
-  const names = spec.deltas.flatMap((delta) => delta._tag === "DropRole" || delta._tag === "RenameRole" ? [delta.name] : [])
+  const names = spec.deltas.flatMap((delta) =>
+    delta._tag === "DropRole" || delta._tag === "RenameRole" ? [delta.name] : []
+  )
   if (names.length === 0) return "SELECT NULL WHERE false"
   return `SELECT DISTINCT r.rolname, d.datname FROM pg_catalog.pg_shdepend h
     JOIN pg_catalog.pg_roles r ON r.oid = h.refobjid AND h.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
@@ -63,9 +65,9 @@ BEGIN
     SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
     WHERE c.oid = pg_catalog.to_regclass('neon.drop_subscriptions_done') AND c.relkind = 'r' AND r.rolsuper
   ) THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM neon.drop_subscriptions_done WHERE timeline_id = $1)' INTO done USING ${
-      quoteLiteral(spec.timeline)
-    }::pg_catalog.text;
+    EXECUTE 'SELECT EXISTS (SELECT FROM neon.drop_subscriptions_done WHERE timeline_id = $1)' INTO done USING ${quoteLiteral(
+      spec.timeline
+    )}::pg_catalog.text;
   END IF;
   PERFORM pg_catalog.set_config('compute_ctl.subscriptions_dropped', done::pg_catalog.text, false);
 END`)
@@ -87,7 +89,7 @@ export const observe: (
   session: Session,
   spec: ParsedSpec,
   options: ApplyOptions
-) => Effect.Effect<Catalog, WireFailed | TimedOut> = Effect.fnUntraced(function*(session, spec, options) {
+) => Effect.Effect<Catalog, WireFailed | TimedOut> = Effect.fnUntraced(function* (session, spec, options) {
   const [answer] = yield* session.send([message(spec, options, true)], 7)
   if (answer === undefined) return yield* Effect.die("one message has one answer")
   if (Result.isSuccess(answer)) return read(answer.success, true)

@@ -43,12 +43,12 @@ export type Change =
   | { readonly _tag: "RenameRole"; readonly name: string; readonly to: string }
   | { readonly _tag: "DropRole"; readonly name: string }
   | {
-    readonly _tag: "CreateDatabase"
-    readonly name: string
-    readonly owner: string
-    readonly allowsConnections: boolean
-    readonly template: boolean
-  }
+      readonly _tag: "CreateDatabase"
+      readonly name: string
+      readonly owner: string
+      readonly allowsConnections: boolean
+      readonly template: boolean
+    }
   | { readonly _tag: "DropDatabase"; readonly name: string }
   | { readonly _tag: "RenameDatabase"; readonly name: string; readonly to: string }
   | { readonly _tag: "CloseDatabase"; readonly name: string }
@@ -60,12 +60,12 @@ export type Change =
   | { readonly _tag: "SubscriptionsDropped" }
   | { readonly _tag: "CreateSchema"; readonly name: string }
   | {
-    readonly _tag: "PutExtension"
-    readonly name: string
-    readonly schema: string
-    readonly version: string
-    readonly relocatable: boolean
-  }
+      readonly _tag: "PutExtension"
+      readonly name: string
+      readonly schema: string
+      readonly version: string
+      readonly relocatable: boolean
+    }
   | { readonly _tag: "CreateHealthCheck" }
   | { readonly _tag: "AuditLogOff"; readonly database: string }
   | { readonly _tag: "Nothing" }
@@ -163,7 +163,8 @@ export const operation = (
 
 /** One transactional operation: the same statements alone and in company. */
 export const transactional = (
-  given: Pick<Operation, "phase" | "object" | "action" | "because"> & Partial<Operation> & { readonly sql: ReadonlyArray<string> }
+  given: Pick<Operation, "phase" | "object" | "action" | "because"> &
+    Partial<Operation> & { readonly sql: ReadonlyArray<string> }
 ): Operation => {
   const { sql, ...rest } = given
   return operation({ statements: [statement(sql.join("; "))], joined: { statements: sql }, ...rest })

@@ -10,10 +10,13 @@ const quotedValue = /^("([^"\0]|"")+"|'([^'\\\0]|'')*')$/
 
 /** Why an option cannot stand in a statement; `null` when it can. The text never repeats the value. */
 export const faultOfOption = (option: GenericOption): string | null => {
-  if (!optionName.test(option.name)) return `the option name ${JSON.stringify(option.name)} is not one or more SQL words`
+  if (!optionName.test(option.name))
+    return `the option name ${JSON.stringify(option.name)} is not one or more SQL words`
   if (option.value === null) return null
   if (option.quoted) {
-    return option.value.includes("\0") || !option.value.isWellFormed() ? `the value of option ${option.name} is not text` : null
+    return option.value.includes("\0") || !option.value.isWellFormed()
+      ? `the value of option ${option.name} is not text`
+      : null
   }
   return bareValue.test(option.value) || quotedValue.test(option.value)
     ? null

@@ -32,7 +32,8 @@ const passing = new Set(["40P01", "55P03", "55006", "40001"])
 
 /** Postgres has no code of its own for two sessions at one catalog row (heapam's simple_heap_update, XX000). */
 export const isPassing = ({ message, sqlState }: SqlError): boolean =>
-  sqlState !== null && (passing.has(sqlState) || (sqlState === "XX000" && /tuple concurrently (updated|deleted)/.test(message)))
+  sqlState !== null &&
+  (passing.has(sqlState) || (sqlState === "XX000" && /tuple concurrently (updated|deleted)/.test(message)))
 
 export const mostAttempts = 6
 
@@ -117,7 +118,10 @@ export const failuresOf = (applyReport: ApplyReport): ReadonlyArray<string> =>
   applyReport.operations.filter(({ outcome }) => outcome === "failed").map(printFailure)
 
 export const printApplyReport = (applyReport: ApplyReport): string => {
-  const count = (outcome: OperationReport["outcome"]) => applyReport.operations.filter((one) => one.outcome === outcome).length
-  return `applied the catalog in ${applyReport.millis} ms: ${count("done")} done, ${count("skipped")} skipped, ` +
+  const count = (outcome: OperationReport["outcome"]) =>
+    applyReport.operations.filter((one) => one.outcome === outcome).length
+  return (
+    `applied the catalog in ${applyReport.millis} ms: ${count("done")} done, ${count("skipped")} skipped, ` +
     `${count("failed")} failed (${applyReport.roundTrips} round trips, ${applyReport.statements} statements)`
+  )
 }

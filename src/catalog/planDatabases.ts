@@ -26,20 +26,26 @@ import { planSubscriptionDrop } from "./planSubscriptions.ts"
 
 /** The last of a name counts. */
 export const wantedDatabases = (spec: ParsedSpec): ReadonlyMap<string, Database> =>
-  new Map(spec.databases.flatMap((database) => database.name === templateDatabase ? [] : [[database.name, database]]))
+  new Map(spec.databases.flatMap((database) => (database.name === templateDatabase ? [] : [[database.name, database]])))
 
 /** What is left of a CREATE or DROP that was interrupted can only be dropped. Our template is, in the background. */
 export const planInvalidDatabases = (draft: Draft): ReadonlyArray<Operation> =>
-  [...draft.databases.values()].filter(({ invalid, name }) => invalid && name !== templateDatabase).map(({ name }) =>
-    add(draft, operation({
-      phase: "DropInvalidDatabases",
-      object: databaseObject(name),
-      action: "drop",
-      because: "an interrupted CREATE or DROP DATABASE left it invalid",
-      statements: [statement(`DROP DATABASE IF EXISTS ${quoteIdentifier(name)}`)],
-      beside: true,
-      change: { _tag: "DropDatabase", name }
-    })))
+  [...draft.databases.values()]
+    .filter(({ invalid, name }) => invalid && name !== templateDatabase)
+    .map(({ name }) =>
+      add(
+        draft,
+        operation({
+          phase: "DropInvalidDatabases",
+          object: databaseObject(name),
+          action: "drop",
+          because: "an interrupted CREATE or DROP DATABASE left it invalid",
+          statements: [statement(`DROP DATABASE IF EXISTS ${quoteIdentifier(name)}`)],
+          beside: true,
+          change: { _tag: "DropDatabase", name }
+        })
+      )
+    )
 
 type DatabaseDelta = Extract<DeltaOperation, { readonly _tag: "DropDatabase" | "RenameDatabase" }>
 
@@ -53,9 +59,10 @@ export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec): ReadonlyArra
   const wanted = wantedDatabases(spec)
   const chains: Array<{ readonly names: Set<string>; readonly lanes: Array<Lane> }> = []
   for (const delta of deltas) {
-    const lanes = delta._tag === "DropDatabase"
-      ? planDrop(draft, delta.name, wanted.has(delta.name))
-      : planRename(draft, renames, renames.indexOf(delta), wanted)
+    const lanes =
+      delta._tag === "DropDatabase"
+        ? planDrop(draft, delta.name, wanted.has(delta.name))
+        : planRename(draft, renames, renames.indexOf(delta), wanted)
     const names = new Set([delta.name, ...(delta._tag === "RenameDatabase" ? [delta.to] : [])])
     const met = chains.filter((chain) => [...names].some((name) => chain.names.has(name)))
     const rest = chains.filter((chain) => !met.includes(chain))
@@ -73,23 +80,36 @@ const lane = (made: Operation): ReadonlyArray<Lane> =>
 const planDrop = (draft: Draft, name: string, wanted: boolean): ReadonlyArray<Lane> => {
   const known = draft.databases.get(name)
   if (known === undefined) return []
-  const about = { phase: "RenameAndDeleteDatabases", object: databaseObject(name), action: "drop", because: "a delta says so" } as const
-  const kept = isReservedDatabase(name, draft) ? "Postgres or this program needs it" : wanted ? "the spec wants this database" : null
+  const about = {
+    phase: "RenameAndDeleteDatabases",
+    object: databaseObject(name),
+    action: "drop",
+    because: "a delta says so"
+  } as const
+  const kept = isReservedDatabase(name, draft)
+    ? "Postgres or this program needs it"
+    : wanted
+      ? "the spec wants this database"
+      : null
   if (kept !== null) return lane(add(draft, operation({ ...about, decision: skip(kept) })))
-  const subscriptions = known.subscriptions && known.allowsConnections
-    ? [planSubscriptionDrop(draft, name, "PreDropDatabases", "a database with subscriptions cannot be dropped")]
-    : []
+  const subscriptions =
+    known.subscriptions && known.allowsConnections
+      ? [planSubscriptionDrop(draft, name, "PreDropDatabases", "a database with subscriptions cannot be dropped")]
+      : []
   const quoted = quoteIdentifier(name)
-  const drop = add(draft, operation({
-    ...about,
-    statements: [
-      ...(known.template ? [statement(`ALTER DATABASE ${quoted} IS_TEMPLATE false`)] : []),
-      statement(`DROP DATABASE IF EXISTS ${quoted} WITH (FORCE)`)
-    ],
-    after: [...makersOf(draft, databaseObject(name)), ...subscriptions.map(({ id }) => id)],
-    beside: true,
-    change: { _tag: "DropDatabase", name }
-  }))
+  const drop = add(
+    draft,
+    operation({
+      ...about,
+      statements: [
+        ...(known.template ? [statement(`ALTER DATABASE ${quoted} IS_TEMPLATE false`)] : []),
+        statement(`DROP DATABASE IF EXISTS ${quoted} WITH (FORCE)`)
+      ],
+      after: [...makersOf(draft, databaseObject(name)), ...subscriptions.map(({ id }) => id)],
+      beside: true,
+      change: { _tag: "DropDatabase", name }
+    })
+  )
   return [...subscriptions.flatMap(lane), ...lane(drop)]
 }
 
@@ -100,7 +120,12 @@ const planRename = (
   wanted: ReadonlyMap<string, Database>
 ): ReadonlyArray<Lane> => {
   const { name, to } = renames[index] ?? { name: "", to: "" }
-  const decision = decideRename(renames, index, (one) => draft.databases.has(one), (one) => wanted.has(one))
+  const decision = decideRename(
+    renames,
+    index,
+    (one) => draft.databases.has(one),
+    (one) => wanted.has(one)
+  )
   if (decision === "absent") return []
   const about = {
     phase: "RenameAndDeleteDatabases",
@@ -113,13 +138,18 @@ const planRename = (
   const reserved = isReservedDatabase(name, draft) || to === templateDatabase
   const kept = reserved ? "Postgres or this program needs it" : decision === "todo" ? null : decision.because
   if (kept !== null) return lane(add(draft, operation({ ...about, decision: skip(kept) })))
-  return lane(add(draft, operation({
-    ...about,
-    statements: [statement(`ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`)],
-    after: makersOf(draft, databaseObject(name), databaseObject(to)),
-    beside: true,
-    change: { _tag: "RenameDatabase", name, to }
-  })))
+  return lane(
+    add(
+      draft,
+      operation({
+        ...about,
+        statements: [statement(`ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`)],
+        after: makersOf(draft, databaseObject(name), databaseObject(to)),
+        beside: true,
+        change: { _tag: "RenameDatabase", name, to }
+      })
+    )
+  )
 }
 
 /** `NAME value ... OWNER "o"` (golden strings of reference section 5.8). */
@@ -146,13 +176,18 @@ const planReserved = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): vo
   if (!spec.databases.some(({ name }) => name === templateDatabase)) return
   const known = draft.databases.get(templateDatabase)
   const theirs = known !== undefined && known.owner !== options.superuser
-  add(draft, operation({
-    phase: "CreateAndAlterDatabases",
-    object: databaseObject(templateDatabase),
-    action: theirs ? "leave alone" : "create for the spec",
-    because: "the spec names it",
-    decision: theirs ? skip("the name is reserved") : refuse("the name is reserved for a database of this program", "choose another name")
-  }))
+  add(
+    draft,
+    operation({
+      phase: "CreateAndAlterDatabases",
+      object: databaseObject(templateDatabase),
+      action: theirs ? "leave alone" : "create for the spec",
+      because: "the spec names it",
+      decision: theirs
+        ? skip("the name is reserved")
+        : refuse("the name is reserved for a database of this program", "choose another name")
+    })
+  )
 }
 
 /** CREATE DATABASE refuses to be in a transaction. */
@@ -173,18 +208,26 @@ export const planDatabases = (
     const owner = makersOf(draft, roleObject(database.owner), databaseObject(database.name))
     if (known === undefined) {
       const copied = template.copies.has(database.name)
-      const made = add(draft, createDatabase(draft, database, copied ? [...template.after, ...owner] : owner, options, copied))
+      const made = add(
+        draft,
+        createDatabase(draft, database, copied ? [...template.after, ...owner] : owner, options, copied)
+      )
       if (made.decision._tag === "Do") created.set(database.name, made)
     } else if (known.owner !== database.owner) {
-      altered.push(add(draft, transactional({
-        phase: "CreateAndAlterDatabases",
-        object: databaseObject(database.name),
-        action: `change owner to ${JSON.stringify(database.owner)}`,
-        because: `its owner is ${JSON.stringify(known.owner)}`,
-        after: owner,
-        sql: [`ALTER DATABASE ${quoteIdentifier(database.name)} OWNER TO ${quoteIdentifier(database.owner)}`],
-        change: { _tag: "OwnDatabase", name: database.name, owner: database.owner }
-      })))
+      altered.push(
+        add(
+          draft,
+          transactional({
+            phase: "CreateAndAlterDatabases",
+            object: databaseObject(database.name),
+            action: `change owner to ${JSON.stringify(database.owner)}`,
+            because: `its owner is ${JSON.stringify(known.owner)}`,
+            after: owner,
+            sql: [`ALTER DATABASE ${quoteIdentifier(database.name)} OWNER TO ${quoteIdentifier(database.owner)}`],
+            change: { _tag: "OwnDatabase", name: database.name, owner: database.owner }
+          })
+        )
+      )
     }
   }
   return { created, altered }
@@ -199,7 +242,8 @@ const createDatabase = (
 ): Operation => {
   const decision = faultOfDatabase(database)
   const head = `CREATE DATABASE ${quoteIdentifier(database.name)}`
-  const copies = options.fileCopy && majorOf(draft) >= 15 && !database.options.some(({ name }) => name.toUpperCase() === "STRATEGY")
+  const copies =
+    options.fileCopy && majorOf(draft) >= 15 && !database.options.some(({ name }) => name.toUpperCase() === "STRATEGY")
   const from = `${copied ? ` TEMPLATE ${quoteIdentifier(templateDatabase)}` : ""}${copies ? " STRATEGY FILE_COPY" : ""}`
   return operation({
     phase: "CreateAndAlterDatabases",

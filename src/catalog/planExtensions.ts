@@ -12,14 +12,21 @@ import { databaseObject, operation, type Phase, refuse, skip, transactional } fr
 
 export const planSchemaNeon = (draft: Draft): void => {
   if (draft.schemas.has("neon")) return
-  made(draft, "schema neon", add(draft, transactional({
-    phase: "CreateSchemaNeon",
-    object: "schema neon",
-    action: "create",
-    because: "it does not exist",
-    sql: ["CREATE SCHEMA IF NOT EXISTS neon"],
-    change: { _tag: "CreateSchema", name: "neon" }
-  })))
+  made(
+    draft,
+    "schema neon",
+    add(
+      draft,
+      transactional({
+        phase: "CreateSchemaNeon",
+        object: "schema neon",
+        action: "create",
+        because: "it does not exist",
+        sql: ["CREATE SCHEMA IF NOT EXISTS neon"],
+        change: { _tag: "CreateSchema", name: "neon" }
+      })
+    )
+  )
 }
 
 export const planOtherExtensions = (draft: Draft, spec: ParsedSpec): void => {
@@ -32,65 +39,101 @@ const planExtension = (draft: Draft, name: string, phase: Phase, because: string
   if (known?.installed != null) return
   const about = { phase, object: `extension ${name}`, action: "create", because } as const
   if (known === undefined) {
-    made(draft, `extension ${name}`, add(draft, operation({
-      ...about,
-      decision: phase === "Audit"
-        ? refuse("this Postgres does not have it", "use a Postgres with the audit extensions, or turn the audit off")
-        : skip("this Postgres does not have it")
-    })))
+    made(
+      draft,
+      `extension ${name}`,
+      add(
+        draft,
+        operation({
+          ...about,
+          decision:
+            phase === "Audit"
+              ? refuse(
+                  "this Postgres does not have it",
+                  "use a Postgres with the audit extensions, or turn the audit off"
+                )
+              : skip("this Postgres does not have it")
+        })
+      )
+    )
     return
   }
-  made(draft, `extension ${name}`, add(draft, transactional({
-    ...about,
-    sql: [`CREATE EXTENSION IF NOT EXISTS ${quoteIdentifier(name)} WITH SCHEMA public`],
-    change: { _tag: "PutExtension", name, schema: "public", version: known.available, relocatable: true }
-  })))
+  made(
+    draft,
+    `extension ${name}`,
+    add(
+      draft,
+      transactional({
+        ...about,
+        sql: [`CREATE EXTENSION IF NOT EXISTS ${quoteIdentifier(name)} WITH SCHEMA public`],
+        change: { _tag: "PutExtension", name, schema: "public", version: known.available, relocatable: true }
+      })
+    )
+  )
 }
 
 /** Its control file says that it cannot be moved, and it could not get out of the schema it was once created in. */
-const relocatable = "UPDATE pg_catalog.pg_extension SET extrelocatable = true WHERE extname = 'neon' AND NOT extrelocatable"
+const relocatable =
+  "UPDATE pg_catalog.pg_extension SET extrelocatable = true WHERE extname = 'neon' AND NOT extrelocatable"
 
 export const planNeonExtension = (draft: Draft): void => {
   const known = draft.extensions.get("neon")
   const about = { phase: "HandleNeonExtension", object: "extension neon" } as const
   if (known === undefined) {
-    add(draft, operation({
-      ...about,
-      action: "create",
-      because: "Neon's storage needs it",
-      decision: skip("this Postgres does not have it")
-    }))
+    add(
+      draft,
+      operation({
+        ...about,
+        action: "create",
+        because: "Neon's storage needs it",
+        decision: skip("this Postgres does not have it")
+      })
+    )
     return
   }
-  const put = { _tag: "PutExtension", name: "neon", schema: "neon", version: known.available, relocatable: true } as const
+  const put = {
+    _tag: "PutExtension",
+    name: "neon",
+    schema: "neon",
+    version: known.available,
+    relocatable: true
+  } as const
   const { installed } = known
   if (installed === null) {
-    add(draft, transactional({
-      ...about,
-      action: "create",
-      because: "it does not exist",
-      after: makersOf(draft, "schema neon"),
-      sql: ["CREATE EXTENSION IF NOT EXISTS neon WITH SCHEMA neon", relocatable],
-      change: put
-    }))
+    add(
+      draft,
+      transactional({
+        ...about,
+        action: "create",
+        because: "it does not exist",
+        after: makersOf(draft, "schema neon"),
+        sql: ["CREATE EXTENSION IF NOT EXISTS neon WITH SCHEMA neon", relocatable],
+        change: put
+      })
+    )
     return
   }
   const moved = installed.schema !== "neon"
   const old = installed.version !== known.available
   if (!moved && !old && installed.relocatable) return
-  add(draft, transactional({
-    ...about,
-    action: [moved ? "move to schema neon" : "", old ? `update to ${known.available}` : ""].filter((word) => word !== "").join(" and ") ||
-      "make relocatable",
-    because: "it is not as it should be",
-    after: makersOf(draft, "schema neon"),
-    sql: [
-      relocatable,
-      ...(moved ? ["ALTER EXTENSION neon SET SCHEMA neon"] : []),
-      ...(old ? ["ALTER EXTENSION neon UPDATE", relocatable] : [])
-    ],
-    change: put
-  }))
+  add(
+    draft,
+    transactional({
+      ...about,
+      action:
+        [moved ? "move to schema neon" : "", old ? `update to ${known.available}` : ""]
+          .filter((word) => word !== "")
+          .join(" and ") || "make relocatable",
+      because: "it is not as it should be",
+      after: makersOf(draft, "schema neon"),
+      sql: [
+        relocatable,
+        ...(moved ? ["ALTER EXTENSION neon SET SCHEMA neon"] : []),
+        ...(old ? ["ALTER EXTENSION neon UPDATE", relocatable] : [])
+      ],
+      change: put
+    })
+  )
 }
 
 const auditExtensions = (spec: ParsedSpec): ReadonlyArray<string> => {
@@ -112,13 +155,16 @@ export const planAudit = (draft: Draft, spec: ParsedSpec): void => {
   for (const name of names) planExtension(draft, name, "Audit", `the audit level is ${spec.auditLevel}`)
   const system = draft.systemDatabase
   if (names.length === 0 || draft.databases.get(system)?.auditLogOff !== false) return
-  add(draft, transactional({
-    phase: "Audit",
-    object: databaseObject(system),
-    action: "turn the audit of the system database off",
-    because: "only what is done in users' databases is audited",
-    after: makersOf(draft, ...names.map((name) => `extension ${name}`)),
-    sql: [`ALTER DATABASE ${quoteIdentifier(system)} SET pgaudit.log TO 'none'`],
-    change: { _tag: "AuditLogOff", database: system }
-  }))
+  add(
+    draft,
+    transactional({
+      phase: "Audit",
+      object: databaseObject(system),
+      action: "turn the audit of the system database off",
+      because: "only what is done in users' databases is audited",
+      after: makersOf(draft, ...names.map((name) => `extension ${name}`)),
+      sql: [`ALTER DATABASE ${quoteIdentifier(system)} SET pgaudit.log TO 'none'`],
+      change: { _tag: "AuditLogOff", database: system }
+    })
+  )
 }

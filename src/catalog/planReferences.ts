@@ -27,10 +27,14 @@ export const planReferences = (
     if (held.length === 0) continue
     // What is shared (databases, privileges on them, memberships) can be reached from any database, and goes with
     // the first: the system database, so that no tenant inherits another's database.
-    const databases = [...new Set(held.map((one) => one.database ?? draft.systemDatabase))]
-      .sort((one, other) => one === draft.systemDatabase ? -1 : other === draft.systemDatabase ? 1 : one < other ? -1 : 1)
+    const databases = [...new Set(held.map((one) => one.database ?? draft.systemDatabase))].sort((one, other) =>
+      one === draft.systemDatabase ? -1 : other === draft.systemDatabase ? 1 : one < other ? -1 : 1
+    )
     const made = databases.map((database) => add(draft, free(draft, spec, options, role, database)))
-    ofRole.set(role, made.filter(({ decision }) => decision._tag === "Do").map(({ id }) => id))
+    ofRole.set(
+      role,
+      made.filter(({ decision }) => decision._tag === "Do").map(({ id }) => id)
+    )
     operations.push(...made.filter(({ decision }) => decision._tag === "Do"))
   }
   return { operations, ofRole }

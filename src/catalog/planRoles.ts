@@ -36,44 +36,60 @@ import {
 } from "./roleAttributes.ts"
 
 /** The last of a name counts. */
-export const wantedRoles = (spec: ParsedSpec): ReadonlyMap<string, Role> => new Map(spec.roles.map((role) => [role.name, role]))
+export const wantedRoles = (spec: ParsedSpec): ReadonlyMap<string, Role> =>
+  new Map(spec.roles.map((role) => [role.name, role]))
 
 export const planPrivilegedRole = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): void => {
   const name = options.privilegedRole
   if (draft.roles.has(name)) return
   const quoted = quoteIdentifier(name)
-  const created = add(draft, transactional({
+  const created = add(
+    draft,
+    transactional({
+      phase: "CreatePrivilegedRole",
+      object: roleObject(name),
+      action: "create",
+      because: "the privileged role does not exist",
+      sql: [
+        `CREATE ROLE ${quoted} CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data, pg_write_all_data`
+      ],
+      change: { _tag: "PutRole", role: { ...generousRole(name), login: false } }
+    })
+  )
+  const about = {
     phase: "CreatePrivilegedRole",
-    object: roleObject(name),
-    action: "create",
-    because: "the privileged role does not exist",
-    sql: [`CREATE ROLE ${quoted} CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data, pg_write_all_data`],
-    change: { _tag: "PutRole", role: { ...generousRole(name), login: false } }
-  }))
-  const about = { phase: "CreatePrivilegedRole", because: "it is older than the privileged role", after: [created.id] } as const
+    because: "it is older than the privileged role",
+    after: [created.id]
+  } as const
   for (const role of wantedRoles(spec).keys()) {
     const known = draft.roles.get(role)
     if (known === undefined || isReservedRole(role, options) || spec.jwksRoles.has(role)) continue
     const alter = `ALTER ROLE ${quoteIdentifier(role)} CREATEROLE CREATEDB`
-    add(draft, operation({
-      ...about,
-      object: roleObject(role),
-      action: "make a member of the privileged role",
-      statements: [statement(`${alter}; GRANT ${quoted} TO ${quoteIdentifier(role)}`)],
-      joined: { statements: [alter], member: role },
-      change: { _tag: "PutRole", role: { ...known, createRole: true, createDatabase: true } }
-    }))
+    add(
+      draft,
+      operation({
+        ...about,
+        object: roleObject(role),
+        action: "make a member of the privileged role",
+        statements: [statement(`${alter}; GRANT ${quoted} TO ${quoteIdentifier(role)}`)],
+        joined: { statements: [alter], member: role },
+        change: { _tag: "PutRole", role: { ...known, createRole: true, createDatabase: true } }
+      })
+    )
   }
   for (const database of wantedDatabases(spec).keys()) {
     if (draft.databases.get(database)?.invalid !== false) continue
-    add(draft, operation({
-      ...about,
-      object: databaseObject(database),
-      action: "grant to the privileged role",
-      statements: [statement(`GRANT ALL PRIVILEGES ON DATABASE ${quoteIdentifier(database)} TO ${quoted}`)],
-      joined: { statements: [], granted: database },
-      change: { _tag: "GrantDatabase", name: database }
-    }))
+    add(
+      draft,
+      operation({
+        ...about,
+        object: databaseObject(database),
+        action: "grant to the privileged role",
+        statements: [statement(`GRANT ALL PRIVILEGES ON DATABASE ${quoteIdentifier(database)} TO ${quoted}`)],
+        joined: { statements: [], granted: database },
+        change: { _tag: "GrantDatabase", name: database }
+      })
+    )
   }
 }
 
@@ -81,7 +97,12 @@ export const planRoleRenames = (draft: Draft, spec: ParsedSpec, options: ApplyOp
   const wanted = wantedRoles(spec)
   const renames = spec.deltas.filter((delta) => delta._tag === "RenameRole")
   for (const [index, { name, to }] of renames.entries()) {
-    const decision = decideRename(renames, index, (role) => draft.roles.has(role), (role) => wanted.has(role))
+    const decision = decideRename(
+      renames,
+      index,
+      (role) => draft.roles.has(role),
+      (role) => wanted.has(role)
+    )
     if (decision === "absent") continue
     const action = `rename to ${JSON.stringify(to)}`
     const about = { phase: "RenameRoles", object: roleObject(name), action, because: "a delta says so" } as const
@@ -93,12 +114,15 @@ export const planRoleRenames = (draft: Draft, spec: ParsedSpec, options: ApplyOp
     } else if (decision !== "todo") {
       add(draft, operation({ ...about, decision: skip(decision.because) }))
     } else {
-      add(draft, transactional({
-        ...about,
-        after: makersOf(draft, roleObject(name)),
-        sql: [`ALTER ROLE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`],
-        change: { _tag: "RenameRole", name, to }
-      }))
+      add(
+        draft,
+        transactional({
+          ...about,
+          after: makersOf(draft, roleObject(name)),
+          sql: [`ALTER ROLE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`],
+          change: { _tag: "RenameRole", name, to }
+        })
+      )
     }
   }
 }
@@ -120,7 +144,10 @@ const faultOfRole = (role: Role): Decision => {
     if (fault !== null) return refuse(fault, "correct the role's options")
   }
   return role.password._tag === "Verifier" && !isVerifier(role.password.verifier)
-    ? refuse("the password is neither a SCRAM-SHA-256 nor an md5 verifier", "send a verifier, never a password in the clear")
+    ? refuse(
+        "the password is neither a SCRAM-SHA-256 nor an md5 verifier",
+        "send a verifier, never a password in the clear"
+      )
     : { _tag: "Do" }
 }
 
@@ -132,7 +159,10 @@ const passwordText = (role: Role): { readonly sent: string; readonly shown: stri
     case "None":
       return { sent: " PASSWORD NULL", shown: " PASSWORD NULL" }
     case "Verifier":
-      return { sent: ` PASSWORD ${quoteLiteral(Redacted.value(role.password.verifier))}`, shown: " PASSWORD '<redacted>'" }
+      return {
+        sent: ` PASSWORD ${quoteLiteral(Redacted.value(role.password.verifier))}`,
+        shown: " PASSWORD '<redacted>'"
+      }
   }
 }
 
@@ -167,26 +197,31 @@ const planNewRole = (draft: Draft, role: Role, jwks: boolean, options: ApplyOpti
   const membership = jwks ? "" : ` IN ROLE ${quoteIdentifier(options.privilegedRole)}`
   const known = jwks ? bareRole(role.name) : generousRole(role.name)
   const described = decision._tag === "Do" ? attributesText(role.options) : ""
-  add(draft, operation({
-    phase: "CreateAndAlterRoles",
-    object: roleObject(role.name),
-    action: "create",
-    because: "the spec wants it",
-    decision,
-    statements: decision._tag === "Do" ? [withPassword(`CREATE ROLE ${quoted}${generous}${membership}${described}`, role)] : [],
-    joined: {
-      statements: [`CREATE ROLE ${quoted}${generous}${described}`],
-      ...(jwks ? {} : { member: role.name }),
-      ...(role.password._tag === "Verifier" ? joinedVerifier(role) : {})
-    },
-    after: jwks ? [] : makersOf(draft, roleObject(options.privilegedRole)),
-    change: { _tag: "PutRole", role: { ...wantedRole(known, role), verifier: wantedVerifier(role, known) } }
-  }))
+  add(
+    draft,
+    operation({
+      phase: "CreateAndAlterRoles",
+      object: roleObject(role.name),
+      action: "create",
+      because: "the spec wants it",
+      decision,
+      statements:
+        decision._tag === "Do" ? [withPassword(`CREATE ROLE ${quoted}${generous}${membership}${described}`, role)] : [],
+      joined: {
+        statements: [`CREATE ROLE ${quoted}${generous}${described}`],
+        ...(jwks ? {} : { member: role.name }),
+        ...(role.password._tag === "Verifier" ? joinedVerifier(role) : {})
+      },
+      after: jwks ? [] : makersOf(draft, roleObject(options.privilegedRole)),
+      change: { _tag: "PutRole", role: { ...wantedRole(known, role), verifier: wantedVerifier(role, known) } }
+    })
+  )
 }
 
 const differs = (role: Role, known: ObservedRole): boolean =>
   role.password._tag !== "Unmanaged" &&
-  (known.verifier === "unseen" || !sameVerifier(role.password._tag === "None" ? null : role.password.verifier, known.verifier))
+  (known.verifier === "unseen" ||
+    !sameVerifier(role.password._tag === "None" ? null : role.password.verifier, known.verifier))
 
 const planKnownRole = (draft: Draft, role: Role, known: ObservedRole): void => {
   const decision = faultOfRole(role)
@@ -196,20 +231,26 @@ const planKnownRole = (draft: Draft, role: Role, known: ObservedRole): void => {
   if (decision._tag === "Do" && !drifted && !password) return
   const head = `ALTER ROLE ${quoteIdentifier(role.name)}`
   const attributes = decision._tag === "Do" ? attributesText(role.options) : ""
-  add(draft, operation({
-    phase: "CreateAndAlterRoles",
-    object: roleObject(role.name),
-    action: password ? drifted ? "alter attributes and password" : "alter password" : "alter attributes",
-    because: password ? "the password in the catalog is another" : "its attributes are not what the spec says",
-    decision,
-    statements: [password ? withPassword(`${head}${attributes}`, role) : statement(`${head}${attributes}`)],
-    joined: {
-      statements: drifted || hasUnseenOptions(role.options) ? [`${head}${attributes}`] : [],
-      ...(password ? joinedVerifier(role) : {})
-    },
-    after: makersOf(draft, roleObject(role.name)),
-    change: { _tag: "PutRole", role: { ...wanted, verifier: password ? wantedVerifier(role, known) : known.verifier } }
-  }))
+  add(
+    draft,
+    operation({
+      phase: "CreateAndAlterRoles",
+      object: roleObject(role.name),
+      action: password ? (drifted ? "alter attributes and password" : "alter password") : "alter attributes",
+      because: password ? "the password in the catalog is another" : "its attributes are not what the spec says",
+      decision,
+      statements: [password ? withPassword(`${head}${attributes}`, role) : statement(`${head}${attributes}`)],
+      joined: {
+        statements: drifted || hasUnseenOptions(role.options) ? [`${head}${attributes}`] : [],
+        ...(password ? joinedVerifier(role) : {})
+      },
+      after: makersOf(draft, roleObject(role.name)),
+      change: {
+        _tag: "PutRole",
+        role: { ...wanted, verifier: password ? wantedVerifier(role, known) : known.verifier }
+      }
+    })
+  )
 }
 
 const planReserved = (draft: Draft, role: Role, known: ObservedRole | undefined, options: ApplyOptions): void => {
@@ -217,39 +258,51 @@ const planReserved = (draft: Draft, role: Role, known: ObservedRole | undefined,
   if (role.name === options.superuser && known !== undefined && role.password._tag === "Verifier") {
     if (!differs(role, known)) return
     const decision = faultOfRole({ ...role, options: [] })
-    add(draft, operation({
-      ...about,
-      action: "alter password",
-      because: "the spec gives the superuser a password",
-      decision,
-      statements: [withPassword(`ALTER ROLE ${quoteIdentifier(role.name)}`, role)],
-      joined: { statements: [], ...joinedVerifier(role) },
-      change: { _tag: "PutRole", role: { ...known, verifier: role.password.verifier } }
-    }))
+    add(
+      draft,
+      operation({
+        ...about,
+        action: "alter password",
+        because: "the spec gives the superuser a password",
+        decision,
+        statements: [withPassword(`ALTER ROLE ${quoteIdentifier(role.name)}`, role)],
+        joined: { statements: [], ...joinedVerifier(role) },
+        change: { _tag: "PutRole", role: { ...known, verifier: role.password.verifier } }
+      })
+    )
     return
   }
-  add(draft, operation({
-    ...about,
-    action: known === undefined ? "create" : "leave alone",
-    because: "the spec names it",
-    decision: known === undefined && role.name.startsWith("pg_")
-      ? refuse("names that begin with pg_ are Postgres's own", "choose another name")
-      : skip("the name is reserved")
-  }))
+  add(
+    draft,
+    operation({
+      ...about,
+      action: known === undefined ? "create" : "leave alone",
+      because: "the spec names it",
+      decision:
+        known === undefined && role.name.startsWith("pg_")
+          ? refuse("names that begin with pg_ are Postgres's own", "choose another name")
+          : skip("the name is reserved")
+    })
+  )
 }
 
 const dropsOf = (spec: ParsedSpec): ReadonlySet<string> =>
   new Set(spec.deltas.filter((delta) => delta._tag === "DropRole").map((delta) => delta.name))
 
 const keptBecause = (spec: ParsedSpec, options: ApplyOptions, name: string): string | null =>
-  isReservedRole(name, options) ? "the name is reserved" : wantedRoles(spec).has(name) ? "the spec wants this role" : null
+  isReservedRole(name, options)
+    ? "the name is reserved"
+    : wantedRoles(spec).has(name)
+      ? "the spec wants this role"
+      : null
 
 const ownedBy = (spec: ParsedSpec, name: string) => spec.databases.find((database) => database.owner === name)
 
 /** Roles that a delta gives up, that exist, and that nothing else in the spec holds. */
 export const rolesToDrop = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): ReadonlyArray<string> =>
-  [...dropsOf(spec)].filter((name) =>
-    draft.roles.has(name) && keptBecause(spec, options, name) === null && ownedBy(spec, name) === undefined)
+  [...dropsOf(spec)].filter(
+    (name) => draft.roles.has(name) && keptBecause(spec, options, name) === null && ownedBy(spec, name) === undefined
+  )
 
 /** `references` are the operations that free a role from what holds on to it. */
 export const planRoleDrops = (
@@ -269,12 +322,15 @@ export const planRoleDrops = (
       const reason = `the spec makes it the owner of ${databaseObject(owned.name)}`
       add(draft, operation({ ...about, decision: refuse(reason, "give the database another owner") }))
     } else {
-      add(draft, transactional({
-        ...about,
-        after: [...references.get(name) ?? [], ...makersOf(draft, roleObject(name))],
-        sql: [`DROP ROLE IF EXISTS ${quoteIdentifier(name)}`],
-        change: { _tag: "DropRole", name }
-      }))
+      add(
+        draft,
+        transactional({
+          ...about,
+          after: [...(references.get(name) ?? []), ...makersOf(draft, roleObject(name))],
+          sql: [`DROP ROLE IF EXISTS ${quoteIdentifier(name)}`],
+          change: { _tag: "DropRole", name }
+        })
+      )
     }
   }
 }

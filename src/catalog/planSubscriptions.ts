@@ -25,16 +25,19 @@ BEGIN
 END`)
 
 export const planSubscriptionDrop = (draft: Draft, database: string, phase: Phase, because: string): Operation =>
-  add(draft, transactional({
-    phase,
-    database,
-    object: databaseObject(database),
-    action: "drop subscriptions",
-    because,
-    after: makersOf(draft, databaseObject(database)),
-    sql: [dropAll],
-    change: { _tag: "DropSubscriptions", database }
-  }))
+  add(
+    draft,
+    transactional({
+      phase,
+      database,
+      object: databaseObject(database),
+      action: "drop subscriptions",
+      because,
+      after: makersOf(draft, databaseObject(database)),
+      sql: [dropAll],
+      change: { _tag: "DropSubscriptions", database }
+    })
+  )
 
 /** In the wanted databases and the system one. */
 export const planSubscriptionDrops = (draft: Draft, spec: ParsedSpec): ReadonlyArray<Operation> => {
@@ -46,19 +49,23 @@ export const planSubscriptionDrops = (draft: Draft, spec: ParsedSpec): ReadonlyA
     if (known.allowsConnections) {
       return [planSubscriptionDrop(draft, name, "DropLogicalSubscriptions", "the spec says so, once per timeline")]
     }
-    add(draft, operation({
-      phase: "DropLogicalSubscriptions",
-      object: databaseObject(name),
-      action: "drop subscriptions",
-      because: "the spec says so, once per timeline",
-      decision: skip("the database does not allow connections")
-    }))
+    add(
+      draft,
+      operation({
+        phase: "DropLogicalSubscriptions",
+        object: databaseObject(name),
+        action: "drop subscriptions",
+        because: "the spec says so, once per timeline",
+        decision: skip("the database does not allow connections")
+      })
+    )
     return []
   })
 }
 
 /** Refuses to write to a table that is not ours: what a tenant plants there would run as the superuser. */
-const remember = (timeline: string): string => doBlock(`
+const remember = (timeline: string): string =>
+  doBlock(`
 BEGIN
   CREATE TABLE IF NOT EXISTS neon.drop_subscriptions_done (
     id pg_catalog.int4 PRIMARY KEY GENERATED ALWAYS AS IDENTITY, timeline_id pg_catalog.text);
@@ -75,13 +82,16 @@ END`)
 
 export const planSubscriptionsDone = (draft: Draft, spec: ParsedSpec, drops: ReadonlyArray<Operation>): void => {
   if (!spec.dropSubscriptions || draft.subscriptionsDropped) return
-  add(draft, transactional({
-    phase: "FinalizeDropLogicalSubscriptions",
-    object: "table neon.drop_subscriptions_done",
-    action: "remember the timeline",
-    because: "subscriptions are dropped once per timeline",
-    after: [...drops.map(({ id }) => id), ...makersOf(draft, "schema neon")],
-    sql: [remember(spec.timeline)],
-    change: { _tag: "SubscriptionsDropped" }
-  }))
+  add(
+    draft,
+    transactional({
+      phase: "FinalizeDropLogicalSubscriptions",
+      object: "table neon.drop_subscriptions_done",
+      action: "remember the timeline",
+      because: "subscriptions are dropped once per timeline",
+      after: [...drops.map(({ id }) => id), ...makersOf(draft, "schema neon")],
+      sql: [remember(spec.timeline)],
+      change: { _tag: "SubscriptionsDropped" }
+    })
+  )
 }

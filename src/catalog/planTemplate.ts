@@ -53,38 +53,65 @@ const copiesOf = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): Readon
   // A role that cannot be made must cost the visits that speak of it, not the databases.
   if (makersOf(draft, roleObject("web_access")).length > 0) return none
   if (draft.databases.has(templateDatabase)) return none
-  const names = [...wantedDatabases(spec).values()].filter((one) => !draft.databases.has(one.name) && copyable(one)).map(({ name }) => name)
+  const names = [...wantedDatabases(spec).values()]
+    .filter((one) => !draft.databases.has(one.name) && copyable(one))
+    .map(({ name }) => name)
   return names.length < fewest ? none : new Set(names)
 }
 
-export const planTemplate = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, leaving: ReadonlyArray<string>): PlannedTemplate => {
+export const planTemplate = (
+  draft: Draft,
+  spec: ParsedSpec,
+  options: ApplyOptions,
+  leaving: ReadonlyArray<string>
+): PlannedTemplate => {
   const left = draft.databases.get(templateDatabase)
-  if (left !== undefined) return { copies: new Set(), after: [], creation: [], visit: [], gone: planLeftover(draft, options, leaving) }
+  if (left !== undefined)
+    return { copies: new Set(), after: [], creation: [], visit: [], gone: planLeftover(draft, options, leaving) }
   const copies = copiesOf(draft, spec, options)
   if (copies.size === 0) return { copies, after: [], creation: [], visit: [], gone: [] }
   const about = { phase: "CreateAndAlterDatabases", object: databaseObject(templateDatabase) } as const
   const name = quoteIdentifier(templateDatabase)
-  const created = add(draft, operation({
-    ...about,
-    action: "create",
-    because: `${copies.size} new databases are copied from it, so that none of them needs a visit; it is dropped in the background`,
-    // Nobody but a superuser gets in.
-    statements: [statement(`CREATE DATABASE ${name} CONNECTION LIMIT 0${options.fileCopy ? " STRATEGY FILE_COPY" : ""}`)],
-    beside: true,
-    change: { _tag: "CreateDatabase", name: templateDatabase, owner: options.superuser, allowsConnections: true, template: false }
-  }))
-  const visit = changePermissions(draft, templateDatabase, "pg_database_owner", grantsWebAccess(draft, leaving), options)
-    .map((one) => add(draft, { ...one, because: "its copies come with it" }))
+  const created = add(
+    draft,
+    operation({
+      ...about,
+      action: "create",
+      because: `${copies.size} new databases are copied from it, so that none of them needs a visit; it is dropped in the background`,
+      // Nobody but a superuser gets in.
+      statements: [
+        statement(`CREATE DATABASE ${name} CONNECTION LIMIT 0${options.fileCopy ? " STRATEGY FILE_COPY" : ""}`)
+      ],
+      beside: true,
+      change: {
+        _tag: "CreateDatabase",
+        name: templateDatabase,
+        owner: options.superuser,
+        allowsConnections: true,
+        template: false
+      }
+    })
+  )
+  const visit = changePermissions(
+    draft,
+    templateDatabase,
+    "pg_database_owner",
+    grantsWebAccess(draft, leaving),
+    options
+  ).map((one) => add(draft, { ...one, because: "its copies come with it" }))
   const after = [created.id, ...visit.map(({ id }) => id)]
-  const closed = add(draft, transactional({
-    ...about,
-    action: "close",
-    because: "a database cannot be copied while somebody is in it",
-    after,
-    sql: [`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`],
-    beside: true,
-    change: { _tag: "CloseDatabase", name: templateDatabase }
-  }))
+  const closed = add(
+    draft,
+    transactional({
+      ...about,
+      action: "close",
+      because: "a database cannot be copied while somebody is in it",
+      after,
+      sql: [`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`],
+      beside: true,
+      change: { _tag: "CloseDatabase", name: templateDatabase }
+    })
+  )
   add(draft, droppedLater)
   return {
     copies,
@@ -108,7 +135,11 @@ const droppedLater: Operation = operation({
 })
 
 /** What somebody else made under our name is theirs: it is left alone, and every database is made the plain way. */
-const planLeftover = (draft: Draft, options: ApplyOptions, leaving: ReadonlyArray<string>): ReadonlyArray<Operation> => {
+const planLeftover = (
+  draft: Draft,
+  options: ApplyOptions,
+  leaving: ReadonlyArray<string>
+): ReadonlyArray<Operation> => {
   const left = draft.databases.get(templateDatabase)
   if (left === undefined || left.owner !== options.superuser) return []
   const holds = draft.references.some(({ database, role }) => database === templateDatabase && leaving.includes(role))
@@ -116,15 +147,20 @@ const planLeftover = (draft: Draft, options: ApplyOptions, leaving: ReadonlyArra
     add(draft, droppedLater)
     return []
   }
-  return [add(draft, operation({
-    phase: "RenameAndDeleteDatabases",
-    object: databaseObject(templateDatabase),
-    action: "drop",
-    because: "an earlier apply left it behind, and it holds on to a role that is dropped",
-    statements: [statement(dropTemplate)],
-    beside: true,
-    change: { _tag: "DropDatabase", name: templateDatabase }
-  }))]
+  return [
+    add(
+      draft,
+      operation({
+        phase: "RenameAndDeleteDatabases",
+        object: databaseObject(templateDatabase),
+        action: "drop",
+        because: "an earlier apply left it behind, and it holds on to a role that is dropped",
+        statements: [statement(dropTemplate)],
+        beside: true,
+        change: { _tag: "DropDatabase", name: templateDatabase }
+      })
+    )
+  ]
 }
 
 export const dropTemplate = `DROP DATABASE IF EXISTS ${quoteIdentifier(templateDatabase)} WITH (FORCE)`
@@ -136,5 +172,7 @@ export const findTemplate =
 
 /** Whether an apply that ended so leaves a template to be dropped. */
 export const leavesTemplate = (applyReport: ApplyReport): boolean =>
-  applyReport.operations.some(({ action, object, outcome }) =>
-    object === droppedLater.object && action === droppedLater.action && outcome === "skipped")
+  applyReport.operations.some(
+    ({ action, object, outcome }) =>
+      object === droppedLater.object && action === droppedLater.action && outcome === "skipped"
+  )

@@ -11,7 +11,8 @@ import type { ApplyPlan, Operation } from "./operations.ts"
 import { planApply } from "./planApply.ts"
 import { freshTally, openSession } from "./sessions.ts"
 
-export type GivenOptions = Omit<ApplyOptions, "superuser" | "fileCopy" | "force"> & Partial<Pick<ApplyOptions, "fileCopy" | "force">>
+export type GivenOptions = Omit<ApplyOptions, "superuser" | "fileCopy" | "force"> &
+  Partial<Pick<ApplyOptions, "fileCopy" | "force">>
 
 export const completeOptions = (given: GivenOptions, superuser: string): ApplyOptions => ({
   fileCopy: false,
@@ -24,17 +25,22 @@ export const completeOptions = (given: GivenOptions, superuser: string): ApplyOp
 export const observeAndPlan: (
   spec: ParsedSpec,
   given: GivenOptions
-) => Effect.Effect<ApplyPlan, WireFailed | TimedOut, Admin> = Effect.fn("Applier.observeAndPlan")(function*(spec, given) {
-  const admin = yield* Admin
-  const options = completeOptions(given, admin.superuser)
-  const purpose: Purpose = given.kind === "start" ? "apply_config" : "reconfigure"
-  return yield* Effect.scoped(Effect.gen(function*() {
-    const session = yield* openSession(freshTally(), purpose, null)
-    return planApply(spec, yield* observe(session, spec, options), options)
-  }))
-})
+) => Effect.Effect<ApplyPlan, WireFailed | TimedOut, Admin> = Effect.fn("Applier.observeAndPlan")(
+  function* (spec, given) {
+    const admin = yield* Admin
+    const options = completeOptions(given, admin.superuser)
+    const purpose: Purpose = given.kind === "start" ? "apply_config" : "reconfigure"
+    return yield* Effect.scoped(
+      Effect.gen(function* () {
+        const session = yield* openSession(freshTally(), purpose, null)
+        return planApply(spec, yield* observe(session, spec, options), options)
+      })
+    )
+  }
+)
 
-const toDo = (plan: ApplyPlan): ReadonlyArray<Operation> => plan.operations.filter(({ decision }) => decision._tag !== "Skip")
+const toDo = (plan: ApplyPlan): ReadonlyArray<Operation> =>
+  plan.operations.filter(({ decision }) => decision._tag !== "Skip")
 
 /** Newlines in a hostile name must not look like another operation. */
 const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, " ")
@@ -71,6 +77,14 @@ export const planJson = (plan: ApplyPlan): unknown => ({
   })),
   leftAlone: plan.operations.flatMap((operation) =>
     operation.decision._tag === "Skip"
-      ? [{ phase: operation.phase, object: operation.object, action: operation.action, reason: operation.decision.reason }]
-      : [])
+      ? [
+          {
+            phase: operation.phase,
+            object: operation.object,
+            action: operation.action,
+            reason: operation.decision.reason
+          }
+        ]
+      : []
+  )
 })

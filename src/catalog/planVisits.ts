@@ -73,13 +73,16 @@ export const planVisits = (
     if (known === undefined) continue
     if (!known.allowsConnections) {
       if (!known.granted) outside.push(add(draft, grant(draft, name, options, null)))
-      add(draft, operation({
-        phase: "ChangeSchemaPermissions",
-        object: databaseObject(name),
-        action: "visit",
-        because: "the spec wants it",
-        decision: skip("the database does not allow connections")
-      }))
+      add(
+        draft,
+        operation({
+          phase: "ChangeSchemaPermissions",
+          object: databaseObject(name),
+          action: "visit",
+          because: "the spec wants it",
+          decision: skip("the database does not allow connections")
+        })
+      )
       continue
     }
     const visited = JSON.stringify([1, owner, options.superuser, options.privilegedRole, webAccess, anon === true])
@@ -146,7 +149,12 @@ export const changePermissions = (
   { privilegedRole, superuser }: ApplyOptions
 ): ReadonlyArray<Operation> => {
   const privileged = quoteIdentifier(privilegedRole)
-  const about = { phase: "ChangeSchemaPermissions", database: name, beside: true, because: "it is not recorded as done" } as const
+  const about = {
+    phase: "ChangeSchemaPermissions",
+    database: name,
+    beside: true,
+    because: "it is not recorded as done"
+  } as const
   const database = makersOf(draft, databaseObject(name))
   return [
     transactional({
@@ -161,11 +169,15 @@ export const changePermissions = (
       object: "schema public",
       action: "set default privileges",
       after: [...database, ...makersOf(draft, roleObject(privilegedRole))],
-      sql: [inPublic([
-        ...(webAccess ? ["GRANT CREATE ON SCHEMA public TO web_access;"] : []),
-        `ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO ${privileged} WITH GRANT OPTION;`,
-        `ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO ${privileged} WITH GRANT OPTION;`
-      ].join("\n    "))]
+      sql: [
+        inPublic(
+          [
+            ...(webAccess ? ["GRANT CREATE ON SCHEMA public TO web_access;"] : []),
+            `ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO ${privileged} WITH GRANT OPTION;`,
+            `ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO ${privileged} WITH GRANT OPTION;`
+          ].join("\n    ")
+        )
+      ]
     })
   ]
 }

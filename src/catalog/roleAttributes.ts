@@ -90,7 +90,10 @@ const generous = ["INHERIT", "CREATEROLE", "CREATEDB", "BYPASSRLS", "REPLICATION
 /** What a new role gets besides, unless the spec says otherwise: Postgres refuses an attribute said twice. */
 export const generousText = (options: ReadonlyArray<GenericOption>): string => {
   const said = new Set(options.map(flagOf).map((flag) => flag?.[0]))
-  return generous.filter((word) => !said.has(flags[word])).map((word) => ` ${word}`).join("")
+  return generous
+    .filter((word) => !said.has(flags[word]))
+    .map((word) => ` ${word}`)
+    .join("")
 }
 
 export const bareRole = (name: string): ObservedRole => ({

@@ -64,57 +64,66 @@ export const openSession: (
   tally: Tally,
   purpose: Purpose,
   database: string | null
-) => Effect.Effect<Session, WireFailed | TimedOut, Admin | Scope.Scope> = Effect.fnUntraced(function*(tally, purpose, database) {
-  const admin = yield* Admin
-  const dial = Effect.suspend(() => {
-    tally.roundTrips++
-    return database === null ? admin.connect(purpose) : admin.connect(purpose, database)
-  })
-  const wire = yield* dial.pipe(
-    Effect.catchIf(
-      (failure) => database === null && (failure.sqlState === "28P01" || failure.sqlState === "28000"),
-      (failure) => Effect.andThen(makeSuperuser(admin, failure), dial)
-    ),
-    Effect.retry({ schedule: patience, while: (failure) => failure._tag === "WireFailed" && crowded.has(failure.sqlState ?? "") })
-  )
-  let fresh = true
-  const send: Session["send"] = Effect.fnUntraced(function*(sqls, statements = sqls.length) {
-    const before = fresh ? [preamble] : []
-    const secret = sqls.some(Redacted.isRedacted)
-    const plain = sqls.map((sql) => Redacted.isRedacted(sql) ? Redacted.value(sql) : sql)
-    const around = secret ? [hide] : []
-    tally.roundTrips++
-    tally.statements += statements + (fresh ? 3 : 0) + around.length * 2
-    const answers = yield* wire.pipeline([...before, ...around, ...plain, ...(secret ? [unhide] : [])])
-    const prepared = answers[0]
-    if (fresh && prepared !== undefined && Result.isFailure(prepared)) return yield* prepared.failure
-    fresh = false
-    const from = before.length + around.length
-    return answers.slice(from, from + sqls.length)
-  })
-  return { send, leave: wire.leave }
-})
+) => Effect.Effect<Session, WireFailed | TimedOut, Admin | Scope.Scope> = Effect.fnUntraced(
+  function* (tally, purpose, database) {
+    const admin = yield* Admin
+    const dial = Effect.suspend(() => {
+      tally.roundTrips++
+      return database === null ? admin.connect(purpose) : admin.connect(purpose, database)
+    })
+    const wire = yield* dial.pipe(
+      Effect.catchIf(
+        (failure) => database === null && (failure.sqlState === "28P01" || failure.sqlState === "28000"),
+        (failure) => Effect.andThen(makeSuperuser(admin, failure), dial)
+      ),
+      Effect.retry({
+        schedule: patience,
+        while: (failure) => failure._tag === "WireFailed" && crowded.has(failure.sqlState ?? "")
+      })
+    )
+    let fresh = true
+    const send: Session["send"] = Effect.fnUntraced(function* (sqls, statements = sqls.length) {
+      const before = fresh ? [preamble] : []
+      const secret = sqls.some(Redacted.isRedacted)
+      const plain = sqls.map((sql) => (Redacted.isRedacted(sql) ? Redacted.value(sql) : sql))
+      const around = secret ? [hide] : []
+      tally.roundTrips++
+      tally.statements += statements + (fresh ? 3 : 0) + around.length * 2
+      const answers = yield* wire.pipeline([...before, ...around, ...plain, ...(secret ? [unhide] : [])])
+      const prepared = answers[0]
+      if (fresh && prepared !== undefined && Result.isFailure(prepared)) return yield* prepared.failure
+      fresh = false
+      const from = before.length + around.length
+      return answers.slice(from, from + sqls.length)
+    })
+    return { send, leave: wire.leave }
+  }
+)
 
 /**
  * Clusters made long ago have only `zenith_admin`: it makes the superuser that we want to be (reference section
  * 5.2). When that is not the trouble, the first refusal is what the caller hears.
  */
 const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
-  Effect.scoped(Effect.gen(function*() {
-    const wire = yield* connect({
-      host: admin.at.host,
-      port: admin.at.port,
-      user: "zenith_admin",
-      database: admin.systemDatabase,
-      applicationName: applicationName("apply_config"),
-      options: "-c role=zenith_admin -c search_path= -c default_transaction_read_only=off",
-      connectWithin: Duration.seconds(10),
-      ...(admin.at.password === null ? {} : { password: admin.at.password })
+  Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* connect({
+        host: admin.at.host,
+        port: admin.at.port,
+        user: "zenith_admin",
+        database: admin.systemDatabase,
+        applicationName: applicationName("apply_config"),
+        options: "-c role=zenith_admin -c search_path= -c default_transaction_read_only=off",
+        connectWithin: Duration.seconds(10),
+        ...(admin.at.password === null ? {} : { password: admin.at.password })
+      })
+      const name = quoteIdentifier(admin.superuser)
+      yield* wire.simple(
+        `SET neon.forward_ddl = false; CREATE USER ${name} WITH SUPERUSER; GRANT zenith_admin TO ${name}`
+      )
+      yield* Effect.logInfo(`made the superuser ${admin.superuser} as zenith_admin`)
     })
-    const name = quoteIdentifier(admin.superuser)
-    yield* wire.simple(`SET neon.forward_ddl = false; CREATE USER ${name} WITH SUPERUSER; GRANT zenith_admin TO ${name}`)
-    yield* Effect.logInfo(`made the superuser ${admin.superuser} as zenith_admin`)
-  })).pipe(Effect.mapError(() => refused))
+  ).pipe(Effect.mapError(() => refused))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The sessions of one apply: cluster-wide ones are kept and shared, those to other databases are closed after use.
@@ -135,28 +144,34 @@ export const makeSessions: (
   main: Session,
   tally: Tally,
   purpose: Purpose
-) => Effect.Effect<Sessions, never, Admin | Scope.Scope> = Effect.fnUntraced(function*(plan, main, tally, purpose) {
+) => Effect.Effect<Sessions, never, Admin | Scope.Scope> = Effect.fnUntraced(function* (plan, main, tally, purpose) {
   const admin = yield* Admin
   const scope = yield* Effect.scope
   const turns = yield* Semaphore.make(plan.creators)
   const idle: Array<Session> = [main]
 
-  const open = (database: string | null) => openSession(tally, purpose, database).pipe(Effect.provideService(Admin, admin))
+  const open = (database: string | null) =>
+    openSession(tally, purpose, database).pipe(Effect.provideService(Admin, admin))
 
   const shared = <A>(use: (session: Session) => Effect.Effect<A, WireFailed | TimedOut>) =>
-    turns.withPermit(Effect.suspend(() => {
-      const known = idle.shift()
-      const session = known === undefined ? open(null).pipe(Scope.provide(scope)) : Effect.succeed(known)
-      return Effect.flatMap(session, (one) =>
-        Effect.onExit(use(one), (exit) => Effect.sync(() => void (Exit.isSuccess(exit) ? idle.unshift(one) : undefined))))
-    }))
+    turns.withPermit(
+      Effect.suspend(() => {
+        const known = idle.shift()
+        const session = known === undefined ? open(null).pipe(Scope.provide(scope)) : Effect.succeed(known)
+        return Effect.flatMap(session, (one) =>
+          Effect.onExit(use(one), (exit) =>
+            Effect.sync(() => void (Exit.isSuccess(exit) ? idle.unshift(one) : undefined))
+          )
+        )
+      })
+    )
 
   return {
     with: (database, use) =>
       database === null
         ? shared(use)
-        // A database that is copied, renamed or dropped next must not have us in it.
-        : Effect.scoped(Effect.flatMap(open(database), (session) => Effect.tap(use(session), () => session.leave)))
+        : // A database that is copied, renamed or dropped next must not have us in it.
+          Effect.scoped(Effect.flatMap(open(database), (session) => Effect.tap(use(session), () => session.leave)))
   }
 })
 
@@ -173,7 +188,9 @@ export const millisNow: Effect.Effect<number> = Effect.map(Clock.currentTimeNano
 
 /** Notes an operation as skipped when something it rests on did not happen. */
 export const excuse = (operation: Operation, ledger: Ledger, now: number): boolean => {
-  const missing = operation.after.map((id) => ledger.outcomes.get(id)).find((one) => one !== undefined && one.outcome !== "done")
+  const missing = operation.after
+    .map((id) => ledger.outcomes.get(id))
+    .find((one) => one !== undefined && one.outcome !== "done")
   if (missing === undefined) return false
   const { action, object } = missing.operation
   ledger.outcomes.set(operation.id, {

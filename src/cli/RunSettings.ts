@@ -77,7 +77,7 @@ export interface RunSettings {
 type Read<A> = Result.Result<A, UsageError>
 
 export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
-  Result.gen(function*() {
+  Result.gen(function* () {
     const warnings: Array<string> = []
     const spec = yield* readSpecSource(given, warnings)
     const storage = yield* readStorage(given)
@@ -166,7 +166,7 @@ export const readSpecSource = (given: Given, warnings: Array<string>): Read<Spec
 }
 
 export const readStorage = (given: Given): Read<StorageChoice> =>
-  Result.gen(function*() {
+  Result.gen(function* () {
     const kind = given.get("storage")
     const durability = yield* readChoice(given, "durability", ["os", "process"], "os")
     if (kind?.value === "local") return { _tag: "Local", directory: null, durability }
@@ -196,14 +196,14 @@ export const readConnstr = (given: Given): Read<ConnString | null> => {
   if (connstr === undefined) return Result.succeed(null)
   const expected = `${connstr.as} expects a URL such as postgresql://cloud_admin@localhost:5432/postgres`
   if (!isConnUrl(connstr.value)) return usageError(connstr.as, expected)
-  return Result.mapError(
-    parseConnString(connstr.value),
-    (why) => ({ flag: connstr.as, message: `${expected}, but ${why}` })
-  )
+  return Result.mapError(parseConnString(connstr.value), (why) => ({
+    flag: connstr.as,
+    message: `${expected}, but ${why}`
+  }))
 }
 
 const readTls = (given: Given): Read<RunSettings["httpTls"]> =>
-  Result.gen(function*() {
+  Result.gen(function* () {
     const certPath = yield* readText(given, "http-tls-cert")
     const keyPath = yield* readText(given, "http-tls-key")
     if (certPath !== null && keyPath !== null) return { certPath, keyPath }

@@ -35,8 +35,7 @@ export interface UsageError {
 export const usageError = (flag: string | null, message: string): Result.Result<never, UsageError> =>
   Result.fail({ flag, message })
 
-export const printUsageError = (error: UsageError): string =>
-  `compute_ctl: ${error.message}; try compute_ctl --help\n`
+export const printUsageError = (error: UsageError): string => `compute_ctl: ${error.message}; try compute_ctl --help\n`
 
 /** The nearest known long flag, when it is near enough to have been meant. */
 export const meant = (name: string): string | null => {
@@ -91,7 +90,7 @@ export const readPorts = (
   apiVersion: "2024" | "head",
   warnings: Array<string>
 ): Result.Result<Ports, UsageError> =>
-  Result.gen(function*() {
+  Result.gen(function* () {
     const single = yield* readPort(given, "http-port")
     const external = yield* readPort(given, "external-http-port")
     const internal = yield* readPort(given, "internal-http-port")
@@ -160,19 +159,22 @@ const rows: ReadonlyArray<Flag & { readonly name: FlagName }> = flags
 const ofOthersAlone: ReadonlySet<FlagName> = new Set<FlagName>(["wait", "timeout", "json"])
 
 /** Two rows share `-r`; the first of them has it here, and `readRun` minds the generation. */
-const options = Object.fromEntries(rows.map((flag, index) => {
-  const taken = rows.slice(0, index).some((other) => other.short === flag.short)
-  const short = flag.short === null || taken ? {} : { short: flag.short }
-  return [flag.name, { type: flag.value === null ? "boolean" as const : "string" as const, ...short }]
-}))
+const options = Object.fromEntries(
+  rows.map((flag, index) => {
+    const taken = rows.slice(0, index).some((other) => other.short === flag.short)
+    const short = flag.short === null || taken ? {} : { short: flag.short }
+    return [flag.name, { type: flag.value === null ? ("boolean" as const) : ("string" as const), ...short }]
+  })
+)
 
 export const parseArguments = (argv: ReadonlyArray<string>, env: Environment): Result.Result<Command, UsageError> =>
   Result.flatMap(split(argv), ({ given, positionals }): Result.Result<Command, UsageError> => {
     if (given.has("help")) return Result.succeed({ _tag: "Help", text: helpText() })
     if (given.has("version")) return Result.succeed({ _tag: "Version" })
     const [first, ...rest] = positionals
-    const command = (commands as ReadonlyArray<CommandRow & { readonly name: CommandName }>)
-      .find((row) => row.name === (first ?? "run"))
+    const command = (commands as ReadonlyArray<CommandRow & { readonly name: CommandName }>).find(
+      (row) => row.name === (first ?? "run")
+    )
     if (command === undefined) {
       // A stray word may be half of a badly quoted spec, so only what looks like a command is repeated.
       const word = /^[a-z-]{1,20}$/.test(first ?? "")

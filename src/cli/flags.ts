@@ -102,7 +102,12 @@ export const flags = [
   flag(api, "ours", [null, "http-host", "ADDR"], "address to listen on", {
     fallback: "::, with local storage 127.0.0.1"
   }),
-  flag(api, "ours", [null, "http-tls-cert", "FILE"], "serve the external port with TLS and this certificate; read again on change"),
+  flag(
+    api,
+    "ours",
+    [null, "http-tls-cert", "FILE"],
+    "serve the external port with TLS and this certificate; read again on change"
+  ),
   flag(api, "ours", [null, "http-tls-key", "FILE"], "the key of that certificate"),
   flag(api, "ours", [null, "api-dialect", "NAME"], "2024 or head", {
     fallback: "2024 with -s, -S or a lone --http-port, else head"
@@ -133,13 +138,24 @@ export const flags = [
   flag(machine, "both", [null, "set-disk-quota-for-fs", "MOUNT"], "let the spec set this file system's disk quota"),
 
   flag(log, "ours", [null, "log-format", "FORMAT"], "text or json", { fallback: "text" }),
-  flag(log, "ours", [null, "log-level", "LEVEL"], "trace, debug, info, warn or error; also by module, as in info,monitor=debug", {
-    fallback: "info",
-    env: "RUST_LOG"
-  }),
+  flag(
+    log,
+    "ours",
+    [null, "log-level", "LEVEL"],
+    "trace, debug, info, warn or error; also by module, as in info,monitor=debug",
+    {
+      fallback: "info",
+      env: "RUST_LOG"
+    }
+  ),
   flag(log, "ours", [null, "no-banner", null], "do not say how to connect once Postgres runs"),
 
-  flag(probe, "ours", [null, "wait", "STATE"], "wait until the compute is ready or running; without it, ask once whether it lives"),
+  flag(
+    probe,
+    "ours",
+    [null, "wait", "STATE"],
+    "wait until the compute is ready or running; without it, ask once whether it lives"
+  ),
   flag(probe, "ours", [null, "timeout", "TIME"], "for --wait: 30s, 500ms, 2m", { fallback: "30s" }),
   flag(probe, "ours", [null, "json", null], "for plan: print it as JSON"),
 
@@ -182,7 +198,12 @@ export const commands = [
     meaning: "ask a running compute how it is; exit 0 when well",
     flags: ["wait", "timeout", "http-port", "http-host"]
   },
-  { name: "routes", usage: "", meaning: "print the HTTP routes, where they listen and who may ask", flags: ["api-dialect"] },
+  {
+    name: "routes",
+    usage: "",
+    meaning: "print the HTTP routes, where they listen and who may ask",
+    flags: ["api-dialect"]
+  },
   { name: "schema", usage: "", meaning: "print the JSON Schema of the spec", flags: [] }
 ] as const satisfies ReadonlyArray<CommandRow>
 
@@ -235,7 +256,8 @@ export const helpText = (): string => {
     ...categories.flatMap((category) => [
       "",
       `${category}:`,
-      ...rows.filter((flag) => flag.category === category)
+      ...rows
+        .filter((flag) => flag.category === category)
         .map((flag) => row(spelling(flag), flag.meaning + notes(flag)))
     ]),
     "",

@@ -34,7 +34,7 @@ const readTime = (given: Given): Result.Result<number, UsageError> => {
 }
 
 export const readHealth = (given: Given): Result.Result<HealthSettings, UsageError> =>
-  Result.gen(function*() {
+  Result.gen(function* () {
     const wait = given.get("wait")?.value ?? null
     if (wait !== null && wait !== "ready" && wait !== "running") {
       return yield* usageError("--wait", "--wait expects ready or running")
@@ -69,7 +69,7 @@ const get = ({ host, port }: HealthSettings, path: string) =>
   Effect.callback<Heard, string>((resume) => {
     const request = Http.get({ host, port, path, agent: false }, (answer) => {
       let body = ""
-      answer.setEncoding("utf8").on("data", (text: string) => body = (body + text).slice(0, 10_000))
+      answer.setEncoding("utf8").on("data", (text: string) => (body = (body + text).slice(0, 10_000)))
       answer.on("error", () => resume(Effect.fail("the answer broke off")))
       answer.on("end", () => resume(Effect.succeed({ status: answer.statusCode ?? 0, body })))
     })
@@ -94,7 +94,7 @@ const look = (settings: HealthSettings): Effect.Effect<Health> =>
     Effect.catch((why) => Effect.succeed({ well: false, text: why }))
   )
 
-export const health = Effect.fn("Health.health")(function*(settings: HealthSettings): Effect.fn.Return<Health> {
+export const health = Effect.fn("Health.health")(function* (settings: HealthSettings): Effect.fn.Return<Health> {
   const until = (yield* Clock.currentTimeMillis) + settings.timeoutMillis
   while (true) {
     const found = yield* look(settings)

@@ -35,11 +35,13 @@ export interface PlanSettings {
 }
 
 export const readPlan = (given: Given): Result.Result<PlanSettings, UsageError> =>
-  Result.gen(function*() {
+  Result.gen(function* () {
     const connstr = yield* readConnstr(given)
     if (connstr === null) return yield* usageError("--connstr", "plan needs the Postgres to look at: -C (--connstr)")
     // A plan reads the spec and no storage, so addresses that local storage would not need are not asked for.
-    const storage = given.has("storage") ? yield* readStorage(given) : { _tag: "Local", directory: null, durability: "os" } as const
+    const storage = given.has("storage")
+      ? yield* readStorage(given)
+      : ({ _tag: "Local", directory: null, durability: "os" } as const)
     return {
       connstr,
       spec: yield* readSpecSource(given, []),
@@ -58,7 +60,7 @@ export const planCommand = (
   out: (text: string) => void,
   err: (text: string) => void
 ): Effect.Effect<number> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const found = yield* findSpec({ spec, storage, computeId: null, controlPlaneToken: null, apiVersion: "head" })
     if (found.spec === null) return yield* new SpecUnreadable({ source: "a configuration without a spec" })
     const plan = yield* observeAndPlan(found.spec, { kind: "reconfigure", privilegedRole })
@@ -70,6 +72,7 @@ export const planCommand = (
       Effect.sync(() => {
         err(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})\n`)
         return failed
-      })),
+      })
+    ),
     Effect.provide(Admin.layer(connstr))
   )

@@ -35,14 +35,15 @@ export interface BannerFacts {
 }
 
 /** A listener on all addresses is reached on this one. */
-const reachable = (host: string): string => host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host
+const reachable = (host: string): string => (host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host)
 
 export const banner = ({ at, httpHost, httpPort }: BannerFacts): string => {
   const user = at.user === null ? "" : `${encodeURIComponent(at.user)}@`
   const database = encodeURIComponent(at.database ?? "postgres")
   return [
     "",
-    "  Postgres   " + `psql 'postgresql://${user}${printPeer({ host: reachable(at.host), port: at.port })}/${database}'`,
+    "  Postgres   " +
+      `psql 'postgresql://${user}${printPeer({ host: reachable(at.host), port: at.port })}/${database}'`,
     "  Status     " + `curl http://${printPeer({ host: reachable(httpHost), port: httpPort })}/status`,
     "  Stop       Ctrl-C",
     "",
@@ -89,14 +90,19 @@ const readText = (path: string) =>
 export type SpecSettings = Pick<RunSettings, "spec" | "storage" | "computeId" | "controlPlaneToken" | "apiVersion">
 
 /** Reads and parses the spec from wherever it is. */
-export const findSpec = Effect.fnUntraced(function*(settings: SpecSettings): Effect.fn.Return<Found, Failure> {
-  const storage = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
+export const findSpec = Effect.fnUntraced(function* (settings: SpecSettings): Effect.fn.Return<Found, Failure> {
+  const storage = settings.storage._tag === "Neon" ? ("neon" as const) : ("local" as const)
   const from = settings.spec
   const read = (input: unknown, source: string, under: ReadonlyArray<string> = []) =>
     Effect.fromResult(parseSpec(input, { source, storage, under }))
   switch (from._tag) {
     case "Inline":
-      return { spec: yield* read(yield* Effect.fromResult(parseJsonText(from.text, "-s")), "-s"), jwks: null, answer: null, tls: null }
+      return {
+        spec: yield* read(yield* Effect.fromResult(parseJsonText(from.text, "-s")), "-s"),
+        jwks: null,
+        answer: null,
+        tls: null
+      }
     case "File": {
       const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
       return { spec: yield* read(json, from.path), jwks: null, answer: null, tls: null }
@@ -120,17 +126,20 @@ export const findSpec = Effect.fnUntraced(function*(settings: SpecSettings): Eff
 })
 
 /** What a control plane answered, or once answered. */
-const readAnswer = Effect.fnUntraced(function*(settings: SpecSettings, json: unknown, source: string): Effect.fn.Return<Found, Failure> {
-  const storage = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
+const readAnswer = Effect.fnUntraced(function* (
+  settings: SpecSettings,
+  json: unknown,
+  source: string
+): Effect.fn.Return<Found, Failure> {
+  const storage = settings.storage._tag === "Neon" ? ("neon" as const) : ("local" as const)
   const answer = yield* Effect.fromResult(parseControlPlaneResponse(json, source))
-  const spec = answer.spec === null
-    ? null
-    : yield* Effect.fromResult(parseSpec(answer.spec, { source, storage, under: ["spec"] }))
+  const spec =
+    answer.spec === null ? null : yield* Effect.fromResult(parseSpec(answer.spec, { source, storage, under: ["spec"] }))
   return { spec, jwks: settings.apiVersion === "2024" ? null : answer.jwks, answer: json, tls: answer.tls }
 })
 
 /** From where it is; from what was kept when the control plane is down and `kept` is given. */
-const findOrRecall = Effect.fnUntraced(function*(settings: RunSettings, kept: LastGoodSpec | null, path: string) {
+const findOrRecall = Effect.fnUntraced(function* (settings: RunSettings, kept: LastGoodSpec | null, path: string) {
   const found = yield* Effect.result(findSpec(settings))
   if (Result.isSuccess(found)) return { ...found.success, degraded: [] }
   const answer = kept !== null && isDown(found.failure) ? yield* kept.read : null
@@ -148,12 +157,12 @@ const refetchOf = (
 ): Effect.Effect<ParsedSpec | null, Failure> | null =>
   settings.spec._tag === "Inline" || ("path" in settings.spec && settings.spec.path === "-")
     ? null
-    : Effect.gen(function*() {
-      const { answer, jwks, spec } = yield* findSpec(settings)
-      if (spec !== null) kept?.remember(spec, answer)
-      if (verifier !== null && jwks !== null) yield* verifier.rotate(jwks)
-      return spec
-    })
+    : Effect.gen(function* () {
+        const { answer, jwks, spec } = yield* findSpec(settings)
+        if (spec !== null) kept?.remember(spec, answer)
+        if (verifier !== null && jwks !== null) yield* verifier.rotate(jwks)
+        return spec
+      })
 
 const watchersOf = (
   { spec }: RunSettings,
@@ -171,7 +180,9 @@ const watchersOf = (
 
 /** Where local storage lives when nobody says: the machine's place for state when we are root, the user's otherwise. */
 const localDirectory = ({ home, isRoot, stateHome }: Surroundings): string =>
-  isRoot ? "/var/lib/compute-ctl" : Path.join(stateHome ?? Path.join(home ?? OS.homedir(), ".local", "state"), "compute-ctl")
+  isRoot
+    ? "/var/lib/compute-ctl"
+    : Path.join(stateHome ?? Path.join(home ?? OS.homedir(), ".local", "state"), "compute-ctl")
 
 /** Beside PGDATA, which is wiped; `null`: nothing is to be kept. */
 const lastGoodPath = (settings: RunSettings, around: Surroundings): string | null => {
@@ -190,7 +201,7 @@ const isFree = (port: number) =>
   })
 
 /** Only for a port that nobody asked for: the next free one, and a word about it. */
-const chooseLocalPort = Effect.fnUntraced(function*() {
+const chooseLocalPort = Effect.fnUntraced(function* () {
   for (let port = localPort; port < localPort + 100; port++) {
     if (!(yield* isFree(port))) continue
     if (port !== localPort) yield* Effect.logWarning(`port ${localPort} is taken, so Postgres will listen on ${port}`)
@@ -199,16 +210,18 @@ const chooseLocalPort = Effect.fnUntraced(function*() {
   return localPort
 })
 
-const chooseConnString = Effect.fnUntraced(function*(settings: RunSettings): Effect.fn.Return<ConnString> {
-  return settings.connstr ?? {
-    host: "127.0.0.1",
-    port: yield* chooseLocalPort(),
-    user: defaultSuperuser,
-    password: null,
-    database: "postgres",
-    options: null,
-    applicationName: null
-  }
+const chooseConnString = Effect.fnUntraced(function* (settings: RunSettings): Effect.fn.Return<ConnString> {
+  return (
+    settings.connstr ?? {
+      host: "127.0.0.1",
+      port: yield* chooseLocalPort(),
+      user: defaultSuperuser,
+      password: null,
+      database: "postgres",
+      options: null,
+      applicationName: null
+    }
+  )
 })
 
 const overcommit = Effect.orElseSucceed(
@@ -217,16 +230,30 @@ const overcommit = Effect.orElseSucceed(
 )
 
 /** Nobody said where the file cache is asked about: at our own Postgres, which need not be on the default's port. */
-const vmOptions = Effect.fnUntraced(function*({ vmMonitor }: RunSettings, { path }: Surroundings, ours: ConnString) {
+const vmOptions = Effect.fnUntraced(function* ({ vmMonitor }: RunSettings, { path }: Surroundings, ours: ConnString) {
   const said = vmMonitor.filecacheConnstr
-  const fileCacheConnstr = said === defaults.filecacheConnstr ? ours : yield* Effect.fromResult(parseConnString(said)).pipe(
-    Effect.mapError((message) =>
-      new SpecInvalid({ source: "--filecache-connstr", problems: [{ path: "", message: `it is no connection string: ${message}` }] }))
-  )
-  return { address: vmMonitor.address, cgroup: vmMonitor.cgroup, policy: vmMonitor.cgroupPolicy, fileCacheConnstr, path }
+  const fileCacheConnstr =
+    said === defaults.filecacheConnstr
+      ? ours
+      : yield* Effect.fromResult(parseConnString(said)).pipe(
+          Effect.mapError(
+            (message) =>
+              new SpecInvalid({
+                source: "--filecache-connstr",
+                problems: [{ path: "", message: `it is no connection string: ${message}` }]
+              })
+          )
+        )
+  return {
+    address: vmMonitor.address,
+    cgroup: vmMonitor.cgroup,
+    policy: vmMonitor.cgroupPolicy,
+    fileCacheConnstr,
+    path
+  }
 })
 
-export const prepare = Effect.fn("Run.prepare")(function*(
+export const prepare = Effect.fn("Run.prepare")(function* (
   settings: RunSettings,
   around: Surroundings
 ): Effect.fn.Return<ProgramOptions, Failure> {
@@ -235,13 +262,16 @@ export const prepare = Effect.fn("Run.prepare")(function*(
   const { answer, degraded, jwks, spec, tls } = yield* findOrRecall(settings, kept, keptAt ?? "")
   if (spec !== null) kept?.remember(spec, answer)
   const verifier = jwks === null ? null : verifierOf(jwks)
-  const storageKind = settings.storage._tag === "Neon" ? "neon" as const : "local" as const
+  const storageKind = settings.storage._tag === "Neon" ? ("neon" as const) : ("local" as const)
   const state = localDirectory(around)
-  const storage: ProgramOptions["storage"] = settings.storage._tag === "Neon" ? { _tag: "Neon" } : {
-    _tag: "Local",
-    directory: Path.resolve(settings.storage.directory ?? state),
-    durability: settings.storage.durability
-  }
+  const storage: ProgramOptions["storage"] =
+    settings.storage._tag === "Neon"
+      ? { _tag: "Neon" }
+      : {
+          _tag: "Local",
+          directory: Path.resolve(settings.storage.directory ?? state),
+          durability: settings.storage.durability
+        }
   const home = storage._tag === "Local" ? storage.directory : state
   const ids = spec === null ? [] : [spec.tenant, spec.timeline]
   const at = yield* chooseConnString(settings)

@@ -59,36 +59,39 @@ interface Slots {
 
 const nobody: Slots = { accepted: null, refresh: null, queued: null, taken: null }
 
-export class Commands extends Context.Service<Commands, {
-  /** Answers when the spec is applied, or why it was not. Refused unless the compute is empty, running or healable. */
-  readonly configure: (spec: ParsedSpec) => Effect.Effect<Snapshot, Failure | IllegalTransition>
-  /** The same, answered as soon as it is accepted or queued. */
-  readonly submit: (submission: Submission) => Effect.Effect<Operation, IllegalTransition | KeyReused>
-  /** What became of the specs that were submitted: the latest of them, and never less than those still under way. */
-  readonly operations: Pick<Operations, "all" | "find" | "settled">
-  /** Refused unless the compute runs or can be healed; asked again while it is pending, or during a start, it is content. */
-  readonly refresh: (fetch: Refresh["fetch"]) => Effect.Effect<void, IllegalTransition>
-  /** Accepted in every status; asked again in a hurry, it hurries. Does not wait for the end. */
-  readonly terminate: (mode: TerminateMode) => Effect.Effect<void>
-  /** The next stage of the stop stages now, and no lingering. */
-  readonly escalate: Effect.Effect<void>
+export class Commands extends Context.Service<
+  Commands,
+  {
+    /** Answers when the spec is applied, or why it was not. Refused unless the compute is empty, running or healable. */
+    readonly configure: (spec: ParsedSpec) => Effect.Effect<Snapshot, Failure | IllegalTransition>
+    /** The same, answered as soon as it is accepted or queued. */
+    readonly submit: (submission: Submission) => Effect.Effect<Operation, IllegalTransition | KeyReused>
+    /** What became of the specs that were submitted: the latest of them, and never less than those still under way. */
+    readonly operations: Pick<Operations, "all" | "find" | "settled">
+    /** Refused unless the compute runs or can be healed; asked again while it is pending, or during a start, it is content. */
+    readonly refresh: (fetch: Refresh["fetch"]) => Effect.Effect<void, IllegalTransition>
+    /** Accepted in every status; asked again in a hurry, it hurries. Does not wait for the end. */
+    readonly terminate: (mode: TerminateMode) => Effect.Effect<void>
+    /** The next stage of the stop stages now, and no lingering. */
+    readonly escalate: Effect.Effect<void>
 
-  // -- the corridor's side -------------------------------------------------------------------------------------
-  readonly next: Effect.Effect<Configure | Refresh>
-  /** The spec that waits in line, whatever the status is: fresher than any that is fetched. `null`: none waits. */
-  readonly overtake: Effect.Effect<Configure | null>
-  /** Returns once a spec waits in line. */
-  readonly lineForms: Effect.Effect<void>
-  /** Nobody will take commands any more: whoever still waits hears `Abandoned`. */
-  readonly close: Effect.Effect<void>
-  /** One element for every time somebody was in a hurry, also before it was listened to. */
-  readonly hurries: Stream.Stream<number>
-  /** Returns once somebody has been in a hurry. */
-  readonly hurried: Effect.Effect<void>
-}>()("compute/Orders") {
+    // -- the corridor's side -------------------------------------------------------------------------------------
+    readonly next: Effect.Effect<Configure | Refresh>
+    /** The spec that waits in line, whatever the status is: fresher than any that is fetched. `null`: none waits. */
+    readonly overtake: Effect.Effect<Configure | null>
+    /** Returns once a spec waits in line. */
+    readonly lineForms: Effect.Effect<void>
+    /** Nobody will take commands any more: whoever still waits hears `Abandoned`. */
+    readonly close: Effect.Effect<void>
+    /** One element for every time somebody was in a hurry, also before it was listened to. */
+    readonly hurries: Stream.Stream<number>
+    /** Returns once somebody has been in a hurry. */
+    readonly hurried: Effect.Effect<void>
+  }
+>()("compute/Orders") {
   static readonly layer = Layer.effect(
     Commands,
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const book = yield* operations
       const slots = yield* SubscriptionRef.make(nobody)
@@ -104,9 +107,12 @@ export class Commands extends Context.Service<Commands, {
 
       const refuseTheDead = (on: "SpecArrived" | "RefreshAsked") =>
         Effect.flatMap(state.now, ({ postgresAlive, status }) =>
-          status === "failed" && !postgresAlive ? Effect.fail(new IllegalTransition({ from: "failed", on })) : Effect.void)
+          status === "failed" && !postgresAlive
+            ? Effect.fail(new IllegalTransition({ from: "failed", on }))
+            : Effect.void
+        )
 
-      const submitAlone = Effect.fnUntraced(function*({ key, patient, spec }: Submission) {
+      const submitAlone = Effect.fnUntraced(function* ({ key, patient, spec }: Submission) {
         const known = key === null ? null : yield* book.findKey(key)
         if (known !== null) return { operation: known, reply: null }
         yield* refuseTheDead("SpecArrived")
@@ -117,7 +123,8 @@ export class Commands extends Context.Service<Commands, {
         const order: Waiting = { _tag: "Configure", id: operation.id, spec, answer }
         const { queued } = yield* SubscriptionRef.get(slots)
         yield* put(waits ? { queued: order } : { accepted: order, queued: null })
-        if (queued !== null) yield* queued.answer(Result.fail(new Superseded({ operation: queued.id, by: operation.id })))
+        if (queued !== null)
+          yield* queued.answer(Result.fail(new Superseded({ operation: queued.id, by: operation.id })))
         return { operation, reply }
       })
 
@@ -125,7 +132,7 @@ export class Commands extends Context.Service<Commands, {
         put({ ...left, taken: order }).pipe(Effect.andThen(book.begin(order.id)), Effect.as(order))
 
       /** `null`: whoever waited cannot be served any more. */
-      const take = Effect.gen(function*() {
+      const take = Effect.gen(function* () {
         const { accepted, queued, refresh } = yield* SubscriptionRef.get(slots)
         if (accepted !== null) return yield* begin(accepted, { accepted: null })
         if (refresh !== null) return yield* Effect.as(put({ refresh: null }), refresh)
@@ -137,7 +144,7 @@ export class Commands extends Context.Service<Commands, {
         return null
       })
 
-      const next = Effect.gen(function*() {
+      const next = Effect.gen(function* () {
         while (true) {
           yield* until(({ accepted, queued, refresh }) => accepted !== null || queued !== null || refresh !== null)
           const order = yield* alone(take)
@@ -146,9 +153,10 @@ export class Commands extends Context.Service<Commands, {
       })
 
       const submit = Effect.fn("Orders.submit")((submission: Submission) =>
-        Effect.map(alone(submitAlone(submission)), ({ operation }) => operation))
+        Effect.map(alone(submitAlone(submission)), ({ operation }) => operation)
+      )
 
-      const configure = Effect.fn("Orders.configure")(function*(spec: ParsedSpec) {
+      const configure = Effect.fn("Orders.configure")(function* (spec: ParsedSpec) {
         const { reply } = yield* alone(submitAlone({ spec, patient: false, key: null })).pipe(
           // Without a key nothing can be reused, and everything has a reply of its own.
           Effect.catchTag("KeyReused", Effect.die)
@@ -157,27 +165,35 @@ export class Commands extends Context.Service<Commands, {
       })
 
       const refresh = Effect.fn("Orders.refresh")((fetch: Refresh["fetch"]) =>
-        alone(Effect.gen(function*() {
-          const { status } = yield* state.now
-          if (status === "init" || status === "refresh_configuration_pending") return
-          yield* refuseTheDead("RefreshAsked")
-          yield* state.send("RefreshAsked")
-          yield* put({ refresh: { _tag: "Refresh", fetch } })
-        })))
+        alone(
+          Effect.gen(function* () {
+            const { status } = yield* state.now
+            if (status === "init" || status === "refresh_configuration_pending") return
+            yield* refuseTheDead("RefreshAsked")
+            yield* state.send("RefreshAsked")
+            yield* put({ refresh: { _tag: "Refresh", fetch } })
+          })
+        )
+      )
 
-      const terminate = Effect.fn("Orders.terminate")(function*(mode: TerminateMode) {
+      const terminate = Effect.fn("Orders.terminate")(function* (mode: TerminateMode) {
         const trigger = mode === "fast" ? "TerminateFastAsked" : "TerminateImmediateAsked"
-        yield* state.send(trigger).pipe(Effect.catchTag("IllegalTransition", (refused) =>
-          // Already ending: nothing to change, and not the caller's fault.
-          isTerminating(refused.from) ? Effect.void : Effect.die(refused)))
+        yield* state.send(trigger).pipe(
+          Effect.catchTag("IllegalTransition", (refused) =>
+            // Already ending: nothing to change, and not the caller's fault.
+            isTerminating(refused.from) ? Effect.void : Effect.die(refused)
+          )
+        )
       })
 
-      const close = alone(Effect.gen(function*() {
-        const { accepted, queued, taken } = yield* SubscriptionRef.get(slots)
-        yield* SubscriptionRef.set(slots, nobody)
-        const abandoned = Result.fail(new Abandoned({ what: "the new spec" }))
-        for (const order of [taken, accepted, queued]) yield* order?.answer(abandoned) ?? Effect.void
-      }))
+      const close = alone(
+        Effect.gen(function* () {
+          const { accepted, queued, taken } = yield* SubscriptionRef.get(slots)
+          yield* SubscriptionRef.set(slots, nobody)
+          const abandoned = Result.fail(new Abandoned({ what: "the new spec" }))
+          for (const order of [taken, accepted, queued]) yield* order?.answer(abandoned) ?? Effect.void
+        })
+      )
 
       return Commands.of({
         configure,
@@ -187,8 +203,11 @@ export class Commands extends Context.Service<Commands, {
         terminate,
         escalate: SubscriptionRef.update(hurry, (times) => times + 1),
         next,
-        overtake: alone(Effect.flatMap(SubscriptionRef.get(slots), ({ queued }) =>
-          queued === null ? Effect.succeed(null) : begin(queued, { queued: null }))),
+        overtake: alone(
+          Effect.flatMap(SubscriptionRef.get(slots), ({ queued }) =>
+            queued === null ? Effect.succeed(null) : begin(queued, { queued: null })
+          )
+        ),
         lineForms: until(({ queued }) => queued !== null),
         close,
         hurries,

@@ -14,24 +14,24 @@ export type PrewarmState =
   | { readonly status: "not_prewarmed" | "prewarming" | "skipped" | "cancelled" }
   | { readonly status: "failed"; readonly error: string }
   | {
-    readonly status: "completed"
-    readonly total: number
-    readonly prewarmed: number
-    readonly skipped: number
-    readonly state_download_time_ms: number
-    readonly uncompress_time_ms: number
-    readonly prewarm_time_ms: number
-  }
+      readonly status: "completed"
+      readonly total: number
+      readonly prewarmed: number
+      readonly skipped: number
+      readonly state_download_time_ms: number
+      readonly uncompress_time_ms: number
+      readonly prewarm_time_ms: number
+    }
 
 export type OffloadState =
   | { readonly status: "not_offloaded" | "offloading" | "skipped" }
   | { readonly status: "failed"; readonly error: string }
   | {
-    readonly status: "completed"
-    readonly state_query_time_ms: number
-    readonly compress_time_ms: number
-    readonly state_upload_time_ms: number
-  }
+      readonly status: "completed"
+      readonly state_query_time_ms: number
+      readonly compress_time_ms: number
+      readonly state_upload_time_ms: number
+    }
 
 /** An extension as one database has it. */
 export interface Installed {
@@ -47,36 +47,39 @@ export interface Counted extends Installed {
 
 export type ExtensionCounts = ReadonlyArray<Counted>
 
-export class ComputeHooks extends Context.Service<ComputeHooks, {
-  /** What Postgres needs before it starts. A failure ends the start. Runs beside the building of PGDATA. */
-  readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
-  /** PGDATA is built, and Postgres starts next. A failure ends the start. */
-  readonly placed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
-  /** The postmaster was just spawned. */
-  readonly spawned: (pid: number) => Effect.Effect<void>
-  /** A later spec is about to be applied to the running Postgres. A failure fails the apply. */
-  readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
-  /** The compute has just become `running` for the first time. */
-  readonly running: (spec: ParsedSpec) => Effect.Effect<void>
-  /** Postgres is being stopped, or is gone: companions leave too. */
-  readonly ended: Effect.Effect<void>
-  /** Kept running while Postgres does. `reload`: Postgres reads its files again. */
-  readonly actors: (reload: Effect.Effect<void>) => ReadonlyArray<Actor>
+export class ComputeHooks extends Context.Service<
+  ComputeHooks,
+  {
+    /** What Postgres needs before it starts. A failure ends the start. Runs beside the building of PGDATA. */
+    readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    /** PGDATA is built, and Postgres starts next. A failure ends the start. */
+    readonly placed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    /** The postmaster was just spawned. */
+    readonly spawned: (pid: number) => Effect.Effect<void>
+    /** A later spec is about to be applied to the running Postgres. A failure fails the apply. */
+    readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    /** The compute has just become `running` for the first time. */
+    readonly running: (spec: ParsedSpec) => Effect.Effect<void>
+    /** Postgres is being stopped, or is gone: companions leave too. */
+    readonly ended: Effect.Effect<void>
+    /** Kept running while Postgres does. `reload`: Postgres reads its files again. */
+    readonly actors: (reload: Effect.Effect<void>) => ReadonlyArray<Actor>
 
-  // -- for the HTTP API ----------------------------------------------------------------------------------------
-  /** Bytes fetched; 0 when the extension was there already. */
-  readonly fetchExtension: (name: string, isLibrary: boolean) => Effect.Effect<number, Failure>
-  readonly fileCache: {
-    readonly prewarm: (fromEndpoint: string | null) => Effect.Effect<void, Failure>
-    readonly prewarmState: Effect.Effect<PrewarmState>
-    readonly cancelPrewarm: Effect.Effect<void>
-    readonly offload: Effect.Effect<void, Failure>
-    readonly offloadState: Effect.Effect<OffloadState>
+    // -- for the HTTP API ----------------------------------------------------------------------------------------
+    /** Bytes fetched; 0 when the extension was there already. */
+    readonly fetchExtension: (name: string, isLibrary: boolean) => Effect.Effect<number, Failure>
+    readonly fileCache: {
+      readonly prewarm: (fromEndpoint: string | null) => Effect.Effect<void, Failure>
+      readonly prewarmState: Effect.Effect<PrewarmState>
+      readonly cancelPrewarm: Effect.Effect<void>
+      readonly offload: Effect.Effect<void, Failure>
+      readonly offloadState: Effect.Effect<OffloadState>
+    }
+    readonly installedExtensions: Effect.Effect<ExtensionCounts, Failure>
+    /** Prometheus text of what is around Postgres. */
+    readonly metrics: Effect.Effect<string>
   }
-  readonly installedExtensions: Effect.Effect<ExtensionCounts, Failure>
-  /** Prometheus text of what is around Postgres. */
-  readonly metrics: Effect.Effect<string>
-}>()("compute/Outfit") {
+>()("compute/Outfit") {
   /** Nothing but Postgres. */
   static readonly none: Layer.Layer<ComputeHooks> = Layer.succeed(ComputeHooks, {
     before: () => Effect.void,

@@ -70,7 +70,10 @@ export const withCondition = (conditions: ReadonlyArray<Condition>, condition: C
   condition
 ]
 
-export const withoutCondition = (conditions: ReadonlyArray<Condition>, code: Condition["code"]): ReadonlyArray<Condition> =>
+export const withoutCondition = (
+  conditions: ReadonlyArray<Condition>,
+  code: Condition["code"]
+): ReadonlyArray<Condition> =>
   conditions.some((one) => one.code === code) ? conditions.filter((one) => one.code !== code) : conditions
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -117,13 +120,18 @@ export interface ApplyReport {
 
 /** What can keep a compute awake. Our own sessions are no kind: they are never counted. */
 export const activityKinds = ["client", "walsender", "subscription", "autovacuum", "statistics"] as const
-export type ActivityKind = typeof activityKinds[number]
+export type ActivityKind = (typeof activityKinds)[number]
 
 /** What the last look saw, and when each kind was last seen. */
 export interface Activity {
   /** By Postgres's clock. */
   readonly at: number
-  readonly sessions: { readonly client: number; readonly walsender: number; readonly subscription: number; readonly autovacuum: number }
+  readonly sessions: {
+    readonly client: number
+    readonly walsender: number
+    readonly subscription: number
+    readonly autovacuum: number
+  }
   /** Did the sums of statistics move since the look before? Only with the experimental feature. */
   readonly statisticsMoved: boolean
   readonly last: Readonly<Record<ActivityKind, number | null>>
@@ -194,21 +202,24 @@ export interface Snapshot {
 /** What an actor may learn; the status is not among it. */
 export type Fact = Partial<Omit<Snapshot, "status" | "since" | "lastActive" | "history">>
 
-export class ComputeState extends Context.Service<ComputeState, {
-  readonly now: Effect.Effect<Snapshot>
-  /** The current snapshot, then every later one. */
-  readonly changes: Stream.Stream<Snapshot>
-  readonly send: (on: Trigger, fact?: Fact) => Effect.Effect<Snapshot, IllegalTransition>
-  readonly note: (fact: Fact | ((old: Snapshot) => Fact)) => Effect.Effect<void>
-  /** Keeps the later of the known and the given moment. */
-  readonly active: (at: DateTime.Utc) => Effect.Effect<void>
-  readonly until: (...wanted: ReadonlyArray<Status>) => Effect.Effect<Snapshot>
-  /** Runs an effect as a named step of the start: its time is kept, logged and shown in `/timeline`. */
-  readonly timed: <A, E, R>(name: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-}>()("compute/ComputeState") {
+export class ComputeState extends Context.Service<
+  ComputeState,
+  {
+    readonly now: Effect.Effect<Snapshot>
+    /** The current snapshot, then every later one. */
+    readonly changes: Stream.Stream<Snapshot>
+    readonly send: (on: Trigger, fact?: Fact) => Effect.Effect<Snapshot, IllegalTransition>
+    readonly note: (fact: Fact | ((old: Snapshot) => Fact)) => Effect.Effect<void>
+    /** Keeps the later of the known and the given moment. */
+    readonly active: (at: DateTime.Utc) => Effect.Effect<void>
+    readonly until: (...wanted: ReadonlyArray<Status>) => Effect.Effect<Snapshot>
+    /** Runs an effect as a named step of the start: its time is kept, logged and shown in `/timeline`. */
+    readonly timed: <A, E, R>(name: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  }
+>()("compute/ComputeState") {
   static readonly layer = Layer.effect(
     ComputeState,
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const born = yield* DateTime.now
       const ref = yield* SubscriptionRef.make<Snapshot>({
         status: "empty",
@@ -232,7 +243,7 @@ export class ComputeState extends Context.Service<ComputeState, {
       })
       const changes = SubscriptionRef.changes(ref)
 
-      const send = Effect.fn("ComputeState.send")(function*(on: Trigger, fact: Fact = {}) {
+      const send = Effect.fn("ComputeState.send")(function* (on: Trigger, fact: Fact = {}) {
         const since = yield* DateTime.now
         return yield* SubscriptionRef.updateAndGetEffect(ref, (old) =>
           Effect.fromResult(step(old.status, on)).pipe(
@@ -252,7 +263,8 @@ export class ComputeState extends Context.Service<ComputeState, {
                 { from: row.from, to: row.to, at: since, because: row.because, error: fact.error ?? null }
               ]
             }))
-          ))
+          )
+        )
       })
 
       const until = (...wanted: ReadonlyArray<Status>): Effect.Effect<Snapshot> =>
@@ -270,20 +282,24 @@ export class ComputeState extends Context.Service<ComputeState, {
         SubscriptionRef.update(ref, (old) =>
           old.lastActive !== null && old.lastActive.epochMilliseconds >= at.epochMilliseconds
             ? old
-            : { ...old, lastActive: at })
+            : { ...old, lastActive: at }
+        )
 
       const timed = <A, E, R>(name: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const from = yield* DateTime.now
           const value = yield* effect
           const to = yield* DateTime.now
           const millis = to.epochMilliseconds - from.epochMilliseconds
           yield* note((old) => ({
-            steps: [...old.steps, {
-              name,
-              startedAt: from.epochMilliseconds - old.startTime.epochMilliseconds,
-              millis
-            }]
+            steps: [
+              ...old.steps,
+              {
+                name,
+                startedAt: from.epochMilliseconds - old.startTime.epochMilliseconds,
+                millis
+              }
+            ]
           }))
           yield* Effect.logInfo(`${name}: ${millis} ms`)
           return value

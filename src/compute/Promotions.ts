@@ -104,28 +104,31 @@ interface UnderWay extends PromotionOrder {
 
 const failed = (error: string): Promoted => ({ _tag: "Failed", error, at: null })
 
-export class Promotions extends Context.Service<Promotions, {
-  /** Answers when it is over. Never waits for a Postgres that does not run. */
-  readonly promote: (request: PromotionRequest) => Effect.Effect<Promoted>
+export class Promotions extends Context.Service<
+  Promotions,
+  {
+    /** Answers when it is over. Never waits for a Postgres that does not run. */
+    readonly promote: (request: PromotionRequest) => Effect.Effect<Promoted>
 
-  // -- the corridor's side -------------------------------------------------------------------------------------
-  readonly next: Effect.Effect<PromotionOrder>
-  /** Nobody will promote any more: whoever waits hears so. */
-  readonly close: Effect.Effect<void>
-}>()("compute/Promotions") {
+    // -- the corridor's side -------------------------------------------------------------------------------------
+    readonly next: Effect.Effect<PromotionOrder>
+    /** Nobody will promote any more: whoever waits hears so. */
+    readonly close: Effect.Effect<void>
+  }
+>()("compute/Promotions") {
   static readonly layer = Layer.effect(
     Promotions,
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const current = yield* SubscriptionRef.make<UnderWay | null>(null)
       const lock = yield* Semaphore.make(1)
       const alone = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.uninterruptible(lock.withPermit(effect))
 
-      const open = Effect.fnUntraced(function*(request: PromotionRequest) {
+      const open = Effect.fnUntraced(function* (request: PromotionRequest) {
         const reply = yield* Deferred.make<Promoted>()
         const answer = (outcome: Promoted) =>
           Effect.andThen(
-            SubscriptionRef.update(current, (now) => now?.reply === reply ? null : now),
+            SubscriptionRef.update(current, (now) => (now?.reply === reply ? null : now)),
             Effect.asVoid(Deferred.succeed(reply, outcome))
           )
         yield* SubscriptionRef.set(current, { request, answer, reply, taken: false })
@@ -133,7 +136,7 @@ export class Promotions extends Context.Service<Promotions, {
       })
 
       /** What to wait for; found alone, waited for in company. */
-      const join = Effect.fnUntraced(function*(request: PromotionRequest) {
+      const join = Effect.fnUntraced(function* (request: PromotionRequest) {
         const now = yield* SubscriptionRef.get(current)
         if (now !== null) return Deferred.await(now.reply)
         const { postgresAlive, promotion, status } = yield* state.now
@@ -142,7 +145,7 @@ export class Promotions extends Context.Service<Promotions, {
         return serves ? yield* open(request) : Effect.succeed(failed("there is no running Postgres to promote"))
       })
 
-      const take = Effect.gen(function*() {
+      const take = Effect.gen(function* () {
         const order = yield* SubscriptionRef.get(current)
         if (order === null || order.taken) return null
         yield* SubscriptionRef.set(current, { ...order, taken: true })
@@ -151,15 +154,21 @@ export class Promotions extends Context.Service<Promotions, {
 
       return Promotions.of({
         promote: Effect.fn("Promotions.promote")((request: PromotionRequest) => Effect.flatten(alone(join(request)))),
-        next: Effect.gen(function*() {
+        next: Effect.gen(function* () {
           while (true) {
-            yield* SubscriptionRef.changes(current).pipe(Stream.filter((now) => now !== null && !now.taken), Stream.runHead)
+            yield* SubscriptionRef.changes(current).pipe(
+              Stream.filter((now) => now !== null && !now.taken),
+              Stream.runHead
+            )
             const order = yield* alone(take)
             if (order !== null) return order
           }
         }),
-        close: alone(Effect.flatMap(SubscriptionRef.get(current), (now) =>
-          now === null ? Effect.void : now.answer(failed("the compute is ending"))))
+        close: alone(
+          Effect.flatMap(SubscriptionRef.get(current), (now) =>
+            now === null ? Effect.void : now.answer(failed("the compute is ending"))
+          )
+        )
       })
     })
   )

@@ -69,23 +69,26 @@ const prune = (entries: ReadonlyArray<Entry>): ReadonlyArray<Entry> => {
   return oldest === -1 ? entries : entries.toSpliced(oldest, 1)
 }
 
-export const operations = Effect.gen(function*() {
+export const operations = Effect.gen(function* () {
   const book = yield* Ref.make<ReadonlyArray<Entry>>([])
 
   const entryOf = (id: string) =>
     Effect.map(Ref.get(book), (entries) => entries.find(({ operation }) => operation.id === id) ?? null)
   const find = (id: string) => Effect.map(entryOf(id), (entry) => entry?.operation ?? null)
   const amend = (id: string, change: (old: Entry) => Entry) =>
-    Ref.update(book, (entries) => entries.map((entry) => entry.operation.id === id ? change(entry) : entry))
+    Ref.update(book, (entries) => entries.map((entry) => (entry.operation.id === id ? change(entry) : entry)))
 
-  const answer = Effect.fnUntraced(function*(id: string, outcome: Result.Result<Snapshot, Failure>) {
+  const answer = Effect.fnUntraced(function* (id: string, outcome: Result.Result<Snapshot, Failure>) {
     const entry = yield* entryOf(id)
     if (entry === null || entry.reply === null) return
     const endedAt = yield* DateTime.now
     const { startedAt } = entry.operation
     if (startedAt !== null) {
       const seconds = (endedAt.epochMilliseconds - startedAt.epochMilliseconds) / 1000
-      yield* Metric.update(Metric.withAttributes(applies, { outcome: Result.isSuccess(outcome) ? "done" : "failed" }), seconds)
+      yield* Metric.update(
+        Metric.withAttributes(applies, { outcome: Result.isSuccess(outcome) ? "done" : "failed" }),
+        seconds
+      )
     }
     const written = Result.map(outcome, () => undefined)
     // First written, then told: who is woken finds it in the book.
@@ -96,18 +99,18 @@ export const operations = Effect.gen(function*() {
   return {
     all: Effect.map(Ref.get(book), (entries) => entries.map(({ operation }) => operation).toReversed()),
     find,
-    settled: Effect.fnUntraced(function*(id: string) {
+    settled: Effect.fnUntraced(function* (id: string) {
       const entry = yield* entryOf(id)
       if (entry === null) return null
       if (entry.reply !== null) yield* Effect.exit(Deferred.await(entry.reply))
       return yield* find(id)
     }),
-    findKey: Effect.fnUntraced(function*({ fingerprint, key }: IdempotencyKey) {
+    findKey: Effect.fnUntraced(function* ({ fingerprint, key }: IdempotencyKey) {
       const entry = (yield* Ref.get(book)).find((one) => one.key?.key === key)
       if (entry === undefined) return null
       return entry.key?.fingerprint === fingerprint ? entry.operation : yield* new KeyReused()
     }),
-    open: Effect.fnUntraced(function*(spec: ParsedSpec, key: IdempotencyKey | null) {
+    open: Effect.fnUntraced(function* (spec: ParsedSpec, key: IdempotencyKey | null) {
       const reply = yield* Deferred.make<Snapshot, Failure>()
       const operation: Operation = {
         id: randomUUID(),
@@ -120,7 +123,9 @@ export const operations = Effect.gen(function*() {
       yield* Ref.update(book, (entries) => prune([...entries, { operation, key, reply }]))
       return { operation, reply, answer: (outcome: Result.Result<Snapshot, Failure>) => answer(operation.id, outcome) }
     }),
-    begin: (id: string) => Effect.flatMap(DateTime.now, (startedAt) =>
-      amend(id, (old) => ({ ...old, operation: { ...old.operation, startedAt } })))
+    begin: (id: string) =>
+      Effect.flatMap(DateTime.now, (startedAt) =>
+        amend(id, (old) => ({ ...old, operation: { ...old.operation, startedAt } }))
+      )
   } satisfies Operations & Record<string, unknown>
 })

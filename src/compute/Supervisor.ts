@@ -37,7 +37,7 @@ export interface Actor<R = never> {
   readonly run: Effect.Effect<void, unknown, R>
 }
 
-const attend = Effect.fnUntraced(function*<R>(actor: Actor<R>) {
+const attend = Effect.fnUntraced(function* <R>(actor: Actor<R>) {
   const restartedAt: Array<number> = []
   while (true) {
     const exit = yield* Effect.exit(actor.run)
@@ -56,8 +56,7 @@ const attend = Effect.fnUntraced(function*<R>(actor: Actor<R>) {
 
 /** Runs until an actor gives up (then stops the others), or until every actor is done. */
 export const supervise = <R>(actors: ReadonlyArray<Actor<R>>): Effect.Effect<void, ActorGaveUp, R> =>
-  Effect.forEach(
-    actors,
-    (actor) => Effect.annotateLogs(attend(actor), { actor: actor.name }),
-    { concurrency: "unbounded", discard: true }
-  )
+  Effect.forEach(actors, (actor) => Effect.annotateLogs(attend(actor), { actor: actor.name }), {
+    concurrency: "unbounded",
+    discard: true
+  })

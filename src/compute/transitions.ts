@@ -81,32 +81,59 @@ export const table: ReadonlyArray<Row> = [
   { from: "empty", on: "SpecArrived", to: "configuration_pending", because: "the control plane sent a spec" },
   { from: "empty", on: "StartBegan", to: "init", because: "the spec was there at once" },
   { from: "configuration_pending", on: "StartBegan", to: "init", because: "first start with the spec that was sent" },
-  { from: "init", on: "PostgresReady", to: "running",
-    because: "Postgres accepts connections and the spec is applied" },
+  { from: "init", on: "PostgresReady", to: "running", because: "Postgres accepts connections and the spec is applied" },
   // -- reconfiguration -----------------------------------------------------------------------------------------
   { from: "running", on: "SpecArrived", to: "configuration_pending", because: "a new spec arrived" },
-  { from: "failed", on: "SpecArrived", to: "configuration_pending",
-    because: "a new spec may heal what the last one broke" },
-  { from: "configuration_pending", on: "ConfigureBegan", to: "configuration",
-    because: "Postgres runs, so the spec is applied to it" },
+  {
+    from: "failed",
+    on: "SpecArrived",
+    to: "configuration_pending",
+    because: "a new spec may heal what the last one broke"
+  },
+  {
+    from: "configuration_pending",
+    on: "ConfigureBegan",
+    to: "configuration",
+    because: "Postgres runs, so the spec is applied to it"
+  },
   { from: "configuration", on: "ConfigureDone", to: "running", because: "the new spec is applied" },
   // -- refresh -------------------------------------------------------------------------------------------------
-  { from: "running", on: "RefreshAsked", to: "refresh_configuration_pending",
-    because: "Postgres suspects that its spec is stale" },
-  { from: "failed", on: "RefreshAsked", to: "refresh_configuration_pending",
-    because: "a fresh spec may cure the failure" },
-  { from: "refresh_configuration_pending", on: "RefreshBegan", to: "refresh_configuration",
-    because: "the spec is being fetched again" },
+  {
+    from: "running",
+    on: "RefreshAsked",
+    to: "refresh_configuration_pending",
+    because: "Postgres suspects that its spec is stale"
+  },
+  {
+    from: "failed",
+    on: "RefreshAsked",
+    to: "refresh_configuration_pending",
+    because: "a fresh spec may cure the failure"
+  },
+  {
+    from: "refresh_configuration_pending",
+    on: "RefreshBegan",
+    to: "refresh_configuration",
+    because: "the spec is being fetched again"
+  },
   { from: "refresh_configuration", on: "ConfigureDone", to: "running", because: "the fetched spec is applied" },
-  { from: "refresh_configuration", on: "RefreshRetry", to: "refresh_configuration_pending",
-    because: "the spec could not be fetched or applied" },
+  {
+    from: "refresh_configuration",
+    on: "RefreshRetry",
+    to: "refresh_configuration_pending",
+    because: "the spec could not be fetched or applied"
+  },
   // -- trouble -------------------------------------------------------------------------------------------------
   { from: "init", on: "Broke", to: "failed", because: "the start failed" },
   { from: "running", on: "Broke", to: "failed", because: "Postgres died unasked" },
   { from: "configuration_pending", on: "Broke", to: "failed", because: "Postgres died before the spec was applied" },
   { from: "configuration", on: "Broke", to: "failed", because: "the new spec could not be applied" },
-  { from: "refresh_configuration_pending", on: "Broke", to: "failed",
-    because: "Postgres died before the spec was fetched" },
+  {
+    from: "refresh_configuration_pending",
+    on: "Broke",
+    to: "failed",
+    because: "Postgres died before the spec was fetched"
+  },
   { from: "refresh_configuration", on: "Broke", to: "failed", because: "Postgres died while the spec was fetched" },
   // -- death ---------------------------------------------------------------------------------------------------
   ...endable.flatMap((from): ReadonlyArray<Row> => [
@@ -118,8 +145,12 @@ export const table: ReadonlyArray<Row> = [
       because: "asked to terminate without lingering"
     }
   ]),
-  { from: "termination_pending_fast", on: "TerminateImmediateAsked", to: "termination_pending_immediate",
-    because: "asked again, in a hurry" },
+  {
+    from: "termination_pending_fast",
+    on: "TerminateImmediateAsked",
+    to: "termination_pending_immediate",
+    because: "asked again, in a hurry"
+  },
   { from: "termination_pending_fast", on: "PostgresGone", to: "terminated", because: "Postgres is gone" },
   { from: "termination_pending_immediate", on: "PostgresGone", to: "terminated", because: "Postgres is gone" }
 ]
@@ -147,7 +178,11 @@ export const step = (from: Status, on: Trigger): Result.Result<Row, IllegalTrans
 // The table as a mermaid state diagram, for the README and for people.
 // ---------------------------------------------------------------------------------------------------------------------
 
-const pascal = (status: string): string => status.split("_").map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join("")
+const pascal = (status: string): string =>
+  status
+    .split("_")
+    .map((word) => word.charAt(0).toUpperCase() + word.slice(1))
+    .join("")
 
 export const toMermaid = (): string =>
   [

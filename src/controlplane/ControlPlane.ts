@@ -40,7 +40,8 @@ const requests = Metric.counter("compute_ctl_cplane_requests_total", {
   incremental: true
 })
 
-const counted = (httpStatus: string) => Metric.update(Metric.withAttributes(requests, { rpc: "GetConfig", http_status: httpStatus }), 1)
+const counted = (httpStatus: string) =>
+  Metric.update(Metric.withAttributes(requests, { rpc: "GetConfig", http_status: httpStatus }), 1)
 
 /** The older statuses of a proxy whose backend is away. */
 const away: ReadonlyArray<number> = [502, 503, 504]
@@ -51,7 +52,11 @@ const attempt = (url: string, request: PullRequest): Effect.Effect<unknown, Refu
       fetch(url, {
         signal,
         headers: { authorization: `Bearer ${request.token === null ? "" : Redacted.value(request.token)}` }
-      }).then(async (response) => ({ status: response.status, reason: response.statusText, text: await response.text() })),
+      }).then(async (response) => ({
+        status: response.status,
+        reason: response.statusText,
+        text: await response.text()
+      })),
     catch: (cause): Refusal => ({ detail: "it could not be reached", again: true, cause })
   }).pipe(
     Effect.timeoutOrElse({
@@ -61,8 +66,15 @@ const attempt = (url: string, request: PullRequest): Effect.Effect<unknown, Refu
     Effect.onExit((exit) => counted(Exit.isSuccess(exit) ? `${exit.value.status} ${exit.value.reason}` : "unknown")),
     Effect.flatMap(({ reason, status, text }) =>
       status === 200
-        ? Effect.try({ try: (): unknown => JSON.parse(text), catch: (): Refusal => ({ detail: "its answer is not JSON", again: true }) })
-        : Effect.fail<Refusal>({ detail: `it answered ${status} ${reason}`, again: away.includes(status), refused: status < 500 })
+        ? Effect.try({
+            try: (): unknown => JSON.parse(text),
+            catch: (): Refusal => ({ detail: "its answer is not JSON", again: true })
+          })
+        : Effect.fail<Refusal>({
+            detail: `it answered ${status} ${reason}`,
+            again: away.includes(status),
+            refused: status < 500
+          })
     )
   )
 
@@ -73,11 +85,11 @@ const patience = Schedule.exponential("100 millis", 1.7).pipe(
 )
 
 /** The answer's JSON, whatever it holds. */
-export const pullSpec = Effect.fn("ControlPlane.pullSpec")(function*(request: PullRequest) {
+export const pullSpec = Effect.fn("ControlPlane.pullSpec")(function* (request: PullRequest) {
   const url = specUrl(request.base, request.computeId)
   const attempts = yield* Ref.make(0)
   const last = yield* Ref.make<Refusal>({ detail: "it did not answer in time", again: true })
-  const fail = Effect.gen(function*() {
+  const fail = Effect.gen(function* () {
     const { cause, detail, refused } = yield* Ref.get(last)
     return yield* new ControlPlaneFailed({
       uri: request.base,

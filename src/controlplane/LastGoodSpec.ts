@@ -41,10 +41,12 @@ export const lastGoodSpec = (path: string, computeId: string): LastGoodSpec => {
   const answers = new WeakMap<ParsedSpec, unknown>()
   let latest: object = { status: "attached" }
 
-  const keep = Effect.fnUntraced(function*(answer: unknown) {
+  const keep = Effect.fnUntraced(function* (answer: unknown) {
     const content = JSON.stringify({ compute_id: computeId, answer })
     yield* replaceFile({ path, content, mode: 0o600, owner: null }).pipe(
-      Effect.catch((failure) => Effect.logWarning("the spec could not be kept for a restart without the control plane", failure))
+      Effect.catch((failure) =>
+        Effect.logWarning("the spec could not be kept for a restart without the control plane", failure)
+      )
     )
   })
 
@@ -56,22 +58,24 @@ export const lastGoodSpec = (path: string, computeId: string): LastGoodSpec => {
     rememberSpec: (spec, input) => void answers.set(spec, { ...latest, status: "attached", spec: input }),
     read: Effect.tryPromise(() => fs.readFile(path, "utf8")).pipe(
       Effect.map((text) => Result.getOrNull(decode(text))),
-      Effect.map((kept) => kept === null || kept.compute_id !== computeId ? null : kept.answer ?? null),
+      Effect.map((kept) => (kept === null || kept.compute_id !== computeId ? null : (kept.answer ?? null))),
       Effect.orElseSucceed(() => null)
     ),
     keeper: {
       name: "spec keeper",
       policy: "permanent",
-      run: Effect.gen(function*() {
+      run: Effect.gen(function* () {
         const state = yield* ComputeState
         const last = yield* Ref.make<ParsedSpec | null>(null)
         yield* state.changes.pipe(
           Stream.filter(({ spec, status }) => status === "running" && spec !== null),
-          Stream.runForEach(Effect.fnUntraced(function*({ spec }) {
-            const answer = spec === null ? undefined : answers.get(spec)
-            if (answer === undefined || (yield* Ref.getAndSet(last, spec)) === spec) return
-            yield* keep(answer)
-          }))
+          Stream.runForEach(
+            Effect.fnUntraced(function* ({ spec }) {
+              const answer = spec === null ? undefined : answers.get(spec)
+              if (answer === undefined || (yield* Ref.getAndSet(last, spec)) === spec) return
+              yield* keep(answer)
+            })
+          )
         )
       })
     }

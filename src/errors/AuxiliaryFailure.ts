@@ -36,7 +36,9 @@ export class ExtensionsUnavailable extends Schema.TaggedError<ExtensionsUnavaila
   missing: Schema.Literals(["store", "list"])
 }) {
   override get message(): string {
-    return this.missing === "store" ? "remote storage is not configured" : "information about remote extensions is unavailable"
+    return this.missing === "store"
+      ? "remote storage is not configured"
+      : "information about remote extensions is unavailable"
   }
 }
 
@@ -54,7 +56,9 @@ export class ExtensionFailed extends Schema.TaggedError<ExtensionFailed>()("Exte
 }
 
 /** The local file cache is being prewarmed or offloaded already. */
-export class LfcBusy extends Schema.TaggedError<LfcBusy>()("LfcBusy", { what: Schema.Literals(["prewarm", "prewarm offload"]) }) {
+export class LfcBusy extends Schema.TaggedError<LfcBusy>()("LfcBusy", {
+  what: Schema.Literals(["prewarm", "prewarm offload"])
+}) {
   override get message(): string {
     return `Multiple requests for ${this.what} are not allowed`
   }

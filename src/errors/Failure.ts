@@ -36,7 +36,7 @@ export class SpecInvalid extends Schema.TaggedError<SpecInvalid>()("SpecInvalid"
   problems: Schema.Array(Problem)
 }) {
   override get message(): string {
-    const lines = this.problems.map(({ path, message }) => path === "" ? message : `${path}: ${message}`)
+    const lines = this.problems.map(({ path, message }) => (path === "" ? message : `${path}: ${message}`))
     return `the spec (${this.source}) is not valid: ${lines.join("; ")}`
   }
 }
@@ -227,7 +227,9 @@ export class PostmasterNotReady extends Schema.TaggedError<PostmasterNotReady>()
 }
 
 /** A replica could not be made a primary; it goes on as what it is. */
-export class PromotionFailed extends Schema.TaggedError<PromotionFailed>()("PromotionFailed", { detail: Schema.String }) {
+export class PromotionFailed extends Schema.TaggedError<PromotionFailed>()("PromotionFailed", {
+  detail: Schema.String
+}) {
   override get message(): string {
     return `the replica was not promoted: ${this.detail}`
   }

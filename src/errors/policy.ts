@@ -28,35 +28,95 @@ const meaning = (verdict: Verdict, code: string, httpStatus: number, hint: strin
 })
 
 export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
-  SpecInvalid: meaning("report", "spec_invalid", 400, "correct the spec; `compute_ctl validate SPEC` checks one offline"),
-  SpecUnreadable: meaning("exit", "spec_unreadable", 500, "check that the file or address exists and may be read by this user"),
+  SpecInvalid: meaning(
+    "report",
+    "spec_invalid",
+    400,
+    "correct the spec; `compute_ctl validate SPEC` checks one offline"
+  ),
+  SpecUnreadable: meaning(
+    "exit",
+    "spec_unreadable",
+    500,
+    "check that the file or address exists and may be read by this user"
+  ),
   ControlPlaneFailed: meaning("exit", "control_plane_failed", 502, "check -p, -i and NEON_CONTROL_PLANE_TOKEN"),
   PostgresUnusable: meaning("exit", "postgres_unusable", 500, "give a working Postgres with -b"),
   RunAsInvalid: meaning("exit", "run_as_invalid", 500, "name an existing user other than root with --run-as"),
   SpawnFailed: meaning("exit", "spawn_failed", 500, "check that the program exists and is executable by this user"),
   CommandFailed: meaning("exit", "command_failed", 500, "the program's own words above say why"),
   FileFailed: meaning("exit", "file_failed", 500, "check owner, mode and free space of the path"),
-  CgroupUnusable: meaning("exit", "cgroup_unusable", 500, "name a cgroup v2 with memory.stat whose cgroup.procs Postgres's user may write"),
+  CgroupUnusable: meaning(
+    "exit",
+    "cgroup_unusable",
+    500,
+    "name a cgroup v2 with memory.stat whose cgroup.procs Postgres's user may write"
+  ),
   TimedOut: meaning("retry", "timed_out", 504, "the other side is slow or gone; look at its own log"),
   WireFailed: meaning("retry", "connection_failed", 502, "the other side's answer above says why"),
-  SyncSafekeepersFailed: meaning("report", "settle_failed", 502, "bring a quorum of safekeepers back; see the causes for each"),
-  BasebackupFailed: meaning("report", "basebackup_failed", 502, "look at the pageserver's log for this tenant and timeline"),
+  SyncSafekeepersFailed: meaning(
+    "report",
+    "settle_failed",
+    502,
+    "bring a quorum of safekeepers back; see the causes for each"
+  ),
+  BasebackupFailed: meaning(
+    "report",
+    "basebackup_failed",
+    502,
+    "look at the pageserver's log for this tenant and timeline"
+  ),
   ArchiveInvalid: meaning("report", "archive_invalid", 502, "the pageserver sent a broken archive; look at its log"),
   TimelineBusy: meaning("exit", "timeline_busy", 409, "stop the other compute, or use another timeline_id"),
-  StorageDamaged: meaning("report", "storage_damaged", 500, "do not delete anything; the detail above names what is missing"),
+  StorageDamaged: meaning(
+    "report",
+    "storage_damaged",
+    500,
+    "do not delete anything; the detail above names what is missing"
+  ),
   NotSupported: meaning("report", "not_supported", 422, "leave it out of the spec"),
   PostmasterNotReady: meaning("report", "postgres_not_ready", 500, "Postgres's own log above says why"),
   PostmasterDied: meaning("exit", "postgres_died", 500, "Postgres's own log above says why; a fresh start recovers"),
-  PromotionFailed: meaning("report", "promotion_failed", 500, "ask again once the cause above is gone; what is done is not done twice"),
-  ApplyFailed: meaning("report", "apply_failed", 500, "each failed operation is listed; correct the spec and send it again"),
-  ListenFailed: meaning("exit", "listen_failed", 500, "another process has the port; choose one with --external-http-port or --http-port"),
-  ActorGaveUp: meaning("exit", "actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above"),
+  PromotionFailed: meaning(
+    "report",
+    "promotion_failed",
+    500,
+    "ask again once the cause above is gone; what is done is not done twice"
+  ),
+  ApplyFailed: meaning(
+    "report",
+    "apply_failed",
+    500,
+    "each failed operation is listed; correct the spec and send it again"
+  ),
+  ListenFailed: meaning(
+    "exit",
+    "listen_failed",
+    500,
+    "another process has the port; choose one with --external-http-port or --http-port"
+  ),
+  ActorGaveUp: meaning(
+    "exit",
+    "actor_gave_up",
+    500,
+    "this is a fault in compute_ctl or its host; the causes are above"
+  ),
   ExtensionUnknown: meaning("report", "extension_unknown", 404, "add it to the spec's remote_extensions"),
   ExtensionsUnavailable: meaning("report", "extensions_unavailable", 412, "give -r, and remote_extensions in the spec"),
-  ExtensionFailed: meaning("report", "extension_failed", 500, "look at the store of extensions; ask again to try again"),
+  ExtensionFailed: meaning(
+    "report",
+    "extension_failed",
+    500,
+    "look at the store of extensions; ask again to try again"
+  ),
   LfcBusy: meaning("report", "lfc_busy", 429, "wait until it is done, or cancel it"),
   SidecarUnusable: meaning("report", "sidecar_unusable", 500, "check that it runs on this machine, and its own log"),
-  CertificateUnusable: meaning("report", "certificate_unusable", 500, "put a PEM certificate and its own PEM key in place"),
+  CertificateUnusable: meaning(
+    "report",
+    "certificate_unusable",
+    500,
+    "put a PEM certificate and its own PEM key in place"
+  ),
   Abandoned: meaning("report", "abandoned", 503, "the compute is ending; ask its successor"),
   Superseded: meaning("report", "superseded", 409, "nothing: the later spec stands in its place")
 }
@@ -74,7 +134,10 @@ const describe = (error: unknown): string => {
   if (error instanceof Error) return error.message === "" ? error.name : error.message
   if (typeof error === "string") return error
   // A cause may be anything, also what JSON can not say; the report of an error must not be the next error.
-  return Result.getOrElse(Result.try(() => JSON.stringify(error) ?? String(error)), () => Object.prototype.toString.call(error))
+  return Result.getOrElse(
+    Result.try(() => JSON.stringify(error) ?? String(error)),
+    () => Object.prototype.toString.call(error)
+  )
 }
 
 /** From the outermost sentence to the root cause. Repeated sentences are told once. */

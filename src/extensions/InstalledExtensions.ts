@@ -25,7 +25,7 @@ import type { ApiVersion } from "./plan.ts"
 // often it is asked (reference section 4.9). Asks nobody.
 // ---------------------------------------------------------------------------------------------------------------------
 
-const compare = (one: string, other: string): number => one < other ? -1 : one > other ? 1 : 0
+const compare = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0)
 
 /** One element per database. In the order of names, so that two inventories can be compared. */
 export const count = (databases: ReadonlyArray<ReadonlyArray<Installed>>): ExtensionCounts => {
@@ -34,10 +34,12 @@ export const count = (databases: ReadonlyArray<ReadonlyArray<Installed>>): Exten
     const key = JSON.stringify([one.name, one.version, one.ownedBySuperuser])
     counted.set(key, { ...one, databases: (counted.get(key)?.databases ?? 0) + 1 })
   }
-  return [...counted.values()].sort((one, other) => compare(one.name, other.name) || compare(one.version, other.version))
+  return [...counted.values()].sort(
+    (one, other) => compare(one.name, other.name) || compare(one.version, other.version)
+  )
 }
 
-const flag = (owned: boolean): string => owned ? "1" : "0"
+const flag = (owned: boolean): string => (owned ? "1" : "0")
 
 /** The older generation lists an extension once, with the versions it has somewhere. */
 const byName = (inventory: ExtensionCounts) =>
@@ -51,13 +53,19 @@ const byName = (inventory: ExtensionCounts) =>
   })
 
 /** What `/installed_extensions` answers and the log line carries. */
-export const inventoryBody = (inventory: ExtensionCounts, apiVersion: ApiVersion): { readonly extensions: ReadonlyArray<unknown> } => ({
-  extensions: apiVersion === "2024" ? byName(inventory) : inventory.map((one) => ({
-    extname: one.name,
-    version: one.version,
-    n_databases: one.databases,
-    owned_by_superuser: flag(one.ownedBySuperuser)
-  }))
+export const inventoryBody = (
+  inventory: ExtensionCounts,
+  apiVersion: ApiVersion
+): { readonly extensions: ReadonlyArray<unknown> } => ({
+  extensions:
+    apiVersion === "2024"
+      ? byName(inventory)
+      : inventory.map((one) => ({
+          extname: one.name,
+          version: one.version,
+          n_databases: one.databases,
+          owned_by_superuser: flag(one.ownedBySuperuser)
+        }))
 })
 
 /** Made afresh of each inventory, so what is not installed any more leaves no sample. */
@@ -65,15 +73,16 @@ export const inventoryFamily = (inventory: ExtensionCounts, apiVersion: ApiVersi
   name: apiVersion === "2024" ? "installed_extensions" : "compute_installed_extensions",
   type: "gauge",
   help: "Number of databases where the version of extension is installed",
-  samples: apiVersion === "head"
-    ? inventory.map((one) => ({
-      labels: { extension_name: one.name, version: one.version, owned_by_superuser: flag(one.ownedBySuperuser) },
-      value: one.databases
-    }))
-    : [...Map.groupBy(inventory, ({ name, version }) => JSON.stringify([name, version])).values()].map((same) => ({
-      labels: { extension_name: same[0]?.name ?? "", version: same[0]?.version ?? "" },
-      value: same.reduce((sum, one) => sum + one.databases, 0)
-    }))
+  samples:
+    apiVersion === "head"
+      ? inventory.map((one) => ({
+          labels: { extension_name: one.name, version: one.version, owned_by_superuser: flag(one.ownedBySuperuser) },
+          value: one.databases
+        }))
+      : [...Map.groupBy(inventory, ({ name, version }) => JSON.stringify([name, version])).values()].map((same) => ({
+          labels: { extension_name: same[0]?.name ?? "", version: same[0]?.version ?? "" },
+          value: same.reduce((sum, one) => sum + one.databases, 0)
+        }))
 })
 
 /** Of a compute that is never suspended, or suspended by a default we do not know. */
@@ -84,7 +93,8 @@ export const inventoryInterval = (given: number, suspendTimeoutSeconds: number |
   suspendTimeoutSeconds === null ? given : suspendTimeoutSeconds > 0 ? suspendTimeoutSeconds : unsuspendedSeconds
 
 /** Twice the interval, so that a compute which is about to be suspended is not asked; it never shrinks. */
-export const inventoryPeriod = (before: number, intervalSeconds: number): number => Math.max(before, 2 * intervalSeconds)
+export const inventoryPeriod = (before: number, intervalSeconds: number): number =>
+  Math.max(before, 2 * intervalSeconds)
 
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -108,50 +118,64 @@ export interface InstalledExtensionsOptions {
   readonly intervalSeconds: number
 }
 
-export class InstalledExtensions extends Context.Service<InstalledExtensions, {
-  readonly options: InstalledExtensionsOptions
-  /** Asks every database, and remembers the answer for `family`. */
-  readonly take: Effect.Effect<ExtensionCounts, WireFailed | TimedOut>
-  /** The gauge of the last inventory; without samples before the first. */
-  readonly family: Effect.Effect<Family>
-}>()("compute/inventory/InstalledExtensions") {
+export class InstalledExtensions extends Context.Service<
+  InstalledExtensions,
+  {
+    readonly options: InstalledExtensionsOptions
+    /** Asks every database, and remembers the answer for `family`. */
+    readonly take: Effect.Effect<ExtensionCounts, WireFailed | TimedOut>
+    /** The gauge of the last inventory; without samples before the first. */
+    readonly family: Effect.Effect<Family>
+  }
+>()("compute/inventory/InstalledExtensions") {
   static readonly layer = (options: InstalledExtensionsOptions): Layer.Layer<InstalledExtensions, never, Admin> =>
     Layer.effect(InstalledExtensions, make(options))
 }
 
-const make = Effect.fnUntraced(function*(options: InstalledExtensionsOptions) {
+const make = Effect.fnUntraced(function* (options: InstalledExtensionsOptions) {
   const admin = yield* Admin
   const last = yield* Ref.make<ExtensionCounts>([])
 
   const ask = (sql: string, database?: string) =>
-    Effect.scoped(Effect.flatMap(admin.connect("get_installed_extensions", database), (wire) => wire.rows(sql, answerWithin)))
+    Effect.scoped(
+      Effect.flatMap(admin.connect("get_installed_extensions", database), (wire) => wire.rows(sql, answerWithin))
+    )
 
   const askOne = (database: string) =>
-    Effect.result(ask(installedSql, database)).pipe(Effect.flatMap((answer) =>
-      Result.isSuccess(answer)
-        ? Effect.succeed(answer.success.map((row): Installed => ({
-          name: row[0] ?? "",
-          version: row[1] ?? "",
-          ownedBySuperuser: row[2] === "1"
-        })))
-        // It may have been dropped since it was listed.
-        : Effect.as(leftOut(database, answer.failure), [])
-    ))
+    Effect.result(ask(installedSql, database)).pipe(
+      Effect.flatMap((answer) =>
+        Result.isSuccess(answer)
+          ? Effect.succeed(
+              answer.success.map((row): Installed => ({
+                name: row[0] ?? "",
+                version: row[1] ?? "",
+                ownedBySuperuser: row[2] === "1"
+              }))
+            )
+          : // It may have been dropped since it was listed.
+            Effect.as(leftOut(database, answer.failure), [])
+      )
+    )
 
-  const take = Effect.gen(function*() {
-    const names = (yield* ask(databasesSql)).flatMap(([name]) => name === null || name === undefined ? [] : [name])
+  const take = Effect.gen(function* () {
+    const names = (yield* ask(databasesSql)).flatMap(([name]) => (name === null || name === undefined ? [] : [name]))
     const counts = count(yield* Effect.forEach(names, askOne, { concurrency: atOnce }))
     yield* Ref.set(last, counts)
     return counts
   }).pipe(
     Effect.timeoutOrElse({
       duration: within,
-      orElse: () => Effect.fail(new TimedOut({ what: "the inventory of extensions", millis: Duration.toMillis(within) }))
+      orElse: () =>
+        Effect.fail(new TimedOut({ what: "the inventory of extensions", millis: Duration.toMillis(within) }))
     }),
     Effect.withSpan("InstalledExtensions.take")
   )
 
-  return InstalledExtensions.of({ options, take, family: Effect.map(Ref.get(last), (counts) => inventoryFamily(counts, options.apiVersion)) })
+  return InstalledExtensions.of({
+    options,
+    take,
+    family: Effect.map(Ref.get(last), (counts) => inventoryFamily(counts, options.apiVersion))
+  })
 })
 
 const leftOut = (database: string, failure: WireFailed | TimedOut) =>
@@ -159,22 +183,27 @@ const leftOut = (database: string, failure: WireFailed | TimedOut) =>
 
 const told = <A>(effect: Effect.Effect<A, WireFailed | TimedOut>) =>
   Effect.catch(effect, (failure) =>
-    Effect.as(Effect.logWarning(`the inventory of extensions could not be taken: ${causesOf(failure).join(": ")}`), null))
+    Effect.as(
+      Effect.logWarning(`the inventory of extensions could not be taken: ${causesOf(failure).join(": ")}`),
+      null
+    )
+  )
 
 /** A primary's first inventory, as one line that log pipelines look for. */
-const first = Effect.gen(function*() {
+const first = Effect.gen(function* () {
   const inventory = yield* InstalledExtensions
   const state = yield* ComputeState
   if ((yield* state.now).spec?.mode._tag !== "Primary") return
   const counts = yield* told(inventory.take)
-  if (counts !== null) yield* Effect.logInfo(`[NEON_EXT_STAT] ${JSON.stringify(inventoryBody(counts, inventory.options.apiVersion))}`)
+  if (counts !== null)
+    yield* Effect.logInfo(`[NEON_EXT_STAT] ${JSON.stringify(inventoryBody(counts, inventory.options.apiVersion))}`)
 })
 
 /** Once after the start, then every period; starts with a pause, so that a short-lived compute is asked once. */
 export const inventoryActor: Actor<InstalledExtensions | ComputeState> = {
   name: "inventory keeper",
   policy: "permanent",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     const inventory = yield* InstalledExtensions
     const state = yield* ComputeState
     yield* state.until("running")
@@ -182,8 +211,11 @@ export const inventoryActor: Actor<InstalledExtensions | ComputeState> = {
     let periodSeconds = 0
     while (true) {
       const { applyReport, spec } = yield* state.now
-      const suspendTimeout = applyReport === null ? null : spec?.suspendTimeoutSeconds ?? null
-      periodSeconds = inventoryPeriod(periodSeconds, inventoryInterval(inventory.options.intervalSeconds, suspendTimeout))
+      const suspendTimeout = applyReport === null ? null : (spec?.suspendTimeoutSeconds ?? null)
+      periodSeconds = inventoryPeriod(
+        periodSeconds,
+        inventoryInterval(inventory.options.intervalSeconds, suspendTimeout)
+      )
       yield* Effect.sleep(Duration.seconds(periodSeconds))
       if ((yield* state.now).status === "running") yield* told(inventory.take)
     }

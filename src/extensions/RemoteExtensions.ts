@@ -79,27 +79,31 @@ export interface Loaded {
   readonly total: number
 }
 
-export class RemoteExtensions extends Context.Service<RemoteExtensions, {
-  /**
-   * Writes the control files of allowed extensions that are not there, and fetches the libraries that Postgres
-   * would preload. A fetch that fails is told and passed over. Its numbers are noted in the shared metrics.
-   */
-  readonly prepare: (spec: ParsedSpec) => Effect.Effect<Loaded, ExtensionUnknown | FileFailed | PostgresUnusable>
-  /** Answers the bytes that were fetched: 0 when it was there already. Judged by the spec of that moment. */
-  readonly download: (
-    name: string,
-    isLibrary: boolean
-  ) => Effect.Effect<number, ExtensionUnknown | ExtensionsUnavailable | ExtensionFailed | PostgresUnusable>
-}>()("compute/extensions/RemoteExtensions") {
+export class RemoteExtensions extends Context.Service<
+  RemoteExtensions,
+  {
+    /**
+     * Writes the control files of allowed extensions that are not there, and fetches the libraries that Postgres
+     * would preload. A fetch that fails is told and passed over. Its numbers are noted in the shared metrics.
+     */
+    readonly prepare: (spec: ParsedSpec) => Effect.Effect<Loaded, ExtensionUnknown | FileFailed | PostgresUnusable>
+    /** Answers the bytes that were fetched: 0 when it was there already. Judged by the spec of that moment. */
+    readonly download: (
+      name: string,
+      isLibrary: boolean
+    ) => Effect.Effect<number, ExtensionUnknown | ExtensionsUnavailable | ExtensionFailed | PostgresUnusable>
+  }
+>()("compute/extensions/RemoteExtensions") {
   static readonly layer = (
     options: RemoteExtensionsOptions
-  ): Layer.Layer<RemoteExtensions, never, ComputeState | PostgresInstall | Spawn> => Layer.effect(RemoteExtensions, make(options))
+  ): Layer.Layer<RemoteExtensions, never, ComputeState | PostgresInstall | Spawn> =>
+    Layer.effect(RemoteExtensions, make(options))
 }
 
 /** Archives on their way at the same time, before Postgres starts. */
 const atOnce = 8
 
-const make = Effect.fnUntraced(function*(options: RemoteExtensionsOptions) {
+const make = Effect.fnUntraced(function* (options: RemoteExtensionsOptions) {
   const { base, apiVersion } = options
   const patience = options.patience ?? defaultPatience
   const state = yield* ComputeState
@@ -110,7 +114,7 @@ const make = Effect.fnUntraced(function*(options: RemoteExtensionsOptions) {
   /** Read and written under `turn`, or when a fetch is done. */
   const there = new Set<string>()
 
-  const share = Effect.fnUntraced(function*(wanted: Wanted, from: string) {
+  const share = Effect.fnUntraced(function* (wanted: Wanted, from: string) {
     // An archive with another digest is another one.
     const key = JSON.stringify(wanted)
     const url = archiveUrl({ ...options, base: from, postgresMajor: install.major }, wanted.extension)
@@ -119,35 +123,42 @@ const make = Effect.fnUntraced(function*(options: RemoteExtensionsOptions) {
       Effect.tap(() => Effect.sync(() => there.add(key))),
       Effect.tapError((failure) => Effect.logWarning(causesOf(failure).join(": ")))
     )
-    const fiber = yield* turn.withPermit(Effect.suspend(() =>
-      there.has(key) ? Effect.succeed(null) : Option.match(FiberMap.getUnsafe(underWay, key), {
-        onNone: () => FiberMap.run(underWay, key, fetching, { startImmediately: false }),
-        onSome: Effect.succeed
-      })))
+    const fiber = yield* turn.withPermit(
+      Effect.suspend(() =>
+        there.has(key)
+          ? Effect.succeed(null)
+          : Option.match(FiberMap.getUnsafe(underWay, key), {
+              onNone: () => FiberMap.run(underWay, key, fetching, { startImmediately: false }),
+              onSome: Effect.succeed
+            })
+      )
+    )
     return fiber === null ? 0 : yield* Fiber.join(fiber)
   })
 
-  const download = Effect.fn("RemoteExtensions.download")(function*(name: string, isLibrary: boolean) {
+  const download = Effect.fn("RemoteExtensions.download")(function* (name: string, isLibrary: boolean) {
     if (base === null) return yield* new ExtensionsUnavailable({ missing: "store" })
     const list = (yield* state.now).spec?.remoteExtensions ?? null
     if (list === null) return yield* new ExtensionsUnavailable({ missing: "list" })
     return yield* share(yield* Effect.fromResult(findExtension(name, isLibrary, list, apiVersion)), base)
   })
 
-  const preload = Effect.fnUntraced(function*(spec: ParsedSpec) {
+  const preload = Effect.fnUntraced(function* (spec: ParsedSpec) {
     const list = spec.remoteExtensions
     if (list === null) return []
     const files = controlFiles(list, apiVersion)
     if (files.length > 0) yield* writeControlFiles(files, yield* folders)
     if (base === null) return []
     const libraries = librariesToFetch(spec, list, apiVersion)
-    const wanted = yield* Effect.fromResult(Result.all(libraries.map((name) => findExtension(name, true, list, apiVersion))))
+    const wanted = yield* Effect.fromResult(
+      Result.all(libraries.map((name) => findExtension(name, true, list, apiVersion)))
+    )
     const unique = [...new Map(wanted.map((one) => [one.extension, one])).values()]
     const fetched = yield* Effect.forEach(unique, (one) => Effect.result(share(one, base)), { concurrency: atOnce })
-    return fetched.flatMap((one) => Result.isSuccess(one) && one.success > 0 ? [one.success] : [])
+    return fetched.flatMap((one) => (Result.isSuccess(one) && one.success > 0 ? [one.success] : []))
   })
 
-  const prepare = Effect.fn("RemoteExtensions.prepare")(function*(spec: ParsedSpec) {
+  const prepare = Effect.fn("RemoteExtensions.prepare")(function* (spec: ParsedSpec) {
     const from = yield* DateTime.now
     const sizes = yield* preload(spec)
     const to = yield* DateTime.now
@@ -173,19 +184,26 @@ const make = Effect.fnUntraced(function*(options: RemoteExtensionsOptions) {
 })
 
 /** A half-written control file would be offered by Postgres; a file of that name is somebody's, and stays. */
-const writeControlFiles = (files: ReadonlyArray<ControlFile>, { extension }: Folders): Effect.Effect<void, FileFailed> =>
-  Effect.forEach(files, ({ name, text }) => {
-    const at = path.join(extension, name)
-    return Effect.try({
-      try: () => {
-        if (fs.existsSync(at)) return
-        fs.writeFileSync(`${at}.incoming`, text, { mode: 0o644 })
-        fs.chmodSync(`${at}.incoming`, 0o644)
-        fs.renameSync(`${at}.incoming`, at)
-      },
-      catch: (cause) => new FileFailed({ operation: "write the control file", path: at, cause })
-    })
-  }, { discard: true })
+const writeControlFiles = (
+  files: ReadonlyArray<ControlFile>,
+  { extension }: Folders
+): Effect.Effect<void, FileFailed> =>
+  Effect.forEach(
+    files,
+    ({ name, text }) => {
+      const at = path.join(extension, name)
+      return Effect.try({
+        try: () => {
+          if (fs.existsSync(at)) return
+          fs.writeFileSync(`${at}.incoming`, text, { mode: 0o644 })
+          fs.chmodSync(`${at}.incoming`, 0o644)
+          fs.renameSync(`${at}.incoming`, at)
+        },
+        catch: (cause) => new FileFailed({ operation: "write the control file", path: at, cause })
+      })
+    },
+    { discard: true }
+  )
 
 const pauses = (attempts: number) =>
   Schedule.exponential("200 millis", 2).pipe(
@@ -194,19 +212,29 @@ const pauses = (attempts: number) =>
     Schedule.upTo({ times: attempts - 1 })
   )
 
-const fetchPatiently = Effect.fnUntraced(function*(wanted: Wanted, url: string, folders: Folders, patience: Patience) {
+const fetchPatiently = Effect.fnUntraced(function* (wanted: Wanted, url: string, folders: Folders, patience: Patience) {
   const attempts = yield* Ref.make(0)
-  const fail = Effect.fnUntraced(function*({ cause, detail }: Refusal) {
+  const fail = Effect.fnUntraced(function* ({ cause, detail }: Refusal) {
     const tried = yield* Ref.get(attempts)
     const { extension } = wanted
-    return yield* new ExtensionFailed({ extension, url, detail, attempts: tried, ...(cause === undefined ? {} : { cause }) })
+    return yield* new ExtensionFailed({
+      extension,
+      url,
+      detail,
+      attempts: tried,
+      ...(cause === undefined ? {} : { cause })
+    })
   })
   return yield* Ref.update(attempts, (count) => count + 1).pipe(
     Effect.andThen(fetchArchive({ ...wanted, url }, folders, patience)),
     Effect.retry({ schedule: pauses(patience.attempts), while: (refusal) => refusal.again }),
     Effect.timeoutOrElse({
       duration: patience.within,
-      orElse: () => Effect.fail<Refusal>({ detail: `it did not come within ${Duration.toMillis(patience.within)} ms`, again: false })
+      orElse: () =>
+        Effect.fail<Refusal>({
+          detail: `it did not come within ${Duration.toMillis(patience.within)} ms`,
+          again: false
+        })
     }),
     Effect.catch(fail)
   )

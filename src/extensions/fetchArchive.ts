@@ -65,12 +65,15 @@ const ask = (asked: Asked, limits: Limits, stop: AbortSignal): Effect.Effect<Res
     Effect.tapError(() => counted(asked.extension, "unknown")),
     Effect.tap((response) => counted(asked.extension, `${response.status} ${response.statusText}`.trim())),
     Effect.flatMap((response) =>
-      response.status === 200 ? Effect.succeed(response) : Effect.fail<Refusal>({
-        detail: response.status === 503
-          ? "it is temporarily unavailable (503)"
-          : `it answered ${response.status} ${response.statusText}`.trim(),
-        again: mayPass(response.status)
-      })
+      response.status === 200
+        ? Effect.succeed(response)
+        : Effect.fail<Refusal>({
+            detail:
+              response.status === 503
+                ? "it is temporarily unavailable (503)"
+                : `it answered ${response.status} ${response.statusText}`.trim(),
+            again: mayPass(response.status)
+          })
     )
   )
 
@@ -82,7 +85,7 @@ interface Progress {
   pieces: number
 }
 
-const counting = async function*(pieces: AsyncIterable<Uint8Array>, progress: Progress) {
+const counting = async function* (pieces: AsyncIterable<Uint8Array>, progress: Progress) {
   for await (const piece of pieces) {
     progress.pieces += 1
     yield piece
@@ -104,32 +107,45 @@ const readAll = async (
       progress.pieces += 1
       hash.update(piece)
       const { mostCompressedBytes } = limits
-      done(progress.bytes > mostCompressedBytes ? new ArchiveRefused(`it is larger than ${mostCompressedBytes} bytes`) : null, piece)
+      done(
+        progress.bytes > mostCompressedBytes
+          ? new ArchiveRefused(`it is larger than ${mostCompressedBytes} bytes`)
+          : null,
+        piece
+      )
     }
   })
   const body = response.body === null ? Readable.from([]) : Readable.fromWeb(response.body)
   const unpack = (pieces: AsyncIterable<Uint8Array>) => untar(counting(pieces, progress), into, limits.mostBytes)
   await pipeline(body, watch, zlib.createZstdDecompress(), unpack, { signal })
   const digest = hash.digest("hex")
-  if (asked.sha256 !== null && digest !== asked.sha256) throw new Error(`its digest is ${digest} and not ${asked.sha256}`)
+  if (asked.sha256 !== null && digest !== asked.sha256)
+    throw new Error(`its digest is ${digest} and not ${asked.sha256}`)
 }
 
 /** Fails when nothing has come for as long as may pass between two pieces. */
 const watchdog = (progress: Progress, pieceWithin: Duration.Duration): Effect.Effect<never, Refusal> =>
   Effect.suspend(() => {
     const before = progress.pieces
-    return Effect.andThen(Effect.sleep(pieceWithin), Effect.suspend(() =>
-      progress.pieces > before ? watchdog(progress, pieceWithin) : Effect.fail<Refusal>({
-        detail: `its archive stopped coming after ${progress.bytes} bytes, for ${Duration.toMillis(pieceWithin)} ms`,
-        again: true
-      })))
+    return Effect.andThen(
+      Effect.sleep(pieceWithin),
+      Effect.suspend(() =>
+        progress.pieces > before
+          ? watchdog(progress, pieceWithin)
+          : Effect.fail<Refusal>({
+              detail: `its archive stopped coming after ${progress.bytes} bytes, for ${Duration.toMillis(pieceWithin)} ms`,
+              again: true
+            })
+      )
+    )
   })
 
 /** Folders of ours are named after our pid; one whose process was killed is nobody's. */
 const sweep = (incoming: string): void => {
   for (const name of fs.existsSync(incoming) ? fs.readdirSync(incoming) : []) {
     const pid = /^(\d+)\./.exec(name)?.[1]
-    if (pid !== undefined && !isAlive(Number(pid))) fs.rmSync(path.join(incoming, name), { recursive: true, force: true })
+    if (pid !== undefined && !isAlive(Number(pid)))
+      fs.rmSync(path.join(incoming, name), { recursive: true, force: true })
   }
 }
 
@@ -156,10 +172,18 @@ const privateFolder = (folders: Folders): Effect.Effect<string, Refusal> =>
 /** The folder around it goes too, once nobody else unpacks. */
 const leave = (at: string) =>
   Effect.promise(() =>
-    fs.promises.rm(at, { recursive: true, force: true, maxRetries: 3 }).then(() => fs.promises.rmdir(path.dirname(at))).catch(() => {}))
+    fs.promises
+      .rm(at, { recursive: true, force: true, maxRetries: 3 })
+      .then(() => fs.promises.rmdir(path.dirname(at)))
+      .catch(() => {})
+  )
 
 /** Answers the compressed size in bytes. */
-export const fetchArchive = Effect.fn("RemoteExtensions.fetchArchive")(function*(asked: Asked, folders: Folders, limits: Limits) {
+export const fetchArchive = Effect.fn("RemoteExtensions.fetchArchive")(function* (
+  asked: Asked,
+  folders: Folders,
+  limits: Limits
+) {
   const at = yield* Effect.acquireRelease(privateFolder(folders), leave)
   const stop = yield* Effect.acquireRelease(
     Effect.sync(() => new AbortController()),
@@ -170,7 +194,11 @@ export const fetchArchive = Effect.fn("RemoteExtensions.fetchArchive")(function*
   const progress: Progress = { bytes: 0, pieces: 0 }
   const reading = Effect.tryPromise({
     try: (signal) => readAll(response, asked, limits, unpacked, progress, signal),
-    catch: (cause): Refusal => ({ detail: "its archive could not be unpacked", again: !(cause instanceof ArchiveRefused), cause })
+    catch: (cause): Refusal => ({
+      detail: "its archive could not be unpacked",
+      again: !(cause instanceof ArchiveRefused),
+      cause
+    })
   })
   yield* Effect.raceFirst(reading, watchdog(progress, limits.pieceWithin)).pipe(
     Effect.timeoutOrElse(late("its archive did not arrive", limits.attemptWithin))

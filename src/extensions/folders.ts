@@ -20,7 +20,8 @@ export interface Folders {
   readonly incoming: string
 }
 
-const has = (folder: string, ...names: ReadonlyArray<string>): boolean => names.some((name) => fs.existsSync(path.join(folder, name)))
+const has = (folder: string, ...names: ReadonlyArray<string>): boolean =>
+  names.some((name) => fs.existsSync(path.join(folder, name)))
 
 /** Below the installation's own folder, in the layouts of `make install`, of packagers, and of npm's Postgres. */
 const byLayout = (postgres: string, major: number): { share: string | undefined; library: string | undefined } => {
@@ -33,8 +34,9 @@ const byLayout = (postgres: string, major: number): { share: string | undefined;
   }
 }
 
-const askPgConfig = Effect.fnUntraced(function*(install: PostgresInstall["Service"]) {
-  const program = [install.postgres, fs.realpathSync(install.postgres)].map((at) => path.join(path.dirname(at), "pg_config"))
+const askPgConfig = Effect.fnUntraced(function* (install: PostgresInstall["Service"]) {
+  const program = [install.postgres, fs.realpathSync(install.postgres)]
+    .map((at) => path.join(path.dirname(at), "pg_config"))
     .find((at) => fs.existsSync(at))
   if (program === undefined) return null
   const said = yield* Effect.option(
@@ -42,10 +44,12 @@ const askPgConfig = Effect.fnUntraced(function*(install: PostgresInstall["Servic
   )
   if (said._tag === "None") return null
   const [share, library] = said.value.stdout.split("\n").map((line) => line.trim())
-  return share !== undefined && library !== undefined && has(share, "extension") && fs.existsSync(library) ? { share, library } : null
+  return share !== undefined && library !== undefined && has(share, "extension") && fs.existsSync(library)
+    ? { share, library }
+    : null
 })
 
-export const locateFolders = Effect.fn("RemoteExtensions.locateFolders")(function*(
+export const locateFolders = Effect.fn("RemoteExtensions.locateFolders")(function* (
   install: PostgresInstall["Service"]
 ): Effect.fn.Return<Folders, PostgresUnusable, Spawn> {
   const told = yield* askPgConfig(install)
@@ -79,13 +83,18 @@ interface Move {
 /** Files and links below a folder, as paths relative to it. */
 const filesBelow = (folder: string): ReadonlyArray<string> => {
   if (!fs.existsSync(folder)) return []
-  return fs.readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory())
+  return fs
+    .readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => !entry.isDirectory())
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
 }
 
 const moves = (unpacked: string, folders: Folders): ReadonlyArray<Move> => {
   const from = (at: string, to: string) =>
-    filesBelow(path.join(unpacked, at)).map((name) => ({ from: path.join(unpacked, at, name), to: path.join(to, name) }))
+    filesBelow(path.join(unpacked, at)).map((name) => ({
+      from: path.join(unpacked, at, name),
+      to: path.join(to, name)
+    }))
   const scripts = from("share/extension", folders.extension)
   const isControl = ({ to }: Move) => to.endsWith(".control")
   return [...from("lib", folders.library), ...scripts.filter((move) => !isControl(move)), ...scripts.filter(isControl)]
@@ -130,7 +139,7 @@ export const place = (unpacked: string, aside: string, folders: Folders): number
       const old = fs.lstatSync(move.to, { throwIfNoEntry: false })
       if (old?.isDirectory() === true) throw new Error(`${move.to} is a folder`)
       if (old !== undefined) fs.cpSync(move.to, before, { verbatimSymlinks: true, preserveTimestamps: true })
-      undo.push(() => old === undefined ? fs.rmSync(move.to, { force: true }) : put({ from: before, to: move.to }))
+      undo.push(() => (old === undefined ? fs.rmSync(move.to, { force: true }) : put({ from: before, to: move.to })))
       put(move)
     }
   } catch (cause) {

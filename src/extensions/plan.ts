@@ -50,7 +50,8 @@ export interface ControlFile {
 }
 
 export const controlFiles = (list: RemoteExtensionList, apiVersion: ApiVersion): ReadonlyArray<ControlFile> =>
-  [...list.extensions].filter(([extension]) => isAllowed(extension, list, apiVersion))
+  [...list.extensions]
+    .filter(([extension]) => isAllowed(extension, list, apiVersion))
     .flatMap(([, { controlFiles }]) => [...controlFiles].map(([name, text]) => ({ name, text })))
 
 /** Libraries of the image itself, whatever the index says. */
@@ -62,13 +63,23 @@ const ownLibraries: Record<ApiVersion, ReadonlySet<string>> = {
 const setting = "shared_preload_libraries"
 
 /** Libraries that the configuration names, in both places: Postgres would not start without them. */
-const preloaded = (spec: ParsedSpec): ReadonlyArray<string> => [
-  ...readList(settingOf(spec.settings, setting) ?? ""),
-  ...readList(readConf(spec.postgresqlConf ?? "").findLast(({ name }) => name === setting)?.value ?? "")
-].map((name) => name.replace(/^'|'$/g, "").replace(/^\$libdir\//, "").trim())
+const preloaded = (spec: ParsedSpec): ReadonlyArray<string> =>
+  [
+    ...readList(settingOf(spec.settings, setting) ?? ""),
+    ...readList(readConf(spec.postgresqlConf ?? "").findLast(({ name }) => name === setting)?.value ?? "")
+  ].map((name) =>
+    name
+      .replace(/^'|'$/g, "")
+      .replace(/^\$libdir\//, "")
+      .trim()
+  )
 
 /** Those of them that have to be fetched: the index knows them. */
-export const librariesToFetch = (spec: ParsedSpec, list: RemoteExtensionList, apiVersion: ApiVersion): ReadonlyArray<string> =>
+export const librariesToFetch = (
+  spec: ParsedSpec,
+  list: RemoteExtensionList,
+  apiVersion: ApiVersion
+): ReadonlyArray<string> =>
   [...new Set(preloaded(spec))].filter((name) => list.libraries.has(name) && !ownLibraries[apiVersion].has(name))
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -86,13 +97,21 @@ export interface ArchivePlace {
 }
 
 /** Clouds' words for what Node and Rust call otherwise; others stay. */
-const archName = (arch: string): string => arch === "x64" ? "amd64" : arch === "arm64" ? "arm64" : arch
+const archName = (arch: string): string => (arch === "x64" ? "amd64" : arch === "arm64" ? "arm64" : arch)
 
 export const archiveName = (extension: string): string => `${extension}.tar.zst`
 
-export const archiveUrl = ({ arch, base, buildTag, apiVersion, postgresMajor }: ArchivePlace, extension: string): string =>
+export const archiveUrl = (
+  { arch, base, buildTag, apiVersion, postgresMajor }: ArchivePlace,
+  extension: string
+): string =>
   [
     base.replace(/\/+$/, ""),
-    ...[buildTag, ...(apiVersion === "head" ? [archName(arch)] : []), `v${postgresMajor}`, "extensions", archiveName(extension)]
-      .map(encodeURIComponent)
+    ...[
+      buildTag,
+      ...(apiVersion === "head" ? [archName(arch)] : []),
+      `v${postgresMajor}`,
+      "extensions",
+      archiveName(extension)
+    ].map(encodeURIComponent)
   ].join("/")

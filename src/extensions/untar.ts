@@ -88,13 +88,15 @@ export const untar = async (pieces: AsyncIterable<Uint8Array>, directory: string
     entry.on("data", (bytes: Buffer) =>
       attempt(() => {
         for (let at = 0; open !== undefined && at < bytes.length;) at += fs.writeSync(open, bytes, at)
-      }))
+      })
+    )
     entry.on("end", () => attempt(close))
   })
   parser.on("ignoredEntry", (entry: ReadEntry) =>
     attempt(() => {
       throw new ArchiveRefused(`${shown(entry.path)} is of an unknown kind`)
-    }))
+    })
+  )
   parser.on("error", (cause: unknown) => void (wrong ??= cause))
   parser.on("eof", () => {
     whole = true
@@ -105,7 +107,8 @@ export const untar = async (pieces: AsyncIterable<Uint8Array>, directory: string
       bytes += piece.length
       if (bytes > mostBytes) throw new ArchiveRefused(`it unpacks to more than ${mostBytes} bytes`)
       // What comes after the end marker is padding; the parser would hoard it.
-      if (!whole && piece.length > 0) attempt(() => void parser.write(Buffer.from(piece.buffer, piece.byteOffset, piece.length)))
+      if (!whole && piece.length > 0)
+        attempt(() => void parser.write(Buffer.from(piece.buffer, piece.byteOffset, piece.length)))
       if (wrong !== undefined) throw wrong
     }
     if (!whole) throw new Error("the archive ends before its end marker")

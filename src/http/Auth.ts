@@ -31,11 +31,21 @@ const decode = Schema.decodeUnknownResult(Claims)
 const audience = "compute"
 const hint = "ask the control plane for a token made for this compute"
 
-export const missingToken: Refusal = refusal(400, "token_missing", "invalid authorization token", "send `Authorization: Bearer <token>`")
+export const missingToken: Refusal = refusal(
+  400,
+  "token_missing",
+  "invalid authorization token",
+  "send `Authorization: Bearer <token>`"
+)
 export const unverified: Refusal = refusal(401, "token_unverified", "failed to verify authorization token", hint)
 
 const denied = (status: number, error: string): Refusal =>
-  refusal(status, status === 401 ? "token_unverified" : "token_forbidden", `${error} in authorization token claims`, hint)
+  refusal(
+    status,
+    status === 401 ? "token_unverified" : "token_forbidden",
+    `${error} in authorization token claims`,
+    hint
+  )
 
 /** What a caller has proven beyond being admitted. */
 export interface Rights {
@@ -46,7 +56,10 @@ export interface Rights {
 const leewaySeconds = 60
 
 /** Is now between `nbf` and `exp`? Either may be missing; one that is no number is never met. */
-export const isTimely = ({ exp, nbf }: { readonly exp?: unknown; readonly nbf?: unknown }, nowSeconds: number): boolean =>
+export const isTimely = (
+  { exp, nbf }: { readonly exp?: unknown; readonly nbf?: unknown },
+  nowSeconds: number
+): boolean =>
   (exp === undefined || (typeof exp === "number" && nowSeconds <= exp + leewaySeconds)) &&
   (nbf === undefined || (typeof nbf === "number" && nowSeconds >= nbf - leewaySeconds))
 
@@ -74,7 +87,8 @@ export const Refused = Schema.Struct({
   problems: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String })))
 }).annotate({ identifier: "Refused" })
 
-export const refused = (...statuses: ReadonlyArray<number>) => statuses.map((status) => Refused.pipe(HttpApiSchema.status(status)))
+export const refused = (...statuses: ReadonlyArray<number>) =>
+  statuses.map((status) => Refused.pipe(HttpApiSchema.status(status)))
 
 /** Who asks, as far as it was proven. */
 export class Caller extends Context.Service<Caller, Rights>()("compute/http/Caller") {}
@@ -87,14 +101,18 @@ export class Auth extends HttpApiMiddleware.Service<Auth, { provides: Caller }>(
   error: refused(400, 401, 403)
 }) {
   /** `verify` null: everybody may ask. */
-  static readonly layer = (options: { readonly verify: Verify | null; readonly computeId: string }): Layer.Layer<Auth> =>
+  static readonly layer = (options: {
+    readonly verify: Verify | null
+    readonly computeId: string
+  }): Layer.Layer<Auth> =>
     Layer.succeed(Auth, {
       bearer: (handler, { credential }) => {
         const { computeId, verify } = options
         if (verify === null) return Effect.provideService(handler, Caller, anybody)
-        const admitted: Effect.Effect<Rights, Refusal> = Redacted.value(credential) === ""
-          ? Effect.fail(missingToken)
-          : Effect.flatMap(verify(credential), (claims) => Effect.fromResult(authorize(claims, computeId)))
+        const admitted: Effect.Effect<Rights, Refusal> =
+          Redacted.value(credential) === ""
+            ? Effect.fail(missingToken)
+            : Effect.flatMap(verify(credential), (claims) => Effect.fromResult(authorize(claims, computeId)))
         return Effect.matchEffect(admitted, {
           onFailure: (refusal) => Effect.succeed(answerOf(refusal)),
           onSuccess: (rights) => Effect.provideService(handler, Caller, rights)

@@ -90,14 +90,21 @@ export interface Opened {
   readonly actors: ReadonlyArray<Actor>
 }
 
-const opened = (listening: readonly [Listening, ...ReadonlyArray<Listening>], actors: ReadonlyArray<Actor>): Opened =>
-  ({ listening, port: listening[0].port, actors })
+const opened = (
+  listening: readonly [Listening, ...ReadonlyArray<Listening>],
+  actors: ReadonlyArray<Actor>
+): Opened => ({ listening, port: listening[0].port, actors })
 
 const grace = Duration.seconds(2)
 const loopbacks = ["127.0.0.1", "::1"] as const
 
 /** A peer that sends its request in drops is cut off; connections are bounded, with room for a thousand who watch. */
-const timeLimits = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 5_000, connectionsCheckingInterval: 5_000 }
+const timeLimits = {
+  headersTimeout: 10_000,
+  requestTimeout: 30_000,
+  keepAliveTimeout: 5_000,
+  connectionsCheckingInterval: 5_000
+}
 const maxConnections = 4096
 /** Those who come at once, before the first is accepted. */
 const backlog = 1024
@@ -109,12 +116,14 @@ const mostHeld = maxConnections
 const tooMany = refusal(503, "not_open", "too many requests wait for the routes to be made", "ask again in a second")
 
 /** Holds what must wait for the routes, for as long as the peer does. What `quick` answers never goes further. */
-const gate = (raw: Server, quick: Quick): () => void => {
+const gate = (raw: Server, quick: Quick): (() => void) => {
   const held: Array<Answer> = []
   let pass = (...answer: Answer): void => {
     if (held.length < mostHeld) return void held.push(answer)
     const [, response] = answer
-    response.writeHead(503, { "content-type": "application/json", "retry-after": "1" }).end(JSON.stringify(bodyOf(tooMany)))
+    response
+      .writeHead(503, { "content-type": "application/json", "retry-after": "1" })
+      .end(JSON.stringify(bodyOf(tooMany)))
   }
   const look = (...answer: Answer): void => {
     if (!quick(...answer)) pass(...answer)
@@ -131,7 +140,7 @@ const gate = (raw: Server, quick: Quick): () => void => {
 }
 
 const listen = (what: string, raw: Server, on: { readonly host?: string }, port: number, quick: Quick) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     raw.maxConnections = maxConnections
     const open = gate(raw, quick)
     // An accept that failed (no file descriptors left) is an event here, and without a listener it would end the process.
@@ -149,7 +158,7 @@ const codeOf = (error: ListenFailed): unknown =>
 const noFamily = (error: ListenFailed): boolean => ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(String(codeOf(error)))
 
 /** Both loopback addresses, on one port: what `localhost` means is the caller's resolver's choice. */
-export const listenInternal = Effect.fnUntraced(function*(port: number, quick: Quick) {
+export const listenInternal = Effect.fnUntraced(function* (port: number, quick: Quick) {
   const what = "the internal HTTP API"
   const first = yield* listen(what, createServer(timeLimits), { host: loopbacks[0] }, port, quick)
   const second = yield* listen(what, createServer(timeLimits), { host: loopbacks[1] }, first.port, quick).pipe(
@@ -164,17 +173,24 @@ export const listenInternal = Effect.fnUntraced(function*(port: number, quick: Q
 type TlsFiles = NonNullable<EndpointOptions["tls"]>
 
 const readFile = (path: string) =>
-  Effect.tryPromise({ try: () => FS.readFile(path), catch: (cause) => new FileFailed({ operation: "read", path, cause }) })
+  Effect.tryPromise({
+    try: () => FS.readFile(path),
+    catch: (cause) => new FileFailed({ operation: "read", path, cause })
+  })
 
 const readTls = ({ certPath, keyPath }: TlsFiles) => Effect.all({ cert: readFile(certPath), key: readFile(keyPath) })
 
 const reloadEvery = Duration.seconds(5)
 
 /** A new certificate is taken up as soon as both files are whole; until then the old one serves. */
-const keepCertificate = (server: SecureServer, files: TlsFiles, first: Effect.Success<ReturnType<typeof readTls>>): Actor => ({
+const keepCertificate = (
+  server: SecureServer,
+  files: TlsFiles,
+  first: Effect.Success<ReturnType<typeof readTls>>
+): Actor => ({
   name: "certificate keeper",
   policy: "permanent",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     let current = first
     let told = false
     while (true) {
@@ -185,10 +201,15 @@ const keepCertificate = (server: SecureServer, files: TlsFiles, first: Effect.Su
           return Effect.try({
             try: () => server.setSecureContext({ ...next, minVersion: "TLSv1.2" }),
             catch: (cause) => new FileFailed({ operation: "use the certificate in", path: files.certPath, cause })
-          }).pipe(Effect.andThen(Effect.sync(() => {
-            current = next
-            told = false
-          })), Effect.andThen(Effect.logInfo("the HTTP API has a new certificate")))
+          }).pipe(
+            Effect.andThen(
+              Effect.sync(() => {
+                current = next
+                told = false
+              })
+            ),
+            Effect.andThen(Effect.logInfo("the HTTP API has a new certificate"))
+          )
         }),
         Effect.catch((failure) => {
           if (told) return Effect.void
@@ -201,16 +222,20 @@ const keepCertificate = (server: SecureServer, files: TlsFiles, first: Effect.Su
 })
 
 /** With TLS, an actor comes with it. */
-export const listenExternal = Effect.fnUntraced(function*({ externalPort, host, tls }: EndpointOptions, quick: Quick) {
+export const listenExternal = Effect.fnUntraced(function* ({ externalPort, host, tls }: EndpointOptions, quick: Quick) {
   // Without a host Node listens on every address of both families, or of IPv4 alone where IPv6 is missing. Saying
   // `::` would mean the same, and cost ten milliseconds for a look-up of it.
   const on = host === "::" ? {} : { host }
-  if (tls === null) return opened([yield* listen("the HTTP API", createServer(timeLimits), on, externalPort, quick)], [])
+  if (tls === null)
+    return opened([yield* listen("the HTTP API", createServer(timeLimits), on, externalPort, quick)], [])
   const refuse = (cause: unknown) => new ListenFailed({ what: "the HTTP API with TLS", port: externalPort, cause })
   const files = yield* Effect.mapError(readTls(tls), refuse)
   // Only who asks for TLS pays for it.
   const { createServer: createSecure } = yield* Effect.promise(() => import("node:https"))
-  const raw = yield* Effect.try({ try: () => createSecure({ ...timeLimits, ...files, minVersion: "TLSv1.2" }), catch: refuse })
+  const raw = yield* Effect.try({
+    try: () => createSecure({ ...timeLimits, ...files, minVersion: "TLSv1.2" }),
+    catch: refuse
+  })
   return opened([yield* listen("the HTTP API", raw, on, externalPort, quick)], [keepCertificate(raw, tls, files)])
 })
 
@@ -224,7 +249,12 @@ const exact = { caseSensitive: true, ignoreDuplicateSlashes: false, ignoreTraili
 const exactRouter = Layer.provide(HttpRouter.layer, Layer.succeed(HttpRouter.RouterConfig, exact))
 
 /** Makes the routes, and lets in who has been waiting for them. */
-const serve = Effect.fnUntraced(function*<E, R>({ listening }: Opened, api: Routes, routes: Layer.Layer<never, E, R>, traffic: Traffic) {
+const serve = Effect.fnUntraced(function* <E, R>(
+  { listening }: Opened,
+  api: Routes,
+  routes: Layer.Layer<never, E, R>,
+  traffic: Traffic
+) {
   const built = yield* Layer.build(Layer.provideMerge(routes, Layer.fresh(exactRouter)))
   const router = yield* Effect.provide(HttpRouter.HttpRouter, built)
   const app = envelope(router.asHttpEffect(), routeTable(api), traffic)
@@ -234,17 +264,18 @@ const serve = Effect.fnUntraced(function*<E, R>({ listening }: Opened, api: Rout
   }
 })
 
-export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOptions) {
+export const endpoint = Effect.fn("Http.endpoint")(function* (options: EndpointOptions) {
   const { computeId, apiVersion, internalPort } = options
   const state = yield* ComputeState
   const traffic = makeTraffic()
   const verifier = apiVersion === "head" ? options.verifier : null
   const external = yield* listenExternal(options, yield* quickAnswers(options, state, traffic, { verifier }))
-  const internal = internalPort === null
-    ? null
-    : yield* listenInternal(internalPort, yield* quickAnswers(options, state, traffic, null))
+  const internal =
+    internalPort === null
+      ? null
+      : yield* listenInternal(internalPort, yield* quickAnswers(options, state, traffic, null))
 
-  const serveAll = Effect.gen(function*() {
+  const serveAll = Effect.gen(function* () {
     const guarded = Auth.layer({ verify: verifier?.verify ?? null, computeId })
     const unguarded = Auth.layer({ verify: null, computeId })
     const open = openHandlers(options, traffic)
@@ -253,10 +284,25 @@ export const endpoint = Effect.fn("Http.endpoint")(function*(options: EndpointOp
     const services = NodeHttpServer.layerHttpServices
 
     if (internal === null) {
-      yield* serve(external, wholeApi(), Layer.provide(HttpApiBuilder.layer(wholeApi()), [open, control, inside, services]), traffic)
+      yield* serve(
+        external,
+        wholeApi(),
+        Layer.provide(HttpApiBuilder.layer(wholeApi()), [open, control, inside, services]),
+        traffic
+      )
     } else {
-      yield* serve(external, externalApi(), Layer.provide(HttpApiBuilder.layer(externalApi()), [open, control, services]), traffic)
-      yield* serve(internal, internalApi(), Layer.provide(HttpApiBuilder.layer(internalApi()), [open, inside, services]), traffic)
+      yield* serve(
+        external,
+        externalApi(),
+        Layer.provide(HttpApiBuilder.layer(externalApi()), [open, control, services]),
+        traffic
+      )
+      yield* serve(
+        internal,
+        internalApi(),
+        Layer.provide(HttpApiBuilder.layer(internalApi()), [open, inside, services]),
+        traffic
+      )
     }
   })
   return {

@@ -38,17 +38,21 @@ const decodeJwk = Schema.decodeUnknownEffect(Jwk)
 const Payload = Schema.fromJsonString(Schema.Record(Schema.String, Schema.Unknown))
 const decodePayload = Schema.decodeUnknownOption(Payload)
 
-const declaresRsa = (jwk: unknown): boolean => typeof jwk === "object" && jwk !== null && "alg" in jwk && jwk.alg === "RS256"
+const declaresRsa = (jwk: unknown): boolean =>
+  typeof jwk === "object" && jwk !== null && "alg" in jwk && jwk.alg === "RS256"
 
-const readKeys = Effect.fnUntraced(function*(jwks: ReadonlyArray<unknown>) {
+const readKeys = Effect.fnUntraced(function* (jwks: ReadonlyArray<unknown>) {
   const algorithm = jwks.some(declaresRsa) ? "RS256" : "EdDSA"
   const keys = yield* Effect.forEach(jwks, (jwk, index) =>
     decodeJwk(jwk).pipe(
       Effect.flatMap((fields) => Effect.tryPromise(() => importJWK(fields, algorithm))),
       Effect.option,
-      Effect.tap((key) => Option.isNone(key) ? Effect.logWarning(`key ${index} of the JWKS cannot be used`) : Effect.void)
-    ))
-  return { algorithm, keys: keys.flatMap((key) => Option.isSome(key) ? [key.value] : []) }
+      Effect.tap((key) =>
+        Option.isNone(key) ? Effect.logWarning(`key ${index} of the JWKS cannot be used`) : Effect.void
+      )
+    )
+  )
+  return { algorithm, keys: keys.flatMap((key) => (Option.isSome(key) ? [key.value] : [])) }
 })
 
 type Keys = Effect.Success<ReturnType<typeof readKeys>>
@@ -70,17 +74,21 @@ export const verifierOf = (jwks: ReadonlyArray<unknown>): Verifier => {
       return keys
     })
   // Whoever rotated them while the first were being read has the last word.
-  const adoptFirst = (keys: Keys) => Effect.suspend(() => known === undefined ? adopt(keys) : Effect.succeed(known))
-  const current = Effect.suspend(() => known === undefined ? Effect.flatMap(readKeys(jwks), adoptFirst) : Effect.succeed(known))
+  const adoptFirst = (keys: Keys) => Effect.suspend(() => (known === undefined ? adopt(keys) : Effect.succeed(known)))
+  const current = Effect.suspend(() =>
+    known === undefined ? Effect.flatMap(readKeys(jwks), adoptFirst) : Effect.succeed(known)
+  )
 
-  const check = Effect.fnUntraced(function*(text: string) {
+  const check = Effect.fnUntraced(function* (text: string) {
     const { algorithm, keys } = yield* current
     const memory = remembered
     const name = digest(text)
     const before = memory.get(name)
     if (before !== undefined) return before
     for (const key of keys) {
-      const verified = yield* Effect.option(Effect.tryPromise(() => compactVerify(text, key, { algorithms: [algorithm] })))
+      const verified = yield* Effect.option(
+        Effect.tryPromise(() => compactVerify(text, key, { algorithms: [algorithm] }))
+      )
       if (Option.isNone(verified)) continue
       const claims = decodePayload(new TextDecoder().decode(verified.value.payload))
       if (Option.isNone(claims)) return yield* Effect.fail(unverified)
@@ -96,12 +104,12 @@ export const verifierOf = (jwks: ReadonlyArray<unknown>): Verifier => {
       const claims = remembered.get(digest(token))
       return claims !== undefined && isTimely(claims, nowSeconds) ? claims : null
     },
-    verify: Effect.fnUntraced(function*(token) {
+    verify: Effect.fnUntraced(function* (token) {
       const claims = yield* check(Redacted.value(token))
       const now = yield* Clock.currentTimeMillis
       return isTimely(claims, now / 1000) ? claims : yield* Effect.fail(unverified)
     }),
-    rotate: Effect.fnUntraced(function*(next) {
+    rotate: Effect.fnUntraced(function* (next) {
       const keys = yield* readKeys(next)
       if (keys.keys.length === 0) {
         yield* Effect.logWarning("a JWKS without a usable key was sent; the keys stay as they are")
@@ -125,9 +133,10 @@ const every = Duration.seconds(1)
 
 /** Changes whenever the file does. */
 const markOf = (path: string) =>
-  Effect.tryPromise({ try: () => FS.stat(path), catch: (cause) => new FileFailed({ operation: "look at", path, cause }) }).pipe(
-    Effect.map(({ ctimeMs, ino, mtimeMs, size }) => `${ino} ${size} ${mtimeMs} ${ctimeMs}`)
-  )
+  Effect.tryPromise({
+    try: () => FS.stat(path),
+    catch: (cause) => new FileFailed({ operation: "look at", path, cause })
+  }).pipe(Effect.map(({ ctimeMs, ino, mtimeMs, size }) => `${ino} ${size} ${mtimeMs} ${ctimeMs}`))
 
 export interface WatchedKeys {
   readonly path: string
@@ -140,12 +149,12 @@ export interface WatchedKeys {
 export const keyWatcher = ({ given, path, read }: WatchedKeys, verifier: Verifier): Actor => ({
   name: "key keeper",
   policy: "permanent",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     let told: string | null = null
     let seen: string | null = null
     while (true) {
       yield* Effect.sleep(every)
-      yield* Effect.gen(function*() {
+      yield* Effect.gen(function* () {
         const mark = yield* markOf(path)
         if (mark === seen) return
         const keys = yield* read
@@ -154,13 +163,16 @@ export const keyWatcher = ({ given, path, read }: WatchedKeys, verifier: Verifie
         seen = mark
         told = null
         if (isFirstLook && JSON.stringify(keys) === JSON.stringify(given)) return
-        if (yield* verifier.rotate(keys)) yield* Effect.logInfo(`the HTTP API takes the ${keys.length} keys of ${path} from now on`)
-      }).pipe(Effect.catch((failure) => {
-        const why = causesOf(failure).join(": ")
-        if (told === why) return Effect.void
-        told = why
-        return Effect.logWarning(`the HTTP API keeps its keys: ${why}`)
-      }))
+        if (yield* verifier.rotate(keys))
+          yield* Effect.logInfo(`the HTTP API takes the ${keys.length} keys of ${path} from now on`)
+      }).pipe(
+        Effect.catch((failure) => {
+          const why = causesOf(failure).join(": ")
+          if (told === why) return Effect.void
+          told = why
+          return Effect.logWarning(`the HTTP API keeps its keys: ${why}`)
+        })
+      )
     }
   })
 })

@@ -21,7 +21,9 @@ export const ask = (admin: Admin["Service"], purpose: Purpose, sql: string, data
   Effect.scoped(Effect.flatMap(admin.connect(purpose, database), (wire) => wire.rows(sql, queryWithin)))
 
 export const mustRun = (state: ComputeState["Service"], apiVersion: ApiVersion, asked: Asked) =>
-  Effect.flatMap(state.now, ({ status }) => status === "running" ? Effect.void : Effect.fail(wrongStatus(apiVersion, asked, status)))
+  Effect.flatMap(state.now, ({ status }) =>
+    status === "running" ? Effect.void : Effect.fail(wrongStatus(apiVersion, asked, status))
+  )
 
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -75,7 +77,12 @@ FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a, pg_catalog.pg
 WHERE n.nspname = ${quoteLiteral(schema)} AND r.rolname = ${quoteLiteral(role)} AND a.grantee = r.oid`
 
 /** Only what is missing is granted, so that a replica can say yes. `null`: nothing is. */
-export const grant = (schema: string, role: string, privileges: ReadonlyArray<string>, held: ReadonlySet<string>): string | null => {
+export const grant = (
+  schema: string,
+  role: string,
+  privileges: ReadonlyArray<string>,
+  held: ReadonlySet<string>
+): string | null => {
   const missing = [...new Set(privileges)].filter((privilege) => !held.has(privilege))
   return missing.length === 0
     ? null

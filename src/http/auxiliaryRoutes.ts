@@ -25,7 +25,12 @@ import type { EndpointOptions } from "./Server.ts"
 // is reached by a link in the temporary folder, which is gone afterwards.
 // ---------------------------------------------------------------------------------------------------------------------
 
-const absent = refusal(503, "communicator_absent", "Postgres's communicator does not answer", "only Neon's Postgres has one")
+const absent = refusal(
+  503,
+  "communicator_absent",
+  "Postgres's communicator does not answer",
+  "only Neon's Postgres has one"
+)
 
 /** What the system allows, with room for the ending zero. */
 const maxPath = 100
@@ -37,12 +42,18 @@ const shortened = (socket: string) =>
   Buffer.byteLength(socket) < maxPath
     ? Effect.succeed(socket)
     : Effect.acquireRelease(
-      Effect.tryPromise(() => FS.mkdtemp(Path.join(OS.tmpdir(), "communicator-"))),
-      (folder) => Effect.promise(() => FS.rm(folder, { recursive: true, force: true }))
-    ).pipe(Effect.flatMap((folder) => {
-      const link = Path.join(folder, "socket")
-      return Effect.as(Effect.tryPromise(() => FS.symlink(socket, link)), link)
-    }), Effect.mapError((): Refusal => absent))
+        Effect.tryPromise(() => FS.mkdtemp(Path.join(OS.tmpdir(), "communicator-"))),
+        (folder) => Effect.promise(() => FS.rm(folder, { recursive: true, force: true }))
+      ).pipe(
+        Effect.flatMap((folder) => {
+          const link = Path.join(folder, "socket")
+          return Effect.as(
+            Effect.tryPromise(() => FS.symlink(socket, link)),
+            link
+          )
+        }),
+        Effect.mapError((): Refusal => absent)
+      )
 
 const fetchMetrics = (socketPath: string) =>
   Effect.callback<HttpServerResponse.HttpServerResponse, Refusal>((resume) => {
@@ -50,34 +61,53 @@ const fetchMetrics = (socketPath: string) =>
     const request = Http.get({ socketPath, path: "/autoscaling_metrics", agent: false }, (answer) => {
       const chunks: Array<Buffer> = []
       let bytes = 0
-      answer.on("data", (chunk: Buffer) => {
-        bytes += chunk.length
-        if (bytes > maxBytes) request.destroy()
-        else chunks.push(chunk)
-      }).on("error", refuse).on("close", refuse).on("end", () =>
-        resume(Effect.succeed(HttpServerResponse.uint8Array(Buffer.concat(chunks), {
-          status: answer.statusCode ?? 502,
-          contentType: answer.headers["content-type"] ?? "text/plain"
-        }))))
+      answer
+        .on("data", (chunk: Buffer) => {
+          bytes += chunk.length
+          if (bytes > maxBytes) request.destroy()
+          else chunks.push(chunk)
+        })
+        .on("error", refuse)
+        .on("close", refuse)
+        .on("end", () =>
+          resume(
+            Effect.succeed(
+              HttpServerResponse.uint8Array(Buffer.concat(chunks), {
+                status: answer.statusCode ?? 502,
+                contentType: answer.headers["content-type"] ?? "text/plain"
+              })
+            )
+          )
+        )
     }).on("error", refuse)
     return Effect.sync(() => request.destroy())
   })
 
 export const communicatorMetrics = (socket: string) =>
-  Effect.scoped(Effect.flatMap(shortened(socket), fetchMetrics)).pipe(within("the communicator's answer", Duration.seconds(5)))
+  Effect.scoped(Effect.flatMap(shortened(socket), fetchMetrics)).pipe(
+    within("the communicator's answer", Duration.seconds(5))
+  )
 
 // ---------------------------------------------------------------------------------------------------------------------
 
 const tooEarly = refusal(412, "too_early", "Postgres was not looked for yet", "GET /status says where the start is")
-const notAnLsn = refusal(400, "lsn_malformed", "wal_flush_lsn: expected an LSN such as 0/16B9188", "send where the primary's WAL ends")
+const notAnLsn = refusal(
+  400,
+  "lsn_malformed",
+  "wal_flush_lsn: expected an LSN such as 0/16B9188",
+  "send where the primary's WAL ends"
+)
 
 const accepted = HttpServerResponse.empty({ status: 202 })
 const done = HttpServerResponse.empty({ status: 200 })
 
 export const neighbours = (options: EndpointOptions, promotions: Promotions["Service"]) => {
   const { apiVersion } = options
-  const around = Effect.flatMap(options.hooks, (hooks) => hooks === null ? Effect.fail(tooEarly) : Effect.succeed(hooks))
-  const ask = <A>(answer: (hooks: ComputeHooks["Service"]) => Effect.Effect<A, Failure | Refusal>) => answered(Effect.flatMap(around, answer))
+  const around = Effect.flatMap(options.hooks, (hooks) =>
+    hooks === null ? Effect.fail(tooEarly) : Effect.succeed(hooks)
+  )
+  const ask = <A>(answer: (hooks: ComputeHooks["Service"]) => Effect.Effect<A, Failure | Refusal>) =>
+    answered(Effect.flatMap(around, answer))
 
   /** The reference tells an unknown list of extensions (409) from a store that is not configured (412). */
   const extensionRefusal = (failure: Failure): Refusal => {
@@ -86,11 +116,14 @@ export const neighbours = (options: EndpointOptions, promotions: Promotions["Ser
     return noList ? { ...refused, status: 409 } : refused
   }
 
-  const promote = Effect.gen(function*() {
+  const promote = Effect.gen(function* () {
     const { spec, wal_flush_lsn } = yield* readBody(PromoteBody, apiVersion, "invalid request body")
     const flushLsn = yield* Effect.mapError(Effect.fromOption(parseLsn(wal_flush_lsn)), () => notAnLsn)
     const parsed = yield* Effect.fromResult(options.parseSpec(spec))
-    const outcome = yield* within("the promotion", options.patience.configure)(promotions.promote({ spec: parsed, flushLsn }))
+    const outcome = yield* within(
+      "the promotion",
+      options.patience.configure
+    )(promotions.promote({ spec: parsed, flushLsn }))
     return json(promotionBody(outcome), outcome._tag === "Completed" ? 200 : 500)
   })
 
@@ -102,14 +135,20 @@ export const neighbours = (options: EndpointOptions, promotions: Promotions["Ser
     offload: () => ask(({ fileCache }) => Effect.as(fileCache.offload, accepted)),
     offloadState: () => ask(({ fileCache }) => Effect.map(fileCache.offloadState, (state) => json(state))),
     promote: () => answered(promote),
-    fetchExtension: ({ params, query }: {
+    fetchExtension: ({
+      params,
+      query
+    }: {
       readonly params: { readonly id: string }
       readonly query: { readonly is_library?: "true" | "false" }
     }) =>
       ask((hooks) =>
-        hooks.fetchExtension(params.id, query.is_library === "true").pipe(
-          Effect.mapError(extensionRefusal),
-          Effect.as(apiVersion === "2024" ? HttpServerResponse.text("OK") : done)
-        ))
+        hooks
+          .fetchExtension(params.id, query.is_library === "true")
+          .pipe(
+            Effect.mapError(extensionRefusal),
+            Effect.as(apiVersion === "2024" ? HttpServerResponse.text("OK") : done)
+          )
+      )
   }
 }

@@ -37,13 +37,19 @@ export const Metrics = Schema.Struct({
 /** Keys that are sent along count for tokens from then on. */
 export const ConfigureBody = Schema.Struct({
   spec: Schema.Unknown,
-  compute_ctl_config: Schema.optionalKey(Schema.NullOr(Schema.Struct({
-    jwks: Schema.optionalKey(Schema.Struct({ keys: Schema.Array(Schema.Unknown) }))
-  })))
+  compute_ctl_config: Schema.optionalKey(
+    Schema.NullOr(
+      Schema.Struct({
+        jwks: Schema.optionalKey(Schema.Struct({ keys: Schema.Array(Schema.Unknown) }))
+      })
+    )
+  )
 }).annotate({ identifier: "ConfigureBody" })
 
 /** The primary's spec, and where its WAL ended. */
-export const PromoteBody = Schema.Struct({ spec: Schema.Unknown, wal_flush_lsn: Schema.String }).annotate({ identifier: "PromoteBody" })
+export const PromoteBody = Schema.Struct({ spec: Schema.Unknown, wal_flush_lsn: Schema.String }).annotate({
+  identifier: "PromoteBody"
+})
 
 export const PromoteState = Schema.Struct({
   status: Schema.Literals(["not_promoted", "completed", "failed"]),
@@ -59,7 +65,9 @@ export const FileCacheState = Schema.Struct({
   error: Schema.optionalKey(Schema.String)
 }).annotate({ identifier: "FileCacheState" })
 
-export const TerminateResponse = Schema.Struct({ lsn: Schema.NullOr(Schema.String) }).annotate({ identifier: "TerminateResponse" })
+export const TerminateResponse = Schema.Struct({ lsn: Schema.NullOr(Schema.String) }).annotate({
+  identifier: "TerminateResponse"
+})
 
 export const Timeline = Schema.Struct({
   start_time: Schema.String,
@@ -72,32 +80,40 @@ export const ApplyReport = Schema.Struct({
   startedAt: Schema.String,
   millis: Count,
   outcome: Schema.Literals(["done", "failed"]),
-  phases: Schema.Array(Schema.Struct({ phase: Schema.String, done: Count, skipped: Count, failed: Count, millis: Count })),
-  operations: Schema.Array(Schema.Struct({
-    phase: Schema.String,
-    database: Schema.NullOr(Schema.String),
-    object: Schema.String,
-    action: Schema.String,
-    outcome: Schema.Literals(["done", "skipped", "failed"]),
-    reason: Schema.NullOr(Schema.String),
-    sqlState: Schema.NullOr(Schema.String),
-    hint: Schema.NullOr(Schema.String),
-    attempts: Count,
-    millis: Count
-  })),
+  phases: Schema.Array(
+    Schema.Struct({ phase: Schema.String, done: Count, skipped: Count, failed: Count, millis: Count })
+  ),
+  operations: Schema.Array(
+    Schema.Struct({
+      phase: Schema.String,
+      database: Schema.NullOr(Schema.String),
+      object: Schema.String,
+      action: Schema.String,
+      outcome: Schema.Literals(["done", "skipped", "failed"]),
+      reason: Schema.NullOr(Schema.String),
+      sqlState: Schema.NullOr(Schema.String),
+      hint: Schema.NullOr(Schema.String),
+      attempts: Count,
+      millis: Count
+    })
+  ),
   roundTrips: Count,
   statements: Count
 }).annotate({ identifier: "Receipt" })
 
 export const Catalog = Schema.Struct({
-  roles: Schema.Array(Schema.Struct({ name: Schema.String, encrypted_password: Schema.NullOr(Schema.String), options: Schema.Null })),
-  databases: Schema.Array(Schema.Struct({
-    name: Schema.String,
-    owner: Schema.String,
-    options: Schema.Null,
-    restrict_conn: Schema.Boolean,
-    invalid: Schema.Boolean
-  }))
+  roles: Schema.Array(
+    Schema.Struct({ name: Schema.String, encrypted_password: Schema.NullOr(Schema.String), options: Schema.Null })
+  ),
+  databases: Schema.Array(
+    Schema.Struct({
+      name: Schema.String,
+      owner: Schema.String,
+      options: Schema.Null,
+      restrict_conn: Schema.Boolean,
+      invalid: Schema.Boolean
+    })
+  )
 }).annotate({ identifier: "Catalog" })
 
 export const ExtensionBody = Schema.Struct({
@@ -106,8 +122,9 @@ export const ExtensionBody = Schema.Struct({
   version: PgText.check(Schema.isNonEmpty())
 }).annotate({ identifier: "ExtensionBody" })
 
-export const ExtensionResponse = Schema.Struct({ extension: Schema.String, version: Schema.String })
-  .annotate({ identifier: "ExtensionResponse" })
+export const ExtensionResponse = Schema.Struct({ extension: Schema.String, version: Schema.String }).annotate({
+  identifier: "ExtensionResponse"
+})
 
 export const Privilege = Schema.Literals([
   "SELECT",
@@ -148,13 +165,15 @@ export const Operation = Schema.Struct({
 export const History = Schema.Struct({
   status: Schema.String,
   since: Moment,
-  changes: Schema.Array(Schema.Struct({
-    at: Moment,
-    from: Schema.String,
-    to: Schema.String,
-    because: Schema.String,
-    error: Schema.NullOr(Schema.String)
-  }))
+  changes: Schema.Array(
+    Schema.Struct({
+      at: Moment,
+      from: Schema.String,
+      to: Schema.String,
+      because: Schema.String,
+      error: Schema.NullOr(Schema.String)
+    })
+  )
 }).annotate({ identifier: "History" })
 
 export const Conditions = Schema.Struct({
@@ -168,8 +187,12 @@ export const HoldBody = Schema.Struct({
   ttl_seconds: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: maxHoldSeconds }))
 }).annotate({ identifier: "HoldBody" })
 
-export const Hold = Schema.Struct({ id: Schema.String, reason: Schema.String, created_at: Moment, expires_at: Moment })
-  .annotate({ identifier: "Hold" })
+export const Hold = Schema.Struct({
+  id: Schema.String,
+  reason: Schema.String,
+  created_at: Moment,
+  expires_at: Moment
+}).annotate({ identifier: "Hold" })
 
 /** Postgres's clock for `at` and the kinds, ours for holds. */
 export const Activity = Schema.Struct({
@@ -194,12 +217,14 @@ export const Info = Schema.Struct({
 }).annotate({ identifier: "Info" })
 
 export const InstalledExtensions = Schema.Struct({
-  extensions: Schema.Array(Schema.Struct({
-    extname: Schema.String,
-    versions: Schema.Array(Schema.String),
-    n_databases: Count,
-    owned_by_superuser: Schema.Boolean
-  }))
+  extensions: Schema.Array(
+    Schema.Struct({
+      extname: Schema.String,
+      versions: Schema.Array(Schema.String),
+      n_databases: Count,
+      owned_by_superuser: Schema.Boolean
+    })
+  )
 }).annotate({ identifier: "InstalledExtensions" })
 
 /** A probe's answer to `?verbose`, also when it fails. */

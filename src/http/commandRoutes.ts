@@ -34,10 +34,30 @@ import type { EndpointOptions } from "./Server.ts"
 import { readTimeout } from "./statusRoutes.ts"
 import { operationBody, statusBody } from "./views.ts"
 
-const noMode = refusal(400, "mode_missing", "failed to deserialize query string: missing field `mode`", "use mode=fast or mode=immediate")
-const badKey = refusal(400, "idempotency_key_malformed", "the idempotency key is not 1 to 255 printable characters", "a UUID is a good key")
-const noOperation = refusal(404, "operation_unknown", "there is no such operation", "it is unknown, or so old that it was forgotten")
-const noSource = refusal(412, "no_spec_source", "the spec did not come from a file or a control plane", "send a spec to POST /configure")
+const noMode = refusal(
+  400,
+  "mode_missing",
+  "failed to deserialize query string: missing field `mode`",
+  "use mode=fast or mode=immediate"
+)
+const badKey = refusal(
+  400,
+  "idempotency_key_malformed",
+  "the idempotency key is not 1 to 255 printable characters",
+  "a UUID is a good key"
+)
+const noOperation = refusal(
+  404,
+  "operation_unknown",
+  "there is no such operation",
+  "it is unknown, or so old that it was forgotten"
+)
+const noSource = refusal(
+  412,
+  "no_spec_source",
+  "the spec did not come from a file or a control plane",
+  "send a spec to POST /configure"
+)
 
 const suspicions = Metric.counter("pg_cctl_pagestream_request_errors_total", {
   description: "How often Postgres suspected that its spec is stale",
@@ -51,8 +71,8 @@ const readKey = (key: string | undefined, body: unknown): Result.Result<Idempote
   key === undefined
     ? Result.succeed(null)
     : /^[\x20-\x7e]{1,255}$/.test(key)
-    ? Result.succeed({ key, fingerprint: createHash("sha256").update(JSON.stringify(body)).digest("base64") })
-    : Result.fail(badKey)
+      ? Result.succeed({ key, fingerprint: createHash("sha256").update(JSON.stringify(body)).digest("base64") })
+      : Result.fail(badKey)
 
 export const ordering = (state: ComputeState["Service"], commands: Commands["Service"], options: EndpointOptions) => {
   const { apiVersion, patience } = options
@@ -60,7 +80,7 @@ export const ordering = (state: ComputeState["Service"], commands: Commands["Ser
   const refuse = (error: IllegalTransition | KeyReused): Refusal =>
     error._tag === "KeyReused" ? keyReused : wrongStatus(apiVersion, "configuration", error.from)
 
-  const configure = Effect.gen(function*() {
+  const configure = Effect.gen(function* () {
     if (!options.liveConfigAllowed) return yield* Effect.fail(liveConfigRefused)
     const { headers } = yield* HttpServerRequest.HttpServerRequest
     const body = yield* readBody(ConfigureBody, apiVersion, "invalid spec")
@@ -74,14 +94,16 @@ export const ordering = (state: ComputeState["Service"], commands: Commands["Ser
       const headers = { location: `/operations/${operation.id}`, "preference-applied": "respond-async" }
       return HttpServerResponse.setHeaders(json(operationBody(operation), 202), headers)
     }
-    const settled = yield* commands.operations.settled(operation.id).pipe(within("the configuration", patience.configure))
+    const settled = yield* commands.operations
+      .settled(operation.id)
+      .pipe(within("the configuration", patience.configure))
     const outcome = settled?.outcome ?? null
     return outcome === null || Result.isSuccess(outcome)
       ? json(statusBody(apiVersion, yield* state.now))
       : answerOf(configureRefusal(outcome.failure))
   })
 
-  const operation = Effect.fnUntraced(function*(id: string, timeout: string | undefined) {
+  const operation = Effect.fnUntraced(function* (id: string, timeout: string | undefined) {
     const found = yield* commands.operations.find(id)
     if (found === null) return yield* Effect.fail(noOperation)
     if (timeout === undefined) return operationBody(found)
@@ -89,7 +111,7 @@ export const ordering = (state: ComputeState["Service"], commands: Commands["Ser
     return operationBody((yield* commands.operations.find(id)) ?? found)
   })
 
-  const terminate = Effect.fnUntraced(function*(mode: "fast" | "immediate" | undefined) {
+  const terminate = Effect.fnUntraced(function* (mode: "fast" | "immediate" | undefined) {
     const request = yield* HttpServerRequest.HttpServerRequest
     if (apiVersion === "head" && mode === undefined && request.url.includes("?")) return yield* Effect.fail(noMode)
     const { status } = yield* state.now
@@ -100,7 +122,7 @@ export const ordering = (state: ComputeState["Service"], commands: Commands["Ser
     return json({ lsn }, status === "terminated" ? 201 : 200)
   })
 
-  const refresh = Effect.gen(function*() {
+  const refresh = Effect.gen(function* () {
     yield* Metric.update(suspicions, 1)
     if (options.refetch === null) return yield* Effect.fail(noSource)
     yield* Effect.mapError(commands.refresh(options.refetch), ({ from }) => refreshRefused(from))
@@ -110,9 +132,15 @@ export const ordering = (state: ComputeState["Service"], commands: Commands["Ser
   return {
     configure: () => answered(configure),
     operations: () => Effect.map(commands.operations.all, (all) => ({ operations: all.map(operationBody) })),
-    operation: ({ params, query }: { readonly params: { readonly id: string }; readonly query: { readonly timeout?: string } }) =>
-      answered(operation(params.id, query.timeout)),
-    terminate: ({ query }: { readonly query: { readonly mode?: "fast" | "immediate" } }) => answered(terminate(query.mode)),
+    operation: ({
+      params,
+      query
+    }: {
+      readonly params: { readonly id: string }
+      readonly query: { readonly timeout?: string }
+    }) => answered(operation(params.id, query.timeout)),
+    terminate: ({ query }: { readonly query: { readonly mode?: "fast" | "immediate" } }) =>
+      answered(terminate(query.mode)),
     refresh: () => answered(refresh)
   }
 }

@@ -59,9 +59,11 @@ interface Times {
   text: string | null
 }
 
-const printCounter = (counter: Counter): string => counter.text ??= printSample(requests.name, counter)
+const printCounter = (counter: Counter): string => (counter.text ??= printSample(requests.name, counter))
 const printTimes = (times: Times): string =>
-  times.text ??= histogramSamples({ route: times.route }, times.histogram).map((sample) => printSample(durations.name, sample)).join("")
+  (times.text ??= histogramSamples({ route: times.route }, times.histogram)
+    .map((sample) => printSample(durations.name, sample))
+    .join(""))
 
 export const makeTraffic = (): Traffic => {
   const counters = new Map<string, Counter>()
@@ -72,11 +74,12 @@ export const makeTraffic = (): Traffic => {
       const route = path ?? "unmatched"
       const name = `${method} ${route} ${status}`
       let counter = counters.get(name)
-      if (counter === undefined) counters.set(name, counter = { labels: { method, route, status: String(status) }, value: 0, text: null })
+      if (counter === undefined)
+        counters.set(name, (counter = { labels: { method, route, status: String(status) }, value: 0, text: null }))
       counter.value += 1
       counter.text = null
       let times = byRoute.get(route)
-      if (times === undefined) byRoute.set(route, times = { route, histogram: emptyHistogram(bounds), text: null })
+      if (times === undefined) byRoute.set(route, (times = { route, histogram: emptyHistogram(bounds), text: null }))
       observe(times.histogram, millis / 1000)
       times.text = null
     },
@@ -102,23 +105,26 @@ export const requestId = (given: string | undefined): string =>
   given !== undefined && /^[\w.:/+=-]{1,128}$/.test(given) ? given : randomUUID()
 
 const fromDefect = (path: string, error: unknown) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     if (HttpServerResponse.isHttpServerResponse(error)) return error
     if (HttpApiSchemaError.is(error) && ["Params", "Headers", "Query"].includes(error.kind)) {
-      return answerOf(refusal(400, "request_malformed", error.cause.message, "GET /openapi.json says what this route takes"))
+      return answerOf(
+        refusal(400, "request_malformed", error.cause.message, "GET /openapi.json says what this route takes")
+      )
     }
     yield* Effect.logError(`the request for ${path} met a fault`, error)
     return answerOf(internalFault)
   })
 
-const isRouteNotFound = (error: unknown): boolean => error instanceof HttpServerError && error.reason._tag === "RouteNotFound"
+const isRouteNotFound = (error: unknown): boolean =>
+  error instanceof HttpServerError && error.reason._tag === "RouteNotFound"
 
 export const envelope = <R>(
   app: Effect.Effect<HttpServerResponse.HttpServerResponse, unknown, R>,
   routes: RouteTable,
   traffic: Traffic
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const request = yield* HttpServerRequest.HttpServerRequest
     const id = requestId(request.headers["x-request-id"])
     const path = pathOf(request.url)
@@ -129,9 +135,14 @@ export const envelope = <R>(
     const began = yield* Clock.currentTimeNanos
     yield* say(`${line}: started`)
 
-    const strayed = methods === undefined || methods.includes(request.method)
-      ? answerOf(notFound(path))
-      : HttpServerResponse.setHeader(answerOf(methodNotAllowed(request.method, path, methods)), "allow", methods.join(", "))
+    const strayed =
+      methods === undefined || methods.includes(request.method)
+        ? answerOf(notFound(path))
+        : HttpServerResponse.setHeader(
+            answerOf(methodNotAllowed(request.method, path, methods)),
+            "allow",
+            methods.join(", ")
+          )
 
     const response = yield* app.pipe(
       Effect.catchCause((cause) => {

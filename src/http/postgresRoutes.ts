@@ -39,7 +39,12 @@ const noDump = refusal(
   "this installation of Postgres has no pg_dump",
   "install the client programs beside the postgres that -b names"
 )
-const notYet = refusal(503, "postgres_not_located", "Postgres was not looked for yet", "wait until GET /status says running")
+const notYet = refusal(
+  503,
+  "postgres_not_located",
+  "Postgres was not looked for yet",
+  "wait until GET /status says running"
+)
 
 /** Characters kept of what it complains about. */
 const kept = 4_000
@@ -47,7 +52,7 @@ const kept = 4_000
 const exists = /database ".*" does not exist/
 
 /** `database` is passed by the environment: as an argument it could be read as a whole connection string. */
-export const schemaDump = Effect.fn("Http.schemaDump")(function*(
+export const schemaDump = Effect.fn("Http.schemaDump")(function* (
   install: PostgresInstall["Service"] | null,
   { at, superuser }: Admin["Service"],
   database: string
@@ -73,18 +78,23 @@ export const schemaDump = Effect.fn("Http.schemaDump")(function*(
     Stream.runForEach((text) => Ref.update(sqlError, (old) => (old + text).slice(-kept))),
     Effect.forkScoped
   )
-  const failed = Effect.gen(function*() {
+  const failed = Effect.gen(function* () {
     const exit = yield* child.exit
     yield* Effect.timeoutOption(Fiber.await(listening), Duration.seconds(1))
     const output = (yield* Ref.get(sqlError)).trim()
     if (exit._tag === "Code" && exit.code === 0) return
-    return yield* exists.test(output) ? Effect.fail(noDatabase) : Effect.fail(new CommandFailed({ command, exit, output }))
+    return yield* exists.test(output)
+      ? Effect.fail(noDatabase)
+      : Effect.fail(new CommandFailed({ command, exit, output }))
   })
 
-  const [first, rest] = yield* Stream.peel(child.stdout, Sink.head<Uint8Array>()).pipe(Effect.timeoutOrElse({
-    duration: queryWithin,
-    orElse: () => Effect.fail(new TimedOut({ what: "the first words of pg_dump", millis: Duration.toMillis(queryWithin) }))
-  }))
+  const [first, rest] = yield* Stream.peel(child.stdout, Sink.head<Uint8Array>()).pipe(
+    Effect.timeoutOrElse({
+      duration: queryWithin,
+      orElse: () =>
+        Effect.fail(new TimedOut({ what: "the first words of pg_dump", millis: Duration.toMillis(queryWithin) }))
+    })
+  )
   if (Option.isNone(first)) {
     yield* failed
     return HttpServerResponse.text("", { contentType: sqlType })
@@ -98,8 +108,18 @@ export const schemaDump = Effect.fn("Http.schemaDump")(function*(
 /** Disk full: the compute's disk is not its storage, so writing is as good as possible (reference section 7.1). */
 const diskFull = "53100"
 
-const adminsOnly = refusal(403, "admin_only", "only an administrator may see password verifiers", "use a token of scope compute_ctl:admin")
-const oneDatabase = refusal(400, "database_missing", "the query must have one `database`", "GET /database_schema?database=NAME")
+const adminsOnly = refusal(
+  403,
+  "admin_only",
+  "only an administrator may see password verifiers",
+  "use a token of scope compute_ctl:admin"
+)
+const oneDatabase = refusal(
+  400,
+  "database_missing",
+  "the query must have one `database`",
+  "GET /database_schema?database=NAME"
+)
 const noDatabase = refusal(404, "database_unknown", "database does not exist", "GET /dbs_and_roles lists what there is")
 
 /** Databases that are looked into, and how many at a time (reference section 4.9). */
@@ -115,22 +135,28 @@ interface Installed {
 export const insight = (state: ComputeState["Service"], admin: Admin["Service"], options: EndpointOptions) => {
   const { apiVersion } = options
 
-  const insights = Effect.gen(function*() {
+  const insights = Effect.gen(function* () {
     yield* mustRun(state, apiVersion, "insights")
     const rows = yield* ask(admin, "collect_insights", adminSql.insights(admin.superuser))
-    return HttpServerResponse.text(rows[0]?.[0] ?? "{\"pg_stat_statements\":[]}", { contentType: "application/json" })
+    return HttpServerResponse.text(rows[0]?.[0] ?? '{"pg_stat_statements":[]}', { contentType: "application/json" })
   })
 
-  const catalog = Effect.fnUntraced(function*(passwords: boolean) {
+  const catalog = Effect.fnUntraced(function* (passwords: boolean) {
     const caller = yield* Caller
     if (passwords && !caller.admin) return yield* Effect.fail(adminsOnly)
-    const [roles, databases] = yield* Effect.scoped(Effect.gen(function*() {
-      const wire = yield* admin.connect("get_dbs_and_roles")
-      const roles = yield* wire.rows(passwords ? adminSql.rolesWithVerifiers : adminSql.roles, queryWithin)
-      return [roles, yield* wire.rows(adminSql.databases, queryWithin)] as const
-    }))
+    const [roles, databases] = yield* Effect.scoped(
+      Effect.gen(function* () {
+        const wire = yield* admin.connect("get_dbs_and_roles")
+        const roles = yield* wire.rows(passwords ? adminSql.rolesWithVerifiers : adminSql.roles, queryWithin)
+        return [roles, yield* wire.rows(adminSql.databases, queryWithin)] as const
+      })
+    )
     return {
-      roles: roles.map(([name, verifier]) => ({ name: name ?? "", encrypted_password: verifier ?? null, options: null })),
+      roles: roles.map(([name, verifier]) => ({
+        name: name ?? "",
+        encrypted_password: verifier ?? null,
+        options: null
+      })),
       databases: databases.map(([name, owner, refuses, invalid]) => ({
         name: name ?? "",
         owner: owner ?? "",
@@ -141,42 +167,50 @@ export const insight = (state: ComputeState["Service"], admin: Admin["Service"],
     }
   })
 
-  const checkWritability = Effect.gen(function*() {
+  const checkWritability = Effect.gen(function* () {
     yield* mustRun(state, apiVersion, "check_writability")
     yield* Effect.catch(ask(admin, "availability_checker", adminSql.touchHealthCheck), (error) =>
-      error._tag === "WireFailed" && error.sqlState === diskFull ? Effect.void : Effect.fail(error))
+      error._tag === "WireFailed" && error.sqlState === diskFull ? Effect.void : Effect.fail(error)
+    )
     return true
   })
 
-  const databaseSchema = Effect.fnUntraced(function*(database: string | ReadonlyArray<string> | undefined) {
-    if (typeof database !== "string" || database === "" || database.includes("\0")) return yield* Effect.fail(oneDatabase)
+  const databaseSchema = Effect.fnUntraced(function* (database: string | ReadonlyArray<string> | undefined) {
+    if (typeof database !== "string" || database === "" || database.includes("\0"))
+      return yield* Effect.fail(oneDatabase)
     yield* mustRun(state, apiVersion, "database_schema")
     const known = yield* ask(admin, "get_dbs_and_roles", adminSql.databaseNamed(quoteLiteral(database)))
     if (known.length === 0) return yield* Effect.fail(noDatabase)
     return yield* schemaDump(yield* options.install, admin, database)
   }, Effect.provide(Spawn.layer))
 
-  const installedExtensions = Effect.gen(function*() {
+  const installedExtensions = Effect.gen(function* () {
     yield* mustRun(state, apiVersion, "installed_extensions")
     const names = yield* ask(admin, "get_installed_extensions", adminSql.connectable(maxDatabases))
     const found = new Map<string, Installed>()
-    yield* Effect.forEach(names, ([database]) =>
-      Effect.map(ask(admin, "get_installed_extensions", adminSql.installedExtensions, database ?? ""), (rows) => {
-        for (const [name, version, bySuperuser] of rows) {
-          const known = found.get(name ?? "") ?? { versions: new Set(), databases: 0, bySuperuser: false }
-          known.versions.add(version ?? "")
-          known.databases += 1
-          known.bySuperuser ||= bySuperuser === "t"
-          found.set(name ?? "", known)
-        }
-      }), { concurrency: databasesAtOnce, discard: true })
+    yield* Effect.forEach(
+      names,
+      ([database]) =>
+        Effect.map(ask(admin, "get_installed_extensions", adminSql.installedExtensions, database ?? ""), (rows) => {
+          for (const [name, version, bySuperuser] of rows) {
+            const known = found.get(name ?? "") ?? { versions: new Set(), databases: 0, bySuperuser: false }
+            known.versions.add(version ?? "")
+            known.databases += 1
+            known.bySuperuser ||= bySuperuser === "t"
+            found.set(name ?? "", known)
+          }
+        }),
+      { concurrency: databasesAtOnce, discard: true }
+    )
     return {
-      extensions: [...found].toSorted(([a], [b]) => a < b ? -1 : 1).map(([extname, { bySuperuser, databases, versions }]) => ({
-        extname,
-        versions: [...versions].toSorted(),
-        n_databases: databases,
-        owned_by_superuser: bySuperuser
-      }))
+      extensions: [...found]
+        .toSorted(([a], [b]) => (a < b ? -1 : 1))
+        .map(([extname, { bySuperuser, databases, versions }]) => ({
+          extname,
+          versions: [...versions].toSorted(),
+          n_databases: databases,
+          owned_by_superuser: bySuperuser
+        }))
     }
   }).pipe(within("counting extensions", Duration.minutes(2)))
 
@@ -192,7 +226,8 @@ export const insight = (state: ComputeState["Service"], admin: Admin["Service"],
 
   return {
     insights: () => answered(insights),
-    catalog: ({ query }: { readonly query: { readonly passwords?: "true" | "false" } }) => answered(catalog(query.passwords === "true")),
+    catalog: ({ query }: { readonly query: { readonly passwords?: "true" | "false" } }) =>
+      answered(catalog(query.passwords === "true")),
     databaseSchema: ({ query }: { readonly query: { readonly database?: string | ReadonlyArray<string> } }) =>
       answered(databaseSchema(query.database)),
     installedExtensions: () => answered(installedExtensions),

@@ -12,7 +12,16 @@ import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Result from "effect/Result"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { ComputeState, Snapshot } from "../compute/ComputeState.ts"
-import { bodyOf, type ApiVersion, isReady, isStarted, type Refusal, refusal, type Vitals, wireStatus } from "./answer.ts"
+import {
+  bodyOf,
+  type ApiVersion,
+  isReady,
+  isStarted,
+  type Refusal,
+  refusal,
+  type Vitals,
+  wireStatus
+} from "./answer.ts"
 import { authorize } from "./Auth.ts"
 import { requestId, type Traffic } from "./middleware.ts"
 import type { EndpointOptions } from "./Server.ts"
@@ -29,15 +38,17 @@ export interface Said {
   readonly refused: Refusal | null
 }
 
-const probe = (code: string, passes: (vitals: Vitals) => boolean) => (apiVersion: ApiVersion, snapshot: Snapshot): Said => {
-  const status = wireStatus(apiVersion, snapshot.status)
-  return {
-    body: { status },
-    refused: passes(vitalsOf(snapshot))
-      ? null
-      : refusal(503, code, snapshot.error ?? `compute status is ${status}`, "GET /status says more")
+const probe =
+  (code: string, passes: (vitals: Vitals) => boolean) =>
+  (apiVersion: ApiVersion, snapshot: Snapshot): Said => {
+    const status = wireStatus(apiVersion, snapshot.status)
+    return {
+      body: { status },
+      refused: passes(vitalsOf(snapshot))
+        ? null
+        : refusal(503, code, snapshot.error ?? `compute status is ${status}`, "GET /status says more")
+    }
   }
-}
 
 export const livez = probe("not_alive", () => true)
 export const readyz = probe("not_ready", isReady)
@@ -78,14 +89,18 @@ interface Ready {
   readonly body: Buffer
 }
 
-const json = (body: unknown, status = 200): Ready => ({ status, type: "application/json", body: Buffer.from(JSON.stringify(body)) })
+const json = (body: unknown, status = 200): Ready => ({
+  status,
+  type: "application/json",
+  body: Buffer.from(JSON.stringify(body))
+})
 
 type View = (snapshot: Snapshot) => Ready
 
 const bearer = /^bearer ([^ ]+)$/i
 
 /** `control`: who may ask the control plane's routes on this port; `null`: they are not on it. */
-export const quickAnswers = Effect.fnUntraced(function*(
+export const quickAnswers = Effect.fnUntraced(function* (
   options: Pick<EndpointOptions, "apiVersion" | "buildTag" | "computeId" | "otherMetrics">,
   state: ComputeState["Service"],
   traffic: Traffic,
@@ -94,10 +109,15 @@ export const quickAnswers = Effect.fnUntraced(function*(
   const context = yield* Effect.context<never>()
   const { apiVersion } = options
 
-  const views = new Map<string, View>(probes.map(({ endpoint, read }) => [paths[endpoint], (snapshot) => {
-    const said = read(apiVersion, snapshot)
-    return said.refused === null ? json(said.body) : json(bodyOf(said.refused), said.refused.status)
-  }]))
+  const views = new Map<string, View>(
+    probes.map(({ endpoint, read }) => [
+      paths[endpoint],
+      (snapshot) => {
+        const said = read(apiVersion, snapshot)
+        return said.refused === null ? json(said.body) : json(bodyOf(said.refused), said.refused.status)
+      }
+    ])
+  )
   if (control !== null) views.set(paths.status, (snapshot) => json(statusBody(apiVersion, snapshot)))
 
   /** The long way checks whom this does not let pass, and says what is wrong. */
@@ -128,8 +148,8 @@ export const quickAnswers = Effect.fnUntraced(function*(
     if (counted !== undefined) return counted
     measured ??= metricsText(snapshot, options.buildTag)
     const body = measured + options.otherMetrics() + traffic.text() + PrometheusMetrics.formatUnsafe(context)
-    setImmediate(() => counted = undefined)
-    return counted = { status: 200, type: metricsType, body: Buffer.from(body) }
+    setImmediate(() => (counted = undefined))
+    return (counted = { status: 200, type: metricsType, body: Buffer.from(body) })
   }
 
   const quick: Quick = (request, response) => {

@@ -26,15 +26,18 @@ export const docsPage = (spec: OpenAPISpec): string => {
   const rows = Object.entries(spec.paths).flatMap(([path, item]) =>
     methods.flatMap((method) => {
       const operation = item[method]
-      return operation === undefined ? [] : [
-        `<tr><td>${method.toUpperCase()}<td><code>${escapeHtml(path)}</code><td>${summaryOf(operation)}` +
-        `<td>${tokenOf(operation)}<td>${answersOf(operation)}`
-      ]
-    }))
+      return operation === undefined
+        ? []
+        : [
+            `<tr><td>${method.toUpperCase()}<td><code>${escapeHtml(path)}</code><td>${summaryOf(operation)}` +
+              `<td>${tokenOf(operation)}<td>${answersOf(operation)}`
+          ]
+    })
+  )
   return page(
     `${spec.info.title}: the HTTP API`,
     `<p>${escapeHtml(spec.info.description ?? "")} Shapes of bodies: <a href="/openapi.json">/openapi.json</a>. Every answer that is ` +
-      "not 2xx is <code>{\"error\", \"code\", \"hint\"}</code>; codes are stable.</p>" +
+      'not 2xx is <code>{"error", "code", "hint"}</code>; codes are stable.</p>' +
       `<table><tr><th>Method<th>Route<th>What it does<th>Needs<th>Answers</tr>${rows.join("")}</table>`
   )
 }
@@ -46,9 +49,14 @@ export type RouteTable = ReadonlyMap<string, ReadonlyArray<string>>
 
 /** An `HttpApi`, as far as it matters here. */
 export interface Routes {
-  readonly groups: Readonly<Record<string, {
-    readonly endpoints: Readonly<Record<string, { readonly path: string; readonly method: string }>>
-  }>>
+  readonly groups: Readonly<
+    Record<
+      string,
+      {
+        readonly endpoints: Readonly<Record<string, { readonly path: string; readonly method: string }>>
+      }
+    >
+  >
 }
 
 const endpointsOf = (api: Routes) => Object.values(api.groups).flatMap(({ endpoints }) => Object.values(endpoints))
@@ -86,21 +94,26 @@ const has = (group: Routes["groups"][string], path: string, method: string): boo
 
 export const policy = (apiVersion: ApiVersion): ReadonlyArray<PolicyRow> =>
   endpointsOf(wholeApi()).map(({ method, path }) => {
-    const listeners = apiVersion === "2024"
-      ? "the one port"
-      : [
-        ...(endpointsOf(externalApi()).some((one) => one.path === path && one.method === method) ? ["external"] : []),
-        ...(endpointsOf(internalApi()).some((one) => one.path === path && one.method === method) ? ["internal"] : [])
-      ].join(", ")
+    const listeners =
+      apiVersion === "2024"
+        ? "the one port"
+        : [
+            ...(endpointsOf(externalApi()).some((one) => one.path === path && one.method === method)
+              ? ["external"]
+              : []),
+            ...(endpointsOf(internalApi()).some((one) => one.path === path && one.method === method)
+              ? ["internal"]
+              : [])
+          ].join(", ")
     const who = has(openGroup(), path, method)
       ? "anybody"
       : apiVersion === "2024"
-      ? "anybody who reaches it"
-      : has(insideGroup(), path, method)
-      ? "this machine"
-      : has(controlGroup(), path, method)
-      ? "a token for this compute, or an administrator's"
-      : "nobody"
+        ? "anybody who reaches it"
+        : has(insideGroup(), path, method)
+          ? "this machine"
+          : has(controlGroup(), path, method)
+            ? "a token for this compute, or an administrator's"
+            : "nobody"
     return { method, path, listeners, who }
   })
 
@@ -108,12 +121,14 @@ export const policy = (apiVersion: ApiVersion): ReadonlyArray<PolicyRow> =>
 export const policyText = (apiVersion: ApiVersion): string => {
   const head: PolicyRow = { method: "METHOD", path: "ROUTE", listeners: "LISTENER", who: "WHO MAY ASK" }
   const rows = [head, ...policy(apiVersion)]
-  const width = (column: "method" | "path" | "listeners") => rows.reduce((most, row) => Math.max(most, row[column].length), 0)
+  const width = (column: "method" | "path" | "listeners") =>
+    rows.reduce((most, row) => Math.max(most, row[column].length), 0)
   const line = (row: PolicyRow): string =>
     `${row.method.padEnd(width("method"))}  ${row.path.padEnd(width("path"))}  ${row.listeners.padEnd(width("listeners"))}  ${row.who}\n`
-  const notes = apiVersion === "head"
-    ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n" +
-      "Password verifiers (/dbs_and_roles?passwords=true) are shown to an administrator's token alone.\n"
-    : "\nThe 2024 API asks for no tokens; --http-host says who can reach it.\n"
+  const notes =
+    apiVersion === "head"
+      ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n" +
+        "Password verifiers (/dbs_and_roles?passwords=true) are shown to an administrator's token alone.\n"
+      : "\nThe 2024 API asks for no tokens; --http-host says who can reach it.\n"
   return `${rows.map(line).join("")}${notes}`
 }

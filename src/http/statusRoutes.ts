@@ -46,12 +46,14 @@ export const readWaitFor = (apiVersion: ApiVersion, text: string): Result.Result
   const known = new Set(statuses.map((status) => wireStatus(apiVersion, status)))
   return names.every((name) => known.has(name))
     ? Result.succeed(statuses.filter((status) => names.includes(wireStatus(apiVersion, status))))
-    : Result.fail(refusal(
-      400,
-      "status_unknown",
-      "wait_for names a status that does not exist",
-      `the statuses are ${[...known].join(", ")}`
-    ))
+    : Result.fail(
+        refusal(
+          400,
+          "status_unknown",
+          "wait_for names a status that does not exist",
+          `the statuses are ${[...known].join(", ")}`
+        )
+      )
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -67,11 +69,12 @@ export interface Bar {
 
 const width = 48
 
-const span = (bars: ReadonlyArray<Bar>): number => bars.reduce((end, { millis, startedAt }) => Math.max(end, startedAt + millis), 1)
+const span = (bars: ReadonlyArray<Bar>): number =>
+  bars.reduce((end, { millis, startedAt }) => Math.max(end, startedAt + millis), 1)
 
 const draw = ({ millis, startedAt }: Bar, total: number): string => {
-  const from = Math.min(width - 1, Math.max(0, Math.floor(startedAt / total * width)))
-  const long = Math.max(1, Math.min(width - from, Math.round(millis / total * width)))
+  const from = Math.min(width - 1, Math.max(0, Math.floor((startedAt / total) * width)))
+  const long = Math.max(1, Math.min(width - from, Math.round((millis / total) * width)))
   return `${" ".repeat(from)}${"█".repeat(long)}`.padEnd(width)
 }
 
@@ -86,24 +89,26 @@ export const waterfallText = (headline: string, bars: ReadonlyArray<Bar>): strin
 }
 
 export const escapeHtml = (text: string): string =>
-  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("\"", "&quot;")
+  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;")
 
 /** What every page of ours looks like. `body` is HTML. */
 export const page = (title: string, body: string): string =>
   `<!doctype html><html lang="en"><meta charset="utf-8"><title>${escapeHtml(title)}</title>` +
-  "<meta name=\"viewport\" content=\"width=device-width\"><style>body{font:15px/1.5 system-ui,sans-serif;margin:2em;max-width:72em}" +
+  '<meta name="viewport" content="width=device-width"><style>body{font:15px/1.5 system-ui,sans-serif;margin:2em;max-width:72em}' +
   "table{border-collapse:collapse;width:100%}td,th{padding:.2em .6em;text-align:left;vertical-align:top;border-top:1px solid #8884}" +
   "code{font-family:ui-monospace,monospace}.bar{background:#8882;width:60%}.bar i{display:block;height:1em;background:#2a7}" +
   `td.ms{text-align:right}:root{color-scheme:light dark}</style><h1>${escapeHtml(title)}</h1>${body}</html>\n`
 
-const percent = (part: number, total: number): string => (Math.max(0, part) / total * 100).toFixed(2)
+const percent = (part: number, total: number): string => ((Math.max(0, part) / total) * 100).toFixed(2)
 
 /** For a browser. */
 export const waterfallPage = (headline: string, bars: ReadonlyArray<Bar>): string => {
   const total = span(bars)
-  const rows = bars.map(({ millis, name, startedAt }) =>
-    `<tr><td>${escapeHtml(name)}<td class="bar"><i style="margin-left:${percent(startedAt, total)}%;` +
-    `width:max(2px,${percent(millis, total)}%)"></i><td class="ms">${millis} ms`)
+  const rows = bars.map(
+    ({ millis, name, startedAt }) =>
+      `<tr><td>${escapeHtml(name)}<td class="bar"><i style="margin-left:${percent(startedAt, total)}%;` +
+      `width:max(2px,${percent(millis, total)}%)"></i><td class="ms">${millis} ms`
+  )
   return page("Start of this compute", `<p>${escapeHtml(headline)}</p><table>${rows.join("")}</table>`)
 }
 
@@ -112,11 +117,16 @@ export const waterfallPage = (headline: string, bars: ReadonlyArray<Bar>): strin
 // lives is the monitor's hold keeper.
 // ---------------------------------------------------------------------------------------------------------------------
 
-const tooMany = refusal(429, "too_many_holds", `there are ${maxHolds} holds already`, "release one, or wait until one expires")
+const tooMany = refusal(
+  429,
+  "too_many_holds",
+  `there are ${maxHolds} holds already`,
+  "release one, or wait until one expires"
+)
 const noHold = refusal(404, "hold_unknown", "there is no such hold", "it was released, or it has expired")
 
 export const holding = (state: ComputeState["Service"], apiVersion: ApiVersion) => {
-  const hold = Effect.gen(function*() {
+  const hold = Effect.gen(function* () {
     const { reason, ttl_seconds } = yield* readBody(HoldBody, apiVersion, "invalid hold")
     const now = yield* Clock.currentTimeMillis
     const made: Hold = { id: randomUUID(), reason, createdAt: now, expiresAt: now + ttl_seconds * 1000 }
@@ -128,22 +138,25 @@ export const holding = (state: ComputeState["Service"], apiVersion: ApiVersion) 
     return taken ? json(holdBody(made), 201) : yield* Effect.fail(tooMany)
   })
 
-  const release = Effect.fnUntraced(function*(id: string) {
+  const release = Effect.fnUntraced(function* (id: string) {
     const now = yield* Clock.currentTimeMillis
     const found = livingHolds((yield* state.now).holds, now).find((one) => one.id === id)
     if (found === undefined) return yield* Effect.fail(noHold)
     // It expires now, and the keeper, which counts the time until then, takes it away.
     const ended: Hold = { ...found, expiresAt: now }
-    yield* state.note(({ holds }) => ({ holds: holds.map((one) => one.id === id ? ended : one) }))
+    yield* state.note(({ holds }) => ({ holds: holds.map((one) => (one.id === id ? ended : one)) }))
     return holdBody(ended)
   })
 
   return {
     activity: () =>
-      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([snapshot, now]) => activityBody(apiVersion, snapshot, now)),
+      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([snapshot, now]) =>
+        activityBody(apiVersion, snapshot, now)
+      ),
     holds: () =>
-      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([{ holds }, now]) =>
-        ({ holds: livingHolds(holds, now).map(holdBody) })),
+      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([{ holds }, now]) => ({
+        holds: livingHolds(holds, now).map(holdBody)
+      })),
     hold: () => answered(hold),
     release: ({ params }: { readonly params: { readonly id: string } }) => answered(release(params.id))
   }
@@ -177,20 +190,26 @@ const accepts = (accept: string | undefined, type: string): boolean =>
   (accept ?? "").split(",").some((one) => one.split(";")[0]?.trim().toLowerCase() === type)
 
 export const watching = (state: ComputeState["Service"], apiVersion: ApiVersion) => {
-  const stream = Effect.sync(() => HttpServerResponse.stream(eventsOf(state, apiVersion), { contentType: eventsType, headers: uncached }))
+  const stream = Effect.sync(() =>
+    HttpServerResponse.stream(eventsOf(state, apiVersion), { contentType: eventsType, headers: uncached })
+  )
 
-  const status = Effect.fnUntraced(function*(query: { readonly wait_for?: string; readonly timeout?: string }) {
+  const status = Effect.fnUntraced(function* (query: { readonly wait_for?: string; readonly timeout?: string }) {
     const request = yield* HttpServerRequest.HttpServerRequest
     if (accepts(request.headers["accept"], eventsType)) return yield* stream
     if (query.wait_for === undefined) return json(statusBody(apiVersion, yield* state.now))
     const wanted = yield* Effect.fromResult(readWaitFor(apiVersion, query.wait_for))
     // After the last status there is no other, so nobody need wait for one.
-    const reached = yield* state.until(...wanted, "terminated").pipe(Effect.timeoutOption(Duration.millis(readTimeout(query.timeout))))
+    const reached = yield* state
+      .until(...wanted, "terminated")
+      .pipe(Effect.timeoutOption(Duration.millis(readTimeout(query.timeout))))
     return json(statusBody(apiVersion, Option.isSome(reached) ? reached.value : yield* state.now))
   })
 
-  const timeline = Effect.gen(function*() {
-    const { headers: { accept } } = yield* HttpServerRequest.HttpServerRequest
+  const timeline = Effect.gen(function* () {
+    const {
+      headers: { accept }
+    } = yield* HttpServerRequest.HttpServerRequest
     const snapshot = yield* state.now
     const body = timelineBody(apiVersion, snapshot)
     const since = (yield* Clock.currentTimeMillis) - snapshot.since.epochMilliseconds
@@ -203,7 +222,8 @@ export const watching = (state: ComputeState["Service"], apiVersion: ApiVersion)
   })
 
   return {
-    status: ({ query }: { readonly query: { readonly wait_for?: string; readonly timeout?: string } }) => answered(status(query)),
+    status: ({ query }: { readonly query: { readonly wait_for?: string; readonly timeout?: string } }) =>
+      answered(status(query)),
     statusStream: () => stream,
     history: () => Effect.map(state.now, (snapshot) => historyBody(apiVersion, snapshot)),
     conditions: () =>

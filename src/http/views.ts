@@ -62,7 +62,8 @@ export const timelineBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   steps: snapshot.steps.map(({ millis, name, startedAt }) => ({ name, started_at_ms: startedAt, ms: millis }))
 })
 
-const moment = (millis: number | null): string | null => millis === null ? null : startTimeText(DateTime.makeUnsafe(millis))
+const moment = (millis: number | null): string | null =>
+  millis === null ? null : startTimeText(DateTime.makeUnsafe(millis))
 
 export const holdBody = ({ createdAt, expiresAt, id, reason }: Hold) => ({
   id,
@@ -72,27 +73,36 @@ export const holdBody = ({ createdAt, expiresAt, id, reason }: Hold) => ({
 })
 
 const sessionsOf = ({ activity }: Snapshot, kind: ActivityKind): number | null =>
-  kind === "statistics" ? null : activity?.sessions[kind] ?? 0
+  kind === "statistics" ? null : (activity?.sessions[kind] ?? 0)
 
 export const activityBody = (apiVersion: ApiVersion, snapshot: Snapshot, now: number) => ({
   status: wireStatus(apiVersion, snapshot.status),
   last_active: lastActiveText(snapshot.lastActive),
   awake_because: reasonsAwake(snapshot.activity, snapshot.holds, now),
   looked_at: moment(snapshot.activity?.at ?? null),
-  kinds: Object.fromEntries(activityKinds.map((kind) => [kind, {
-    sessions: sessionsOf(snapshot, kind),
-    last_active: moment(snapshot.activity?.last[kind] ?? null)
-  }])),
+  kinds: Object.fromEntries(
+    activityKinds.map((kind) => [
+      kind,
+      {
+        sessions: sessionsOf(snapshot, kind),
+        last_active: moment(snapshot.activity?.last[kind] ?? null)
+      }
+    ])
+  ),
   suspend_timeout_seconds: snapshot.spec?.suspendTimeoutSeconds ?? null,
   holds: livingHolds(snapshot.holds, now).map(holdBody),
   downtime: { current_ms: snapshot.downtime.current, total_ms: snapshot.downtime.total }
 })
 
 const stateOf = ({ outcome, startedAt }: Operation) => {
-  if (outcome === null) return startedAt === null ? "queued" as const : "applying" as const
+  if (outcome === null) return startedAt === null ? ("queued" as const) : ("applying" as const)
   if (Result.isSuccess(outcome)) return "done" as const
   const { _tag } = outcome.failure
-  return _tag === "Superseded" ? "superseded" as const : _tag === "Abandoned" ? "abandoned" as const : "failed" as const
+  return _tag === "Superseded"
+    ? ("superseded" as const)
+    : _tag === "Abandoned"
+      ? ("abandoned" as const)
+      : ("failed" as const)
 }
 
 export const operationBody = (operation: Operation) => ({
@@ -102,16 +112,22 @@ export const operationBody = (operation: Operation) => ({
   accepted_at: startTimeText(operation.acceptedAt),
   started_at: operation.startedAt === null ? null : startTimeText(operation.startedAt),
   ended_at: operation.endedAt === null ? null : startTimeText(operation.endedAt),
-  error: operation.outcome === null || Result.isSuccess(operation.outcome)
-    ? null
-    : bodyOf(configureRefusal(operation.outcome.failure))
+  error:
+    operation.outcome === null || Result.isSuccess(operation.outcome)
+      ? null
+      : bodyOf(configureRefusal(operation.outcome.failure))
 })
 
 export const metricsText = (snapshot: Snapshot, buildTag: string): string =>
-  printFamilies(familiesOf({
-    status: snapshot.status,
-    steps: snapshot.steps,
-    downtime: snapshot.downtime,
-    totalStartupMillis: snapshot.metrics.total_startup_ms,
-    lastActive: snapshot.lastActive?.epochMilliseconds ?? null
-  }, buildTag))
+  printFamilies(
+    familiesOf(
+      {
+        status: snapshot.status,
+        steps: snapshot.steps,
+        downtime: snapshot.downtime,
+        totalStartupMillis: snapshot.metrics.total_startup_ms,
+        lastActive: snapshot.lastActive?.epochMilliseconds ?? null
+      },
+      buildTag
+    )
+  )

@@ -37,10 +37,14 @@ import { readMap, storeDefaults, type StorePatience, type Trouble, writeMap } fr
 // ---------------------------------------------------------------------------------------------------------------------
 
 export const beginPrewarm = (state: PrewarmState): Result.Result<PrewarmState, LfcBusy> =>
-  state.status === "prewarming" ? Result.fail(new LfcBusy({ what: "prewarm" })) : Result.succeed({ status: "prewarming" })
+  state.status === "prewarming"
+    ? Result.fail(new LfcBusy({ what: "prewarm" }))
+    : Result.succeed({ status: "prewarming" })
 
 export const beginOffload = (state: OffloadState): Result.Result<OffloadState, LfcBusy> =>
-  state.status === "offloading" ? Result.fail(new LfcBusy({ what: "prewarm offload" })) : Result.succeed({ status: "offloading" })
+  state.status === "offloading"
+    ? Result.fail(new LfcBusy({ what: "prewarm offload" }))
+    : Result.succeed({ status: "offloading" })
 
 /** A cache that is half loaded, or was never loaded because that failed, must not overwrite a better map. */
 export const isWorthSaving = (state: PrewarmState): boolean =>
@@ -60,21 +64,26 @@ export const mapPlace = (spec: ParsedSpec | null, fromEndpoint: string | null): 
   if (token === null) return Result.fail("pspec.endpoint_storage_token missing")
   if (endpoint === null || endpoint === "") return Result.fail("pspec.endpoint_id missing")
   const url = `http://${address}/${[spec.tenant, spec.timeline, endpoint].map(encodeURIComponent).join("/")}/lfc_state`
-  return URL.canParse(url) ? Result.succeed({ url, token }) : Result.fail("pspec.endpoint_storage_addr is not an address")
+  return URL.canParse(url)
+    ? Result.succeed({ url, token })
+    : Result.fail("pspec.endpoint_storage_addr is not an address")
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-export class Lfc extends Context.Service<Lfc, {
-  /** Accepted, not done. `null`: the map of this compute's own endpoint. */
-  readonly prewarm: (fromEndpoint: string | null) => Effect.Effect<void, LfcBusy>
-  readonly prewarmState: Effect.Effect<PrewarmState>
-  /** In every stage. Later prewarms are not affected. */
-  readonly cancelPrewarm: Effect.Effect<void>
-  /** Accepted, not done. */
-  readonly offload: Effect.Effect<void, LfcBusy>
-  readonly offloadState: Effect.Effect<OffloadState>
-}>()("compute/lfc/Lfc") {
+export class Lfc extends Context.Service<
+  Lfc,
+  {
+    /** Accepted, not done. `null`: the map of this compute's own endpoint. */
+    readonly prewarm: (fromEndpoint: string | null) => Effect.Effect<void, LfcBusy>
+    readonly prewarmState: Effect.Effect<PrewarmState>
+    /** In every stage. Later prewarms are not affected. */
+    readonly cancelPrewarm: Effect.Effect<void>
+    /** Accepted, not done. */
+    readonly offload: Effect.Effect<void, LfcBusy>
+    readonly offloadState: Effect.Effect<OffloadState>
+  }
+>()("compute/lfc/Lfc") {
   static readonly layer = (patience: StorePatience = storeDefaults): Layer.Layer<Lfc, never, Admin | ComputeState> =>
     Layer.effect(Lfc, make(patience))
 }
@@ -100,7 +109,7 @@ const sentence = (wrong: Wrong): string => {
 
 /** A result and the milliseconds it took. */
 const timed = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<readonly [A, number], E> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const from = yield* Clock.currentTimeMillis
     const value = yield* effect
     return [value, (yield* Clock.currentTimeMillis) - from] as const
@@ -112,12 +121,15 @@ const zstd = {
 }
 
 const coded = (what: string, work: () => Promise<NonSharedBuffer>): Effect.Effect<Buffer<ArrayBuffer>, Trouble> =>
-  Effect.tryPromise({ try: work, catch: (cause): Trouble => ({ detail: `the map could not be ${what}`, again: false, cause }) })
+  Effect.tryPromise({
+    try: work,
+    catch: (cause): Trouble => ({ detail: `the map could not be ${what}`, again: false, cause })
+  })
 
 const placed = (spec: ParsedSpec | null, fromEndpoint: string | null) =>
   Effect.mapError(Effect.fromResult(mapPlace(spec, fromEndpoint)), (detail): Trouble => ({ detail, again: false }))
 
-const make = Effect.fnUntraced(function*(patience: StorePatience) {
+const make = Effect.fnUntraced(function* (patience: StorePatience) {
   const admin = yield* Admin
   const state = yield* ComputeState
   const prewarming = yield* Ref.make<PrewarmState>({ status: "not_prewarmed" })
@@ -126,7 +138,7 @@ const make = Effect.fnUntraced(function*(patience: StorePatience) {
   const saver = yield* FiberHandle.make<void, never>()
   const turn = yield* Semaphore.make(1)
 
-  const load = Effect.fn("Lfc.prewarm")(function*(fromEndpoint: string | null): Effect.fn.Return<PrewarmState, Wrong> {
+  const load = Effect.fn("Lfc.prewarm")(function* (fromEndpoint: string | null): Effect.fn.Return<PrewarmState, Wrong> {
     const place = yield* placed((yield* state.now).spec, fromEndpoint)
     const [packed, state_download_time_ms] = yield* timed(readMap(place, patience))
     if (packed === null) return { status: "skipped" }
@@ -136,7 +148,7 @@ const make = Effect.fnUntraced(function*(patience: StorePatience) {
     return { status: "completed", ...pages, state_download_time_ms, uncompress_time_ms, prewarm_time_ms }
   })
 
-  const save = Effect.fn("Lfc.offload")(function*(): Effect.fn.Return<OffloadState, Wrong> {
+  const save = Effect.fn("Lfc.offload")(function* (): Effect.fn.Return<OffloadState, Wrong> {
     const place = yield* placed((yield* state.now).spec, null)
     const [map, state_query_time_ms] = yield* timed(askMap(admin))
     if (map === null) return { status: "skipped" }
@@ -146,30 +158,40 @@ const make = Effect.fnUntraced(function*(patience: StorePatience) {
   })
 
   const failed = (what: "prewarm" | "offload") => (wrong: Wrong) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* Metric.update(counters[what].failed, 1)
       yield* Effect.logWarning(`the local file cache's ${what} failed: ${sentence(wrong)}`)
       return { status: "failed", error: sentence(wrong) } as const
     })
 
-  const prewarm = Effect.fnUntraced(function*(fromEndpoint: string | null) {
-    yield* Effect.flatMap(Effect.fromResult(beginPrewarm(yield* Ref.get(prewarming))), (next) => Ref.set(prewarming, next))
+  const prewarm = Effect.fnUntraced(function* (fromEndpoint: string | null) {
+    yield* Effect.flatMap(Effect.fromResult(beginPrewarm(yield* Ref.get(prewarming))), (next) =>
+      Ref.set(prewarming, next)
+    )
     yield* Metric.update(counters.prewarm.begun, 1)
-    yield* FiberHandle.run(loader, load(fromEndpoint).pipe(
-      Effect.catch(failed("prewarm")),
-      Effect.flatMap((end) => Ref.set(prewarming, end)),
-      Effect.onInterrupt(() => Ref.set(prewarming, { status: "cancelled" }))
-    ))
+    yield* FiberHandle.run(
+      loader,
+      load(fromEndpoint).pipe(
+        Effect.catch(failed("prewarm")),
+        Effect.flatMap((end) => Ref.set(prewarming, end)),
+        Effect.onInterrupt(() => Ref.set(prewarming, { status: "cancelled" }))
+      )
+    )
   })
 
-  const offload = Effect.gen(function*() {
-    yield* Effect.flatMap(Effect.fromResult(beginOffload(yield* Ref.get(offloading))), (next) => Ref.set(offloading, next))
+  const offload = Effect.gen(function* () {
+    yield* Effect.flatMap(Effect.fromResult(beginOffload(yield* Ref.get(offloading))), (next) =>
+      Ref.set(offloading, next)
+    )
     yield* Metric.update(counters.offload.begun, 1)
-    yield* FiberHandle.run(saver, save().pipe(
-      Effect.catch(failed("offload")),
-      Effect.flatMap((end) => Ref.set(offloading, end)),
-      Effect.onInterrupt(() => Ref.set(offloading, { status: "failed", error: "it was interrupted" }))
-    ))
+    yield* FiberHandle.run(
+      saver,
+      save().pipe(
+        Effect.catch(failed("offload")),
+        Effect.flatMap((end) => Ref.set(offloading, end)),
+        Effect.onInterrupt(() => Ref.set(offloading, { status: "failed", error: "it was interrupted" }))
+      )
+    )
   })
 
   const begun = (effect: Effect.Effect<void, LfcBusy>) => turn.withPermit(Effect.uninterruptible(effect))
@@ -186,7 +208,7 @@ const make = Effect.fnUntraced(function*(patience: StorePatience) {
 })
 
 /** Right after the start, if the spec wants it. */
-export const autoprewarm = Effect.fnUntraced(function*(spec: ParsedSpec) {
+export const autoprewarm = Effect.fnUntraced(function* (spec: ParsedSpec) {
   if (!spec.autoprewarm) return
   const lfc = yield* Lfc
   yield* Effect.ignore(lfc.prewarm(null))
@@ -196,10 +218,10 @@ export const autoprewarm = Effect.fnUntraced(function*(spec: ParsedSpec) {
 export const lfcActor: Actor<Lfc | ComputeState> = {
   name: "local file cache keeper",
   policy: "permanent",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     const lfc = yield* Lfc
     const state = yield* ComputeState
-    const saveIfWorth = Effect.gen(function*() {
+    const saveIfWorth = Effect.gen(function* () {
       const worth = isWorthSaving(yield* lfc.prewarmState) && (yield* state.now).status === "running"
       // Busy: it is being saved right now, which is as good.
       if (worth) yield* Effect.ignore(lfc.offload)
@@ -208,7 +230,10 @@ export const lfcActor: Actor<Lfc | ComputeState> = {
       Stream.map(({ spec }) => spec?.offloadLfcIntervalSeconds ?? null),
       Stream.changes,
       Stream.switchMap((seconds) =>
-        seconds === null ? Stream.never : Stream.fromEffectRepeat(Effect.andThen(Effect.sleep(`${seconds} seconds`), saveIfWorth))),
+        seconds === null
+          ? Stream.never
+          : Stream.fromEffectRepeat(Effect.andThen(Effect.sleep(`${seconds} seconds`), saveIfWorth))
+      ),
       Stream.runDrain
     )
   })

@@ -30,43 +30,51 @@ export interface Pages {
 
 /** `null`: there is no cache, or nothing in it. */
 export const askMap = (admin: Sessions): Effect.Effect<Buffer<ArrayBuffer> | null, WireFailed | TimedOut> =>
-  Effect.scoped(Effect.gen(function*() {
-    const wire = yield* admin.connect("lfc_offload")
-    const rows = yield* wire.rows("SELECT pg_catalog.encode(neon.get_local_cache_state(), 'hex')", askWithin)
-    const hex = rows[0]?.[0] ?? null
-    return hex === null ? null : Buffer.from(hex, "hex")
-  }))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* admin.connect("lfc_offload")
+      const rows = yield* wire.rows("SELECT pg_catalog.encode(neon.get_local_cache_state(), 'hex')", askWithin)
+      const hex = rows[0]?.[0] ?? null
+      return hex === null ? null : Buffer.from(hex, "hex")
+    })
+  )
 
 export const loadMap = (admin: Sessions, map: Uint8Array): Effect.Effect<Pages, WireFailed | TimedOut> =>
-  Effect.scoped(Effect.gen(function*() {
-    const wire = yield* admin.connect("lfc_prewarm")
-    yield* wire.simple(unlogged, askWithin)
-    const literal = `'\\x${Buffer.from(map).toString("hex")}'::pg_catalog.bytea`
-    yield* wire.simple(`SELECT neon.prewarm_local_cache(${literal})`, loadWithin).pipe(
-      Effect.onInterrupt(() => end(admin, wire.backendPid))
-    )
-    const rows = yield* wire.rows("SELECT * FROM neon.get_prewarm_info()", askWithin)
-    const [total, prewarmed, skipped] = (rows[0] ?? []).map(Number)
-    return { total: total ?? 0, prewarmed: prewarmed ?? 0, skipped: skipped ?? 0 }
-  }))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* admin.connect("lfc_prewarm")
+      yield* wire.simple(unlogged, askWithin)
+      const literal = `'\\x${Buffer.from(map).toString("hex")}'::pg_catalog.bytea`
+      yield* wire
+        .simple(`SELECT neon.prewarm_local_cache(${literal})`, loadWithin)
+        .pipe(Effect.onInterrupt(() => end(admin, wire.backendPid)))
+      const rows = yield* wire.rows("SELECT * FROM neon.get_prewarm_info()", askWithin)
+      const [total, prewarmed, skipped] = (rows[0] ?? []).map(Number)
+      return { total: total ?? 0, prewarmed: prewarmed ?? 0, skipped: skipped ?? 0 }
+    })
+  )
 
 /** Returns when this backend is gone, or when nothing makes it go. */
 const end = (admin: Sessions, pid: number): Effect.Effect<void> =>
-  Effect.scoped(Effect.gen(function*() {
-    const wire = yield* admin.connect("lfc_prewarm")
-    const it = `FROM pg_catalog.pg_stat_activity WHERE pid = ${pid} AND application_name = '${applicationName("lfc_prewarm")}'`
-    const gone: Effect.Effect<void, WireFailed | TimedOut> = Effect.flatMap(
-      wire.rows(`SELECT 1 ${it}`, "5 seconds"),
-      (rows) => rows.length === 0 ? Effect.void : Effect.andThen(Effect.sleep("20 millis"), gone)
-    )
-    for (const how of ["pg_cancel_backend", "pg_terminate_backend"]) {
-      yield* wire.rows(`SELECT pg_catalog.${how}(pid) ${it}`, "5 seconds")
-      const left = yield* Effect.timeoutOption(gone, leaveWithin)
-      if (left._tag === "Some") return
-    }
-    yield* Effect.logWarning(`the prewarm's backend ${pid} does not leave`)
-  })).pipe(
+  Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* admin.connect("lfc_prewarm")
+      const it = `FROM pg_catalog.pg_stat_activity WHERE pid = ${pid} AND application_name = '${applicationName("lfc_prewarm")}'`
+      const gone: Effect.Effect<void, WireFailed | TimedOut> = Effect.flatMap(
+        wire.rows(`SELECT 1 ${it}`, "5 seconds"),
+        (rows) => (rows.length === 0 ? Effect.void : Effect.andThen(Effect.sleep("20 millis"), gone))
+      )
+      for (const how of ["pg_cancel_backend", "pg_terminate_backend"]) {
+        yield* wire.rows(`SELECT pg_catalog.${how}(pid) ${it}`, "5 seconds")
+        const left = yield* Effect.timeoutOption(gone, leaveWithin)
+        if (left._tag === "Some") return
+      }
+      yield* Effect.logWarning(`the prewarm's backend ${pid} does not leave`)
+    })
+  ).pipe(
     Effect.timeoutOption(Duration.seconds(30)),
-    Effect.catch((failure) => Effect.logWarning(`the prewarm's backend ${pid} could not be stopped: ${causesOf(failure).join(": ")}`)),
+    Effect.catch((failure) =>
+      Effect.logWarning(`the prewarm's backend ${pid} could not be stopped: ${causesOf(failure).join(": ")}`)
+    ),
     Effect.asVoid
   )

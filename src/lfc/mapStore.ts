@@ -24,7 +24,11 @@ export interface StorePatience {
   readonly mostBytes: number
 }
 
-export const storeDefaults: StorePatience = { requestWithin: Duration.seconds(60), attempts: 3, mostBytes: 64 * 1024 ** 2 }
+export const storeDefaults: StorePatience = {
+  requestWithin: Duration.seconds(60),
+  attempts: 3,
+  mostBytes: 64 * 1024 ** 2
+}
 
 const request = (
   place: MapPlace,
@@ -48,7 +52,11 @@ const request = (
       }
       return { status: response.status, bytes: Buffer.concat(pieces) }
     },
-    catch: (cause): Trouble => ({ detail: "the endpoint storage could not be reached", again: !(cause instanceof RangeError), cause })
+    catch: (cause): Trouble => ({
+      detail: "the endpoint storage could not be reached",
+      again: !(cause instanceof RangeError),
+      cause
+    })
   }).pipe(
     Effect.timeoutOrElse({
       duration: patience.requestWithin,
@@ -63,21 +71,29 @@ const request = (
       ({ status }): Trouble => ({ detail: `the endpoint storage answered ${status}`, again: true })
     ),
     Effect.retry({
-      schedule: Schedule.exponential("200 millis").pipe(Schedule.jittered, Schedule.upTo({ times: patience.attempts - 1 })),
+      schedule: Schedule.exponential("200 millis").pipe(
+        Schedule.jittered,
+        Schedule.upTo({ times: patience.attempts - 1 })
+      ),
       while: (trouble) => trouble.again
     })
   )
 
-const unexpected = (status: number) => Effect.fail<Trouble>({ detail: `the endpoint storage answered ${status}`, again: false })
+const unexpected = (status: number) =>
+  Effect.fail<Trouble>({ detail: `the endpoint storage answered ${status}`, again: false })
 
 /** `null`: nobody has saved one. */
-export const readMap = Effect.fn("Lfc.readMap")(function*(place: MapPlace, patience: StorePatience) {
+export const readMap = Effect.fn("Lfc.readMap")(function* (place: MapPlace, patience: StorePatience) {
   const { bytes, status } = yield* request(place, patience, null)
   if (status === 404) return null
   return status === 200 ? bytes : yield* unexpected(status)
 })
 
-export const writeMap = Effect.fn("Lfc.writeMap")(function*(place: MapPlace, map: Uint8Array<ArrayBuffer>, patience: StorePatience) {
+export const writeMap = Effect.fn("Lfc.writeMap")(function* (
+  place: MapPlace,
+  map: Uint8Array<ArrayBuffer>,
+  patience: StorePatience
+) {
   const { status } = yield* request(place, patience, map)
   if (status !== 200) return yield* unexpected(status)
 })

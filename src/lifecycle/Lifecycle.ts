@@ -57,11 +57,12 @@ export const exitDelay = (ending: Status, everRan: boolean): Duration.Duration =
 export const advance = (on: Trigger, fact: Fact = {}) =>
   Effect.flatMap(ComputeState, (state) => state.send(on, fact)).pipe(
     Effect.catchTag("IllegalTransition", (refused) =>
-      isTerminating(refused.from) ? Effect.fail(new Abandoned({ what: on })) : Effect.die(refused))
+      isTerminating(refused.from) ? Effect.fail(new Abandoned({ what: on })) : Effect.die(refused)
+    )
   )
 
 /** Into `failed`, with the whole chain of causes; a compute that is failed or ending already keeps its status. */
-export const failWith = Effect.fnUntraced(function*(what: string, failure: Failure) {
+export const failWith = Effect.fnUntraced(function* (what: string, failure: Failure) {
   const state = yield* ComputeState
   const error = explain(failure)
   yield* report(what, failure)
@@ -93,7 +94,7 @@ type Current = Ref.Ref<Running | null>
  * and the claim on the timeline are gone before the lingering begins, so a successor need not wait for it.
  * `exitDelayOf` is for callers who hold the outcome in their own hands and need no lingering.
  */
-export const life = Effect.fnUntraced(function*(
+export const life = Effect.fnUntraced(function* (
   given: ParsedSpec | null,
   inputs: PlanInputs,
   exitDelayOf: typeof exitDelay = exitDelay
@@ -103,17 +104,20 @@ export const life = Effect.fnUntraced(function*(
   const current: Current = yield* Ref.make<Running | null>(null)
 
   const first = yield* given === null ? awaitFirst : immediately(given)
-  const ended = first === null ? nothingHappened : yield* Effect.raceFirst(live(first, inputs, current), hurrying(current)).pipe(
-    Effect.catch((failure) =>
-      Effect.as(
-        Effect.andThen(
-          failure._tag === "Abandoned" ? Effect.void : failWith("the compute failed", failure),
-          first.answer(Result.fail(failure))
-        ),
-        { exit: null, failure } satisfies Ended
-      )
-    )
-  )
+  const ended =
+    first === null
+      ? nothingHappened
+      : yield* Effect.raceFirst(live(first, inputs, current), hurrying(current)).pipe(
+          Effect.catch((failure) =>
+            Effect.as(
+              Effect.andThen(
+                failure._tag === "Abandoned" ? Effect.void : failWith("the compute failed", failure),
+                first.answer(Result.fail(failure))
+              ),
+              { exit: null, failure } satisfies Ended
+            )
+          )
+        )
   yield* state.note({ postgresAlive: false })
   yield* commands.close
   yield* (yield* Promotions).close
@@ -134,7 +138,7 @@ const immediately = (spec: ParsedSpec): Effect.Effect<Configure | null> =>
   Effect.succeed({ _tag: "Configure", spec, answer: () => Effect.void })
 
 /** Empty: until a spec arrives, whose clock starts then, or (`null`) the end is asked for. */
-const awaitFirst = Effect.gen(function*() {
+const awaitFirst = Effect.gen(function* () {
   const state = yield* ComputeState
   const commands = yield* Commands
   const order = yield* Effect.raceFirst(commands.next, Effect.as(asked, null))
@@ -147,7 +151,7 @@ const awaitFirst = Effect.gen(function*() {
   return order
 })
 
-const live = Effect.fnUntraced(function*(first: Configure, inputs: PlanInputs, current: Current) {
+const live = Effect.fnUntraced(function* (first: Configure, inputs: PlanInputs, current: Current) {
   const state = yield* ComputeState
   const hooks = yield* ComputeHooks
   yield* advance("StartBegan", { spec: first.spec })
@@ -171,7 +175,7 @@ const live = Effect.fnUntraced(function*(first: Configure, inputs: PlanInputs, c
   return { exit, failure } satisfies Ended
 }, Effect.scoped)
 
-const start = Effect.fn("Compute.start")(function*(spec: ParsedSpec, inputs: PlanInputs, current: Current) {
+const start = Effect.fn("Compute.start")(function* (spec: ParsedSpec, inputs: PlanInputs, current: Current) {
   const state = yield* ComputeState
   const storage = yield* Storage
   const pgdata = yield* Pgdata
@@ -183,10 +187,10 @@ const start = Effect.fn("Compute.start")(function*(spec: ParsedSpec, inputs: Pla
   const timeline = yield* state.timed("claim the timeline", storage.claim(spec, pgdata.directory))
   yield* pgdata.begin(plan, storage.kind === "neon" ? "Archive" : "InPlace")
   const lsn = yield* state.timed("settle", timeline.commitLsn("start"))
-  const [built] = yield* Effect.all([
-    state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))),
-    hooks.before(spec)
-  ], { concurrency: "unbounded" })
+  const [built] = yield* Effect.all(
+    [state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))), hooks.before(spec)],
+    { concurrency: "unbounded" }
+  )
 
   yield* hooks.placed(spec)
   const postgres = yield* postmaster.start({ token: spec.neon?.token ?? null })
@@ -221,16 +225,24 @@ const millisOf = (snapshot: Snapshot, step: string): number =>
 // -- running ---------------------------------------------------------------------------------------------------
 
 /** Serves commands and keeps the storage until the end is asked for (`null`) or Postgres leaves by itself. */
-const serve = Effect.fnUntraced(function*({ postgres, timeline }: Alive, inputs: PlanInputs) {
+const serve = Effect.fnUntraced(function* ({ postgres, timeline }: Alive, inputs: PlanInputs) {
   const commands = yield* Commands
   const promotions = yield* Promotions
   const applier = yield* Applier
   const hooks = yield* ComputeHooks
   const turn = yield* Semaphore.make(1)
-  const orderly = Effect.forever(Effect.flatMap(commands.next, (order) =>
-    turn.withPermit(order._tag === "Refresh" ? refresh(order, postgres, inputs) : take(order, postgres, inputs))))
-  const promoting = Effect.forever(Effect.flatMap(promotions.next, (order) =>
-    turn.withPermit(promote(order, inputs, postgres, (failure) => report("the replica could not be promoted", failure)))))
+  const orderly = Effect.forever(
+    Effect.flatMap(commands.next, (order) =>
+      turn.withPermit(order._tag === "Refresh" ? refresh(order, postgres, inputs) : take(order, postgres, inputs))
+    )
+  )
+  const promoting = Effect.forever(
+    Effect.flatMap(promotions.next, (order) =>
+      turn.withPermit(
+        promote(order, inputs, postgres, (failure) => report("the replica could not be promoted", failure))
+      )
+    )
+  )
   const upkeep = supervise([
     { name: "storage keeper", policy: "transient", run: timeline.keep },
     applier.afterStart,
@@ -246,7 +258,7 @@ const serve = Effect.fnUntraced(function*({ postgres, timeline }: Alive, inputs:
 })
 
 /** One accepted spec, applied to the running Postgres. Its failure is the caller's and the status's, not ours. */
-const take = Effect.fn("Compute.take")(function*(order: Configure, postgres: Running, inputs: PlanInputs) {
+const take = Effect.fn("Compute.take")(function* (order: Configure, postgres: Running, inputs: PlanInputs) {
   const applied = advance("ConfigureBegan").pipe(
     Effect.andThen(reconfigure(order.spec, startPlan(order.spec, inputs), postgres)),
     Effect.andThen(advance("ConfigureDone")),
@@ -257,13 +269,15 @@ const take = Effect.fn("Compute.take")(function*(order: Configure, postgres: Run
 
 /** How it went; who waits hears of an interruption too. */
 const answerable = <R>(order: Configure, effect: Effect.Effect<Snapshot, Failure, R>) =>
-  Effect.result(effect).pipe(Effect.onInterrupt(() => order.answer(Result.fail(new Abandoned({ what: "the new spec" })))))
+  Effect.result(effect).pipe(
+    Effect.onInterrupt(() => order.answer(Result.fail(new Abandoned({ what: "the new spec" }))))
+  )
 
 /**
  * The spec is fetched again and applied, until that succeeds. A spec that waits in line is fresher and is applied
  * instead; when there is none for us any more, we end.
  */
-const refresh = Effect.fn("Compute.refresh")(function*(asked: Refresh, postgres: Running, inputs: PlanInputs) {
+const refresh = Effect.fn("Compute.refresh")(function* (asked: Refresh, postgres: Running, inputs: PlanInputs) {
   const commands = yield* Commands
   const gone = Effect.logError("there is no spec for this compute any more, so it ends").pipe(
     Effect.andThen(commands.terminate("immediate")),
@@ -276,7 +290,8 @@ const refresh = Effect.fn("Compute.refresh")(function*(asked: Refresh, postgres:
     const applied = Effect.flatMap(found, (spec) =>
       spec === null
         ? gone
-        : Effect.andThen(reconfigure(spec, startPlan(spec, inputs), postgres), advance("ConfigureDone")))
+        : Effect.andThen(reconfigure(spec, startPlan(spec, inputs), postgres), advance("ConfigureDone"))
+    )
     const outcome = yield* queued === null ? Effect.result(applied) : answerable(queued, applied)
     if (queued !== null) yield* queued.answer(outcome)
     if (Result.isSuccess(outcome)) return
@@ -292,20 +307,26 @@ const refreshEvery = Duration.seconds(5)
 // -- end -------------------------------------------------------------------------------------------------------
 
 const asked = Effect.flatMap(ComputeState, (state) =>
-  state.until("termination_pending_fast", "termination_pending_immediate"))
+  state.until("termination_pending_fast", "termination_pending_immediate")
+)
 
 /** Whatever is under way when the end is asked for is dropped, and its waiters hear `Abandoned`. */
 const unlessAsked = <A, R>(what: string, effect: Effect.Effect<A, Failure, R>) =>
-  Effect.raceFirst(effect, Effect.flatMap(asked, () => Effect.fail(new Abandoned({ what }))))
+  Effect.raceFirst(
+    effect,
+    Effect.flatMap(asked, () => Effect.fail(new Abandoned({ what })))
+  )
 
 /** A second signal, and each one after it, takes the stop stages's next stage at once. Never ends by itself. */
 const hurrying = (current: Current) =>
   Effect.flatMap(Commands, (commands) =>
     Stream.runForEach(commands.hurries, () =>
-      Effect.flatMap(Ref.get(current), (postgres) => postgres?.escalate ?? Effect.void))).pipe(Effect.andThen(Effect.never))
+      Effect.flatMap(Ref.get(current), (postgres) => postgres?.escalate ?? Effect.void)
+    )
+  ).pipe(Effect.andThen(Effect.never))
 
 /** Postgres left unasked: the story for the status and the log. */
-const reportCrash = Effect.fnUntraced(function*(postgres: Running, exit: ExitStatus) {
+const reportCrash = Effect.fnUntraced(function* (postgres: Running, exit: ExitStatus) {
   const log = yield* postgres.recentLog
   const failure = new PostmasterDied({ exit, story: crashReport(exit, log), log })
   yield* failWith("Postgres is gone", failure)
@@ -313,7 +334,7 @@ const reportCrash = Effect.fnUntraced(function*(postgres: Running, exit: ExitSta
 })
 
 /** What storage wants to know of the end, then the last commitLsn. A failure is told; it holds nobody up. */
-const leave = Effect.fnUntraced(function*(timeline: Timeline, exit: ExitStatus) {
+const leave = Effect.fnUntraced(function* (timeline: Timeline, exit: ExitStatus) {
   const commands = yield* Commands
   const orderly = Effect.andThen(timeline.leave(exit), timeline.commitLsn("end"))
   return yield* Effect.raceFirst(orderly, Effect.as(commands.hurried, null)).pipe(
@@ -322,7 +343,7 @@ const leave = Effect.fnUntraced(function*(timeline: Timeline, exit: ExitStatus) 
 })
 
 /** An end that was asked for becomes `terminated`, now that Postgres is gone. Answers the status it was asked in. */
-const conclude = Effect.gen(function*() {
+const conclude = Effect.gen(function* () {
   const state = yield* ComputeState
   const { status } = yield* state.now
   if (status === "termination_pending_fast" || status === "termination_pending_immediate") {

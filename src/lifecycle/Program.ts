@@ -68,9 +68,14 @@ export interface Vm {
   readonly metrics: Effect.Effect<string>
 }
 
-export const openVm = Effect.fnUntraced(function*(options: VmOptions) {
+export const openVm = Effect.fnUntraced(function* (options: VmOptions) {
   const [{ vmMonitor }, { cgroupCommand, defaultCgroupRoot }, { VmTally }] = yield* Effect.promise(() =>
-    Promise.all([import("../autoscaling/VmMonitor.ts"), import("../autoscaling/Cgroup.ts"), import("../autoscaling/metrics.ts")]))
+    Promise.all([
+      import("../autoscaling/VmMonitor.ts"),
+      import("../autoscaling/Cgroup.ts"),
+      import("../autoscaling/metrics.ts")
+    ])
+  )
   const tally = yield* Effect.provide(VmTally, VmTally.layer)
   const { address, cgroup, fileCacheConnstr, path, policy } = options
   const monitor = vmMonitor({
@@ -159,19 +164,23 @@ const planInputsOf = (options: ProgramOptions, major: number, superuser: string)
   overcommitMemory: options.host.overcommitMemory,
   extensionServerPort: options.http.internalPort ?? options.http.externalPort,
   privilegedRole: options.privilegedRole,
-  storage: options.storage._tag === "Neon"
-    ? { _tag: "Neon" }
-    : { _tag: "Local", durability: options.storage.durability, superuser, pgdata: options.pgdata },
+  storage:
+    options.storage._tag === "Neon"
+      ? { _tag: "Neon" }
+      : { _tag: "Local", durability: options.storage.durability, superuser, pgdata: options.pgdata },
   port: options.at.port,
   listenAddresses: null,
   certificate: options.hooks.tls !== null
 })
 
 const hooks = (options: ProgramOptions, runAs: RunAs | null) =>
-  Effect.map(Effect.promise(() => import("./hooks.ts")), ({ makeHooks }) => makeHooks(options.hooks, runAs))
+  Effect.map(
+    Effect.promise(() => import("./hooks.ts")),
+    ({ makeHooks }) => makeHooks(options.hooks, runAs)
+  )
 
 const rooms = (options: ProgramOptions, vm: Vm | null) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const runAs = yield* resolveRunAs(options.runAs)
     const install = locatePostgres({
       given: options.postgres,
@@ -180,9 +189,10 @@ const rooms = (options: ProgramOptions, vm: Vm | null) =>
       embeddedRoot: options.host.embeddedRoot,
       cacheDirectory: options.host.cacheDirectory
     })
-    const storage = options.storage._tag === "Neon"
-      ? NeonStorage.layer
-      : LocalStorage.layer({ directory: options.storage.directory, durability: options.storage.durability })
+    const storage =
+      options.storage._tag === "Neon"
+        ? NeonStorage.layer
+        : LocalStorage.layer({ directory: options.storage.directory, durability: options.storage.durability })
     return Layer.mergeAll(
       storage,
       configurationCheck,
@@ -195,66 +205,80 @@ const rooms = (options: ProgramOptions, vm: Vm | null) =>
         ...(vm === null ? {} : { enter: vm.enter })
       }),
       Applier.layer({ privilegedRole: options.privilegedRole, fileCopy: options.storage._tag === "Local" })
-    ).pipe(Layer.provideMerge(yield* hooks(options, runAs)), Layer.provideMerge(install), Layer.provideMerge(Spawn.layer))
+    ).pipe(
+      Layer.provideMerge(yield* hooks(options, runAs)),
+      Layer.provideMerge(install),
+      Layer.provideMerge(Spawn.layer)
+    )
   }).pipe(Layer.unwrap)
 
 /**
  * Runs one compute to its end, and tells how it ended. `onListening` runs beside it as soon as HTTP answers. Fails
  * only with what kept the compute from having a life at all, or took an actor from it; nothing has been told then.
  */
-export const program = Effect.fnUntraced(function*(
-  options: ProgramOptions,
-  onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Commands | Promotions>
-) {
-  const vm = options.vm === null ? null : yield* openVm(options.vm)
-  const around = yield* Ref.make<ComputeHooks["Service"] | null>(null)
-  const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
-  const http = yield* endpoint({
-    ...options.http,
-    apiVersion: options.apiVersion,
-    computeId: options.computeId ?? "",
-    parseSpec: options.parseSpec,
-    buildTag: options.buildTag,
-    version: options.version,
-    install: Ref.get(located),
-    hooks: Ref.get(around),
-    // Both only read what is at hand.
-    otherMetrics: () =>
-      Effect.runSync(Effect.flatMap(Ref.get(around), (hooks) => hooks?.metrics ?? Effect.succeed(""))) +
-      (vm === null ? "" : Effect.runSync(vm.metrics)),
-    communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
-    patience: defaultPatience
-  })
-  const main = Effect.gen(function*() {
-    const install = yield* PostgresInstall
-    yield* Ref.set(located, install)
-    yield* Ref.set(around, yield* ComputeHooks)
-    const { superuser } = yield* Admin
-    const applier = yield* Applier
-    const actors = supervise<Admin | ComputeState | Commands | PostgresInstall | Promotions | Spawn>([
-      applier.actor,
-      monitor(),
-      holdActor,
-      ...http.actors,
-      ...options.watchers,
-      ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),
-      ...(vm === null ? [] : [vm.actor]),
-      ...(options.log === undefined ? [] : [logNameActor(options.log)]),
-      {
-        name: "herald",
-        policy: "temporary",
-        run: onListening({ httpPort: http.port, internalHttpPort: http.internalPort })
-      }
-    ])
-    yield* (yield* ComputeState).note({ degraded: options.degraded ?? [] })
-    return yield* Effect.raceFirst(
-      life(options.spec, planInputsOf(options, install.major, superuser), options.exitDelay ? undefined : () => Duration.zero),
-      Effect.andThen(actors, Effect.never)
+export const program = Effect.fnUntraced(
+  function* (
+    options: ProgramOptions,
+    onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Commands | Promotions>
+  ) {
+    const vm = options.vm === null ? null : yield* openVm(options.vm)
+    const around = yield* Ref.make<ComputeHooks["Service"] | null>(null)
+    const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
+    const http = yield* endpoint({
+      ...options.http,
+      apiVersion: options.apiVersion,
+      computeId: options.computeId ?? "",
+      parseSpec: options.parseSpec,
+      buildTag: options.buildTag,
+      version: options.version,
+      install: Ref.get(located),
+      hooks: Ref.get(around),
+      // Both only read what is at hand.
+      otherMetrics: () =>
+        Effect.runSync(Effect.flatMap(Ref.get(around), (hooks) => hooks?.metrics ?? Effect.succeed(""))) +
+        (vm === null ? "" : Effect.runSync(vm.metrics)),
+      communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
+      patience: defaultPatience
+    })
+    const main = Effect.gen(function* () {
+      const install = yield* PostgresInstall
+      yield* Ref.set(located, install)
+      yield* Ref.set(around, yield* ComputeHooks)
+      const { superuser } = yield* Admin
+      const applier = yield* Applier
+      const actors = supervise<Admin | ComputeState | Commands | PostgresInstall | Promotions | Spawn>([
+        applier.actor,
+        monitor(),
+        holdActor,
+        ...http.actors,
+        ...options.watchers,
+        ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),
+        ...(vm === null ? [] : [vm.actor]),
+        ...(options.log === undefined ? [] : [logNameActor(options.log)]),
+        {
+          name: "herald",
+          policy: "temporary",
+          run: onListening({ httpPort: http.port, internalHttpPort: http.internalPort })
+        }
+      ])
+      yield* (yield* ComputeState).note({ degraded: options.degraded ?? [] })
+      return yield* Effect.raceFirst(
+        life(
+          options.spec,
+          planInputsOf(options, install.major, superuser),
+          options.exitDelay ? undefined : () => Duration.zero
+        ),
+        Effect.andThen(actors, Effect.never)
+      )
+    })
+    // The routes are made while the start waits for files and for Postgres.
+    return yield* Effect.raceFirst(Effect.provide(main, rooms(options, vm)), Effect.andThen(http.serve, Effect.never))
+  },
+  (effect, options) =>
+    Effect.scoped(effect).pipe(
+      Effect.provide([
+        Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer),
+        Admin.layer(options.at)
+      ])
     )
-  })
-  // The routes are made while the start waits for files and for Postgres.
-  return yield* Effect.raceFirst(Effect.provide(main, rooms(options, vm)), Effect.andThen(http.serve, Effect.never))
-}, (effect, options) =>
-  Effect.scoped(effect).pipe(
-    Effect.provide([Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer), Admin.layer(options.at)])
-  ))
+)

@@ -56,8 +56,10 @@ const make = (admin: Admin["Service"]): Standby => {
     Effect.scoped(Effect.flatMap(admin.connect("promote"), (wire) => wire.rows(sql, within)))
   const seconds = Duration.toSeconds(promoteWithin)
   return {
-    replayed: Effect.map(ask("SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()", Duration.seconds(10)), ([row]) =>
-      row?.[0] === "t" ? Option.getOrElse(parseLsn(row[1] ?? ""), () => invalidLsn) : null),
+    replayed: Effect.map(
+      ask("SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()", Duration.seconds(10)),
+      ([row]) => (row?.[0] === "t" ? Option.getOrElse(parseLsn(row[1] ?? ""), () => invalidLsn) : null)
+    ),
     promote: Effect.map(
       ask(`SELECT pg_catalog.pg_promote(true, ${seconds})`, Duration.sum(promoteWithin, Duration.seconds(10))),
       ([row]) => row?.[0] === "t"
@@ -74,26 +76,29 @@ export const standby: Layer.Layer<never, never, Admin> = Layer.effect(Standby, E
 const looks = 21
 
 /** `false`: it is no standby any more, so an earlier attempt has promoted it. */
-const catchUp = Effect.fnUntraced(function*(flushLsn: Lsn) {
+const catchUp = Effect.fnUntraced(function* (flushLsn: Lsn) {
   const standby = yield* Standby
   for (let look = 1; look <= looks; look++) {
     const replayed = yield* standby.replayed
     if (replayed === null) return false
     if (replayed >= flushLsn) return true
-    if (look === 1) yield* Effect.logInfo(`replayed to ${printLsn(replayed)}, the primary's WAL ends at ${printLsn(flushLsn)}`)
+    if (look === 1)
+      yield* Effect.logInfo(`replayed to ${printLsn(replayed)}, the primary's WAL ends at ${printLsn(flushLsn)}`)
     if (look < looks) yield* Effect.sleep("1 second")
   }
   return yield* new PromotionFailed({ detail: `didn't catch up with primary in ${looks - 1} retries` })
 })
 
-const promotePostgres = Effect.gen(function*() {
+const promotePostgres = Effect.gen(function* () {
   const standby = yield* Standby
-  if (!(yield* standby.promote)) return yield* new PromotionFailed({ detail: "pg_promote() did not succeed within its time" })
-  if (!(yield* standby.takesWrites)) return yield* new PromotionFailed({ detail: "Postgres is promoted and takes no writes all the same" })
+  if (!(yield* standby.promote))
+    return yield* new PromotionFailed({ detail: "pg_promote() did not succeed within its time" })
+  if (!(yield* standby.takesWrites))
+    return yield* new PromotionFailed({ detail: "Postgres is promoted and takes no writes all the same" })
 })
 
 /** Milliseconds of the step; it is shown while it runs. */
-const timed = Effect.fnUntraced(function*<A, E, R>(step: PromotionStep, effect: Effect.Effect<A, E, R>) {
+const timed = Effect.fnUntraced(function* <A, E, R>(step: PromotionStep, effect: Effect.Effect<A, E, R>) {
   const state = yield* ComputeState
   yield* state.note({ promotion: { _tag: "Promoting", step } })
   const before = yield* Clock.currentTimeMillis
@@ -104,7 +109,7 @@ const timed = Effect.fnUntraced(function*<A, E, R>(step: PromotionStep, effect: 
 })
 
 /** A replica that could not be promoted goes on as the replica it was. */
-const asPrimary = Effect.fnUntraced(function*(request: PromotionRequest, inputs: PlanInputs, postgres: Running) {
+const asPrimary = Effect.fnUntraced(function* (request: PromotionRequest, inputs: PlanInputs, postgres: Running) {
   const pgdata = yield* Pgdata
   const files = openFiles(startPlan(promotedSpec(request.spec), inputs))
   const { value: before } = yield* timed("preparing the files", rewriteFiles(files, postgres))
@@ -113,7 +118,7 @@ const asPrimary = Effect.fnUntraced(function*(request: PromotionRequest, inputs:
   )
 })
 
-const run = Effect.fn("Promote.run")(function*(request: PromotionRequest, inputs: PlanInputs, postgres: Running) {
+const run = Effect.fn("Promote.run")(function* (request: PromotionRequest, inputs: PlanInputs, postgres: Running) {
   const state = yield* ComputeState
   const { promotion, spec } = yield* state.now
   const prewarm = yield* (yield* ComputeHooks).fileCache.prewarmState
@@ -124,21 +129,30 @@ const run = Effect.fn("Promote.run")(function*(request: PromotionRequest, inputs
   const promoted = waited.value ? yield* asPrimary(request, inputs, postgres) : { millis: 0 }
   const primary = promotedSpec(request.spec)
   const applied = yield* timed("applying the spec", reconfigure(primary, startPlan(primary, inputs), postgres))
-  return { _tag: "Completed", lsnWait: waited.millis, promote: promoted.millis, reconfigure: applied.millis } satisfies Promoted
+  return {
+    _tag: "Completed",
+    lsnWait: waited.millis,
+    promote: promoted.millis,
+    reconfigure: applied.millis
+  } satisfies Promoted
 })
 
 /** Never fails, and the compute runs on either way. How it went stays to be read, and is what the next attempt begins with. */
-export const promote = Effect.fn("Promote.promote")(function*(
+export const promote = Effect.fn("Promote.promote")(function* (
   { answer, request }: PromotionOrder,
   inputs: PlanInputs,
   postgres: Running,
   tell: (failure: Failure) => Effect.Effect<void>
 ) {
   const state = yield* ComputeState
-  const failed = Effect.fnUntraced(function*(failure: Failure) {
+  const failed = Effect.fnUntraced(function* (failure: Failure) {
     yield* tell(failure)
     const { promotion } = yield* state.now
-    return { _tag: "Failed", error: explain(failure), at: promotion._tag === "Promoting" ? promotion.step : null } satisfies Promoted
+    return {
+      _tag: "Failed",
+      error: explain(failure),
+      at: promotion._tag === "Promoting" ? promotion.step : null
+    } satisfies Promoted
   })
   const outcome: Promoted = yield* run(request, inputs, postgres).pipe(Effect.catch(failed))
   yield* state.note({ promotion: outcome })

@@ -22,7 +22,7 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
  * Applies the catalog with the temporary override in place (it lifts limits that would refuse the work), and
  * takes the override away again however the apply ends.
  */
-export const applyCatalog = Effect.fn("Reconfigure.applyCatalog")(function*(
+export const applyCatalog = Effect.fn("Reconfigure.applyCatalog")(function* (
   kind: ApplyReport["kind"],
   spec: ParsedSpec,
   plan: StartPlan,
@@ -33,13 +33,13 @@ export const applyCatalog = Effect.fn("Reconfigure.applyCatalog")(function*(
   if (!plan.applyCatalog) return
   const { override } = plan
   const setOverride = (content: string): Effect.Effect<void, Failure> =>
-    override === null ? Effect.void : pgdata.rewrite([{ name: overrideFile, content }]).pipe(
-      Effect.flatMap((before) => before.length > 0 ? postgres.reload : Effect.void)
-    )
+    override === null
+      ? Effect.void
+      : pgdata
+          .rewrite([{ name: overrideFile, content }])
+          .pipe(Effect.flatMap((before) => (before.length > 0 ? postgres.reload : Effect.void)))
   yield* setOverride(override ?? "")
-  yield* applier.apply({ kind, spec }).pipe(
-    Effect.onExit(() => Effect.ignore(setOverride("")))
-  )
+  yield* applier.apply({ kind, spec }).pipe(Effect.onExit(() => Effect.ignore(setOverride(""))))
 })
 
 /**
@@ -49,7 +49,10 @@ export const applyCatalog = Effect.fn("Reconfigure.applyCatalog")(function*(
  * When Postgres cannot be asked (its pageserver may be what the new files are to replace) the reload is done all the
  * same: of files with mistakes Postgres takes nothing up, and goes on with what it has.
  */
-export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function*(files: ReadonlyArray<PgdataFile>, postgres: Running) {
+export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function* (
+  files: ReadonlyArray<PgdataFile>,
+  postgres: Running
+) {
   const state = yield* ComputeState
   const pgdata = yield* Pgdata
   const before = yield* pgdata.rewrite(files)
@@ -71,7 +74,7 @@ export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function*(file
 })
 
 /** A later spec: files first, then the catalog. */
-export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function*(
+export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function* (
   spec: ParsedSpec,
   plan: StartPlan,
   postgres: Running

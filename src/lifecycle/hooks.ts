@@ -49,7 +49,7 @@ export interface HookOptions {
 
 type Rooms = RemoteExtensions | Lfc | InstalledExtensions | Sidecars | Certificates | Spawn | ComputeState
 
-const make = Effect.fnUntraced(function*(options: HookOptions) {
+const make = Effect.fnUntraced(function* (options: HookOptions) {
   const context = yield* Effect.context<Rooms>()
   const extensions = yield* RemoteExtensions
   const lfc = yield* Lfc
@@ -60,7 +60,7 @@ const make = Effect.fnUntraced(function*(options: HookOptions) {
   const here = <A, E>(effect: Effect.Effect<A, E, Rooms>): Effect.Effect<A, E> => Effect.provide(effect, context)
   const actor = (one: Actor<Rooms>): Actor => ({ ...one, run: here(one.run) })
 
-  const memoryAndDisk = Effect.fnUntraced(function*({ diskQuotaBytes, swapSizeBytes }: ParsedSpec) {
+  const memoryAndDisk = Effect.fnUntraced(function* ({ diskQuotaBytes, swapSizeBytes }: ParsedSpec) {
     const { diskQuotaMount } = options
     if (options.resizeSwap && swapSizeBytes !== null) yield* resizeSwap(swapSizeBytes)
     if (diskQuotaMount !== null && diskQuotaBytes !== null) yield* setDiskQuota(diskQuotaBytes, diskQuotaMount)
@@ -68,19 +68,25 @@ const make = Effect.fnUntraced(function*(options: HookOptions) {
 
   return ComputeHooks.of({
     before: (spec): Effect.Effect<void, Failure> =>
-      here(Effect.all([
-        memoryAndDisk(spec),
-        spec.remoteExtensions === null ? Effect.void : extensions.prepare(spec),
-        sidecars.before(spec),
-        sidecars.renewed(spec)
-      ], { concurrency: "unbounded", discard: true })),
+      here(
+        Effect.all(
+          [
+            memoryAndDisk(spec),
+            spec.remoteExtensions === null ? Effect.void : extensions.prepare(spec),
+            sidecars.before(spec),
+            sidecars.renewed(spec)
+          ],
+          { concurrency: "unbounded", discard: true }
+        )
+      ),
     placed: certificates.place,
     spawned: (pid) => Effect.asVoid(protectFromOom(pid)),
     renewed: sidecars.renewed,
     running: (spec) => here(autoprewarm(spec)),
     // Only what this compute was asked to configure is its to end.
     ended: Effect.flatMap(state.now, ({ spec }) =>
-      (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.ended),
+      (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.ended
+    ),
     actors: (reload) => [
       actor(inventoryActor),
       actor(lfcActor),
@@ -91,28 +97,31 @@ const make = Effect.fnUntraced(function*(options: HookOptions) {
     fileCache: lfc,
     installedExtensions: inventory.take,
     metrics: Effect.map(Effect.all([inventory.family, sidecars.families]), ([family, families]) =>
-      printFamilies([family, ...families]))
+      printFamilies([family, ...families])
+    )
   })
 })
 
 export const makeHooks = (options: HookOptions, runAs: RunAs | null) =>
-  Layer.effect(ComputeHooks, make(options)).pipe(Layer.provide([
-    RemoteExtensions.layer({
-      apiVersion: options.apiVersion,
-      base: options.extensionsBase,
-      buildTag: options.buildTag,
-      arch: options.arch
-    }),
-    Lfc.layer(),
-    Sidecars.layer({
-      pgbouncer: pgbouncerPlace(options.autoscaling, options.pgbouncerPassword),
-      localProxy: localProxyPlace,
-      rsyslog: rsyslogPlace,
-      auditEndpoints: options.auditEndpoints,
-      pgdata: options.pgdata,
-      tls: options.tls,
-      dev: options.dev
-    }),
-    Certificates.layer(options.tls === null ? null : { tls: options.tls, pgdata: options.pgdata, runAs }),
-    InstalledExtensions.layer({ apiVersion: options.apiVersion, intervalSeconds: options.inventorySeconds })
-  ]))
+  Layer.effect(ComputeHooks, make(options)).pipe(
+    Layer.provide([
+      RemoteExtensions.layer({
+        apiVersion: options.apiVersion,
+        base: options.extensionsBase,
+        buildTag: options.buildTag,
+        arch: options.arch
+      }),
+      Lfc.layer(),
+      Sidecars.layer({
+        pgbouncer: pgbouncerPlace(options.autoscaling, options.pgbouncerPassword),
+        localProxy: localProxyPlace,
+        rsyslog: rsyslogPlace,
+        auditEndpoints: options.auditEndpoints,
+        pgdata: options.pgdata,
+        tls: options.tls,
+        dev: options.dev
+      }),
+      Certificates.layer(options.tls === null ? null : { tls: options.tls, pgdata: options.pgdata, runAs }),
+      InstalledExtensions.layer({ apiVersion: options.apiVersion, intervalSeconds: options.inventorySeconds })
+    ])
+  )

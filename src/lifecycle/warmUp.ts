@@ -47,7 +47,7 @@ const attempt = <A>(operation: string, at: string, work: () => A): Effect.Effect
 
 const remove = (folder: string) => fs.promises.rm(folder, { recursive: true, force: true, maxRetries: 5 })
 
-export const warmUp = Effect.fn("Host.warmUp")(function*(
+export const warmUp = Effect.fn("Host.warmUp")(function* (
   pgdata: string,
   settings: string = warmupSettings
 ): Effect.fn.Return<void, WarmupFailed, PostgresInstall | Spawn | Scope.Scope> {
@@ -55,7 +55,11 @@ export const warmUp = Effect.fn("Host.warmUp")(function*(
   const { spawn } = yield* Spawn
   const folder = `${pgdata.replace(/\/+$/, "")}.warmup`
   if (initdb === null) {
-    return yield* new PostgresUnusable({ binary: postgres, detail: "it has no initdb to warm up with", hint: "put initdb beside it" })
+    return yield* new PostgresUnusable({
+      binary: postgres,
+      detail: "it has no initdb to warm up with",
+      hint: "put initdb beside it"
+    })
   }
   yield* Effect.acquireRelease(
     Effect.tryPromise({
@@ -85,11 +89,15 @@ export const warmUp = Effect.fn("Host.warmUp")(function*(
   const left = yield* Effect.raceFirst(Effect.as(untilReady(folder), null), child.exit).pipe(
     Effect.timeoutOrElse({
       duration: readyWithin,
-      orElse: () => Effect.fail(new TimedOut({ what: "the warm-up of Postgres", millis: Duration.toMillis(readyWithin) }))
+      orElse: () =>
+        Effect.fail(new TimedOut({ what: "the warm-up of Postgres", millis: Duration.toMillis(readyWithin) }))
     })
   )
   if (left !== null) {
-    return yield* new PostmasterNotReady({ reason: `Postgres left the warm-up with ${printExit(left)}`, log: [...said] })
+    return yield* new PostmasterNotReady({
+      reason: `Postgres left the warm-up with ${printExit(left)}`,
+      log: [...said]
+    })
   }
   yield* Effect.logInfo("Postgres is warm")
 }, Effect.scoped)
@@ -103,7 +111,7 @@ const isReady = (folder: string): boolean => {
 }
 
 const untilReady = (folder: string): Effect.Effect<void> =>
-  Effect.suspend(() => isReady(folder) ? Effect.void : Effect.andThen(Effect.sleep(look), untilReady(folder)))
+  Effect.suspend(() => (isReady(folder) ? Effect.void : Effect.andThen(Effect.sleep(look), untilReady(folder))))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // While a pooled compute waits for its spec, Postgres is started once and dropped (reference section 4.3), so that the
@@ -114,7 +122,12 @@ const untilReady = (folder: string): Effect.Effect<void> =>
 // ---------------------------------------------------------------------------------------------------------------------
 
 const wanted = Effect.flatMap(ComputeState, (state) =>
-  state.changes.pipe(Stream.filter(({ status }) => status !== "empty"), Stream.runHead, Effect.asVoid))
+  state.changes.pipe(
+    Stream.filter(({ status }) => status !== "empty"),
+    Stream.runHead,
+    Effect.asVoid
+  )
+)
 
 export const prewarm = (pgdata: string): Actor<ComputeState | PostgresInstall | Spawn> => ({
   name: "prewarm",

@@ -40,15 +40,18 @@ export const idsOf = (spec: ParsedSpec | null): LogContext["ids"] => {
     project_id: spec?.projectId,
     operation_id: spec?.operationId
   }
-  return Object.fromEntries(Object.entries(known).flatMap(([name, id]) => id == null ? [] : [[name, id]]))
+  return Object.fromEntries(Object.entries(known).flatMap(([name, id]) => (id == null ? [] : [[name, id]])))
 }
 
 const words = (message: unknown): string => {
   const parts = Array.isArray(message) ? message : [message]
-  return parts.map((part) => typeof part === "string" ? part : part instanceof Error ? part.message : JSON.stringify(part)).join(" ")
+  return parts
+    .map((part) => (typeof part === "string" ? part : part instanceof Error ? part.message : JSON.stringify(part)))
+    .join(" ")
 }
 
-const annotationsOf = (fiber: Fiber.Fiber<unknown, unknown>): Record<string, unknown> => fiber.getRef(References.CurrentLogAnnotations)
+const annotationsOf = (fiber: Fiber.Fiber<unknown, unknown>): Record<string, unknown> =>
+  fiber.getRef(References.CurrentLogAnnotations)
 
 const traceOf = (fiber: Fiber.Fiber<unknown, unknown>): Record<string, string> => {
   const span = spanIn(fiber.context)
@@ -64,9 +67,11 @@ const onOneLine = (text: string): string => text.replaceAll("\r", "\\r").replace
  */
 export const textLogger = (sink: Sink, context: LogContext = newLogContext()): Logger.Logger<unknown, void> =>
   Logger.make((options) => {
-    const about = Object.entries({ ...annotationsOf(options.fiber), ...context.ids, ...traceOf(options.fiber) })
-      .filter(([key]) => key !== "operation_id")
-    const told = about.length === 0 ? "" : ` {${about.map(([key, value]) => `${key}=${onOneLine(String(value))}`).join(" ")}}`
+    const about = Object.entries({ ...annotationsOf(options.fiber), ...context.ids, ...traceOf(options.fiber) }).filter(
+      ([key]) => key !== "operation_id"
+    )
+    const told =
+      about.length === 0 ? "" : ` {${about.map(([key, value]) => `${key}=${onOneLine(String(value))}`).join(" ")}}`
     const cause = options.cause.reasons.length === 0 ? "" : `: ${Cause.pretty(options.cause)}`
     const level = options.logLevel.toUpperCase().padStart(5)
     sink(`${options.date.toISOString()} ${level} ${onOneLine(words(options.message))}${told}${cause}\n`)
@@ -76,17 +81,15 @@ export const jsonLogger = (sink: Sink, context: LogContext = newLogContext()): L
   Logger.make((options) => {
     const cause = options.cause.reasons.length === 0 ? {} : { cause: Cause.pretty(options.cause) }
     sink(
-      `${
-        JSON.stringify({
-          ...annotationsOf(options.fiber),
-          ...context.ids,
-          ...traceOf(options.fiber),
-          timestamp: options.date.toISOString(),
-          level: options.logLevel.toUpperCase(),
-          message: words(options.message),
-          ...cause
-        })
-      }\n`
+      `${JSON.stringify({
+        ...annotationsOf(options.fiber),
+        ...context.ids,
+        ...traceOf(options.fiber),
+        timestamp: options.date.toISOString(),
+        level: options.logLevel.toUpperCase(),
+        message: words(options.message),
+        ...cause
+      })}\n`
     )
   })
 
@@ -122,9 +125,11 @@ function* namesOf(fiber: Fiber.Fiber<unknown, unknown>): Iterable<string> {
 }
 
 const filtered = (filter: LogFilter, logger: Logger.Logger<unknown, void>): Logger.Logger<unknown, void> =>
-  filter.modules.size === 0 ? logger : Logger.make((options) => {
-    if (isWanted(filter, fromLogLevel[options.logLevel], () => namesOf(options.fiber))) logger.log(options)
-  })
+  filter.modules.size === 0
+    ? logger
+    : Logger.make((options) => {
+        if (isWanted(filter, fromLogLevel[options.logLevel], () => namesOf(options.fiber))) logger.log(options)
+      })
 
 export interface LogOptions {
   readonly format: LogFormat
@@ -144,22 +149,29 @@ export const logNameActor = (context: LogContext): Actor<ComputeState> => ({
   name: "log name keeper",
   policy: "permanent",
   run: Effect.flatMap(ComputeState, (state) =>
-    Stream.runForEach(Stream.changesWith(state.changes, (one, other) => one.spec === other.spec), ({ spec }) =>
-      Effect.sync(() => void (context.ids = spec === null ? context.ids : idsOf(spec)))))
+    Stream.runForEach(
+      Stream.changesWith(state.changes, (one, other) => one.spec === other.spec),
+      ({ spec }) => Effect.sync(() => void (context.ids = spec === null ? context.ids : idsOf(spec)))
+    )
+  )
 })
 
 /**
  * Turns Postgres's records (`PG:` and one line each) into JSON objects of the same stream, on their way to `sink`. The
  * text of a record is always there; what could be read from it stands beside it.
  */
-export const postgresRecordsAsJson = (context: LogContext, sink: (text: string) => Effect.Effect<void>) => (text: string) =>
-  Effect.flatMap(Clock.currentTimeMillis, (now) => {
-    const timestamp = DateTime.formatIso(DateTime.makeUnsafe(now))
-    const lines = text.split("\n").filter((line) => line !== "").map((line) => {
-      const { database, message, pid, severity, user } = parseRecord(line.replace(/^PG:/, ""))
-      const read = Object.entries({ severity, pid, user, database }).filter(([, value]) => value !== null)
-      const level = levelOfSeverity(severity)
-      return `${JSON.stringify({ source: "postgres", ...context.ids, ...Object.fromEntries(read), timestamp, level, message })}\n`
+export const postgresRecordsAsJson =
+  (context: LogContext, sink: (text: string) => Effect.Effect<void>) => (text: string) =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      const timestamp = DateTime.formatIso(DateTime.makeUnsafe(now))
+      const lines = text
+        .split("\n")
+        .filter((line) => line !== "")
+        .map((line) => {
+          const { database, message, pid, severity, user } = parseRecord(line.replace(/^PG:/, ""))
+          const read = Object.entries({ severity, pid, user, database }).filter(([, value]) => value !== null)
+          const level = levelOfSeverity(severity)
+          return `${JSON.stringify({ source: "postgres", ...context.ids, ...Object.fromEntries(read), timestamp, level, message })}\n`
+        })
+      return sink(lines.join(""))
     })
-    return sink(lines.join(""))
-  })

@@ -6,7 +6,7 @@
  */
 
 export const logLevels = ["trace", "debug", "info", "warn", "error", "off"] as const
-export type FilterLevel = typeof logLevels[number]
+export type FilterLevel = (typeof logLevels)[number]
 
 export interface LogFilter {
   /** For everything that no module names. */
@@ -29,7 +29,10 @@ export const parseLogFilter = (text: string, fallback: FilterLevel): LogFilterRe
   let level: FilterLevel | undefined
   let unread = 0
   const modules = new Map<string, FilterLevel>()
-  for (const part of text.split(",").map((one) => one.trim().toLowerCase()).filter((one) => one !== "")) {
+  for (const part of text
+    .split(",")
+    .map((one) => one.trim().toLowerCase())
+    .filter((one) => one !== "")) {
     const [, name = "", said] = /^([^=[\]{}]+?)(?:\s*=\s*([a-z]+))?$/.exec(part) ?? []
     const wanted = levelOf(said ?? name)
     if (wanted === undefined) unread++
@@ -44,7 +47,11 @@ export const loosest = ({ level, modules }: LogFilter): FilterLevel =>
   logLevels[Math.min(...[level, ...modules.values()].map((one) => logLevels.indexOf(one)))] ?? "off"
 
 /** `names`: of the line's actor and spans, nearest first; the first that the filter knows decides. */
-export const isWanted = (filter: LogFilter, level: Exclude<FilterLevel, "off">, names: () => Iterable<string>): boolean => {
+export const isWanted = (
+  filter: LogFilter,
+  level: Exclude<FilterLevel, "off">,
+  names: () => Iterable<string>
+): boolean => {
   const passes = (threshold: FilterLevel) => logLevels.indexOf(level) >= logLevels.indexOf(threshold)
   if (filter.modules.size === 0) return passes(filter.level)
   for (const name of names()) {

@@ -49,14 +49,17 @@ const pinned = (superuser: string): string =>
     "-c standard_conforming_strings=on"
   ].join(" ")
 
-export class Admin extends Context.Service<Admin, {
-  readonly at: ConnString
-  readonly superuser: string
-  /** The database of the connection string: where cluster-wide work is done. */
-  readonly systemDatabase: string
-  /** A session of its own, gone with the scope. Database names are sent as they are: whatever it is, it works. */
-  readonly connect: (purpose: Purpose, database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
-}>()("compute/pg/Admin") {
+export class Admin extends Context.Service<
+  Admin,
+  {
+    readonly at: ConnString
+    readonly superuser: string
+    /** The database of the connection string: where cluster-wide work is done. */
+    readonly systemDatabase: string
+    /** A session of its own, gone with the scope. Database names are sent as they are: whatever it is, it works. */
+    readonly connect: (purpose: Purpose, database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
+  }
+>()("compute/pg/Admin") {
   static readonly layer = (at: ConnString): Layer.Layer<Admin> =>
     Layer.sync(Admin, () => {
       const superuser = at.user ?? defaultSuperuser

@@ -57,7 +57,8 @@ const parseUrl = (text: string, defaultPort: number): Result.Result<ConnString, 
     ...parameters.map((one) => [one.slice(0, one.indexOf("=")), one.slice(one.indexOf("=") + 1)] as const)
   ]
   const decoded = Result.try(() =>
-    given.filter(([, value]) => value !== "")
+    given
+      .filter(([, value]) => value !== "")
       .map(([key, value]) => [decodeURIComponent(key), decodeURIComponent(value)] as const)
   )
   if (Result.isFailure(decoded)) return Result.fail("it has a malformed percent escape")

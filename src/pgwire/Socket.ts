@@ -63,7 +63,9 @@ const dial = (config: WireConfig, peer: string) =>
     const socket = config.host.startsWith("/")
       ? Net.connect({ path: `${config.host}/.s.PGSQL.${config.port}` })
       : Net.connect({ host: config.host, port: config.port, noDelay: true, keepAlive: true })
-    socket.once("error", (cause) => resume(Effect.fail(new WireFailed({ operation: "connect to", peer, detail: cause.message, cause }))))
+    socket.once("error", (cause) =>
+      resume(Effect.fail(new WireFailed({ operation: "connect to", peer, detail: cause.message, cause })))
+    )
     socket.once("connect", () => resume(Effect.succeed(socket)))
     return Effect.sync(() => socket.destroy())
   })
@@ -87,10 +89,12 @@ const authenticate = (config: WireConfig) => {
         const answer = PgAuth.scramInit({ password, nonce: randomBytes(18).toString("base64") })
         if (Result.isFailure(answer)) return Result.fail(answer.failure.message)
         first = answer.success.state
-        return Result.succeed(PgProtocol.encodeSASLInitialResponse({
-          mechanism: PgAuth.SCRAM_SHA_256,
-          initialResponse: answer.success.response
-        }))
+        return Result.succeed(
+          PgProtocol.encodeSASLInitialResponse({
+            mechanism: PgAuth.SCRAM_SHA_256,
+            initialResponse: answer.success.response
+          })
+        )
       }
       case "AuthenticationSASLContinue": {
         if (first === undefined) return Result.fail("the server continued an exchange that was not begun")
@@ -121,7 +125,8 @@ const startUp = (wire: WireSocket, config: WireConfig) =>
       onMessage: (message) => {
         if (message._tag === "ErrorResponse") return resume(Effect.fail(failureOf("log in to", peer, message.fields)))
         if (message._tag === "ReadyForQuery") return resume(Effect.void)
-        if (message._tag === "BackendKeyData") return void Object.assign(wire.backend, { pid: message.pid, secret: message.secret })
+        if (message._tag === "BackendKeyData")
+          return void Object.assign(wire.backend, { pid: message.pid, secret: message.secret })
         const reply = answer(message)
         if (Result.isFailure(reply)) {
           return resume(Effect.fail(new WireFailed({ operation: "log in to", peer, detail: reply.failure })))
@@ -129,23 +134,29 @@ const startUp = (wire: WireSocket, config: WireConfig) =>
         if (reply.success !== null) socket.write(reply.success)
       }
     }
-    socket.write(PgProtocol.encodeStartupMessage({
-      user: config.user,
-      database: config.database,
-      application_name: config.applicationName,
-      options: config.options
-    }))
+    socket.write(
+      PgProtocol.encodeStartupMessage({
+        user: config.user,
+        database: config.database,
+        application_name: config.applicationName,
+        options: config.options
+      })
+    )
   })
 
-const open = Effect.fnUntraced(function*(config: WireConfig) {
+const open = Effect.fnUntraced(function* (config: WireConfig) {
   const peer = printPeer(config)
-  const socket = yield* Effect.acquireRelease(dial(config, peer), (socket) =>
-    Effect.sync(() => {
-      // A polite goodbye, then the end: a half-open peer must not hold us.
-      if (socket.writable) socket.end(PgProtocol.encodeTerminate())
-      socket.destroySoon()
-      socket.on("error", () => {})
-    }), { interruptible: true }) // Or a peer that never answers the dial outlives every deadline.
+  const socket = yield* Effect.acquireRelease(
+    dial(config, peer),
+    (socket) =>
+      Effect.sync(() => {
+        // A polite goodbye, then the end: a half-open peer must not hold us.
+        if (socket.writable) socket.end(PgProtocol.encodeTerminate())
+        socket.destroySoon()
+        socket.on("error", () => {})
+      }),
+    { interruptible: true }
+  ) // Or a peer that never answers the dial outlives every deadline.
   const parser = PgProtocol.makeParser()
   const wire: WireSocket = {
     peer,
@@ -155,7 +166,12 @@ const open = Effect.fnUntraced(function*(config: WireConfig) {
     backend: { pid: 0, secret: 0 },
     die: (detail, cause) => {
       if (wire.dead !== undefined) return
-      wire.dead = new WireFailed({ operation: "connection to", peer, detail, ...(cause === undefined ? {} : { cause }) })
+      wire.dead = new WireFailed({
+        operation: "connection to",
+        peer,
+        detail,
+        ...(cause === undefined ? {} : { cause })
+      })
       socket.destroy()
       wire.listener?.onDead(wire.dead)
     }
@@ -178,17 +194,19 @@ const open = Effect.fnUntraced(function*(config: WireConfig) {
 
 /** Dials, logs in, and hands over an idle connection. */
 export const openWireSocket = (config: WireConfig): Effect.Effect<WireSocket, WireFailed, Scope.Scope> =>
-  open(config).pipe(Effect.timeoutOrElse({
-    duration: config.connectWithin,
-    orElse: () =>
-      Effect.fail(
-        new WireFailed({
-          operation: "connect to",
-          peer: printPeer(config),
-          detail: `no answer within ${Duration.toMillis(config.connectWithin)} ms`
-        })
-      )
-  }))
+  open(config).pipe(
+    Effect.timeoutOrElse({
+      duration: config.connectWithin,
+      orElse: () =>
+        Effect.fail(
+          new WireFailed({
+            operation: "connect to",
+            peer: printPeer(config),
+            detail: `no answer within ${Duration.toMillis(config.connectWithin)} ms`
+          })
+        )
+    })
+  )
 
 /** The server's process closes its end as the last thing it does, once it is in no list of Postgres any more. */
 export const sayGoodbye = (wire: WireSocket): Effect.Effect<void> =>

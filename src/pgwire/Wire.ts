@@ -40,11 +40,17 @@ export interface Wire {
   /** The server's process for this connection. */
   readonly backendPid: number
   /** One message; it may hold many `;`-separated statements, which then are one implicit transaction. */
-  readonly simple: (sql: string, within?: Duration.Input) => Effect.Effect<ReadonlyArray<StatementResult>, WireFailed | TimedOut>
+  readonly simple: (
+    sql: string,
+    within?: Duration.Input
+  ) => Effect.Effect<ReadonlyArray<StatementResult>, WireFailed | TimedOut>
   /** Rows of the last statement that returned any. */
   readonly rows: (sql: string, within?: Duration.Input) => Effect.Effect<StatementResult["rows"], WireFailed | TimedOut>
   /** n messages in one write; each is its own implicit transaction, fails alone, and is answered in order. */
-  readonly pipeline: (sqls: ReadonlyArray<string>, within?: Duration.Input) => Effect.Effect<ReadonlyArray<Answer>, WireFailed | TimedOut>
+  readonly pipeline: (
+    sqls: ReadonlyArray<string>,
+    within?: Duration.Input
+  ) => Effect.Effect<ReadonlyArray<Answer>, WireFailed | TimedOut>
   /**
    * Any command whose answer is COPY OUT. Back-pressure reaches the socket. The stream fails if the server
    * reports an error at any point, also after the last byte of the copy.
@@ -86,7 +92,7 @@ const runPipeline = (wire: WireSocket, sqls: ReadonlyArray<string>) =>
             rows = []
             return
           case "DataRow":
-            rows.push(message.values.map((value) => value === null ? null : utf8.decode(value)))
+            rows.push(message.values.map((value) => (value === null ? null : utf8.decode(value))))
             return
           case "CommandComplete":
             statements.push({ tag: message.commandTag, rows })
@@ -123,7 +129,7 @@ const runPipeline = (wire: WireSocket, sqls: ReadonlyArray<string>) =>
 /** Chunks held between the socket and a slow reader before the socket is paused. */
 const highWater = 64
 
-const runCopyOut = Effect.fnUntraced(function*(wire: WireSocket, command: string) {
+const runCopyOut = Effect.fnUntraced(function* (wire: WireSocket, command: string) {
   // Bounded by pausing the socket: at most `highWater` chunks plus one socket read are ever queued.
   const queue = yield* Queue.unbounded<Uint8Array, WireFailed | Cause.Done>()
   const started = yield* Deferred.make<void, WireFailed>()
@@ -159,42 +165,52 @@ const runCopyOut = Effect.fnUntraced(function*(wire: WireSocket, command: string
       }
     }
   }
-  yield* Effect.addFinalizer(() => Effect.sync(() => finished ? undefined : wire.die("the copy was abandoned")))
+  yield* Effect.addFinalizer(() => Effect.sync(() => (finished ? undefined : wire.die("the copy was abandoned"))))
   wire.socket.write(encodeQuery(command))
   yield* Deferred.await(started)
-  return Stream.fromPull(Effect.succeed(Effect.map(Queue.takeAll(queue), (chunks) => {
-    if (paused) {
-      paused = false
-      wire.socket.resume()
-    }
-    return chunks
-  })))
+  return Stream.fromPull(
+    Effect.succeed(
+      Effect.map(Queue.takeAll(queue), (chunks) => {
+        if (paused) {
+          paused = false
+          wire.socket.resume()
+        }
+        return chunks
+      })
+    )
+  )
 })
 
 export const connect: (config: WireConfig) => Effect.Effect<Wire, WireFailed, Scope.Scope> = Effect.fnUntraced(
-  function*(config) {
+  function* (config) {
     const wire = yield* openWireSocket(config)
     const turn = yield* Semaphore.make(1)
-    const alive = Effect.suspend(() => wire.dead === undefined ? Effect.void : Effect.fail(wire.dead))
+    const alive = Effect.suspend(() => (wire.dead === undefined ? Effect.void : Effect.fail(wire.dead)))
 
     const pipeline: Wire["pipeline"] = (sqls, within = defaultWithin) =>
       sqls.length === 0
         ? Effect.succeed([])
-        : turn.withPermit(Effect.andThen(alive, runPipeline(wire, sqls))).pipe(Effect.timeoutOrElse({
-          duration: within,
-          orElse: () => Effect.fail(new TimedOut({ what: `a query to ${wire.peer}`, millis: Duration.toMillis(within) }))
-        }))
+        : turn.withPermit(Effect.andThen(alive, runPipeline(wire, sqls))).pipe(
+            Effect.timeoutOrElse({
+              duration: within,
+              orElse: () =>
+                Effect.fail(new TimedOut({ what: `a query to ${wire.peer}`, millis: Duration.toMillis(within) }))
+            })
+          )
     const simple: Wire["simple"] = (sql, within) =>
       Effect.flatMap(pipeline([sql], within), ([answer]) =>
-        answer === undefined ? Effect.die("a pipeline of one has one answer") : Effect.fromResult(answer))
+        answer === undefined ? Effect.die("a pipeline of one has one answer") : Effect.fromResult(answer)
+      )
     const rows: Wire["rows"] = (sql, within) =>
       Effect.map(simple(sql, within), (results) => results.findLast((result) => result.rows.length > 0)?.rows ?? [])
     const copyOut: Wire["copyOut"] = (command) =>
-      Stream.unwrap(Effect.gen(function*() {
-        yield* Effect.acquireRelease(turn.take(1), () => turn.release(1))
-        yield* alive
-        return yield* runCopyOut(wire, command)
-      }))
+      Stream.unwrap(
+        Effect.gen(function* () {
+          yield* Effect.acquireRelease(turn.take(1), () => turn.release(1))
+          yield* alive
+          return yield* runCopyOut(wire, command)
+        })
+      )
 
     const leave: Wire["leave"] = turn.withPermit(sayGoodbye(wire))
 

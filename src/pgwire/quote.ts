@@ -12,7 +12,7 @@ const sendable = (text: string): string => {
 }
 
 /** `"name"`. Not idempotent: what is quoted is taken for a name again. */
-export const quoteIdentifier = (name: string): string => `"${sendable(name).replaceAll("\"", "\"\"")}"`
+export const quoteIdentifier = (name: string): string => `"${sendable(name).replaceAll('"', '""')}"`
 
 /** `'value'`, or `E'value'` when there is a backslash, so that `standard_conforming_strings` does not matter. */
 export const quoteLiteral = (value: string): string => {

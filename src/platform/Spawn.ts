@@ -57,7 +57,7 @@ export interface Escalation {
 const lastResort: ShutdownStage = { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
 
 /** How the process left, or `null` when not even SIGKILL made it leave within its grace. */
-export const runStages = Effect.fnUntraced(function*(options: Escalation): Effect.fn.Return<ExitStatus | null> {
+export const runStages = Effect.fnUntraced(function* (options: Escalation): Effect.fn.Return<ExitStatus | null> {
   const { exit, escalate = Effect.never, stages, onRung = () => Effect.void, signal } = options
   const rungs = stages.some((stage) => stage.signal === "SIGKILL") ? stages : [...stages, lastResort]
   const already = yield* Effect.timeoutOption(exit, 0)
@@ -79,7 +79,9 @@ export const runStages = Effect.fnUntraced(function*(options: Escalation): Effec
 // then neither logged nor handed to children.
 // ---------------------------------------------------------------------------------------------------------------------
 
-export const Tracing: Context.Reference<boolean> = Context.Reference<boolean>("compute/host/Tracing", { defaultValue: () => false })
+export const Tracing: Context.Reference<boolean> = Context.Reference<boolean>("compute/host/Tracing", {
+  defaultValue: () => false
+})
 
 /** The span around, whether anybody follows it or not. */
 export const nearestSpan = (context: Context.Context<never>): Tracer.AnySpan | undefined =>
@@ -134,9 +136,12 @@ export interface Child {
   readonly stderr: Stream.Stream<Uint8Array>
 }
 
-export class Spawn extends Context.Service<Spawn, {
-  readonly spawn: (request: SpawnRequest) => Effect.Effect<Child, SpawnFailed, Scope.Scope>
-}>()("compute/host/Spawn") {
+export class Spawn extends Context.Service<
+  Spawn,
+  {
+    readonly spawn: (request: SpawnRequest) => Effect.Effect<Child, SpawnFailed, Scope.Scope>
+  }
+>()("compute/host/Spawn") {
   /** On `node:child_process`. Children inherit this process's environment, as the request amends it. */
   static readonly layer: Layer.Layer<Spawn> = Layer.succeed(Spawn, Spawn.of({ spawn: (request) => spawn(request) }))
 }
@@ -150,7 +155,10 @@ interface Live {
 }
 
 const spawn = (request: SpawnRequest) =>
-  Effect.acquireRelease(Effect.flatMap(traceVariables, (trace) => begin(request, trace)), (live) => end(live, request)).pipe(
+  Effect.acquireRelease(
+    Effect.flatMap(traceVariables, (trace) => begin(request, trace)),
+    (live) => end(live, request)
+  ).pipe(
     Effect.map(({ exit, pid, process }): Child => ({
       pid,
       exit,
@@ -200,7 +208,7 @@ const withoutValues = (cause: unknown): unknown =>
     ? new Error(`an argument or variable is not acceptable (${String(cause.code)})`)
     : cause
 
-const end = Effect.fnUntraced(function*({ exit, pid, process }: Live, request: SpawnRequest) {
+const end = Effect.fnUntraced(function* ({ exit, pid, process }: Live, request: SpawnRequest) {
   const left = yield* runStages({
     stages: request.stages,
     exit,

@@ -19,7 +19,7 @@ export interface Replacement {
 
 /** Folders that we may not write to, or that cannot be written to at all. */
 const locked = new Set(["EACCES", "EPERM", "EROFS", "EBUSY"])
-const codeOf = (cause: unknown): string => cause instanceof Error && "code" in cause ? String(cause.code) : ""
+const codeOf = (cause: unknown): string => (cause instanceof Error && "code" in cause ? String(cause.code) : "")
 
 const writeBeside = async ({ content, mode, owner, path }: Replacement): Promise<void> => {
   const before = await fs.stat(path).catch(() => null)

@@ -32,13 +32,15 @@ const readScore = (pid: number | "self"): string | null => {
 }
 
 /** For the postmaster's environment: its backends take the score that we have ourselves. */
-export const oomEnvironment: Effect.Effect<Readonly<Record<string, string>>> = Effect.sync((): Readonly<Record<string, string>> => {
-  const ours = readScore("self")
-  return ours === null ? {} : { PG_OOM_ADJUST_FILE: file("self"), PG_OOM_ADJUST_VALUE: ours }
-})
+export const oomEnvironment: Effect.Effect<Readonly<Record<string, string>>> = Effect.sync(
+  (): Readonly<Record<string, string>> => {
+    const ours = readScore("self")
+    return ours === null ? {} : { PG_OOM_ADJUST_FILE: file("self"), PG_OOM_ADJUST_VALUE: ours }
+  }
+)
 
 /** Whether the process is protected now. Only for a process that was started with `oomEnvironment`. */
-export const protectFromOom = Effect.fnUntraced(function*(pid: number, score = protectedScore) {
+export const protectFromOom = Effect.fnUntraced(function* (pid: number, score = protectedScore) {
   const before = readScore(pid)
   if (before === null) return false
   if (Number(before) <= score) return true
@@ -78,12 +80,15 @@ type ToolFailed = SpawnFailed | CommandFailed | TimedOut
  * The tool removes itself after its one use, so that a compute in a VM which was used before finds none: then the
  * swap is as that use left it, and its failure is only told.
  */
-export const resizeSwap = Effect.fn("Host.resizeSwap")(function*(
+export const resizeSwap = Effect.fn("Host.resizeSwap")(function* (
   bytes: number,
   tools: VmTools = vmTools
 ): Effect.fn.Return<void, ToolFailed, Spawn> {
   // `--once` has to be the first argument.
-  const resizing = runCommand({ command: tools.sudo, args: [tools.resizeSwap, "--once", String(bytes)], runAs: null }, swapWithin)
+  const resizing = runCommand(
+    { command: tools.sudo, args: [tools.resizeSwap, "--once", String(bytes)], runAs: null },
+    swapWithin
+  )
   const failure = yield* Effect.match(resizing, { onFailure: (failure) => failure, onSuccess: () => null })
   if (failure === null) return yield* Effect.logInfo(`swap was resized to ${bytes} bytes`)
   if (failure._tag !== "CommandFailed" || fs.existsSync(tools.resizeSwap)) return yield* failure
@@ -91,7 +96,7 @@ export const resizeSwap = Effect.fn("Host.resizeSwap")(function*(
 })
 
 /** `mount`: where the file system is mounted. The tool counts in KiB. */
-export const setDiskQuota = Effect.fn("Host.setDiskQuota")(function*(
+export const setDiskQuota = Effect.fn("Host.setDiskQuota")(function* (
   bytes: number,
   mount: string,
   tools: VmTools = vmTools

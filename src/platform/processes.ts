@@ -46,27 +46,32 @@ const keepTail = (tail: Buffer, chunk: Uint8Array): Buffer => {
 }
 
 /** Succeeds only for exit code 0. `within` covers the whole run. */
-export const runCommand = Effect.fnUntraced(function*(
+export const runCommand = Effect.fnUntraced(function* (
   request: RunRequest,
   within: Duration.Input
 ): Effect.fn.Return<Said, SpawnFailed | CommandFailed | TimedOut, Spawn> {
   const { spawn } = yield* Spawn
-  return yield* Effect.scoped(Effect.gen(function*() {
-    const child = yield* spawn({ stages: helperStages, ...request })
-    const heard: Record<keyof Said, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) }
-    const listen = (name: "stdout" | "stderr") =>
-      Stream.runForEach(child[name], (chunk) => Effect.sync(() => void (heard[name] = keepTail(heard[name], chunk))))
-    const listening = yield* Effect.forkScoped(Effect.all([listen("stdout"), listen("stderr")], { concurrency: 2 }))
-    const exit = yield* child.exit
-    yield* Effect.timeoutOption(Fiber.join(listening), drain)
-    const said: Said = { stdout: heard.stdout.toString("utf8"), stderr: heard.stderr.toString("utf8") }
-    if (exit._tag === "Code" && exit.code === 0) return said
-    const words = said.stderr.trim() === "" ? said.stdout.trim() : said.stderr.trim()
-    return yield* new CommandFailed({ command: request.command, exit, output: words.slice(-quoted) })
-  })).pipe(Effect.timeoutOrElse({
-    duration: within,
-    orElse: () => Effect.fail(new TimedOut({ what: `waiting for ${request.command}`, millis: Duration.toMillis(within) }))
-  }))
+  return yield* Effect.scoped(
+    Effect.gen(function* () {
+      const child = yield* spawn({ stages: helperStages, ...request })
+      const heard: Record<keyof Said, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) }
+      const listen = (name: "stdout" | "stderr") =>
+        Stream.runForEach(child[name], (chunk) => Effect.sync(() => void (heard[name] = keepTail(heard[name], chunk))))
+      const listening = yield* Effect.forkScoped(Effect.all([listen("stdout"), listen("stderr")], { concurrency: 2 }))
+      const exit = yield* child.exit
+      yield* Effect.timeoutOption(Fiber.join(listening), drain)
+      const said: Said = { stdout: heard.stdout.toString("utf8"), stderr: heard.stderr.toString("utf8") }
+      if (exit._tag === "Code" && exit.code === 0) return said
+      const words = said.stderr.trim() === "" ? said.stdout.trim() : said.stderr.trim()
+      return yield* new CommandFailed({ command: request.command, exit, output: words.slice(-quoted) })
+    })
+  ).pipe(
+    Effect.timeoutOrElse({
+      duration: within,
+      orElse: () =>
+        Effect.fail(new TimedOut({ what: `waiting for ${request.command}`, millis: Duration.toMillis(within) }))
+    })
+  )
 })
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -87,7 +92,9 @@ export const processOf = (pid: number): Stranger | null => {
     const [, name, rest] = /^\d+ \((.*)\) (.*)$/s.exec(stat) ?? []
     const fields = rest?.split(" ") ?? []
     const [state, startedAt] = [fields[0], fields[19]]
-    return name === undefined || startedAt === undefined || state === "Z" || state === "X" ? null : { pid, name, startedAt }
+    return name === undefined || startedAt === undefined || state === "Z" || state === "X"
+      ? null
+      : { pid, name, startedAt }
   } catch {
     return null
   }

@@ -42,10 +42,13 @@ const partsOf = (name: string): Result.Result<ReadonlyArray<string>, ArchiveInva
   if (name.startsWith("/")) return Result.fail(invalid("escapes", `${shown(name)} is an absolute path`))
   const parts = name.split("/").filter((part) => part !== "" && part !== ".")
   if (parts.includes("..")) return Result.fail(invalid("escapes", `${shown(name)} leads upwards`))
-  return name.includes("\0") ? Result.fail(invalid("corrupt", `${shown(name)} has a zero byte in its name`)) : Result.succeed(parts)
+  return name.includes("\0")
+    ? Result.fail(invalid("corrupt", `${shown(name)} has a zero byte in its name`))
+    : Result.succeed(parts)
 }
 
-const isFile = (entry: ReadEntry): boolean => entry.type === "File" || entry.type === "OldFile" || entry.type === "ContiguousFile"
+const isFile = (entry: ReadEntry): boolean =>
+  entry.type === "File" || entry.type === "OldFile" || entry.type === "ContiguousFile"
 
 /** Why an entry is refused; `undefined`: it is not. */
 const refusal = (entry: ReadEntry): ArchiveInvalid | undefined => {
@@ -54,7 +57,10 @@ const refusal = (entry: ReadEntry): ArchiveInvalid | undefined => {
     const target = entry.linkpath ?? ""
     const from = entry.type === "Link" ? "." : path.posix.dirname(entry.path)
     const out = target.startsWith("/") || path.posix.normalize(path.posix.join(from, target)).startsWith("..")
-    return invalid(out ? "escapes" : "corrupt", `${shown(entry.path)} is a link to ${shown(target)}; a basebackup has no links`)
+    return invalid(
+      out ? "escapes" : "corrupt",
+      `${shown(entry.path)} is a link to ${shown(target)}; a basebackup has no links`
+    )
   }
   return invalid("corrupt", `${shown(entry.path)} is a ${entry.type}; a basebackup has only files and folders`)
 }
@@ -123,15 +129,20 @@ export const makeUntar = (directory: string, owner: Owner | null): Untar => {
     const refused = refusal(entry)
     if (refused !== undefined) fail(refused)
     else if (Result.isFailure(parts)) fail(parts.failure)
-    else attempt(entry.path, () => void (isFile(entry) ? open = file(parts.success) : folder(parts.success)))
+    else attempt(entry.path, () => void (isFile(entry) ? (open = file(parts.success)) : folder(parts.success)))
     entry.on("data", (bytes: Buffer) =>
       attempt(entry.path, () => {
         if (open !== undefined) writeAll(open, bytes)
-      }))
+      })
+    )
     entry.on("end", () => attempt(entry.path, close))
   })
-  parser.on("ignoredEntry", (entry: ReadEntry) => fail(invalid("corrupt", `${shown(entry.path)} is of an unknown kind`)))
-  parser.on("error", (cause: unknown) => fail(invalid("corrupt", "it is not a tar archive, or a part of it is damaged", cause)))
+  parser.on("ignoredEntry", (entry: ReadEntry) =>
+    fail(invalid("corrupt", `${shown(entry.path)} is of an unknown kind`))
+  )
+  parser.on("error", (cause: unknown) =>
+    fail(invalid("corrupt", "it is not a tar archive, or a part of it is damaged", cause))
+  )
   parser.on("eof", () => {
     complete = true
   })
@@ -173,7 +184,7 @@ export const unpack: (
   bytes: Stream.Stream<Uint8Array, Failure>,
   directory: string,
   owner: Owner | null
-) => Effect.Effect<number, Failure> = Effect.fn("Pgdata.unpack")(function*(bytes, directory, owner) {
+) => Effect.Effect<number, Failure> = Effect.fn("Pgdata.unpack")(function* (bytes, directory, owner) {
   const untar = yield* Effect.acquireRelease(
     Effect.sync(() => makeUntar(directory, owner)),
     (untar) => Effect.sync(() => untar.close())
@@ -209,16 +220,19 @@ export const unpack: (
   })
 
   yield* Stream.runForEach(bytes, (piece) =>
-    piece.length === 0 ? Effect.void : Effect.andThen(
-      Effect.callback<void, Failure>((resume) => {
-        arrived += piece.length
-        // Past the end of the gzip stream nothing is decompressed; the count below tells.
-        if (ended) return resume(Effect.void)
-        taken = () => resume(Effect.void)
-        gunzip.write(piece, taken)
-      }),
-      check
-    ))
+    piece.length === 0
+      ? Effect.void
+      : Effect.andThen(
+          Effect.callback<void, Failure>((resume) => {
+            arrived += piece.length
+            // Past the end of the gzip stream nothing is decompressed; the count below tells.
+            if (ended) return resume(Effect.void)
+            taken = () => resume(Effect.void)
+            gunzip.write(piece, taken)
+          }),
+          check
+        )
+  )
   yield* Effect.callback<void>((resume) => {
     if (ended || gunzip.destroyed) return resume(Effect.void)
     gunzip.once("close", () => resume(Effect.void))

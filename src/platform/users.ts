@@ -78,7 +78,7 @@ const users = (passwd: string): ReadonlyArray<RunAs> =>
 export const chooseRunAs = (name: string | null, host: HostUsers): Result.Result<RunAs | null, RunAsInvalid> => {
   const known = users(host.passwd)
   const find = (wanted: string) => known.find((user) => user.name === wanted || String(user.uid) === wanted)
-  if (name === null) return Result.succeed(host.uid === 0 ? find("postgres") ?? find("nobody") ?? nobody : null)
+  if (name === null) return Result.succeed(host.uid === 0 ? (find("postgres") ?? find("nobody") ?? nobody) : null)
   const refuse = (detail: string) => Result.fail(new RunAsInvalid({ user: name, detail }))
   const found = find(name) ?? (/^\d{1,10}$/.test(name) ? { name, uid: Number(name), gid: Number(name) } : undefined)
   if (found === undefined) return refuse("there is no such user")

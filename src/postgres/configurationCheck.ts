@@ -24,8 +24,7 @@ export const fileSettingsSql =
   "SELECT name, sourcefile, sourceline, error, setting FROM pg_catalog.pg_file_settings ORDER BY seqno"
 
 /** Asked in the session that asked `fileSettingsSql` before. */
-export const pendingSettingsSql =
-  `SELECT name, pg_catalog.current_setting(name, true), setting IS NOT DISTINCT FROM boot_val
+export const pendingSettingsSql = `SELECT name, pg_catalog.current_setting(name, true), setting IS NOT DISTINCT FROM boot_val
 FROM pg_catalog.pg_settings WHERE pending_restart`
 
 export type Row = ReadonlyArray<string | null>
@@ -49,27 +48,34 @@ export const readFileSettings = (files: ReadonlyArray<Row>, waiting: ReadonlyArr
   const current = new Map(waiting.map(([name, value]) => [name ?? "", value ?? ""]))
   /** Which waiting setting an error speaks of. One that was taken out of the files has no row, but an error that names it. */
   const waitingOf = ([name = null, , , error = null]: Row): string | undefined =>
-    error === null ? undefined : [...current.keys()].find((one) => name === null ? error.includes(`"${one}"`) : name === one)
-  const problems = files.filter((row) => (row[3] ?? null) !== null && waitingOf(row) === undefined)
+    error === null
+      ? undefined
+      : [...current.keys()].find((one) => (name === null ? error.includes(`"${one}"`) : name === one))
+  const problems = files
+    .filter((row) => (row[3] ?? null) !== null && waitingOf(row) === undefined)
     .map(([name = null, file = null, line = null, error = null]) => ({
       path: line === null ? fileOf(file) : `${fileOf(file)} line ${line}`,
       message: name === null ? `${error}` : `${name}: ${error}`
     }))
   // Postgres goes on calling a setting pending when its line is gone again; without an error, nothing waits.
-  const pending = [...new Set(files.map(waitingOf))].filter((name) => name !== undefined).flatMap((name) => {
-    // Without a line of its own it was taken out of the files, so the built-in value waits, unless it is in force already.
-    const wanted = files.findLast(([one]) => one === name)?.[4] ?? null
-    const same = wanted === null && waiting.some(([one, , isBuiltIn]) => one === name && isBuiltIn === "t")
-    return same ? [] : [{ name, current: shown(name, current.get(name) ?? ""), wanted: shown(name, wanted ?? "its default") }]
-  })
+  const pending = [...new Set(files.map(waitingOf))]
+    .filter((name) => name !== undefined)
+    .flatMap((name) => {
+      // Without a line of its own it was taken out of the files, so the built-in value waits, unless it is in force already.
+      const wanted = files.findLast(([one]) => one === name)?.[4] ?? null
+      const same = wanted === null && waiting.some(([one, , isBuiltIn]) => one === name && isBuiltIn === "t")
+      return same
+        ? []
+        : [{ name, current: shown(name, current.get(name) ?? ""), wanted: shown(name, wanted ?? "its default") }]
+    })
   return { problems, pending }
 }
 
 /** One line for the log. */
 export const printPending = (pending: ReadonlyArray<PendingRestart>): string =>
-  `${pending.length} setting(s) wait for a restart of Postgres: ${
-    pending.map(({ current, name, wanted }) => `${name} (${current} now, ${wanted} then)`).join(", ")
-  }`
+  `${pending.length} setting(s) wait for a restart of Postgres: ${pending
+    .map(({ current, name, wanted }) => `${name} (${current} now, ${wanted} then)`)
+    .join(", ")}`
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Asks Postgres what it thinks of its configuration files as they lie there now, whether or not it has taken them up.
@@ -80,13 +86,16 @@ export const printPending = (pending: ReadonlyArray<PendingRestart>): string =>
 const within = Duration.seconds(5)
 
 /** Finds nothing wrong unless there is a Postgres to ask: see `configurationCheck`. */
-export const ConfigurationCheck = Context.Reference<Effect.Effect<ConfigurationVerdict, Failure>>("compute/pg/ConfigurationCheck", {
-  defaultValue: () => Effect.succeed({ problems: [], pending: [] })
-})
+export const ConfigurationCheck = Context.Reference<Effect.Effect<ConfigurationVerdict, Failure>>(
+  "compute/pg/ConfigurationCheck",
+  {
+    defaultValue: () => Effect.succeed({ problems: [], pending: [] })
+  }
+)
 
 /** One session for both questions: it is the first that tells it what the second answers. */
 const ask = (admin: Admin["Service"]): Effect.Effect<ConfigurationVerdict, Failure> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const wire = yield* admin.connect("configure_check")
     const files = yield* wire.rows(fileSettingsSql)
     return readFileSettings(files, yield* wire.rows(pendingSettingsSql))
@@ -94,8 +103,12 @@ const ask = (admin: Admin["Service"]): Effect.Effect<ConfigurationVerdict, Failu
     Effect.scoped,
     Effect.timeoutOrElse({
       duration: within,
-      orElse: () => Effect.fail(new TimedOut({ what: "the check of the configuration files", millis: Duration.toMillis(within) }))
+      orElse: () =>
+        Effect.fail(new TimedOut({ what: "the check of the configuration files", millis: Duration.toMillis(within) }))
     })
   )
 
-export const configurationCheck: Layer.Layer<never, never, Admin> = Layer.effect(ConfigurationCheck, Effect.map(Admin, ask))
+export const configurationCheck: Layer.Layer<never, never, Admin> = Layer.effect(
+  ConfigurationCheck,
+  Effect.map(Admin, ask)
+)

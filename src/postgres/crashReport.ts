@@ -40,7 +40,9 @@ const most = 3
 export const coreDumpsIn = (pgdata: string): ReadonlySet<string> => {
   try {
     const names = fs.readdirSync(pgdata).filter((name) => /^core(\..*)?$/.test(name))
-    return new Set(names.filter((name) => fs.statSync(path.join(pgdata, name)).isFile()).map((name) => stampOf(pgdata, name)))
+    return new Set(
+      names.filter((name) => fs.statSync(path.join(pgdata, name)).isFile()).map((name) => stampOf(pgdata, name))
+    )
   } catch {
     return new Set()
   }
@@ -57,32 +59,37 @@ export interface Scene {
   readonly debuggers?: ReadonlyArray<Debugger>
 }
 
-export const tellCoreDumps = Effect.fnUntraced(function*(scene: Scene): Effect.fn.Return<void, never, Spawn> {
-  const fresh = [...coreDumpsIn(scene.pgdata)].filter((stamp) => !scene.before.has(stamp))
+export const tellCoreDumps = Effect.fnUntraced(function* (scene: Scene): Effect.fn.Return<void, never, Spawn> {
+  const fresh = [...coreDumpsIn(scene.pgdata)]
+    .filter((stamp) => !scene.before.has(stamp))
     .map((stamp) => path.join(scene.pgdata, stamp.slice(0, stamp.lastIndexOf("/"))))
   if (fresh.length === 0) return
   yield* Effect.logWarning(`Postgres left ${fresh.length} core dump(s): ${fresh.join(", ")}`)
   for (const core of fresh.slice(0, most)) {
     const said = yield* backtrace(scene, core, scene.debuggers ?? debuggers)
     if (said === null) return yield* Effect.logWarning("no debugger is installed, so core dumps are not looked into")
-    for (const line of said.split("\n")) if (line.trim() !== "") yield* Effect.logWarning(`${path.basename(core)}: ${line}`)
+    for (const line of said.split("\n"))
+      if (line.trim() !== "") yield* Effect.logWarning(`${path.basename(core)}: ${line}`)
   }
 })
 
-const backtrace = Effect.fnUntraced(function*(
+const backtrace = Effect.fnUntraced(function* (
   scene: Scene,
   core: string,
   tools: ReadonlyArray<Debugger>
 ): Effect.fn.Return<string | null, never, Spawn> {
   for (const tool of tools) {
-    const said = yield* runCommand({
-      command: tool.command,
-      args: tool.args(scene.postgres, core),
-      runAs: scene.runAs,
-      cwd: scene.pgdata,
-      // A debugger of a compute does not fetch symbols from the internet.
-      env: { DEBUGINFOD_URLS: "" }
-    }, within).pipe(Effect.map(wordsOf), Effect.catch(excuse))
+    const said = yield* runCommand(
+      {
+        command: tool.command,
+        args: tool.args(scene.postgres, core),
+        runAs: scene.runAs,
+        cwd: scene.pgdata,
+        // A debugger of a compute does not fetch symbols from the internet.
+        env: { DEBUGINFOD_URLS: "" }
+      },
+      within
+    ).pipe(Effect.map(wordsOf), Effect.catch(excuse))
     if (said !== null) return said
   }
   return null
@@ -105,18 +112,20 @@ const prlimit = (pid: number, ...args: ReadonlyArray<string>) =>
   Effect.result(runCommand({ command: "prlimit", args: ["--pid", String(pid), ...args], runAs: null }, "5 seconds"))
 
 /** Soft and hard limit to unlimited; where only root may, the soft limit to the hard one. */
-export const liftCoreLimit: (pid: number) => Effect.Effect<void, never, Spawn> = Effect.fn("Host.liftCoreLimit")(function*(pid) {
-  const lifted = yield* prlimit(pid, "--core=unlimited:unlimited")
-  if (Result.isSuccess(lifted)) return
-  const asked = yield* prlimit(pid, "--core", "--output=HARD", "--noheadings", "--raw")
-  const hard = Result.isSuccess(asked) ? asked.success.stdout.trim() : "0"
-  const raised = hard === "0" ? lifted : yield* prlimit(pid, `--core=${hard}:`)
-  if (Result.isFailure(raised)) {
-    yield* Effect.logWarning(`core dumps stay limited as they were: ${causesOf(raised.failure).join(": ")}`)
-  } else {
-    yield* Effect.logInfo(`core dumps may have ${hard} bytes; only root can allow more`)
+export const liftCoreLimit: (pid: number) => Effect.Effect<void, never, Spawn> = Effect.fn("Host.liftCoreLimit")(
+  function* (pid) {
+    const lifted = yield* prlimit(pid, "--core=unlimited:unlimited")
+    if (Result.isSuccess(lifted)) return
+    const asked = yield* prlimit(pid, "--core", "--output=HARD", "--noheadings", "--raw")
+    const hard = Result.isSuccess(asked) ? asked.success.stdout.trim() : "0"
+    const raised = hard === "0" ? lifted : yield* prlimit(pid, `--core=${hard}:`)
+    if (Result.isFailure(raised)) {
+      yield* Effect.logWarning(`core dumps stay limited as they were: ${causesOf(raised.failure).join(": ")}`)
+    } else {
+      yield* Effect.logInfo(`core dumps may have ${hard} bytes; only root can allow more`)
+    }
   }
-})
+)
 
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -190,7 +199,10 @@ const clues: ReadonlyArray<readonly [RegExp, string]> = [
   ],
   [/could not access file|could not load library/i, "a library it shall load is missing or broken"],
   [/has invalid permissions|wrong ownership|Permission denied/i, "it may not use one of its files"],
-  [/incompatible with server|database files are incompatible/i, "the data directory was made by another version or build"],
+  [
+    /incompatible with server|database files are incompatible/i,
+    "the data directory was made by another version or build"
+  ],
   [
     /could not (locate|find) a valid checkpoint|invalid (primary )?checkpoint record/i,
     "the data directory has no checkpoint to recover from"

@@ -34,10 +34,13 @@ export const localOptions = (settings: ReadonlyArray<GenericOption>): ReadonlyAr
 
 /** The spec's own head. Its includes may stay: what storage insists on comes after whatever they bring. */
 export const localHead = (text: string): string =>
-  text.split("\n").map((line) => {
-    const name = readLine(line)?.name ?? ""
-    return neonOnly.has(name) || name === "config_file" ? `# left out for local storage: ${line}` : line
-  }).join("\n")
+  text
+    .split("\n")
+    .map((line) => {
+      const name = readLine(line)?.name ?? ""
+      return neonOnly.has(name) || name === "config_file" ? `# left out for local storage: ${line}` : line
+    })
+    .join("\n")
 
 /** Postgres's limit is 107 bytes; some room is left for its lock file. */
 const maxSocketPath = 100
@@ -50,7 +53,7 @@ export const localSocketFolder = (pgdata: string, port: number): string | null =
 
 /** The value is a list: a folder with a comma, a quote or odd blanks must be quoted once more. */
 const asListItem = (folder: string): string =>
-  /[,"]|^\s|\s$/.test(folder) ? `"${folder.replaceAll("\"", "\"\"")}"` : folder
+  /[,"]|^\s|\s$/.test(folder) ? `"${folder.replaceAll('"', '""')}"` : folder
 
 /** What holds as long as the spec says nothing else. */
 export const localDefaults = (inputs: PlanInputs, storage: LocalStorage): ReadonlyArray<string> => {
@@ -88,27 +91,43 @@ export const localInsists = (
     { name: "hba_file", value: quoteConf(`${storage.pgdata}/pg_hba.conf`), because: "it guards the start" },
     { name: "ident_file", value: quoteConf(`${storage.pgdata}/pg_ident.conf`), because: "it guards the start" },
     { name: "port", value: String(inputs.port), because: "compute_ctl connects to it" },
-    ...(inputs.listenAddresses === null ? [] : [
-      { name: "listen_addresses", value: quoteConf(inputs.listenAddresses), because: "the command line says so" }
-    ]),
-    { name: "wal_level", value: said("wal_level") === "logical" ? "logical" : "replica",
-      because: "commits must be found in the WAL again" },
+    ...(inputs.listenAddresses === null
+      ? []
+      : [{ name: "listen_addresses", value: quoteConf(inputs.listenAddresses), because: "the command line says so" }]),
+    {
+      name: "wal_level",
+      value: said("wal_level") === "logical" ? "logical" : "replica",
+      because: "commits must be found in the WAL again"
+    },
     { name: "wal_keep_size", value: "2147483647", because: "the storage decides when WAL may go" },
-    { name: "fsync", value: phase === "open" && storage.durability === "os" ? "on" : "off",
-      because: "the durability that was asked for decides it" },
+    {
+      name: "fsync",
+      value: phase === "open" && storage.durability === "os" ? "on" : "off",
+      because: "the durability that was asked for decides it"
+    },
     { name: "full_page_writes", value: "on", because: "a base may be copied at any time" },
     { name: "restart_after_crash", value: "off", because: "every recovery goes through the storage" },
     { name: "dynamic_shared_memory_type", value: "mmap", because: "nothing may be left behind when PGDATA goes" },
-    ...(inputs.platform === "linux" && inputs.postgresMajor >= 14 ? [
-      { name: "recovery_init_sync_method", value: "syncfs", because: "the start would wait for every file" }
-    ] : []),
-    ...(stock.length === libraries.length ? [] : [
-      { name: "shared_preload_libraries", value: quoteConf(stock.join(",")),
-        because: "Neon's libraries need Neon's storage" }
-    ]),
-    ...(standbys !== null && /\bwalproposer\b/.test(standbys) ? [
-      { name: "synchronous_standby_names", value: "''",
-        because: "there is no walproposer, so commits would wait for ever" }
-    ] : [])
+    ...(inputs.platform === "linux" && inputs.postgresMajor >= 14
+      ? [{ name: "recovery_init_sync_method", value: "syncfs", because: "the start would wait for every file" }]
+      : []),
+    ...(stock.length === libraries.length
+      ? []
+      : [
+          {
+            name: "shared_preload_libraries",
+            value: quoteConf(stock.join(",")),
+            because: "Neon's libraries need Neon's storage"
+          }
+        ]),
+    ...(standbys !== null && /\bwalproposer\b/.test(standbys)
+      ? [
+          {
+            name: "synchronous_standby_names",
+            value: "''",
+            because: "there is no walproposer, so commits would wait for ever"
+          }
+        ]
+      : [])
   ]
 }

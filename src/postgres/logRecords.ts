@@ -57,9 +57,12 @@ export const end = (state: Unfinished): ReadonlyArray<string> => {
 
 /** As Postgres wrote it, on one line, for an error message: short, and without what may be a password. */
 export const quote = (record: string, longest = 2000): string =>
-  record.replaceAll(lineJoint, " ").replaceAll(/(password\s+(?:E|U&)?)'(?:[^']|'')*('|$)/gi, "$1'<redacted>'").slice(0, longest)
+  record
+    .replaceAll(lineJoint, " ")
+    .replaceAll(/(password\s+(?:E|U&)?)'(?:[^']|'')*('|$)/gi, "$1'<redacted>'")
+    .slice(0, longest)
 
-const render = (state: Unfinished, text: string): string => state.inPieces ? `${continued}${text}` : text
+const render = (state: Unfinished, text: string): string => (state.inPieces ? `${continued}${text}` : text)
 
 const growLine = (before: Unfinished, text: string, limit: number, records: Array<string>): Unfinished => {
   if (text === "") return before
@@ -105,10 +108,28 @@ const endLine = (state: Unfinished, limit: number, records: Array<string>): Unfi
 
 /** As Postgres spells them; `STATEMENT`, `DETAIL` and their like go with a record before them. */
 const severities = [
-  "DEBUG", "DEBUG1", "DEBUG2", "DEBUG3", "DEBUG4", "DEBUG5", "LOG", "INFO", "NOTICE", "WARNING", "ERROR", "FATAL", "PANIC",
-  "DETAIL", "HINT", "QUERY", "CONTEXT", "LOCATION", "BACKTRACE", "STATEMENT"
+  "DEBUG",
+  "DEBUG1",
+  "DEBUG2",
+  "DEBUG3",
+  "DEBUG4",
+  "DEBUG5",
+  "LOG",
+  "INFO",
+  "NOTICE",
+  "WARNING",
+  "ERROR",
+  "FATAL",
+  "PANIC",
+  "DETAIL",
+  "HINT",
+  "QUERY",
+  "CONTEXT",
+  "LOCATION",
+  "BACKTRACE",
+  "STATEMENT"
 ] as const
-export type Severity = typeof severities[number]
+export type Severity = (typeof severities)[number]
 
 export interface PostgresRecord {
   readonly severity: Severity | null
@@ -130,7 +151,8 @@ export const parseRecord = (record: string): PostgresRecord => {
   const mark = severityMark.exec(text.slice(0, longestPrefix))
   if (mark === null) return { severity: null, pid: null, user: null, database: null, message: text }
   const prefix = text.slice(0, mark.index).replace(leadingTime, "")
-  const [, pid] = /[[({](\d{1,10})(?:-\d+)?[\])}]/.exec(prefix) ?? /(?:^|\s)(?:pid=)?(\d{1,10})(?=\s|:|,|$)/.exec(prefix) ?? []
+  const [, pid] =
+    /[[({](\d{1,10})(?:-\d+)?[\])}]/.exec(prefix) ?? /(?:^|\s)(?:pid=)?(\d{1,10})(?=\s|:|,|$)/.exec(prefix) ?? []
   const [, user, database] = /(?:^|\s)([^\s@[\]=,]+)@([^\s@[\]=,]+)(?=\s|$|,)/.exec(prefix) ?? []
   const named = (name: string) => new RegExp(`(?:^|[\\s,])${name}=([^\\s,]+)`).exec(prefix)?.[1]
   return {

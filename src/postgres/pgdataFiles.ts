@@ -56,12 +56,14 @@ const makeParents = (directory: string): void => {
 export const wipe = (directory: string): Effect.Effect<void, FileFailed> =>
   Effect.tryPromise({
     try: async () => {
-      if (path.dirname(path.resolve(directory)) === path.resolve(directory)) throw new Error("the root of a file system is no PGDATA")
+      if (path.dirname(path.resolve(directory)) === path.resolve(directory))
+        throw new Error("the root of a file system is no PGDATA")
       const entries = await fs.promises.readdir(directory, { withFileTypes: true })
       const links = entries.filter((entry) => entry.isSymbolicLink())
       for (const { name } of links) await fs.promises.unlink(path.join(directory, name))
       for (const entry of entries) {
-        if (!entry.isSymbolicLink()) await fs.promises.rm(path.join(directory, entry.name), { recursive: true, force: true })
+        if (!entry.isSymbolicLink())
+          await fs.promises.rm(path.join(directory, entry.name), { recursive: true, force: true })
       }
     },
     catch: (cause) => new FileFailed({ operation: "empty the folder", path: directory, cause })
@@ -105,7 +107,8 @@ export const replaceFile = (
 export const readText = (directory: string, name: string): Effect.Effect<string, FileFailed> => {
   const at = path.join(directory, name)
   return attempt("read", at, () =>
-    fs.lstatSync(at, { throwIfNoEntry: false })?.isFile() === true ? fs.readFileSync(at, "utf8") : "")
+    fs.lstatSync(at, { throwIfNoEntry: false })?.isFile() === true ? fs.readFileSync(at, "utf8") : ""
+  )
 }
 
 /** Reference section 4.7 step 5: after a line break if the file has any line, without one at its end; once. */
@@ -115,7 +118,7 @@ export const appendLine = (
   line: string,
   owner: Owner | null
 ): Effect.Effect<void, FileFailed> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const at = path.join(directory, name)
     const old = yield* attempt("read", at, () => readOrNull(at) ?? Buffer.alloc(0))
     if (old.toString("utf8").split("\n").includes(line)) return
@@ -123,7 +126,12 @@ export const appendLine = (
   })
 
 /** Replaces whatever is there, an empty folder as a rule, by a link. */
-export const link = (directory: string, name: string, target: string, owner: Owner | null): Effect.Effect<void, FileFailed> => {
+export const link = (
+  directory: string,
+  name: string,
+  target: string,
+  owner: Owner | null
+): Effect.Effect<void, FileFailed> => {
   const at = path.join(directory, name)
   return attempt("link", at, () => {
     fs.rmSync(at, { recursive: true, force: true })
@@ -133,9 +141,17 @@ export const link = (directory: string, name: string, target: string, owner: Own
 }
 
 /** Copies a file under another name, unless that name is taken or there is nothing to copy. */
-export const copyUnlessThere = (directory: string, from: string, to: string, owner: Owner | null): Effect.Effect<void, FileFailed> =>
-  Effect.gen(function*() {
-    const [source, target] = yield* attempt("read", path.join(directory, from), () =>
-      [readOrNull(path.join(directory, from)), readOrNull(path.join(directory, to))] as const)
+export const copyUnlessThere = (
+  directory: string,
+  from: string,
+  to: string,
+  owner: Owner | null
+): Effect.Effect<void, FileFailed> =>
+  Effect.gen(function* () {
+    const [source, target] = yield* attempt(
+      "read",
+      path.join(directory, from),
+      () => [readOrNull(path.join(directory, from)), readOrNull(path.join(directory, to))] as const
+    )
     if (source !== null && target === null) yield* replaceFile(directory, to, source, owner)
   })

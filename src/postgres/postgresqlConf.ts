@@ -1,7 +1,7 @@
 /**
  * The whole postgresql.conf, in the order of reference section 4.5: what must win comes later.
  *
- * One order serves both apiVersions; the older one only lacks the lines its Postgres does not know.
+ * One order serves both API versions; the older one only lacks the lines its Postgres does not know.
  */
 import { printLsn } from "../spec/identifiers.ts"
 import { type AuditLevel, type ComputeMode, modeName, type NeonStorage, type ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -57,7 +57,11 @@ export const keyFile = "server.key"
 export const showsCertificate = (features: ReadonlySet<string>): boolean => features.has("tls_experimental")
 
 /** Lines of postgresql.conf for a compute that has a certificate. */
-export const sslLines: ReadonlyArray<string> = ["ssl = on", `ssl_cert_file = '${certificateFile}'`, `ssl_key_file = '${keyFile}'`]
+export const sslLines: ReadonlyArray<string> = [
+  "ssl = on",
+  `ssl_cert_file = '${certificateFile}'`,
+  `ssl_key_file = '${keyFile}'`
+]
 
 const block = (label: string) => new RegExp(`-----BEGIN ${label}-----[\\s\\S]*?-----END ${label}-----`)
 
@@ -120,8 +124,8 @@ const modeLines = (spec: ParsedSpec): ReadonlyArray<string> =>
   spec.mode._tag === "Primary"
     ? []
     : spec.mode._tag === "Replica"
-    ? ["hot_standby=on"]
-    : ["hot_standby=on", `recovery_target_lsn=${quoteConf(printLsn(spec.mode.lsn))}`]
+      ? ["hot_standby=on"]
+      : ["hot_standby=on", `recovery_target_lsn=${quoteConf(printLsn(spec.mode.lsn))}`]
 
 /** Where the kernel does not overcommit, POSIX shared memory would be refused. */
 const sharedMemoryLines = (inputs: PlanInputs): ReadonlyArray<string> =>
@@ -133,10 +137,12 @@ const managedLines = (settings: ParsedSpec["settings"]): ReadonlyArray<string> =
     : ["# Managed by compute_ctl: begin", ...settings.map(renderSetting), "# Managed by compute_ctl: end"]
 
 /** What the spec says for a name, in its head or in its settings: the last one counts, as for Postgres. */
-export const saidBy = (spec: ParsedSpec) => (name: string): string | null =>
-  spec.settings?.findLast((setting) => setting.name.toLowerCase() === name && setting.value !== null)?.value
-    ?? readConf(spec.postgresqlConf ?? "").findLast((entry) => entry.name === name)?.value
-    ?? null
+export const saidBy =
+  (spec: ParsedSpec) =>
+  (name: string): string | null =>
+    spec.settings?.findLast((setting) => setting.name.toLowerCase() === name && setting.value !== null)?.value ??
+    readConf(spec.postgresqlConf ?? "").findLast((entry) => entry.name === name)?.value ??
+    null
 
 const preloadAudit = (level: AuditLevel, spec: ParsedSpec, absent: string): ReadonlyArray<string> =>
   auditLines(level, saidBy(spec)("shared_preload_libraries"), absent)
@@ -168,8 +174,10 @@ const neonConf = (spec: ParsedSpec, inputs: PlanInputs, phase: "starting" | "ope
 }
 
 /** What Postgres would go by after the spec and the audit level had their say. */
-const saidWith = (audit: ReadonlyArray<string>, spec: ParsedSpec) => (name: string): string | null =>
-  readConf(audit.join("\n")).findLast((entry) => entry.name === name)?.value ?? saidBy(spec)(name)
+const saidWith =
+  (audit: ReadonlyArray<string>, spec: ParsedSpec) =>
+  (name: string): string | null =>
+    readConf(audit.join("\n")).findLast((entry) => entry.name === name)?.value ?? saidBy(spec)(name)
 
 const localConf = (
   spec: ParsedSpec,

@@ -24,13 +24,13 @@ export interface PlanInputs {
   readonly storage:
     | { readonly _tag: "Neon" }
     | {
-      readonly _tag: "Local"
-      /** Survives a crash of the machine, or only of the processes on it. */
-      readonly durability: "os" | "process"
-      readonly superuser: string
-      /** Absolute. */
-      readonly pgdata: string
-    }
+        readonly _tag: "Local"
+        /** Survives a crash of the machine, or only of the processes on it. */
+        readonly durability: "os" | "process"
+        readonly superuser: string
+        /** Absolute. */
+        readonly pgdata: string
+      }
   /** Where Postgres shall listen; Neon's specs say it themselves, so it is written for local storage only. */
   readonly port: number
   /** From the command line, for local storage; `null` leaves it to the spec, and else to 127.0.0.1. */
@@ -52,7 +52,12 @@ const unwritableWarnings = (settings: ReadonlyArray<GenericOption>): ReadonlyArr
   })
 
 const truths: ReadonlyMap<string, string> = new Map([
-  ["true", "on"], ["yes", "on"], ["1", "on"], ["false", "off"], ["no", "off"], ["0", "off"]
+  ["true", "on"],
+  ["yes", "on"],
+  ["1", "on"],
+  ["false", "off"],
+  ["no", "off"],
+  ["0", "off"]
 ])
 
 /** Near enough to compare what a spec says with what storage insists on. */
@@ -69,7 +74,9 @@ const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<stri
   const said = saidBy(spec)
   const names = [
     // An include in the head is read: what it brings is overridden like the rest of the head.
-    ...readConf(spec.postgresqlConf ?? "").map((entry) => entry.name).filter((name) => !isInclude(name)),
+    ...readConf(spec.postgresqlConf ?? "")
+      .map((entry) => entry.name)
+      .filter((name) => !isInclude(name)),
     ...(spec.settings ?? []).map((setting) => setting.name)
   ]
   const refused = [...new Set(names)].flatMap((name) => {
@@ -85,7 +92,7 @@ const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<stri
   })
   const losesCommits = flushLsn.has(normal(said("synchronous_commit") ?? "on"))
     ? []
-    : ["setting \"synchronous_commit\" is kept: acknowledged commits may be lost when Postgres is killed"]
+    : ['setting "synchronous_commit" is kept: acknowledged commits may be lost when Postgres is killed']
   return [...refused, ...overridden, ...losesCommits]
 }
 

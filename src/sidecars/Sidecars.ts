@@ -35,79 +35,104 @@ export interface SidecarOptions {
   readonly dev: boolean
 }
 
-export class Sidecars extends Context.Service<Sidecars, {
-  /** At the start, beside the building of PGDATA. */
-  readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
-  /** With the first spec and every later one. */
-  readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
-  /** The certificate has new content under its old name. */
-  readonly certificateChanged: Effect.Effect<void>
-  /** They leave, each within seconds. */
-  readonly ended: Effect.Effect<void>
-  readonly actors: ReadonlyArray<Actor>
-  readonly families: Effect.Effect<ReadonlyArray<Family>>
-}>()("compute/sidecars/Sidecars") {
+export class Sidecars extends Context.Service<
+  Sidecars,
+  {
+    /** At the start, beside the building of PGDATA. */
+    readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    /** With the first spec and every later one. */
+    readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    /** The certificate has new content under its old name. */
+    readonly certificateChanged: Effect.Effect<void>
+    /** They leave, each within seconds. */
+    readonly ended: Effect.Effect<void>
+    readonly actors: ReadonlyArray<Actor>
+    readonly families: Effect.Effect<ReadonlyArray<Family>>
+  }
+>()("compute/sidecars/Sidecars") {
   static readonly layer = (options: SidecarOptions): Layer.Layer<Sidecars, never, ComputeState> =>
     Layer.effect(Sidecars, make(options))
 }
 
-const make = Effect.fnUntraced(function*(options: SidecarOptions) {
+const make = Effect.fnUntraced(function* (options: SidecarOptions) {
   const state = yield* ComputeState
   const bytes = yield* Ref.make<number | null>(null)
   const told = new Set<string>()
 
   /** The same sqlError once, and again only after it has been well in between. */
-  const tell = (name: string) => <E extends Failure>(effect: Effect.Effect<unknown, E>): Effect.Effect<void> =>
-    Effect.matchEffect(effect, {
-      onSuccess: () => Effect.sync(() => void told.delete(name)),
-      onFailure: (failure) =>
-        Effect.suspend(() => {
-          if (told.has(name)) return Effect.logDebug(causesOf(failure).join(": "))
-          told.add(name)
-          return Effect.logWarning(causesOf(failure).join(": "))
-        })
-    })
+  const tell =
+    (name: string) =>
+    <E extends Failure>(effect: Effect.Effect<unknown, E>): Effect.Effect<void> =>
+      Effect.matchEffect(effect, {
+        onSuccess: () => Effect.sync(() => void told.delete(name)),
+        onFailure: (failure) =>
+          Effect.suspend(() => {
+            if (told.has(name)) return Effect.logDebug(causesOf(failure).join(": "))
+            told.add(name)
+            return Effect.logWarning(causesOf(failure).join(": "))
+          })
+      })
 
-  const tune = Effect.fn("Sidecars.tune")(function*({ features, localProxy, pgbouncerSettings }: ParsedSpec) {
+  const tune = Effect.fn("Sidecars.tune")(function* ({ features, localProxy, pgbouncerSettings }: ParsedSpec) {
     const tls = showsCertificate(features) ? options.tls : null
-    yield* Effect.all([
-      pgbouncerSettings === null ? Effect.void : tell("pgbouncer")(tunePgbouncer(options.pgbouncer, pgbouncerSettings, tls)),
-      localProxy === null ? Effect.void : tell("local_proxy")(configureLocalProxy(options.localProxy, localProxy, tls))
-    ], { concurrency: "unbounded", discard: true })
+    yield* Effect.all(
+      [
+        pgbouncerSettings === null
+          ? Effect.void
+          : tell("pgbouncer")(tunePgbouncer(options.pgbouncer, pgbouncerSettings, tls)),
+        localProxy === null
+          ? Effect.void
+          : tell("local_proxy")(configureLocalProxy(options.localProxy, localProxy, tls))
+      ],
+      { concurrency: "unbounded", discard: true }
+    )
   })
 
-  const specs = Stream.changesWith(Stream.map(state.changes, ({ spec }) => spec), (one, other) => one === other)
+  const specs = Stream.changesWith(
+    Stream.map(state.changes, ({ spec }) => spec),
+    (one, other) => one === other
+  )
   const tuner: Actor = {
     name: "sidecar tuner",
     policy: "permanent",
-    run: Stream.runForEach(specs, (spec) => spec === null ? Effect.void : tune(spec))
+    run: Stream.runForEach(specs, (spec) => (spec === null ? Effect.void : tune(spec)))
   }
 
   const sweeper = auditSweeper(path.join(options.pgdata, "log"), (left) => Ref.set(bytes, left))
   const sweeperOfAudited: Actor = {
     ...sweeper,
     policy: "transient",
-    run: Effect.flatMap(state.now, ({ spec }) => spec !== null && exportsAudit(spec) ? sweeper.run : Effect.void)
+    run: Effect.flatMap(state.now, ({ spec }) => (spec !== null && exportsAudit(spec) ? sweeper.run : Effect.void))
   }
 
   return Sidecars.of({
     before: (spec) => exportAudit(options.rsyslog, spec, options.auditEndpoints, options.pgdata),
     renewed: (spec) => exportLog(options.rsyslog, spec),
     certificateChanged: Effect.flatMap(state.now, ({ spec }) =>
-      spec === null || !showsCertificate(spec.features) ? Effect.void : Effect.all([
-        spec.pgbouncerSettings === null ? Effect.void : tell("pgbouncer")(reloadPgbouncer(options.pgbouncer)),
-        spec.localProxy === null ? Effect.void : reloadLocalProxy(options.localProxy)
-      ], { concurrency: "unbounded", discard: true })),
-    ended: options.dev ? Effect.void : Effect.all([stopPgbouncer(options.pgbouncer), stopLocalProxy(options.localProxy)], {
-      concurrency: "unbounded",
-      discard: true
-    }),
+      spec === null || !showsCertificate(spec.features)
+        ? Effect.void
+        : Effect.all(
+            [
+              spec.pgbouncerSettings === null ? Effect.void : tell("pgbouncer")(reloadPgbouncer(options.pgbouncer)),
+              spec.localProxy === null ? Effect.void : reloadLocalProxy(options.localProxy)
+            ],
+            { concurrency: "unbounded", discard: true }
+          )
+    ),
+    ended: options.dev
+      ? Effect.void
+      : Effect.all([stopPgbouncer(options.pgbouncer), stopLocalProxy(options.localProxy)], {
+          concurrency: "unbounded",
+          discard: true
+        }),
     actors: [tuner, sweeperOfAudited],
-    families: Effect.map(Ref.get(bytes), (size) => [{
-      name: "compute_audit_log_dir_size",
-      type: "gauge",
-      help: "Bytes of logs in the folder of audit records",
-      samples: size === null ? [] : [{ labels: {}, value: size }]
-    }])
+    families: Effect.map(Ref.get(bytes), (size) => [
+      {
+        name: "compute_audit_log_dir_size",
+        type: "gauge",
+        help: "Bytes of logs in the folder of audit records",
+        samples: size === null ? [] : [{ labels: {}, value: size }]
+      }
+    ])
   })
 })

@@ -61,15 +61,17 @@ const every = Duration.minutes(1)
 
 const list = async (directory: string): Promise<ReadonlyArray<AuditFile>> => {
   const names = await fs.readdir(directory)
-  const all = await Promise.all(names.map(async (name) => {
-    const stat = await fs.stat(path.join(directory, name)).catch(() => null)
-    return stat === null || !stat.isFile() ? [] : [{ name, bytes: stat.size, modifiedAt: stat.mtimeMs }]
-  }))
+  const all = await Promise.all(
+    names.map(async (name) => {
+      const stat = await fs.stat(path.join(directory, name)).catch(() => null)
+      return stat === null || !stat.isFile() ? [] : [{ name, bytes: stat.size, modifiedAt: stat.mtimeMs }]
+    })
+  )
   return all.flat()
 }
 
 /** One turn: removes what is old, and answers how many bytes of logs are left. */
-export const sweepAuditFiles = Effect.fnUntraced(function*(directory: string): Effect.fn.Return<number, FileFailed> {
+export const sweepAuditFiles = Effect.fnUntraced(function* (directory: string): Effect.fn.Return<number, FileFailed> {
   const now = yield* Clock.currentTimeMillis
   return yield* Effect.tryPromise({
     try: async () => {
@@ -86,7 +88,7 @@ export const sweepAuditFiles = Effect.fnUntraced(function*(directory: string): E
 export const auditSweeper = (directory: string, measured: (bytes: number) => Effect.Effect<void>): Actor => ({
   name: "audit sweeper",
   policy: "permanent",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     let told = false
     while (true) {
       const turn = yield* Effect.result(sweepAuditFiles(directory))

@@ -45,7 +45,10 @@ export interface LocalProxyPlace {
   readonly pidFile: string
 }
 
-export const localProxyPlace: LocalProxyPlace = { config: "/etc/local_proxy/config.json", pidFile: "/etc/local_proxy/pid" }
+export const localProxyPlace: LocalProxyPlace = {
+  config: "/etc/local_proxy/config.json",
+  pidFile: "/etc/local_proxy/pid"
+}
 
 /** The process that the pid file names, while another process than we holds a lock on that file. */
 export const findLocalProxy = ({ pidFile }: LocalProxyPlace): Stranger | null => {
@@ -60,7 +63,7 @@ export const findLocalProxy = ({ pidFile }: LocalProxyPlace): Stranger | null =>
 }
 
 /** Was a running local_proxy told? One that is not running reads the file when it starts. */
-export const configureLocalProxy = Effect.fn("LocalProxy.configure")(function*(
+export const configureLocalProxy = Effect.fn("LocalProxy.configure")(function* (
   place: LocalProxyPlace,
   config: NonNullable<ParsedSpec["localProxy"]>,
   tls: Tls | null
@@ -80,7 +83,7 @@ const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGKILL", grace: Duration.seconds(2), meaning: "the kernel does it" }
 ]
 
-export const stopLocalProxy = Effect.fn("LocalProxy.stop")(function*(place: LocalProxyPlace) {
+export const stopLocalProxy = Effect.fn("LocalProxy.stop")(function* (place: LocalProxyPlace) {
   const proxy = findLocalProxy(place)
   if (proxy === null) return
   yield* Effect.logInfo(`asking local_proxy (pid ${proxy.pid}) to leave`)

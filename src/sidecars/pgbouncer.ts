@@ -35,7 +35,8 @@ interface Line {
 }
 
 const linesOf = (text: string): ReadonlyArray<Line> =>
-  [...text.matchAll(/([^\r\n]*)(\r\n|\n|$)/g)].map(([, line = "", end = ""]) => ({ text: line, end }))
+  [...text.matchAll(/([^\r\n]*)(\r\n|\n|$)/g)]
+    .map(([, line = "", end = ""]) => ({ text: line, end }))
     .filter(({ end, text }, index, all) => text !== "" || end !== "" || index < all.length - 1)
 
 /** Could this be written as a line of its own that says exactly this? */
@@ -67,12 +68,14 @@ export const setInIni = (text: string, section: string, entries: ReadonlyMap<str
     if (at !== undefined) changed.set(at, value)
   }
   const added = [...entries].filter(([key]) => !seen.has(key)).map(([key, value]) => `${key} = ${value}`)
-  return lines.map((line, index) => {
-    const value = changed.get(index)
-    const kept = value === undefined ? line.text : withValue(line.text, value)
-    if (index !== end || added.length === 0) return `${kept}${line.end}`
-    return `${kept}${newline}${added.join(newline)}${line.end}`
-  }).join("")
+  return lines
+    .map((line, index) => {
+      const value = changed.get(index)
+      const kept = value === undefined ? line.text : withValue(line.text, value)
+      if (index !== end || added.length === 0) return `${kept}${line.end}`
+      return `${kept}${newline}${added.join(newline)}${line.end}`
+    })
+    .join("")
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -105,12 +108,14 @@ export const pgbouncerSection = "pgbouncer"
 
 /** The spec's settings, and the certificate when there is one. */
 export const pgbouncerEntries = (settings: ReadonlyMap<string, string>, tls: Tls | null): ReadonlyMap<string, string> =>
-  tls === null ? settings : new Map([
-    ...settings,
-    ["client_tls_cert_file", tls.certPath],
-    ["client_tls_key_file", tls.keyPath],
-    ["client_tls_sslmode", "allow"]
-  ])
+  tls === null
+    ? settings
+    : new Map([
+        ...settings,
+        ["client_tls_cert_file", tls.certPath],
+        ["client_tls_key_file", tls.keyPath],
+        ["client_tls_sslmode", "allow"]
+      ])
 
 /** Names of the settings that no ini file can hold; a value may be secret, so it is not repeated. */
 export const unfitEntries = (entries: ReadonlyMap<string, string>): ReadonlyArray<string> =>
@@ -140,7 +145,7 @@ const readIni = (path: string) =>
   })
 
 /** The settings and the certificate are in the ini, and pgbouncer has been told; `false`: they were there already. */
-export const tunePgbouncer = Effect.fn("Pgbouncer.tune")(function*(
+export const tunePgbouncer = Effect.fn("Pgbouncer.tune")(function* (
   place: PgbouncerPlace,
   settings: ReadonlyMap<string, string>,
   tls: Tls | null
@@ -154,25 +159,27 @@ export const tunePgbouncer = Effect.fn("Pgbouncer.tune")(function*(
   const write = (content: string) => replaceFile({ path: place.ini, content, mode: 0o640, owner: null })
   if (!(yield* write(text))) return false
   yield* reloadPgbouncer(place).pipe(
-    Effect.tapError((failure) => isAway(failure) ? Effect.void : Effect.ignore(write(before)))
+    Effect.tapError((failure) => (isAway(failure) ? Effect.void : Effect.ignore(write(before))))
   )
   return true
 })
 
 /** Also for a certificate whose files have new content under their old names. */
-export const reloadPgbouncer = Effect.fn("Pgbouncer.reload")(function*(place: PgbouncerPlace) {
+export const reloadPgbouncer = Effect.fn("Pgbouncer.reload")(function* (place: PgbouncerPlace) {
   const { host, password, port, user } = place.admin
-  yield* Effect.scoped(Effect.gen(function*() {
-    const admin = yield* connect({
-      host,
-      port,
-      user,
-      database: "pgbouncer",
-      connectWithin,
-      ...(password === null ? {} : { password })
-    }).pipe(Effect.retry(connectAgain))
-    yield* admin.simple("RELOAD", commandWithin)
-  }))
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      const admin = yield* connect({
+        host,
+        port,
+        user,
+        database: "pgbouncer",
+        connectWithin,
+        ...(password === null ? {} : { password })
+      }).pipe(Effect.retry(connectAgain))
+      yield* admin.simple("RELOAD", commandWithin)
+    })
+  )
 })
 
 /** TERM is "now" to older versions and "when the clients have left" to newer ones; QUIT is "now" to both. */
@@ -183,7 +190,7 @@ const stages: ReadonlyArray<ShutdownStage> = [
 ]
 
 /** Before Postgres leaves, so that clients are turned away at the door. A pid file without its pgbouncer is nobody's. */
-export const stopPgbouncer = Effect.fn("Pgbouncer.stop")(function*(place: PgbouncerPlace) {
+export const stopPgbouncer = Effect.fn("Pgbouncer.stop")(function* (place: PgbouncerPlace) {
   const pgbouncer = processInFile(place.pidFile, "pgbouncer")
   if (pgbouncer === null) return
   yield* Effect.logInfo(`asking pgbouncer (pid ${pgbouncer.pid}) to leave`)

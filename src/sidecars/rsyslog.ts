@@ -42,12 +42,14 @@ export const parseTarget = (text: string): Result.Result<Target, string> => {
 }
 
 /** A quoted constant. Beyond printable ASCII nothing is let in: no version of the reader agrees on more. */
-const quoted = (text: string): string =>
-  `"${text.replaceAll(/["\\]/g, "\\$&").replaceAll(/[^\x20-\x7e]/g, "?")}"`
+const quoted = (text: string): string => `"${text.replaceAll(/["\\]/g, "\\$&").replaceAll(/[^\x20-\x7e]/g, "?")}"`
 
 /** A quoted value of an expression, where dollars are no variables. Control characters are not let in. */
 const expression = (text: string): string =>
-  `'${text.toWellFormed().replaceAll(/['\\]/g, "\\$&").replaceAll(/\p{Cc}/gu, "?")}'`
+  `'${text
+    .toWellFormed()
+    .replaceAll(/['\\]/g, "\\$&")
+    .replaceAll(/\p{Cc}/gu, "?")}'`
 
 export interface AuditExport {
   readonly target: Target
@@ -109,7 +111,13 @@ ruleset(name="compute_audit") {
     queue.type="linkedList"
     queue.size="1000"
     action.resumeRetryCount="10"
-${audit.tls ? tlsParameters(audit.target).map((line) => `    ${line}\n`).join("") : ""}  )
+${
+  audit.tls
+    ? tlsParameters(audit.target)
+        .map((line) => `    ${line}\n`)
+        .join("")
+    : ""
+}  )
 }
 
 input(
@@ -173,7 +181,10 @@ const unusable = (detail: string) => new SidecarUnusable({ sidecar: "rsyslogd", 
 
 const everyProcess = (): ReadonlyArray<Stranger> => {
   try {
-    return fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((name) => processOf(Number(name)) ?? [])
+    return fs
+      .readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .flatMap((name) => processOf(Number(name)) ?? [])
   } catch {
     return []
   }
@@ -184,7 +195,7 @@ const findRsyslog = ({ pidFiles, search }: RsyslogPlace): Stranger | null => {
     const found = processInFile(file, "rsyslogd")
     if (found !== null) return found
   }
-  return search ? everyProcess().find(({ name }) => name === "rsyslogd") ?? null : null
+  return search ? (everyProcess().find(({ name }) => name === "rsyslogd") ?? null) : null
 }
 
 const stages: ReadonlyArray<ShutdownStage> = [
@@ -195,13 +206,15 @@ const stages: ReadonlyArray<ShutdownStage> = [
 const lookEvery = Duration.millis(50)
 
 /** A new rsyslogd runs, with the files as they are now. */
-export const restartRsyslog = Effect.fn("Rsyslog.restart")(function*(place: RsyslogPlace) {
+export const restartRsyslog = Effect.fn("Rsyslog.restart")(function* (place: RsyslogPlace) {
   const before = findRsyslog(place)
   if (before !== null) yield* dismiss(before, stages)
   const look = Effect.suspend(() => {
     const found = findRsyslog(place)
     const fresh = found !== null && (found.pid !== before?.pid || found.startedAt !== before.startedAt)
-    return fresh ? Effect.succeed(found) : Effect.fail(unusable(before === null ? "it does not run" : "it was not started again"))
+    return fresh
+      ? Effect.succeed(found)
+      : Effect.fail(unusable(before === null ? "it does not run" : "it was not started again"))
   })
   const looks = Math.ceil(Duration.toMillis(place.patience) / Duration.toMillis(lookEvery))
   const found = yield* Effect.retry(look, { schedule: Schedule.spaced(lookEvery), times: looks })
@@ -209,9 +222,9 @@ export const restartRsyslog = Effect.fn("Rsyslog.restart")(function*(place: Rsys
 })
 
 /** A file that no rsyslogd took up is taken back, or it would look taken up to whoever tries again. */
-const put = Effect.fnUntraced(function*(place: RsyslogPlace, name: string, content: string) {
+const put = Effect.fnUntraced(function* (place: RsyslogPlace, name: string, content: string) {
   const file = path.join(place.directory, name)
-  const before = yield* Effect.sync(() => fs.existsSync(file) ? fs.readFileSync(file) : null)
+  const before = yield* Effect.sync(() => (fs.existsSync(file) ? fs.readFileSync(file) : null))
   const wanted = { path: file, content, mode: 0o644, owner: null }
   if (!(yield* replaceFile(wanted))) return
   yield* restartRsyslog(place).pipe(
@@ -223,13 +236,17 @@ const put = Effect.fnUntraced(function*(place: RsyslogPlace, name: string, conte
   )
 })
 
-const compliance: ReadonlySet<ParsedSpec["auditLevel"]> = new Set<ParsedSpec["auditLevel"]>(["Hipaa", "Extended", "Full"])
+const compliance: ReadonlySet<ParsedSpec["auditLevel"]> = new Set<ParsedSpec["auditLevel"]>([
+  "Hipaa",
+  "Extended",
+  "Full"
+])
 
 /** Levels whose records leave the machine. */
 export const exportsAudit = (spec: ParsedSpec): boolean => compliance.has(spec.auditLevel)
 
 /** At a start only. The start fails with it: a compute that must be audited does not run without. */
-export const exportAudit = Effect.fn("Rsyslog.exportAudit")(function*(
+export const exportAudit = Effect.fn("Rsyslog.exportAudit")(function* (
   place: RsyslogPlace,
   spec: ParsedSpec,
   endpoints: AuditEndpoints,
@@ -239,25 +256,32 @@ export const exportAudit = Effect.fn("Rsyslog.exportAudit")(function*(
   const what = `audit_log_level ${spec.auditLevel}`
   const endpoint = endpoints.tls || endpoints.plain
   if (!endpoint) {
-    return yield* new NotSupported({ what, because: "AUDIT_LOGGING_ENDPOINT and AUDIT_LOGGING_TLS_ENDPOINT are both empty" })
+    return yield* new NotSupported({
+      what,
+      because: "AUDIT_LOGGING_ENDPOINT and AUDIT_LOGGING_TLS_ENDPOINT are both empty"
+    })
   }
   const target = parseTarget(endpoint)
   if (Result.isFailure(target)) {
     const name = endpoints.tls ? "AUDIT_LOGGING_TLS_ENDPOINT" : "AUDIT_LOGGING_ENDPOINT"
     return yield* new NotSupported({ what, because: `${name} is not usable: ${target.failure}` })
   }
-  yield* put(place, "compute_audit_rsyslog.conf", auditText({
-    target: target.success,
-    tls: Boolean(endpoints.tls),
-    logDirectory: path.join(pgdata, "log"),
-    workDirectory: place.workDirectory,
-    endpointId: spec.endpointId ?? "",
-    projectId: spec.projectId ?? ""
-  }))
+  yield* put(
+    place,
+    "compute_audit_rsyslog.conf",
+    auditText({
+      target: target.success,
+      tls: Boolean(endpoints.tls),
+      logDirectory: path.join(pgdata, "log"),
+      workDirectory: place.workDirectory,
+      endpointId: spec.endpointId ?? "",
+      projectId: spec.projectId ?? ""
+    })
+  )
 })
 
 /** At a start and with every later spec. A file that is no longer asked for stays, as it does in the reference. */
-export const exportLog = Effect.fn("Rsyslog.exportLog")(function*(
+export const exportLog = Effect.fn("Rsyslog.exportLog")(function* (
   place: RsyslogPlace,
   spec: ParsedSpec
 ): Effect.fn.Return<void, Failure> {

@@ -47,9 +47,7 @@ const ResponseWire = Schema.Struct({
 })
 
 const RawKeys = Schema.Struct({
-  compute_ctl_config: Schema.optionalKey(
-    Schema.Struct({ jwks: Schema.Struct({ keys: Schema.Array(Schema.Unknown) }) })
-  )
+  compute_ctl_config: Schema.optionalKey(Schema.Struct({ jwks: Schema.Struct({ keys: Schema.Array(Schema.Unknown) }) }))
 })
 
 const decodeConfig = Schema.decodeUnknownResult(ConfigWire, { errors: "all" })
@@ -81,11 +79,7 @@ export const parseControlPlaneResponse = (
   return Result.succeed({ status, ...readConfig(input, spec, compute_ctl_config) })
 }
 
-const readConfig = (
-  input: unknown,
-  spec: unknown,
-  wire: typeof SettingsWire.Type | undefined
-): ComputeConfig => {
+const readConfig = (input: unknown, spec: unknown, wire: typeof SettingsWire.Type | undefined): ComputeConfig => {
   const keys = Result.getOrNull(decodeRawKeys(input))?.compute_ctl_config?.jwks.keys ?? []
   const tls = wire?.tls ?? null
   return {

@@ -32,9 +32,11 @@ export const I64 = integer(-(2 ** 63), 2 ** 63, "an integer")
 
 export const HexId = Schema.String.check(Schema.isPattern(/^[0-9A-Fa-f]{32}$/u, { expected: "32 hexadecimal digits" }))
 
-export const LsnText = Schema.String.check(Schema.isPattern(/^\s*[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}\s*$/u, {
-  expected: "an LSN such as 0/16B3748 (LsnParseError)"
-}))
+export const LsnText = Schema.String.check(
+  Schema.isPattern(/^\s*[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}\s*$/u, {
+    expected: "an LSN such as 0/16B3748 (LsnParseError)"
+  })
+)
 
 const bytes = new TextEncoder()
 
@@ -50,11 +52,13 @@ const faultOfText = (text: string): string | null => {
 export const faultOfName = (name: string): string | null => {
   if (name === "") return "expected a name that is not empty"
   const length = bytes.encode(name).length
-  return faultOfText(name) ??
+  return (
+    faultOfText(name) ??
     (length > maxNameBytes
-      ? `expected a name of at most ${maxNameBytes} bytes (UTF-8); this one has ${length}, `
-        + "and Postgres would cut it short"
+      ? `expected a name of at most ${maxNameBytes} bytes (UTF-8); this one has ${length}, ` +
+        "and Postgres would cut it short"
       : null)
+  )
 }
 
 /** Text that goes into SQL or a configuration file. */
@@ -83,7 +87,7 @@ export const SettingWire = GenericOptionWire.check(
   Schema.makeFilter((setting: GenericOptionWire) => {
     if (!settingName.test(setting.name)) return { path: ["name"], issue: "expected the name of a Postgres setting" }
     if (setting.vartype !== "string" && /[\n\r]/.test(setting.value ?? "")) {
-      return { path: ["value"], issue: "expected one line, because the vartype is not \"string\"" }
+      return { path: ["value"], issue: 'expected one line, because the vartype is not "string"' }
     }
     return undefined
   })
@@ -111,20 +115,23 @@ export const DeltaOperationWire = Schema.Struct({
   action: Schema.String,
   name: Schema.String,
   new_name: opt(Schema.String)
-}).check(Schema.makeFilter((operation: { action: string; name: string; new_name?: string | null }) => {
-  if (!knownActions.has(operation.action)) return undefined
-  const issues: Array<{ path: ReadonlyArray<string>; issue: string }> = []
-  const name = faultOfName(operation.name)
-  if (name !== null) issues.push({ path: ["name"], issue: name })
-  if (operation.action.startsWith("rename_")) {
-    const to = operation.new_name
-    const fault = to === undefined || to === null
-      ? `expected the new name, which ${operation.action} needs`
-      : faultOfName(to)
-    if (fault !== null) issues.push({ path: ["new_name"], issue: fault })
-  }
-  return issues
-})).annotate({ identifier: "DeltaOperation" })
+})
+  .check(
+    Schema.makeFilter((operation: { action: string; name: string; new_name?: string | null }) => {
+      if (!knownActions.has(operation.action)) return undefined
+      const issues: Array<{ path: ReadonlyArray<string>; issue: string }> = []
+      const name = faultOfName(operation.name)
+      if (name !== null) issues.push({ path: ["name"], issue: name })
+      if (operation.action.startsWith("rename_")) {
+        const to = operation.new_name
+        const fault =
+          to === undefined || to === null ? `expected the new name, which ${operation.action} needs` : faultOfName(to)
+        if (fault !== null) issues.push({ path: ["new_name"], issue: fault })
+      }
+      return issues
+    })
+  )
+  .annotate({ identifier: "DeltaOperation" })
 export type DeltaOperationWire = typeof DeltaOperationWire.Type
 
 export const ClusterWire = Schema.Struct({
@@ -149,14 +156,20 @@ const isPlainName = (name: string): boolean => name !== "" && name !== "." && na
 
 const ControlData = Schema.Record(Schema.String, Schema.String).check(
   Schema.makeFilter((files: Readonly<Record<string, string>>) =>
-    Object.keys(files).filter((name) => !isPlainName(name)).map((name) => ({ path: [name], issue: "expected the plain name of a file" })))
+    Object.keys(files)
+      .filter((name) => !isPlainName(name))
+      .map((name) => ({ path: [name], issue: "expected the plain name of a file" }))
+  )
 )
 
 /** Extensions are asked for by name, and their archives are named after them. */
 const extensionData = <S extends Schema.Constraint>(one: S) =>
   Schema.Record(Schema.String, one).check(
     Schema.makeFilter((all: Readonly<Record<string, unknown>>) =>
-      Object.keys(all).filter((name) => !isPlainName(name)).map((name) => ({ path: [name], issue: "expected the name of an extension" })))
+      Object.keys(all)
+        .filter((name) => !isPlainName(name))
+        .map((name) => ({ path: [name], issue: "expected the name of an extension" }))
+    )
   )
 
 const Sha256 = Schema.String.check(Schema.isPattern(/^[0-9A-Fa-f]{64}$/u, { expected: "64 hexadecimal digits" }))
@@ -212,7 +225,7 @@ export const DatabricksWire = Schema.Struct({
 // the order of their sources.
 // ---------------------------------------------------------------------------------------------------------------------
 
-export const expectedMode = "\"Primary\", \"Replica\" or {\"Static\": LSN}"
+export const expectedMode = '"Primary", "Replica" or {"Static": LSN}'
 
 export const ComputeModeWire = Schema.Union([
   Schema.Literals(["Primary", "Replica"]).annotate({ expected: expectedMode }),

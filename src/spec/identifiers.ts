@@ -33,8 +33,7 @@ const parseHex = (text: string): Option.Option<string> =>
   /^[0-9A-Fa-f]{32}$/.test(text) ? Option.some(text.toLowerCase()) : Option.none()
 
 export const parseTenantId = (text: string): Option.Option<TenantId> => parseHex(text) as Option.Option<TenantId>
-export const parseTimelineId = (text: string): Option.Option<TimelineId> =>
-  parseHex(text) as Option.Option<TimelineId>
+export const parseTimelineId = (text: string): Option.Option<TimelineId> => parseHex(text) as Option.Option<TimelineId>
 
 /** A tenant's shard in the text form `<tenant>-NNCC`; unsharded (count 0) it is the bare tenant id. */
 export const printTenantShard = (tenant: TenantId, number: number, count: number): string =>

@@ -53,7 +53,7 @@ export const parseJson = (text: string): Result.Result<JsonDocument, JsonFault> 
 
   /** Each of these answers what was expected where `at` stands now, or `null` when all is well. */
   const string = (): string | null => {
-    if (!takeMark("\"")) return "a string"
+    if (!takeMark('"')) return "a string"
     for (;;) {
       const code = text.charCodeAt(at)
       if (Number.isNaN(code)) return "the end of the string"
@@ -78,24 +78,24 @@ export const parseJson = (text: string): Result.Result<JsonDocument, JsonFault> 
       path.push(key)
       if (seen.has(key)) duplicates.push([...path])
       seen.add(key)
-      if (!takeMark(":")) return "\":\""
+      if (!takeMark(":")) return '":"'
       const deeper = value(depth + 1)
       if (deeper !== null) return deeper
       path.pop()
       if (takeMark("}")) return null
-      if (!takeMark(",")) return "\",\" or \"}\""
+      if (!takeMark(",")) return '"," or "}"'
     }
   }
 
   const array = (depth: number): string | null => {
     if (takeMark("]")) return null
-    for (let index = 0;; index += 1) {
+    for (let index = 0; ; index += 1) {
       path.push(index)
       const deeper = value(depth + 1)
       if (deeper !== null) return deeper
       path.pop()
       if (takeMark("]")) return null
-      if (!takeMark(",")) return "\",\" or \"]\""
+      if (!takeMark(",")) return '"," or "]"'
     }
   }
 
@@ -103,7 +103,7 @@ export const parseJson = (text: string): Result.Result<JsonDocument, JsonFault> 
     if (depth > maxDepth) return `at most ${maxDepth} levels of nesting`
     if (takeMark("{")) return object(depth)
     if (takeMark("[")) return array(depth)
-    if (text[at] === "\"") return string()
+    if (text[at] === '"') return string()
     return take(number) || take(word) ? null : "a JSON value"
   }
 
@@ -141,12 +141,17 @@ export const problemAt = (path: JsonPath, message: string): Problem => ({ path: 
 
 /** Schemas that have an identifier (for the JSON Schema) are expected by that name; people want the shape. */
 const spoken = (expected: string): string =>
-  expected.split(" | ").map((one) =>
-    one === "ComputeMode" ? expectedMode : one
-      .replace(/^(?:object|[A-Z][A-Za-z0-9]*)$/, "an object")
-      .replace(/^array$/, "an array")
-      .replace(/^(string|number|boolean)$/, "a $1")
-  ).join(" or ")
+  expected
+    .split(" | ")
+    .map((one) =>
+      one === "ComputeMode"
+        ? expectedMode
+        : one
+            .replace(/^(?:object|[A-Z][A-Za-z0-9]*)$/, "an object")
+            .replace(/^array$/, "an array")
+            .replace(/^(string|number|boolean)$/, "a $1")
+    )
+    .join(" or ")
 
 const leaf: SchemaIssue.LeafHook = (issue) =>
   issue._tag === "MissingKey" ? "expected a value, but the key is missing" : SchemaIssue.defaultLeafHook(issue)
@@ -156,6 +161,6 @@ const format = SchemaIssue.makeFormatterStandardSchemaV1({ leafHook: leaf })
 /** `under` is where the decoded value sits in the whole input. */
 export const problemsOf = (error: Schema.SchemaError, under: JsonPath = []): ReadonlyArray<Problem> =>
   format(error.issue).issues.map(({ message, path }) => ({
-    path: printPath([...under, ...(path ?? []).map((step) => typeof step === "object" ? step.key : step)]),
+    path: printPath([...under, ...(path ?? []).map((step) => (typeof step === "object" ? step.key : step))]),
     message: message.replace(/^Expected (.*)$/s, (_, expected: string) => `expected ${spoken(expected)}`)
   }))

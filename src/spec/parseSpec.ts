@@ -41,18 +41,26 @@ import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseS
 // question (`plan/hooks/remoteExtensions.ts`).
 // ---------------------------------------------------------------------------------------------------------------------
 
-const setOf = (names: ReadonlyArray<string> | null | undefined): ReadonlySet<string> | null => names == null ? null : new Set(names)
+const setOf = (names: ReadonlyArray<string> | null | undefined): ReadonlySet<string> | null =>
+  names == null ? null : new Set(names)
 
 export const readRemoteExtensions = (wire: RemoteExtensionsWire | null): RemoteExtensionList | null =>
-  wire === null ? null : {
-    public: setOf(wire.public_extensions),
-    custom: setOf(wire.custom_extensions),
-    libraries: new Map(Object.entries(wire.library_index)),
-    extensions: new Map(Object.entries(wire.extension_data).map(([name, one]) => [name, {
-      controlFiles: new Map(Object.entries(one.control_data)),
-      sha256: one.sha256?.toLowerCase() ?? null
-    }]))
-  }
+  wire === null
+    ? null
+    : {
+        public: setOf(wire.public_extensions),
+        custom: setOf(wire.custom_extensions),
+        libraries: new Map(Object.entries(wire.library_index)),
+        extensions: new Map(
+          Object.entries(wire.extension_data).map(([name, one]) => [
+            name,
+            {
+              controlFiles: new Map(Object.entries(one.control_data)),
+              sha256: one.sha256?.toLowerCase() ?? null
+            }
+          ])
+        )
+      }
 
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -102,7 +110,8 @@ export const parseSpecText = (text: string, options: ParseOptions): Result.Resul
 /** JSON for doors that look around the spec first; keys that occur twice are a failure. */
 export const parseJsonText = (text: string, source: string): Result.Result<unknown, SpecInvalid> =>
   Result.flatMap(readJsonText(text, source), ({ twice, value }) =>
-    twice.length === 0 ? Result.succeed(value) : Result.fail(new SpecInvalid({ source, problems: twice })))
+    twice.length === 0 ? Result.succeed(value) : Result.fail(new SpecInvalid({ source, problems: twice }))
+  )
 
 /** Syntax errors carry line and column; `twice` names keys that occur more than once. */
 export const readJsonText = (
@@ -160,7 +169,10 @@ const believe = (
   diskQuotaBytes: wire.disk_quota_bytes ?? null,
   endpointStorage: {
     address: wire.endpoint_storage_addr || null,
-    token: wire.endpoint_storage_token == null ? null : Redacted.make(wire.endpoint_storage_token, { label: "endpoint_storage_token" })
+    token:
+      wire.endpoint_storage_token == null
+        ? null
+        : Redacted.make(wire.endpoint_storage_token, { label: "endpoint_storage_token" })
   },
   autoprewarm: wire.autoprewarm ?? false,
   offloadLfcIntervalSeconds: wire.offload_lfc_interval_seconds ?? null,
@@ -229,5 +241,6 @@ const prefixed = (under: JsonPath, path: string): string => {
 }
 
 const distinct = (problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> =>
-  problems.filter((one, index) =>
-    problems.findIndex((other) => other.path === one.path && other.message === one.message) === index)
+  problems.filter(
+    (one, index) => problems.findIndex((other) => other.path === one.path && other.message === one.message) === index
+  )

@@ -78,13 +78,16 @@ export const readNeonStorage = (wire: StorageWire, mode: ComputeMode["_tag"]): S
   if (field("tenant_id", wire.tenant_id) === null) fromSettings.add("tenant")
   if (field("timeline_id", wire.timeline_id) === null) fromSettings.add("timeline")
   const token = wire.storage_auth_token ?? null
-  const neon: NeonStorage | null = pageservers === null ? null : {
-    pageservers: pageservers.value,
-    safekeepers: safekeepers.value,
-    safekeepersGeneration: safekeepers.generation,
-    token: token === null ? null : Redacted.make(token, { label: "storage_auth_token" }),
-    fromSettings
-  }
+  const neon: NeonStorage | null =
+    pageservers === null
+      ? null
+      : {
+          pageservers: pageservers.value,
+          safekeepers: safekeepers.value,
+          safekeepersGeneration: safekeepers.generation,
+          token: token === null ? null : Redacted.make(token, { label: "storage_auth_token" }),
+          fromSettings
+        }
   return { tenant, timeline, neon, problems }
 }
 
@@ -107,11 +110,12 @@ const readPageservers = (wire: StorageWire, report: Report): Found<Pageservers> 
     const value = readConnectionInfo(info.value, info.path, report)
     return value === null ? null : { ...info, value }
   }
-  const found = field("pageserver_connstring", wire.pageserver_connstring) ?? setting(wire, "neon.pageserver_connstring")
+  const found =
+    field("pageserver_connstring", wire.pageserver_connstring) ?? setting(wire, "neon.pageserver_connstring")
   if (found === null) {
     return report(["pageserver_connection_info"], "pageserver connection information should be provided")
   }
-  const stripe = found.fromSetting ? settingStripe(wire, report) : wire.shard_stripe_size ?? null
+  const stripe = found.fromSetting ? settingStripe(wire, report) : (wire.shard_stripe_size ?? null)
   const value = readConnStrings(found, stripe, report)
   return value === null ? null : { ...found, value }
 }
@@ -143,11 +147,7 @@ const readConnStrings = (found: Found<string>, stripe: number | null, report: Re
 }
 
 /** The first pageserver of each shard counts. Shard 0 must be reachable as preferred: the basebackup comes from it. */
-const readConnectionInfo = (
-  info: PageserverConnectionInfoWire,
-  path: JsonPath,
-  report: Report
-): Pageservers | null => {
+const readConnectionInfo = (info: PageserverConnectionInfoWire, path: JsonPath, report: Report): Pageservers | null => {
   const preferProtocol = info.prefer_protocol ?? "libpq"
   const shards: Array<PageserverShard> = []
   for (let number = 0; number < Math.max(1, info.shard_count); number += 1) {
@@ -155,7 +155,8 @@ const readConnectionInfo = (
     const entry = Object.entries(info.shards).find(([key]) => key.toLowerCase() === index)
     const first = entry?.[1].pageservers[0]
     if (entry === undefined) report([...path, "shards"], `shard connection info missing for shard ${index}`)
-    else if (first === undefined) report([...path, "shards", entry[0], "pageservers"], "must have at least one pageserver")
+    else if (first === undefined)
+      report([...path, "shards", entry[0], "pageservers"], "must have at least one pageserver")
     else {
       const at = [...path, "shards", entry[0], "pageservers", 0]
       const libpqUrl = first.libpq_url ?? null
@@ -170,7 +171,7 @@ const readConnectionInfo = (
       shards.push({ number, libpqUrl, grpcUrl })
     }
   }
-  const stripeSize = info.shard_count === 0 ? null : info.stripe_size ?? null
+  const stripeSize = info.shard_count === 0 ? null : (info.stripe_size ?? null)
   return { shardCount: info.shard_count, stripeSize, shards, preferProtocol }
 }
 
@@ -190,7 +191,7 @@ const readSafekeepers = (wire: StorageWire, mode: ComputeMode["_tag"], report: R
   const generation = /^\s*g#([0-9]{1,9}):/.exec(found?.value ?? "")
   const rest = (found?.value ?? "").slice(generation?.[0].length ?? 0)
   const value = (found === null ? given : rest.split(",").filter((one) => one.trim() !== "")).map((one) => one.trim())
-  const pathOf = (index: number): JsonPath => found === null ? ["safekeeper_connstrings", index] : found.path
+  const pathOf = (index: number): JsonPath => (found === null ? ["safekeeper_connstrings", index] : found.path)
   if (found !== null && value.length === 0) report(found.path, "safekeeper_connstrings is empty")
   for (const [index, one] of value.entries()) {
     if (!isHostPort(one)) report(pathOf(index), "expected host:port of a safekeeper")

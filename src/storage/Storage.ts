@@ -33,8 +33,11 @@ export interface Timeline {
   readonly leave: (exit: ExitStatus) => Effect.Effect<void, Failure>
 }
 
-export class Storage extends Context.Service<Storage, {
-  readonly kind: "neon" | "local"
-  /** Fences whatever may still write to the timeline of this spec, and keeps others out. */
-  readonly claim: (spec: ParsedSpec, pgdata: string) => Effect.Effect<Timeline, Failure, Scope.Scope>
-}>()("compute/storage/Storage") {}
+export class Storage extends Context.Service<
+  Storage,
+  {
+    readonly kind: "neon" | "local"
+    /** Fences whatever may still write to the timeline of this spec, and keeps others out. */
+    readonly claim: (spec: ParsedSpec, pgdata: string) => Effect.Effect<Timeline, Failure, Scope.Scope>
+  }
+>()("compute/storage/Storage") {}

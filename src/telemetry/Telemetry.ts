@@ -36,13 +36,16 @@ export interface RemoteSpan {
 }
 
 /** `settings` `null`: tracing is off. Warnings never repeat a value. */
-export const readOtlp = (env: Environment): { readonly settings: OtlpSettings | null; readonly warnings: ReadonlyArray<string> } => {
+export const readOtlp = (
+  env: Environment
+): { readonly settings: OtlpSettings | null; readonly warnings: ReadonlyArray<string> } => {
   const off = (...warnings: ReadonlyArray<string>) => ({ settings: null, warnings })
   const base = env["OTEL_EXPORTER_OTLP_ENDPOINT"]?.trim()
   const traces = env["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]?.trim()
   const endpoint = traces || (base ? `${base.replace(/\/+$/, "")}/v1/traces` : "")
   const exporters = (env["OTEL_TRACES_EXPORTER"] ?? "otlp").split(",").map((one) => one.trim())
-  if (env["OTEL_SDK_DISABLED"]?.trim().toLowerCase() === "true" || endpoint === "" || !exporters.includes("otlp")) return off()
+  if (env["OTEL_SDK_DISABLED"]?.trim().toLowerCase() === "true" || endpoint === "" || !exporters.includes("otlp"))
+    return off()
   if (!/^https?:$/.test(URL.parse(endpoint)?.protocol ?? "")) {
     return off("traces are not sent: OTEL_EXPORTER_OTLP_ENDPOINT is no http or https URL")
   }
@@ -57,20 +60,24 @@ export const readOtlp = (env: Environment): { readonly settings: OtlpSettings | 
       serviceName: env["OTEL_SERVICE_NAME"] || "compute_ctl",
       timeoutMillis: Number.isFinite(timeout) && timeout > 0 ? Math.min(timeout, 60_000) : 10_000
     },
-    warnings: known ? [] : ["OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf and http/json are spoken; traces are sent as http/protobuf"]
+    warnings: known
+      ? []
+      : ["OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf and http/json are spoken; traces are sent as http/protobuf"]
   }
 }
 
 /** `name=value,name=value`, values in URL encoding. What is no header is left out. */
 const readHeaders = (text: string): OtlpSettings["headers"] =>
-  new Map(text.split(",").flatMap((pair) => {
-    const at = pair.indexOf("=")
-    const name = pair.slice(0, at).trim().toLowerCase()
-    const value = at < 0 ? null : decoded(pair.slice(at + 1).trim())
-    return value === null || !/^[!#$%&'*+.^_`|~0-9a-z-]+$/.test(name) || /[\0\r\n]/.test(value)
-      ? []
-      : [[name, Redacted.make(value, { label: name })] as const]
-  }))
+  new Map(
+    text.split(",").flatMap((pair) => {
+      const at = pair.indexOf("=")
+      const name = pair.slice(0, at).trim().toLowerCase()
+      const value = at < 0 ? null : decoded(pair.slice(at + 1).trim())
+      return value === null || !/^[!#$%&'*+.^_`|~0-9a-z-]+$/.test(name) || /[\0\r\n]/.test(value)
+        ? []
+        : [[name, Redacted.make(value, { label: name })] as const]
+    })
+  )
 
 const decoded = (text: string): string | null => {
   try {
@@ -85,7 +92,8 @@ const traceparent = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(
 /** The caller's span, from `TRACEPARENT` (W3C trace context); `null` when there is none that can be read. */
 export const readTraceparent = (text: string | undefined): RemoteSpan | null => {
   const [, version, traceId, spanId, flags] = traceparent.exec(text?.trim() ?? "") ?? []
-  if (version === undefined || traceId === undefined || spanId === undefined || flags === undefined || version === "ff") return null
+  if (version === undefined || traceId === undefined || spanId === undefined || flags === undefined || version === "ff")
+    return null
   if (/^0+$/.test(traceId) || /^0+$/.test(spanId)) return null
   return { traceId, spanId, sampled: (Number.parseInt(flags, 16) & 1) === 1 }
 }
@@ -104,24 +112,28 @@ export const telemetryOf = (env: Environment, version: string): Telemetry => {
   const { settings, warnings } = readOtlp(env)
   const caller = readTraceparent(env["TRACEPARENT"])
   const followed = Layer.succeed(Tracing, settings !== null || caller !== null)
-  const exporter = settings === null ? Layer.empty : Layer.unwrap(
-    Effect.tryPromise(() => import("./otlp.ts")).pipe(
-      Effect.map(({ otlpLayer }) => otlpLayer(settings, version)),
-      Effect.catch((failure) => Effect.as(Effect.logWarning("traces are not sent: the exporter cannot be loaded", failure), Layer.empty))
-    )
-  )
+  const exporter =
+    settings === null
+      ? Layer.empty
+      : Layer.unwrap(
+          Effect.tryPromise(() => import("./otlp.ts")).pipe(
+            Effect.map(({ otlpLayer }) => otlpLayer(settings, version)),
+            Effect.catch((failure) =>
+              Effect.as(Effect.logWarning("traces are not sent: the exporter cannot be loaded", failure), Layer.empty)
+            )
+          )
+        )
   return {
     layer: Layer.merge(followed, exporter),
     underCaller: (effect) =>
-      caller !== null
-        ? withParent(effect, Tracer.externalSpan(caller))
-        : settings === null ? effect : withRoot(effect),
+      caller !== null ? withParent(effect, Tracer.externalSpan(caller)) : settings === null ? effect : withRoot(effect),
     warnings
   }
 }
 
 /** Ends with the program; what lives as long as a compute is told at its end. */
-const withRoot = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.withSpan(effect, "compute_ctl") as Effect.Effect<A, E, R>
+const withRoot = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.withSpan(effect, "compute_ctl") as Effect.Effect<A, E, R>
 
 const withParent = <A, E, R>(effect: Effect.Effect<A, E, R>, span: Tracer.ExternalSpan): Effect.Effect<A, E, R> =>
   Effect.provideService(effect, Tracer.ParentSpan, span)

@@ -29,11 +29,15 @@ const client = (timeoutMillis: number) =>
           orElse: () =>
             Effect.fail(
               new HttpClientError.HttpClientError({
-                reason: new HttpClientError.TransportError({ request, description: `no answer within ${timeoutMillis} ms` })
+                reason: new HttpClientError.TransportError({
+                  request,
+                  description: `no answer within ${timeoutMillis} ms`
+                })
               })
             )
         })
-      ))
+      )
+    )
   ).pipe(Layer.provide(FetchHttpClient.layer))
 
 /** A query may hold what is nobody's business; a path may not. */
@@ -51,14 +55,20 @@ const withoutQueries = (tracer: Tracer.Tracer): Tracer.Tracer => ({
 })
 
 export const otlpLayer = (settings: OtlpSettings, version: string): Layer.Layer<never> =>
-  Layer.effect(Tracer.Tracer, Effect.map(OtlpTracer.make({
-    url: settings.url,
-    resource: { serviceName: settings.serviceName, serviceVersion: version },
-    headers: Object.fromEntries([...settings.headers].map(([name, value]) => [name, Redacted.value(value)])),
-    exportInterval: Duration.seconds(5),
-    maxBatchSize: 512,
-    shutdownTimeout: flushWithin
-  }), withoutQueries)).pipe(
+  Layer.effect(
+    Tracer.Tracer,
+    Effect.map(
+      OtlpTracer.make({
+        url: settings.url,
+        resource: { serviceName: settings.serviceName, serviceVersion: version },
+        headers: Object.fromEntries([...settings.headers].map(([name, value]) => [name, Redacted.value(value)])),
+        exportInterval: Duration.seconds(5),
+        maxBatchSize: 512,
+        shutdownTimeout: flushWithin
+      }),
+      withoutQueries
+    )
+  ).pipe(
     Layer.provide(OtlpExporter.layerFlusher),
     Layer.provide(settings.encoding === "json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf),
     Layer.provide(client(settings.timeoutMillis))

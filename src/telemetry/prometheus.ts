@@ -20,7 +20,7 @@ export interface Family {
 }
 
 const escapeHelp = (text: string): string => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")
-export const escapeLabel = (text: string): string => escapeHelp(text).replaceAll("\"", "\\\"")
+export const escapeLabel = (text: string): string => escapeHelp(text).replaceAll('"', '\\"')
 
 const printValue = (value: number): string =>
   Number.isNaN(value) ? "NaN" : value === Infinity ? "+Inf" : value === -Infinity ? "-Inf" : String(value)
@@ -32,9 +32,10 @@ export const printSample = (name: string, { labels, suffix, value }: Sample): st
 
 /** Families without samples are left out: an empty one is an error to some scrapers. */
 export const printFamilies = (families: ReadonlyArray<Family>): string =>
-  families.filter(({ samples }) => samples.length > 0).map((family) =>
-    `${printHead(family)}${family.samples.map((sample) => printSample(family.name, sample)).join("")}`
-  ).join("")
+  families
+    .filter(({ samples }) => samples.length > 0)
+    .map((family) => `${printHead(family)}${family.samples.map((sample) => printSample(family.name, sample)).join("")}`)
+    .join("")
 
 export const printHead = ({ help, name, type }: Pick<Family, "name" | "type" | "help">): string =>
   `# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}\n`
@@ -94,7 +95,14 @@ export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<
       type: "histogram",
       help: "How long the steps of the start took",
       samples: [...passes].flatMap(([step, times]) =>
-        histogramSamples({ step }, histogramOf(stepBounds, times.map(({ millis }) => millis / 1000))))
+        histogramSamples(
+          { step },
+          histogramOf(
+            stepBounds,
+            times.map(({ millis }) => millis / 1000)
+          )
+        )
+      )
     },
     {
       name: "compute_ctl_last_active_seconds",
@@ -139,7 +147,10 @@ export const histogramOf = (bounds: ReadonlyArray<number>, values: ReadonlyArray
 }
 
 /** Cumulative buckets, then the sum and the count. */
-export const histogramSamples = (labels: Sample["labels"], { bounds, counts, sum }: Histogram): ReadonlyArray<Sample> => {
+export const histogramSamples = (
+  labels: Sample["labels"],
+  { bounds, counts, sum }: Histogram
+): ReadonlyArray<Sample> => {
   let below = 0
   const buckets = counts.map((count, index): Sample => {
     below += count

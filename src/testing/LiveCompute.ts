@@ -40,7 +40,9 @@ const emptyCluster = { format_version: 1, suspend_timeout_seconds: -1, cluster: 
 /** A port nobody listens on right now. */
 const freePort = Effect.callback<number, FileFailed>((resume) => {
   const server = Net.createServer()
-  server.once("error", (cause) => resume(Effect.fail(new FileFailed({ operation: "find a free port", path: "127.0.0.1", cause }))))
+  server.once("error", (cause) =>
+    resume(Effect.fail(new FileFailed({ operation: "find a free port", path: "127.0.0.1", cause })))
+  )
   server.listen(0, "127.0.0.1", () => {
     const address = server.address()
     server.close(() => resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0)))
@@ -51,7 +53,7 @@ const file = <A>(operation: string, path: string, work: () => Promise<A>) =>
   Effect.tryPromise({ try: work, catch: (cause) => new FileFailed({ operation, path, cause }) })
 
 const folder = Effect.acquireRelease(
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const runAs = yield* resolveRunAs(null)
     const prefix = Path.join(OS.tmpdir(), "compute-")
     const made = yield* file("make a folder like", prefix, () => FS.mkdtemp(prefix))
@@ -61,23 +63,27 @@ const folder = Effect.acquireRelease(
   (made) => Effect.orDie(file("remove", made, () => FS.rm(made, { recursive: true, force: true })))
 )
 
-export class Compute extends Context.Service<Compute, {
-  /** `postgresql://…` of the superuser on 127.0.0.1. */
-  readonly url: string
-  /** `http://127.0.0.1:port`: `/status` and the rest. */
-  readonly httpUrl: string
-  readonly now: Effect.Effect<Snapshot>
-  /** A superuser session that is gone with the scope. */
-  readonly connect: (database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
-  /** Sends a new spec, as `/configure` does, and waits until it is applied. */
-  readonly configure: (spec: unknown) => Effect.Effect<Snapshot, Failure>
-  /** Ends the compute and waits for the end. The scope does it too. */
-  readonly terminate: Effect.Effect<Ended, Failure>
-}>()("compute/testing/Compute") {
-  static readonly layer = (options: LiveOptions = {}): Layer.Layer<Compute, Failure> => Layer.effect(Compute, live(options))
+export class Compute extends Context.Service<
+  Compute,
+  {
+    /** `postgresql://…` of the superuser on 127.0.0.1. */
+    readonly url: string
+    /** `http://127.0.0.1:port`: `/status` and the rest. */
+    readonly httpUrl: string
+    readonly now: Effect.Effect<Snapshot>
+    /** A superuser session that is gone with the scope. */
+    readonly connect: (database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
+    /** Sends a new spec, as `/configure` does, and waits until it is applied. */
+    readonly configure: (spec: unknown) => Effect.Effect<Snapshot, Failure>
+    /** Ends the compute and waits for the end. The scope does it too. */
+    readonly terminate: Effect.Effect<Ended, Failure>
+  }
+>()("compute/testing/Compute") {
+  static readonly layer = (options: LiveOptions = {}): Layer.Layer<Compute, Failure> =>
+    Layer.effect(Compute, live(options))
 }
 
-const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
+const live = Effect.fn("Compute.layer")(function* (options: LiveOptions) {
   const directory = options.directory ?? (yield* folder)
   const port = yield* freePort
   const read = (input: unknown) => parseSpec(input, { source: "Compute.layer", storage: "local" })
@@ -118,7 +124,15 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
       pgbouncerPassword: null,
       auditEndpoints: { plain: null, tls: null }
     },
-    http: { host: "127.0.0.1", externalPort: 0, internalPort: null, liveConfigAllowed: true, verifier: null, tls: null, refetch: null },
+    http: {
+      host: "127.0.0.1",
+      externalPort: 0,
+      internalPort: null,
+      liveConfigAllowed: true,
+      verifier: null,
+      tls: null,
+      refetch: null
+    },
     watchers: [],
     version: "library",
     parseSpec: read,
@@ -131,16 +145,21 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
     }
   }
 
-  const listening = yield* Deferred.make<{
-    readonly httpPort: number
-    readonly context: Context.Context<ComputeState | Commands>
-  }, Failure>()
+  const listening = yield* Deferred.make<
+    {
+      readonly httpPort: number
+      readonly context: Context.Context<ComputeState | Commands>
+    },
+    Failure
+  >()
   const fiber = yield* program(programOptions, ({ httpPort }) =>
     Effect.flatMap(Effect.context<ComputeState | Commands>(), (context) =>
-      Effect.asVoid(Deferred.succeed(listening, { httpPort, context })))).pipe(
-        Effect.tapError((failure) => Deferred.fail(listening, failure)),
-        Effect.forkScoped
-      )
+      Effect.asVoid(Deferred.succeed(listening, { httpPort, context }))
+    )
+  ).pipe(
+    Effect.tapError((failure) => Deferred.fail(listening, failure)),
+    Effect.forkScoped
+  )
   const { context, httpPort } = yield* Deferred.await(listening)
   const state = Context.get(context, ComputeState)
   const commands = Context.get(context, Commands)
@@ -162,7 +181,10 @@ const live = Effect.fn("Compute.layer")(function*(options: LiveOptions) {
       Effect.fromResult(read(input)).pipe(
         Effect.flatMap(commands.configure),
         Effect.catchTag("IllegalTransition", (refused) =>
-          Effect.fail(new SpecInvalid({ source: "Compute.configure", problems: [{ path: "", message: refused.message }] })))
+          Effect.fail(
+            new SpecInvalid({ source: "Compute.configure", problems: [{ path: "", message: refused.message }] })
+          )
+        )
       ),
     terminate
   })

@@ -39,22 +39,25 @@ export type Place =
 /** `hang` never returns; a `Failure` is what the room answers with. */
 export type Interference = "hang" | Failure
 
-export class World extends Context.Service<World, {
-  /** Every place the corridor has passed, in order. */
-  readonly passed: Effect.Effect<ReadonlyArray<Place>>
-  /** From now on this place hangs, fails, or (`null`) behaves. */
-  readonly interfere: (place: Place, how: Interference | null) => Effect.Effect<void>
-  /** Postgres leaves by itself. */
-  readonly kill: (exit: ExitStatus) => Effect.Effect<void>
-  /** How often the stop stages was hurried. */
-  readonly hastened: Effect.Effect<number>
-  readonly pass: (place: Place) => Effect.Effect<void, Failure>
-  readonly exit: Deferred.Deferred<ExitStatus>
-  readonly escalate: Effect.Effect<void>
-}>()("compute/testing/World") {
+export class World extends Context.Service<
+  World,
+  {
+    /** Every place the corridor has passed, in order. */
+    readonly passed: Effect.Effect<ReadonlyArray<Place>>
+    /** From now on this place hangs, fails, or (`null`) behaves. */
+    readonly interfere: (place: Place, how: Interference | null) => Effect.Effect<void>
+    /** Postgres leaves by itself. */
+    readonly kill: (exit: ExitStatus) => Effect.Effect<void>
+    /** How often the stop stages was hurried. */
+    readonly hastened: Effect.Effect<number>
+    readonly pass: (place: Place) => Effect.Effect<void, Failure>
+    readonly exit: Deferred.Deferred<ExitStatus>
+    readonly escalate: Effect.Effect<void>
+  }
+>()("compute/testing/World") {
   static readonly layer = Layer.effect(
     World,
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const passed = yield* Ref.make<ReadonlyArray<Place>>([])
       const rules = yield* Ref.make<ReadonlyMap<Place, Interference>>(new Map())
       const hastened = yield* Ref.make(0)
@@ -62,10 +65,13 @@ export class World extends Context.Service<World, {
       return World.of({
         passed: Ref.get(passed),
         interfere: (place, how) =>
-          Ref.update(rules, (old) => new Map([...old].filter(([key]) => key !== place).concat(how === null ? [] : [[place, how]]))),
+          Ref.update(
+            rules,
+            (old) => new Map([...old].filter(([key]) => key !== place).concat(how === null ? [] : [[place, how]]))
+          ),
         kill: (how) => Effect.asVoid(Deferred.succeed(exit, how)),
         hastened: Ref.get(hastened),
-        pass: Effect.fnUntraced(function*(place: Place) {
+        pass: Effect.fnUntraced(function* (place: Place) {
           yield* Ref.update(passed, (old) => [...old, place])
           const rule = (yield* Ref.get(rules)).get(place)
           if (rule === "hang") return yield* Effect.never
@@ -84,7 +90,8 @@ const storage = Layer.effect(
   Storage,
   Effect.map(World, (world) => {
     const timeline: Timeline = {
-      commitLsn: (moment) => Effect.as(world.pass(moment === "start" ? "settle start" : "settle end"), moment === "start" ? 16n : 32n),
+      commitLsn: (moment) =>
+        Effect.as(world.pass(moment === "start" ? "settle start" : "settle end"), moment === "start" ? 16n : 32n),
       source: () => ({ _tag: "InPlace", lay: () => Effect.void }),
       secure: world.pass("secure"),
       keep: Effect.andThen(world.pass("keep"), Effect.never),
@@ -96,20 +103,24 @@ const storage = Layer.effect(
 
 const pgdata = Layer.effect(
   Pgdata,
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const world = yield* World
     const written = yield* Ref.make<ReadonlyMap<string, string>>(new Map())
     /** Answers what the changed files held before. */
     const write = (files: ReadonlyArray<PgdataFile>) =>
       Ref.modify(written, (old) => [
-        files.filter(({ content, name }) => old.get(name) !== content).map(({ name }) => ({ name, content: old.get(name) ?? "" })),
+        files
+          .filter(({ content, name }) => old.get(name) !== content)
+          .map(({ name }) => ({ name, content: old.get(name) ?? "" })),
         new Map([...old, ...files.map(({ content, name }) => [name, content] as const)])
       ])
     return Pgdata.of({
       directory: "/memory/pgdata",
       begin: () => Effect.orDie(world.pass("begin")),
       build: (plan) =>
-        world.pass("build").pipe(Effect.andThen(write(plan.starting)), Effect.as({ archiveBytes: 0, connectMicros: 0 })),
+        world
+          .pass("build")
+          .pipe(Effect.andThen(write(plan.starting)), Effect.as({ archiveBytes: 0, connectMicros: 0 })),
       rewrite: (files) => Effect.andThen(Effect.orDie(world.pass("rewrite")), write(files))
     })
   })
@@ -150,11 +161,13 @@ const applier = Layer.effect(
   Applier,
   Effect.map(World, (world) =>
     Applier.of({
-      apply: ({ kind }) => Effect.as(world.pass(kind === "start" ? "apply start" : "apply reconfigure"), nothingDone(kind)),
+      apply: ({ kind }) =>
+        Effect.as(world.pass(kind === "start" ? "apply start" : "apply reconfigure"), nothingDone(kind)),
       lastReceipt: Effect.succeed(null),
       actor: { name: "SQL applier", policy: "permanent", run: Effect.never },
       afterStart: { name: "after the start", policy: "temporary", run: Effect.void }
-    }))
+    })
+  )
 )
 
 /** The rooms, and the world they live in. */

@@ -53,7 +53,7 @@ const read = (file: string, what: "certificate" | "key", certificate: string) =>
   })
 
 /** Both files as they are now. Fails when they are not a pair. */
-export const readPair = Effect.fnUntraced(function*(tls: Tls): Effect.fn.Return<Pair, CertificateUnusable> {
+export const readPair = Effect.fnUntraced(function* (tls: Tls): Effect.fn.Return<Pair, CertificateUnusable> {
   const certificate = yield* read(tls.certPath, "certificate", tls.certPath)
   const key = yield* read(tls.keyPath, "key", tls.certPath)
   const refuse = (detail: string, cause?: unknown) =>
@@ -81,35 +81,44 @@ export const readPair = Effect.fnUntraced(function*(tls: Tls): Effect.fn.Return<
 })
 
 /** Waits for a pair, but not for ever. */
-export const awaitPair = (tls: Tls, within: Duration.Duration = settleWithin): Effect.Effect<Pair, CertificateUnusable> =>
+export const awaitPair = (
+  tls: Tls,
+  within: Duration.Duration = settleWithin
+): Effect.Effect<Pair, CertificateUnusable> =>
   readPair(tls).pipe(
-    Effect.retry({ schedule: Schedule.spaced(lookAgain), times: Math.floor(Duration.toMillis(within) / Duration.toMillis(lookAgain)) })
+    Effect.retry({
+      schedule: Schedule.spaced(lookAgain),
+      times: Math.floor(Duration.toMillis(within) / Duration.toMillis(lookAgain))
+    })
   )
 
 /** Into PGDATA, where only Postgres's user may read it. The key goes first: with the old one, the new certificate is refused. */
-export const placePair = Effect.fnUntraced(
-  function*(pair: Pair, { pgdata, runAs }: Omit<CertificateOptions, "tls">): Effect.fn.Return<void, FileFailed> {
-    const owner = runAs ?? { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
-    const put = (name: string, content: string) => replaceFile({ path: path.join(pgdata, name), content, mode: 0o600, owner })
-    yield* put(keyFile, Redacted.value(pair.key))
-    yield* put(certificateFile, pair.certificate)
-  }
-)
+export const placePair = Effect.fnUntraced(function* (
+  pair: Pair,
+  { pgdata, runAs }: Omit<CertificateOptions, "tls">
+): Effect.fn.Return<void, FileFailed> {
+  const owner = runAs ?? { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
+  const put = (name: string, content: string) =>
+    replaceFile({ path: path.join(pgdata, name), content, mode: 0o600, owner })
+  yield* put(keyFile, Redacted.value(pair.key))
+  yield* put(certificateFile, pair.certificate)
+})
 
-const warnWhenExpired = Effect.fnUntraced(function*(pair: Pair, { certPath }: Tls) {
+const warnWhenExpired = Effect.fnUntraced(function* (pair: Pair, { certPath }: Tls) {
   const now = yield* Clock.currentTimeMillis
-  if (pair.expiresAt < now) yield* Effect.logWarning(`the certificate ${certPath} has expired; clients that check it will turn away`)
+  if (pair.expiresAt < now)
+    yield* Effect.logWarning(`the certificate ${certPath} has expired; clients that check it will turn away`)
 })
 
 /** Before Postgres starts. Fails when there is no pair within half a minute: Postgres would refuse to start without. */
-export const firstCertificate = Effect.fn("Certificate.first")(
-  function*(options: CertificateOptions): Effect.fn.Return<Pair, CertificateUnusable | FileFailed> {
-    const pair = yield* awaitPair(options.tls)
-    yield* placePair(pair, options)
-    yield* warnWhenExpired(pair, options.tls)
-    return pair
-  }
-)
+export const firstCertificate = Effect.fn("Certificate.first")(function* (
+  options: CertificateOptions
+): Effect.fn.Return<Pair, CertificateUnusable | FileFailed> {
+  const pair = yield* awaitPair(options.tls)
+  yield* placePair(pair, options)
+  yield* warnWhenExpired(pair, options.tls)
+  return pair
+})
 
 /**
  * While Postgres runs, beginning with the pair that is in place. `changed` is called after a new pair is in PGDATA
@@ -122,14 +131,15 @@ export const certificateWatch = <E>(
 ): Actor => ({
   name: "certificate watch",
   policy: "permanent",
-  run: Effect.gen(function*() {
+  run: Effect.gen(function* () {
     let digest = first.digest
     let sqlError: string | null = null
     while (true) {
       yield* Effect.sleep(lookEvery)
       const next = yield* Effect.result(awaitPair(options.tls))
       if (next._tag === "Failure") {
-        if (next.failure.message !== sqlError) yield* Effect.logWarning(`the old certificate goes on serving: ${next.failure.message}`)
+        if (next.failure.message !== sqlError)
+          yield* Effect.logWarning(`the old certificate goes on serving: ${next.failure.message}`)
         sqlError = next.failure.message
         continue
       }
@@ -138,7 +148,10 @@ export const certificateWatch = <E>(
       if (pair.digest === digest) continue
       const done = yield* Effect.result(Effect.andThen(placePair(pair, options), changed))
       if (done._tag === "Failure") {
-        yield* Effect.logError(`the new certificate ${options.tls.certPath} could not be taken up and is tried again`, done.failure)
+        yield* Effect.logError(
+          `the new certificate ${options.tls.certPath} could not be taken up and is tried again`,
+          done.failure
+        )
         continue
       }
       digest = pair.digest
@@ -154,28 +167,35 @@ export const certificateWatch = <E>(
 // Does nothing for a compute without one, or whose spec does not ask for it.
 // ---------------------------------------------------------------------------------------------------------------------
 
-export class Certificates extends Context.Service<Certificates, {
-  /** After PGDATA was built and before Postgres is started. Fails within half a minute when there is no pair. */
-  readonly place: (spec: ParsedSpec) => Effect.Effect<void, Failure>
-  /** Waits for the first pair, then watches. `changed`: Postgres and what is beside it read their files again. */
-  readonly watch: (changed: Effect.Effect<void, Failure>) => Actor
-}>()("compute/tls/Certificates") {
+export class Certificates extends Context.Service<
+  Certificates,
+  {
+    /** After PGDATA was built and before Postgres is started. Fails within half a minute when there is no pair. */
+    readonly place: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    /** Waits for the first pair, then watches. `changed`: Postgres and what is beside it read their files again. */
+    readonly watch: (changed: Effect.Effect<void, Failure>) => Actor
+  }
+>()("compute/tls/Certificates") {
   /** `null`: this compute has none. */
   static readonly layer = (options: CertificateOptions | null): Layer.Layer<Certificates> =>
-    Layer.effect(Certificates, Effect.gen(function*() {
-      const first = yield* Deferred.make<Pair>()
-      return Certificates.of({
-        place: (spec) =>
-          options === null || !showsCertificate(spec.features)
-            ? Effect.void
-            : Effect.asVoid(Effect.flatMap(firstCertificate(options), (pair) => Deferred.succeed(first, pair))),
-        watch: (changed) => ({
-          name: "certificate watch",
-          policy: "permanent",
-          run: options === null
-            ? Effect.never
-            : Effect.flatMap(Deferred.await(first), (pair) => certificateWatch(options, pair, changed).run)
+    Layer.effect(
+      Certificates,
+      Effect.gen(function* () {
+        const first = yield* Deferred.make<Pair>()
+        return Certificates.of({
+          place: (spec) =>
+            options === null || !showsCertificate(spec.features)
+              ? Effect.void
+              : Effect.asVoid(Effect.flatMap(firstCertificate(options), (pair) => Deferred.succeed(first, pair))),
+          watch: (changed) => ({
+            name: "certificate watch",
+            policy: "permanent",
+            run:
+              options === null
+                ? Effect.never
+                : Effect.flatMap(Deferred.await(first), (pair) => certificateWatch(options, pair, changed).run)
+          })
         })
       })
-    }))
+    )
 }

@@ -7,7 +7,15 @@ import * as Schema from "effect/Schema"
 import { answered, bornUp, judge, nothingSeen, pauseMillis, type Sample, silent } from "../../src/activity/activity.ts"
 import { readSample } from "../../src/activity/ActivityMonitor.ts"
 
-const quiet: Sample = { at: 1_000, busy: 0, rested: null, autovacuum: 0, followers: 0, subscriptions: 0, statistics: null }
+const quiet: Sample = {
+  at: 1_000,
+  busy: 0,
+  rested: null,
+  autovacuum: 0,
+  followers: 0,
+  subscriptions: 0,
+  statistics: null
+}
 
 const Time = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2_000_000_000_000 }))
 const Small = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 }))
@@ -36,10 +44,14 @@ describe("judge", () => {
     assert.deepStrictEqual(judge(seen, { ...first, statistics: null }).seen, seen)
   })
 
-  it.prop("never proves a moment after the look", { at: Time, rested: Time, busy: Small, autovacuum: Small }, (input) => {
-    const { active } = judge(nothingSeen, { ...quiet, ...input })
-    assert.isTrue(active !== null && active <= input.at)
-  })
+  it.prop(
+    "never proves a moment after the look",
+    { at: Time, rested: Time, busy: Small, autovacuum: Small },
+    (input) => {
+      const { active } = judge(nothingSeen, { ...quiet, ...input })
+      assert.isTrue(active !== null && active <= input.at)
+    }
+  )
 })
 
 describe("downtime", () => {
@@ -54,15 +66,19 @@ describe("downtime", () => {
     assert.deepInclude(silent(again, 3_100), { current: 100, total: 1_600 })
   })
 
-  it.prop("the total never shrinks, whatever the clock does", { looks: Schema.Array(Schema.Struct({ up: Schema.Boolean, at: Time })) }, ({ looks }) => {
-    let uptime = bornUp(1_000)
-    for (const { at, up } of looks) {
-      const next = up ? answered(uptime, at) : silent(uptime, at)
-      assert.isAtLeast(next.total, uptime.total)
-      assert.isAtLeast(next.current, 0)
-      uptime = next
+  it.prop(
+    "the total never shrinks, whatever the clock does",
+    { looks: Schema.Array(Schema.Struct({ up: Schema.Boolean, at: Time })) },
+    ({ looks }) => {
+      let uptime = bornUp(1_000)
+      for (const { at, up } of looks) {
+        const next = up ? answered(uptime, at) : silent(uptime, at)
+        assert.isAtLeast(next.total, uptime.total)
+        assert.isAtLeast(next.current, 0)
+        uptime = next
+      }
     }
-  })
+  )
 
   it("pauses double from half a second to five", () => {
     assert.deepStrictEqual([1, 2, 3, 4, 5, 60].map(pauseMillis), [500, 1_000, 2_000, 4_000, 5_000, 5_000])
@@ -80,10 +96,10 @@ describe("readSample", () => {
       subscriptions: 4,
       statistics: null
     })
-    assert.deepStrictEqual(
-      Option.getOrNull(readSample(["7", "1", "5", "2", "3", "4", "1.5", "9"]))?.statistics,
-      { activeMillis: 1.5, sessions: 9 }
-    )
+    assert.deepStrictEqual(Option.getOrNull(readSample(["7", "1", "5", "2", "3", "4", "1.5", "9"]))?.statistics, {
+      activeMillis: 1.5,
+      sessions: 9
+    })
     for (const row of [undefined, [], ["7", "x", null, "2", "3", "4"], [null, "1", null, "2", "3", "4"]]) {
       assert.isTrue(Option.isNone(readSample(row)))
     }

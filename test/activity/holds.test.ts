@@ -10,11 +10,19 @@ import { explainSample, nothingSeen, reasonsAwake, type Sample, sawTheSame } fro
 import { holdActor } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState, type Hold } from "../../src/compute/ComputeState.ts"
 
-const quiet: Sample = { at: 1_000, busy: 0, rested: null, autovacuum: 0, followers: 0, subscriptions: 0, statistics: null }
+const quiet: Sample = {
+  at: 1_000,
+  busy: 0,
+  rested: null,
+  autovacuum: 0,
+  followers: 0,
+  subscriptions: 0,
+  statistics: null
+}
 
 const keep = holdActor.run.pipe(Effect.forkChild({ startImmediately: true }))
 
-const holdFor = Effect.fnUntraced(function*(id: string, millis: number) {
+const holdFor = Effect.fnUntraced(function* (id: string, millis: number) {
   const state = yield* ComputeState
   const now = yield* Clock.currentTimeMillis
   const hold: Hold = { id, reason: "backup", createdAt: now, expiresAt: now + millis }
@@ -23,7 +31,7 @@ const holdFor = Effect.fnUntraced(function*(id: string, millis: number) {
 
 describe("the hold keeper", () => {
   it.effect("keeps last_active fresh while a hold lives, in any status, and not a moment longer", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* keep
       yield* TestClock.adjust("1 hour")
@@ -36,33 +44,42 @@ describe("the hold keeper", () => {
       const { holds, lastActive } = yield* state.now
       assert.strictEqual(lastActive?.epochMilliseconds, from + 60_250)
       assert.deepStrictEqual(holds, [])
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("of several holds the longest counts, and each goes at its own time", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* keep
       yield* holdFor("short", 10_000)
       yield* holdFor("long", 20_000)
       yield* TestClock.adjust("11 seconds")
-      assert.deepStrictEqual((yield* state.now).holds.map(({ id }) => id), ["long"])
+      assert.deepStrictEqual(
+        (yield* state.now).holds.map(({ id }) => id),
+        ["long"]
+      )
       yield* TestClock.adjust("1 minute")
       assert.strictEqual((yield* state.now).lastActive?.epochMilliseconds, 20_000)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 })
 
 describe("activity explained", () => {
   it("says each reason once, and nothing when there is none", () => {
     assert.deepStrictEqual(reasonsAwake(null, [], 0), [])
     assert.deepStrictEqual(reasonsAwake(explainSample(null, nothingSeen, quiet), [], 0), [])
-    const all = explainSample(null, { statistics: { activeMillis: 1, sessions: 1 } }, {
-      ...quiet,
-      busy: 1,
-      followers: 2,
-      subscriptions: 1,
-      autovacuum: 3,
-      statistics: { activeMillis: 2, sessions: 1 }
-    })
+    const all = explainSample(
+      null,
+      { statistics: { activeMillis: 1, sessions: 1 } },
+      {
+        ...quiet,
+        busy: 1,
+        followers: 2,
+        subscriptions: 1,
+        autovacuum: 3,
+        statistics: { activeMillis: 2, sessions: 1 }
+      }
+    )
     const hold: Hold = { id: "h", reason: "backup", createdAt: 0, expiresAt: 1_500 }
     assert.deepStrictEqual(reasonsAwake(all, [hold, { ...hold, expiresAt: 1_000 }], 1_000), [
       "1 client session is busy or inside a transaction",
@@ -70,7 +87,7 @@ describe("activity explained", () => {
       "1 subscription of ours has a worker",
       "3 autovacuum workers are at work",
       "the statistics of user databases moved",
-      "a hold says \"backup\", for 1 s more"
+      'a hold says "backup", for 1 s more'
     ])
   })
 
@@ -82,18 +99,22 @@ describe("activity explained", () => {
     autovacuum: Counts,
     rested: Schema.NullOr(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 5_000 })))
   })
-  it.prop("the moment of each kind never goes back, and is never in the future", { looks: Schema.Array(Look) }, ({ looks }) => {
-    let before = null
-    for (const [index, look] of looks.entries()) {
-      const sample: Sample = { ...quiet, ...look, at: 1_000 * (index + 1) }
-      const after = explainSample(before, nothingSeen, sample)
-      for (const kind of ["client", "walsender", "subscription", "autovacuum"] as const) {
-        assert.isAtMost(after.last[kind] ?? 0, sample.at)
-        assert.isAtLeast(after.last[kind] ?? 0, before?.last[kind] ?? 0)
-        if (after.sessions[kind] > 0) assert.strictEqual(after.last[kind], sample.at)
+  it.prop(
+    "the moment of each kind never goes back, and is never in the future",
+    { looks: Schema.Array(Look) },
+    ({ looks }) => {
+      let before = null
+      for (const [index, look] of looks.entries()) {
+        const sample: Sample = { ...quiet, ...look, at: 1_000 * (index + 1) }
+        const after = explainSample(before, nothingSeen, sample)
+        for (const kind of ["client", "walsender", "subscription", "autovacuum"] as const) {
+          assert.isAtMost(after.last[kind] ?? 0, sample.at)
+          assert.isAtLeast(after.last[kind] ?? 0, before?.last[kind] ?? 0)
+          if (after.sessions[kind] > 0) assert.strictEqual(after.last[kind], sample.at)
+        }
+        assert.isTrue(sawTheSame(after, { ...after, at: after.at + 1 }))
+        before = after
       }
-      assert.isTrue(sawTheSame(after, { ...after, at: after.at + 1 }))
-      before = after
     }
-  })
+  )
 })

@@ -19,7 +19,7 @@ import { connect } from "../../src/pgwire/Wire.ts"
 import { installs, startPostgres, superuser } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
 
-const watched = Effect.fnUntraced(function*(major = 17, settings: Readonly<Record<string, string>> = {}) {
+const watched = Effect.fnUntraced(function* (major = 17, settings: Readonly<Record<string, string>> = {}) {
   const postgres = yield* startPostgres({ major, settings: { autovacuum: "off", ...settings } })
   const admin = Admin.layer({
     host: "127.0.0.1",
@@ -50,21 +50,26 @@ const until = (state: ComputeState["Service"], wanted: (snapshot: Snapshot) => b
     Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("it did not come to that")) })
   )
 
-const activeAfter = (moment: number) => ({ lastActive }: Snapshot) => lastActive !== null && lastActive.epochMilliseconds > moment
+const activeAfter =
+  (moment: number) =>
+  ({ lastActive }: Snapshot) =>
+    lastActive !== null && lastActive.epochMilliseconds > moment
 
 /** One look by hand, over a session like the monitor's. */
 const looked = (postgres: { readonly port: number }, experimental = false) =>
-  Effect.scoped(Effect.gen(function*() {
-    const wire = yield* connect({
-      host: "127.0.0.1",
-      port: postgres.port,
-      user: superuser,
-      database: "postgres",
-      applicationName: "compute_ctl:compute_monitor",
-      connectWithin: Duration.seconds(10)
+  Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* connect({
+        host: "127.0.0.1",
+        port: postgres.port,
+        user: superuser,
+        database: "postgres",
+        applicationName: "compute_ctl:compute_monitor",
+        connectWithin: Duration.seconds(10)
+      })
+      return Option.getOrThrow(readSample((yield* wire.rows(sampleSql(superuser, experimental)))[0]))
     })
-    return Option.getOrThrow(readSample((yield* wire.rows(sampleSql(superuser, experimental)))[0]))
-  }))
+  )
 
 /** A replication connection until the scope ends: start-up packet by hand, because `pg/Wire` makes none of these. */
 const walsender = (port: number, applicationName: string) =>
@@ -78,7 +83,9 @@ const walsender = (port: number, applicationName: string) =>
       const socket = dial(port, "127.0.0.1", () => socket.write(Buffer.concat([head, body])))
       socket.on("error", () => undefined)
       // The last message of a start-up is ReadyForQuery: `Z`, length 5, `I`.
-      socket.on("data", (bytes: Buffer) => bytes.subarray(-6, -5).toString() === "Z" ? resume(Effect.succeed(socket)) : undefined)
+      socket.on("data", (bytes: Buffer) =>
+        bytes.subarray(-6, -5).toString() === "Z" ? resume(Effect.succeed(socket)) : undefined
+      )
     }),
     (socket) => Effect.sync(() => socket.destroy())
   ).pipe(Effect.timeout("10 seconds"))
@@ -86,28 +93,37 @@ const walsender = (port: number, applicationName: string) =>
 describe("the monitor on a real Postgres", () => {
   for (const { major } of installs) {
     it.live(`asks valid SQL of Postgres ${major}, with the experimental statistics too`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { postgres } = yield* watched(major)
         const now = yield* Clock.currentTimeMillis
         const plain = yield* looked(postgres)
         assert.isBelow(Math.abs(plain.at - now), 5_000)
-        assert.deepInclude(plain, { busy: 0, rested: null, autovacuum: 0, followers: 0, subscriptions: 0, statistics: null })
+        assert.deepInclude(plain, {
+          busy: 0,
+          rested: null,
+          autovacuum: 0,
+          followers: 0,
+          subscriptions: 0,
+          statistics: null
+        })
         assert.deepStrictEqual((yield* looked(postgres, true)).statistics, { activeMillis: 0, sessions: 0 })
-      }))
+      })
+    )
   }
 
   it.live("a query that runs is activity, also inside a transaction that rests", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { begin, postgres, state } = yield* watched()
       yield* begin
       const tenant = yield* postgres.connect("web")
       yield* tenant.simple("begin")
       yield* until(state, activeAfter(yield* Clock.currentTimeMillis))
       yield* until(state, activeAfter(yield* Clock.currentTimeMillis))
-    }))
+    })
+  )
 
   it.live("a resting session was active when it began to rest, whatever the time zone", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { begin, postgres, state } = yield* watched(17, { timezone: "'Asia/Kathmandu'" })
       yield* postgres.rows(`alter role ${superuser} set timezone = 'Pacific/Kiritimati'`)
       const tenant = yield* postgres.connect("web")
@@ -118,10 +134,11 @@ describe("the monitor on a real Postgres", () => {
       const { lastActive } = yield* until(state, ({ lastActive }) => lastActive !== null)
       const at = lastActive?.epochMilliseconds ?? 0
       assert.isTrue(at >= before - 5 && at <= after + 5, `${before} ${at} ${after}`)
-    }))
+    })
+  )
 
   it.live("our own sessions do not count; a tenant that borrows our name does", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { postgres } = yield* watched()
       const ours = yield* connect({ ...postgres.config(), applicationName: "compute_ctl:reconfigure" })
       const exporter = yield* connect({ ...postgres.config(), applicationName: "sql_exporter" })
@@ -130,19 +147,21 @@ describe("the monitor on a real Postgres", () => {
       const tenant = yield* connect({ ...postgres.config("web"), applicationName: "compute_ctl:compute_monitor" })
       yield* tenant.simple("begin")
       assert.deepInclude(yield* looked(postgres), { busy: 1, rested: null })
-    }))
+    })
+  )
 
   it.live("a follower is activity, a walproposer is not", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { postgres } = yield* watched()
       yield* walsender(postgres.port, "walproposer")
       assert.deepInclude(yield* looked(postgres), { followers: 0 })
       yield* walsender(postgres.port, "standby-1")
       assert.deepInclude(yield* looked(postgres), { followers: 1, busy: 0 })
-    }))
+    })
+  )
 
   it.live("an autovacuum worker is activity", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { begin, postgres, state } = yield* watched(17, {
         autovacuum: "on",
         autovacuum_naptime: "1s",
@@ -155,21 +174,25 @@ describe("the monitor on a real Postgres", () => {
       yield* postgres.rows("create table t as select g from generate_series(1, 20000) g; delete from t where g % 2 = 0")
       const { lastActive } = yield* until(state, ({ lastActive }) => lastActive !== null)
       assert.isTrue(lastActive !== null && DateTime.isDateTime(lastActive))
-    }))
+    })
+  )
 
   it.live("with the feature, a session that came and went is activity", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { begin, postgres, state } = yield* watched()
       yield* postgres.rows("create database app")
       yield* state.note({ spec: { ...emptySpec, features: new Set(["activity_monitor_experimental"]) } })
       yield* begin
       // Statistics of a session are reported when it ends; until then nobody else is connected for long.
-      yield* Effect.forkScoped(Effect.forever(Effect.scoped(Effect.andThen(postgres.connect(superuser, "app"), Effect.sleep("20 millis")))))
+      yield* Effect.forkScoped(
+        Effect.forever(Effect.scoped(Effect.andThen(postgres.connect(superuser, "app"), Effect.sleep("20 millis"))))
+      )
       yield* until(state, ({ lastActive }) => lastActive !== null)
-    }))
+    })
+  )
 
   it.live("a killed connection is downtime for a moment, and a new connection", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { begin, postgres, state } = yield* watched()
       yield* begin
       const ours = "select pid from pg_stat_activity where application_name = 'compute_ctl:compute_monitor'"
@@ -187,5 +210,6 @@ describe("the monitor on a real Postgres", () => {
       assert.isAbove(seen[0]?.current ?? 0, 0)
       assert.deepInclude(seen.at(-1), { current: 0 })
       assert.strictEqual((yield* state.now).status, "running")
-    }))
+    })
+  )
 })

@@ -17,16 +17,29 @@ import type { Wire } from "../../src/pgwire/Wire.ts"
 type Row = ReadonlyArray<string | null>
 
 const broken = new WireFailed({ operation: "query", peer: "memory", detail: "connection lost" })
-const idle = (at: number, rested: number | null = null): Row => [String(at), "0", rested === null ? null : String(rested), "0", "0", "0"]
+const idle = (at: number, rested: number | null = null): Row => [
+  String(at),
+  "0",
+  rested === null ? null : String(rested),
+  "0",
+  "0",
+  "0"
+]
 
 /** Counts looks and connections; `answer` decides each look. */
 const scripted = (answer: (looks: number) => Effect.Effect<Row, WireFailed>) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const looks = yield* Ref.make(0)
     const connections = yield* Ref.make(0)
     const rows: Wire["rows"] = (_, within = "1 hour") =>
-      Effect.flatMap(Ref.updateAndGet(looks, (n) => n + 1), (n) => Effect.map(answer(n), (row) => [row])).pipe(
-        Effect.timeoutOrElse({ duration: within, orElse: () => Effect.fail(new TimedOut({ what: "a query", millis: 0 })) })
+      Effect.flatMap(
+        Ref.updateAndGet(looks, (n) => n + 1),
+        (n) => Effect.map(answer(n), (row) => [row])
+      ).pipe(
+        Effect.timeoutOrElse({
+          duration: within,
+          orElse: () => Effect.fail(new TimedOut({ what: "a query", millis: 0 }))
+        })
       )
     const wire: Wire = {
       peer: "memory",
@@ -39,27 +52,43 @@ const scripted = (answer: (looks: number) => Effect.Effect<Row, WireFailed>) =>
       },
       leave: Effect.void
     }
-    const admin = Layer.succeed(Admin, Admin.of({
-      at: { host: "memory", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
-      superuser: "cloud_admin",
-      systemDatabase: "postgres",
-      connect: () => Effect.as(Ref.update(connections, (n) => n + 1), wire)
-    }))
+    const admin = Layer.succeed(
+      Admin,
+      Admin.of({
+        at: {
+          host: "memory",
+          port: 1,
+          user: null,
+          password: null,
+          database: null,
+          options: null,
+          applicationName: null
+        },
+        superuser: "cloud_admin",
+        systemDatabase: "postgres",
+        connect: () =>
+          Effect.as(
+            Ref.update(connections, (n) => n + 1),
+            wire
+          )
+      })
+    )
     return { admin, looks: Ref.get(looks), connections: Ref.get(connections) }
   })
 
-const running = Effect.gen(function*() {
+const running = Effect.gen(function* () {
   const state = yield* ComputeState
   yield* state.send("StartBegan")
   yield* state.send("PostgresReady")
   return state
 })
 
-const start = (admin: Layer.Layer<Admin>) => monitor().run.pipe(Effect.provide(admin), Effect.forkChild({ startImmediately: true }))
+const start = (admin: Layer.Layer<Admin>) =>
+  monitor().run.pipe(Effect.provide(admin), Effect.forkChild({ startImmediately: true }))
 
 describe("the activity monitor", () => {
   it.effect("rests until the compute runs, then looks every 500 ms over one connection", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { admin, connections, looks } = yield* scripted((n) => Effect.succeed(idle(n)))
       const state = yield* ComputeState
       yield* start(admin)
@@ -70,20 +99,24 @@ describe("the activity monitor", () => {
       assert.strictEqual(yield* looks, 21)
       assert.strictEqual(yield* connections, 1)
       assert.isNull((yield* state.now).lastActive)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("last_active never goes back", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { admin } = yield* scripted((n) => Effect.succeed(idle(1_000_000, n < 3 ? 700_000 : 600_000)))
       const state = yield* running
       yield* start(admin)
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual((yield* state.now).lastActive?.epochMilliseconds, 700_000)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("a failed look is downtime and a new connection; the next answer ends it, the total stays", () =>
-    Effect.gen(function*() {
-      const { admin, connections } = yield* scripted((n) => n >= 2 && n <= 4 ? Effect.fail(broken) : Effect.succeed(idle(n)))
+    Effect.gen(function* () {
+      const { admin, connections } = yield* scripted((n) =>
+        n >= 2 && n <= 4 ? Effect.fail(broken) : Effect.succeed(idle(n))
+      )
       const state = yield* running
       yield* start(admin)
       yield* TestClock.adjust("500 millis")
@@ -96,20 +129,22 @@ describe("the activity monitor", () => {
       assert.deepStrictEqual(downtime, { current: 0, total: 2_000 })
       assert.strictEqual(status, "running")
       assert.strictEqual(yield* connections, 4)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("an answer that does not come is a failed look", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { admin, connections } = yield* scripted(() => Effect.never)
       const state = yield* running
       yield* start(admin)
       yield* TestClock.adjust("1 minute")
       assert.isAtLeast(yield* connections, 2)
       assert.isAtLeast((yield* state.now).downtime.current, 50_000)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("an answer of another shape is a failed look, and never stops the compute", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { admin } = yield* scripted(() => Effect.succeed(["x"]))
       const state = yield* running
       const fiber = yield* start(admin)
@@ -117,10 +152,11 @@ describe("the activity monitor", () => {
       assert.isUndefined(fiber.pollUnsafe())
       assert.strictEqual((yield* state.now).status, "running")
       assert.isAbove((yield* state.now).downtime.total, 3_500_000)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("rests while the compute is failed, and looks again when it is healed", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { admin, connections, looks } = yield* scripted((n) => Effect.succeed(idle(n)))
       const state = yield* running
       yield* start(admin)
@@ -137,27 +173,30 @@ describe("the activity monitor", () => {
       assert.isAbove(yield* looks, before)
       assert.strictEqual(yield* connections, 2)
       assert.deepStrictEqual((yield* state.now).downtime, { current: 0, total: 0 })
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   for (const trigger of ["TerminateFastAsked", "TerminateImmediateAsked"] as const) {
     it.effect(`is done at once after ${trigger}, also in the middle of a look`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { admin } = yield* scripted(() => Effect.never)
         const state = yield* running
         const fiber = yield* start(admin)
         yield* state.send(trigger)
         yield* Fiber.join(fiber)
         assert.isTrue(DateTime.isDateTime((yield* state.now).since))
-      }).pipe(Effect.provide(ComputeState.layer)))
+      }).pipe(Effect.provide(ComputeState.layer))
+    )
   }
 
   it.effect("is done without a look when the compute ends before it ran", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { admin, looks } = yield* scripted(() => Effect.die("nobody should look"))
       const state = yield* ComputeState
       const fiber = yield* start(admin)
       yield* state.send("TerminateFastAsked")
       yield* Fiber.join(fiber)
       assert.strictEqual(yield* looks, 0)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 })

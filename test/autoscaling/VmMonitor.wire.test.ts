@@ -31,36 +31,41 @@ const becomes = (port: number, wanted: boolean) =>
 const layers = Layer.mergeAll(Layer.fresh(ComputeState.layer), Layer.fresh(VmTally.layer))
 
 describe("the vm-monitor as an actor", () => {
-  it.live("listens from the start that succeeded until the compute ends, also while it is failed with a live Postgres", () =>
-    Effect.gen(function*() {
-      const port = yield* freePort
-      const state = yield* ComputeState
-      const actor = yield* Effect.forkScoped(supervise([vmMonitor({ ...nothingManaged, address: `127.0.0.1:${port}` })]))
-      yield* state.send("StartBegan", { spec: emptySpec })
-      assert.isFalse(yield* isOpen(port))
-      yield* state.send("PostgresReady", { postgresAlive: true })
-      yield* becomes(port, true)
-      const agent = yield* connectAgent(port)
-      yield* state.send("SpecArrived")
-      yield* state.send("ConfigureBegan")
-      yield* state.send("Broke")
-      yield* agent.say("HealthCheck", 2)
-      assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id: 2 })
-      yield* state.note({ postgresAlive: false })
-      assert.deepStrictEqual(yield* agent.closed, { code: 1001, reason: "the monitor is going away" })
-      yield* becomes(port, false)
-      yield* state.note({ postgresAlive: true })
-      yield* state.send("SpecArrived")
-      yield* state.send("ConfigureBegan")
-      yield* state.send("ConfigureDone")
-      yield* becomes(port, true)
-      yield* state.send("TerminateFastAsked")
-      yield* Fiber.join(actor).pipe(Effect.timeout("10 seconds"))
-      assert.isFalse(yield* isOpen(port))
-    }).pipe(Effect.provide(layers)))
+  it.live(
+    "listens from the start that succeeded until the compute ends, also while it is failed with a live Postgres",
+    () =>
+      Effect.gen(function* () {
+        const port = yield* freePort
+        const state = yield* ComputeState
+        const actor = yield* Effect.forkScoped(
+          supervise([vmMonitor({ ...nothingManaged, address: `127.0.0.1:${port}` })])
+        )
+        yield* state.send("StartBegan", { spec: emptySpec })
+        assert.isFalse(yield* isOpen(port))
+        yield* state.send("PostgresReady", { postgresAlive: true })
+        yield* becomes(port, true)
+        const agent = yield* connectAgent(port)
+        yield* state.send("SpecArrived")
+        yield* state.send("ConfigureBegan")
+        yield* state.send("Broke")
+        yield* agent.say("HealthCheck", 2)
+        assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id: 2 })
+        yield* state.note({ postgresAlive: false })
+        assert.deepStrictEqual(yield* agent.closed, { code: 1001, reason: "the monitor is going away" })
+        yield* becomes(port, false)
+        yield* state.note({ postgresAlive: true })
+        yield* state.send("SpecArrived")
+        yield* state.send("ConfigureBegan")
+        yield* state.send("ConfigureDone")
+        yield* becomes(port, true)
+        yield* state.send("TerminateFastAsked")
+        yield* Fiber.join(actor).pipe(Effect.timeout("10 seconds"))
+        assert.isFalse(yield* isOpen(port))
+      }).pipe(Effect.provide(layers))
+  )
 
   it.live("a port that is taken is not passed over in silence", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const port = yield* freePort
       const state = yield* ComputeState
       const monitor = vmMonitor({ ...nothingManaged, address: `127.0.0.1:${port}` })
@@ -71,5 +76,6 @@ describe("the vm-monitor as an actor", () => {
       const error = yield* Effect.flip(monitor.run)
       assert.instanceOf(error, ListenFailed)
       assert.deepInclude(yield* Effect.flip(supervise([monitor])), { actor: "vm-monitor" })
-    }).pipe(Effect.provide(layers)))
+    }).pipe(Effect.provide(layers))
+  )
 })

@@ -33,10 +33,13 @@ export interface Agent {
 }
 
 const within = <A>(what: string, effect: Effect.Effect<A>, seconds = 30) =>
-  Effect.timeoutOrElse(effect, { duration: `${seconds} seconds`, orElse: () => Effect.die(new Error(`${what}: not in ${seconds} s`)) })
+  Effect.timeoutOrElse(effect, {
+    duration: `${seconds} seconds`,
+    orElse: () => Effect.die(new Error(`${what}: not in ${seconds} s`))
+  })
 
 /** A connection that has not said anything yet. */
-export const dial = Effect.fnUntraced(function*(port: number, seconds = 30) {
+export const dial = Effect.fnUntraced(function* (port: number, seconds = 30) {
   const inbox: Array<string> = []
   let wake: (() => void) | undefined
   let over: Closed | undefined
@@ -53,22 +56,33 @@ export const dial = Effect.fnUntraced(function*(port: number, seconds = 30) {
     over = { code, reason: reason.toString() }
     wake?.()
   })
-  yield* within("to connect", Effect.callback<void>((resume) => {
-    socket.once("open", () => resume(Effect.void))
-    socket.once("error", (cause) => resume(Effect.die(cause)))
-  }))
+  yield* within(
+    "to connect",
+    Effect.callback<void>((resume) => {
+      socket.once("open", () => resume(Effect.void))
+      socket.once("error", (cause) => resume(Effect.die(cause)))
+    })
+  )
   const waitFor = <A>(what: string, find: () => A | undefined) =>
-    within(what, Effect.callback<A>((resume) => {
-      const attempt = () => {
-        const found = find()
-        if (found !== undefined || over !== undefined) wake = undefined
-        if (found !== undefined) resume(Effect.succeed(found))
-        else if (over !== undefined) resume(Effect.die(new Error(`${what}: the connection ended with ${over.code} ${over.reason}`)))
-      }
-      wake = attempt
-      attempt()
-    }), seconds)
-  const next: Agent["next"] = Effect.map(waitFor("a message", () => inbox.shift()), (text) => JSON.parse(text) as Record<string, unknown>)
+    within(
+      what,
+      Effect.callback<A>((resume) => {
+        const attempt = () => {
+          const found = find()
+          if (found !== undefined || over !== undefined) wake = undefined
+          if (found !== undefined) resume(Effect.succeed(found))
+          else if (over !== undefined)
+            resume(Effect.die(new Error(`${what}: the connection ended with ${over.code} ${over.reason}`)))
+        }
+        wake = attempt
+        attempt()
+      }),
+      seconds
+    )
+  const next: Agent["next"] = Effect.map(
+    waitFor("a message", () => inbox.shift()),
+    (text) => JSON.parse(text) as Record<string, unknown>
+  )
   const sayRaw: Agent["sayRaw"] = (text) => Effect.sync(() => socket.send(text))
   return {
     socket,
@@ -82,7 +96,7 @@ export const dial = Effect.fnUntraced(function*(port: number, seconds = 30) {
 })
 
 /** A connection after a handshake that succeeded. */
-export const connectAgent = Effect.fnUntraced(function*(port: number, seconds = 30) {
+export const connectAgent = Effect.fnUntraced(function* (port: number, seconds = 30) {
   const agent = yield* dial(port, seconds)
   yield* agent.sayRaw(`{"min":1,"max":1}\n`)
   const greeting = yield* agent.next
@@ -97,10 +111,15 @@ export interface House {
   readonly until: (wanted: (tally: Tally) => boolean) => Effect.Effect<Tally>
 }
 
-export const nothingManaged: VmMonitorOptions = { address: "127.0.0.1:0", cgroup: null, fileCacheConnstr: null, totalMemory: 2 * GiB }
+export const nothingManaged: VmMonitorOptions = {
+  address: "127.0.0.1:0",
+  cgroup: null,
+  fileCacheConnstr: null,
+  totalMemory: 2 * GiB
+}
 
 /** A monitor that attends to agents until the scope closes. */
-export const openHouse = Effect.fnUntraced(function*(options: Partial<VmMonitorOptions> = {}) {
+export const openHouse = Effect.fnUntraced(function* (options: Partial<VmMonitorOptions> = {}) {
   const context = yield* Layer.build(Layer.fresh(VmTally.layer))
   const { attend, port } = yield* serve({ ...nothingManaged, ...options }, null)
   yield* Effect.forkScoped(Effect.provide(attend, context), { startImmediately: true })
@@ -133,7 +152,8 @@ export const fakeCgroup = Effect.acquireRelease(
       fs.writeFileSync(path.join(root, "next"), text)
       fs.renameSync(path.join(root, "next"), file)
     }
-    const use = (bytes: number) => write(`anon ${bytes}\nfile 999999999999\ninactive_anon ${bytes - 1000}\nactive_anon 1000\nslab 5\n`)
+    const use = (bytes: number) =>
+      write(`anon ${bytes}\nfile 999999999999\ninactive_anon ${bytes - 1000}\nactive_anon 1000\nslab 5\n`)
     use(1000)
     return { root, folder, use, write }
   }),

@@ -11,7 +11,7 @@ import * as http from "node:http"
 import { serve } from "../../src/autoscaling/VmMonitor.ts"
 import { connectAgent, dial, GiB, nothingManaged, openHouse } from "./agent.ts"
 
-const healthy = Effect.fnUntraced(function*(agent: Effect.Success<ReturnType<typeof dial>>, id: number) {
+const healthy = Effect.fnUntraced(function* (agent: Effect.Success<ReturnType<typeof dial>>, id: number) {
   yield* agent.say("HealthCheck", id)
   assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id })
 })
@@ -42,12 +42,16 @@ const upgradeStatus = (port: number, path: string, headers: Readonly<Record<stri
       resume(Effect.succeed(response.statusCode))
       response.socket.destroy()
     }
-    request.on("error", () => undefined).once("response", done).once("upgrade", done).end()
+    request
+      .on("error", () => undefined)
+      .once("response", done)
+      .once("upgrade", done)
+      .end()
   }).pipe(Effect.timeout("10 seconds"))
 
 describe("the door", () => {
   it.live("has one route, and a request that is refused harms nobody", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, tally } = yield* openHouse()
       const agent = yield* connectAgent(port)
       assert.strictEqual(yield* fetchStatus(port, "/"), 404)
@@ -63,10 +67,11 @@ describe("the door", () => {
       assert.deepInclude(yield* tally, { connected: 1, connections: 1 })
       assert.strictEqual(yield* upgradeStatus(port, "/monitor?x=1"), 101)
       assert.deepInclude(yield* agent.closed, { code: 1001 })
-    }))
+    })
+  )
 
   it.live("offers nothing that was not asked for, not even compression that was", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* openHouse()
       const socket = new WebSocket(`ws://127.0.0.1:${port}/monitor`, { perMessageDeflate: true })
       const headers = yield* Effect.callback<Record<string, unknown>>((resume) => {
@@ -76,19 +81,21 @@ describe("the door", () => {
       socket.terminate()
       assert.notProperty(headers, "sec-websocket-extensions")
       assert.notProperty(headers, "sec-websocket-protocol")
-    }))
+    })
+  )
 
   it.live("that cannot be opened is a failure", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* openHouse()
       const taken = yield* Effect.flip(serve({ ...nothingManaged, address: `127.0.0.1:${port}` }, null))
       assert.strictEqual(taken.message, `cannot listen for the vm-monitor on port ${port}`)
       const nonsense = yield* Effect.flip(serve({ ...nothingManaged, address: "everywhere" }, null))
       assert.match(String(nonsense.cause), /it is not host:port/)
-    }))
+    })
+  )
 
   it.live("says goodbye when it closes, and its port is free", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const scope = yield* Scope.make()
       const { port } = yield* Scope.provide(openHouse(), scope)
       const agent = yield* connectAgent(port)
@@ -97,18 +104,22 @@ describe("the door", () => {
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(yield* silent.closed, { code: 1001, reason: "the monitor is going away" })
       yield* serve({ ...nothingManaged, address: `127.0.0.1:${port}` }, null)
-    }))
+    })
+  )
 })
 
 describe("the handshake", () => {
-  it.live.each([`{"min":1,"max":1}`, ` {"max":5,"x":{"y":[1]},"min":0}\n`])("%s is answered with the version", (range) =>
-    Effect.gen(function*() {
-      const { port } = yield* openHouse()
-      const agent = yield* dial(port)
-      yield* agent.sayRaw(range)
-      assert.deepStrictEqual(yield* agent.next, { version: 1 })
-      yield* healthy(agent, 2)
-    }))
+  it.live.each([`{"min":1,"max":1}`, ` {"max":5,"x":{"y":[1]},"min":0}\n`])(
+    "%s is answered with the version",
+    (range) =>
+      Effect.gen(function* () {
+        const { port } = yield* openHouse()
+        const agent = yield* dial(port)
+        yield* agent.sayRaw(range)
+        assert.deepStrictEqual(yield* agent.next, { version: 1 })
+        yield* healthy(agent, 2)
+      })
+  )
 
   it.live.each([
     [`{"min":0,"max":0}`, "Received protocol version range <invalid: zero> which does not overlap with v1.0"],
@@ -117,7 +128,7 @@ describe("the handshake", () => {
     [`{"content":{},"type":"HealthCheck","id":2}`, `Received no protocol version range: expected {"min": 1, "max": 1}`],
     ["😀 junk", `Received no protocol version range: expected {"min": 1, "max": 1}`]
   ] as const)("%s is refused, and the next agent is welcome", ([range, error]) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, until } = yield* openHouse()
       const agent = yield* dial(port)
       yield* agent.sayRaw(range)
@@ -125,19 +136,21 @@ describe("the handshake", () => {
       assert.deepInclude(yield* agent.closed, { code: 1002 })
       yield* until(({ connected, refused }) => connected === 0 && refused === 1)
       yield* healthy(yield* connectAgent(port), 2)
-    }))
+    })
+  )
 
   it.live("in binary is refused", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* openHouse()
       const agent = yield* dial(port)
       yield* agent.sayRaw(new TextEncoder().encode(`{"min":1,"max":1}`))
       assert.property(yield* agent.next, "error")
       assert.deepInclude(yield* agent.closed, { code: 1002 })
-    }))
+    })
+  )
 
   it.live("may follow a ping, but not four seconds of silence", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* openHouse()
       const began = yield* Clock.currentTimeMillis
       const agent = yield* dial(port)
@@ -149,12 +162,13 @@ describe("the handshake", () => {
       late.socket.ping()
       yield* late.sayRaw(`{"min":1,"max":1}`)
       assert.deepStrictEqual(yield* late.next, { version: 1 })
-    }))
+    })
+  )
 })
 
 describe("the newest agent wins", () => {
   it.live("and the old one is told so", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, until } = yield* openHouse()
       const old = yield* connectAgent(port)
       yield* healthy(old, 2)
@@ -162,22 +176,29 @@ describe("the newest agent wins", () => {
       assert.deepStrictEqual(yield* old.closed, { code: 1001, reason: "replaced by a newer connection" })
       yield* healthy(newer, 2)
       assert.deepInclude(yield* until(({ connected }) => connected === 1), { connections: 2, replaced: 1 })
-    }))
+    })
+  )
 
   it.live("also before the old one has said anything", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* openHouse()
       const mute = yield* dial(port)
       const newer = yield* connectAgent(port)
       assert.deepInclude(yield* mute.closed, { code: 1001 })
       yield* healthy(newer, 2)
-    }))
+    })
+  )
 
   it.live("of eight that come at once exactly one stays", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, until } = yield* openHouse()
-      const agents = yield* Effect.all(Array.from({ length: 8 }, () => dial(port)), { concurrency: 8 })
-      assert.deepInclude(yield* until(({ connected, connections }) => connected === 1 && connections === 8), { replaced: 7 })
+      const agents = yield* Effect.all(
+        Array.from({ length: 8 }, () => dial(port)),
+        { concurrency: 8 }
+      )
+      assert.deepInclude(yield* until(({ connected, connections }) => connected === 1 && connections === 8), {
+        replaced: 7
+      })
       // The seven are told; until they have heard it, they look open from here.
       const open = yield* Effect.sync(() => agents.filter(({ socket }) => socket.readyState === WebSocket.OPEN)).pipe(
         Effect.delay("5 millis"),
@@ -189,10 +210,11 @@ describe("the newest agent wins", () => {
         yield* agent.sayRaw(`{"min":1,"max":1}`)
         assert.deepStrictEqual(yield* agent.next, { version: 1 })
       }
-    }))
+    })
+  )
 
   it.live("an agent that vanishes leaves the place empty", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, until } = yield* openHouse()
       const agent = yield* connectAgent(port)
       agent.socket.terminate()
@@ -201,17 +223,20 @@ describe("the newest agent wins", () => {
       polite.socket.close(1000, "normal exit")
       assert.deepInclude(yield* polite.closed, { code: 1000 })
       yield* until(({ connected }) => connected === 0)
-    }))
+    })
+  )
 })
 
 describe("a conversation", () => {
   it.live("with nothing managed: yes to everything, with the request's id", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, tally } = yield* openHouse()
       const agent = yield* connectAgent(port)
       yield* agent.say("UpscaleNotification", 2, { granted: { cpu: 0.5, mem: 2 * GiB } })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleConfirmation", id: 2 })
-      yield* agent.sayRaw(`{"id":4,"type":"DownscaleRequest","more":null,"content":{"target":{"mem":${GiB},"cpu":0.25,"x":1}}}`)
+      yield* agent.sayRaw(
+        `{"id":4,"type":"DownscaleRequest","more":null,"content":{"target":{"mem":${GiB},"cpu":0.25,"x":1}}}`
+      )
       assert.deepStrictEqual(yield* agent.next, {
         type: "DownscaleResult",
         Ok: true,
@@ -219,20 +244,28 @@ describe("a conversation", () => {
         id: 4
       })
       assert.deepInclude(yield* tally, { upscalesConfirmed: 1, downscalesGranted: 1 })
-    }))
+    })
+  )
 
   it.live("junk is answered with its id, or 0, and forgotten", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, tally } = yield* openHouse()
       const agent = yield* connectAgent(port)
       const cases: ReadonlyArray<readonly [string, number, string]> = [
         ["not json", 0, "Received a message that is not JSON"],
         ["[".repeat(60_000), 0, "Received a message that is not JSON"],
-        [`{"type":"Foo","id":2,"content":{}}`, 2, "Received message of unknown type: \"Foo\""],
-        [`{"type":"UpscaleConfirmation","id":3,"content":{}}`, 3, "Received message of unknown type: \"UpscaleConfirmation\""],
+        [`{"type":"Foo","id":2,"content":{}}`, 2, 'Received message of unknown type: "Foo"'],
+        [
+          `{"type":"UpscaleConfirmation","id":3,"content":{}}`,
+          3,
+          'Received message of unknown type: "UpscaleConfirmation"'
+        ],
         [`{"type":"HealthCheck","id":4}`, 4, "Received a message without type, id or content"],
-        [`{"type":"DownscaleRequest","id":6,"content":{"target":{"mem":"1Gi"}}}`, 6,
-          "Received message of type \"DownscaleRequest\" with unusable content"]
+        [
+          `{"type":"DownscaleRequest","id":6,"content":{"target":{"mem":"1Gi"}}}`,
+          6,
+          'Received message of type "DownscaleRequest" with unusable content'
+        ]
       ]
       for (const [text, id, error] of cases) {
         yield* agent.sayRaw(text)
@@ -241,38 +274,46 @@ describe("a conversation", () => {
       yield* agent.sayRaw(new Uint8Array([1, 2, 3]))
       yield* healthy(agent, 8)
       assert.deepInclude(yield* tally, { unusableMessages: cases.length + 1, connected: 1 })
-    }))
+    })
+  )
 
   it.live("complaints, also about ids nobody used, are never answered", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, tally } = yield* openHouse()
       const agent = yield* connectAgent(port)
-      yield* agent.say("InvalidMessage", 7, { error: "Received message of unknown type: \"Foo\"\nnew line" })
+      yield* agent.say("InvalidMessage", 7, { error: 'Received message of unknown type: "Foo"\nnew line' })
       yield* agent.say("InternalError", 9_999, { error: "x".repeat(20_000) })
       yield* healthy(agent, 10)
       assert.deepInclude(yield* tally, { complaints: 2 })
-    }))
+    })
+  )
 
   it.live("a peer that speaks nothing but junk is shown out", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* openHouse()
       const agent = yield* connectAgent(port)
-      yield* Effect.forEach(Array.from({ length: 100 }, (_, n) => n), (n) => agent.sayRaw(`junk ${n}`), { discard: true })
+      yield* Effect.forEach(
+        Array.from({ length: 100 }, (_, n) => n),
+        (n) => agent.sayRaw(`junk ${n}`),
+        { discard: true }
+      )
       assert.deepStrictEqual(yield* agent.closed, { code: 1008, reason: "this is not the agent's protocol" })
       yield* healthy(yield* connectAgent(port), 2)
-    }))
+    })
+  )
 
   it.live("a frame beyond the limit ends the connection with 1009", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* openHouse()
       const agent = yield* connectAgent(port)
       yield* agent.sayRaw("x".repeat(65 * 1024))
       assert.deepInclude(yield* agent.closed, { code: 1009 })
       yield* healthy(yield* connectAgent(port), 2)
-    }))
+    })
+  )
 
   it.live("a flood is answered in order, to the last", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, tally } = yield* openHouse()
       const agent = yield* connectAgent(port)
       const count = 20_000
@@ -280,45 +321,54 @@ describe("a conversation", () => {
       for (let id = 2; id <= 2 * count; id += 2) assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id })
       assert.strictEqual((yield* tally).healthChecks, count)
       assert.strictEqual(agent.waiting(), 0)
-    }))
+    })
+  )
 
   it.live("a flood of requests is refused beyond what can be worked on, and each has one answer", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, tally } = yield* openHouse()
       const agent = yield* connectAgent(port)
       const ids = Array.from({ length: 2_000 }, (_, n) => 2 * n + 2)
       for (const id of ids) yield* agent.say("DownscaleRequest", id, { target: { cpu: 1, mem: GiB } })
       const answers = yield* Effect.forEach(ids, () => agent.next)
-      assert.deepStrictEqual(answers.map(({ id }) => Number(id)).toSorted((a, b) => a - b), ids)
+      assert.deepStrictEqual(
+        answers.map(({ id }) => Number(id)).toSorted((a, b) => a - b),
+        ids
+      )
       for (const { type } of answers) assert.include(["DownscaleResult", "InternalError"], type)
       yield* healthy(agent, 9_000)
       const { downscalesGranted } = yield* tally
       assert.strictEqual(downscalesGranted, answers.filter(({ type }) => type === "DownscaleResult").length)
       assert.isAbove(downscalesGranted, 0)
-    }))
+    })
+  )
 
-  it.live("a slow reader is not read from any more, and in the end loses its place", () =>
-    Effect.gen(function*() {
-      const { port, tally, until } = yield* openHouse()
-      const agent = yield* connectAgent(port, 30)
-      agent.socket.pause()
-      // More than all buffers on the way hold; what is not taken from the socket stays on the agent's side.
-      const text = `{"content":{},"type":"${"F".repeat(400)}","id":2}`
-      const check = `{"content":{},"type":"HealthCheck","id":4}`
-      for (let n = 0; n < 150_000; n++) agent.socket.send(n % 16 === 0 ? check : text)
-      const before = yield* until(({ healthChecks }) => healthChecks > 100)
-      // Until it is shown out, what it wants to send stays with it.
-      const kept = new Map<number, number>()
-      yield* until(({ connected }) => {
-        const bytes = agent.socket.bufferedAmount
-        kept.set(bytes, (kept.get(bytes) ?? 0) + 1)
-        return connected === 0
-      })
-      const stalled = [...kept].filter(([bytes, looks]) => bytes > 20_000_000 && looks > 100)
-      assert.strictEqual(stalled.length, 1, "one amount that stood still for half a second or more")
-      const after = yield* tally
-      assert.isBelow(after.healthChecks + after.unusableMessages, 150_000)
-      assert.isAtLeast(after.healthChecks, before.healthChecks)
-      yield* healthy(yield* connectAgent(port), 2)
-    }), 60_000)
+  it.live(
+    "a slow reader is not read from any more, and in the end loses its place",
+    () =>
+      Effect.gen(function* () {
+        const { port, tally, until } = yield* openHouse()
+        const agent = yield* connectAgent(port, 30)
+        agent.socket.pause()
+        // More than all buffers on the way hold; what is not taken from the socket stays on the agent's side.
+        const text = `{"content":{},"type":"${"F".repeat(400)}","id":2}`
+        const check = `{"content":{},"type":"HealthCheck","id":4}`
+        for (let n = 0; n < 150_000; n++) agent.socket.send(n % 16 === 0 ? check : text)
+        const before = yield* until(({ healthChecks }) => healthChecks > 100)
+        // Until it is shown out, what it wants to send stays with it.
+        const kept = new Map<number, number>()
+        yield* until(({ connected }) => {
+          const bytes = agent.socket.bufferedAmount
+          kept.set(bytes, (kept.get(bytes) ?? 0) + 1)
+          return connected === 0
+        })
+        const stalled = [...kept].filter(([bytes, looks]) => bytes > 20_000_000 && looks > 100)
+        assert.strictEqual(stalled.length, 1, "one amount that stood still for half a second or more")
+        const after = yield* tally
+        assert.isBelow(after.healthChecks + after.unusableMessages, 150_000)
+        assert.isAtLeast(after.healthChecks, before.healthChecks)
+        yield* healthy(yield* connectAgent(port), 2)
+      }),
+    60_000
+  )
 })

@@ -28,43 +28,55 @@ const neonLike = (major = 17, cap = "4GB") =>
 
 const mine = "from pg_stat_activity where application_name = 'vm-monitor'"
 const within = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>) =>
-  Effect.timeoutOrElse(effect, { duration: "30 seconds", orElse: () => Effect.die(new Error(`it did not come to that: ${what}`)) })
+  Effect.timeoutOrElse(effect, {
+    duration: "30 seconds",
+    orElse: () => Effect.die(new Error(`it did not come to that: ${what}`))
+  })
 
 /** The limit as a new session sees it, once it is that. */
 const limitIs = (postgres: TestPostgres, wanted: string) =>
-  within(`a limit of ${wanted}`, Effect.repeat(postgres.rows("select current_setting('neon.file_cache_size_limit')"), {
-    until: (rows) => rows[0]?.[0] === wanted
-  }))
+  within(
+    `a limit of ${wanted}`,
+    Effect.repeat(postgres.rows("select current_setting('neon.file_cache_size_limit')"), {
+      until: (rows) => rows[0]?.[0] === wanted
+    })
+  )
 
 const pidOfMonitor = (postgres: TestPostgres) =>
   within("a session", Effect.repeat(postgres.rows(`select pid ${mine}`), { until: (rows) => rows.length === 1 })).pipe(
     Effect.map((rows) => Number(rows[0]?.[0]))
   )
 
-const downscale = Effect.fnUntraced(function*(agent: Agent, id: number, mem: number) {
+const downscale = Effect.fnUntraced(function* (agent: Agent, id: number, mem: number) {
   yield* agent.say("DownscaleRequest", id, { target: { cpu: 0.25, mem } })
   return yield* agent.answer
 })
 
 /** Statements of the monitor in Postgres's log, in order. */
 const statements = (postgres: TestPostgres): ReadonlyArray<string> =>
-  postgres.log().split("\n").flatMap((line) => /statement: ((?:SELECT pg_catalog|ALTER SYSTEM).*)$/.exec(line)?.[1] ?? [])
+  postgres
+    .log()
+    .split("\n")
+    .flatMap((line) => /statement: ((?:SELECT pg_catalog|ALTER SYSTEM).*)$/.exec(line)?.[1] ?? [])
 
 describe("the file cache", () => {
   it.live("is set at the start from the machine's total, then from every order, and capped", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* neonLike()
       const { port, until } = yield* openHouse({ fileCacheConnstr: at(postgres.port) })
       const agent = yield* connectAgent(port)
       yield* until(({ cacheBytes }) => cacheBytes === 1536 * MiB)
       yield* limitIs(postgres, "1536")
-      assert.deepStrictEqual(statements(postgres).map((one) => one.replace(/pg_catalog\./g, "")), [
-        "SELECT pg_size_bytes(current_setting('neon.file_cache_size_limit', true))",
-        "SELECT pg_size_bytes(current_setting('neon.max_file_cache_size', true))",
-        "SELECT pg_size_bytes(current_setting('neon.max_file_cache_size', true))",
-        "ALTER SYSTEM SET neon.file_cache_size_limit = 1536",
-        "SELECT pg_reload_conf()"
-      ])
+      assert.deepStrictEqual(
+        statements(postgres).map((one) => one.replace(/pg_catalog\./g, "")),
+        [
+          "SELECT pg_size_bytes(current_setting('neon.file_cache_size_limit', true))",
+          "SELECT pg_size_bytes(current_setting('neon.max_file_cache_size', true))",
+          "SELECT pg_size_bytes(current_setting('neon.max_file_cache_size', true))",
+          "ALTER SYSTEM SET neon.file_cache_size_limit = 1536",
+          "SELECT pg_reload_conf()"
+        ]
+      )
       assert.deepStrictEqual(yield* downscale(agent, 2, GiB), {
         type: "DownscaleResult",
         Ok: true,
@@ -75,68 +87,96 @@ describe("the file cache", () => {
       yield* agent.say("UpscaleNotification", 4, { granted: { cpu: 8, mem: 64 * GiB } })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleConfirmation", id: 4 })
       yield* limitIs(postgres, "4096")
-      assert.deepStrictEqual(statements(postgres).slice(-3).map((one) => one.replace(/pg_catalog\./g, "")), [
-        "SELECT pg_size_bytes(current_setting('neon.max_file_cache_size', true))",
-        "ALTER SYSTEM SET neon.file_cache_size_limit = 4096",
-        "SELECT pg_reload_conf()"
-      ])
+      assert.deepStrictEqual(
+        statements(postgres)
+          .slice(-3)
+          .map((one) => one.replace(/pg_catalog\./g, "")),
+        [
+          "SELECT pg_size_bytes(current_setting('neon.max_file_cache_size', true))",
+          "ALTER SYSTEM SET neon.file_cache_size_limit = 4096",
+          "SELECT pg_reload_conf()"
+        ]
+      )
       assert.notInclude(postgres.log(), "never told")
-    }))
+    })
+  )
 
   it.live("and the cgroup are set together, the file cache first", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* neonLike(18)
       const { root } = yield* fakeCgroup
-      const { port, until } = yield* openHouse({ fileCacheConnstr: at(postgres.port), cgroup: "neon-postgres", cgroupRoot: root })
+      const { port, until } = yield* openHouse({
+        fileCacheConnstr: at(postgres.port),
+        cgroup: "neon-postgres",
+        cgroupRoot: root
+      })
       const agent = yield* connectAgent(port)
       yield* until(({ cacheBytes, samples }) => samples >= 5 && cacheBytes !== null)
       assert.deepStrictEqual(yield* downscale(agent, 2, GiB), {
         type: "DownscaleResult",
         Ok: true,
-        Status: "set file cache size to 607 MiB; set cgroup memory threshold from 1740.8 MiB to 785.4 MiB, of new total 924 MiB",
+        Status:
+          "set file cache size to 607 MiB; set cgroup memory threshold from 1740.8 MiB to 785.4 MiB, of new total 924 MiB",
         id: 2
       })
-    }))
+    })
+  )
 
   it.live("of a stock Postgres is nothing to manage; the cgroup is", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* startPostgres({ settings: { log_statement: "'all'" } })
       const { root } = yield* fakeCgroup
-      const { port, tally, until } = yield* openHouse({ fileCacheConnstr: at(postgres.port), cgroup: "neon-postgres", cgroupRoot: root })
+      const { port, tally, until } = yield* openHouse({
+        fileCacheConnstr: at(postgres.port),
+        cgroup: "neon-postgres",
+        cgroupRoot: root
+      })
       const agent = yield* connectAgent(port)
       yield* until(({ samples }) => samples >= 5)
-      yield* within("both questions", Effect.repeat(Effect.sync(() => statements(postgres).length), { until: (count) => count === 2 }))
+      yield* within(
+        "both questions",
+        Effect.repeat(
+          Effect.sync(() => statements(postgres).length),
+          { until: (count) => count === 2 }
+        )
+      )
       assert.deepInclude(yield* downscale(agent, 2, GiB), {
         Ok: true,
         Status: "set cgroup memory threshold from 1740.8 MiB to 785.4 MiB, of new total 924 MiB"
       })
       assert.strictEqual((yield* tally).cacheBytes, null)
       assert.notInclude(postgres.log(), "ALTER SYSTEM")
-    }))
+    })
+  )
 
   it.live("is left alone when resizing is disabled", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* neonLike()
       const { port } = yield* openHouse({ fileCacheConnstr: at(postgres.port), disableLfcResizing: () => true })
       const agent = yield* connectAgent(port)
       assert.deepInclude(yield* downscale(agent, 2, GiB), { Status: "monitor is not managing cgroup or file cache" })
       assert.deepStrictEqual(statements(postgres), [])
-    }))
+    })
+  )
 
   it.live("that cannot be reached is done without, and set once it can be", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* neonLike()
       const { port, tally } = yield* openHouse({ fileCacheConnstr: at(postgres.port, "late") })
       const agent = yield* connectAgent(port)
-      assert.deepInclude(yield* downscale(agent, 2, GiB), { Ok: true, Status: "monitor is not managing cgroup or file cache" })
+      assert.deepInclude(yield* downscale(agent, 2, GiB), {
+        Ok: true,
+        Status: "monitor is not managing cgroup or file cache"
+      })
       assert.strictEqual((yield* tally).cacheBytes, null)
       yield* postgres.rows("create role late superuser login")
       yield* limitIs(postgres, "1536")
       assert.deepInclude(yield* downscale(agent, 4, GiB), { Ok: true, Status: "set file cache size to 607 MiB" })
-    }))
+    })
+  )
 
   it.live("that does not obey fails the order, and the threshold stays", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* neonLike()
       yield* postgres.rows("create role weak superuser login")
       const { root } = yield* fakeCgroup
@@ -149,16 +189,21 @@ describe("the file cache", () => {
       yield* until(({ cacheBytes, samples }) => samples >= 5 && cacheBytes !== null)
       const { thresholdBytes } = yield* tally
       yield* postgres.rows("alter role weak nosuperuser")
-      assert.deepStrictEqual(yield* downscale(agent, 2, GiB), { type: "InternalError", error: "failed to downscale", id: 2 })
+      assert.deepStrictEqual(yield* downscale(agent, 2, GiB), {
+        type: "InternalError",
+        error: "failed to downscale",
+        id: 2
+      })
       yield* agent.say("UpscaleNotification", 4, { granted: { cpu: 1, mem: 4 * GiB } })
       assert.deepStrictEqual(yield* agent.next, { type: "InternalError", error: "failed to handle upscale", id: 4 })
       assert.deepInclude(yield* tally, { thresholdBytes, downscalesFailed: 1, upscalesFailed: 1 })
       yield* postgres.rows("alter role weak superuser")
       assert.deepInclude(yield* downscale(agent, 6, GiB), { Ok: true, id: 6 })
-    }))
+    })
+  )
 
   it.live("a session that was killed is replaced within the order", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* neonLike()
       const { port, until } = yield* openHouse({ fileCacheConnstr: at(postgres.port) })
       const agent = yield* connectAgent(port)
@@ -167,7 +212,8 @@ describe("the file cache", () => {
       yield* postgres.rows(`select pg_terminate_backend(${pid}, 10000)`)
       assert.deepInclude(yield* downscale(agent, 2, GiB), { Ok: true, Status: "set file cache size to 607 MiB" })
       assert.notStrictEqual(yield* pidOfMonitor(postgres), pid)
-    }))
+    })
+  )
 })
 
 describe("slow SQL", () => {
@@ -182,7 +228,7 @@ describe("slow SQL", () => {
     )
 
   it.live("does not keep health checks waiting; the order is answered in time, and so is the next one", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* neonLike()
       const { port, until } = yield* openHouse({ fileCacheConnstr: at(postgres.port) })
       const agent = yield* connectAgent(port)
@@ -202,10 +248,11 @@ describe("slow SQL", () => {
       assert.isBelow((yield* Clock.currentTimeMillis) - began, 5_000)
       // Reading is tried again over a new connection, so the frozen session may not even be noticed.
       assert.deepInclude(yield* downscale(agent, 22, GiB), { Ok: true })
-    }))
+    })
+  )
 
   it.live("is abandoned with the agent that dies meanwhile, and with the one that is replaced", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const postgres = yield* neonLike()
       const { port, until } = yield* openHouse({ fileCacheConnstr: at(postgres.port) })
       const first = yield* connectAgent(port)
@@ -221,7 +268,10 @@ describe("slow SQL", () => {
       yield* thawFirst
 
       const second = yield* connectAgent(port)
-      yield* within("one session", Effect.repeat(postgres.rows(`select pid ${mine}`), { until: (rows) => rows.length === 1 }))
+      yield* within(
+        "one session",
+        Effect.repeat(postgres.rows(`select pid ${mine}`), { until: (rows) => rows.length === 1 })
+      )
       yield* limitIs(postgres, "1536")
       const thawSecond = yield* frozen(yield* pidOfMonitor(postgres))
       yield* second.say("DownscaleRequest", 2, { target: { cpu: 0.25, mem: GiB } })
@@ -232,6 +282,10 @@ describe("slow SQL", () => {
       assert.deepStrictEqual(yield* third.next, { type: "HealthCheck", id: 2 })
       third.socket.close(1000)
       yield* third.closed
-      yield* within("no session", Effect.repeat(postgres.rows(`select pid ${mine}`), { until: (rows) => rows.length === 0 }))
-    }))
+      yield* within(
+        "no session",
+        Effect.repeat(postgres.rows(`select pid ${mine}`), { until: (rows) => rows.length === 0 })
+      )
+    })
+  )
 })

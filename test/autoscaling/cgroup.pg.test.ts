@@ -33,7 +33,7 @@ const mayBeWritten = (file: string, by: RunAs | null) => {
 
 describe("the way into a cgroup", () => {
   it.live("the program's own pid is written before it begins, and its arguments arrive as they were", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { folder, root } = yield* fakeCgroup
       const procs = path.join(folder, "cgroup.procs")
       mayBeWritten(procs, runAs)
@@ -44,10 +44,11 @@ describe("the way into a cgroup", () => {
       )
       const { stdout } = yield* runCommand(moved, "10 seconds")
       assert.strictEqual(stdout, `${fs.readFileSync(procs, "utf8").trim()}|a b|$(touch x)|'"\\\n`)
-    }).pipe(Effect.provide(Spawn.layer)))
+    }).pipe(Effect.provide(Spawn.layer))
+  )
 
   it.live("that turns out to be closed ends the program before it begins, with a reason", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { folder, root } = yield* fakeCgroup
       const procs = path.join(folder, "cgroup.procs")
       mayBeWritten(procs, null)
@@ -58,10 +59,11 @@ describe("the way into a cgroup", () => {
       assert.strictEqual(failure._tag, "CommandFailed")
       assert.include(failure.message, "126")
       assert.include(failure.message, `cannot enter the cgroup through ${procs}`)
-    }).pipe(Effect.provide(Spawn.layer)))
+    }).pipe(Effect.provide(Spawn.layer))
+  )
 
   it.live("that is missing or not ours is refused, or done without", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { folder, root } = yield* fakeCgroup
       const somebody: RunAs = { name: "somebody", uid: 54_321, gid: 54_321 }
       const asked = request("/bin/echo", [], somebody)
@@ -87,13 +89,18 @@ describe("the way into a cgroup", () => {
         command: path.join(bin, "cgexec"),
         args: ["-g", "memory:neon-postgres", "/bin/echo"]
       })
-    }))
+    })
+  )
 })
 
 /** Where cgroup v2 is mounted here, if it is. */
 const mount = (): string | undefined =>
   fs.existsSync("/proc/self/mounts")
-    ? fs.readFileSync("/proc/self/mounts", "utf8").split("\n").map((line) => line.split(" ")).find(([, , type]) => type === "cgroup2")?.[1]
+    ? fs
+        .readFileSync("/proc/self/mounts", "utf8")
+        .split("\n")
+        .map((line) => line.split(" "))
+        .find(([, , type]) => type === "cgroup2")?.[1]
     : undefined
 
 const attempt = (action: () => void): boolean => {
@@ -124,23 +131,31 @@ const delegated = Effect.acquireRelease(
     return { root, group, name: path.basename(group) }
   }),
   (made) =>
-    made === null ? Effect.void : Effect.forEach(["postgres", "from", "."], (name) => {
-      const folder = path.join(made.group, name)
-      return Effect.repeat(Effect.sync(() => attempt(() => fs.rmdirSync(folder))), { until: (gone) => gone }).pipe(
-        Effect.timeout("10 seconds"),
-        Effect.orDie
-      )
-    }, { discard: true })
+    made === null
+      ? Effect.void
+      : Effect.forEach(
+          ["postgres", "from", "."],
+          (name) => {
+            const folder = path.join(made.group, name)
+            return Effect.repeat(
+              Effect.sync(() => attempt(() => fs.rmdirSync(folder))),
+              { until: (gone) => gone }
+            ).pipe(Effect.timeout("10 seconds"), Effect.orDie)
+          },
+          { discard: true }
+        )
 )
 
 describe("a real cgroup", () => {
   it.live("holds a real Postgres, all of it, from its first instruction; or we are told why it can not", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const made = yield* delegated
       if (made === null) {
         const at = { root: mount() ?? "/sys/fs/cgroup", name: "compute-ctl-test-none" }
         assert.instanceOf(yield* Effect.flip(openCgroup(at)), CgroupUnusable)
-        const refused = yield* Effect.flip(cgroupCommand({ ...at, policy: "refuse", path: undefined }, request("/bin/true", [])))
+        const refused = yield* Effect.flip(
+          cgroupCommand({ ...at, policy: "refuse", path: undefined }, request("/bin/true", []))
+        )
         assert.match(refused.message, /there is no such cgroup|is not the root of a cgroup v2 hierarchy/)
         return
       }
@@ -155,7 +170,14 @@ describe("a real cgroup", () => {
       const { spawn } = yield* Spawn
       const child = yield* spawn({
         command: "/bin/sh",
-        args: ["-c", `echo "$$" > "$0" && exec "$@"`, `${group}/from/cgroup.procs`, ...drop, entered.command, ...entered.args],
+        args: [
+          "-c",
+          `echo "$$" > "$0" && exec "$@"`,
+          `${group}/from/cgroup.procs`,
+          ...drop,
+          entered.command,
+          ...entered.args
+        ],
         runAs: null,
         cwd: "/",
         env: Object.fromEntries(Object.keys(process.env).map((key) => [key, cleanEnvironment()[key]])),
@@ -180,8 +202,11 @@ describe("a real cgroup", () => {
       const before = yield* anonymous
       assert.isAbove(before, 0)
       yield* wire.simple("set work_mem = '256MB'")
-      yield* wire.simple("begin; declare c cursor for select g from generate_series(1, 2000000) g order by -g; fetch 1 from c")
+      yield* wire.simple(
+        "begin; declare c cursor for select g from generate_series(1, 2000000) g order by -g; fetch 1 from c"
+      )
       const after = yield* anonymous
       assert.isAbove(after - before, 32 * 1024 * 1024)
-    }).pipe(Effect.provide(Spawn.layer)))
+    }).pipe(Effect.provide(Spawn.layer))
+  )
 })

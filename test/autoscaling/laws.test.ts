@@ -69,14 +69,18 @@ describe("memory", () => {
     assert.strictEqual(Math.fround(Number(text)), Math.fround(Math.fround(bytes) / MiB))
   })
 
-  it.prop("the cache is whole MiB, leaves room, and never shrinks when memory grows", { bytes, more: bytes }, ({ bytes, more }) => {
-    const size = cacheSizeOf(bytes)
-    assert.strictEqual(size % MiB, 0)
-    assert.isTrue(size === 0 || size <= bytes * 0.75)
-    assert.isTrue(size === 0 || bytes - size >= 256 * MiB)
-    assert.isAtLeast(cacheSizeOf(bytes + more), size)
-    assert.isAtLeast(thresholdOf(bytes + more), thresholdOf(bytes))
-  })
+  it.prop(
+    "the cache is whole MiB, leaves room, and never shrinks when memory grows",
+    { bytes, more: bytes },
+    ({ bytes, more }) => {
+      const size = cacheSizeOf(bytes)
+      assert.strictEqual(size % MiB, 0)
+      assert.isTrue(size === 0 || size <= bytes * 0.75)
+      assert.isTrue(size === 0 || bytes - size >= 256 * MiB)
+      assert.isAtLeast(cacheSizeOf(bytes + more), size)
+      assert.isAtLeast(thresholdOf(bytes + more), thresholdOf(bytes))
+    }
+  )
 
   it.prop("what is set is within the cap", { bytes, cap: bytes }, ({ bytes, cap }) => {
     const mib = cacheLimitMib(bytes, cap)
@@ -95,13 +99,19 @@ describe("memory", () => {
   })
 
   it("a late tick is left out", () => {
-    assert.deepStrictEqual([1000, 1001, 1099, 1100, 1250].map((now) => untilNextSample(1000, now)), [100, 99, 1, 100, 50])
+    assert.deepStrictEqual(
+      [1000, 1001, 1099, 1100, 1250].map((now) => untilNextSample(1000, now)),
+      [100, 99, 1, 100, 50]
+    )
   })
 
   it("counts anonymous pages, and a key that is missing is not zero", () => {
     const stat = "anon 7\nfile 8\ninactive_anon 20\nactive_anon 100\nworkingset_refault_anon 3\n"
     assert.deepStrictEqual(readAnonymous(stat), Result.succeed(120))
-    assert.deepStrictEqual(readAnonymous(stat.replace("\nactive_anon 100", "")), Result.fail("its memory.stat has no active_anon"))
+    assert.deepStrictEqual(
+      readAnonymous(stat.replace("\nactive_anon 100", "")),
+      Result.fail("its memory.stat has no active_anon")
+    )
     assert.deepStrictEqual(readAnonymous("active_anon 1\n"), Result.fail("its memory.stat has no inactive_anon"))
     assert.isTrue(Result.isFailure(readAnonymous("")))
   })
@@ -143,7 +153,8 @@ describe("verdicts", () => {
     assert.deepStrictEqual(judgeDownscale(mib, seen(718_693_991), false, 10_000)._tag, "Deny")
     assert.deepStrictEqual(judgeDownscale(mib, seen(700 * MiB), false, 10_000), {
       _tag: "Deny",
-      status: "calculated memory threshold too low: 785.4 MiB (new threshold) < 700 (current usage) + 100 (downscale buffer)"
+      status:
+        "calculated memory threshold too low: 785.4 MiB (new threshold) < 700 (current usage) + 100 (downscale buffer)"
     })
   })
 
@@ -160,7 +171,10 @@ describe("verdicts", () => {
       grantedStatus(both, 607 * MiB, thresholdOf(usableOf(2048 * MiB))),
       "set file cache size to 607 MiB; set cgroup memory threshold from 1655.8 MiB to 785.4 MiB, of new total 924 MiB"
     )
-    assert.strictEqual(grantedStatus(targetOf(mib, { _tag: "Off" }, true), 607 * MiB, null), "set file cache size to 607 MiB")
+    assert.strictEqual(
+      grantedStatus(targetOf(mib, { _tag: "Off" }, true), 607 * MiB, null),
+      "set file cache size to 607 MiB"
+    )
     assert.strictEqual(
       grantedStatus(targetOf(mib, seen(0), false), null, 0),
       "set cgroup memory threshold from 0 MiB to 785.4 MiB, of new total 924 MiB"
@@ -174,21 +188,30 @@ describe("verdicts", () => {
   })
 
   it("more is asked for at the threshold, a second after the greeting, then once a second", () => {
-    const at = (now: number, askedAt: number | null, mean = 10) => wantsMore({ mean, threshold: 10, greetedAt: 1000, now, askedAt })
+    const at = (now: number, askedAt: number | null, mean = 10) =>
+      wantsMore({ mean, threshold: 10, greetedAt: 1000, now, askedAt })
     const asks = [at(1999, null), at(2000, null), at(2999, 2000), at(3000, 2000), at(3000, 2000, 9)]
     assert.deepStrictEqual(asks, [false, true, false, true, false])
   })
 })
 
 describe("the handshake", () => {
-  it.each([[1, 1], [0, 5], [1, 9], [0, 1]])("%i to %i is version 1", (min, max) => {
+  it.each([
+    [1, 1],
+    [0, 5],
+    [1, 9],
+    [0, 1]
+  ])("%i to %i is version 1", (min, max) => {
     assert.strictEqual(printGreeting(negotiate(`{"min":${min},"max":${max},"more":[]}\n`)), `{"version":1}`)
   })
 
   it.each([
     [`{"min":0,"max":0}`, "Received protocol version range <invalid: zero> which does not overlap with v1.0"],
     [`{"min":2,"max":2}`, "Received protocol version range <unknown: 2> which does not overlap with v1.0"],
-    [`{"min":2,"max":3}`, "Received protocol version range <unknown: 2> to <unknown: 3> which does not overlap with v1.0"],
+    [
+      `{"min":2,"max":3}`,
+      "Received protocol version range <unknown: 2> to <unknown: 3> which does not overlap with v1.0"
+    ],
     [`{"min":2,"max":1}`, "Received protocol version range <unknown: 2> to v1.0 whose ends are the wrong way round"]
   ])("%s is refused", (text, error) => {
     assert.strictEqual(printGreeting(negotiate(text)), JSON.stringify({ error }))
@@ -205,7 +228,9 @@ describe("the handshake", () => {
     `{"min":0.5,"max":1}`,
     `{"min":1,"max":256}`,
     `{"min":"1","max":1}`
-  ])("%s is no range", (text) => assert.match(printGreeting(negotiate(text)), /^\{"error":"Received no protocol version range/))
+  ])("%s is no range", (text) =>
+    assert.match(printGreeting(negotiate(text)), /^\{"error":"Received no protocol version range/)
+  )
 })
 
 describe("messages", () => {
@@ -222,7 +247,7 @@ describe("messages", () => {
         { _tag: "UpscaleNotification", id: 2, mem: 2147483648 },
         { _tag: "DownscaleRequest", id: 4, mem: 1073741824 },
         { _tag: "HealthCheck", id: 6 },
-        { _tag: "Complaint", id: 7, kind: "InvalidMessage", error: "Received message of unknown type: \"Foo\" <" },
+        { _tag: "Complaint", id: 7, kind: "InvalidMessage", error: 'Received message of unknown type: "Foo" <' },
         { _tag: "Complaint", id: 8, kind: "InternalError", error: "some text" }
       ]
     )
@@ -288,7 +313,8 @@ describe("names and commands", () => {
   })
 
   it("a cgroup's name stays below its root", () => {
-    for (const name of ["neon-postgres", "a/b/c.slice", "..a"]) assert.isTrue(Result.isSuccess(checkCgroupName(name)), name)
+    for (const name of ["neon-postgres", "a/b/c.slice", "..a"])
+      assert.isTrue(Result.isSuccess(checkCgroupName(name)), name)
     for (const name of ["", "/", "/abs", "a//b", "..", "a/../b", "./a", "a/", "a\0"]) {
       assert.isTrue(Result.isFailure(checkCgroupName(name)), name)
     }
@@ -300,10 +326,13 @@ describe("names and commands", () => {
     const bySh = Option.getOrThrow(at({ procsWritable: true, shell: "/bin/sh", cgexec: "/usr/bin/cgexec" }))
     assert.strictEqual(bySh.command, "/bin/sh")
     assert.deepStrictEqual(bySh.args.slice(2), ["/pg bin/postgres", "/cg/x/cgroup.procs", "-D", "/a '$(b)"])
-    assert.deepStrictEqual(at({ procsWritable: false, shell: "/bin/sh", cgexec: "/usr/bin/cgexec" }), Option.some({
-      command: "/usr/bin/cgexec",
-      args: ["-g", "memory:x", "/pg bin/postgres", "-D", "/a '$(b)"]
-    }))
+    assert.deepStrictEqual(
+      at({ procsWritable: false, shell: "/bin/sh", cgexec: "/usr/bin/cgexec" }),
+      Option.some({
+        command: "/usr/bin/cgexec",
+        args: ["-g", "memory:x", "/pg bin/postgres", "-D", "/a '$(b)"]
+      })
+    )
     assert.isTrue(Option.isNone(at({ procsWritable: false, shell: "/bin/sh", cgexec: null })))
     assert.isTrue(Option.isNone(at({ procsWritable: true, shell: null, cgexec: null })))
   })

@@ -20,7 +20,7 @@ import {
   openHouse
 } from "./agent.ts"
 
-const watched = Effect.fnUntraced(function*(options: Partial<VmMonitorOptions> = {}) {
+const watched = Effect.fnUntraced(function* (options: Partial<VmMonitorOptions> = {}) {
   const cgroup = yield* fakeCgroup
   const house = yield* openHouse({ cgroup: "neon-postgres", cgroupRoot: cgroup.root, ...options })
   return { cgroup, house }
@@ -29,20 +29,23 @@ const watched = Effect.fnUntraced(function*(options: Partial<VmMonitorOptions> =
 /** Every sample of the mean is of what is in use now. */
 const settled = ({ until }: House, bytes: number) => until(({ meanBytes }) => meanBytes === bytes)
 
-const downscale = Effect.fnUntraced(function*(agent: Agent, id: number, mem: number) {
+const downscale = Effect.fnUntraced(function* (agent: Agent, id: number, mem: number) {
   yield* agent.say("DownscaleRequest", id, { target: { cpu: 0.25, mem } })
   return yield* agent.answer
 })
 
 const everything = ({ root }: FakeCgroup) =>
-  fs.readdirSync(root, { recursive: true, encoding: "utf8" }).sort().map((name) => {
-    const stat = fs.statSync(path.join(root, name))
-    return [name, stat.size, stat.mtimeMs, stat.mode]
-  })
+  fs
+    .readdirSync(root, { recursive: true, encoding: "utf8" })
+    .sort()
+    .map((name) => {
+      const stat = fs.statSync(path.join(root, name))
+      return [name, stat.size, stat.mtimeMs, stat.mode]
+    })
 
 describe("asking for more", () => {
   it.live("not in the first second, then once a second, with odd ids, for as long as it is needed", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cgroup, house } = yield* watched()
       cgroup.use(thresholdOf(2 * GiB))
       // Counted from before the connection: one that is heard late makes the gap to the next one short.
@@ -60,10 +63,11 @@ describe("asking for more", () => {
       const { samples } = yield* house.tally
       yield* house.until((tally) => tally.samples > samples + 15)
       assert.strictEqual((yield* house.tally).upscaleRequests, upscaleRequests)
-    }))
+    })
+  )
 
   it.live("stops when more was given, and every agent's ids start again", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cgroup, house } = yield* watched()
       cgroup.use(2 * GiB)
       const first = yield* connectAgent(house.port)
@@ -77,22 +81,24 @@ describe("asking for more", () => {
       // What was granted is forgotten with the connection: the kernel's total counts again.
       const second = yield* connectAgent(house.port)
       assert.deepStrictEqual(yield* second.next, { type: "UpscaleRequest", id: 3 })
-    }))
+    })
+  )
 
   it.live("a notification of almost nothing makes it ask at once", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { house } = yield* watched()
       const agent = yield* connectAgent(house.port)
       yield* agent.say("UpscaleNotification", 2, { granted: { cpu: 1, mem: 50 * MiB } })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleConfirmation", id: 2 })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleRequest", id: 3 })
       assert.strictEqual((yield* house.tally).thresholdBytes, 0)
-    }))
+    })
+  )
 })
 
 describe("giving back", () => {
   it.live("is denied before there are two samples", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { house } = yield* watched()
       const agent = yield* dial(house.port)
       // In one go, so that the request is there before the second sample is.
@@ -105,10 +111,11 @@ describe("giving back", () => {
         Status: "haven't received enough cgroup memory stats yet",
         id: 2
       })
-    }))
+    })
+  )
 
   it.live("is granted up to the boundary, and then the threshold is lower", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cgroup, house } = yield* watched()
       cgroup.use(718_693_991)
       const agent = yield* connectAgent(house.port)
@@ -117,7 +124,8 @@ describe("giving back", () => {
       assert.deepStrictEqual(yield* downscale(agent, 2, GiB), {
         type: "DownscaleResult",
         Ok: false,
-        Status: "calculated memory threshold too low: 785.4 MiB (new threshold) < 685.4 (current usage) + 100 (downscale buffer)",
+        Status:
+          "calculated memory threshold too low: 785.4 MiB (new threshold) < 685.4 (current usage) + 100 (downscale buffer)",
         id: 2
       })
       cgroup.use(718_693_990)
@@ -131,10 +139,11 @@ describe("giving back", () => {
       assert.deepInclude(yield* house.tally, { downscalesGranted: 1, downscalesDenied: 1, thresholdBytes: 823551590 })
       cgroup.use(823551590)
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleRequest", id: 3 })
-    }))
+    })
+  )
 
   it.live("has no answer when samples stopped five seconds ago; the connection lives, and so it does afterwards", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cgroup, house } = yield* watched()
       const agent = yield* connectAgent(house.port)
       yield* house.until(({ samples }) => samples >= 5)
@@ -143,17 +152,22 @@ describe("giving back", () => {
       assert.deepInclude(yield* downscale(agent, 2, GiB), { Ok: true })
       cgroup.write(null)
       yield* house.until(({ sampleFailures }) => sampleFailures > 52)
-      assert.deepStrictEqual(yield* downscale(agent, 4, GiB), { type: "InternalError", error: "failed to downscale", id: 4 })
+      assert.deepStrictEqual(yield* downscale(agent, 4, GiB), {
+        type: "InternalError",
+        error: "failed to downscale",
+        id: 4
+      })
       yield* agent.say("HealthCheck", 6)
       assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id: 6 })
       cgroup.use(5000)
       yield* settled(house, 5000)
       assert.deepInclude(yield* downscale(agent, 8, GiB), { Ok: true, id: 8 })
       assert.deepInclude(yield* house.tally, { downscalesFailed: 1, connections: 1 })
-    }))
+    })
+  )
 
   it.live("nothing is ever written under the cgroup", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cgroup, house } = yield* watched()
       const before = everything(cgroup)
       const agent = yield* connectAgent(house.port)
@@ -162,34 +176,54 @@ describe("giving back", () => {
       yield* agent.say("UpscaleNotification", 4, { granted: { cpu: 1, mem: 4 * GiB } })
       assert.deepInclude(yield* agent.next, { type: "UpscaleConfirmation" })
       assert.deepStrictEqual(everything(cgroup), before)
-    }))
+    })
+  )
 })
 
 describe("a cgroup that cannot be watched", () => {
   const cases: ReadonlyArray<readonly [string, (cgroup: FakeCgroup) => Partial<VmMonitorOptions>, string]> = [
     ["is not there", () => ({ cgroup: "other" }), "there is no such cgroup"],
-    ["is of version 1", ({ root }) => {
-      fs.rmSync(path.join(root, "cgroup.controllers"))
-      return {}
-    }, "is not the root of a cgroup v2 hierarchy"],
-    ["has no memory controller", ({ write }) => {
-      write(null)
-      return {}
-    }, "its memory.stat cannot be read; is the memory controller on?"],
-    ["counts no anonymous memory", ({ write }) => {
-      write("file 1\nactive_anon 5\n")
-      return {}
-    }, "its memory.stat has no inactive_anon"],
-    ["is outside of the root", () => ({ cgroup: "../x" }), "its name must be a path below the root, such as neon-postgres"]
+    [
+      "is of version 1",
+      ({ root }) => {
+        fs.rmSync(path.join(root, "cgroup.controllers"))
+        return {}
+      },
+      "is not the root of a cgroup v2 hierarchy"
+    ],
+    [
+      "has no memory controller",
+      ({ write }) => {
+        write(null)
+        return {}
+      },
+      "its memory.stat cannot be read; is the memory controller on?"
+    ],
+    [
+      "counts no anonymous memory",
+      ({ write }) => {
+        write("file 1\nactive_anon 5\n")
+        return {}
+      },
+      "its memory.stat has no inactive_anon"
+    ],
+    [
+      "is outside of the root",
+      () => ({ cgroup: "../x" }),
+      "its name must be a path below the root, such as neon-postgres"
+    ]
   ]
-  const withPolicy = Effect.fnUntraced(function*(spoil: (typeof cases)[number][1], policy?: VmMonitorOptions["policy"]) {
+  const withPolicy = Effect.fnUntraced(function* (
+    spoil: (typeof cases)[number][1],
+    policy?: VmMonitorOptions["policy"]
+  ) {
     const cgroup = yield* fakeCgroup
     const options = { cgroup: "neon-postgres", cgroupRoot: cgroup.root, ...spoil(cgroup) }
     return yield* openHouse(policy === undefined ? options : { ...options, policy })
   })
 
   it.live.each(cases)("because it %s: the agent is refused, and told why", ([, spoil, detail]) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* withPolicy(spoil)
       const agent = yield* dial(port)
       yield* agent.sayRaw(`{"min":1,"max":1}`)
@@ -197,10 +231,11 @@ describe("a cgroup that cannot be watched", () => {
       assert.include(error, "the cgroup ")
       assert.include(error, detail)
       assert.deepInclude(yield* agent.closed, { code: 1011 })
-    }))
+    })
+  )
 
   it.live.each(cases)("because it %s: downscales are denied with the reason, all else goes on", ([, spoil, detail]) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* withPolicy(spoil, "deny-downscales")
       const agent = yield* connectAgent(port)
       const { Ok, Status } = yield* downscale(agent, 2, GiB)
@@ -209,17 +244,22 @@ describe("a cgroup that cannot be watched", () => {
       assert.include(Status, detail)
       yield* agent.say("UpscaleNotification", 4, { granted: { cpu: 1, mem: 4 * GiB } })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleConfirmation", id: 4 })
-    }))
+    })
+  )
 
   it.live("is done without, if that is wanted", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* withPolicy(() => ({ cgroup: "other" }), "run-without")
       const agent = yield* connectAgent(port)
-      assert.deepInclude(yield* downscale(agent, 2, GiB), { Ok: true, Status: "monitor is not managing cgroup or file cache" })
-    }))
+      assert.deepInclude(yield* downscale(agent, 2, GiB), {
+        Ok: true,
+        Status: "monitor is not managing cgroup or file cache"
+      })
+    })
+  )
 
   it.live("is watched by the first agent after it has come", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cgroup, house } = yield* watched({ policy: "refuse" })
       cgroup.write(null)
       const refused = yield* dial(house.port)
@@ -228,5 +268,6 @@ describe("a cgroup that cannot be watched", () => {
       cgroup.use(7000)
       yield* connectAgent(house.port)
       yield* settled(house, 7000)
-    }))
+    })
+  )
 })

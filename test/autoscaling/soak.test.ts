@@ -19,7 +19,7 @@ import { CgroupUnusable, WireFailed } from "../../src/errors/Failure.ts"
 const GiB = 1024 * MiB
 
 /** The other end in memory: says what the test offers, keeps what it hears. */
-const memoryPeer = Effect.gen(function*() {
+const memoryPeer = Effect.gen(function* () {
   const inbox = yield* Queue.unbounded<Message, Cause.Done>()
   const heard: Array<string> = []
   let closed: { readonly code: number; readonly reason: string } | undefined
@@ -49,7 +49,7 @@ const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 
 
 describe("samples that never come", () => {
   it.effect("let a downscale be denied for five seconds, and then be without an answer", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { heard, peer, say } = yield* memoryPeer
       const broken = Effect.fail(new CgroupUnusable({ cgroup: "memory", detail: "its memory.stat cannot be read" }))
       const surroundings: Surroundings = {
@@ -61,7 +61,8 @@ describe("samples that never come", () => {
       }
       yield* Effect.forkChild(bridge(peer, Effect.never, surroundings), { startImmediately: true })
       yield* say(`{"min":1,"max":1}`)
-      const ask = (id: number) => say(JSON.stringify({ content: { target: { cpu: 1, mem: GiB } }, type: "DownscaleRequest", id }))
+      const ask = (id: number) =>
+        say(JSON.stringify({ content: { target: { cpu: 1, mem: GiB } }, type: "DownscaleRequest", id }))
       yield* TestClock.adjust("4900 millis")
       yield* ask(2)
       yield* TestClock.adjust("200 millis")
@@ -72,95 +73,125 @@ describe("samples that never come", () => {
         `{"type":"DownscaleResult","Ok":false,"Status":"haven't received enough cgroup memory stats yet","id":2}`,
         `{"type":"InternalError","error":"failed to downscale","id":4}`
       ])
-      assert.deepInclude(yield* (yield* VmTally).now, { samples: 0, upscaleRequests: 0, downscalesDenied: 1, downscalesFailed: 1 })
-    }).pipe(Effect.provide(VmTally.layer)))
+      assert.deepInclude(yield* (yield* VmTally).now, {
+        samples: 0,
+        upscaleRequests: 0,
+        downscalesDenied: 1,
+        downscalesFailed: 1
+      })
+    }).pipe(Effect.provide(VmTally.layer))
+  )
 })
 
 describe("an hour", () => {
-  it.effect("of health checks, samples, pressure, scaling, junk and a file cache that comes late and fails now and then", () =>
-    Effect.gen(function*() {
-      const { closed, heard, leave, peer, say } = yield* memoryPeer
-      let anonymous = 100 * MiB
-      let opened = 0
-      let alive = 0
-      let resizes = 0
-      const cache: FileCache = {
-        found: 0,
-        resize: (wanted) => ++resizes % 7 === 0
-          ? Effect.fail(new WireFailed({ operation: "query", peer: "memory", detail: "connection lost" }))
-          : Effect.succeed(wanted)
-      }
-      const surroundings: Surroundings = {
-        totalMemory: 2 * GiB,
-        cgroup: Effect.succeed({ folder: "memory", anonymous: Effect.sync(() => anonymous) }),
-        policy: "refuse",
-        tellBlind: () => Effect.void,
-        openCache: Effect.gen(function*() {
-          if (++opened < 10) return yield* new WireFailed({ operation: "connect", peer: "memory", detail: "connection refused" })
-          yield* Effect.acquireRelease(Effect.sync(() => alive++), () => Effect.sync(() => alive--))
-          return cache
+  it.effect(
+    "of health checks, samples, pressure, scaling, junk and a file cache that comes late and fails now and then",
+    () =>
+      Effect.gen(function* () {
+        const { closed, heard, leave, peer, say } = yield* memoryPeer
+        let anonymous = 100 * MiB
+        let opened = 0
+        let alive = 0
+        let resizes = 0
+        const cache: FileCache = {
+          found: 0,
+          resize: (wanted) =>
+            ++resizes % 7 === 0
+              ? Effect.fail(new WireFailed({ operation: "query", peer: "memory", detail: "connection lost" }))
+              : Effect.succeed(wanted)
+        }
+        const surroundings: Surroundings = {
+          totalMemory: 2 * GiB,
+          cgroup: Effect.succeed({ folder: "memory", anonymous: Effect.sync(() => anonymous) }),
+          policy: "refuse",
+          tellBlind: () => Effect.void,
+          openCache: Effect.gen(function* () {
+            if (++opened < 10)
+              return yield* new WireFailed({ operation: "connect", peer: "memory", detail: "connection refused" })
+            yield* Effect.acquireRelease(
+              Effect.sync(() => alive++),
+              () => Effect.sync(() => alive--)
+            )
+            return cache
+          })
+        }
+        const timersBefore = timers()
+        const life = yield* Effect.forkChild(bridge(peer, Effect.never, surroundings), { startImmediately: true })
+        yield* say(`{"min":1,"max":1}`)
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(heard.splice(0), [`{"version":1}`])
+
+        let id = 0
+        const counts = new Map<string, number>()
+        const minute = Effect.fnUntraced(function* (n: number) {
+          // Every third minute memory is short; every fifth brings junk.
+          anonymous = n % 3 === 0 ? thresholdOf(usableOf(4 * GiB)) : 100 * MiB
+          for (let second = 0; second < 60; second += 5) {
+            yield* say(`{"content":{},"type":"HealthCheck","id":${(id += 2)}}`)
+            if (n % 5 === 0) yield* say(`{"content":{},"type":"Junk","id":${(id += 2)}}`)
+            const type = n % 2 === 0 ? "UpscaleNotification" : "DownscaleRequest"
+            const content = n % 2 === 0 ? { granted: { cpu: 1, mem: 4 * GiB } } : { target: { cpu: 1, mem: GiB } }
+            yield* say(JSON.stringify({ content, type, id: (id += 2) }))
+            yield* TestClock.adjust("5 seconds")
+          }
+          for (const text of heard.splice(0)) {
+            const type = String((JSON.parse(text) as Record<string, unknown>)["type"])
+            counts.set(type, (counts.get(type) ?? 0) + 1)
+          }
         })
-      }
-      const timersBefore = timers()
-      const life = yield* Effect.forkChild(bridge(peer, Effect.never, surroundings), { startImmediately: true })
-      yield* say(`{"min":1,"max":1}`)
-      yield* TestClock.adjust("1 second")
-      assert.deepStrictEqual(heard.splice(0), [`{"version":1}`])
+        yield* Effect.forEach([1, 2, 3, 4, 5], minute, { discard: true })
+        const heapBefore = heapUsed()
+        yield* Effect.forEach(
+          Array.from({ length: 55 }, (_, n) => n + 6),
+          minute,
+          { discard: true }
+        )
+        const grown = heapUsed() - heapBefore
 
-      let id = 0
-      const counts = new Map<string, number>()
-      const minute = Effect.fnUntraced(function*(n: number) {
-        // Every third minute memory is short; every fifth brings junk.
-        anonymous = n % 3 === 0 ? thresholdOf(usableOf(4 * GiB)) : 100 * MiB
-        for (let second = 0; second < 60; second += 5) {
-          yield* say(`{"content":{},"type":"HealthCheck","id":${id += 2}}`)
-          if (n % 5 === 0) yield* say(`{"content":{},"type":"Junk","id":${id += 2}}`)
-          const type = n % 2 === 0 ? "UpscaleNotification" : "DownscaleRequest"
-          const content = n % 2 === 0 ? { granted: { cpu: 1, mem: 4 * GiB } } : { target: { cpu: 1, mem: GiB } }
-          yield* say(JSON.stringify({ content, type, id: id += 2 }))
-          yield* TestClock.adjust("5 seconds")
+        assert.isBelow(grown, 4_000_000, "bytes of heap after 55 more minutes")
+        assert.isAtMost(timers() - timersBefore, 2)
+        assert.strictEqual(counts.get("HealthCheck"), 720)
+        assert.strictEqual(counts.get("InvalidMessage"), 144)
+        const tally = yield* (yield* VmTally).now
+        assert.strictEqual(tally.upscalesConfirmed + tally.upscalesFailed, 360)
+        assert.strictEqual(tally.downscalesGranted + tally.downscalesDenied + tally.downscalesFailed, 360)
+        for (const count of [
+          tally.upscalesFailed,
+          tally.downscalesGranted,
+          tally.downscalesDenied,
+          tally.downscalesFailed
+        ]) {
+          assert.isAbove(count, 0)
         }
-        for (const text of heard.splice(0)) {
-          const type = String((JSON.parse(text) as Record<string, unknown>)["type"])
-          counts.set(type, (counts.get(type) ?? 0) + 1)
-        }
-      })
-      yield* Effect.forEach([1, 2, 3, 4, 5], minute, { discard: true })
-      const heapBefore = heapUsed()
-      yield* Effect.forEach(Array.from({ length: 55 }, (_, n) => n + 6), minute, { discard: true })
-      const grown = heapUsed() - heapBefore
+        assert.strictEqual(counts.get("UpscaleConfirmation"), tally.upscalesConfirmed)
+        assert.strictEqual(counts.get("DownscaleResult"), tally.downscalesGranted + tally.downscalesDenied)
+        assert.strictEqual(counts.get("InternalError"), tally.upscalesFailed + tally.downscalesFailed)
+        // The first sample, and ten a second.
+        assert.isAtMost(Math.abs(tally.samples - 36_011), 5)
+        assert.isAtMost(counts.get("UpscaleRequest") ?? 0, 20 * 60 + 20)
+        assert.isAtLeast(counts.get("UpscaleRequest") ?? 0, 10 * 59)
+        assert.deepInclude(tally, { connected: 1, connections: 1, sampleFailures: 0 })
+        assert.strictEqual(alive, 1)
 
-      assert.isBelow(grown, 4_000_000, "bytes of heap after 55 more minutes")
-      assert.isAtMost(timers() - timersBefore, 2)
-      assert.strictEqual(counts.get("HealthCheck"), 720)
-      assert.strictEqual(counts.get("InvalidMessage"), 144)
-      const tally = yield* (yield* VmTally).now
-      assert.strictEqual(tally.upscalesConfirmed + tally.upscalesFailed, 360)
-      assert.strictEqual(tally.downscalesGranted + tally.downscalesDenied + tally.downscalesFailed, 360)
-      for (const count of [tally.upscalesFailed, tally.downscalesGranted, tally.downscalesDenied, tally.downscalesFailed]) {
-        assert.isAbove(count, 0)
-      }
-      assert.strictEqual(counts.get("UpscaleConfirmation"), tally.upscalesConfirmed)
-      assert.strictEqual(counts.get("DownscaleResult"), tally.downscalesGranted + tally.downscalesDenied)
-      assert.strictEqual(counts.get("InternalError"), tally.upscalesFailed + tally.downscalesFailed)
-      // The first sample, and ten a second.
-      assert.isAtMost(Math.abs(tally.samples - 36_011), 5)
-      assert.isAtMost(counts.get("UpscaleRequest") ?? 0, 20 * 60 + 20)
-      assert.isAtLeast(counts.get("UpscaleRequest") ?? 0, 10 * 59)
-      assert.deepInclude(tally, { connected: 1, connections: 1, sampleFailures: 0 })
-      assert.strictEqual(alive, 1)
-
-      yield* leave
-      yield* Fiber.join(life)
-      assert.deepStrictEqual(closed(), { code: 1000, reason: "the agent left" })
-      assert.strictEqual(alive, 0)
-      assert.deepInclude(yield* (yield* VmTally).now, { connected: 0 })
-    }).pipe(Effect.provide(VmTally.layer)), 60_000)
+        yield* leave
+        yield* Fiber.join(life)
+        assert.deepStrictEqual(closed(), { code: 1000, reason: "the agent left" })
+        assert.strictEqual(alive, 0)
+        assert.deepInclude(yield* (yield* VmTally).now, { connected: 0 })
+      }).pipe(Effect.provide(VmTally.layer)),
+    60_000
+  )
 
   it.effect("of silence is a minute of it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { closed, peer, say } = yield* memoryPeer
-      const surroundings: Surroundings = { totalMemory: GiB, cgroup: null, policy: "refuse", tellBlind: () => Effect.void, openCache: null }
+      const surroundings: Surroundings = {
+        totalMemory: GiB,
+        cgroup: null,
+        policy: "refuse",
+        tellBlind: () => Effect.void,
+        openCache: null
+      }
       const life = yield* Effect.forkChild(bridge(peer, Effect.never, surroundings), { startImmediately: true })
       yield* say(`{"min":1,"max":1}`)
       yield* TestClock.adjust("59 seconds")
@@ -168,32 +199,42 @@ describe("an hour", () => {
       yield* TestClock.adjust("2 seconds")
       yield* Fiber.join(life)
       assert.deepStrictEqual(closed(), { code: 1001, reason: "nothing was heard for a minute" })
-    }).pipe(Effect.provide(VmTally.layer)))
+    }).pipe(Effect.provide(VmTally.layer))
+  )
 
-  it.effect("of a thousand agents, each replaced by the next", () =>
-    Effect.gen(function*() {
-      const surroundings: Surroundings = {
-        totalMemory: GiB,
-        cgroup: Effect.succeed({ folder: "memory", anonymous: Effect.succeed(2 * GiB) }),
-        policy: "refuse",
-        tellBlind: () => Effect.void,
-        openCache: Effect.andThen(Effect.sleep("1 second"), Effect.succeed(null))
-      }
-      const agent = Effect.gen(function*() {
-        const { closed, heard, peer, say } = yield* memoryPeer
-        const replaced = yield* Deferred.make<void>()
-        const life = yield* Effect.forkChild(bridge(peer, Deferred.await(replaced), surroundings), { startImmediately: true })
-        yield* say(`{"min":1,"max":1}`)
-        yield* TestClock.adjust("3600 millis")
-        yield* Deferred.succeed(replaced, undefined)
-        yield* Fiber.join(life)
-        assert.deepInclude(closed(), { code: 1001 })
-        assert.deepStrictEqual(heard.map((text) => (JSON.parse(text) as { id?: number }).id), [undefined, 3, 5, 7])
-      })
-      yield* Effect.repeat(agent, { times: 99 })
-      const before = heapUsed()
-      yield* Effect.repeat(agent, { times: 899 })
-      assert.isBelow(heapUsed() - before, 4_000_000)
-      assert.deepInclude(yield* (yield* VmTally).now, { connected: 0, connections: 1_000, replaced: 1_000 })
-    }).pipe(Effect.provide(VmTally.layer)), 60_000)
+  it.effect(
+    "of a thousand agents, each replaced by the next",
+    () =>
+      Effect.gen(function* () {
+        const surroundings: Surroundings = {
+          totalMemory: GiB,
+          cgroup: Effect.succeed({ folder: "memory", anonymous: Effect.succeed(2 * GiB) }),
+          policy: "refuse",
+          tellBlind: () => Effect.void,
+          openCache: Effect.andThen(Effect.sleep("1 second"), Effect.succeed(null))
+        }
+        const agent = Effect.gen(function* () {
+          const { closed, heard, peer, say } = yield* memoryPeer
+          const replaced = yield* Deferred.make<void>()
+          const life = yield* Effect.forkChild(bridge(peer, Deferred.await(replaced), surroundings), {
+            startImmediately: true
+          })
+          yield* say(`{"min":1,"max":1}`)
+          yield* TestClock.adjust("3600 millis")
+          yield* Deferred.succeed(replaced, undefined)
+          yield* Fiber.join(life)
+          assert.deepInclude(closed(), { code: 1001 })
+          assert.deepStrictEqual(
+            heard.map((text) => (JSON.parse(text) as { id?: number }).id),
+            [undefined, 3, 5, 7]
+          )
+        })
+        yield* Effect.repeat(agent, { times: 99 })
+        const before = heapUsed()
+        yield* Effect.repeat(agent, { times: 899 })
+        assert.isBelow(heapUsed() - before, 4_000_000)
+        assert.deepInclude(yield* (yield* VmTally).now, { connected: 0, connections: 1_000, replaced: 1_000 })
+      }).pipe(Effect.provide(VmTally.layer)),
+    60_000
+  )
 })

@@ -31,26 +31,30 @@ const other = scram("swordfish", "b3RoZXJvdGhlcm90aGVyIQ==")
 
 const specWith = (roles: number, databases: number, changed = -1): ParsedSpec =>
   specOf({
-    roles: Array.from({ length: roles }, (_, index) => role(`role ${index}`, verifier(index === changed ? other : shared))),
+    roles: Array.from({ length: roles }, (_, index) =>
+      role(`role ${index}`, verifier(index === changed ? other : shared))
+    ),
     databases: Array.from({ length: databases }, (_, index) => database(`database ${index}`, `role ${index % roles}`))
   })
 
 const permissions = [
   "DO $$BEGIN IF EXISTS (SELECT FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE nspname = 'public' AND rolname = 'cloud_admin') " +
-  "THEN ALTER SCHEMA public OWNER TO neon_superuser; END IF; END$$",
+    "THEN ALTER SCHEMA public OWNER TO neon_superuser; END IF; END$$",
   "DO $$BEGIN IF EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public') THEN " +
-  "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO neon_superuser WITH GRANT OPTION; " +
-  "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO neon_superuser WITH GRANT OPTION; END IF; END$$"
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO neon_superuser WITH GRANT OPTION; " +
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO neon_superuser WITH GRANT OPTION; END IF; END$$"
 ]
 
 const privileged =
   "CREATE ROLE neon_superuser CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data, pg_write_all_data"
 const roleSqls = (spec: ParsedSpec): ReadonlyArray<string> => [
   privileged,
-  ...spec.roles.map(({ name, password }) =>
-    `CREATE ROLE "${name}" INHERIT CREATEROLE CREATEDB BYPASSRLS REPLICATION IN ROLE neon_superuser LOGIN PASSWORD '${
-      password._tag === "Verifier" ? Redacted.value(password.verifier) : ""
-    }'`)
+  ...spec.roles.map(
+    ({ name, password }) =>
+      `CREATE ROLE "${name}" INHERIT CREATEROLE CREATEDB BYPASSRLS REPLICATION IN ROLE neon_superuser LOGIN PASSWORD '${
+        password._tag === "Verifier" ? Redacted.value(password.verifier) : ""
+      }'`
+  )
 ]
 const databaseSqls = (spec: ParsedSpec): ReadonlyArray<string> =>
   spec.databases.flatMap(({ name, owner }) => [
@@ -59,20 +63,28 @@ const databaseSqls = (spec: ParsedSpec): ReadonlyArray<string> =>
   ])
 
 const pipelined = (postgres: TestPostgres, sqls: ReadonlyArray<string>, database?: string) =>
-  Effect.scoped(Effect.gen(function*() {
-    const wire = yield* connect(postgres.config(undefined, database))
-    for (const answer of yield* wire.pipeline(["SET neon.forward_ddl = false", ...sqls], patience)) {
-      if (Result.isFailure(answer)) return yield* answer.failure
-    }
-  }))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* connect(postgres.config(undefined, database))
+      for (const answer of yield* wire.pipeline(["SET neon.forward_ddl = false", ...sqls], patience)) {
+        if (Result.isFailure(answer)) return yield* answer.failure
+      }
+    })
+  )
 
 const visits = (postgres: TestPostgres, spec: ParsedSpec) =>
-  Effect.forEach(spec.databases, ({ name }) => pipelined(postgres, permissions, name), { concurrency: 33, discard: true })
+  Effect.forEach(spec.databases, ({ name }) => pipelined(postgres, permissions, name), {
+    concurrency: 33,
+    discard: true
+  })
 
 const referenceCold = (postgres: TestPostgres, spec: ParsedSpec) =>
   Effect.andThen(pipelined(postgres, [...roleSqls(spec), ...databaseSqls(spec)]), visits(postgres, spec))
 
-const snapshot = ["SELECT rolname, rolpassword FROM pg_authid", "SELECT d.datname, r.rolname FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba"]
+const snapshot = [
+  "SELECT rolname, rolpassword FROM pg_authid",
+  "SELECT d.datname, r.rolname FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba"
+]
 
 const referenceAgain = (postgres: TestPostgres, spec: ParsedSpec) =>
   Effect.andThen(pipelined(postgres, snapshot), visits(postgres, spec))
@@ -80,16 +92,21 @@ const referenceAgain = (postgres: TestPostgres, spec: ParsedSpec) =>
 const runPsql = (postgres: TestPostgres, spec: ParsedSpec) =>
   Effect.promise(async () => {
     const file = path.join(postgres.folder, "plain.sql")
-    fs.writeFileSync(file, [
-      ...[...roleSqls(spec), ...databaseSqls(spec)].map((sql) => `${sql};`),
-      ...spec.databases.flatMap(({ name }) => [`\\c "${name}"`, ...permissions.map((sql) => `${sql};`)])
-    ].join("\n"))
+    fs.writeFileSync(
+      file,
+      [
+        ...[...roleSqls(spec), ...databaseSqls(spec)].map((sql) => `${sql};`),
+        ...spec.databases.flatMap(({ name }) => [`\\c "${name}"`, ...permissions.map((sql) => `${sql};`)])
+      ].join("\n")
+    )
     const target = ["-h", "127.0.0.1", "-p", String(postgres.port), "-U", "cloud_admin", "-d", "postgres"]
-    await promisify(execFile)(psql ?? "psql", ["-X", "-q", "-v", "ON_ERROR_STOP=1", ...target, "-f", file], { maxBuffer: 1 << 26 })
+    await promisify(execFile)(psql ?? "psql", ["-X", "-q", "-v", "ON_ERROR_STOP=1", ...target, "-f", file], {
+      maxBuffer: 1 << 26
+    })
   })
 
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const from = performance.now()
     const value = yield* effect
     return [performance.now() - from, value] as const
@@ -99,28 +116,38 @@ const ours = (postgres: TestPostgres, spec: ParsedSpec) =>
   timed(Effect.provide(applySpec({ kind: "start", spec }, options), adminOf(postgres)))
 
 const fresh = <A, E>(use: (postgres: TestPostgres) => Effect.Effect<A, E>) =>
-  Effect.scoped(Effect.flatMap(startPostgres({ major, settings: { fsync: "on", max_connections: "100", shared_buffers: "128MB" } }), use))
+  Effect.scoped(
+    Effect.flatMap(
+      startPostgres({ major, settings: { fsync: "on", max_connections: "100", shared_buffers: "128MB" } }),
+      use
+    )
+  )
 
 const show = (name: string, millis: number, baseline: number | null = null) =>
-  Console.log(`${name.padEnd(58)} ${millis.toFixed(1).padStart(9)} ms${baseline === null ? "" : `   ${(baseline / millis).toFixed(1)}x`}`)
+  Console.log(
+    `${name.padEnd(58)} ${millis.toFixed(1).padStart(9)} ms${baseline === null ? "" : `   ${(baseline / millis).toFixed(1)}x`}`
+  )
 
 const phasesOf = (applyReport: ApplyReport) =>
-  Console.log(`    ${applyReport.phases.map(({ millis, phase }) => `${phase} ${millis}`).join(", ")}; ${applyReport.roundTrips} round trips`)
+  Console.log(
+    `    ${applyReport.phases.map(({ millis, phase }) => `${phase} ${millis}`).join(", ")}; ${applyReport.roundTrips} round trips`
+  )
 
-const compare = Effect.fnUntraced(function*(roles: number, databases: number) {
+const compare = Effect.fnUntraced(function* (roles: number, databases: number) {
   const spec = specWith(roles, databases)
   yield* Console.log(`\n${roles} roles, ${databases} databases (Postgres ${major}, fsync on)`)
   const reference = yield* fresh((postgres) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const [cold] = yield* timed(referenceCold(postgres, spec))
       const [again] = yield* timed(referenceAgain(postgres, spec))
       return { cold, again }
-    }))
+    })
+  )
   yield* show("the reference's shape, cold", reference.cold)
   if (psql === undefined) yield* Console.log("there is no psql here, so it is not compared")
   else yield* show("psql -f, plain statements, cold", (yield* fresh((postgres) => timed(runPsql(postgres, spec))))[0])
   yield* fresh((postgres) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const [cold, applyReport] = yield* ours(postgres, spec)
       yield* show("ours, cold", cold, reference.cold)
       yield* phasesOf(applyReport)
@@ -131,7 +158,8 @@ const compare = Effect.fnUntraced(function*(roles: number, databases: number) {
       const [changed, one] = yield* ours(postgres, specWith(roles, databases, 1))
       yield* show("ours, one password changed", changed)
       yield* phasesOf(one)
-    }))
+    })
+  )
 })
 
 await Effect.runPromise(Effect.andThen(compare(100, 100), compare(1000, 200)))

@@ -8,7 +8,10 @@ const [status, metrics] = [fs.readFileSync(process.argv[2] ?? ""), fs.readFileSy
 
 const server = createServer((request, response) => {
   const body = request.url === "/status" ? status : metrics
-  response.writeHead(200, { "content-type": request.url === "/status" ? "application/json" : "text/plain", "content-length": body.length })
+  response.writeHead(200, {
+    "content-type": request.url === "/status" ? "application/json" : "text/plain",
+    "content-length": body.length
+  })
   response.end(body)
 })
 server.listen(0, "127.0.0.1", () => {

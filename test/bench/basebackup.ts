@@ -63,17 +63,22 @@ const peakOf = (status: string): number => Number(/^VmHWM:\s+(\d+) kB$/m.exec(st
 
 /** In a process of its own: unpacks once, and says how long it took and the most memory it had. */
 const child = (way: Way, from: string, into: string) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const spec = specAt(way, from)
     const deadlines = yield* NeonDeadlines
     const before = performance.now()
-    yield* Effect.scoped(Effect.gen(function*() {
-      const bytes = way === "file" || spec.neon === null
-        ? archiveFile(from)
-        : (yield* openBasebackup(spec, spec.neon, 0n, deadlines)).bytes
-      yield* unpack(bytes, into, null)
-    }))
-    yield* Console.log(JSON.stringify({ millis: performance.now() - before, peak: peakOf(fs.readFileSync("/proc/self/status", "utf8")) }))
+    yield* Effect.scoped(
+      Effect.gen(function* () {
+        const bytes =
+          way === "file" || spec.neon === null
+            ? archiveFile(from)
+            : (yield* openBasebackup(spec, spec.neon, 0n, deadlines)).bytes
+        yield* unpack(bytes, into, null)
+      })
+    )
+    yield* Console.log(
+      JSON.stringify({ millis: performance.now() - before, peak: peakOf(fs.readFileSync("/proc/self/status", "utf8")) })
+    )
   })
 
 interface Outcome {
@@ -89,7 +94,9 @@ const emptyFolder = (at: string): string => {
 }
 
 const ours = async (way: Way, from: string, into: string): Promise<Outcome> => {
-  const self = spawn(process.execPath, [import.meta.filename, "child", way, from, emptyFolder(into)], { stdio: ["ignore", "pipe", "inherit"] })
+  const self = spawn(process.execPath, [import.meta.filename, "child", way, from, emptyFolder(into)], {
+    stdio: ["ignore", "pipe", "inherit"]
+  })
   let said = ""
   for await (const piece of self.stdout) said += String(piece)
   return JSON.parse(said) as Outcome
@@ -116,52 +123,66 @@ const fill = async (folder: string, megabytes: number): Promise<number> => {
   }
   for (let at = 0; at < 40; at++) fs.mkdirSync(path.join(folder, `base/${at}`), { recursive: true })
   for (let left = megabytes * 2 ** 20; left > 0;) {
-    const bytes = Math.min(left, files % 4 === 3 && left > 32 * 2 ** 20 ? 16 * 2 ** 20 : files % 2 === 0 ? 8192 : 256 * 1024)
+    const bytes = Math.min(
+      left,
+      files % 4 === 3 && left > 32 * 2 ** 20 ? 16 * 2 ** 20 : files % 2 === 0 ? 8192 : 256 * 1024
+    )
     await write(bytes)
     left -= bytes
   }
   return files
 }
 
-const median = (values: ReadonlyArray<number>): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN
+const median = (values: ReadonlyArray<number>): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN
 
 const measure = (megabytes: number, home: string) =>
-  Effect.scoped(Effect.gen(function*() {
-    const source = path.join(home, "source")
-    const archive = path.join(home, "archive.tar.gz")
-    const into = path.join(home, "into")
-    const files = yield* Effect.promise(async () => {
-      const count = await fill(emptyFolder(source), megabytes)
-      await pipeline(create({ cwd: source, portable: true }, ["base"]), createGzip({ level: 1 }), fs.createWriteStream(archive))
-      fs.rmSync(source, { recursive: true })
-      return count
-    })
-    const bytes = fs.readFileSync(archive)
-    const options = { tenant, timeline, token: "t0ken", archive: bytes }
-    const pageserver = yield* makeFakePageserver(options)
-    const service = yield* makeFakePageService(options)
-    const rounds = megabytes > 500 ? 3 : 5
-    const seen = new Map<string, Array<Outcome>>()
-    for (let round = 0; round < rounds; round++) {
-      for (const [name, once] of [
-        ["tar -xz", () => theirs(archive, into)],
-        ["ours, from the file", () => ours("file", archive, into)],
-        ["ours, over libpq", () => ours("libpq", pageserver.url, into)],
-        ["ours, over gRPC", () => ours("grpc", service.url, into)]
-      ] as const) {
-        seen.set(name, [...seen.get(name) ?? [], yield* Effect.promise(once)])
+  Effect.scoped(
+    Effect.gen(function* () {
+      const source = path.join(home, "source")
+      const archive = path.join(home, "archive.tar.gz")
+      const into = path.join(home, "into")
+      const files = yield* Effect.promise(async () => {
+        const count = await fill(emptyFolder(source), megabytes)
+        await pipeline(
+          create({ cwd: source, portable: true }, ["base"]),
+          createGzip({ level: 1 }),
+          fs.createWriteStream(archive)
+        )
+        fs.rmSync(source, { recursive: true })
+        return count
+      })
+      const bytes = fs.readFileSync(archive)
+      const options = { tenant, timeline, token: "t0ken", archive: bytes }
+      const pageserver = yield* makeFakePageserver(options)
+      const service = yield* makeFakePageService(options)
+      const rounds = megabytes > 500 ? 3 : 5
+      const seen = new Map<string, Array<Outcome>>()
+      for (let round = 0; round < rounds; round++) {
+        for (const [name, once] of [
+          ["tar -xz", () => theirs(archive, into)],
+          ["ours, from the file", () => ours("file", archive, into)],
+          ["ours, over libpq", () => ours("libpq", pageserver.url, into)],
+          ["ours, over gRPC", () => ours("grpc", service.url, into)]
+        ] as const) {
+          seen.set(name, [...(seen.get(name) ?? []), yield* Effect.promise(once)])
+        }
       }
-    }
-    yield* Console.log(`\n${megabytes} MB of tar in ${files} files, ${Math.round(bytes.length / 2 ** 20)} MB compressed, ${rounds} rounds`)
-    const base = median((seen.get("tar -xz") ?? []).map(({ millis }) => millis))
-    for (const [name, outcomes] of seen) {
-      const millis = median(outcomes.map((outcome) => outcome.millis))
-      const peak = Math.max(...outcomes.map((outcome) => outcome.peak))
-      const rate = `${Math.round(megabytes / (millis / 1000))} MB/s`
-      const memory = Number.isNaN(peak) ? "" : `, at most ${Math.round(peak)} MiB of memory`
-      yield* Console.log(`${name.padEnd(20)} ${String(Math.round(millis)).padStart(6)} ms  ${rate.padStart(9)}  ${(millis / base).toFixed(2)} of tar${memory}`)
-    }
-  }))
+      yield* Console.log(
+        `\n${megabytes} MB of tar in ${files} files, ${Math.round(bytes.length / 2 ** 20)} MB compressed, ${rounds} rounds`
+      )
+      const base = median((seen.get("tar -xz") ?? []).map(({ millis }) => millis))
+      for (const [name, outcomes] of seen) {
+        const millis = median(outcomes.map((outcome) => outcome.millis))
+        const peak = Math.max(...outcomes.map((outcome) => outcome.peak))
+        const rate = `${Math.round(megabytes / (millis / 1000))} MB/s`
+        const memory = Number.isNaN(peak) ? "" : `, at most ${Math.round(peak)} MiB of memory`
+        yield* Console.log(
+          `${name.padEnd(20)} ${String(Math.round(millis)).padStart(6)} ms  ${rate.padStart(9)}  ${(millis / base).toFixed(2)} of tar${memory}`
+        )
+      }
+    })
+  )
 
 const [, , first, way, from, into] = process.argv
 if (first === "child") await Effect.runPromise(child(way as Way, from ?? "", into ?? ""))
@@ -169,7 +190,8 @@ else {
   const sizes = process.argv.slice(2).map(Number)
   const home = fs.mkdtempSync(path.join(os.tmpdir(), "compute-bench-"))
   try {
-    for (const megabytes of sizes.length > 0 ? sizes : [10, 100, 1000]) await Effect.runPromise(measure(megabytes, home))
+    for (const megabytes of sizes.length > 0 ? sizes : [10, 100, 1000])
+      await Effect.runPromise(measure(megabytes, home))
   } finally {
     fs.rmSync(home, { recursive: true, force: true })
   }

@@ -24,7 +24,11 @@ const spec = (objects: number) => ({
   suspend_timeout_seconds: -1,
   cluster: {
     roles: Array.from({ length: objects }, (_, n) => ({ name: `role_${n}`, encrypted_password: null, options: null })),
-    databases: Array.from({ length: Math.floor(objects / 4) }, (_, n) => ({ name: `database_${n}`, owner: `role_${n}`, options: null }))
+    databases: Array.from({ length: Math.floor(objects / 4) }, (_, n) => ({
+      name: `database_${n}`,
+      owner: `role_${n}`,
+      options: null
+    }))
   }
 })
 
@@ -41,29 +45,41 @@ const program = (directory: string, httpPort: number, port: number) =>
       const file = path.join(directory, "spec.json")
       fs.writeFileSync(file, JSON.stringify(spec(0)))
       const args = ["--storage", `local:${directory}/storage`, "--durability", "process", "-D", `${directory}/pgdata`]
-      args.push("-C", `postgresql://cloud_admin@127.0.0.1:${port}/postgres`, "-S", file, "--http-port", String(httpPort))
+      args.push(
+        "-C",
+        `postgresql://cloud_admin@127.0.0.1:${port}/postgres`,
+        "-S",
+        file,
+        "--http-port",
+        String(httpPort)
+      )
       if (runAs !== null) args.push("--run-as", runAs.name)
-      return spawn(process.execPath, [...nodeFlags, path.join(import.meta.dirname, "../../src/main.ts"), ...args], { stdio: ["ignore", "ignore", fs.openSync(path.join(directory, "log"), "w")] })
+      return spawn(process.execPath, [...nodeFlags, path.join(import.meta.dirname, "../../src/main.ts"), ...args], {
+        stdio: ["ignore", "ignore", fs.openSync(path.join(directory, "log"), "w")]
+      })
     }),
-    (child) => Effect.promise(async () => {
-      // One that did not even start has left already.
-      if (child.exitCode !== null || child.signalCode !== null) return
-      child.kill("SIGTERM")
-      await once(child, "exit")
+    (child) =>
+      Effect.promise(async () => {
+        // One that did not even start has left already.
+        if (child.exitCode !== null || child.signalCode !== null) return
+        child.kill("SIGTERM")
+        await once(child, "exit")
+      })
+  ).pipe(
+    Effect.as<Program>({
+      http: async (route, init) => {
+        const response = await fetch(`http://127.0.0.1:${httpPort}${route}`, init)
+        return { status: response.status, text: await response.text() }
+      }
     })
-  ).pipe(Effect.as<Program>({
-    http: async (route, init) => {
-      const response = await fetch(`http://127.0.0.1:${httpPort}${route}`, init)
-      return { status: response.status, text: await response.text() }
-    }
-  }))
+  )
 
 /** Nothing is measured before it runs. */
 const running = async ({ http }: Program): Promise<void> => {
   const until = performance.now() + 60_000
   while (performance.now() < until) {
     const answer = await http("/status?wait_for=running,failed&timeout=60s").catch(() => null)
-    if (answer?.text.includes("\"running\"") === true) return
+    if (answer?.text.includes('"running"') === true) return
     await new Promise((resolve) => setImmediate(resolve))
   }
   throw new Error("the compute did not start")
@@ -83,10 +99,11 @@ const bare = (directory: string, bodies: ReadonlyArray<string>) =>
       const [said] = await once(child.stdout, "data")
       return { child, port: Number(/port (\d+)/.exec(String(said))?.[1]) }
     }),
-    ({ child }) => Effect.promise(async () => {
-      child.kill("SIGKILL")
-      await once(child, "exit")
-    })
+    ({ child }) =>
+      Effect.promise(async () => {
+        child.kill("SIGKILL")
+        await once(child, "exit")
+      })
   )
 
 const print = (what: string, { failed, p50, p99, perSecond, worst }: Seen): void =>
@@ -95,14 +112,18 @@ const print = (what: string, { failed, p50, p99, perSecond, worst }: Seen): void
       `worst ${worst.toFixed(2).padStart(7)} ms  failed ${failed}`
   )
 
-const median = (numbers: ReadonlyArray<number>): number => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN
+const median = (numbers: ReadonlyArray<number>): number =>
+  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN
 
-const bench = Effect.gen(function*() {
+const bench = Effect.gen(function* () {
   const directory = yield* temporaryFolder
   const httpPort = yield* freePort
   const ours = yield* program(directory, httpPort, yield* freePort)
   yield* Effect.promise(() => running(ours))
-  const bodies = yield* Effect.promise(async () => [(await ours.http("/status")).text, (await ours.http("/metrics")).text])
+  const bodies = yield* Effect.promise(async () => [
+    (await ours.http("/status")).text,
+    (await ours.http("/metrics")).text
+  ])
   const { port } = yield* bare(directory, bodies)
 
   for (const route of ["/status", "/metrics"]) {
@@ -115,26 +136,36 @@ const bench = Effect.gen(function*() {
       seen.ours.push(yield* Effect.promise(() => flatOut(httpPort, route, connections, seconds)))
     }
     for (const kind of ["bare", "ours"] as const) for (const one of seen[kind]) print(`${route} flat out, ${kind}`, one)
-    const ratio = median(seen.ours.map(({ perSecond }) => perSecond)) / median(seen.bare.map(({ perSecond }) => perSecond))
+    const ratio =
+      median(seen.ours.map(({ perSecond }) => perSecond)) / median(seen.bare.map(({ perSecond }) => perSecond))
     console.log(`${route} throughput against bare: ${ratio.toFixed(2)}`)
 
     const until = performance.now() + seconds * 1000
-    print(`${route} at ${rate}/s, idle, bare`, yield* Effect.promise(() => paced(port, route, rate, () => performance.now() < until)))
+    print(
+      `${route} at ${rate}/s, idle, bare`,
+      yield* Effect.promise(() => paced(port, route, rate, () => performance.now() < until))
+    )
     const later = performance.now() + seconds * 1000
-    print(`${route} at ${rate}/s, idle, ours`, yield* Effect.promise(() => paced(httpPort, route, rate, () => performance.now() < later)))
+    print(
+      `${route} at ${rate}/s, idle, ours`,
+      yield* Effect.promise(() => paced(httpPort, route, rate, () => performance.now() < later))
+    )
   }
 
   for (const [index, route] of ["/status", "/metrics"].entries()) {
     let applying = true
     const began = performance.now()
-    const applied = ours.http("/configure", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ spec: spec(200 * (index + 1)) })
-    }).finally(() => applying = false)
+    const applied = ours
+      .http("/configure", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ spec: spec(200 * (index + 1)) })
+      })
+      .finally(() => (applying = false))
     // The bare server is asked meanwhile, too: what it suffers is the machine's, not ours.
     const both = yield* Effect.promise(() =>
-      Promise.all([paced(port, route, rate, () => applying), paced(httpPort, route, rate, () => applying)]))
+      Promise.all([paced(port, route, rate, () => applying), paced(httpPort, route, rate, () => applying)])
+    )
     print(`${route} at ${rate}/s, applying, bare`, both[0])
     print(`${route} at ${rate}/s, applying, ours`, both[1])
     const { status } = yield* Effect.promise(() => applied)

@@ -15,7 +15,8 @@ export interface Seen {
   readonly failed: number
 }
 
-const quantile = (sorted: ReadonlyArray<number>, part: number): number => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN
+const quantile = (sorted: ReadonlyArray<number>, part: number): number =>
+  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? NaN
 
 interface Line {
   readonly ask: (path: string) => Promise<boolean>
@@ -56,7 +57,13 @@ const open = async (port: number): Promise<Line> => {
 
 const summary = (times: Array<number>, seconds: number, failed: number): Seen => {
   const sorted = times.sort((a, b) => a - b)
-  return { perSecond: times.length / seconds, p50: quantile(sorted, 0.5), p99: quantile(sorted, 0.99), worst: sorted.at(-1) ?? NaN, failed }
+  return {
+    perSecond: times.length / seconds,
+    p50: quantile(sorted, 0.5),
+    p99: quantile(sorted, 0.99),
+    worst: sorted.at(-1) ?? NaN,
+    failed
+  }
 }
 
 /** Until `stop` says so, or for as long as it is given. */
@@ -66,14 +73,16 @@ export const flatOut = async (port: number, path: string, connections: number, s
   let failed = 0
   const from = performance.now()
   const until = from + seconds * 1000
-  await Promise.all(lines.map(async (line) => {
-    for (let now = performance.now(); now < until;) {
-      if (!await line.ask(path)) failed++
-      const after = performance.now()
-      times.push(after - now)
-      now = after
-    }
-  }))
+  await Promise.all(
+    lines.map(async (line) => {
+      for (let now = performance.now(); now < until;) {
+        if (!(await line.ask(path))) failed++
+        const after = performance.now()
+        times.push(after - now)
+        now = after
+      }
+    })
+  )
   const took = (performance.now() - from) / 1000
   for (const line of lines) line.end()
   return summary(times, took, failed)
@@ -88,7 +97,7 @@ export const paced = async (port: number, path: string, perSecond: number, going
   const from = performance.now()
   const under = new Set<Promise<void>>()
   for (let planned = 0; going();) {
-    for (; from + planned * 1000 / perSecond <= performance.now() && free.length > 0; planned++) {
+    for (; from + (planned * 1000) / perSecond <= performance.now() && free.length > 0; planned++) {
       // In turn, so that none idles until the server closes it.
       const line = free.shift()
       if (line === undefined) break

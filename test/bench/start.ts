@@ -21,7 +21,8 @@ const built = given ?? path.join(root, "dist/compute_ctl.cjs")
 const psql = ["/usr/bin/psql", "/usr/local/bin/psql"].find((file) => fs.existsSync(file))
 
 const newest = (folder: string): number =>
-  fs.readdirSync(folder, { recursive: true, encoding: "utf8" })
+  fs
+    .readdirSync(folder, { recursive: true, encoding: "utf8" })
     .reduce((last, name) => Math.max(last, fs.statSync(path.join(folder, name)).mtimeMs), 0)
 if (given === undefined && (!fs.existsSync(built) || fs.statSync(built).mtimeMs < newest(path.join(root, "src")))) {
   console.log("building the bundle")
@@ -37,7 +38,9 @@ const folder = (name: string): string => {
   return at(name)
 }
 const env = {
-  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^PG|^NEON_|^LC_|^LANG|^NODE_|^XDG_/.test(name))),
+  ...Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^PG|^NEON_|^LC_|^LANG|^NODE_|^XDG_/.test(name))
+  ),
   XDG_CACHE_HOME: at("cache")
 }
 fs.mkdirSync(at("cache"))
@@ -67,7 +70,9 @@ const names = ["empty", "example"] as const
 for (const name of names) fs.writeFileSync(at(`${name}.json`), JSON.stringify(specs[name]))
 fs.writeFileSync(at("none.json"), JSON.stringify({ spec: null, compute_ctl_config: { jwks: { keys: [] } } }))
 const sql = [
-  ...example.cluster.roles.map((role) => `CREATE ROLE "${role.name}" LOGIN CREATEDB CREATEROLE PASSWORD '${role.encrypted_password}';`),
+  ...example.cluster.roles.map(
+    (role) => `CREATE ROLE "${role.name}" LOGIN CREATEDB CREATEROLE PASSWORD '${role.encrypted_password}';`
+  ),
   ...example.cluster.databases.map(({ name, owner }) => `CREATE DATABASE "${name}" OWNER "${owner}";`)
 ]
 fs.writeFileSync(at("example.sql"), [...sql, "SELECT 1;"].join("\n"))
@@ -76,10 +81,12 @@ fs.writeFileSync(at("empty.sql"), "SELECT 1;")
 // -- figures -----------------------------------------------------------------------------------------------------
 
 const figures = new Map<string, Array<number>>()
-const keep = (name: string, value: number): void => void figures.set(name, [...figures.get(name) ?? [], value])
+const keep = (name: string, value: number): void => void figures.set(name, [...(figures.get(name) ?? []), value])
 const median = (name: string): number => {
-  const sorted = [...figures.get(name) ?? []].sort((one, other) => one - other)
-  return ((sorted[Math.floor((sorted.length - 1) / 2)] ?? NaN) + (sorted[Math.ceil((sorted.length - 1) / 2)] ?? NaN)) / 2
+  const sorted = [...(figures.get(name) ?? [])].sort((one, other) => one - other)
+  return (
+    ((sorted[Math.floor((sorted.length - 1) / 2)] ?? NaN) + (sorted[Math.ceil((sorted.length - 1) / 2)] ?? NaN)) / 2
+  )
 }
 const show = (name: string, against: string | null = null, unit = "ms"): void => {
   const all = figures.get(name) ?? [NaN]
@@ -112,14 +119,18 @@ const httpRound = async (): Promise<void> => {
 // -- (b) running -------------------------------------------------------------------------------------------------
 
 const launch = (name: Name, place: string): Started =>
-  start(launcher, [
-    `--storage=local:${at(place)}/storage`,
-    `--pgdata=${at(place)}/pgdata`,
-    `--spec-path=${at(`${name}.json`)}`,
-    `--connstr=postgresql://cloud_admin@127.0.0.1:${port}/postgres`,
-    `--http-port=${httpPort}`,
-    ...(user === null ? [] : ["--run-as", user.name])
-  ], env)
+  start(
+    launcher,
+    [
+      `--storage=local:${at(place)}/storage`,
+      `--pgdata=${at(place)}/pgdata`,
+      `--spec-path=${at(`${name}.json`)}`,
+      `--connstr=postgresql://cloud_admin@127.0.0.1:${port}/postgres`,
+      `--http-port=${httpPort}`,
+      ...(user === null ? [] : ["--run-as", user.name])
+    ],
+    env
+  )
 
 /** From when the first step began until the second had ended, by the log's own times. */
 const between = (text: string, first: string, last: string): number => {
@@ -134,7 +145,8 @@ const running = async (name: Name, kind: string, place: string): Promise<Started
   keep(`ours, ${name}, ${kind}`, await run.says(/ to running: /))
   keep(`${name}, ${kind}: until HTTP answers`, await up)
   const text = run.said()
-  for (const [, step, millis] of text.matchAll(/INFO ([a-zA-Z ]+): (\d+) ms(?: \{.*\})?$/gm)) keep(`${name}, ${kind}: ${step}`, Number(millis))
+  for (const [, step, millis] of text.matchAll(/INFO ([a-zA-Z ]+): (\d+) ms(?: \{.*\})?$/gm))
+    keep(`${name}, ${kind}: ${step}`, Number(millis))
   keep(`${name}, ${kind}: wipe to ready`, between(text, "build PGDATA", "start Postgres"))
   keep(`${name}, ${kind}: wipe to applied`, between(text, "build PGDATA", "apply the spec"))
   return run
@@ -197,27 +209,35 @@ const conf = (name: Name): void => {
   })
   folder(`conf-${name}`)
   for (const file of plan.starting) fs.writeFileSync(at(`conf-${name}`, file.name), file.content)
-  const { label } = JSON.parse(fs.readFileSync(path.join(template(), "template.json"), "utf8")) as { readonly label: string }
+  const { label } = JSON.parse(fs.readFileSync(path.join(template(), "template.json"), "utf8")) as {
+    readonly label: string
+  }
   fs.writeFileSync(at(`conf-${name}`, "backup_label"), label)
 }
 
 const script = async (name: Name, kind: string, postgres: string, extra: NodeJS.ProcessEnv = {}): Promise<void> => {
   const place = `plain-${name}`
   const file = at(kind === "first start" ? `${name}.sql` : "empty.sql")
-  const ask = psql === undefined
-    ? [node, "-e", client, String(port), file]
-    : [psql, ..."-X -q -o /dev/null -h 127.0.0.1 -U cloud_admin -d postgres -p".split(" "), String(port), "-f", file]
-  const run = start("/bin/bash", [path.join(home, "plainStart.sh"), ...ask], {
-    ...env,
-    PGDATA: at(place, "pgdata"),
-    WAL: at(place, "wal"),
-    TRASH: at(place, `trash-${performance.now()}`),
-    LOG: at(place, "log"),
-    TEMPLATE: template(),
-    CONF: at(`conf-${name}`),
-    POSTGRES: postgres,
-    ...extra
-  }, user)
+  const ask =
+    psql === undefined
+      ? [node, "-e", client, String(port), file]
+      : [psql, ..."-X -q -o /dev/null -h 127.0.0.1 -U cloud_admin -d postgres -p".split(" "), String(port), "-f", file]
+  const run = start(
+    "/bin/bash",
+    [path.join(home, "plainStart.sh"), ...ask],
+    {
+      ...env,
+      PGDATA: at(place, "pgdata"),
+      WAL: at(place, "wal"),
+      TRASH: at(place, `trash-${performance.now()}`),
+      LOG: at(place, "log"),
+      TEMPLATE: template(),
+      CONF: at(`conf-${name}`),
+      POSTGRES: postgres,
+      ...extra
+    },
+    user
+  )
   keep(`shell, ${name}, ${kind}`, await run.says(/^answered$/m))
 }
 
@@ -240,7 +260,9 @@ const report = (): void => {
   show("bare node:http")
   show("node dist/compute_ctl.cjs", "bare node:http")
   show("bin/compute_ctl", "bare node:http")
-  console.log(`\n(b) exec of bin/compute_ctl until it logs running; the script until ${psql === undefined ? "a small node client" : "psql"} has its answer`)
+  console.log(
+    `\n(b) exec of bin/compute_ctl until it logs running; the script until ${psql === undefined ? "a small node client" : "psql"} has its answer`
+  )
   for (const name of names) {
     for (const kind of kinds) {
       show(`shell, ${name}, ${kind}`)
@@ -249,9 +271,17 @@ const report = (): void => {
   }
   show("first of a machine, initdb and all")
   console.log("\n(c) inside: PGDATA wiped and built, Postgres ready (the floor is about 50 ms)")
-  for (const name of names) for (const kind of kinds) for (const to of ["ready", "applied"]) show(`${name}, ${kind}: wipe to ${to}`)
+  for (const name of names)
+    for (const kind of kinds) for (const to of ["ready", "applied"]) show(`${name}, ${kind}: wipe to ${to}`)
   console.log("\nwhere the time goes")
-  const steps = ["until HTTP answers", "claim the timeline", "build PGDATA", "start Postgres", "apply the spec", "secure the storage"]
+  const steps = [
+    "until HTTP answers",
+    "claim the timeline",
+    "build PGDATA",
+    "start Postgres",
+    "apply the spec",
+    "secure the storage"
+  ]
   for (const name of names) for (const kind of kinds) for (const step of steps) show(`${name}, ${kind}: ${step}`)
   console.log("\n(d) memory of compute_ctl while Postgres runs and nothing happens")
   for (const name of names) {
@@ -278,8 +308,13 @@ try {
     }
   }
   const seconds = ((performance.now() - began) / 1000).toFixed(0)
-  console.log(`${rounds} rounds in ${seconds} s, load ${os.loadavg()[0]?.toFixed(1)}, ${os.cpus().length} CPUs, Node ${
-    execFileSync(node, ["--version"], { encoding: "utf8" }).trim()}, ${user === null ? "not root" : "as root, Postgres as nobody"}`)
+  console.log(
+    `${rounds} rounds in ${seconds} s, load ${os.loadavg()[0]?.toFixed(1)}, ${os.cpus().length} CPUs, Node ${execFileSync(
+      node,
+      ["--version"],
+      { encoding: "utf8" }
+    ).trim()}, ${user === null ? "not root" : "as root, Postgres as nobody"}`
+  )
   console.log("median (min..max)")
   report()
 } finally {

@@ -119,13 +119,17 @@ const kill = (pid: number, signal: NodeJS.Signals): void => {
 }
 
 const processesIn = (folder: string): ReadonlyArray<number> =>
-  fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
-    try {
-      return fs.readlinkSync(`/proc/${pid}/cwd`).startsWith(`${folder}/`)
-    } catch {
-      return false
-    }
-  })
+  fs
+    .readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        return fs.readlinkSync(`/proc/${pid}/cwd`).startsWith(`${folder}/`)
+      } catch {
+        return false
+      }
+    })
 
 /** Ends the Postgres of a data directory and waits until nothing of it is left. */
 export const endPostgres = async (pgdata: string, signal: NodeJS.Signals): Promise<void> => {

@@ -6,32 +6,50 @@ import * as Effect from "effect/Effect"
 import { installs, startPostgres } from "../support/postgres.ts"
 import { applyOn, assertSettled, database, noPassword, role, scram, specOf, unmanaged, verifier } from "./fixture.ts"
 
-const hostile = ["a\"b", "it's", "back\\slash", "$x$ $1 $$", "100%", "new\nline", "日本語", "UPPER", "a b", "''';--", "é".repeat(31)]
+const hostile = [
+  'a"b',
+  "it's",
+  "back\\slash",
+  "$x$ $1 $$",
+  "100%",
+  "new\nline",
+  "日本語",
+  "UPPER",
+  "a b",
+  "''';--",
+  "é".repeat(31)
+]
 
 describe("sql/apply", () => {
   for (const { major } of installs) {
     it.live(`hostile names on Postgres ${major}, applied twice`, () =>
-      Effect.scoped(Effect.gen(function*() {
-        const postgres = yield* startPostgres({ major })
-        const spec = specOf({
-          roles: hostile.map((name, index) => role(name, [verifier(scram(name)), noPassword, unmanaged][index % 3])),
-          databases: hostile.map((name) => database(name, name))
+      Effect.scoped(
+        Effect.gen(function* () {
+          const postgres = yield* startPostgres({ major })
+          const spec = specOf({
+            roles: hostile.map((name, index) => role(name, [verifier(scram(name)), noPassword, unmanaged][index % 3])),
+            databases: hostile.map((name) => database(name, name))
+          })
+          const applyReport = yield* applyOn(postgres, spec)
+          assert.deepStrictEqual(
+            applyReport.operations.filter(({ outcome }) => outcome === "failed"),
+            []
+          )
+          yield* assertSettled(postgres, spec)
+          const rows = yield* postgres.rows(
+            "select d.datname, r.rolname, r.rolcanlogin, r.rolcreatedb, r.rolbypassrls, pg_has_role(r.oid, 'neon_superuser', 'member'), " +
+              "has_database_privilege('neon_superuser', d.oid, 'create') " +
+              "from pg_database d join pg_roles r on r.oid = d.datdba where d.datname <> 'template_compute_ctl' and not datistemplate and datname <> 'postgres'"
+          )
+          assert.deepStrictEqual(
+            rows.map((row) => row.join("|")).sort(),
+            hostile.map((name) => [name, name, "t", "t", "t", "t", "t"].join("|")).sort()
+          )
+          const again = yield* applyOn(postgres, spec)
+          assert.strictEqual(again.roundTrips, 2)
+          assert.isEmpty(again.operations.filter(({ outcome }) => outcome === "done"))
         })
-        const applyReport = yield* applyOn(postgres, spec)
-        assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "failed"), [])
-        yield* assertSettled(postgres, spec)
-        const rows = yield* postgres.rows(
-          "select d.datname, r.rolname, r.rolcanlogin, r.rolcreatedb, r.rolbypassrls, pg_has_role(r.oid, 'neon_superuser', 'member'), " +
-            "has_database_privilege('neon_superuser', d.oid, 'create') " +
-            "from pg_database d join pg_roles r on r.oid = d.datdba where d.datname <> 'template_compute_ctl' and not datistemplate and datname <> 'postgres'"
-        )
-        assert.deepStrictEqual(
-          rows.map((row) => row.join("|")).sort(),
-          hostile.map((name) => [name, name, "t", "t", "t", "t", "t"].join("|")).sort()
-        )
-        const again = yield* applyOn(postgres, spec)
-        assert.strictEqual(again.roundTrips, 2)
-        assert.isEmpty(again.operations.filter(({ outcome }) => outcome === "done"))
-      })))
+      )
+    )
   }
 })

@@ -26,14 +26,22 @@ import {
   verifier
 } from "./fixture.ts"
 
-const names = ["a", "b'", "c\"$x$", "web_access", "e\\%\n"]
-const passwords = [unmanaged, noPassword, verifier(scram("one")), verifier(scram("two")), verifier(`md5${"ab".repeat(16)}`)]
+const names = ["a", "b'", 'c"$x$', "web_access", "e\\%\n"]
+const passwords = [
+  unmanaged,
+  noPassword,
+  verifier(scram("one")),
+  verifier(scram("two")),
+  verifier(`md5${"ab".repeat(16)}`)
+]
 
 /** Numbers that look random and are the same every time. */
-const dice = (seed: number) => (sides: number): number => {
-  seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0
-  return (seed >>> 8) % sides
-}
+const dice =
+  (seed: number) =>
+  (sides: number): number => {
+    seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0
+    return (seed >>> 8) % sides
+  }
 
 const randomSpec = (roll: (sides: number) => number): ParsedSpec => {
   const name = () => names[roll(names.length)] ?? "a"
@@ -50,7 +58,11 @@ const randomSpec = (roll: (sides: number) => number): ParsedSpec => {
     ]
     return kinds[roll(4)] ?? { _tag: "DropRole", name: from }
   })
-  const options = [[], [{ name: "CONNECTION LIMIT", value: "4", quoted: false }], [{ name: "NOCREATEDB", value: null, quoted: false }]]
+  const options = [
+    [],
+    [{ name: "CONNECTION LIMIT", value: "4", quoted: false }],
+    [{ name: "NOCREATEDB", value: null, quoted: false }]
+  ]
   return specOf({
     roles: [...roles].map((one) => role(one, passwords[roll(passwords.length)], options[roll(3)])),
     databases: [...new Set(Array.from({ length: roll(4) }, name))].map((one) => database(one, owner())),
@@ -60,19 +72,23 @@ const randomSpec = (roll: (sides: number) => number): ParsedSpec => {
 
 const seen = (postgres: TestPostgres, spec: ParsedSpec) =>
   Effect.provide(
-    Effect.scoped(Effect.gen(function*() {
-      const session = yield* openSession(freshTally(), "apply_config", null)
-      return yield* observe(session, spec, completeOptions({ kind: "start", ...options }, "cloud_admin"))
-    })),
+    Effect.scoped(
+      Effect.gen(function* () {
+        const session = yield* openSession(freshTally(), "apply_config", null)
+        return yield* observe(session, spec, completeOptions({ kind: "start", ...options }, "cloud_admin"))
+      })
+    ),
     adminOf(postgres)
   )
 
 const plain = (catalog: Catalog) => ({
-  roles: [...catalog.roles.values()].map((one) => ({
-    ...one,
-    verifier: Redacted.isRedacted(one.verifier) ? Redacted.value(one.verifier) : one.verifier
-  })).sort((a, b) => a.name < b.name ? -1 : 1),
-  databases: [...catalog.databases.values()].sort((a, b) => a.name < b.name ? -1 : 1),
+  roles: [...catalog.roles.values()]
+    .map((one) => ({
+      ...one,
+      verifier: Redacted.isRedacted(one.verifier) ? Redacted.value(one.verifier) : one.verifier
+    }))
+    .sort((a, b) => (a.name < b.name ? -1 : 1)),
+  databases: [...catalog.databases.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
   schemas: [...catalog.schemas].sort(),
   healthCheck: catalog.healthCheck
 })
@@ -82,20 +98,26 @@ const lines = (value: ReturnType<typeof plain>) => JSON.stringify(value).replace
 describe("sql/chains", () => {
   for (const { major } of installs) {
     it.live(`random specs in a row on Postgres ${major}`, () =>
-      Effect.scoped(Effect.gen(function*() {
-        const postgres = yield* startPostgres({ major })
-        const roll = dice(major)
-        for (let round = 0; round < 6; round++) {
-          const spec = randomSpec(roll)
-          const before = yield* seen(postgres, spec)
-          const plan = planApply(spec, before, completeOptions({ kind: "start", ...options }, "cloud_admin"))
-          const applyReport = yield* applyOn(postgres, spec)
-          const failed = applyReport.operations.filter(({ outcome }) => outcome === "failed")
-          assert.deepStrictEqual(failed.map(({ object, reason }) => `${object}: ${reason}`), [])
-          const [actual, expected] = [plain(yield* seen(postgres, spec)), plain(simulate(before, plan.operations))]
-          assert.strictEqual(lines(actual), lines(expected))
-          yield* assertSettled(postgres, { ...spec, deltas: [] })
-        }
-      })))
+      Effect.scoped(
+        Effect.gen(function* () {
+          const postgres = yield* startPostgres({ major })
+          const roll = dice(major)
+          for (let round = 0; round < 6; round++) {
+            const spec = randomSpec(roll)
+            const before = yield* seen(postgres, spec)
+            const plan = planApply(spec, before, completeOptions({ kind: "start", ...options }, "cloud_admin"))
+            const applyReport = yield* applyOn(postgres, spec)
+            const failed = applyReport.operations.filter(({ outcome }) => outcome === "failed")
+            assert.deepStrictEqual(
+              failed.map(({ object, reason }) => `${object}: ${reason}`),
+              []
+            )
+            const [actual, expected] = [plain(yield* seen(postgres, spec)), plain(simulate(before, plan.operations))]
+            assert.strictEqual(lines(actual), lines(expected))
+            yield* assertSettled(postgres, { ...spec, deltas: [] })
+          }
+        })
+      )
+    )
   }
 })

@@ -29,125 +29,185 @@ const falseExtensions = Effect.map(temporaryFolder, (folder) => {
   extension("pgaudit")
   extension("pgauditlogtofile")
   write("anon.control", "comment = 'false'\ndefault_version = '1.0'\nschema = anon\nrelocatable = false\n")
-  write("anon--1.0.sql", "create function anon.init() returns boolean language sql as 'select true'; create table anon.t ();")
+  write(
+    "anon--1.0.sql",
+    "create function anon.init() returns boolean language sql as 'select true'; create table anon.t ();"
+  )
   fs.chmodSync(folder, 0o755)
-  return { folder, newer: () => write("neon.control", "comment = 'false'\ndefault_version = '1.1'\nrelocatable = false\n") }
+  return {
+    folder,
+    newer: () => write("neon.control", "comment = 'false'\ndefault_version = '1.1'\nrelocatable = false\n")
+  }
 })
 
 const versionOf = (postgres: TestPostgres) =>
-  postgres.rows("select e.extversion, n.nspname, e.extrelocatable from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname = 'neon'")
+  postgres.rows(
+    "select e.extversion, n.nspname, e.extrelocatable from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname = 'neon'"
+  )
 
 describe("sql/extensions", () => {
   it.live("what a stock Postgres lacks is skipped and said, but an audit is refused", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const postgres = yield* startPostgres({ major: 17 })
-      const spec = specOf({ settings: preloaded("neon, pg_stat_statements"), features: new Set(["anon_extension"]), auditLevel: "Full" })
-      const applyReport = yield* applyOn(postgres, spec)
-      const about = (outcome: string) => applyReport.operations.filter((one) => one.outcome === outcome).map(({ object }) => object)
-      assert.deepStrictEqual(about("skipped"), ["extension neon", "database \"postgres\""])
-      assert.deepStrictEqual(about("failed"), ["extension pgaudit", "extension pgauditlogtofile"])
-      assert.include(about("done"), "extension pg_stat_statements")
-      assert.include(about("done"), "table public.health_check")
-      assert.deepStrictEqual(yield* postgres.rows("select id from public.health_check"), [["1"]])
-      yield* assertSettled(postgres, { ...spec, auditLevel: "Disabled" })
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const postgres = yield* startPostgres({ major: 17 })
+        const spec = specOf({
+          settings: preloaded("neon, pg_stat_statements"),
+          features: new Set(["anon_extension"]),
+          auditLevel: "Full"
+        })
+        const applyReport = yield* applyOn(postgres, spec)
+        const about = (outcome: string) =>
+          applyReport.operations.filter((one) => one.outcome === outcome).map(({ object }) => object)
+        assert.deepStrictEqual(about("skipped"), ["extension neon", 'database "postgres"'])
+        assert.deepStrictEqual(about("failed"), ["extension pgaudit", "extension pgauditlogtofile"])
+        assert.include(about("done"), "extension pg_stat_statements")
+        assert.include(about("done"), "table public.health_check")
+        assert.deepStrictEqual(yield* postgres.rows("select id from public.health_check"), [["1"]])
+        yield* assertSettled(postgres, { ...spec, auditLevel: "Disabled" })
+      })
+    )
+  )
 
   it.live("neon is created, moved, updated; anon and the audit are installed", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { folder, newer } = yield* falseExtensions
-      const postgres = yield* startPostgres({ major: 18, settings: { extension_control_path: `'${folder}:$system'` } })
-      const spec = specOf({
-        roles: [role("r'")],
-        databases: [database("d", "r'")],
-        settings: preloaded("neon,anon"),
-        features: new Set(["anon_extension"]),
-        auditLevel: "Hipaa"
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { folder, newer } = yield* falseExtensions
+        const postgres = yield* startPostgres({
+          major: 18,
+          settings: { extension_control_path: `'${folder}:$system'` }
+        })
+        const spec = specOf({
+          roles: [role("r'")],
+          databases: [database("d", "r'")],
+          settings: preloaded("neon,anon"),
+          features: new Set(["anon_extension"]),
+          auditLevel: "Hipaa"
+        })
+        const applyReport = yield* applyOn(postgres, spec)
+        assert.deepStrictEqual(
+          applyReport.operations.filter(({ outcome }) => outcome !== "done"),
+          []
+        )
+        assert.deepStrictEqual(yield* versionOf(postgres), [["1.0", "neon", "t"]])
+        assert.deepStrictEqual(
+          yield* postgres.rows("select proowner::regrole::text from pg_proc where proname = 'init'", "d"),
+          [['"r\'"']]
+        )
+        assert.deepStrictEqual(
+          yield* postgres.rows(
+            "select setconfig::text from pg_db_role_setting s join pg_database d on d.oid = setdatabase where datname = 'postgres'"
+          ),
+          [["{pgaudit.log=none}"]]
+        )
+        yield* assertSettled(postgres, spec)
+        yield* postgres.rows("drop extension neon; create extension neon schema public")
+        newer()
+        assert.strictEqual((yield* applyOn(postgres, spec)).outcome, "done")
+        assert.deepStrictEqual(yield* versionOf(postgres), [["1.1", "neon", "t"]])
+        yield* assertSettled(postgres, spec)
       })
-      const applyReport = yield* applyOn(postgres, spec)
-      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome !== "done"), [])
-      assert.deepStrictEqual(yield* versionOf(postgres), [["1.0", "neon", "t"]])
-      assert.deepStrictEqual(yield* postgres.rows("select proowner::regrole::text from pg_proc where proname = 'init'", "d"), [["\"r'\""]])
-      assert.deepStrictEqual(
-        yield* postgres.rows("select setconfig::text from pg_db_role_setting s join pg_database d on d.oid = setdatabase where datname = 'postgres'"),
-        [["{pgaudit.log=none}"]]
-      )
-      yield* assertSettled(postgres, spec)
-      yield* postgres.rows("drop extension neon; create extension neon schema public")
-      newer()
-      assert.strictEqual((yield* applyOn(postgres, spec)).outcome, "done")
-      assert.deepStrictEqual(yield* versionOf(postgres), [["1.1", "neon", "t"]])
-      yield* assertSettled(postgres, spec)
-    })))
+    )
+  )
 
   for (const { major } of installs) {
     it.live(`migrations run once on Postgres ${major}`, () =>
-      Effect.scoped(Effect.gen(function*() {
-        const postgres = yield* startPostgres({ major })
-        const lines: Array<string> = []
-        const logger = Logger.make(({ message }) => void lines.push(String(Array.isArray(message) ? message[0] : message)))
-        const spec = specOf({ roles: [role("in")], jwksRoles: new Set(["out"]) })
-        yield* applyOn(postgres, spec)
-        yield* postgres.rows("create role outsider bypassrls login; alter role \"in\" noinherit")
-        const run = Effect.provide(migrate("neon_superuser"), [adminOf(postgres), Logger.layer([logger])])
-        assert.strictEqual(yield* run, 12)
-        assert.deepStrictEqual(lines.filter((line) => line.startsWith("Skipping")), [5, 6, 7, 8, 9].map((id) => `Skipping migration id=${id}`))
-        for (const id of [1, 2, 3, 4, 10, 11, 12]) assert.includeMembers(lines, [`Running migration id=${id}`, `Finished migration id=${id}`])
-        assert.deepStrictEqual(
-          yield* postgres.rows("select rolname, rolinherit, rolbypassrls from pg_roles where rolname in ('in', 'outsider') order by 1"),
-          [["in", "t", "t"], ["outsider", "t", "f"]]
-        )
-        assert.deepStrictEqual(yield* postgres.rows("select key, id from neon_migration.migration_id"), [["0", "12"]])
-        assert.deepStrictEqual(
-          yield* postgres.rows("select has_schema_privilege('in', 'neon_migration', 'usage'), pg_has_role('neon_superuser', 'pg_signal_backend', 'member')"),
-          [[major >= 0 ? "t" : "", "t"]]
-        )
-        lines.length = 0
-        assert.strictEqual(yield* run, 12)
-        assert.isEmpty(lines)
-      })))
+      Effect.scoped(
+        Effect.gen(function* () {
+          const postgres = yield* startPostgres({ major })
+          const lines: Array<string> = []
+          const logger = Logger.make(
+            ({ message }) => void lines.push(String(Array.isArray(message) ? message[0] : message))
+          )
+          const spec = specOf({ roles: [role("in")], jwksRoles: new Set(["out"]) })
+          yield* applyOn(postgres, spec)
+          yield* postgres.rows('create role outsider bypassrls login; alter role "in" noinherit')
+          const run = Effect.provide(migrate("neon_superuser"), [adminOf(postgres), Logger.layer([logger])])
+          assert.strictEqual(yield* run, 12)
+          assert.deepStrictEqual(
+            lines.filter((line) => line.startsWith("Skipping")),
+            [5, 6, 7, 8, 9].map((id) => `Skipping migration id=${id}`)
+          )
+          for (const id of [1, 2, 3, 4, 10, 11, 12])
+            assert.includeMembers(lines, [`Running migration id=${id}`, `Finished migration id=${id}`])
+          assert.deepStrictEqual(
+            yield* postgres.rows(
+              "select rolname, rolinherit, rolbypassrls from pg_roles where rolname in ('in', 'outsider') order by 1"
+            ),
+            [
+              ["in", "t", "t"],
+              ["outsider", "t", "f"]
+            ]
+          )
+          assert.deepStrictEqual(yield* postgres.rows("select key, id from neon_migration.migration_id"), [["0", "12"]])
+          assert.deepStrictEqual(
+            yield* postgres.rows(
+              "select has_schema_privilege('in', 'neon_migration', 'usage'), pg_has_role('neon_superuser', 'pg_signal_backend', 'member')"
+            ),
+            [[major >= 0 ? "t" : "", "t"]]
+          )
+          lines.length = 0
+          assert.strictEqual(yield* run, 12)
+          assert.isEmpty(lines)
+        })
+      )
+    )
   }
 
   it.live("a migration that fails leaves its number, and the next run goes on from there", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const postgres = yield* startPostgres({ major: 17 })
-      yield* applyOn(postgres, specOf({}))
-      yield* postgres.rows("alter role neon_superuser rename to elsewhere")
-      const run = Effect.provide(migrate("neon_superuser"), adminOf(postgres))
-      assert.include((yield* Effect.flip(run)).message, "neon_superuser")
-      assert.deepStrictEqual(yield* postgres.rows("select id from neon_migration.migration_id"), [["0"]])
-      yield* postgres.rows("alter role elsewhere rename to neon_superuser")
-      assert.strictEqual(yield* run, 12)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const postgres = yield* startPostgres({ major: 17 })
+        yield* applyOn(postgres, specOf({}))
+        yield* postgres.rows("alter role neon_superuser rename to elsewhere")
+        const run = Effect.provide(migrate("neon_superuser"), adminOf(postgres))
+        assert.include((yield* Effect.flip(run)).message, "neon_superuser")
+        assert.deepStrictEqual(yield* postgres.rows("select id from neon_migration.migration_id"), [["0"]])
+        yield* postgres.rows("alter role elsewhere rename to neon_superuser")
+        assert.strictEqual(yield* run, 12)
+      })
+    )
+  )
 
   it.live("tables that a tenant planted where ours belong are neither read nor written", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const postgres = yield* startPostgres({ major: 17 })
-      yield* postgres.rows("create role tenant login; alter database postgres owner to tenant")
-      yield* postgres.rows(
-        "set role tenant; create schema neon; create schema neon_migration; create table public.stolen (id int); " +
-          "create function neon.steal() returns trigger language plpgsql as 'begin alter role tenant superuser; return new; end'; " +
-          "create table neon.drop_subscriptions_done (id int primary key, timeline_id text); " +
-          "create table neon_migration.migration_id (key int primary key, id bigint); " +
-          "create trigger t before insert on neon.drop_subscriptions_done for each row execute function neon.steal(); " +
-          "create trigger t before insert on neon_migration.migration_id for each row execute function neon.steal()"
-      )
-      const applyReport = yield* applyOn(postgres, specOf({ dropSubscriptions: true }))
-      assert.include(JSON.stringify(applyReport.operations), "does not belong to a superuser")
-      yield* Effect.flip(Effect.provide(migrate("neon_superuser"), adminOf(postgres)))
-      assert.deepStrictEqual(yield* postgres.rows("select rolsuper from pg_roles where rolname = 'tenant'"), [["f"]])
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const postgres = yield* startPostgres({ major: 17 })
+        yield* postgres.rows("create role tenant login; alter database postgres owner to tenant")
+        yield* postgres.rows(
+          "set role tenant; create schema neon; create schema neon_migration; create table public.stolen (id int); " +
+            "create function neon.steal() returns trigger language plpgsql as 'begin alter role tenant superuser; return new; end'; " +
+            "create table neon.drop_subscriptions_done (id int primary key, timeline_id text); " +
+            "create table neon_migration.migration_id (key int primary key, id bigint); " +
+            "create trigger t before insert on neon.drop_subscriptions_done for each row execute function neon.steal(); " +
+            "create trigger t before insert on neon_migration.migration_id for each row execute function neon.steal()"
+        )
+        const applyReport = yield* applyOn(postgres, specOf({ dropSubscriptions: true }))
+        assert.include(JSON.stringify(applyReport.operations), "does not belong to a superuser")
+        yield* Effect.flip(Effect.provide(migrate("neon_superuser"), adminOf(postgres)))
+        assert.deepStrictEqual(yield* postgres.rows("select rolsuper from pg_roles where rolname = 'tenant'"), [["f"]])
+      })
+    )
+  )
 
   it.live("after the start: nothing to migrate unless the catalog was applied", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const postgres = yield* startPostgres({ major: 17 })
-      yield* Effect.gen(function*() {
-        const applier = yield* Applier
-        yield* applier.afterStart.run
-        assert.deepStrictEqual(yield* postgres.rows("select 1 from pg_namespace where nspname = 'neon_migration'"), [])
-        yield* Effect.forkChild(applier.actor.run)
-        yield* applier.apply({ kind: "start", spec: specOf({}) })
-        yield* applier.afterStart.run
-        assert.deepStrictEqual(yield* postgres.rows("select id from neon_migration.migration_id"), [["12"]])
-      }).pipe(Effect.provide(Layer.provideMerge(Applier.layer(options), Layer.merge(adminOf(postgres), ComputeState.layer))))
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const postgres = yield* startPostgres({ major: 17 })
+        yield* Effect.gen(function* () {
+          const applier = yield* Applier
+          yield* applier.afterStart.run
+          assert.deepStrictEqual(
+            yield* postgres.rows("select 1 from pg_namespace where nspname = 'neon_migration'"),
+            []
+          )
+          yield* Effect.forkChild(applier.actor.run)
+          yield* applier.apply({ kind: "start", spec: specOf({}) })
+          yield* applier.afterStart.run
+          assert.deepStrictEqual(yield* postgres.rows("select id from neon_migration.migration_id"), [["12"]])
+        }).pipe(
+          Effect.provide(Layer.provideMerge(Applier.layer(options), Layer.merge(adminOf(postgres), ComputeState.layer)))
+        )
+      })
+    )
+  )
 })

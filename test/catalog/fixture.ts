@@ -26,8 +26,16 @@ export const verifier = (text: string): Password => ({ _tag: "Verifier", verifie
 export const unmanaged: Password = { _tag: "Unmanaged" }
 export const noPassword: Password = { _tag: "None" }
 
-export const role = (name: string, password: Password = unmanaged, options: Role["options"] = []): Role => ({ name, password, options })
-export const database = (name: string, owner: string, options: ParsedSpec["databases"][number]["options"] = []) => ({ name, owner, options })
+export const role = (name: string, password: Password = unmanaged, options: Role["options"] = []): Role => ({
+  name,
+  password,
+  options
+})
+export const database = (name: string, owner: string, options: ParsedSpec["databases"][number]["options"] = []) => ({
+  name,
+  owner,
+  options
+})
 export const specOf = (given: Partial<ParsedSpec>): ParsedSpec => ({
   ...emptySpec,
   postgresqlConf: "max_connections = 100\n",
@@ -35,18 +43,30 @@ export const specOf = (given: Partial<ParsedSpec>): ParsedSpec => ({
 })
 
 export const adminOf = (postgres: Pick<TestPostgres, "port">, user: string | null = superuser) =>
-  Admin.layer({ host: "127.0.0.1", port: postgres.port, user, password: null, database: "postgres", options: null, applicationName: null })
+  Admin.layer({
+    host: "127.0.0.1",
+    port: postgres.port,
+    user,
+    password: null,
+    database: "postgres",
+    options: null,
+    applicationName: null
+  })
 
 export const options: ApplierOptions = { privilegedRole: "neon_superuser" }
 
-export const applyOn = (postgres: TestPostgres, spec: ParsedSpec, given: ApplierOptions = options, kind: "start" | "reconfigure" = "start") =>
-  Effect.provide(applySpec({ kind, spec }, given), adminOf(postgres))
+export const applyOn = (
+  postgres: TestPostgres,
+  spec: ParsedSpec,
+  given: ApplierOptions = options,
+  kind: "start" | "reconfigure" = "start"
+) => Effect.provide(applySpec({ kind, spec }, given), adminOf(postgres))
 
 export const planOn = (postgres: TestPostgres, spec: ParsedSpec) =>
   Effect.provide(observeAndPlan(spec, { kind: "start", ...options }), adminOf(postgres))
 
 /** The second plan is empty, in every sense. */
-export const assertSettled = Effect.fnUntraced(function*(postgres: TestPostgres, spec: ParsedSpec) {
+export const assertSettled = Effect.fnUntraced(function* (postgres: TestPostgres, spec: ParsedSpec) {
   const plan = yield* planOn(postgres, spec)
   assert.strictEqual(printPlan(plan), "")
   assert.isTrue(isEmpty(plan))

@@ -17,22 +17,35 @@ const setting = (name: string, value: string) => ({ name, value, quoted: false }
 
 describe("plan/concurrency", () => {
   it("follows max_connections while starting, and is never nothing", () => {
-    const of = (maxConnections: string) => concurrencyOf({ ...emptySpec, settings: [setting("max_connections", maxConnections)] }, "start")
-    assert.deepStrictEqual(["0", "1", "9", "10", "29", "30", "45", "100", "5000", "many"].map(of), [1, 1, 9, 10, 10, 10, 15, 16, 16, 10])
+    const of = (maxConnections: string) =>
+      concurrencyOf({ ...emptySpec, settings: [setting("max_connections", maxConnections)] }, "start")
+    assert.deepStrictEqual(
+      ["0", "1", "9", "10", "29", "30", "45", "100", "5000", "many"].map(of),
+      [1, 1, 9, 10, 10, 10, 15, 16, 16, 10]
+    )
   })
   it("reads postgresql.conf as Postgres does", () => {
     const of = (postgresqlConf: string) => concurrencyOf({ ...emptySpec, postgresqlConf }, "start")
-    assert.strictEqual(of("#max_connections = 3\nmax_connections=4 # max_connections = 5\nsuperuser_max_connections = 9"), 4)
+    assert.strictEqual(
+      of("#max_connections = 3\nmax_connections=4 # max_connections = 5\nsuperuser_max_connections = 9"),
+      4
+    )
     assert.strictEqual(of("max_connections = 3\nmax_connections = 7"), 7)
   })
   it("stays within the reserved connections on a live system", () => {
     const of = (wanted: number, reserved: string | null) =>
-      concurrencyOf({
-        ...emptySpec,
-        reconfigureConcurrency: wanted,
-        settings: reserved === null ? null : [setting("superuser_reserved_connections", reserved)]
-      }, "reconfigure")
-    assert.deepStrictEqual([of(0, null), of(1, null), of(50, null), of(50, "10"), of(5, "0"), of(50, "1")], [1, 1, 2, 9, 1, 1])
+      concurrencyOf(
+        {
+          ...emptySpec,
+          reconfigureConcurrency: wanted,
+          settings: reserved === null ? null : [setting("superuser_reserved_connections", reserved)]
+        },
+        "reconfigure"
+      )
+    assert.deepStrictEqual(
+      [of(0, null), of(1, null), of(50, null), of(50, "10"), of(5, "0"), of(50, "1")],
+      [1, 1, 2, 9, 1, 1]
+    )
     assert.deepStrictEqual([1, 3, 16].map(creatorsOf), [1, 3, 4])
   })
 })
@@ -40,7 +53,13 @@ describe("plan/concurrency", () => {
 describe("plan/renames", () => {
   const judge = (there: string, wanted: string, renames: string) =>
     renames.split(" ").map((_, index, all) =>
-      decideRename(all.map((one) => ({ name: one[0] ?? "", to: one[1] ?? "" })), index, (name) => there.includes(name), (name) => wanted.includes(name)))
+      decideRename(
+        all.map((one) => ({ name: one[0] ?? "", to: one[1] ?? "" })),
+        index,
+        (name) => there.includes(name),
+        (name) => wanted.includes(name)
+      )
+    )
   it("is done once", () => {
     assert.deepStrictEqual(judge("a", "b", "ab"), ["todo"])
     assert.deepStrictEqual(judge("b", "b", "ab"), ["absent"])
@@ -57,14 +76,23 @@ describe("plan/renames", () => {
 })
 
 describe("plan/joining", () => {
-  const operation = transactional({ phase: "CreateAndAlterRoles", object: "role \"a\"", action: "create", because: "test", sql: ["CREATE ROLE \"a\""] })
+  const operation = transactional({
+    phase: "CreateAndAlterRoles",
+    object: 'role "a"',
+    action: "create",
+    because: "test",
+    sql: ['CREATE ROLE "a"']
+  })
   const verifier = Redacted.make(scramText("A"))
-  const withVerifier = { ...operation, joined: { statements: ["CREATE ROLE \"a\""], member: "a", verifier: { role: "a", verifier } } }
-  const joining = { superuser: true, privilegedRole: "p\"q" }
+  const withVerifier = {
+    ...operation,
+    joined: { statements: ['CREATE ROLE "a"'], member: "a", verifier: { role: "a", verifier } }
+  }
+  const joining = { superuser: true, privilegedRole: 'p"q' }
   it("gathers memberships and verifiers, and keeps what it holds to itself", () => {
     const message = joinOperations([withVerifier, operation], joining) ?? assert.fail("not joined")
     const sql = Redacted.value(message.sql)
-    assert.include(sql, "GRANT \"p\"\"q\" TO \"a\"")
+    assert.include(sql, 'GRANT "p""q" TO "a"')
     assert.strictEqual(sql.split("UPDATE pg_catalog.pg_authid").length, 2)
     assert.isTrue(message.secret)
     assert.notInclude(JSON.stringify(message), "AAAA")
@@ -81,12 +109,19 @@ describe("plan/outcome", () => {
   it("knows what passes by itself", () => {
     for (const state of ["40P01", "55P03", "55006", "40001"]) assert.isTrue(isPassing(sqlError(state)))
     assert.isTrue(isPassing(sqlError("XX000", "tuple concurrently updated")))
-    for (const one of [sqlError("XX000", "something else"), sqlError("42710"), sqlError("42501")]) assert.isFalse(isPassing(one))
+    for (const one of [sqlError("XX000", "something else"), sqlError("42710"), sqlError("42501")])
+      assert.isFalse(isPassing(one))
   })
   it("waits longer each time, within a bound", () => {
     const pauses = Array.from({ length: mostAttempts - 1 }, (_, index) => pauseBefore(index + 2))
-    assert.deepStrictEqual(pauses, pauses.toSorted((a, b) => a - b))
-    assert.isAtMost(pauses.reduce((sum, one) => sum + one, 0), 5000)
+    assert.deepStrictEqual(
+      pauses,
+      pauses.toSorted((a, b) => a - b)
+    )
+    assert.isAtMost(
+      pauses.reduce((sum, one) => sum + one, 0),
+      5000
+    )
   })
   it("scrubs verifiers from what Postgres says", () => {
     assert.notInclude(scrub(`syntax error at or near "${scramText("A")}"`), "AAAA")
@@ -98,15 +133,29 @@ describe("plan/passwords", () => {
   it("knows a verifier", () => {
     const of = (text: string) => isVerifier(Redacted.make(text))
     assert.isTrue(of(scramText("A")) && of(`md5${"0".repeat(32)}`))
-    for (const text of ["secret", "md5secret", "SCRAM-SHA-256$x", `${scramText("A")}'`, ""]) assert.isFalse(of(text), text)
+    for (const text of ["secret", "md5secret", "SCRAM-SHA-256$x", `${scramText("A")}'`, ""])
+      assert.isFalse(of(text), text)
   })
 })
 
 describe("plan/migrations", () => {
   it("has twelve, five of them skipped, none of which an older Postgres cannot do", () => {
-    assert.deepStrictEqual(migrations("p", 17).map(({ id }) => id), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
-    assert.deepStrictEqual(migrations("p", 17).filter(({ sql }) => sql === null).map(({ id }) => id), [5, 6, 7, 8, 9])
-    assert.deepStrictEqual(migrations("p", 15).filter(({ sql }) => sql === "").map(({ id }) => id), [3, 10])
-    assert.isTrue(migrations("it's \"q\"", 17).every(({ sql }) => sql === null || !sql.includes("it's \"q\"")))
+    assert.deepStrictEqual(
+      migrations("p", 17).map(({ id }) => id),
+      [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    )
+    assert.deepStrictEqual(
+      migrations("p", 17)
+        .filter(({ sql }) => sql === null)
+        .map(({ id }) => id),
+      [5, 6, 7, 8, 9]
+    )
+    assert.deepStrictEqual(
+      migrations("p", 15)
+        .filter(({ sql }) => sql === "")
+        .map(({ id }) => id),
+      [3, 10]
+    )
+    assert.isTrue(migrations('it\'s "q"', 17).every(({ sql }) => sql === null || !sql.includes('it\'s "q"')))
   })
 })

@@ -16,10 +16,11 @@ const made = (count: number) => [
 ]
 const roles = [role("r"), role("gone")]
 
-const template = (postgres: TestPostgres) => postgres.rows(`select datallowconn from pg_database where datname = '${templateDatabase}'`)
+const template = (postgres: TestPostgres) =>
+  postgres.rows(`select datallowconn from pg_database where datname = '${templateDatabase}'`)
 
 /** Everything an apply decides in and about a database, without what differs by nature (its oid). */
-const planInputsOf = Effect.fnUntraced(function*(postgres: TestPostgres, name: string) {
+const planInputsOf = Effect.fnUntraced(function* (postgres: TestPostgres, name: string) {
   const quoted = name.replaceAll("'", "''")
   const outside = yield* postgres.rows(
     "select r.rolname, d.encoding, d.datcollate, d.datallowconn, d.datistemplate, d.datconnlimit, d.datacl, " +
@@ -42,63 +43,91 @@ const planInputsOf = Effect.fnUntraced(function*(postgres: TestPostgres, name: s
 describe("sql/template", () => {
   for (const { major } of installs) {
     it.live(`a copy equals a database that was visited (Postgres ${major})`, () =>
-      Effect.scoped(Effect.gen(function*() {
-        const copied = yield* startPostgres({ major })
-        const visited = yield* startPostgres({ major })
-        const all = made(12)
-        const applyReport = yield* applyOn(copied, specOf({ roles, databases: all }))
-        assert.strictEqual(applyReport.outcome, "done")
-        assert.deepStrictEqual(applyReport.operations.filter(({ phase }) => phase === "ChangeSchemaPermissions").flatMap((one) => one.database ?? [])
-          .filter((name, index, names) => names.indexOf(name) === index).sort(), ["latin", templateDatabase])
-        assert.deepStrictEqual(yield* template(copied), [["f"]])
-        // Too few at a time for a template.
-        for (let at = 3; at < all.length + 3; at += 3) {
-          yield* applyOn(visited, specOf({ roles, databases: all.slice(0, at) }))
-        }
-        assert.deepStrictEqual(yield* template(visited), [])
-        for (const { name } of all) assert.deepStrictEqual(yield* planInputsOf(copied, name), yield* planInputsOf(visited, name), name)
-        yield* assertSettled(copied, specOf({ roles, databases: all }))
-        yield* Effect.provide(discardTemplate, adminOf(copied))
-        assert.deepStrictEqual(yield* template(copied), [])
-        yield* assertSettled(copied, specOf({ roles, databases: all }))
-      })))
+      Effect.scoped(
+        Effect.gen(function* () {
+          const copied = yield* startPostgres({ major })
+          const visited = yield* startPostgres({ major })
+          const all = made(12)
+          const applyReport = yield* applyOn(copied, specOf({ roles, databases: all }))
+          assert.strictEqual(applyReport.outcome, "done")
+          assert.deepStrictEqual(
+            applyReport.operations
+              .filter(({ phase }) => phase === "ChangeSchemaPermissions")
+              .flatMap((one) => one.database ?? [])
+              .filter((name, index, names) => names.indexOf(name) === index)
+              .sort(),
+            ["latin", templateDatabase]
+          )
+          assert.deepStrictEqual(yield* template(copied), [["f"]])
+          // Too few at a time for a template.
+          for (let at = 3; at < all.length + 3; at += 3) {
+            yield* applyOn(visited, specOf({ roles, databases: all.slice(0, at) }))
+          }
+          assert.deepStrictEqual(yield* template(visited), [])
+          for (const { name } of all)
+            assert.deepStrictEqual(yield* planInputsOf(copied, name), yield* planInputsOf(visited, name), name)
+          yield* assertSettled(copied, specOf({ roles, databases: all }))
+          yield* Effect.provide(discardTemplate, adminOf(copied))
+          assert.deepStrictEqual(yield* template(copied), [])
+          yield* assertSettled(copied, specOf({ roles, databases: all }))
+        })
+      )
+    )
   }
 
   it.live("a template that was left behind is not copied, and is in nobody's way", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const postgres = yield* startPostgres({ major: 17 })
-      // As a kill between its creation and its visit leaves it, holding on to a role.
-      yield* postgres.rows(`create database ${templateDatabase} connection limit 0`)
-      yield* postgres.rows("create role gone")
-      yield* postgres.rows("grant create on schema public to gone", templateDatabase)
-      const spec = specOf({ roles: [role("r")], databases: made(12) })
-      assert.strictEqual((yield* applyOn(postgres, spec)).outcome, "done")
-      assert.lengthOf(yield* template(postgres), 1)
-      yield* assertSettled(postgres, spec)
-      const without = { ...spec, deltas: [{ _tag: "DropRole" as const, name: "gone" }] }
-      const applyReport = yield* applyOn(postgres, without)
-      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "failed"), [])
-      assert.deepStrictEqual(yield* template(postgres), [])
-      assert.deepStrictEqual(yield* postgres.rows("select 1 from pg_roles where rolname = 'gone'"), [])
-      yield* assertSettled(postgres, without)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const postgres = yield* startPostgres({ major: 17 })
+        // As a kill between its creation and its visit leaves it, holding on to a role.
+        yield* postgres.rows(`create database ${templateDatabase} connection limit 0`)
+        yield* postgres.rows("create role gone")
+        yield* postgres.rows("grant create on schema public to gone", templateDatabase)
+        const spec = specOf({ roles: [role("r")], databases: made(12) })
+        assert.strictEqual((yield* applyOn(postgres, spec)).outcome, "done")
+        assert.lengthOf(yield* template(postgres), 1)
+        yield* assertSettled(postgres, spec)
+        const without = { ...spec, deltas: [{ _tag: "DropRole" as const, name: "gone" }] }
+        const applyReport = yield* applyOn(postgres, without)
+        assert.deepStrictEqual(
+          applyReport.operations.filter(({ outcome }) => outcome === "failed"),
+          []
+        )
+        assert.deepStrictEqual(yield* template(postgres), [])
+        assert.deepStrictEqual(yield* postgres.rows("select 1 from pg_roles where rolname = 'gone'"), [])
+        yield* assertSettled(postgres, without)
+      })
+    )
+  )
 
   it.live("a database of that name that is somebody else's is left alone", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const postgres = yield* startPostgres({ major: 17 })
-      yield* postgres.rows("create role r")
-      yield* postgres.rows(`create database ${templateDatabase} owner r`)
-      const spec = specOf({ roles: [role("r")], databases: [...made(12), database(templateDatabase, "r")] })
-      assert.strictEqual((yield* applyOn(postgres, spec)).outcome, "done")
-      yield* Effect.provide(discardTemplate, adminOf(postgres))
-      assert.deepStrictEqual(yield* template(postgres), [["t"]])
-      yield* assertSettled(postgres, spec)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const postgres = yield* startPostgres({ major: 17 })
+        yield* postgres.rows("create role r")
+        yield* postgres.rows(`create database ${templateDatabase} owner r`)
+        const spec = specOf({ roles: [role("r")], databases: [...made(12), database(templateDatabase, "r")] })
+        assert.strictEqual((yield* applyOn(postgres, spec)).outcome, "done")
+        yield* Effect.provide(discardTemplate, adminOf(postgres))
+        assert.deepStrictEqual(yield* template(postgres), [["t"]])
+        yield* assertSettled(postgres, spec)
+      })
+    )
+  )
 
   it.live("one copy that fails is one failure", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const postgres = yield* startPostgres({ major: 17 })
-      const applyReport = yield* applyOn(postgres, specOf({ roles: [role("r")], databases: [...made(12), database("nobody's", "missing")] }))
-      assert.deepStrictEqual(applyReport.operations.filter(({ outcome }) => outcome === "failed").map(({ object }) => object), ["database \"nobody's\""])
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const postgres = yield* startPostgres({ major: 17 })
+        const applyReport = yield* applyOn(
+          postgres,
+          specOf({ roles: [role("r")], databases: [...made(12), database("nobody's", "missing")] })
+        )
+        assert.deepStrictEqual(
+          applyReport.operations.filter(({ outcome }) => outcome === "failed").map(({ object }) => object),
+          ['database "nobody\'s"']
+        )
+      })
+    )
+  )
 })

@@ -18,7 +18,7 @@ export const options: ApplyOptions = {
 
 export const scramText = (letter: string) => `SCRAM-SHA-256$4096:c2FsdA==$${letter.repeat(4)}:${letter.repeat(4)}`
 
-const name = Schema.Literals(["a", "b", "c", "d\"q", "e'$x$", "web_access"])
+const name = Schema.Literals(["a", "b", "c", 'd"q', "e'$x$", "web_access"])
 const reserved = Schema.Literals(["cloud_admin", "neon_superuser", "pg_monitor", "zenith_admin", "a", "b"])
 const passwords: ReadonlyArray<Password> = [
   { _tag: "Unmanaged" },
@@ -35,7 +35,8 @@ const roleOptions: ReadonlyArray<ReadonlyArray<GenericOption>> = [
   [{ name: "NOLOGIN", value: null, quoted: false }]
 ]
 const small = (top: number) => Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: top }))
-const few = <S extends Schema.Constraint>(schema: S, most: number) => Schema.Array(schema).check(Schema.isMaxLength(most))
+const few = <S extends Schema.Constraint>(schema: S, most: number) =>
+  Schema.Array(schema).check(Schema.isMaxLength(most))
 
 export const World = Schema.Struct({
   roles: few(Schema.Tuple([name, small(4), small(4)]), 5),
@@ -54,10 +55,10 @@ const delta = ([kind, from, to]: readonly [number, string, string]): DeltaOperat
   kind === 0
     ? { _tag: "DropDatabase", name: from }
     : kind === 1
-    ? { _tag: "RenameDatabase", name: from, to }
-    : kind === 2
-    ? { _tag: "DropRole", name: from }
-    : { _tag: "RenameRole", name: from, to }
+      ? { _tag: "RenameDatabase", name: from, to }
+      : kind === 2
+        ? { _tag: "DropRole", name: from }
+        : { _tag: "RenameRole", name: from, to }
 
 export const specOfWorld = (world: World): ParsedSpec => ({
   ...emptySpec,
@@ -85,9 +86,11 @@ const verifierOf = (choice: number): ObservedRole["verifier"] => {
 
 export const catalogOfWorld = (world: World): Catalog => {
   const roles = new Map<string, ObservedRole>()
-  for (const role of ["cloud_admin", "pg_monitor", "pg_read_all_data"]) roles.set(role, { ...bareRole(role), login: role === "cloud_admin" })
+  for (const role of ["cloud_admin", "pg_monitor", "pg_read_all_data"])
+    roles.set(role, { ...bareRole(role), login: role === "cloud_admin" })
   if ((world.switches & 16) !== 0) roles.set("neon_superuser", { ...bareRole("neon_superuser"), login: false })
-  for (const [role, password, login] of world.thereRoles) roles.set(role, { ...bareRole(role), login, verifier: verifierOf(password) })
+  for (const [role, password, login] of world.thereRoles)
+    roles.set(role, { ...bareRole(role), login, verifier: verifierOf(password) })
   const database = (name: string, owner: string, bits: number): ObservedDatabase => ({
     name,
     owner,
@@ -112,7 +115,9 @@ export const catalogOfWorld = (world: World): Catalog => {
     systemDatabase: "postgres",
     roles,
     databases,
-    extensions: new Map((world.switches & 32) === 0 ? all.slice(3).map((one) => [one, extension]) : all.map((one) => [one, extension])),
+    extensions: new Map(
+      (world.switches & 32) === 0 ? all.slice(3).map((one) => [one, extension]) : all.map((one) => [one, extension])
+    ),
     references: world.references.filter(([role]) => roles.has(role)).map(([role, one]) => ({ role, database: one })),
     schemas: new Set((world.switches & 64) === 0 ? ["public"] : ["public", "neon"]),
     healthCheck: false,

@@ -11,7 +11,8 @@ import { flags } from "../../src/cli/flags.ts"
 import type { RunSettings } from "../../src/cli/RunSettings.ts"
 import type { FilterLevel } from "../../src/logging/filter.ts"
 
-const parse = (argv: ReadonlyArray<string>, env: Environment = {}): Command => Result.getOrThrow(parseArguments(argv, env))
+const parse = (argv: ReadonlyArray<string>, env: Environment = {}): Command =>
+  Result.getOrThrow(parseArguments(argv, env))
 const run = (argv: ReadonlyArray<string>, env: Environment = {}): RunSettings => {
   const command = parse(argv, env)
   return command._tag === "Run" ? command.settings : assert.fail(`it is ${command._tag}`)
@@ -42,7 +43,8 @@ const nothingElse = {
   remoteExtBaseUrl: null,
   vmMonitor: {
     cgroup: "neon-postgres",
-    filecacheConnstr: "host=localhost port=5432 dbname=postgres user=cloud_admin sslmode=disable application_name=vm-monitor",
+    filecacheConnstr:
+      "host=localhost port=5432 dbname=postgres user=cloud_admin sslmode=disable application_name=vm-monitor",
     address: "0.0.0.0:10301",
     cgroupPolicy: "refuse"
   },
@@ -56,7 +58,16 @@ const nothingElse = {
 
 describe("launch lines", () => {
   it("of 2024: everything else has its default", () => {
-    const settings = run(["-D", "/var/db/postgres/compute", "-C", url, "-S", "/specs/spec.json", "-b", "/usr/local/bin/postgres"])
+    const settings = run([
+      "-D",
+      "/var/db/postgres/compute",
+      "-C",
+      url,
+      "-S",
+      "/specs/spec.json",
+      "-b",
+      "/usr/local/bin/postgres"
+    ])
     assert.deepStrictEqual(settings, {
       ...nothingElse,
       apiVersion: "2024",
@@ -79,13 +90,12 @@ describe("launch lines", () => {
 
   it("can be spelled attached, long, with =, or apart", () => {
     const expected = run([...older, "-b", "/pg"])
-    for (
-      const argv of [
-        ["-D/data", `-C${url}`, "-Sspec.json", "-b/pg"],
-        ["--pgdata=/data", `--connstr=${url}`, "--spec-path=spec.json", "--pgbin=/pg"],
-        ["run", "--pgdata", "/data", "--connstr", url, "--spec-path", "spec.json", "--pgbin", "/pg"]
-      ]
-    ) assert.deepStrictEqual(run(argv), expected)
+    for (const argv of [
+      ["-D/data", `-C${url}`, "-Sspec.json", "-b/pg"],
+      ["--pgdata=/data", `--connstr=${url}`, "--spec-path=spec.json", "--pgbin=/pg"],
+      ["run", "--pgdata", "/data", "--connstr", url, "--spec-path", "spec.json", "--pgbin", "/pg"]
+    ])
+      assert.deepStrictEqual(run(argv), expected)
   })
 
   it("of the documentation, for both generations", () => {
@@ -93,7 +103,9 @@ describe("launch lines", () => {
     assert.strictEqual(run([...older, ...both]).remoteExtBaseUrl, "http://pg-ext-s3-gateway/")
     const settings = run([...where, "-c", "config.json", ...both])
     assert.deepInclude(settings, { apiVersion: "head", remoteExtBaseUrl: "http://pg-ext-s3-gateway/", computeId: null })
-    assert.deepStrictEqual(settings.warnings, ["without --compute-id only administrators' tokens are accepted by the API"])
+    assert.deepStrictEqual(settings.warnings, [
+      "without --compute-id only administrators' tokens are accepted by the API"
+    ])
   })
 
   it("of neon_local", () => {
@@ -145,12 +157,21 @@ describe("launch lines", () => {
       "--config",
       "/tmp/config.json"
     ])
-    assert.deepInclude(settings, { apiVersion: "head", externalHttpPort: 3080, internalHttpPort: 3081, computeId: "compute-12345" })
+    assert.deepInclude(settings, {
+      apiVersion: "head",
+      externalHttpPort: 3080,
+      internalHttpPort: 3081,
+      computeId: "compute-12345"
+    })
     assert.strictEqual(settings.connstr?.port, 55433)
   })
 
   it("of a 2024 cloud that pulls its spec", () => {
-    const env = { NEON_CONTROL_PLANE_TOKEN: "hunter2", AUTOSCALING: "", RUST_LOG: "compute_tools=trace,warn,hyper=info" }
+    const env = {
+      NEON_CONTROL_PLANE_TOKEN: "hunter2",
+      AUTOSCALING: "",
+      RUST_LOG: "compute_tools=trace,warn,hyper=info"
+    }
     const settings = run([...where, "-p", "http://cp.invalid:9096", "-i", "compute-1", "--http-port", "3999"], env)
     assert.deepInclude(settings, {
       apiVersion: "2024",
@@ -158,9 +179,18 @@ describe("launch lines", () => {
       internalHttpPort: null,
       spec: { _tag: "ControlPlane", uri: "http://cp.invalid:9096" },
       autoscaling: true,
-      logFilter: { level: "warn", modules: new Map<string, FilterLevel>([["compute_tools", "trace"], ["hyper", "info"]]) }
+      logFilter: {
+        level: "warn",
+        modules: new Map<string, FilterLevel>([
+          ["compute_tools", "trace"],
+          ["hyper", "info"]
+        ])
+      }
     })
-    assert.strictEqual(settings.controlPlaneToken === null ? null : Redacted.value(settings.controlPlaneToken), "hunter2")
+    assert.strictEqual(
+      settings.controlPlaneToken === null ? null : Redacted.value(settings.controlPlaneToken),
+      "hunter2"
+    )
     assert.notInclude(inspect(settings, { depth: 9 }) + JSON.stringify(settings), "hunter2")
   })
 
@@ -172,7 +202,18 @@ describe("launch lines", () => {
       httpHost: "127.0.0.1",
       storage: { _tag: "Local", directory: null, durability: "os" }
     })
-    const argv = ["--storage", "local:/var/lib/x:y", "--durability=process", "-S", "f", "--http-host", "::1", "--no-banner", "--run-as", "pg"]
+    const argv = [
+      "--storage",
+      "local:/var/lib/x:y",
+      "--durability=process",
+      "-S",
+      "f",
+      "--http-host",
+      "::1",
+      "--no-banner",
+      "--run-as",
+      "pg"
+    ]
     assert.deepInclude(run(argv), {
       httpHost: "::1",
       banner: false,
@@ -183,81 +224,188 @@ describe("launch lines", () => {
 })
 
 describe("rules", () => {
-  const table: ReadonlyArray<readonly [what: string, argv: ReadonlyArray<string>, env: Environment, Partial<RunSettings>]> = [
-    ["an inline spec forbids live configuration", [...where, "-s", "{}"], {}, {
-      apiVersion: "2024",
-      spec: { _tag: "Inline", text: "{}" },
-      liveConfigAllowed: false
-    }],
-    ["-s wins over -S and -p", [...older, "-s{}", "-p", "http://x", "-i", "y"], {}, {
-      spec: { _tag: "Inline", text: "{}" },
-      warnings: ["-S has no effect, because -s gives the spec", "-p has no effect, because -s gives the spec"]
-    }],
-    ["-S wins over -p, which needs no -i then", [...older, "-p", "http://x"], {}, {
-      spec: { _tag: "File", path: "spec.json" },
-      warnings: ["-p has no effect, because -S gives the spec"]
-    }],
+  const table: ReadonlyArray<
+    readonly [what: string, argv: ReadonlyArray<string>, env: Environment, Partial<RunSettings>]
+  > = [
+    [
+      "an inline spec forbids live configuration",
+      [...where, "-s", "{}"],
+      {},
+      {
+        apiVersion: "2024",
+        spec: { _tag: "Inline", text: "{}" },
+        liveConfigAllowed: false
+      }
+    ],
+    [
+      "-s wins over -S and -p",
+      [...older, "-s{}", "-p", "http://x", "-i", "y"],
+      {},
+      {
+        spec: { _tag: "Inline", text: "{}" },
+        warnings: ["-S has no effect, because -s gives the spec", "-p has no effect, because -s gives the spec"]
+      }
+    ],
+    [
+      "-S wins over -p, which needs no -i then",
+      [...older, "-p", "http://x"],
+      {},
+      {
+        spec: { _tag: "File", path: "spec.json" },
+        warnings: ["-p has no effect, because -S gives the spec"]
+      }
+    ],
     ["-i beside -S is fine", [...older, "-i", "me"], {}, { computeId: "me", warnings: [] }],
-    ["--http-port is the port in 2024", [...older, "--http-port", "0"], {}, { externalHttpPort: 0, internalHttpPort: null }],
-    ["--http-port has no effect among newer flags", [...newer, "--http-port", "4000"], {}, {
-      apiVersion: "head",
-      externalHttpPort: 3080,
-      internalHttpPort: 3081,
-      warnings: ["--http-port has no effect; use --external-http-port and --internal-http-port"]
-    }],
-    ["--http-port counts in lakebase mode", [...newer, "--http-port", "4000", "--lakebase-mode", "true"], {}, {
-      externalHttpPort: 4000,
-      internalHttpPort: 4001,
-      warnings: ["--lakebase-mode: only its meaning of --http-port is known here"]
-    }],
+    [
+      "--http-port is the port in 2024",
+      [...older, "--http-port", "0"],
+      {},
+      { externalHttpPort: 0, internalHttpPort: null }
+    ],
+    [
+      "--http-port has no effect among newer flags",
+      [...newer, "--http-port", "4000"],
+      {},
+      {
+        apiVersion: "head",
+        externalHttpPort: 3080,
+        internalHttpPort: 3081,
+        warnings: ["--http-port has no effect; use --external-http-port and --internal-http-port"]
+      }
+    ],
+    [
+      "--http-port counts in lakebase mode",
+      [...newer, "--http-port", "4000", "--lakebase-mode", "true"],
+      {},
+      {
+        externalHttpPort: 4000,
+        internalHttpPort: 4001,
+        warnings: ["--lakebase-mode: only its meaning of --http-port is known here"]
+      }
+    ],
     ["--lakebase-mode false is nothing", [...newer, "--lakebase-mode=false"], {}, { warnings: [] }],
-    ["one dialect can be asked for", [...older, "--api-dialect", "head", "--http-port", "4000"], {}, {
-      apiVersion: "head",
-      externalHttpPort: 4000,
-      internalHttpPort: 4001
-    }],
-    ["the other one, too", [...newer, "--api-dialect=2024", "--internal-http-port", "5"], {}, {
-      apiVersion: "2024",
-      externalHttpPort: 3080,
-      internalHttpPort: null,
-      warnings: ["--internal-http-port has no effect: the 2024 API has one port"]
-    }],
-    ["-p without older flags speaks the newer dialect", [...where, "-p", "http://x", "-i", "me"], {}, { apiVersion: "head" }],
-    ["-r does not tell the generation", [...where, "-p", "http://x", "-i", "me", "--http-port", "1", "-r", "http://e"], {}, {
-      apiVersion: "2024"
-    }],
-    ["an old -r that is no URL names the gateway", [...older, "-r", "{\"bucket\":\"b\"}"], {}, {
-      remoteExtBaseUrl: "http://pg-ext-s3-gateway/"
-    }],
-    ["--remote-ext-config by its long name", [...newer, "--remote-ext-config", "x"], {}, {
-      remoteExtBaseUrl: "http://pg-ext-s3-gateway/"
-    }],
-    ["POSTGRES_PATH is the default of -b", older, { POSTGRES_PATH: "/pg17/bin/postgres" }, { postgres: "/pg17/bin/postgres" }],
+    [
+      "one dialect can be asked for",
+      [...older, "--api-dialect", "head", "--http-port", "4000"],
+      {},
+      {
+        apiVersion: "head",
+        externalHttpPort: 4000,
+        internalHttpPort: 4001
+      }
+    ],
+    [
+      "the other one, too",
+      [...newer, "--api-dialect=2024", "--internal-http-port", "5"],
+      {},
+      {
+        apiVersion: "2024",
+        externalHttpPort: 3080,
+        internalHttpPort: null,
+        warnings: ["--internal-http-port has no effect: the 2024 API has one port"]
+      }
+    ],
+    [
+      "-p without older flags speaks the newer dialect",
+      [...where, "-p", "http://x", "-i", "me"],
+      {},
+      { apiVersion: "head" }
+    ],
+    [
+      "-r does not tell the generation",
+      [...where, "-p", "http://x", "-i", "me", "--http-port", "1", "-r", "http://e"],
+      {},
+      {
+        apiVersion: "2024"
+      }
+    ],
+    [
+      "an old -r that is no URL names the gateway",
+      [...older, "-r", '{"bucket":"b"}'],
+      {},
+      {
+        remoteExtBaseUrl: "http://pg-ext-s3-gateway/"
+      }
+    ],
+    [
+      "--remote-ext-config by its long name",
+      [...newer, "--remote-ext-config", "x"],
+      {},
+      {
+        remoteExtBaseUrl: "http://pg-ext-s3-gateway/"
+      }
+    ],
+    [
+      "POSTGRES_PATH is the default of -b",
+      older,
+      { POSTGRES_PATH: "/pg17/bin/postgres" },
+      { postgres: "/pg17/bin/postgres" }
+    ],
     ["-b wins over POSTGRES_PATH", [...older, "-b", "/b"], { POSTGRES_PATH: "/pg17/bin/postgres" }, { postgres: "/b" }],
-    ["--log-level wins over RUST_LOG", [...older, "--log-level", "debug"], { RUST_LOG: "error" }, {
-      logFilter: { level: "debug", modules: new Map() }
-    }],
-    ["--log-level by module", [...older, "--log-level", "warn,monitor=debug"], {}, {
-      logFilter: { level: "warn", modules: new Map([["monitor", "debug"]]) }
-    }],
-    ["RUST_LOG of modules only is no level", older, { RUST_LOG: "hyper=trace" }, {
-      logFilter: { level: "info", modules: new Map([["hyper", "trace"]]) },
-      warnings: []
-    }],
-    ["RUST_LOG without sense warns", older, { RUST_LOG: "loud" }, {
-      logFilter: { level: "info", modules: new Map() },
-      warnings: ["RUST_LOG has no level that we know; it has no effect"]
-    }],
-    ["--pg-init-timeout is accepted", [...newer, "--pg-init-timeout", "30"], {}, { warnings: ["--pg-init-timeout has no effect"] }],
-    ["the vm-monitor's flags are kept", [...older, "--cgroup", "g", "--filecache-connstr", "f", "--vm-monitor-addr", "a"], {}, {
-      vmMonitor: { cgroup: "g", filecacheConnstr: "f", address: "a", cgroupPolicy: "refuse" }
-    }],
-    ["the machine's flags are kept", [...older, "--resize-swap-on-bind", "--set-disk-quota-for-fs", "/"], {}, {
-      resizeSwapOnBind: true,
-      diskQuotaMount: "/"
-    }],
+    [
+      "--log-level wins over RUST_LOG",
+      [...older, "--log-level", "debug"],
+      { RUST_LOG: "error" },
+      {
+        logFilter: { level: "debug", modules: new Map() }
+      }
+    ],
+    [
+      "--log-level by module",
+      [...older, "--log-level", "warn,monitor=debug"],
+      {},
+      {
+        logFilter: { level: "warn", modules: new Map([["monitor", "debug"]]) }
+      }
+    ],
+    [
+      "RUST_LOG of modules only is no level",
+      older,
+      { RUST_LOG: "hyper=trace" },
+      {
+        logFilter: { level: "info", modules: new Map([["hyper", "trace"]]) },
+        warnings: []
+      }
+    ],
+    [
+      "RUST_LOG without sense warns",
+      older,
+      { RUST_LOG: "loud" },
+      {
+        logFilter: { level: "info", modules: new Map() },
+        warnings: ["RUST_LOG has no level that we know; it has no effect"]
+      }
+    ],
+    [
+      "--pg-init-timeout is accepted",
+      [...newer, "--pg-init-timeout", "30"],
+      {},
+      { warnings: ["--pg-init-timeout has no effect"] }
+    ],
+    [
+      "the vm-monitor's flags are kept",
+      [...older, "--cgroup", "g", "--filecache-connstr", "f", "--vm-monitor-addr", "a"],
+      {},
+      {
+        vmMonitor: { cgroup: "g", filecacheConnstr: "f", address: "a", cgroupPolicy: "refuse" }
+      }
+    ],
+    [
+      "the machine's flags are kept",
+      [...older, "--resize-swap-on-bind", "--set-disk-quota-for-fs", "/"],
+      {},
+      {
+        resizeSwapOnBind: true,
+        diskQuotaMount: "/"
+      }
+    ],
     ["the log can be JSON", [...older, "--log-format=json"], {}, { logFormat: "json" }],
-    ["an interval", [...newer, "--installed-extensions-collection-interval", "7"], {}, { installedExtensionsIntervalSeconds: 7 }]
+    [
+      "an interval",
+      [...newer, "--installed-extensions-collection-interval", "7"],
+      {},
+      { installedExtensionsIntervalSeconds: 7 }
+    ]
   ]
   for (const [what, argv, env, expected] of table) {
     it(what, () => assert.deepInclude(run(argv, env), expected))
@@ -275,21 +423,34 @@ describe("usage errors", () => {
     [[...where, "-p", "ftp://x", "-i", "x"], "-p expects an http or https URL"],
     [[...newer, "-p", "http://x"], "-c cannot be used together with -p"],
     [[...newer, "--spec-path", "x"], "-c cannot be used together with --spec-path"],
-    [[...newer, "--http-port", "1", "--external-http-port", "2"], "--http-port cannot be used together with --external-http-port"],
-    [[...newer, "--http-port", "1", "--internal-http-port", "2"], "--http-port cannot be used together with --internal-http-port"],
+    [
+      [...newer, "--http-port", "1", "--external-http-port", "2"],
+      "--http-port cannot be used together with --external-http-port"
+    ],
+    [
+      [...newer, "--http-port", "1", "--internal-http-port", "2"],
+      "--http-port cannot be used together with --internal-http-port"
+    ],
     [[...newer, "--external-http-port", "3081"], "--external-http-port and --internal-http-port must differ"],
     [[...older, "--http-port", "65536"], "--http-port expects a port from 0 to 65535"],
     [[...older, "--http-port", "http"], "--http-port expects a port from 0 to 65535"],
     [[...newer, "--lakebase-mode", "yes"], "--lakebase-mode expects true or false"],
     [[...newer, "--lakebase-mode"], "--lakebase-mode needs a value (BOOL)"],
-    [[...newer, "--privileged-role-name", "Robert'); --"], "--privileged-role-name expects lower-case letters and underscores, at most 63"],
+    [
+      [...newer, "--privileged-role-name", "Robert'); --"],
+      "--privileged-role-name expects lower-case letters and underscores, at most 63"
+    ],
     [[...newer, "-r", "http://e/?x=1"], "-r: parameters detected in remote extensions base URL"],
     [[...newer, "-r", "nowhere"], "-r expects an http or https URL"],
     [[...newer, "-r", "http://a", "--remote-ext-config", "b"], "-r cannot be used together with --remote-ext-config"],
-    [["-D", "/d", "-C", "host=/tmp password=hunter2", "-S", "x"],
-      "-C expects a URL such as postgresql://cloud_admin@localhost:5432/postgres"],
-    [["-D", "/d", "-C", "postgresql://u:hunter2@h:0/d", "-S", "x"],
-      "-C expects a URL such as postgresql://cloud_admin@localhost:5432/postgres, but its port is not between 1 and 65535"],
+    [
+      ["-D", "/d", "-C", "host=/tmp password=hunter2", "-S", "x"],
+      "-C expects a URL such as postgresql://cloud_admin@localhost:5432/postgres"
+    ],
+    [
+      ["-D", "/d", "-C", "postgresql://u:hunter2@h:0/d", "-S", "x"],
+      "-C expects a URL such as postgresql://cloud_admin@localhost:5432/postgres, but its port is not between 1 and 65535"
+    ],
     [[...older, "-D", "/e"], "-D is given more than once"],
     [[...older, "--pgdata", "/e"], "--pgdata is given more than once"],
     [[...older, "--dev=hunter2"], "--dev takes no value"],
@@ -302,17 +463,25 @@ describe("usage errors", () => {
     [[...older, "--verison"], "there is no flag --verison; did you mean --version?"],
     [[...older, "--no-ban"], "there is no flag --no-ban; did you mean --no-banner?"],
     [[...older, "-z"], "there is no flag -z"],
-    [[...older, "hunter2=x"], "there is an argument that belongs to no flag; the commands are run, validate, plan, health, routes, schema"],
+    [
+      [...older, "hunter2=x"],
+      "there is an argument that belongs to no flag; the commands are run, validate, plan, health, routes, schema"
+    ],
     [["start"], "there is no command start; the commands are run, validate, plan, health, routes, schema"],
     [["run", ...older, "hunter2"], "run takes flags only, but there is an argument that belongs to none"],
     [["--storage", "s3", "-S", "x"], "--storage expects neon, local or local:DIR"],
     [["--storage", "local:", "-S", "x"], "--storage expects neon, local or local:DIR"],
-    [[...older, "--durability", "os"], "--durability goes with --storage local only: Neon's safekeepers keep commits otherwise"],
+    [
+      [...older, "--durability", "os"],
+      "--durability goes with --storage local only: Neon's safekeepers keep commits otherwise"
+    ],
     [[...local, "--durability", "none"], "--durability expects os or process"],
     [[...older, "--api-dialect", "2025"], "--api-dialect expects 2024 or head"],
     [[...older, "--log-level", "loud"], "--log-level expects trace or debug or info or warn or error"],
-    [[...older, "--installed-extensions-collection-interval", "1h"],
-      "--installed-extensions-collection-interval expects a whole number of seconds"],
+    [
+      [...older, "--installed-extensions-collection-interval", "1h"],
+      "--installed-extensions-collection-interval expects a whole number of seconds"
+    ],
     [["validate"], "validate needs at least one SPEC file, or - for stdin"],
     [["validate", "x", "-D", "/d"], "-D does not belong to validate"],
     [["health", "--wait", "asleep"], "--wait expects ready or running"],
@@ -351,8 +520,16 @@ describe("usage errors", () => {
 describe("other commands", () => {
   it("are told by the first word", () => {
     assert.deepStrictEqual(parse(["schema"]), { _tag: "Schema" })
-    assert.deepStrictEqual(parse(["validate", "a.json", "-"]), { _tag: "Validate", paths: ["a.json", "-"], storage: "neon" })
-    assert.deepStrictEqual(parse(["--storage", "local", "validate", "a"]), { _tag: "Validate", paths: ["a"], storage: "local" })
+    assert.deepStrictEqual(parse(["validate", "a.json", "-"]), {
+      _tag: "Validate",
+      paths: ["a.json", "-"],
+      storage: "neon"
+    })
+    assert.deepStrictEqual(parse(["--storage", "local", "validate", "a"]), {
+      _tag: "Validate",
+      paths: ["a"],
+      storage: "local"
+    })
     assert.deepStrictEqual(parse(["-V"]), { _tag: "Version" })
     assert.deepStrictEqual(parse([...older, "--version"]), { _tag: "Version" })
   })

@@ -7,7 +7,8 @@ import { joinReports, schemaText, unreadable, validateText } from "../../src/cli
 import { type Json, least, leastNeon } from "../support/fixtures.ts"
 
 const read = (file: string) => fs.readFileSync(new URL(`../../${file}`, import.meta.url), "utf8")
-const validate = (value: unknown, storage: "neon" | "local" = "neon") => validateText(JSON.stringify(value), "x.json", storage)
+const validate = (value: unknown, storage: "neon" | "local" = "neon") =>
+  validateText(JSON.stringify(value), "x.json", storage)
 const config: Json = { jwks: { keys: [] } }
 
 describe("validateText", () => {
@@ -23,17 +24,29 @@ describe("validateText", () => {
   })
 
   it("the example names no pageserver, which Neon's storage needs", () => {
-    assert.include(validateText(read("examples/spec.json"), "s", "neon").text, "pageserver connection information should be provided")
+    assert.include(
+      validateText(read("examples/spec.json"), "s", "neon").text,
+      "pageserver connection information should be provided"
+    )
   })
 
   const table: ReadonlyArray<readonly [what: string, value: unknown, text: string]> = [
-    ["two problems", { ...leastNeon, format_version: "1", tenant_id: null },
-      "x.json: format_version: expected a number\nx.json: tenant_id: tenant id should be provided\n"],
-    ["a spec in a document", { spec: { ...leastNeon, mode: "x" } },
-      "x.json: spec.mode: expected \"Primary\", \"Replica\" or {\"Static\": LSN}\n"],
-    ["a document and its spec", { spec: { ...leastNeon, mode: "x" }, compute_ctl_config: {} },
-      "x.json: compute_ctl_config.jwks: expected a value, but the key is missing\n"
-      + "x.json: spec.mode: expected \"Primary\", \"Replica\" or {\"Static\": LSN}\n"],
+    [
+      "two problems",
+      { ...leastNeon, format_version: "1", tenant_id: null },
+      "x.json: format_version: expected a number\nx.json: tenant_id: tenant id should be provided\n"
+    ],
+    [
+      "a spec in a document",
+      { spec: { ...leastNeon, mode: "x" } },
+      'x.json: spec.mode: expected "Primary", "Replica" or {"Static": LSN}\n'
+    ],
+    [
+      "a document and its spec",
+      { spec: { ...leastNeon, mode: "x" }, compute_ctl_config: {} },
+      "x.json: compute_ctl_config.jwks: expected a value, but the key is missing\n" +
+        'x.json: spec.mode: expected "Primary", "Replica" or {"Static": LSN}\n'
+    ],
     ["a document without a spec", { compute_ctl_config: config }, "x.json: ok\n"],
     ["a null spec", { spec: null }, "x.json: spec: expected an object\n"],
     ["no object", [], "x.json: expected an object\n"]
@@ -47,12 +60,18 @@ describe("validateText", () => {
   it("reports what is not JSON, and keys that occur twice", () => {
     assert.strictEqual(validateText("{\n]", "x", "neon").text, "x: line 2, column 1: expected a key in double quotes\n")
     const twice = `{"spec": ${JSON.stringify(least)}, "spec": ${JSON.stringify(least)}}`
-    assert.strictEqual(validateText(twice, "x", "local").text, "x: spec: expected the key once, but it is there twice\n")
+    assert.strictEqual(
+      validateText(twice, "x", "local").text,
+      "x: spec: expected the key once, but it is there twice\n"
+    )
   })
 
   it("one bad file makes the whole bad", () => {
     const reports = [validate(least, "local"), unreadable("y.json", "no such file")]
-    assert.deepStrictEqual(joinReports(reports), { text: "x.json: ok\ny.json: cannot be read: no such file\n", exitCode: 1 })
+    assert.deepStrictEqual(joinReports(reports), {
+      text: "x.json: ok\ny.json: cannot be read: no such file\n",
+      exitCode: 1
+    })
     assert.strictEqual(joinReports([validate(least, "local")]).exitCode, 0)
   })
 })

@@ -37,7 +37,10 @@ describe("linger", () => {
 
 describe("the stop ladder", () => {
   it("never says TERM, which Postgres takes as: wait for every client", () => {
-    assert.deepStrictEqual(shutdownStages.map(({ signal }) => signal), ["SIGINT", "SIGQUIT", "SIGKILL"])
+    assert.deepStrictEqual(
+      shutdownStages.map(({ signal }) => signal),
+      ["SIGINT", "SIGQUIT", "SIGKILL"]
+    )
   })
 
   it("has a deadline on every rung", () => {
@@ -84,7 +87,11 @@ describe("decide", () => {
 describe("Status", () => {
   it("is spelled with dashes for people", () => {
     assert.strictEqual(displayStatus("refresh_configuration_pending"), "refresh-configuration-pending")
-    assert.deepStrictEqual(statuses.filter(isTerminating), ["termination_pending_fast", "termination_pending_immediate", "terminated"])
+    assert.deepStrictEqual(statuses.filter(isTerminating), [
+      "termination_pending_fast",
+      "termination_pending_immediate",
+      "terminated"
+    ])
   })
 })
 

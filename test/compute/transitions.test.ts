@@ -36,7 +36,8 @@ describe("the table", () => {
 
   it("never leaves terminated, and never goes back from the end", () => {
     assert.deepStrictEqual(next("terminated"), [])
-    for (const row of table) if (isTerminating(row.from)) assert.isTrue(isTerminating(row.to), `${row.from} → ${row.to}`)
+    for (const row of table)
+      if (isTerminating(row.from)) assert.isTrue(isTerminating(row.to), `${row.from} → ${row.to}`)
   })
 
   it("can end from every status", () => {
@@ -52,7 +53,9 @@ describe("the table", () => {
   })
 
   it("fails from every status in which something may break", () => {
-    for (const from of statuses.filter((status) => status !== "empty" && status !== "failed" && !isTerminating(status))) {
+    for (const from of statuses.filter(
+      (status) => status !== "empty" && status !== "failed" && !isTerminating(status)
+    )) {
       assert.include(next(from), "failed", from)
     }
   })

@@ -23,32 +23,41 @@ const computeId = "compute quiet/meadow"
 const ask = (uri: string, within = Duration.seconds(2)) =>
   pullSpec({ base: `${uri}/`, computeId, token: Redacted.make("t0ken"), attemptWithin: Duration.millis(300), within })
 
-const serve = (options: Partial<ControlPlaneOptions> = {}) => makeFakeControlPlane({ computeId, token: "t0ken", answer: () => answer, ...options })
+const serve = (options: Partial<ControlPlaneOptions> = {}) =>
+  makeFakeControlPlane({ computeId, token: "t0ken", answer: () => answer, ...options })
 
-const counted = Effect.map(Metric.snapshot, (all) =>
-  new Map(all.filter(({ id }) => id === "compute_ctl_cplane_requests_total").map(({ attributes, state }) => [
-    attributes?.["http_status"],
-    "count" in state ? Number(state.count) : NaN
-  ])))
+const counted = Effect.map(
+  Metric.snapshot,
+  (all) =>
+    new Map(
+      all
+        .filter(({ id }) => id === "compute_ctl_cplane_requests_total")
+        .map(({ attributes, state }) => [attributes?.["http_status"], "count" in state ? Number(state.count) : NaN])
+    )
+)
 
 describe("the question for the spec", () => {
   it.live("carries the token and the id, and is answered with whatever JSON there is", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { seen, uri } = yield* serve()
       assert.deepStrictEqual(yield* ask(uri), answer)
-      assert.deepStrictEqual(yield* seen, [{
-        path: "/compute/api/v2/computes/compute%20quiet%2Fmeadow/spec",
-        authorization: "Bearer t0ken"
-      }])
-    }))
+      assert.deepStrictEqual(yield* seen, [
+        {
+          path: "/compute/api/v2/computes/compute%20quiet%2Fmeadow/spec",
+          authorization: "Bearer t0ken"
+        }
+      ])
+    })
+  )
 
   for (const fault of ["502", "503", "garbage", "hang", "reset"] as const) {
     it.live(`${fault}, twice, then an answer: it is asked three times`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { seen, uri } = yield* serve({ fault, failFirst: 2 })
         assert.deepStrictEqual(yield* ask(uri, Duration.seconds(10)), answer)
         assert.lengthOf(yield* seen, 3)
-      }))
+      })
+    )
   }
 
   const lasting: ReadonlyArray<readonly [ControlPlaneFault, RegExp]> = [
@@ -60,41 +69,50 @@ describe("the question for the spec", () => {
   ]
   for (const [fault, message] of lasting) {
     it.live(`${fault} for ever: it is down, and that is said at the deadline`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { uri } = yield* serve({ fault })
         const before = yield* Clock.currentTimeMillis
         const failure = yield* Effect.flip(ask(uri))
         assert.isBelow((yield* Clock.currentTimeMillis) - before, 10_000)
-        assert.match(failure.message, /^the control plane at http:\/\/127\.0\.0\.1:\d+\/ gave no spec \(\d+ attempts\): /)
+        assert.match(
+          failure.message,
+          /^the control plane at http:\/\/127\.0\.0\.1:\d+\/ gave no spec \(\d+ attempts\): /
+        )
         assert.match(failure.message, message)
         assert.isAbove(failure.attempts, 1)
         assert.isTrue(isDown(failure))
         assert.notInclude(JSON.stringify(causesOf(failure)), "t0ken")
-      }))
+      })
+    )
   }
 
   it.live("500 is final, and means that it is down", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { seen, uri } = yield* serve({ fault: "500" })
       const failure = yield* Effect.flip(ask(uri))
       assert.match(failure.message, /\(1 attempts\): it answered 500 Internal Server Error$/)
       assert.isTrue(isDown(failure))
       assert.lengthOf(yield* seen, 1)
-    }))
+    })
+  )
 
   it.live("a refused token, and an unknown compute, are final and no reason to go by an old spec", () =>
-    Effect.gen(function*() {
-      for (const [options, status] of [[{ token: "another" }, 401], [{ computeId: "another" }, 404]] as const) {
+    Effect.gen(function* () {
+      for (const [options, status] of [
+        [{ token: "another" }, 401],
+        [{ computeId: "another" }, 404]
+      ] as const) {
         const { seen, uri } = yield* serve(options)
         const failure = yield* Effect.flip(ask(uri))
         assert.match(failure.message, new RegExp(`it answered ${status} `))
         assert.isFalse(isDown(failure))
         assert.lengthOf(yield* seen, 1)
       }
-    }))
+    })
+  )
 
   it.live("every attempt is counted by what came of it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const before = yield* counted
       const { uri } = yield* serve({ fault: "reset", failFirst: 1 })
       yield* ask(uri)
@@ -102,5 +120,6 @@ describe("the question for the spec", () => {
       for (const status of ["200 OK", "unknown"]) {
         assert.strictEqual((after.get(status) ?? 0) - (before.get(status) ?? 0), 1, status)
       }
-    }))
+    })
+  )
 })

@@ -20,25 +20,37 @@ const counts = count([
 
 describe("an inventory", () => {
   it("tells versions and owners apart at head", () => {
-    assert.deepStrictEqual(counts.map((one) => [one.name, one.version, one.ownedBySuperuser, one.databases]), [
-      ["a", "1", false, 1],
-      ["b", "1", true, 1],
-      ["b", "1", false, 1],
-      ["b", "2", true, 1],
-      ["plpgsql", "1.0", true, 3]
-    ])
+    assert.deepStrictEqual(
+      counts.map((one) => [one.name, one.version, one.ownedBySuperuser, one.databases]),
+      [
+        ["a", "1", false, 1],
+        ["b", "1", true, 1],
+        ["b", "1", false, 1],
+        ["b", "2", true, 1],
+        ["plpgsql", "1.0", true, 3]
+      ]
+    )
   })
 
   it("lists an extension once with its versions in 2024", () => {
-    assert.deepStrictEqual(inventoryBody(counts, "2024").extensions[1], { extname: "b", versions: ["1", "2"], n_databases: 3 })
+    assert.deepStrictEqual(inventoryBody(counts, "2024").extensions[1], {
+      extname: "b",
+      versions: ["1", "2"],
+      n_databases: 3
+    })
   })
 
   it("has no two samples with the same labels", () => {
     for (const apiVersion of ["2024", "head"] as const) {
-      const lines = printFamilies([inventoryFamily(counts, apiVersion)]).split("\n").map((line) => line.replace(/ \d+$/, ""))
+      const lines = printFamilies([inventoryFamily(counts, apiVersion)])
+        .split("\n")
+        .map((line) => line.replace(/ \d+$/, ""))
       assert.strictEqual(new Set(lines).size, lines.length)
     }
-    assert.include(printFamilies([inventoryFamily(counts, "2024")]), "installed_extensions{extension_name=\"b\",version=\"1\"} 2")
+    assert.include(
+      printFamilies([inventoryFamily(counts, "2024")]),
+      'installed_extensions{extension_name="b",version="1"} 2'
+    )
   })
 
   it("is empty text when nothing is installed", () => {

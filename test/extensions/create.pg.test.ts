@@ -20,16 +20,20 @@ const share = "share/postgresql/extension"
 const library = "lib/postgresql"
 
 /** A copy of Postgres without these extensions, and their archives. Never touches node_modules. */
-const without = Effect.fnUntraced(function*(...names: ReadonlyArray<string>) {
+const without = Effect.fnUntraced(function* (...names: ReadonlyArray<string>) {
   const folder = yield* temporaryFolder
   const install = path.join(folder, "install")
   execFileSync("cp", ["-a", native, install])
   execFileSync("chmod", ["-R", "a+rX", install])
   const archives = names.map((name) => {
     const taken = [
-      ...fs.readdirSync(path.join(install, share)).filter((file) => new RegExp(`^${name}(--.*\\.sql|\\.control)$`).test(file))
+      ...fs
+        .readdirSync(path.join(install, share))
+        .filter((file) => new RegExp(`^${name}(--.*\\.sql|\\.control)$`).test(file))
         .map((file) => ({ at: path.join(install, share, file), path: `share/extension/${file}` })),
-      ...fs.readdirSync(path.join(install, library)).filter((file) => file === `${name}.so`)
+      ...fs
+        .readdirSync(path.join(install, library))
+        .filter((file) => file === `${name}.so`)
         .map((file) => ({ at: path.join(install, library, file), path: `lib/${file}` }))
     ]
     const entries = taken.map((one) => ({ path: one.path, body: fs.readFileSync(one.at) }))
@@ -39,7 +43,7 @@ const without = Effect.fnUntraced(function*(...names: ReadonlyArray<string>) {
   return { install, archives }
 })
 
-const started = Effect.fnUntraced(function*(install: string, cluster: Cluster) {
+const started = Effect.fnUntraced(function* (install: string, cluster: Cluster) {
   const { spawn } = yield* Spawn
   const child = yield* spawn({
     command: path.join(install, "bin/postgres"),
@@ -57,28 +61,44 @@ const started = Effect.fnUntraced(function*(install: string, cluster: Cluster) {
 
 describe("an extension that the image lacks", () => {
   it.live("is offered from the start, and created once it was fetched", () =>
-    Effect.gen(function*() {
-      const { archives: [citext = Buffer.alloc(0)], install } = yield* without("citext")
+    Effect.gen(function* () {
+      const {
+        archives: [citext = Buffer.alloc(0)],
+        install
+      } = yield* without("citext")
       const store = yield* startStore
       store.answer("/tag/amd64/v17/extensions/citext.tar.zst", halfThen(citext, "hang up"), whole(citext))
       const toy = zst([
         { path: "share/extension/toy.control", body: "default_version = '1.0'\n" },
-        { path: "share/extension/toy--1.0.sql", body: "create function toy_answer() returns int language sql return 42;\n" }
+        {
+          path: "share/extension/toy--1.0.sql",
+          body: "create function toy_answer() returns int language sql return 42;\n"
+        }
       ])
       store.answer("/tag/amd64/v17/extensions/toy.tar.zst", whole(toy))
       const list = listOf({ citext: sha256(citext), toy: sha256(toy) }, { citext: "citext" })
       const spec = specWith({
         ...list,
-        extensions: new Map([...list.extensions, ["citext", {
-          controlFiles: new Map([["citext.control", "default_version = '1.6'\nmodule_pathname = '$libdir/citext'\nrelocatable = true\n"]]),
-          sha256: sha256(citext)
-        }]])
+        extensions: new Map([
+          ...list.extensions,
+          [
+            "citext",
+            {
+              controlFiles: new Map([
+                ["citext.control", "default_version = '1.6'\nmodule_pathname = '$libdir/citext'\nrelocatable = true\n"]
+              ]),
+              sha256: sha256(citext)
+            }
+          ]
+        ])
       })
       const { extensions } = yield* house(install, store.base, spec)
       yield* extensions.prepare(spec)
 
       const wire = yield* started(install, yield* makeCluster())
-      const offered = yield* wire.rows("select name from pg_available_extensions where name in ('citext', 'toy') order by 1")
+      const offered = yield* wire.rows(
+        "select name from pg_available_extensions where name in ('citext', 'toy') order by 1"
+      )
       assert.deepStrictEqual(offered, [["citext"], ["toy"]])
       const early = yield* Effect.flip(wire.simple("create extension citext"))
       assert.match(causesOf(early).join(": "), /citext/)
@@ -89,19 +109,32 @@ describe("an extension that the image lacks", () => {
       yield* extensions.download("toy", false)
       yield* wire.simple("create extension toy")
       assert.deepStrictEqual(yield* wire.rows("select toy_answer()"), [["42"]])
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped))
+    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+  )
 
   it.live("is there before Postgres starts when Postgres shall preload it", () =>
-    Effect.gen(function*() {
-      const { archives: [archive = Buffer.alloc(0)], install } = yield* without("auto_explain")
+    Effect.gen(function* () {
+      const {
+        archives: [archive = Buffer.alloc(0)],
+        install
+      } = yield* without("auto_explain")
       assert.isFalse(fs.existsSync(path.join(install, library, "auto_explain.so")))
       const store = yield* startStore
       store.answer("/tag/amd64/v17/extensions/explaining.tar.zst", whole(archive))
       const list = listOf({ explaining: null }, { auto_explain: "explaining" })
-      const spec = specWith(list, { settings: [{ name: "shared_preload_libraries", value: "neon,auto_explain", quoted: true }] })
+      const spec = specWith(list, {
+        settings: [{ name: "shared_preload_libraries", value: "neon,auto_explain", quoted: true }]
+      })
       const { extensions } = yield* house(install, store.base, spec)
       assert.strictEqual((yield* extensions.prepare(spec)).downloaded, 1)
-      const wire = yield* started(install, yield* makeCluster({ settings: { shared_preload_libraries: "'auto_explain'" } }))
-      assert.deepStrictEqual(yield* wire.rows("select setting from pg_settings where name = 'auto_explain.log_min_duration'"), [["-1"]])
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped))
+      const wire = yield* started(
+        install,
+        yield* makeCluster({ settings: { shared_preload_libraries: "'auto_explain'" } })
+      )
+      assert.deepStrictEqual(
+        yield* wire.rows("select setting from pg_settings where name = 'auto_explain.log_min_duration'"),
+        [["-1"]]
+      )
+    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+  )
 })

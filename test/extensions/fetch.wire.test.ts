@@ -42,18 +42,19 @@ const toyFiles = [
 ]
 const toyPath = "/tag/amd64/v17/extensions/toy.tar.zst"
 
-const furnished = Effect.fnUntraced(function*(digest: string | null = null, patience = hasty) {
+const furnished = Effect.fnUntraced(function* (digest: string | null = null, patience = hasty) {
   const store = yield* startStore
   const install = yield* hollowInstall
   const rooms = yield* house(install, store.base, specWith(listOf({ toy: digest }, { toylib: "toy" })), patience)
   return { store, install, ...rooms }
 })
 
-const story = <A, E>(effect: Effect.Effect<A, E>) => Effect.map(Effect.flip(effect), (failure) => causesOf(failure).join(": "))
+const story = <A, E>(effect: Effect.Effect<A, E>) =>
+  Effect.map(Effect.flip(effect), (failure) => causesOf(failure).join(": "))
 
 describe("an extension that is asked for", () => {
   it.live("is fetched once, and put where Postgres looks", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { extensions, files, install, store } = yield* furnished(sha256(toy))
       store.answer(toyPath, whole(toy))
       assert.strictEqual(yield* extensions.download("toy", false), toy.length)
@@ -63,25 +64,29 @@ describe("an extension that is asked for", () => {
       assert.deepStrictEqual(store.asked, [toyPath])
       const counted = yield* PrometheusMetrics.format()
       assert.match(counted, /compute_ctl_remote_ext_requests_total\{.*filename="toy\.tar\.zst".*\} \d/)
-      assert.include(counted, "http_status=\"200 OK\"")
-    }).pipe(Effect.scoped))
+      assert.include(counted, 'http_status="200 OK"')
+    }).pipe(Effect.scoped)
+  )
 
   it.live("is one download for all who ask at the same time, also when the first of them leaves", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { extensions, store } = yield* furnished()
       let go = (): void => {}
-      const gate = new Promise<void>((resolve) => go = resolve)
+      const gate = new Promise<void>((resolve) => (go = resolve))
       store.answer(toyPath, (_, response) => void gate.then(() => response.writeHead(200).end(toy)))
-      const [first, ...others] = yield* Effect.forEach(
-        Array.from({ length: 20 }),
-        () => Effect.forkChild(extensions.download("toy", false), { startImmediately: true })
+      const [first, ...others] = yield* Effect.forEach(Array.from({ length: 20 }), () =>
+        Effect.forkChild(extensions.download("toy", false), { startImmediately: true })
       )
       yield* Effect.yieldNow
       if (first !== undefined) yield* Fiber.interrupt(first)
       go()
-      assert.deepStrictEqual(yield* Effect.forEach(others, Fiber.join), others.map(() => toy.length))
+      assert.deepStrictEqual(
+        yield* Effect.forEach(others, Fiber.join),
+        others.map(() => toy.length)
+      )
       assert.deepStrictEqual(store.asked, [toyPath])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   const transient = {
     "503": says(503),
@@ -95,17 +100,18 @@ describe("an extension that is asked for", () => {
   }
   for (const [name, fault] of Object.entries(transient)) {
     it.live(`is tried again when the store ${name}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { extensions, files, store } = yield* furnished()
         store.answer(toyPath, fault, whole(toy))
         assert.strictEqual(yield* extensions.download("toy", false), toy.length)
         assert.deepStrictEqual(files(), toyFiles)
         assert.lengthOf(store.asked, 2)
-      }).pipe(Effect.scoped))
+      }).pipe(Effect.scoped)
+    )
   }
 
   it.live("leaves nothing when it fails, and is tried afresh by the next who asks", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { extensions, files, install, store } = yield* furnished(null, { ...hasty, attempts: 2 })
       store.answer(toyPath, halfThen(toy, "hang up"))
       const told = yield* story(extensions.download("toy", false))
@@ -114,10 +120,11 @@ describe("an extension that is asked for", () => {
       assert.isFalse(fs.existsSync(path.join(install, "download_extensions")))
       store.answer(toyPath, whole(toy))
       assert.strictEqual(yield* extensions.download("toy", false), toy.length)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("sweeps what a compute that was killed left behind, and nothing of one that lives", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { extensions, files, install, store } = yield* furnished()
       const dead = path.join(install, "download_extensions", `${2 ** 22 - 1}.dead/unpacked/lib`)
       fs.mkdirSync(dead, { recursive: true })
@@ -127,51 +134,63 @@ describe("an extension that is asked for", () => {
       yield* extensions.download("toy", false)
       assert.deepStrictEqual(files(), toyFiles)
       assert.deepStrictEqual(fs.readdirSync(path.join(install, "download_extensions")), [`${process.ppid}.alive`])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("is not tried again when the store does not have it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { extensions, store } = yield* furnished()
       assert.include(yield* story(extensions.download("toy", false)), "(1 attempts): it answered 404 Not Found")
       assert.lengthOf(store.asked, 1)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("leaves nothing when the compute ends in the middle of it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const store = yield* startStore
       const install = yield* hollowInstall
       let half = (): void => {}
-      const under = new Promise<void>((resolve) => half = resolve)
+      const under = new Promise<void>((resolve) => (half = resolve))
       store.answer(toyPath, (request, response) => {
         halfThen(toy, "silence")(request, response)
         half()
       })
-      const files = yield* Effect.scoped(Effect.gen(function*() {
-        const rooms = yield* house(install, store.base, specWith(listOf({ toy: null })))
-        yield* Effect.forkChild(rooms.extensions.download("toy", false), { startImmediately: true })
-        yield* Effect.promise(() => under)
-        return rooms.files
-      }))
+      const files = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const rooms = yield* house(install, store.base, specWith(listOf({ toy: null })))
+          yield* Effect.forkChild(rooms.extensions.download("toy", false), { startImmediately: true })
+          yield* Effect.promise(() => under)
+          return rooms.files
+        })
+      )
       assert.deepStrictEqual(files(), [])
       assert.isFalse(fs.existsSync(path.join(install, "download_extensions")))
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("does not get into the way of another one", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const store = yield* startStore
       const names = Array.from({ length: 12 }, (_, at) => `toy${at}`)
       for (const name of names) {
-        const archive = zst([{ path: "share/extension/shared.txt", body: "same" }, { path: `lib/${name}.so`, body: name.repeat(50_000) }])
+        const archive = zst([
+          { path: "share/extension/shared.txt", body: "same" },
+          { path: `lib/${name}.so`, body: name.repeat(50_000) }
+        ])
         store.answer(`/tag/amd64/v17/extensions/${name}.tar.zst`, halfThen(archive, "hang up"), whole(archive))
       }
       const list = listOf(Object.fromEntries(names.map((name) => [name, null])))
       const { extensions, files } = yield* house(yield* hollowInstall, store.base, specWith(list))
       yield* Effect.forEach(names, (name) => extensions.download(name, false), { concurrency: "unbounded" })
-      assert.deepStrictEqual(files(), [...names.map((name) => `lib/postgresql/${name}.so`), "share/postgresql/extension/shared.txt"].sort())
-    }).pipe(Effect.scoped))
+      assert.deepStrictEqual(
+        files(),
+        [...names.map((name) => `lib/postgresql/${name}.so`), "share/postgresql/extension/shared.txt"].sort()
+      )
+    }).pipe(Effect.scoped)
+  )
 
   it.live("is never in memory as a whole", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { extensions, install, store } = yield* furnished()
       const mebibytes = 192
       const archive = zst([{ path: "lib/big.so", body: Buffer.alloc(mebibytes * 1024 ** 2, "large") }])
@@ -180,25 +199,37 @@ describe("an extension that is asked for", () => {
       const held = () => process.memoryUsage().arrayBuffers
       const before = held()
       let most = 0
-      const watching = yield* Effect.forkChild(Effect.forever(Effect.andThen(Effect.sync(() => most = Math.max(most, held())), Effect.sleep("2 millis"))))
+      const watching = yield* Effect.forkChild(
+        Effect.forever(
+          Effect.andThen(
+            Effect.sync(() => (most = Math.max(most, held()))),
+            Effect.sleep("2 millis")
+          )
+        )
+      )
       yield* extensions.download("toy", false)
       yield* Fiber.interrupt(watching)
       assert.strictEqual(fs.statSync(path.join(install, "lib/postgresql/big.so")).size, mebibytes * 1024 ** 2)
       assert.isAbove(most, 0)
       assert.isBelow(most - before, 64 * 1024 ** 2)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("is refused when its digest is another one", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { extensions, files, store } = yield* furnished("0".repeat(64), { ...hasty, attempts: 2 })
       store.answer(toyPath, whole(toy))
       assert.include(yield* story(extensions.download("toy", false)), "its digest is")
       assert.deepStrictEqual(files(), [])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("is refused when it is too large, packed or unpacked", () =>
-    Effect.gen(function*() {
-      for (const [limits, word] of [[{ mostCompressedBytes: 100 }, "larger than 100"], [{ mostBytes: 1000 }, "more than 1000"]] as const) {
+    Effect.gen(function* () {
+      for (const [limits, word] of [
+        [{ mostCompressedBytes: 100 }, "larger than 100"],
+        [{ mostBytes: 1000 }, "more than 1000"]
+      ] as const) {
         const { extensions, files, store } = yield* furnished(null, { ...hasty, ...limits })
         store.answer(toyPath, whole(toy))
         const told = yield* story(extensions.download("toy", false))
@@ -206,12 +237,16 @@ describe("an extension that is asked for", () => {
         assert.include(told, word)
         assert.deepStrictEqual(files(), [])
       }
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   const hostile = {
     "an absolute path": [{ path: "/tmp/compute-ctl-escaped", body: "x" }],
     "a path upwards": [{ path: "lib/../../../escaped", body: "x" }],
-    "a link out": [{ path: "lib/out", type: "SymbolicLink", linkpath: "/etc", size: 0 }, { path: "lib/out/x", body: "x" }],
+    "a link out": [
+      { path: "lib/out", type: "SymbolicLink", linkpath: "/etc", size: 0 },
+      { path: "lib/out/x", body: "x" }
+    ],
     "a relative link out": [{ path: "lib/out", type: "SymbolicLink", linkpath: "..", size: 0 }],
     "a way through a link": [
       { path: "lib/a", type: "Directory", size: 0 },
@@ -223,17 +258,18 @@ describe("an extension that is asked for", () => {
   } as const
   for (const [name, entries] of Object.entries(hostile)) {
     it.live(`is refused at once when it has ${name}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { extensions, files, install, store } = yield* furnished()
         store.answer(toyPath, whole(zst([{ path: "lib/good.so", body: "x" }, ...entries])))
         assert.include(yield* story(extensions.download("toy", false)), "(1 attempts)")
         assert.deepStrictEqual(files(), [])
         assert.isFalse(fs.existsSync(path.join(install, "../escaped")) || fs.existsSync("/tmp/compute-ctl-escaped"))
-      }).pipe(Effect.scoped))
+      }).pipe(Effect.scoped)
+    )
   }
 
   it.live("puts back what it replaced when one of its files finds no place", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { extensions, files, install, store } = yield* furnished()
       fs.writeFileSync(path.join(install, "lib/postgresql/toy.so"), "the old one")
       fs.mkdirSync(path.join(install, "share/postgresql/extension/toy.control"))
@@ -242,60 +278,85 @@ describe("an extension that is asked for", () => {
       assert.deepStrictEqual(files(), ["lib/postgresql/toy.so"])
       assert.strictEqual(fs.readFileSync(path.join(install, "lib/postgresql/toy.so"), "utf8"), "the old one")
       assert.isFalse(fs.existsSync(path.join(install, "share/postgresql/extension/toy")))
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })
 
 describe("what cannot be asked for", () => {
   it.live("an extension without a store, without a list, or without permission", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const install = yield* hollowInstall
       const spec = specWith({ ...listOf({ toy: null, other: null }), public: new Set(["toy"]) })
       const storeless = yield* house(install, null, spec)
       assert.strictEqual(yield* story(storeless.extensions.download("toy", false)), "remote storage is not configured")
       const store = yield* startStore
       const early = yield* house(install, store.base, null)
-      assert.strictEqual(yield* story(early.extensions.download("toy", false)), "information about remote extensions is unavailable")
+      assert.strictEqual(
+        yield* story(early.extensions.download("toy", false)),
+        "information about remote extensions is unavailable"
+      )
       const { extensions } = yield* house(install, store.base, spec)
       assert.strictEqual(yield* story(extensions.download("other", false)), "extension other is not found")
       assert.strictEqual(yield* story(extensions.download("no.so", true)), "library no is not found")
       assert.lengthOf(store.asked, 0)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })
 
 describe("before Postgres starts", () => {
   const preload = (names: string) => ({ settings: [{ name: "shared_preload_libraries", value: names, quoted: true }] })
 
   it.live("allowed control files are written, and libraries to preload are fetched", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const store = yield* startStore
       const install = yield* hollowInstall
       store.answer(toyPath, whole(toy))
-      const list = listOf({ toy: null, late: null, broken: null, forbidden: null }, { toylib: "toy", brokenlib: "broken" })
-      const spec = specWith({ ...list, public: new Set(["toy", "late", "broken"]) }, preload("neon, toylib,brokenlib, pg_stat_statements"))
+      const list = listOf(
+        { toy: null, late: null, broken: null, forbidden: null },
+        { toylib: "toy", brokenlib: "broken" }
+      )
+      const spec = specWith(
+        { ...list, public: new Set(["toy", "late", "broken"]) },
+        preload("neon, toylib,brokenlib, pg_stat_statements")
+      )
       fs.writeFileSync(path.join(install, "share/postgresql/extension/late.control"), "somebody's")
       const { extensions, files, state } = yield* house(install, store.base, spec)
       const loaded = yield* extensions.prepare(spec)
       assert.deepInclude(loaded, { downloaded: 1, largest: toy.length, total: toy.length })
       assert.deepInclude((yield* state.now).metrics, { num_ext_downloaded: 1, total_ext_download_size: toy.length })
-      assert.deepStrictEqual(files(), [...toyFiles, "share/postgresql/extension/broken.control", "share/postgresql/extension/late.control"].sort())
-      assert.strictEqual(fs.readFileSync(path.join(install, "share/postgresql/extension/late.control"), "utf8"), "somebody's")
+      assert.deepStrictEqual(
+        files(),
+        [...toyFiles, "share/postgresql/extension/broken.control", "share/postgresql/extension/late.control"].sort()
+      )
+      assert.strictEqual(
+        fs.readFileSync(path.join(install, "share/postgresql/extension/late.control"), "utf8"),
+        "somebody's"
+      )
       assert.deepStrictEqual([...store.asked].sort(), ["/tag/amd64/v17/extensions/broken.tar.zst", toyPath])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("a library that the spec indexes but does not allow is fatal", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const spec = specWith({ ...listOf({ toy: null }, { toylib: "toy" }), public: new Set() }, preload("toylib"))
       const { extensions } = yield* house(yield* hollowInstall, "http://127.0.0.1:1/", spec)
       assert.strictEqual(yield* story(extensions.prepare(spec)), "extension toy is not found")
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("without a store only control files are written, and without a list nothing happens", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const spec = specWith(listOf({ toy: null }, { toylib: "toy" }), preload("toylib"))
       const { extensions, files } = yield* house(yield* hollowInstall, null, spec)
-      assert.deepStrictEqual(yield* extensions.prepare({ ...spec, remoteExtensions: null }), { millis: 0, downloaded: 0, largest: 0, total: 0 })
+      assert.deepStrictEqual(yield* extensions.prepare({ ...spec, remoteExtensions: null }), {
+        millis: 0,
+        downloaded: 0,
+        largest: 0,
+        total: 0
+      })
       assert.deepStrictEqual(files(), [])
       assert.strictEqual((yield* extensions.prepare(spec)).millis, 0)
       assert.deepStrictEqual(files(), ["share/postgresql/extension/toy.control"])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })

@@ -13,37 +13,45 @@ import { hollowInstall } from "./store.ts"
 
 const located = (postgres: string, major: number) =>
   Effect.provide(
-    locateFolders(PostgresInstall.of({ postgres, initdb: null, pgDump: null, major, version: String(major), runAs: null })),
+    locateFolders(
+      PostgresInstall.of({ postgres, initdb: null, pgDump: null, major, version: String(major), runAs: null })
+    ),
     Spawn.layer
   )
 
 describe("the folders of extensions", () => {
-  it.live.each(installs.map((install) => [install.major, install] as const))("of Postgres %s", ([, { major, postgres }]) =>
-    Effect.gen(function*() {
-      const folders = yield* located(postgres, major)
-      assert.isTrue(fs.existsSync(path.join(folders.extension, "plpgsql.control")))
-      assert.isTrue(fs.existsSync(path.join(folders.library, "plpgsql.so")))
-    }))
+  it.live.each(installs.map((install) => [install.major, install] as const))(
+    "of Postgres %s",
+    ([, { major, postgres }]) =>
+      Effect.gen(function* () {
+        const folders = yield* located(postgres, major)
+        assert.isTrue(fs.existsSync(path.join(folders.extension, "plpgsql.control")))
+        assert.isTrue(fs.existsSync(path.join(folders.library, "plpgsql.so")))
+      })
+  )
 
   it.live("are what pg_config says, if it says something", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const install = yield* hollowInstall
       const postgres = path.join(install, "bin/postgres")
       const elsewhere = yield* temporaryFolder
       fs.mkdirSync(path.join(elsewhere, "share/extension"), { recursive: true })
       fs.mkdirSync(path.join(elsewhere, "lib"))
-      const say = (script: string) => fs.writeFileSync(path.join(install, "bin/pg_config"), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+      const say = (script: string) =>
+        fs.writeFileSync(path.join(install, "bin/pg_config"), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
       say(`echo ${elsewhere}/share; echo ${elsewhere}/lib`)
       assert.strictEqual((yield* located(postgres, 17)).library, path.join(elsewhere, "lib"))
       say("exit 1")
       assert.strictEqual((yield* located(postgres, 17)).library, path.join(install, "lib/postgresql"))
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("are missed when nothing shows them", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const install = yield* hollowInstall
       fs.rmSync(path.join(install, "lib"), { recursive: true })
       const failure = yield* Effect.flip(located(path.join(install, "bin/postgres"), 17))
       assert.include(failure.message, "where its libraries are")
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })

@@ -15,7 +15,7 @@ import { printFamilies } from "../../src/telemetry/prometheus.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
 
-const furnished = Effect.fnUntraced(function*(apiVersion: ApiVersion = "head") {
+const furnished = Effect.fnUntraced(function* (apiVersion: ApiVersion = "head") {
   const postgres = yield* startPostgres({ settings: { autovacuum: "off", log_connections: "on" } })
   const owner = yield* postgres.connect()
   const admin = Admin.layer({
@@ -28,20 +28,31 @@ const furnished = Effect.fnUntraced(function*(apiVersion: ApiVersion = "head") {
     applicationName: null
   })
   const context = yield* Layer.build(
-    InstalledExtensions.layer({ apiVersion, intervalSeconds: 3600 }).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
+    InstalledExtensions.layer({ apiVersion, intervalSeconds: 3600 }).pipe(
+      Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer)))
+    )
   )
   const inventory = yield* Effect.provide(InstalledExtensions, context)
   const state = yield* Effect.provide(ComputeState, context)
-  const gauge = Effect.map(inventory.family, (family) => printFamilies([family]).split("\n").filter((line) => !line.startsWith("#") && line !== ""))
+  const gauge = Effect.map(inventory.family, (family) =>
+    printFamilies([family])
+      .split("\n")
+      .filter((line) => !line.startsWith("#") && line !== "")
+  )
   return { postgres, owner, inventory, state, context, gauge }
 })
 
 describe("the inventory", () => {
   it.live("counts what each database has, whoever owns it, and forgets what is gone", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { gauge, inventory, owner, postgres } = yield* furnished()
       assert.deepStrictEqual(yield* gauge, [])
-      for (const sql of ["create role tenant login", "create database \"one's \\\"\"\"", "create database two owner tenant", "create database closed with allow_connections false"]) {
+      for (const sql of [
+        "create role tenant login",
+        'create database "one\'s \\"""',
+        "create database two owner tenant",
+        "create database closed with allow_connections false"
+      ]) {
         yield* owner.simple(sql)
       }
       const two = yield* postgres.connect("tenant", "two")
@@ -56,26 +67,44 @@ describe("the inventory", () => {
           { extname: "plpgsql", version: "1.0", n_databases: 4, owned_by_superuser: "1" }
         ]
       })
-      assert.include(yield* gauge, "compute_installed_extensions{extension_name=\"citext\",version=\"1.4\",owned_by_superuser=\"1\"} 1")
+      assert.include(
+        yield* gauge,
+        'compute_installed_extensions{extension_name="citext",version="1.4",owned_by_superuser="1"} 1'
+      )
       yield* one.simple("drop extension citext")
       yield* inventory.take
-      assert.lengthOf((yield* gauge).filter((line) => line.includes("citext")), 1)
-    }).pipe(Effect.scoped))
+      assert.lengthOf(
+        (yield* gauge).filter((line) => line.includes("citext")),
+        1
+      )
+    }).pipe(Effect.scoped)
+  )
 
   it.live("asks many databases with two sessions at most, and is not activity", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { inventory, owner } = yield* furnished()
       for (let at = 0; at < 30; at++) yield* owner.simple(`create database many_${at} strategy file_copy`)
-      const look = Effect.flatMap(owner.rows(sampleSql(superuser, false)), (rows) => Effect.fromOption(readSample(rows[0])))
+      const look = Effect.flatMap(owner.rows(sampleSql(superuser, false)), (rows) =>
+        Effect.fromOption(readSample(rows[0]))
+      )
       const active: Array<unknown> = []
       let most = 0
-      const watching = yield* Effect.forkChild(Effect.forever(Effect.andThen(
-        Effect.map(
-          owner.rows("select count(*) from pg_stat_activity where application_name = 'compute_ctl:get_installed_extensions'"),
-          (rows) => void (most = Math.max(most, Number(rows[0]?.[0])))
-        ),
-        Effect.map(look, ({ busy, rested }) => void (busy > 0 || rested !== null ? active.push({ busy, rested }) : 0))
-      )))
+      const watching = yield* Effect.forkChild(
+        Effect.forever(
+          Effect.andThen(
+            Effect.map(
+              owner.rows(
+                "select count(*) from pg_stat_activity where application_name = 'compute_ctl:get_installed_extensions'"
+              ),
+              (rows) => void (most = Math.max(most, Number(rows[0]?.[0])))
+            ),
+            Effect.map(
+              look,
+              ({ busy, rested }) => void (busy > 0 || rested !== null ? active.push({ busy, rested }) : 0)
+            )
+          )
+        )
+      )
       const counts = yield* inventory.take
       yield* Fiber.interrupt(watching)
       assert.deepInclude(counts, { name: "plpgsql", version: "1.0", ownedBySuperuser: true, databases: 32 })
@@ -83,19 +112,21 @@ describe("the inventory", () => {
       assert.isAtLeast(most, 1)
       assert.isAtMost(most, 4)
       assert.deepStrictEqual(active, [])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("leaves a database out that cannot be asked", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { inventory, owner } = yield* furnished()
       yield* owner.simple("create database broken")
       yield* owner.simple("update pg_database set dattablespace = 4711 where datname = 'broken'")
       const counts = yield* inventory.take
       assert.deepInclude(counts, { name: "plpgsql", version: "1.0", ownedBySuperuser: true, databases: 2 })
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("is told once after the start, in the line that log pipelines look for", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       for (const apiVersion of ["2024", "head"] as const) {
         const lines: Array<string> = []
         const { context, inventory, state } = yield* furnished(apiVersion)
@@ -109,9 +140,18 @@ describe("the inventory", () => {
           Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("nothing was told")) })
         )
         yield* Fiber.interrupt(keeper)
-        const more = apiVersion === "head" ? { version: "1.0", n_databases: 2, owned_by_superuser: "1" } : { versions: ["1.0"], n_databases: 2 }
-        assert.deepStrictEqual(lines, [`[NEON_EXT_STAT] ${JSON.stringify({ extensions: [{ extname: "plpgsql", ...more }] })}`])
-        assert.match(printFamilies([yield* inventory.family]), apiVersion === "head" ? /^compute_installed_extensions\{/m : /^installed_extensions\{/m)
+        const more =
+          apiVersion === "head"
+            ? { version: "1.0", n_databases: 2, owned_by_superuser: "1" }
+            : { versions: ["1.0"], n_databases: 2 }
+        assert.deepStrictEqual(lines, [
+          `[NEON_EXT_STAT] ${JSON.stringify({ extensions: [{ extname: "plpgsql", ...more }] })}`
+        ])
+        assert.match(
+          printFamilies([yield* inventory.family]),
+          apiVersion === "head" ? /^compute_installed_extensions\{/m : /^installed_extensions\{/m
+        )
       }
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })

@@ -13,18 +13,26 @@ import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
 /** Takes are counted, and fail: the keeper goes on all the same. */
-const furnished = Effect.fnUntraced(function*(spec: ParsedSpec, applyReport: ApplyReport | null) {
+const furnished = Effect.fnUntraced(function* (spec: ParsedSpec, applyReport: ApplyReport | null) {
   const taken = yield* Ref.make(0)
   const inventory = InstalledExtensions.of({
     options: { apiVersion: "head", intervalSeconds: 100 },
-    take: Effect.andThen(Ref.update(taken, (count) => count + 1), Effect.fail(new TimedOut({ what: "a test", millis: 1 }))),
+    take: Effect.andThen(
+      Ref.update(taken, (count) => count + 1),
+      Effect.fail(new TimedOut({ what: "a test", millis: 1 }))
+    ),
     family: Effect.succeed(inventoryFamily([], "head"))
   })
-  const context = yield* Layer.build(Layer.mergeAll(Layer.succeed(InstalledExtensions, inventory), Layer.fresh(ComputeState.layer)))
+  const context = yield* Layer.build(
+    Layer.mergeAll(Layer.succeed(InstalledExtensions, inventory), Layer.fresh(ComputeState.layer))
+  )
   const state = yield* Effect.provide(ComputeState, context)
   yield* Effect.forkChild(Effect.provide(inventoryActor.run, context), { startImmediately: true })
   const passes = (seconds: number) =>
-    Effect.andThen(Effect.forEach(Array.from({ length: 30 }), () => Effect.yieldNow), TestClock.adjust(`${seconds} seconds`))
+    Effect.andThen(
+      Effect.forEach(Array.from({ length: 30 }), () => Effect.yieldNow),
+      TestClock.adjust(`${seconds} seconds`)
+    )
   yield* passes(1000)
   assert.strictEqual(yield* Ref.get(taken), 0)
   yield* state.send("StartBegan")
@@ -46,7 +54,7 @@ const applied: ApplyReport = {
 
 describe("the keeper of the inventory", () => {
   it.effect("takes it once a primary runs, and then every other interval of the command line", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { passes, taken } = yield* furnished(emptySpec, null)
       assert.strictEqual(yield* taken, 1)
       yield* passes(199)
@@ -55,10 +63,11 @@ describe("the keeper of the inventory", () => {
       assert.strictEqual(yield* taken, 2)
       yield* passes(400)
       assert.strictEqual(yield* taken, 4)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.effect("lets a replica wait, and follows the applied spec without ever shrinking", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const spec: ParsedSpec = { ...emptySpec, mode: { _tag: "Replica" }, suspendTimeoutSeconds: 300 }
       const { passes, state, taken } = yield* furnished(spec, applied)
       assert.strictEqual(yield* taken, 0)
@@ -69,13 +78,15 @@ describe("the keeper of the inventory", () => {
       assert.strictEqual(yield* taken, 1)
       yield* passes(1)
       assert.strictEqual(yield* taken, 2)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.effect("rests while the compute does not run", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { passes, state, taken } = yield* furnished(emptySpec, null)
       yield* state.send("TerminateFastAsked")
       yield* passes(1000)
       assert.strictEqual(yield* taken, 1)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })

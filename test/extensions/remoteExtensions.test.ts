@@ -13,7 +13,10 @@ const one = { controlFiles: new Map([["x.control", "text"]]), sha256: null }
 const list = (more: Partial<RemoteExtensionList> = {}): RemoteExtensionList => ({
   public: new Set(["x"]),
   custom: null,
-  libraries: new Map([["xlib", "x"], ["lost", "y"]]),
+  libraries: new Map([
+    ["xlib", "x"],
+    ["lost", "y"]
+  ]),
   extensions: new Map([["x", one]]),
   ...more
 })
@@ -38,13 +41,20 @@ describe("the list of who may have it", () => {
     const told = apiVersions.map((apiVersion) => isAllowed("x", list({ public: open, custom }), apiVersion))
     assert.deepStrictEqual(told, [older, newer])
     // What is announced is what may be had.
-    const announced = apiVersions.map((apiVersion) => controlFiles(list({ public: open, custom }), apiVersion).length === 1)
+    const announced = apiVersions.map(
+      (apiVersion) => controlFiles(list({ public: open, custom }), apiVersion).length === 1
+    )
     assert.deepStrictEqual(announced, told)
   })
 })
 
 describe("a lookup", () => {
-  const find = (asked: string, isLibrary: boolean, apiVersion: "2024" | "head" = "head", more: Partial<RemoteExtensionList> = {}) =>
+  const find = (
+    asked: string,
+    isLibrary: boolean,
+    apiVersion: "2024" | "head" = "head",
+    more: Partial<RemoteExtensionList> = {}
+  ) =>
     Result.match(findExtension(asked, isLibrary, list(more), apiVersion), {
       onSuccess: ({ extension }) => extension,
       onFailure: (failure) => failure.message
@@ -71,15 +81,22 @@ describe("a lookup", () => {
 describe("libraries to fetch before the start", () => {
   const libraries = list({ libraries: new Map(["a", "b", "neon", "databricks_auth"].map((name) => [name, "x"])) })
   const fetched = (setting: string | null, text: string | null, apiVersion: "2024" | "head" = "head") =>
-    librariesToFetch({
-      ...emptySpec,
-      settings: setting === null ? null : [{ name: "shared_preload_libraries", value: setting, quoted: true }],
-      postgresqlConf: text
-    }, libraries, apiVersion)
+    librariesToFetch(
+      {
+        ...emptySpec,
+        settings: setting === null ? null : [{ name: "shared_preload_libraries", value: setting, quoted: true }],
+        postgresqlConf: text
+      },
+      libraries,
+      apiVersion
+    )
 
   it("come from the setting and from the last such line of the text, once each", () => {
     assert.deepStrictEqual(fetched("neon, a,unknown", null), ["a"])
-    assert.deepStrictEqual(fetched(null, "shared_preload_libraries = 'a'\nport = 1\nshared_preload_libraries='$libdir/b, neon'  # so\n"), ["b"])
+    assert.deepStrictEqual(
+      fetched(null, "shared_preload_libraries = 'a'\nport = 1\nshared_preload_libraries='$libdir/b, neon'  # so\n"),
+      ["b"]
+    )
     assert.deepStrictEqual(fetched("a,b", "shared_preload_libraries = a"), ["a", "b"])
     assert.deepStrictEqual(fetched("'a', \"b\"", null), ["a", "b"])
     assert.deepStrictEqual(fetched(null, null), [])
@@ -95,8 +112,14 @@ describe("the archive's place", () => {
   const place = { base: "http://gateway/prefix/", buildTag: "1234", arch: "x64", postgresMajor: 17 }
 
   it("is what each generation calls it", () => {
-    assert.strictEqual(archiveUrl({ ...place, apiVersion: "2024", base: "http://gateway" }, "anon"), "http://gateway/1234/v17/extensions/anon.tar.zst")
-    assert.strictEqual(archiveUrl({ ...place, apiVersion: "head" }, "anon"), "http://gateway/prefix/1234/amd64/v17/extensions/anon.tar.zst")
+    assert.strictEqual(
+      archiveUrl({ ...place, apiVersion: "2024", base: "http://gateway" }, "anon"),
+      "http://gateway/1234/v17/extensions/anon.tar.zst"
+    )
+    assert.strictEqual(
+      archiveUrl({ ...place, apiVersion: "head" }, "anon"),
+      "http://gateway/prefix/1234/amd64/v17/extensions/anon.tar.zst"
+    )
     assert.include(archiveUrl({ ...place, apiVersion: "head", arch: "arm64" }, "anon"), "/arm64/")
     assert.include(archiveUrl({ ...place, apiVersion: "head", arch: "riscv64" }, "anon"), "/riscv64/")
   })

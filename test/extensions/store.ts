@@ -25,16 +25,24 @@ export const sha256 = (bytes: Uint8Array): string => createHash("sha256").update
 
 export type Answer = (request: http.IncomingMessage, response: http.ServerResponse) => void
 
-export const whole = (bytes: Uint8Array): Answer => (_, response) => void response.writeHead(200).end(bytes)
-export const says = (status: number): Answer => (_, response) => void response.writeHead(status).end("no")
+export const whole =
+  (bytes: Uint8Array): Answer =>
+  (_, response) =>
+    void response.writeHead(200).end(bytes)
+export const says =
+  (status: number): Answer =>
+  (_, response) =>
+    void response.writeHead(status).end("no")
 /** Half of it, and then the line goes dead, politely or not at all. */
-export const halfThen = (bytes: Uint8Array, then: "hang up" | "silence" | "end"): Answer => (_, response) => {
-  response.writeHead(200)
-  response.write(bytes.subarray(0, bytes.length >> 1), () => {
-    if (then === "hang up") response.destroy()
-    if (then === "end") response.end()
-  })
-}
+export const halfThen =
+  (bytes: Uint8Array, then: "hang up" | "silence" | "end"): Answer =>
+  (_, response) => {
+    response.writeHead(200)
+    response.write(bytes.subarray(0, bytes.length >> 1), () => {
+      if (then === "hang up") response.destroy()
+      if (then === "end") response.end()
+    })
+  }
 export const never: Answer = () => {}
 
 export interface Store {
@@ -45,7 +53,7 @@ export interface Store {
   readonly answer: (path: string, ...answers: ReadonlyArray<Answer>) => void
 }
 
-export const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(function*() {
+export const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(function* () {
   const asked: Array<string> = []
   const answers = new Map<string, Array<Answer>>()
   const server = http.createServer((request, response) => {
@@ -57,11 +65,12 @@ export const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(f
   })
   yield* Effect.acquireRelease(
     Effect.promise(() => once(server.listen(0, "127.0.0.1"), "listening")),
-    () => Effect.promise(async () => {
-      server.closeAllConnections()
-      server.close()
-      await once(server, "close")
-    })
+    () =>
+      Effect.promise(async () => {
+        server.closeAllConnections()
+        server.close()
+        await once(server, "close")
+      })
   )
   const address = server.address()
   const port = typeof address === "object" && address !== null ? address.port : 0
@@ -70,7 +79,8 @@ export const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(f
 
 /** A folder that looks like an installation, for tests that start no Postgres. */
 export const hollowInstall: Effect.Effect<string, never, Scope.Scope> = Effect.map(temporaryFolder, (folder) => {
-  for (const at of ["bin", "share/postgresql/extension", "lib/postgresql"]) fs.mkdirSync(path.join(folder, at), { recursive: true })
+  for (const at of ["bin", "share/postgresql/extension", "lib/postgresql"])
+    fs.mkdirSync(path.join(folder, at), { recursive: true })
   for (const at of ["bin/postgres", "share/postgresql/extension/plpgsql.control", "lib/postgresql/plpgsql.so"]) {
     fs.writeFileSync(path.join(folder, at), "")
   }
@@ -86,14 +96,22 @@ export const hasty: Patience = {
   within: Duration.seconds(20)
 }
 
-export const listOf = (extensions: Readonly<Record<string, string | null>>, libraries: Readonly<Record<string, string>> = {}): RemoteExtensionList => ({
+export const listOf = (
+  extensions: Readonly<Record<string, string | null>>,
+  libraries: Readonly<Record<string, string>> = {}
+): RemoteExtensionList => ({
   public: new Set(Object.keys(extensions)),
   custom: null,
   libraries: new Map(Object.entries(libraries)),
-  extensions: new Map(Object.entries(extensions).map(([name, digest]) => [name, {
-    controlFiles: new Map([[`${name}.control`, `# ${name}\ndefault_version = '1.0'\nrelocatable = true\n`]]),
-    sha256: digest
-  }]))
+  extensions: new Map(
+    Object.entries(extensions).map(([name, digest]) => [
+      name,
+      {
+        controlFiles: new Map([[`${name}.control`, `# ${name}\ndefault_version = '1.0'\nrelocatable = true\n`]]),
+        sha256: digest
+      }
+    ])
+  )
 })
 
 export interface House {
@@ -103,29 +121,42 @@ export interface House {
   readonly files: () => ReadonlyArray<string>
 }
 
-export const house = Effect.fnUntraced(function*(install: string, base: string | null, spec: ParsedSpec | null, patience: Patience = hasty) {
+export const house = Effect.fnUntraced(function* (
+  install: string,
+  base: string | null,
+  spec: ParsedSpec | null,
+  patience: Patience = hasty
+) {
   const layer = RemoteExtensions.layer({ apiVersion: "head", base, buildTag: "tag", arch: "x64", patience }).pipe(
-    Layer.provideMerge(Layer.mergeAll(
-      Layer.fresh(ComputeState.layer),
-      Spawn.layer,
-      Layer.succeed(PostgresInstall, PostgresInstall.of({
-        postgres: path.join(install, "bin/postgres"),
-        initdb: null,
-        pgDump: null,
-        major: 17,
-        version: "17.10",
-        runAs: null
-      }))
-    ))
+    Layer.provideMerge(
+      Layer.mergeAll(
+        Layer.fresh(ComputeState.layer),
+        Spawn.layer,
+        Layer.succeed(
+          PostgresInstall,
+          PostgresInstall.of({
+            postgres: path.join(install, "bin/postgres"),
+            initdb: null,
+            pgDump: null,
+            major: 17,
+            version: "17.10",
+            runAs: null
+          })
+        )
+      )
+    )
   )
   const context = yield* Layer.build(layer)
   const state = yield* Effect.provide(ComputeState, context)
   if (spec !== null) yield* state.note({ spec })
   const extensions = yield* Effect.provide(RemoteExtensions, context)
   const files = () =>
-    fs.readdirSync(install, { recursive: true, withFileTypes: true }).filter((one) => !one.isDirectory())
+    fs
+      .readdirSync(install, { recursive: true, withFileTypes: true })
+      .filter((one) => !one.isDirectory())
       .map((one) => path.relative(install, path.join(one.parentPath, one.name)))
-      .filter((name) => !name.startsWith("bin/") && !name.includes("plpgsql")).sort()
+      .filter((name) => !name.startsWith("bin/") && !name.includes("plpgsql"))
+      .sort()
   return { extensions, state, files } satisfies House
 })
 

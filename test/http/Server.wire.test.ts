@@ -24,7 +24,9 @@ const accepts = (host: string, port: number): Effect.Effect<boolean> =>
     return Effect.sync(() => socket.destroy())
   })
 
-const outward = Object.values(networkInterfaces()).flat().find((face) => face?.family === "IPv4" && !face.internal)?.address
+const outward = Object.values(networkInterfaces())
+  .flat()
+  .find((face) => face?.family === "IPv4" && !face.internal)?.address
 
 const busyPort = Effect.acquireRelease(
   Effect.promise(async () => {
@@ -36,39 +38,53 @@ const busyPort = Effect.acquireRelease(
 )
 
 describe("listening", () => {
-  for (const [what, port] of [["the HTTP API", "externalPort"], ["the internal HTTP API", "internalPort"]] as const) {
+  for (const [what, port] of [
+    ["the HTTP API", "externalPort"],
+    ["the internal HTTP API", "internalPort"]
+  ] as const) {
     it.live(`a port that is taken is a typed failure at once: ${what}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const taken = ((yield* busyPort).address() as AddressInfo).port
         const scope = yield* Scope.make()
-        const error = yield* open({ externalPort: 0, internalPort: 0, [port]: taken }).pipe(Scope.provide(scope), Effect.flip)
+        const error = yield* open({ externalPort: 0, internalPort: 0, [port]: taken }).pipe(
+          Scope.provide(scope),
+          Effect.flip
+        )
         assert.strictEqual(error._tag, "ListenFailed")
         assert.deepStrictEqual([error.what, error.port], [what, taken])
         assert.include(String(error.cause), "EADDRINUSE")
         yield* Scope.close(scope, Exit.void)
-      }).pipe(Effect.provide(neighbours)))
+      }).pipe(Effect.provide(neighbours))
+    )
   }
 
   it.live("`::` is reached by both families", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open({ host: "::" })
       assert.strictEqual((yield* ask(port, "GET", "/livez")).status, 200)
-      const v6 = yield* Effect.promise(() => fetch(`http://[::1]:${port}/livez`).then(({ status }) => status, () => "no IPv6"))
+      const v6 = yield* Effect.promise(() =>
+        fetch(`http://[::1]:${port}/livez`).then(
+          ({ status }) => status,
+          () => "no IPv6"
+        )
+      )
       assert.include([200, "no IPv6"], v6)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("the internal port is this machine's alone", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { internalPort, port } = yield* open({ host: "::", internalPort: 0 })
       assert.isTrue(yield* accepts("127.0.0.1", internalPort ?? 0))
       if (outward !== undefined) {
         assert.isTrue(yield* accepts(outward, port))
         assert.isFalse(yield* accepts(outward, internalPort ?? 0))
       }
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("each port serves its own routes; one port alone serves all", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("init")
       const two = yield* open({ internalPort: 0 })
       const inner = two.internalPort ?? 0
@@ -81,12 +97,13 @@ describe("listening", () => {
       const one = yield* open({ apiVersion: "2024" })
       assert.isNull(one.internalPort)
       assert.strictEqual((yield* ask(one.port, "POST", "/grants", grants)).status, 412)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("leaving", () => {
   it.live("an answer on its way arrives, then the port is free", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       const scope = yield* Scope.make()
@@ -98,19 +115,22 @@ describe("leaving", () => {
       assert.deepStrictEqual(JSON.parse((yield* join(asked)).text), { lsn: "0/20" })
       yield* join(closing)
       assert.isFalse(yield* accepts("127.0.0.1", port))
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("silent peers and a caller that waits hold it two seconds at most", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const scope = yield* Scope.make()
       const { port } = yield* open().pipe(Scope.provide(scope))
-      const silent = ["GET /sta", "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"].map((bytes) => {
-        const socket = connect(port, "127.0.0.1")
-        socket.on("error", () => undefined)
-        socket.write(bytes)
-        return socket
-      })
+      const silent = ["GET /sta", "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"].map(
+        (bytes) => {
+          const socket = connect(port, "127.0.0.1")
+          socket.on("error", () => undefined)
+          socket.write(bytes)
+          return socket
+        }
+      )
       const waiting = yield* inBackground(Effect.exit(ask(port, "POST", "/terminate")))
       yield* (yield* ComputeState).until("termination_pending_fast")
       const before = yield* Clock.currentTimeMillis
@@ -118,27 +138,41 @@ describe("leaving", () => {
       assert.isBelow((yield* Clock.currentTimeMillis) - before, 4_000)
       yield* join(waiting)
       for (const socket of silent) socket.destroy()
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("tokens", () => {
   /** Knows two tokens by heart. */
   const verify: Verify = (token) => {
     const text = Redacted.value(token)
-    return text === "ours" ? Effect.succeed({ compute_id: "compute-1" })
-      : text === "theirs" ? Effect.succeed({ compute_id: "compute-2" })
-      : Effect.fail(unverified)
+    return text === "ours"
+      ? Effect.succeed({ compute_id: "compute-1" })
+      : text === "theirs"
+        ? Effect.succeed({ compute_id: "compute-2" })
+        : Effect.fail(unverified)
   }
-  const verifier = { verify, recall: () => null,
-  rotate: () => Effect.succeed(true) }
+  const verifier = { verify, recall: () => null, rotate: () => Effect.succeed(true) }
   const bearer = (token: string) => ({ headers: { authorization: token } })
 
   it.live("guard every route that is not open, before anything else happens", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open({ verifier })
-      const guarded = [["GET", "/status"], ["POST", "/configure"], ["POST", "/terminate"], ["GET", "/insights"], ["POST", "/grants"]] as const
+      const guarded = [
+        ["GET", "/status"],
+        ["POST", "/configure"],
+        ["POST", "/terminate"],
+        ["GET", "/insights"],
+        ["POST", "/grants"]
+      ] as const
       for (const [method, path] of guarded) {
-        for (const [token, code] of [["", 400], ["Basic ours", 400], ["Bearer", 400], ["Bearer nobody", 401], ["Bearer theirs", 403]] as const) {
+        for (const [token, code] of [
+          ["", 400],
+          ["Basic ours", 400],
+          ["Bearer", 400],
+          ["Bearer nobody", 401],
+          ["Bearer theirs", 403]
+        ] as const) {
           const answer = yield* ask(port, method, path, token === "" ? {} : bearer(token))
           assert.strictEqual(answer.status, code, `${method} ${path} ${token}`)
           assert.notInclude(answer.text, "theirs")
@@ -148,16 +182,19 @@ describe("tokens", () => {
       assert.strictEqual((yield* (yield* ComputeState).now).status, "empty")
       assert.strictEqual((yield* ask(port, "GET", "/status", bearer("Bearer ours"))).status, 200)
       assert.strictEqual((yield* ask(port, "GET", "/status", bearer("bearer ours"))).status, 200)
-      for (const path of ["/livez", "/metrics", "/openapi.json"]) assert.strictEqual((yield* ask(port, "GET", path)).status, 200)
-    }).pipe(Effect.provide(neighbours)))
+      for (const path of ["/livez", "/metrics", "/openapi.json"])
+        assert.strictEqual((yield* ask(port, "GET", path)).status, 200)
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("are not asked for on the internal port, nor in the 2024 dialect", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { internalPort, port } = yield* open({ verifier, internalPort: 0 })
       const grants = { json: { database: "d", schema: "s", privileges: [], role: "r" } }
       assert.strictEqual((yield* ask(internalPort ?? 0, "POST", "/grants", grants)).status, 412)
       assert.strictEqual((yield* ask(port, "GET", "/status")).status, 400)
       const old = yield* open({ verifier, apiVersion: "2024" })
       assert.strictEqual((yield* ask(old.port, "GET", "/status")).status, 200)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

@@ -18,27 +18,34 @@ const pair = (algorithm: Algorithm) =>
     const sign = (claims: unknown, alg: Algorithm = algorithm) =>
       Effect.promise(() =>
         new CompactSign(new TextEncoder().encode(typeof claims === "string" ? claims : JSON.stringify(claims)))
-          .setProtectedHeader({ alg }).sign(privateKey)
+          .setProtectedHeader({ alg })
+          .sign(privateKey)
       )
     return { jwk, sign }
   })
 
 const told = (jwks: ReadonlyArray<unknown>, token: string) =>
-  verifierOf(jwks).verify(Redacted.make(token)).pipe(Effect.catch(({ status }) => Effect.succeed(status)))
+  verifierOf(jwks)
+    .verify(Redacted.make(token))
+    .pipe(Effect.catch(({ status }) => Effect.succeed(status)))
 
 describe("verifier", () => {
   it.live("takes a token that any of the keys signed, and gives its claims", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const one = yield* pair("EdDSA")
       const two = yield* pair("EdDSA")
       const token = yield* two.sign({ compute_id: "c", nbf: 1 })
-      assert.deepStrictEqual(yield* told([one.jwk, { kty: "broken" }, "no key", two.jwk], token), { compute_id: "c", nbf: 1 })
+      assert.deepStrictEqual(yield* told([one.jwk, { kty: "broken" }, "no key", two.jwk], token), {
+        compute_id: "c",
+        nbf: 1
+      })
       assert.strictEqual(yield* told([one.jwk], token), 401)
       assert.strictEqual(yield* told([], token), 401)
-    }))
+    })
+  )
 
   it.live("looks at the expiry with a minute's leeway, when there is one", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { jwk, sign } = yield* pair("EdDSA")
       const now = Math.floor(performance.timeOrigin / 1000 + performance.now() / 1000)
       assert.deepStrictEqual(yield* told([jwk], yield* sign({ exp: now - 30 })), { exp: now - 30 })
@@ -47,31 +54,42 @@ describe("verifier", () => {
       assert.deepStrictEqual(yield* told([jwk], yield* sign({ nbf: now + 30 })), { nbf: now + 30 })
       assert.strictEqual(yield* told([jwk], yield* sign({ nbf: now + 90 })), 401)
       assert.strictEqual(yield* told([jwk], yield* sign({ nbf: "now" })), 401)
-    }))
+    })
+  )
 
   it.live("takes RS256 only when a key declares it, and then nothing else", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const rsa = yield* pair("RS256")
       const ed = yield* pair("EdDSA")
       const declared = { ...rsa.jwk, alg: "RS256" }
       assert.deepStrictEqual(yield* told([declared], yield* rsa.sign({ a: 1 })), { a: 1 })
       assert.strictEqual(yield* told([rsa.jwk], yield* rsa.sign({ a: 1 })), 401)
       assert.strictEqual(yield* told([declared, ed.jwk], yield* ed.sign({ a: 1 })), 401)
-    }))
+    })
+  )
 
   it.live("refuses what is no token, no object, changed, or unsigned", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { jwk, sign } = yield* pair("EdDSA")
       const token = yield* sign({ compute_id: "c" })
       const [header = "", payload = "", signature = ""] = token.split(".")
       const forged = Buffer.from(JSON.stringify({ compute_id: "d" })).toString("base64url")
       const none = Buffer.from(JSON.stringify({ alg: "none" })).toString("base64url")
-      const list = ["", "a.b.c", `${header}.${forged}.${signature}`, `${none}.${payload}.`, `${header}.${payload}`, yield* sign("[1]"), yield* sign("7")]
+      const list = [
+        "",
+        "a.b.c",
+        `${header}.${forged}.${signature}`,
+        `${none}.${payload}.`,
+        `${header}.${payload}`,
+        yield* sign("[1]"),
+        yield* sign("7")
+      ]
       for (const text of list) assert.strictEqual(yield* told([jwk], text), 401, text)
-    }))
+    })
+  )
 
   it.live("recalls a token it has checked, while its time lasts and its keys count", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const [one, two] = [yield* pair("EdDSA"), yield* pair("EdDSA")]
       const now = Math.floor(performance.timeOrigin / 1000 + performance.now() / 1000)
       const token = yield* one.sign({ compute_id: "c", exp: now + 10 })
@@ -85,5 +103,6 @@ describe("verifier", () => {
       assert.isNotNull(verifier.recall(token, now))
       assert.isTrue(yield* verifier.rotate([two.jwk]))
       assert.isNull(verifier.recall(token, now))
-    }))
+    })
+  )
 })

@@ -8,12 +8,18 @@ describe("extensions", () => {
   it("that are there in that version are left alone", () => assert.isNull(installExtension("e", "1.0", "1.0", null)))
 
   it("that are there in another are brought to it", () => {
-    assert.strictEqual(installExtension("we\"ird", "1.1", "1.0", null), "ALTER EXTENSION \"we\"\"ird\" UPDATE TO '1.1'")
+    assert.strictEqual(installExtension('we"ird', "1.1", "1.0", null), 'ALTER EXTENSION "we""ird" UPDATE TO \'1.1\'')
   })
 
   it("that are absent are created in public, unless they insist on a schema", () => {
-    assert.strictEqual(installExtension("e", "1.1", null, null), "CREATE EXTENSION IF NOT EXISTS \"e\" WITH SCHEMA public VERSION '1.1'")
-    assert.strictEqual(installExtension("e", "1.1", null, "pg_catalog"), "CREATE EXTENSION IF NOT EXISTS \"e\" VERSION '1.1'")
+    assert.strictEqual(
+      installExtension("e", "1.1", null, null),
+      "CREATE EXTENSION IF NOT EXISTS \"e\" WITH SCHEMA public VERSION '1.1'"
+    )
+    assert.strictEqual(
+      installExtension("e", "1.1", null, "pg_catalog"),
+      "CREATE EXTENSION IF NOT EXISTS \"e\" VERSION '1.1'"
+    )
   })
 
   it("are looked up by literal", () => assert.include(extensionFacts("o'x", "1"), "'o''x'"))
@@ -22,8 +28,8 @@ describe("extensions", () => {
 describe("grants", () => {
   it("only what is missing, once", () => {
     assert.strictEqual(
-      grant("s\"s", "r", ["USAGE", "CREATE", "USAGE"], new Set(["CREATE"])),
-      "GRANT USAGE ON SCHEMA \"s\"\"s\" TO \"r\""
+      grant('s"s', "r", ["USAGE", "CREATE", "USAGE"], new Set(["CREATE"])),
+      'GRANT USAGE ON SCHEMA "s""s" TO "r"'
     )
     assert.isNull(grant("s", "r", ["USAGE"], new Set(["USAGE"])))
     assert.isNull(grant("s", "r", [], new Set()))

@@ -33,7 +33,10 @@ describe("words", () => {
   it("the 2024 dialect knows one pending termination, the other keeps every name", () => {
     for (const status of statuses) {
       assert.strictEqual(wireStatus("head", status), status)
-      assert.strictEqual(wireStatus("2024", status), status.startsWith("termination_pending") ? "termination_pending" : status)
+      assert.strictEqual(
+        wireStatus("2024", status),
+        status.startsWith("termination_pending") ? "termination_pending" : status
+      )
     }
   })
 
@@ -52,7 +55,10 @@ describe("words", () => {
   })
 
   it("a wrong status is said in each dialect's words", () => {
-    assert.strictEqual(wrongStatus("head", "configuration", "termination_pending_fast").error, "invalid compute status: termination-pending-fast")
+    assert.strictEqual(
+      wrongStatus("head", "configuration", "termination_pending_fast").error,
+      "invalid compute status: termination-pending-fast"
+    )
     assert.strictEqual(
       wrongStatus("2024", "configuration", "termination_pending_fast").error,
       "invalid compute status for configuration request: TerminationPending"
@@ -78,16 +84,18 @@ describe("failures", () => {
 
   it("a failed configure tells the whole chain of causes, its code and its hint", () => {
     const root = new PostmasterDied({ exit: { _tag: "Signal", signal: "SIGKILL" }, story: "out of memory", log: [] })
-    const refusal = configureRefusal(new ApplyFailed({ failures: ["role \"web\""], cause: root }))
+    const refusal = configureRefusal(new ApplyFailed({ failures: ['role "web"'], cause: root }))
     assert.strictEqual(refusal.status, 500)
     assert.strictEqual(refusal.code, "apply_failed")
-    assert.include(refusal.error, "compute configuration failed: \"the spec could not be applied")
+    assert.include(refusal.error, 'compute configuration failed: "the spec could not be applied')
     assert.include(refusal.error, "out of memory")
     assert.notStrictEqual(refusal.hint, "")
   })
 
   it("an invalid spec names its places", () => {
-    const refusal = refusalOf(new SpecInvalid({ source: "body", problems: [{ path: "cluster.roles[0].name", message: "missing" }] }))
+    const refusal = refusalOf(
+      new SpecInvalid({ source: "body", problems: [{ path: "cluster.roles[0].name", message: "missing" }] })
+    )
     assert.deepStrictEqual([refusal.status, refusal.code], [400, "spec_invalid"])
     assert.deepStrictEqual(refusal.problems, [{ path: "cluster.roles[0].name", message: "missing" }])
   })

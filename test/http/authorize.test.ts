@@ -7,7 +7,9 @@ import { authorize } from "../../src/http/Auth.ts"
 
 const verdict = (claims: unknown): string => {
   const result = authorize(claims, "compute-1")
-  return Result.isSuccess(result) ? `admitted${result.success.admin ? " as administrator" : ""}` : `${result.failure.status} ${result.failure.error}`
+  return Result.isSuccess(result)
+    ? `admitted${result.success.admin ? " as administrator" : ""}`
+    : `${result.failure.status} ${result.failure.error}`
 }
 
 const rows: ReadonlyArray<readonly [unknown, string]> = [

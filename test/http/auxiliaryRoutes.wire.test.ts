@@ -14,7 +14,7 @@ import { anyOptions, ask, inBackground, neighbours, open, reach, refusedOf } fro
 const bare = Effect.provide(ComputeHooks, ComputeHooks.none)
 
 /** An hooks that remembers what it was asked for, and fails as told. */
-const makeOutfit = Effect.fnUntraced(function*(trouble: Failure | null = null) {
+const makeOutfit = Effect.fnUntraced(function* (trouble: Failure | null = null) {
   const asked = yield* Ref.make<ReadonlyArray<string>>([])
   const loading = yield* Ref.make<PrewarmState>({ status: "not_prewarmed" })
   const note = (what: string) => Ref.update(asked, (before) => [...before, what])
@@ -23,7 +23,8 @@ const makeOutfit = Effect.fnUntraced(function*(trouble: Failure | null = null) {
     ...(yield* bare),
     fetchExtension: (name, isLibrary) => Effect.as(noteOrFail(`${isLibrary ? "library" : "extension"} ${name}`), 10),
     fileCache: {
-      prewarm: (from) => Effect.andThen(noteOrFail(`prewarm from ${from ?? "ourselves"}`), Ref.set(loading, { status: "prewarming" })),
+      prewarm: (from) =>
+        Effect.andThen(noteOrFail(`prewarm from ${from ?? "ourselves"}`), Ref.set(loading, { status: "prewarming" })),
       prewarmState: Ref.get(loading),
       cancelPrewarm: Effect.andThen(note("cancel"), Ref.set(loading, { status: "cancelled" })),
       offload: noteOrFail("offload"),
@@ -35,7 +36,7 @@ const makeOutfit = Effect.fnUntraced(function*(trouble: Failure | null = null) {
 
 describe("the local file cache", () => {
   it.live("is loaded, looked at, stopped, and saved", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { asked, hooks } = yield* makeOutfit()
       const { port } = yield* open({ hooks })
       assert.strictEqual((yield* ask(port, "POST", "/lfc/prewarm?from_endpoint=ep-1")).status, 202)
@@ -44,41 +45,55 @@ describe("the local file cache", () => {
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/lfc/prewarm")).text), { status: "cancelled" })
       assert.strictEqual((yield* ask(port, "POST", "/lfc/prewarm")).status, 202)
       assert.strictEqual((yield* ask(port, "POST", "/lfc/offload")).status, 202)
-      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/lfc/offload")).text), { status: "failed", error: "the store is full" })
+      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/lfc/offload")).text), {
+        status: "failed",
+        error: "the store is full"
+      })
       assert.deepStrictEqual(yield* asked, ["prewarm from ep-1", "cancel", "prewarm from ourselves", "offload"])
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("one load at a time", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { hooks } = yield* makeOutfit(new LfcBusy({ what: "prewarm" }))
       const { port } = yield* open({ hooks })
       const refused = yield* ask(port, "POST", "/lfc/prewarm")
       assert.strictEqual(refused.status, 429)
       assert.strictEqual(refusedOf(refused).error, "Multiple requests for prewarm are not allowed")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("before Postgres was looked for there is none", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
-      for (const [method, path] of [["GET", "/lfc/prewarm"], ["POST", "/lfc/offload"], ["POST", "/extension_server/x"]] as const) {
+      for (const [method, path] of [
+        ["GET", "/lfc/prewarm"],
+        ["POST", "/lfc/offload"],
+        ["POST", "/extension_server/x"]
+      ] as const) {
         const answer = yield* ask(port, method, path)
         assert.strictEqual(answer.status, 412, path)
         assert.strictEqual(refusedOf(answer).code, "too_early")
       }
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("extensions on demand", () => {
-  for (const [apiVersion, text] of [["head", ""], ["2024", "OK"]] as const) {
+  for (const [apiVersion, text] of [
+    ["head", ""],
+    ["2024", "OK"]
+  ] as const) {
     it.live(`${apiVersion}: an extension and a library are fetched`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { asked, hooks } = yield* makeOutfit()
         const { port } = yield* open({ hooks, apiVersion })
         const answer = yield* ask(port, "POST", "/extension_server/postgis")
         assert.deepStrictEqual([answer.status, answer.text], [200, text])
         assert.strictEqual((yield* ask(port, "POST", "/extension_server/postgis-3.so?is_library=true")).status, 200)
         assert.deepStrictEqual(yield* asked, ["extension postgis", "library postgis-3.so"])
-      }).pipe(Effect.provide(neighbours)))
+      }).pipe(Effect.provide(neighbours))
+    )
   }
 
   const troubles: ReadonlyArray<readonly [Failure, number]> = [
@@ -88,60 +103,77 @@ describe("extensions on demand", () => {
   ]
   for (const [trouble, status] of troubles) {
     it.live(`"${trouble.message}" is a ${status}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { hooks } = yield* makeOutfit(trouble)
         const { port } = yield* open({ hooks })
         const answer = yield* ask(port, "POST", "/extension_server/x")
         assert.strictEqual(answer.status, status)
         assert.strictEqual(refusedOf(answer).error, trouble.message)
-      }).pipe(Effect.provide(neighbours)))
+      }).pipe(Effect.provide(neighbours))
+    )
   }
 })
 
 describe("/promote", () => {
   const spec = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
   const outcomes: ReadonlyArray<readonly [Promoted, number, unknown]> = [
-    [{ _tag: "Completed", lsnWait: 1, promote: 2, reconfigure: 3 }, 200, {
-      status: "completed",
-      lsn_wait_time_ms: 1,
-      pg_promote_time_ms: 2,
-      reconfigure_time_ms: 3
-    }],
+    [
+      { _tag: "Completed", lsnWait: 1, promote: 2, reconfigure: 3 },
+      200,
+      {
+        status: "completed",
+        lsn_wait_time_ms: 1,
+        pg_promote_time_ms: 2,
+        reconfigure_time_ms: 3
+      }
+    ],
     [{ _tag: "Failed", error: "no", at: null }, 500, { status: "failed", error: "no" }]
   ]
   for (const [outcome, status, body] of outcomes) {
     it.live(`answers how it went: ${outcome._tag}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const promotions = yield* Promotions
         yield* reach("running")
-        yield* inBackground(Effect.flatMap(promotions.next, (order) => {
-          assert.strictEqual(order.request.flushLsn, 0x10n)
-          return order.answer(outcome)
-        }))
+        yield* inBackground(
+          Effect.flatMap(promotions.next, (order) => {
+            assert.strictEqual(order.request.flushLsn, 0x10n)
+            return order.answer(outcome)
+          })
+        )
         const { port, serve } = yield* endpoint(anyOptions)
         yield* serve
         const answer = yield* ask(port, "POST", "/promote", { json: { spec, wal_flush_lsn: "0/10" } })
         assert.strictEqual(answer.status, status)
         assert.deepStrictEqual(JSON.parse(answer.text), body)
-      }).pipe(Effect.provide(Promotions.layer), Effect.provide(neighbours)))
+      }).pipe(Effect.provide(Promotions.layer), Effect.provide(neighbours))
+    )
   }
 
   it.live("a position that is none, and a spec that is none, are refused before anything is asked", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const { port } = yield* open()
       const noLsn = yield* ask(port, "POST", "/promote", { json: { spec, wal_flush_lsn: "soon" } })
       assert.deepStrictEqual([noLsn.status, refusedOf(noLsn).code], [400, "lsn_malformed"])
-      assert.strictEqual((yield* ask(port, "POST", "/promote", { json: { spec: {}, wal_flush_lsn: "0/10" } })).status, 400)
+      assert.strictEqual(
+        (yield* ask(port, "POST", "/promote", { json: { spec: {}, wal_flush_lsn: "0/10" } })).status,
+        400
+      )
       assert.strictEqual((yield* ask(port, "POST", "/promote", { json: { spec } })).status, 422)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("/conditions", () => {
   it.live("is empty on a good day", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       const answer = yield* ask(port, "GET", "/conditions")
-      assert.deepStrictEqual(JSON.parse(answer.text), { degraded: [], pending_restart: [], promotion: { status: "not_promoted" } })
-    }).pipe(Effect.provide(neighbours)))
+      assert.deepStrictEqual(JSON.parse(answer.text), {
+        degraded: [],
+        pending_restart: [],
+        promotion: { status: "not_promoted" }
+      })
+    }).pipe(Effect.provide(neighbours))
+  )
 })

@@ -31,7 +31,7 @@ describe("POST /configure", () => {
   for (const apiVersion of apiVersions) {
     for (const status of statuses) {
       it.live(`${apiVersion}, ${status}: ${configurable.includes(status) ? "applied, then answered" : "412"}`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const state = yield* ComputeState
           yield* reach(status)
           yield* configurer(() => Effect.void)
@@ -43,21 +43,26 @@ describe("POST /configure", () => {
             assert.strictEqual((yield* state.now).spec?.operationId, "op")
           } else {
             assert.strictEqual(answer.status, 412)
-            const text = apiVersion === "head"
-              ? /^invalid compute status: [a-z-]+$/
-              : /^invalid compute status for configuration request: [A-Z]\w+$/
+            const text =
+              apiVersion === "head"
+                ? /^invalid compute status: [a-z-]+$/
+                : /^invalid compute status for configuration request: [A-Z]\w+$/
             assert.match(refusedOf(answer).error, text)
             assert.strictEqual((yield* state.now).status, status)
           }
-        }).pipe(Effect.provide(neighbours)))
+        }).pipe(Effect.provide(neighbours))
+      )
     }
 
     it.live(`${apiVersion}: a spec that cannot be applied is 500 with its causes, and can be healed by the next`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* reach("running")
-        const failure: Failure = new ApplyFailed({ failures: ["role \"web\": permission denied"], cause: new SpecInvalid({ source: "deep", problems: [] }) })
+        const failure: Failure = new ApplyFailed({
+          failures: ['role "web": permission denied'],
+          cause: new SpecInvalid({ source: "deep", problems: [] })
+        })
         let applied = 0
-        yield* configurer(() => applied++ === 0 ? Effect.fail(failure) : Effect.void)
+        yield* configurer(() => (applied++ === 0 ? Effect.fail(failure) : Effect.void))
         const { port } = yield* open({ apiVersion })
         const refused = refusedOf(yield* ask(port, "POST", "/configure", { json: good }))
         assert.match(refused.error, /^compute configuration failed: ".*permission denied.*deep.*"$/)
@@ -66,12 +71,16 @@ describe("POST /configure", () => {
         assert.strictEqual(status.status, "failed")
         assert.include(status.error, "permission denied")
         const healed = yield* ask(port, "POST", "/configure", { json: good })
-        assert.deepStrictEqual([healed.status, JSON.parse(healed.text).status, JSON.parse(healed.text).error], [200, "running", null])
-      }).pipe(Effect.provide(neighbours)))
+        assert.deepStrictEqual(
+          [healed.status, JSON.parse(healed.text).status, JSON.parse(healed.text).error],
+          [200, "running", null]
+        )
+      }).pipe(Effect.provide(neighbours))
+    )
   }
 
   it.live("bodies that are not a spec: each its own code, and the status untouched", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const head = yield* open()
       const old = yield* open({ apiVersion: "2024" })
@@ -80,14 +89,26 @@ describe("POST /configure", () => {
       const cases = [
         ["not JSON", { body: "{", headers: json }, 400, "json_malformed", 400],
         ["empty", { body: "", headers: json }, 400, "json_malformed", 400],
-        ["not UTF-8", { body: new Uint8Array([...Buffer.from("{\"spec\":\""), 0xff, ...Buffer.from("\"}")]), headers: json }, 400, "json_malformed", 400],
+        [
+          "not UTF-8",
+          { body: new Uint8Array([...Buffer.from('{"spec":"'), 0xff, ...Buffer.from('"}')]), headers: json },
+          400,
+          "json_malformed",
+          400
+        ],
         ["another shape", { body: "{}", headers: json }, 422, "body_shape", 400],
         ["a list", { body: "[]", headers: json }, 422, "body_shape", 400],
         ["very deep", { body: "[".repeat(200_000) + "]".repeat(200_000), headers: json }, 422, "body_shape", 400],
         ["an invalid spec", { json: { spec: {} } }, 400, "spec_invalid", 400],
         ["a spec that is a number", { json: { spec: 7 } }, 400, "spec_invalid", 400],
         ["too large", { body: large, headers: json }, 413, "body_too_large", 413],
-        ["another type", { body: JSON.stringify({ spec: {} }), headers: { "content-type": "text/plain" } }, 415, "not_json", 400]
+        [
+          "another type",
+          { body: JSON.stringify({ spec: {} }), headers: { "content-type": "text/plain" } },
+          415,
+          "not_json",
+          400
+        ]
       ] as const
       for (const [name, asked, code, stable, oldCode] of cases) {
         const answer = yield* ask(head.port, "POST", "/configure", asked)
@@ -101,10 +122,11 @@ describe("POST /configure", () => {
       assert.deepStrictEqual(invalid.problems, [{ path: "format_version", message: "is missing" }])
       assert.strictEqual(refusedOf(yield* ask(old.port, "POST", "/configure", { body: "{}" })).error, "invalid spec")
       assert.strictEqual((yield* state.now).status, "empty")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a large body without a length is cut off at the limit", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       const answer = yield* Effect.promise(() => {
         let sent = 0
@@ -115,44 +137,59 @@ describe("POST /configure", () => {
             else controller.enqueue(new Uint8Array(65_536).fill(0x20))
           }
         })
-        return fetch(`http://127.0.0.1:${port}/configure`, { method: "POST", body, duplex: "half", headers: { "content-type": "application/json" } })
+        return fetch(`http://127.0.0.1:${port}/configure`, {
+          method: "POST",
+          body,
+          duplex: "half",
+          headers: { "content-type": "application/json" }
+        })
       })
       assert.strictEqual(answer.status, 413)
       yield* Effect.promise(() => answer.text())
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a compute that brought its own spec takes no other", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open({ apiVersion: "2024", liveConfigAllowed: false })
       const answer = yield* ask(port, "POST", "/configure", { json: good })
       assert.strictEqual(answer.status, 412)
       assert.strictEqual(refusedOf(answer).error, "live configuration is not allowed for this compute node")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("of ten at once one is applied and nine are 412", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
       let applied = 0
       yield* configurer(() => Effect.tap(Deferred.await(go), () => Effect.sync(() => applied++)))
       const { port } = yield* open()
       const state = yield* ComputeState
-      const asked = yield* inBackground(Effect.all(
-        Array.from({ length: 10 }, () =>
-          ask(port, "POST", "/configure", { json: good }).pipe(
-            Effect.tap(({ status }) => status === 412 ? Effect.sync(() => ++refused === 9 && Deferred.doneUnsafe(go, Effect.void)) : Effect.void)
-          )),
-        { concurrency: "unbounded" }
-      ))
+      const asked = yield* inBackground(
+        Effect.all(
+          Array.from({ length: 10 }, () =>
+            ask(port, "POST", "/configure", { json: good }).pipe(
+              Effect.tap(({ status }) =>
+                status === 412
+                  ? Effect.sync(() => ++refused === 9 && Deferred.doneUnsafe(go, Effect.void))
+                  : Effect.void
+              )
+            )
+          ),
+          { concurrency: "unbounded" }
+        )
+      )
       let refused = 0
       const answers = yield* join(asked)
       assert.deepStrictEqual(answers.map(({ status }) => status).sort(), [200, ...Array.from({ length: 9 }, () => 412)])
       assert.strictEqual(applied, 1)
       assert.strictEqual((yield* state.now).status, "running")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a caller that goes away cancels nothing", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       const gone = yield* Deferred.make<void>()
@@ -160,7 +197,9 @@ describe("POST /configure", () => {
       const { port } = yield* open()
       const socket = connect(port, "127.0.0.1")
       const body = JSON.stringify(good)
-      socket.write(`POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+      socket.write(
+        `POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+      )
       yield* state.until("configuration")
       socket.destroy()
       yield* Effect.promise(() => once(socket, "close"))
@@ -168,10 +207,11 @@ describe("POST /configure", () => {
       assert.strictEqual((yield* ask(port, "GET", "/livez")).status, 200)
       yield* Deferred.succeed(gone, undefined)
       assert.strictEqual((yield* state.until("running")).spec?.operationId, "op")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("nobody waits for ever: 504, and the order goes on", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       const go = yield* Deferred.make<void>()
@@ -183,7 +223,8 @@ describe("POST /configure", () => {
       assert.strictEqual((yield* state.now).status, "configuration")
       yield* Deferred.succeed(go, undefined)
       yield* state.until("running")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("POST /terminate", () => {
@@ -191,7 +232,7 @@ describe("POST /terminate", () => {
     for (const status of statuses) {
       for (const mode of ["", "?mode=fast", "?mode=immediate"]) {
         it.live(`${apiVersion}, ${status}${mode}: answered when Postgres is gone`, () =>
-          Effect.gen(function*() {
+          Effect.gen(function* () {
             const state = yield* ComputeState
             yield* reach(status)
             if (status === "terminated") yield* state.note({ flushLsn: 0x1_0000_0020n })
@@ -206,13 +247,14 @@ describe("POST /terminate", () => {
               assert.include(codes, answer.status)
               assert.deepStrictEqual(JSON.parse(answer.text), { lsn: "1/20" })
             }
-          }).pipe(Effect.provide(neighbours)))
+          }).pipe(Effect.provide(neighbours))
+        )
       }
     }
   }
 
   it.live("the mode decides which pending status it is; asked again in a hurry it hurries", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       const { port } = yield* open()
@@ -222,12 +264,14 @@ describe("POST /terminate", () => {
       yield* state.until("termination_pending_immediate")
       const late = yield* inBackground(ask(port, "POST", "/terminate?mode=fast"))
       yield* state.send("PostgresGone", { flushLsn: null })
-      for (const fiber of [patient, hurried]) assert.deepStrictEqual(JSON.parse((yield* join(fiber)).text), { lsn: null })
+      for (const fiber of [patient, hurried])
+        assert.deepStrictEqual(JSON.parse((yield* join(fiber)).text), { lsn: null })
       assert.isBelow((yield* join(late)).status, 300)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a query without a mode, or with another, is 400 and ends nothing", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       for (const query of ["?mode=slow", "?mod=fast", "?mode="]) {
         const answer = yield* ask(port, "POST", `/terminate${query}`)
@@ -235,12 +279,14 @@ describe("POST /terminate", () => {
         refusedOf(answer)
       }
       assert.strictEqual((yield* (yield* ComputeState).now).status, "empty")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("an end that does not come is 504", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const { port } = yield* open({ patience: short })
       assert.strictEqual((yield* ask(port, "POST", "/terminate")).status, 504)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

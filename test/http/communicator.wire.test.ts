@@ -22,41 +22,54 @@ const communicator = (socket: string, answer: RequestListener) =>
       await once(server, "listening")
       return { server, link }
     }),
-    ({ link, server }) => Effect.sync(() => {
-      server.closeAllConnections()
-      server.close()
-      fs.rmSync(link, { recursive: true })
-    })
+    ({ link, server }) =>
+      Effect.sync(() => {
+        server.closeAllConnections()
+        server.close()
+        fs.rmSync(link, { recursive: true })
+      })
   )
 
 describe("GET /autoscaling_metrics", () => {
   it.live("passes on status, type and body, also when the path is longer than the system allows", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       for (const depth of [0, 120]) {
         const folder = path.join(yield* temporaryFolder, "x".repeat(depth))
         fs.mkdirSync(folder, { recursive: true })
         const socket = path.join(folder, "neon-communicator.socket")
         yield* communicator(socket, (request, response) => {
-          response.writeHead(request.url === "/autoscaling_metrics" ? 200 : 404, { "content-type": "text/plain; version=0.0.4" }).end("lfc_hits 7\n")
+          response
+            .writeHead(request.url === "/autoscaling_metrics" ? 200 : 404, {
+              "content-type": "text/plain; version=0.0.4"
+            })
+            .end("lfc_hits 7\n")
         })
         const { port } = yield* open({ communicatorSocket: socket })
         const { status, text, type } = yield* ask(port, "GET", "/autoscaling_metrics")
         assert.deepStrictEqual([status, type, text], [200, "text/plain; version=0.0.4", "lfc_hits 7\n"], String(depth))
       }
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
-  it.live("says when there is none, when it hangs up, and when it says nothing", () =>
-    Effect.gen(function*() {
-      const absent = yield* open()
-      assert.strictEqual(refusedOf(yield* ask(absent.port, "GET", "/autoscaling_metrics")).code, "communicator_absent")
-      const socket = path.join(yield* temporaryFolder, "socket")
-      let hang = false
-      yield* communicator(socket, (request) => {
-        if (!hang) request.socket.destroy()
-      })
-      const { port } = yield* open({ communicatorSocket: socket })
-      assert.strictEqual((yield* ask(port, "GET", "/autoscaling_metrics")).status, 503)
-      hang = true
-      assert.strictEqual((yield* ask(port, "GET", "/autoscaling_metrics")).status, 504)
-    }).pipe(Effect.provide(neighbours)), 20_000)
+  it.live(
+    "says when there is none, when it hangs up, and when it says nothing",
+    () =>
+      Effect.gen(function* () {
+        const absent = yield* open()
+        assert.strictEqual(
+          refusedOf(yield* ask(absent.port, "GET", "/autoscaling_metrics")).code,
+          "communicator_absent"
+        )
+        const socket = path.join(yield* temporaryFolder, "socket")
+        let hang = false
+        yield* communicator(socket, (request) => {
+          if (!hang) request.socket.destroy()
+        })
+        const { port } = yield* open({ communicatorSocket: socket })
+        assert.strictEqual((yield* ask(port, "GET", "/autoscaling_metrics")).status, 503)
+        hang = true
+        assert.strictEqual((yield* ask(port, "GET", "/autoscaling_metrics")).status, 504)
+      }).pipe(Effect.provide(neighbours)),
+    20_000
+  )
 })

@@ -29,10 +29,14 @@ export const declared: ReadonlyArray<Declared> = Object.entries(wholeApi().group
     const operation = operationOf(documented, method)
     if (operation === undefined) throw new Error(`${method} ${path} is not in the document`)
     return { group, name, method, path, documented, answers: new Set(Object.keys(operation.responses).map(Number)) }
-  }))
+  })
+)
 
 export const documentedRoutes: ReadonlyArray<string> = Object.entries(document.paths).flatMap(([path, item]) =>
-  Object.keys(item).filter((key) => ["get", "post", "delete", "put", "patch"].includes(key)).map((key) => `${key.toUpperCase()} ${path}`))
+  Object.keys(item)
+    .filter((key) => ["get", "post", "delete", "put", "patch"].includes(key))
+    .map((key) => `${key.toUpperCase()} ${path}`)
+)
 
 /** A body that is well formed, for the routes that take one. */
 export const bodies: Readonly<Record<string, unknown>> = {

@@ -16,11 +16,33 @@ const Name = Schema.Literals(declared.map(({ name }) => name))
 const HeaderText = Schema.String.check(Schema.isPattern(/^[\x21-\x7e\x80-\xff]{0,60}$/))
 
 const Headers = Schema.Record(
-  Schema.Literals(["accept", "prefer", "idempotency-key", "authorization", "x-request-id", "content-type", "traceparent", "cookie", "range", "if-match"]),
-  Schema.optionalKey(Schema.Union([
-    HeaderText,
-    Schema.Literals(["respond-async", "application/json", "text/event-stream", "text/html", "Bearer", "Bearer x", "bytes=0-1", "respond-async, wait=1"])
-  ]))
+  Schema.Literals([
+    "accept",
+    "prefer",
+    "idempotency-key",
+    "authorization",
+    "x-request-id",
+    "content-type",
+    "traceparent",
+    "cookie",
+    "range",
+    "if-match"
+  ]),
+  Schema.optionalKey(
+    Schema.Union([
+      HeaderText,
+      Schema.Literals([
+        "respond-async",
+        "application/json",
+        "text/event-stream",
+        "text/html",
+        "Bearer",
+        "Bearer x",
+        "bytes=0-1",
+        "respond-async, wait=1"
+      ])
+    ])
+  )
 )
 
 const Body = Schema.Union([
@@ -28,18 +50,29 @@ const Body = Schema.Union([
   Schema.String,
   Schema.fromJsonString(Schema.Json),
   Schema.Literals(Object.values(bodies).map((body) => JSON.stringify(body))),
-  Schema.fromJsonString(Schema.Struct({
-    spec: Schema.Json,
-    compute_ctl_config: Schema.Json,
-    reason: Schema.Json,
-    ttl_seconds: Schema.Json,
-    extension: Schema.Json,
-    database: Schema.Json
-  }))
+  Schema.fromJsonString(
+    Schema.Struct({
+      spec: Schema.Json,
+      compute_ctl_config: Schema.Json,
+      reason: Schema.Json,
+      ttl_seconds: Schema.Json,
+      extension: Schema.Json,
+      database: Schema.Json
+    })
+  )
 ])
 
 const Query = Schema.Union([
-  Schema.Literals(["", "verbose", "wait_for=running&timeout=10ms", "timeout=5ms", "mode=fast", "mode=immediate", "passwords=true", "database=app"]),
+  Schema.Literals([
+    "",
+    "verbose",
+    "wait_for=running&timeout=10ms",
+    "timeout=5ms",
+    "mode=fast",
+    "mode=immediate",
+    "passwords=true",
+    "database=app"
+  ]),
   Schema.String
 ])
 
@@ -54,7 +87,7 @@ describe("random requests", () => {
       apiVersion,
       { name: Name, status: Schema.Literals(statuses), id: Schema.String, query: Query, headers: Headers, body: Body },
       ({ body, headers, id, name, query, status }) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const route = declared.find((one) => one.name === name) ?? assert.fail(name)
           yield* reach(status)
           if (status !== "terminated") yield* ender(null)
@@ -62,12 +95,20 @@ describe("random requests", () => {
           const { port } = yield* open({ apiVersion, patience: short, refetch: Effect.never })
           const path = route.path.replace(":id", () => encodeURIComponent(`x${wellFormed(id)}`).replaceAll(".", "%2e"))
           const encoded = query.includes("=") && /^[\w=&]*$/.test(query) ? query : encodeURIComponent(wellFormed(query))
-          const streams = name === "statusStream" || (name === "status" && (headers["accept"] ?? "").includes("text/event-stream"))
+          const streams =
+            name === "statusStream" || (name === "status" && (headers["accept"] ?? "").includes("text/event-stream"))
           const text = encodeBody(body)
-          const answer = yield* ask(port, streams ? "HEAD" : route.method, `${path}${encoded === "" ? "" : `?${encoded}`}`, {
-            headers: Object.fromEntries(Object.entries(headers).flatMap(([key, value]) => value === undefined ? [] : [[key, value]])),
-            ...(route.method === "GET" || text === null ? {} : { body: text })
-          })
+          const answer = yield* ask(
+            port,
+            streams ? "HEAD" : route.method,
+            `${path}${encoded === "" ? "" : `?${encoded}`}`,
+            {
+              headers: Object.fromEntries(
+                Object.entries(headers).flatMap(([key, value]) => (value === undefined ? [] : [[key, value]]))
+              ),
+              ...(route.method === "GET" || text === null ? {} : { body: text })
+            }
+          )
           const where = `${route.method} ${path}?${encoded} in ${status}: ${answer.status} ${answer.text.slice(0, 300)}`
           // A refresh would be taken by a corridor that these tests have not.
           assert.isTrue(route.answers.has(answer.status), where)

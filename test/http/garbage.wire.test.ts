@@ -14,7 +14,9 @@ const Body = Schema.Union([
   Schema.String,
   Schema.fromJsonString(Schema.Json),
   Schema.fromJsonString(Schema.Struct({ spec: Schema.Json, compute_ctl_config: Schema.optionalKey(Schema.Json) })),
-  Schema.fromJsonString(Schema.Struct({ extension: Schema.Json, database: Schema.String, version: Schema.Json, privileges: Schema.Json }))
+  Schema.fromJsonString(
+    Schema.Struct({ extension: Schema.Json, database: Schema.String, version: Schema.Json, privileges: Schema.Json })
+  )
 ])
 const encode = Schema.encodeSync(Body)
 
@@ -23,7 +25,7 @@ const raw = (port: number, bytes: string): Effect.Effect<string> =>
   Effect.callback<string>((resume) => {
     let heard = ""
     const socket = connect(port, "127.0.0.1")
-    socket.setEncoding("latin1").on("data", (text: string) => heard += text)
+    socket.setEncoding("latin1").on("data", (text: string) => (heard += text))
     socket.on("error", () => undefined)
     socket.on("close", () => resume(Effect.succeed(heard)))
     socket.end(bytes, "latin1")
@@ -34,9 +36,13 @@ describe("garbage", () => {
   for (const apiVersion of ["2024", "head"] as const) {
     it.live.prop(
       `bodies, ${apiVersion}: refused in full or done, never a fault`,
-      { body: Body, kind: Schema.Literals(["application/json", "text/plain", "application/json; charset=utf-8"]), path: Schema.Literals(posts) },
+      {
+        body: Body,
+        kind: Schema.Literals(["application/json", "text/plain", "application/json; charset=utf-8"]),
+        path: Schema.Literals(posts)
+      },
       ({ body, kind, path }) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           // Failed with no Postgres: nothing that is well formed is accepted either.
           yield* reach("failed")
           const { port } = yield* open({ apiVersion })
@@ -50,7 +56,7 @@ describe("garbage", () => {
   }
 
   it.live("bytes that are not HTTP", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       const requests = [
         "\r\n\r\n",
@@ -67,24 +73,37 @@ describe("garbage", () => {
         "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
         "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\nzz\r\n",
-        "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{\"spec\""
+        'POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"spec"'
       ]
       for (const request of requests) {
         const heard = yield* raw(port, request)
         assert.match(heard, /^($|HTTP\/1\.1 (200|4\d\d|505) )/, JSON.stringify(request.slice(0, 80)))
         assert.strictEqual((yield* ask(port, "GET", "/livez")).status, 200)
       }
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live.prop(
     "paths and queries",
-    { path: Schema.String, query: Schema.String, method: Schema.Literals(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"]) },
+    {
+      path: Schema.String,
+      query: Schema.String,
+      method: Schema.Literals(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+    },
     ({ method, path, query }) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { port } = yield* open()
-        const answer = yield* ask(port, method, `/x${encodeURI(path.replaceAll(/[\ud800-\udfff]/g, ""))}?${encodeURIComponent(query.replaceAll(/[\ud800-\udfff]/g, ""))}`)
+        const answer = yield* ask(
+          port,
+          method,
+          `/x${encodeURI(path.replaceAll(/[\ud800-\udfff]/g, ""))}?${encodeURIComponent(query.replaceAll(/[\ud800-\udfff]/g, ""))}`
+        )
         assert.strictEqual(answer.status, 404)
-        const terminate = yield* ask(port, "POST", `/terminate?mode=x${encodeURIComponent(query.replaceAll(/[\ud800-\udfff]/g, ""))}`)
+        const terminate = yield* ask(
+          port,
+          "POST",
+          `/terminate?mode=x${encodeURIComponent(query.replaceAll(/[\ud800-\udfff]/g, ""))}`
+        )
         assert.strictEqual(terminate.status, 400)
         refusedOf(terminate)
       }).pipe(Effect.scoped, Effect.provide(neighbours)),
@@ -92,11 +111,12 @@ describe("garbage", () => {
   )
 
   it.live("a stranger's paths and methods do not grow the metrics", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       for (let n = 0; n < 20; n++) yield* ask(port, "GET", `/scan-${n}`)
       const metrics = (yield* ask(port, "GET", "/metrics")).text
       assert.notInclude(metrics, "scan-")
       assert.match(metrics, /compute_ctl_http_requests_total\{[^}]*route="unmatched"[^}]*\} \d+/)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

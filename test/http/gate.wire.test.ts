@@ -13,27 +13,34 @@ import { listenExternal } from "../../src/http/Server.ts"
 import { anyOptions, ask, inBackground } from "./openedServer.ts"
 
 /** Answers the probe, and tells when something came that it does not answer. */
-const watchful = (passed: Deferred.Deferred<void>): Quick => (request, response) => {
-  if (request.url === "/livez") {
-    response.end("alive")
-    return true
+const watchful =
+  (passed: Deferred.Deferred<void>): Quick =>
+  (request, response) => {
+    if (request.url === "/livez") {
+      response.end("alive")
+      return true
+    }
+    Deferred.doneUnsafe(passed, Effect.void)
+    return false
   }
-  Deferred.doneUnsafe(passed, Effect.void)
-  return false
-}
 
-const listening = Effect.gen(function*() {
+const listening = Effect.gen(function* () {
   const passed = yield* Deferred.make<void>()
-  const { listening: [first], port } = yield* listenExternal({ ...anyOptions, host: "127.0.0.1" }, watchful(passed))
+  const {
+    listening: [first],
+    port
+  } = yield* listenExternal({ ...anyOptions, host: "127.0.0.1" }, watchful(passed))
   assert.exists(first)
   return { passed, port, first }
 })
 
 describe("before the routes are there", () => {
   it.live("probes are answered, everything else is held and answered once they are", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { first, passed, port } = yield* listening
-      const held = yield* Effect.forkScoped(ask(port, "POST", "/configure", { json: { some: "body" } }), { startImmediately: true })
+      const held = yield* Effect.forkScoped(ask(port, "POST", "/configure", { json: { some: "body" } }), {
+        startImmediately: true
+      })
       yield* Deferred.await(passed)
       assert.strictEqual((yield* ask(port, "GET", "/livez")).text, "alive")
       assert.isUndefined(held.pollUnsafe())
@@ -42,10 +49,11 @@ describe("before the routes are there", () => {
       assert.strictEqual((yield* Fiber.join(held)).text, "routed")
       assert.strictEqual((yield* ask(port, "GET", "/anything")).text, "routed")
       assert.strictEqual((yield* ask(port, "GET", "/livez")).text, "alive")
-    }))
+    })
+  )
 
   it.live("who left meanwhile is not answered, and does not disturb those who stayed", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { first, passed, port } = yield* listening
       const socket = connect(port, "127.0.0.1")
       socket.write("GET /gone HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -56,32 +64,42 @@ describe("before the routes are there", () => {
       const stayed = yield* inBackground(ask(port, "GET", "/stayed"))
       const reached: Array<string> = []
       yield* ask(port, "GET", "/livez")
-      yield* first.server.serve(Effect.sync(() => {
-        reached.push("one")
-        return HttpServerResponse.text("routed")
-      }))
+      yield* first.server.serve(
+        Effect.sync(() => {
+          reached.push("one")
+          return HttpServerResponse.text("routed")
+        })
+      )
       first.open()
       assert.strictEqual((yield* Fiber.join(stayed)).text, "routed")
       assert.deepStrictEqual(reached, ["one"])
-    }))
+    })
+  )
 
-  it.live("those who wait are bounded: the rest is told to ask again", () =>
-    Effect.gen(function*() {
-      const { first, port } = yield* listening
-      const socket = connect(port, "127.0.0.1")
-      let text = ""
-      socket.setEncoding("latin1").on("data", (chunk: string) => text += chunk)
-      const asked = 4100
-      socket.write("GET /held HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked - 1) + "GET /held HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-      const ended = once(socket, "close")
-      // Whoever comes later than the last of them finds it refused: the port reads in order.
-      yield* ask(port, "GET", "/livez")
-      yield* first.server.serve(Effect.succeed(HttpServerResponse.text("routed")))
-      first.open()
-      yield* Effect.promise(() => ended)
-      const count = (pattern: RegExp) => text.match(pattern)?.length ?? 0
-      assert.strictEqual(count(/HTTP\/1\.1 \d/g), asked)
-      assert.strictEqual(count(/HTTP\/1\.1 503 /g), asked - 4096)
-      assert.include(text, "\"code\":\"not_open\"")
-    }), 60_000)
+  it.live(
+    "those who wait are bounded: the rest is told to ask again",
+    () =>
+      Effect.gen(function* () {
+        const { first, port } = yield* listening
+        const socket = connect(port, "127.0.0.1")
+        let text = ""
+        socket.setEncoding("latin1").on("data", (chunk: string) => (text += chunk))
+        const asked = 4100
+        socket.write(
+          "GET /held HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked - 1) +
+            "GET /held HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        )
+        const ended = once(socket, "close")
+        // Whoever comes later than the last of them finds it refused: the port reads in order.
+        yield* ask(port, "GET", "/livez")
+        yield* first.server.serve(Effect.succeed(HttpServerResponse.text("routed")))
+        first.open()
+        yield* Effect.promise(() => ended)
+        const count = (pattern: RegExp) => text.match(pattern)?.length ?? 0
+        assert.strictEqual(count(/HTTP\/1\.1 \d/g), asked)
+        assert.strictEqual(count(/HTTP\/1\.1 503 /g), asked - 4096)
+        assert.include(text, '"code":"not_open"')
+      }),
+    60_000
+  )
 })

@@ -13,13 +13,21 @@ const hold = (port: number, json: unknown) => ask(port, "POST", "/holds", { json
 
 describe("/activity", () => {
   it.live("says by what, when, and why, and nothing before anybody looked", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       const { port } = yield* open()
       const before = JSON.parse((yield* ask(port, "GET", "/activity")).text)
       assert.deepInclude(before, { last_active: null, looked_at: null, awake_because: [] })
-      const sample = { at: 5_000, busy: 0, rested: 3_000, autovacuum: 1, followers: 0, subscriptions: 0, statistics: null }
+      const sample = {
+        at: 5_000,
+        busy: 0,
+        rested: 3_000,
+        autovacuum: 1,
+        followers: 0,
+        subscriptions: 0,
+        statistics: null
+      }
       yield* state.note({ activity: explainSample(null, nothingSeen, sample), downtime: { current: 0, total: 70 } })
       yield* state.active(DateTime.makeUnsafe(5_000))
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/activity")).text), {
@@ -38,12 +46,13 @@ describe("/activity", () => {
         holds: [],
         downtime: { current_ms: 0, total_ms: 70 }
       })
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("/holds", () => {
   it.live("a hold is a reason to be awake until it is released", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       yield* inBackground(holdActor.run)
       const made = yield* hold(port, { reason: "nightly backup", ttl_seconds: 600 })
@@ -51,15 +60,19 @@ describe("/holds", () => {
       const { id } = JSON.parse(made.text)
       const activity = JSON.parse((yield* ask(port, "GET", "/activity")).text)
       assert.match(activity.awake_because[0], /^a hold says "nightly backup", for \d+ s more$/)
-      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/holds")).text).holds.map((one: { id: string }) => one.id), [id])
+      assert.deepStrictEqual(
+        JSON.parse((yield* ask(port, "GET", "/holds")).text).holds.map((one: { id: string }) => one.id),
+        [id]
+      )
       assert.isNotNull(JSON.parse((yield* ask(port, "GET", "/status")).text).last_active)
       assert.strictEqual((yield* ask(port, "DELETE", `/holds/${id}`)).status, 200)
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/holds")).text).holds, [])
       assert.strictEqual(refusedOf(yield* ask(port, "DELETE", `/holds/${id}`)).code, "hold_unknown")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("there are never more than the most, nor longer ones, and each has a reason", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       const made = yield* Effect.forEach(
         Array.from({ length: maxHolds + 8 }),
@@ -67,7 +80,8 @@ describe("/holds", () => {
         { concurrency: "unbounded" }
       )
       assert.strictEqual(made.filter(({ status }) => status === 201).length, maxHolds)
-      for (const answer of made.filter(({ status }) => status !== 201)) assert.strictEqual(refusedOf(answer).code, "too_many_holds")
+      for (const answer of made.filter(({ status }) => status !== 201))
+        assert.strictEqual(refusedOf(answer).code, "too_many_holds")
       for (const json of [
         { reason: "", ttl_seconds: 1 },
         { reason: "x".repeat(201), ttl_seconds: 1 },
@@ -76,6 +90,8 @@ describe("/holds", () => {
         { reason: "x", ttl_seconds: 1.5 },
         { reason: "x" },
         []
-      ]) assert.strictEqual((yield* hold(port, json)).status, 422, JSON.stringify(json).slice(0, 50))
-    }).pipe(Effect.provide(neighbours)))
+      ])
+        assert.strictEqual((yield* hold(port, json)).status, 422, JSON.stringify(json).slice(0, 50))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

@@ -22,24 +22,37 @@ const pair = Effect.promise(async () => {
   const { privateKey, publicKey } = await generateKeyPair("EdDSA", { extractable: true })
   const jwk = await exportJWK(publicKey)
   const sign = (claims: unknown) =>
-    new CompactSign(new TextEncoder().encode(JSON.stringify(claims))).setProtectedHeader({ alg: "EdDSA" }).sign(privateKey)
+    new CompactSign(new TextEncoder().encode(JSON.stringify(claims)))
+      .setProtectedHeader({ alg: "EdDSA" })
+      .sign(privateKey)
   return { jwk, token: await sign({ compute_id: "compute-1" }), theirs: await sign({ compute_id: "compute-2" }) }
 })
 
 const as = (token: string) => ({ headers: { authorization: `Bearer ${token}` } })
 
 const configure = (port: number, token: string, keys: ReadonlyArray<unknown>) =>
-  ask(port, "POST", "/configure", { json: { spec: { format_version: 1 }, compute_ctl_config: { jwks: { keys } } }, ...as(token) })
+  ask(port, "POST", "/configure", {
+    json: { spec: { format_version: 1 }, compute_ctl_config: { jwks: { keys } } },
+    ...as(token)
+  })
 
 /** Calls again and again with the token that counts at the moment; every answer but 200 is kept. */
 const callers = (port: number, current: () => string, wrong: Array<string>) =>
-  Effect.forEach(Array.from({ length: 8 }), () =>
-    Effect.forever(Effect.tap(Effect.suspend(() => ask(port, "GET", "/status", as(current()))), ({ status, text }) =>
-      status === 200 ? Effect.void : Effect.sync(() => wrong.push(`${status} ${text}`)))), { concurrency: "unbounded" })
+  Effect.forEach(
+    Array.from({ length: 8 }),
+    () =>
+      Effect.forever(
+        Effect.tap(
+          Effect.suspend(() => ask(port, "GET", "/status", as(current()))),
+          ({ status, text }) => (status === 200 ? Effect.void : Effect.sync(() => wrong.push(`${status} ${text}`)))
+        )
+      ),
+    { concurrency: "unbounded" }
+  )
 
 describe("rotation", () => {
   it.live("keys in /configure count from then on, without a call that fails; the old one is refused at last", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const [old, next] = [yield* pair, yield* pair]
       yield* reach("running")
       yield* configurer(() => Effect.void)
@@ -58,15 +71,17 @@ describe("rotation", () => {
       yield* Fiber.interrupt(calling)
       assert.deepStrictEqual(wrong, [])
       assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 401)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a set without a usable key, or a refused spec, locks nobody out", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const [ours, theirs] = [yield* pair, yield* pair]
       yield* reach("running")
       yield* configurer(() => Effect.void)
       const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
-      for (const keys of [[], [{ kty: "broken" }], ["x"]]) assert.strictEqual((yield* configure(port, ours.token, keys)).status, 200)
+      for (const keys of [[], [{ kty: "broken" }], ["x"]])
+        assert.strictEqual((yield* configure(port, ours.token, keys)).status, 200)
       const refused = yield* ask(port, "POST", "/configure", {
         json: { spec: {}, compute_ctl_config: { jwks: { keys: [theirs.jwk] } } },
         ...as(ours.token)
@@ -74,42 +89,47 @@ describe("rotation", () => {
       refusedOf(refused)
       assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.token))).status, 200)
       assert.strictEqual((yield* ask(port, "GET", "/status", as(theirs.token))).status, 401)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
-  it.live("keys in a file count once the file is replaced; a broken file changes nothing", () =>
-    Effect.gen(function*() {
-      const [old, next] = [yield* pair, yield* pair]
-      const file = path.join(yield* temporaryFolder, "config.json")
-      const write = (keys: unknown) => {
-        fs.writeFileSync(`${file}.new`, JSON.stringify(keys))
-        fs.renameSync(`${file}.new`, file)
-      }
-      write([old.jwk])
-      const verifier = verifierOf([old.jwk])
-      const looked = yield* Deferred.make<void>()
-      const read = Effect.try({
-        try: (): ReadonlyArray<unknown> => JSON.parse(fs.readFileSync(file, "utf8")),
-        catch: (cause) => new SpecUnreadable({ source: file, cause })
-      }).pipe(Effect.tapError(() => Deferred.succeed(looked, undefined)))
-      const { port } = yield* open({ verifier })
-      yield* inBackground(keyWatcher({ path: file, given: [old.jwk], read }, verifier).run)
-      fs.writeFileSync(file, "{")
-      yield* Deferred.await(looked)
-      assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 200)
-      write([next.jwk])
-      const taken = ask(port, "GET", "/status", as(next.token)).pipe(
-        Effect.flatMap(({ status }) => status === 200 ? Effect.void : Effect.fail("not yet")),
-        Effect.retry({ times: 100_000 }),
-        Effect.timeout("20 seconds")
-      )
-      yield* taken
-      assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 401)
-    }).pipe(Effect.provide(neighbours)), 60_000)
+  it.live(
+    "keys in a file count once the file is replaced; a broken file changes nothing",
+    () =>
+      Effect.gen(function* () {
+        const [old, next] = [yield* pair, yield* pair]
+        const file = path.join(yield* temporaryFolder, "config.json")
+        const write = (keys: unknown) => {
+          fs.writeFileSync(`${file}.new`, JSON.stringify(keys))
+          fs.renameSync(`${file}.new`, file)
+        }
+        write([old.jwk])
+        const verifier = verifierOf([old.jwk])
+        const looked = yield* Deferred.make<void>()
+        const read = Effect.try({
+          try: (): ReadonlyArray<unknown> => JSON.parse(fs.readFileSync(file, "utf8")),
+          catch: (cause) => new SpecUnreadable({ source: file, cause })
+        }).pipe(Effect.tapError(() => Deferred.succeed(looked, undefined)))
+        const { port } = yield* open({ verifier })
+        yield* inBackground(keyWatcher({ path: file, given: [old.jwk], read }, verifier).run)
+        fs.writeFileSync(file, "{")
+        yield* Deferred.await(looked)
+        assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 200)
+        write([next.jwk])
+        const taken = ask(port, "GET", "/status", as(next.token)).pipe(
+          Effect.flatMap(({ status }) => (status === 200 ? Effect.void : Effect.fail("not yet"))),
+          Effect.retry({ times: 100_000 }),
+          Effect.timeout("20 seconds")
+        )
+        yield* taken
+        assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 401)
+      }).pipe(Effect.provide(neighbours)),
+    60_000
+  )
 })
 
 describe("a token that is shown again", () => {
   it.live("is judged again: another compute's stays forbidden, a forged one unverified", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const ours = yield* pair
       const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
       for (let n = 0; n < 3; n++) {
@@ -117,20 +137,26 @@ describe("a token that is shown again", () => {
         assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.theirs))).status, 403)
         assert.strictEqual((yield* ask(port, "GET", "/status", as(`${ours.token.slice(0, -4)}AAAA`))).status, 401)
         assert.strictEqual((yield* ask(port, "GET", "/status")).status, 400)
-        assert.strictEqual((yield* ask(port, "GET", "/status", { headers: { authorization: `Basic ${ours.token}` } })).status, 400)
+        assert.strictEqual(
+          (yield* ask(port, "GET", "/status", { headers: { authorization: `Basic ${ours.token}` } })).status,
+          400
+        )
       }
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("canaries", () => {
   it.live("no token, body or query is in the log, however it is refused, nor in an answer", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const ours = yield* pair
       const canary = "canary-7f3a"
       const said: Array<string> = []
-      const listener = Logger.make(({ cause, message }) =>
-        void said.push(`${JSON.stringify(message)} ${cause.reasons.length === 0 ? "" : Cause.pretty(cause)}`))
-      yield* Effect.gen(function*() {
+      const listener = Logger.make(
+        ({ cause, message }) =>
+          void said.push(`${JSON.stringify(message)} ${cause.reasons.length === 0 ? "" : Cause.pretty(cause)}`)
+      )
+      yield* Effect.gen(function* () {
         yield* reach("running")
         yield* configurer(() => Effect.void)
         const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
@@ -140,9 +166,15 @@ describe("canaries", () => {
           yield* ask(port, "GET", "/status", { headers: { authorization: canary } }),
           yield* ask(port, "GET", `/status?token=${canary}`, as(ours.token)),
           yield* ask(port, "GET", `/database_schema?database=${canary}`, as(ours.token)),
-          yield* ask(port, "POST", "/configure", { body: `{"${canary}`, headers: { "content-type": "application/json", authorization: `Bearer ${ours.token}` } }),
+          yield* ask(port, "POST", "/configure", {
+            body: `{"${canary}`,
+            headers: { "content-type": "application/json", authorization: `Bearer ${ours.token}` }
+          }),
           yield* ask(port, "POST", "/configure", { json: { spec: { secret: canary } }, ...as(ours.token) }),
-          yield* ask(port, "POST", "/configure", { json: { spec: { format_version: 1, secret: canary } }, ...as(ours.token) })
+          yield* ask(port, "POST", "/configure", {
+            json: { spec: { format_version: 1, secret: canary } },
+            ...as(ours.token)
+          })
         ]
         for (const { text } of answers) {
           assert.notInclude(text, canary)
@@ -158,5 +190,6 @@ describe("canaries", () => {
         assert.notInclude(line, canary)
         for (const part of ours.token.split(".")) assert.notInclude(line, part)
       }
-    }))
+    })
+  )
 })

@@ -44,7 +44,7 @@ const last = ["configure", "refreshConfiguration", "terminate"]
 const ordered = declared.toSorted((a, b) => last.indexOf(a.name) - last.indexOf(b.name))
 
 /** The stream goes on for ever, so only its head is asked for. */
-const methodFor = ({ method, name }: Declared): string => name === "statusStream" ? "HEAD" : method
+const methodFor = ({ method, name }: Declared): string => (name === "statusStream" ? "HEAD" : method)
 
 const requestFor = (route: Declared, authorization: string | null): Ask => ({
   ...(route.name in bodies ? { json: bodies[route.name] } : {}),
@@ -53,9 +53,15 @@ const requestFor = (route: Declared, authorization: string | null): Ask => ({
 
 describe("the declaration", () => {
   it("has every route in the document and the policy, and no other", () => {
-    assert.deepStrictEqual(documentedRoutes.toSorted(), declared.map(({ documented, method }) => `${method} ${documented}`).toSorted())
+    assert.deepStrictEqual(
+      documentedRoutes.toSorted(),
+      declared.map(({ documented, method }) => `${method} ${documented}`).toSorted()
+    )
     for (const apiVersion of ["2024", "head"] as const) {
-      assert.deepStrictEqual(policy(apiVersion).map(({ method, path }) => `${method} ${path}`), declared.map(({ method, path }) => `${method} ${path}`))
+      assert.deepStrictEqual(
+        policy(apiVersion).map(({ method, path }) => `${method} ${path}`),
+        declared.map(({ method, path }) => `${method} ${path}`)
+      )
     }
   })
 
@@ -70,9 +76,9 @@ describe("every route, status and caller", () => {
   for (const apiVersion of ["2024", "head"] as const) {
     for (const status of statuses) {
       it.live(`${apiVersion}, ${status}`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           for (const [name, authorization, refusedWith] of callers) {
-            yield* Effect.gen(function*() {
+            yield* Effect.gen(function* () {
               yield* reach(status)
               const { port } = yield* open({ apiVersion, verifier, patience: short, refetch: Effect.never })
               for (const route of ordered) {
@@ -89,25 +95,34 @@ describe("every route, status and caller", () => {
               }
             }).pipe(Effect.scoped, Effect.provide(neighbours))
           }
-        }))
+        })
+      )
     }
   }
 
   it.live("with two ports each route is on those that the policy says, and the internal one asks for no token", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const { internalPort, port } = yield* open({ verifier, internalPort: 0, patience: short })
       const rows = new Map(policy("head").map((row) => [`${row.method} ${row.path}`, row.listeners.split(", ")]))
       for (const route of ordered.filter(({ name }) => name !== "terminate")) {
         const listeners = rows.get(`${route.method} ${route.path}`) ?? []
-        for (const [listener, at] of [["external", port], ["internal", internalPort ?? 0]] as const) {
+        for (const [listener, at] of [
+          ["external", port],
+          ["internal", internalPort ?? 0]
+        ] as const) {
           const { status, text } = yield* ask(at, methodFor(route), pathFor(route), requestFor(route, null))
           const code = status === 404 && methodFor(route) !== "HEAD" ? JSON.parse(text).code : ""
           // Another method of the same path may be there.
           const absent = code === "not_found" || status === 405 || (status === 404 && methodFor(route) === "HEAD")
-          assert.strictEqual(absent, !listeners.includes(listener), `${route.method} ${route.path} on ${listener}: ${status} ${text}`)
+          assert.strictEqual(
+            absent,
+            !listeners.includes(listener),
+            `${route.method} ${route.path} on ${listener}: ${status} ${text}`
+          )
           if (listener === "internal") assert.notInclude(text, "token_")
         }
       }
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

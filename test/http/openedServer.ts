@@ -18,24 +18,33 @@ import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
 /** No Postgres: whoever connects is told so at once. */
-export const noPostgres = Layer.succeed(Admin, Admin.of({
-  at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
-  superuser: "cloud_admin",
-  systemDatabase: "postgres",
-  connect: () => Effect.fail(new WireFailed({ operation: "connect", peer: "nowhere:1", detail: "connection refused" }))
-}))
+export const noPostgres = Layer.succeed(
+  Admin,
+  Admin.of({
+    at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
+    superuser: "cloud_admin",
+    systemDatabase: "postgres",
+    connect: () =>
+      Effect.fail(new WireFailed({ operation: "connect", peer: "nowhere:1", detail: "connection refused" }))
+  })
+)
 
 /** State, commands and an `Admin` without Postgres, new for each test. */
-export const neighbours = Layer.provideMerge(Layer.mergeAll(Commands.layer, noPostgres), Layer.fresh(ComputeState.layer))
+export const neighbours = Layer.provideMerge(
+  Layer.mergeAll(Commands.layer, noPostgres),
+  Layer.fresh(ComputeState.layer)
+)
 
 /** Accepts `{"format_version": 1.0, …}` and nothing else: the parser has tests of its own. */
 export const parseSpec: EndpointOptions["parseSpec"] = (input) =>
   typeof input === "object" && input !== null && "format_version" in input
     ? Result.succeed<ParsedSpec>({
-      ...emptySpec,
-      operationId: "operation_uuid" in input && typeof input.operation_uuid === "string" ? input.operation_uuid : null
-    })
-    : Result.fail(new SpecInvalid({ source: "the body", problems: [{ path: "format_version", message: "is missing" }] }))
+        ...emptySpec,
+        operationId: "operation_uuid" in input && typeof input.operation_uuid === "string" ? input.operation_uuid : null
+      })
+    : Result.fail(
+        new SpecInvalid({ source: "the body", problems: [{ path: "format_version", message: "is missing" }] })
+      )
 
 export const anyOptions: EndpointOptions = {
   apiVersion: "head",
@@ -71,13 +80,18 @@ export interface Ask {
 }
 
 /** One request by fetch. A request that hangs is a defect after thirty seconds. */
-export const ask = (port: number, method: string, path: string, { body, headers = {}, json }: Ask = {}): Effect.Effect<Answer> =>
+export const ask = (
+  port: number,
+  method: string,
+  path: string,
+  { body, headers = {}, json }: Ask = {}
+): Effect.Effect<Answer> =>
   Effect.promise(async (signal) => {
     const response = await fetch(`http://127.0.0.1:${port}${path}`, {
       method,
       signal,
       headers: json === undefined ? headers : { "content-type": "application/json", ...headers },
-      ...(json === undefined ? body === undefined ? {} : { body } : { body: JSON.stringify(json) })
+      ...(json === undefined ? (body === undefined ? {} : { body }) : { body: JSON.stringify(json) })
     })
     return {
       status: response.status,
@@ -85,23 +99,33 @@ export const ask = (port: number, method: string, path: string, { body, headers 
       headers: response.headers,
       text: await response.text()
     }
-  }).pipe(Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.die(new Error(`${method} ${path} hangs`)) }))
+  }).pipe(
+    Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.die(new Error(`${method} ${path} hangs`)) })
+  )
 
-const decodeRefused = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.Struct({
-  error: Schema.NonEmptyString,
-  code: Schema.NonEmptyString,
-  hint: Schema.NonEmptyString,
-  problems: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String })))
-})))
+const decodeRefused = Schema.decodeUnknownSync(
+  Schema.fromJsonString(
+    Schema.Struct({
+      error: Schema.NonEmptyString,
+      code: Schema.NonEmptyString,
+      hint: Schema.NonEmptyString,
+      problems: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String })))
+    })
+  )
+)
 
 /** Throws unless the answer is a refusal in full. */
 export const refusedOf = (answer: Answer) => {
-  if (!(answer.type ?? "").startsWith("application/json")) throw new Error(`a refusal of type ${answer.type}: ${answer.text}`)
+  if (!(answer.type ?? "").startsWith("application/json"))
+    throw new Error(`a refusal of type ${answer.type}: ${answer.text}`)
   return decodeRefused(answer.text)
 }
 
 export const open = (options: Partial<EndpointOptions> = {}) =>
-  endpoint({ ...anyOptions, ...options }).pipe(Effect.tap(({ serve }) => serve), Effect.provide(Promotions.layer))
+  endpoint({ ...anyOptions, ...options }).pipe(
+    Effect.tap(({ serve }) => serve),
+    Effect.provide(Promotions.layer)
+  )
 
 /** The shortest way from birth to a status, by the table itself. */
 const wayTo = (status: Status): ReadonlyArray<Trigger> => {
@@ -114,7 +138,7 @@ const wayTo = (status: Status): ReadonlyArray<Trigger> => {
   return way
 }
 
-export const reach = Effect.fnUntraced(function*(status: Status) {
+export const reach = Effect.fnUntraced(function* (status: Status) {
   const state = yield* ComputeState
   for (const trigger of wayTo(status)) yield* state.send(trigger).pipe(Effect.orDie)
   const everRan = ["running", "configuration"].includes(status)
@@ -123,7 +147,7 @@ export const reach = Effect.fnUntraced(function*(status: Status) {
 
 /** Takes commands as the corridor does: one at a time, each ending in running or failed. */
 export const configurer = (apply: (spec: ParsedSpec) => Effect.Effect<void, Failure>) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const commands = yield* Commands
     const state = yield* ComputeState
     while (true) {
@@ -145,12 +169,13 @@ export const configurer = (apply: (spec: ParsedSpec) => Effect.Effect<void, Fail
 
 /** Ends the compute when asked, with this LSN settled. */
 export const ender = (flushLsn: bigint | null) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const state = yield* ComputeState
     yield* state.until("termination_pending_fast", "termination_pending_immediate")
     yield* state.send("PostgresGone", { flushLsn, postgresAlive: false })
   }).pipe(Effect.orDie, Effect.forkScoped({ startImmediately: true }))
 
-export const inBackground = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkScoped(effect, { startImmediately: true })
+export const inBackground = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.forkScoped(effect, { startImmediately: true })
 export const join = Fiber.join
 export const short = { configure: Duration.millis(100), terminate: Duration.millis(100) } as const

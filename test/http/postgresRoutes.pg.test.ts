@@ -20,7 +20,7 @@ import { ask, open, reach, refusedOf } from "./openedServer.ts"
 const pgDump = ["/usr/lib/postgresql/15/bin/pg_dump", "/usr/bin/pg_dump"].find((file) => fs.existsSync(file)) ?? null
 
 const opened = (dump: string | null, major?: 15) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const postgres = yield* startPostgres(major === undefined ? {} : { major })
     const admin = Admin.layer({
       host: "127.0.0.1",
@@ -31,22 +31,34 @@ const opened = (dump: string | null, major?: 15) =>
       options: null,
       applicationName: null
     })
-    const context = yield* Layer.build(Layer.provideMerge(Layer.mergeAll(Commands.layer, admin), Layer.fresh(ComputeState.layer)))
+    const context = yield* Layer.build(
+      Layer.provideMerge(Layer.mergeAll(Commands.layer, admin), Layer.fresh(ComputeState.layer))
+    )
     yield* Effect.provide(reach("running"), context)
-    const install: PostgresInstall["Service"] = { postgres: "/nowhere/postgres", initdb: null, pgDump: dump, major: 15, version: "15", runAs: null }
-    const { port } = yield* Effect.provide(open({
-      install: Effect.succeed(install),
-      verifier: {
-        verify: (token) =>
-          Redacted.value(token) === "admin"
-            ? Effect.succeed({ scope: "compute_ctl:admin", aud: "compute" })
-            : Redacted.value(token) === "ours"
-            ? Effect.succeed({ compute_id: "compute-1" })
-            : Effect.fail(unverified),
-        recall: () => null,
-  rotate: () => Effect.succeed(true)
-      }
-    }), context)
+    const install: PostgresInstall["Service"] = {
+      postgres: "/nowhere/postgres",
+      initdb: null,
+      pgDump: dump,
+      major: 15,
+      version: "15",
+      runAs: null
+    }
+    const { port } = yield* Effect.provide(
+      open({
+        install: Effect.succeed(install),
+        verifier: {
+          verify: (token) =>
+            Redacted.value(token) === "admin"
+              ? Effect.succeed({ scope: "compute_ctl:admin", aud: "compute" })
+              : Redacted.value(token) === "ours"
+                ? Effect.succeed({ compute_id: "compute-1" })
+                : Effect.fail(unverified),
+          recall: () => null,
+          rotate: () => Effect.succeed(true)
+        }
+      }),
+      context
+    )
     return { postgres, port }
   })
 
@@ -54,7 +66,7 @@ const ours = { headers: { authorization: "Bearer ours" } }
 const admin = { headers: { authorization: "Bearer admin" } }
 
 /** A stand-in that says what it is told and exits as it is told: what matters here is how its words are passed on. */
-const speaking = Effect.fnUntraced(function*(script: string) {
+const speaking = Effect.fnUntraced(function* (script: string) {
   const file = path.join(yield* temporaryFolder, "pg_dump")
   fs.writeFileSync(file, `#!/bin/sh\n${script}\n`, { mode: 0o755 })
   return file
@@ -62,31 +74,36 @@ const speaking = Effect.fnUntraced(function*(script: string) {
 
 describe("GET /database_schema", () => {
   it.live("is what pg_dump says, for a name with quotes, too; what is not there is 404", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       assert.isNotNull(pgDump, "this machine has a pg_dump")
       const { port, postgres } = yield* opened(pgDump, 15)
-      const name = "o'dd =\"name\" host=elsewhere"
-      yield* postgres.rows(`create database "${name.replaceAll("\"", "\"\"")}"`)
+      const name = 'o\'dd ="name" host=elsewhere'
+      yield* postgres.rows(`create database "${name.replaceAll('"', '""')}"`)
       const answer = yield* ask(port, "GET", `/database_schema?database=${encodeURIComponent(name)}`, ours)
       assert.deepStrictEqual([answer.status, answer.type], [200, "text/plain; charset=utf-8"], answer.text)
       assert.include(answer.text, "-- PostgreSQL database dump complete")
-      assert.strictEqual(refusedOf(yield* ask(port, "GET", "/database_schema?database=nope", ours)).code, "database_unknown")
+      assert.strictEqual(
+        refusedOf(yield* ask(port, "GET", "/database_schema?database=nope", ours)).code,
+        "database_unknown"
+      )
       for (const query of ["", "?database=", "?database=a&database=b", "?other=a"]) {
         const refused = yield* ask(port, "GET", `/database_schema${query}`, ours)
         assert.strictEqual(refused.status, 400, query)
         refusedOf(refused)
       }
-    }))
+    })
+  )
 
   it.live("without a pg_dump it says so", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* opened(null)
       const refused = yield* ask(port, "GET", "/database_schema?database=postgres", ours)
       assert.deepStrictEqual([refused.status, refusedOf(refused).code], [503, "pg_dump_missing"])
-    }))
+    })
+  )
 
   it.live("a dump that fails before its first word is 500 with its words; one that fails later breaks off", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const early = yield* opened(yield* speaking("echo 'pg_dump: error: no rights' >&2; exit 1"))
       const refused = yield* ask(early.port, "GET", "/database_schema?database=postgres", ours)
       assert.strictEqual(refused.status, 500)
@@ -94,30 +111,45 @@ describe("GET /database_schema", () => {
       const late = yield* opened(yield* speaking("echo '-- half'; exit 1"))
       const broken = yield* Effect.promise(async () => {
         const response = await fetch(`http://127.0.0.1:${late.port}/database_schema?database=postgres`, ours)
-        return response.text().then(() => "whole", () => "broken off")
+        return response.text().then(
+          () => "whole",
+          () => "broken off"
+        )
       })
       assert.strictEqual(broken, "broken off")
-    }))
+    })
+  )
 
-  it.live("a caller that goes away ends the dump", () =>
-    Effect.gen(function*() {
-      const folder = yield* temporaryFolder
-      const pidFile = path.join(folder, "pid")
-      const { port } = yield* opened(yield* speaking(`echo $$ > ${pidFile}.new; mv ${pidFile}.new ${pidFile}; while :; do echo '-- more'; done`))
-      yield* Effect.callback<void>((resume) => {
-        const socket = connect(port, "127.0.0.1")
-        socket.write("GET /database_schema?database=postgres HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ours\r\n\r\n")
-        socket.once("data", () => socket.destroy()).on("error", () => undefined).on("close", () => resume(Effect.void))
-      })
-      const pid = fs.readFileSync(pidFile, "utf8").trim()
-      const left = Effect.suspend(() => fs.existsSync(`/proc/${pid}`) ? Effect.fail("still there") : Effect.void)
-      yield* left.pipe(Effect.retry({ times: 1_000_000 }), Effect.timeout("15 seconds"))
-    }), 30_000)
+  it.live(
+    "a caller that goes away ends the dump",
+    () =>
+      Effect.gen(function* () {
+        const folder = yield* temporaryFolder
+        const pidFile = path.join(folder, "pid")
+        const { port } = yield* opened(
+          yield* speaking(`echo $$ > ${pidFile}.new; mv ${pidFile}.new ${pidFile}; while :; do echo '-- more'; done`)
+        )
+        yield* Effect.callback<void>((resume) => {
+          const socket = connect(port, "127.0.0.1")
+          socket.write(
+            "GET /database_schema?database=postgres HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ours\r\n\r\n"
+          )
+          socket
+            .once("data", () => socket.destroy())
+            .on("error", () => undefined)
+            .on("close", () => resume(Effect.void))
+        })
+        const pid = fs.readFileSync(pidFile, "utf8").trim()
+        const left = Effect.suspend(() => (fs.existsSync(`/proc/${pid}`) ? Effect.fail("still there") : Effect.void))
+        yield* left.pipe(Effect.retry({ times: 1_000_000 }), Effect.timeout("15 seconds"))
+      }),
+    30_000
+  )
 })
 
 describe("routes for administrators, and counting", () => {
   it.live("verifiers are for an administrator who asks, and for nobody else", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, postgres } = yield* opened(null)
       yield* postgres.rows("create role web login password 'secret'")
       const refused = yield* ask(port, "GET", "/dbs_and_roles?passwords=true", ours)
@@ -125,10 +157,11 @@ describe("routes for administrators, and counting", () => {
       assert.notInclude((yield* ask(port, "GET", "/dbs_and_roles", admin)).text, "SCRAM")
       const { roles } = JSON.parse((yield* ask(port, "GET", "/dbs_and_roles?passwords=true", admin)).text)
       assert.match(roles.find(({ name }: { name: string }) => name === "web").encrypted_password, /^SCRAM-SHA-256\$/)
-    }))
+    })
+  )
 
   it.live("extensions of all databases, with how many have them", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port, postgres } = yield* opened(null)
       yield* postgres.rows("create database app")
       const answer = yield* ask(port, "GET", "/installed_extensions", ours)
@@ -137,7 +170,12 @@ describe("routes for administrators, and counting", () => {
       assert.deepStrictEqual(JSON.parse(answer.text), {
         extensions: [{ extname: "plpgsql", versions: ["1.0"], n_databases: 3, owned_by_superuser: true }]
       })
-      assert.strictEqual((yield* ask(port, "GET", "/hadron_liveness_probe", ours)).text, "\"ok\"")
-      assert.deepInclude(JSON.parse((yield* ask(port, "GET", "/info", ours)).text), { version: "test", api_dialect: "head", pg_dump: false })
-    }))
+      assert.strictEqual((yield* ask(port, "GET", "/hadron_liveness_probe", ours)).text, '"ok"')
+      assert.deepInclude(JSON.parse((yield* ask(port, "GET", "/info", ours)).text), {
+        version: "test",
+        api_dialect: "head",
+        pg_dump: false
+      })
+    })
+  )
 })

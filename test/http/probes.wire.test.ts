@@ -8,55 +8,67 @@ import { statuses } from "../../src/compute/transitions.ts"
 import { ask, neighbours, open, reach } from "./openedServer.ts"
 
 /** Counters move with every request, and are compared elsewhere. */
-const still = (text: string): string => text.split("\n").filter((line) => !line.includes("compute_ctl_http_")).join("\n")
+const still = (text: string): string =>
+  text
+    .split("\n")
+    .filter((line) => !line.includes("compute_ctl_http_"))
+    .join("\n")
 
 describe("the shortest way", () => {
   for (const apiVersion of ["2024", "head"] as const) {
     for (const status of statuses) {
       it.live(`${apiVersion}, ${status}: a query sends the same request the long way, to the same answer`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const state = yield* ComputeState
           yield* reach(status)
           const { port } = yield* open({ apiVersion })
-          for (const error of [null, "it broke \"badly\"\n"]) {
+          for (const error of [null, 'it broke "badly"\n']) {
             yield* state.note({ error })
             for (const path of ["/livez", "/readyz", "/startupz", "/status", "/metrics"]) {
               const headers = { "x-request-id": "same" }
               const quick = yield* ask(port, "GET", path, { headers })
               const long = yield* ask(port, "GET", `${path}?x`, { headers })
-              assert.deepStrictEqual([quick.status, quick.type, still(quick.text)], [long.status, long.type, still(long.text)], path)
+              assert.deepStrictEqual(
+                [quick.status, quick.type, still(quick.text)],
+                [long.status, long.type, still(long.text)],
+                path
+              )
               assert.strictEqual(quick.headers.get("x-request-id"), "same")
               const head = yield* ask(port, "HEAD", path, { headers })
               assert.deepStrictEqual([head.status, head.type, head.text], [quick.status, quick.type, ""], path)
             }
           }
-        }).pipe(Effect.provide(neighbours)))
+        }).pipe(Effect.provide(neighbours))
+      )
     }
   }
 
   it.live("every request is counted once, whichever way it took", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       for (const path of ["/status", "/status?x", "/livez", "/nope", "/operations/x"]) yield* ask(port, "GET", path)
       const { text } = yield* ask(port, "GET", "/metrics")
       for (const line of [
-        "compute_ctl_http_requests_total{method=\"GET\",route=\"/status\",status=\"200\"} 2",
-        "compute_ctl_http_requests_total{method=\"GET\",route=\"/livez\",status=\"200\"} 1",
-        "compute_ctl_http_requests_total{method=\"GET\",route=\"unmatched\",status=\"404\"} 1",
-        "compute_ctl_http_requests_total{method=\"GET\",route=\"/operations/:id\",status=\"404\"} 1",
-        "compute_ctl_http_request_seconds_count{route=\"/status\"} 2"
-      ]) assert.include(text, `${line}\n`)
-    }).pipe(Effect.provide(neighbours)))
+        'compute_ctl_http_requests_total{method="GET",route="/status",status="200"} 2',
+        'compute_ctl_http_requests_total{method="GET",route="/livez",status="200"} 1',
+        'compute_ctl_http_requests_total{method="GET",route="unmatched",status="404"} 1',
+        'compute_ctl_http_requests_total{method="GET",route="/operations/:id",status="404"} 1',
+        'compute_ctl_http_request_seconds_count{route="/status"} 2'
+      ])
+        assert.include(text, `${line}\n`)
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a change of state is seen by the next request", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const { port } = yield* open()
       assert.strictEqual(JSON.parse((yield* ask(port, "GET", "/status")).text).status, "empty")
       yield* state.send("StartBegan")
       assert.strictEqual(JSON.parse((yield* ask(port, "GET", "/status")).text).status, "init")
-      assert.include((yield* ask(port, "GET", "/metrics")).text, "status=\"init\"")
+      assert.include((yield* ask(port, "GET", "/metrics")).text, 'status="init"')
       yield* state.send("PostgresReady", { postgresAlive: true })
       assert.strictEqual((yield* ask(port, "GET", "/readyz")).status, 200)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

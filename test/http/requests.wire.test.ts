@@ -21,7 +21,7 @@ const ended = (port: number, id: string) =>
 
 describe("Prefer: respond-async", () => {
   it.live("202, a place to look, and what became of it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
       yield* configurer(() => Deferred.await(go))
@@ -39,15 +39,21 @@ describe("Prefer: respond-async", () => {
       const done = yield* join(waiting)
       assert.strictEqual(done.state, "done")
       assert.isNotNull(done.ended_at)
-      assert.include((yield* ask(port, "GET", "/metrics")).text, "compute_ctl_apply_seconds_count{outcome=\"done\"}")
-    }).pipe(Effect.provide(neighbours)))
+      assert.include((yield* ask(port, "GET", "/metrics")).text, 'compute_ctl_apply_seconds_count{outcome="done"}')
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a later spec takes the place of one in line, whose caller hears it; each applied one is applied once", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
       const applied: Array<string | null> = []
-      yield* configurer(({ operationId }) => Effect.andThen(Deferred.await(go), Effect.sync(() => applied.push(operationId))))
+      yield* configurer(({ operationId }) =>
+        Effect.andThen(
+          Deferred.await(go),
+          Effect.sync(() => applied.push(operationId))
+        )
+      )
       const { port } = yield* open()
       const first = JSON.parse((yield* send(port, "first")).text)
       yield* (yield* ComputeState).until("configuration")
@@ -68,25 +74,31 @@ describe("Prefer: respond-async", () => {
       const { operations } = JSON.parse((yield* ask(port, "GET", "/operations")).text)
       assert.strictEqual(operations.length, 21)
       assert.strictEqual(operations[0].id, queued.at(-1).id)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("what is sent during the first start waits for it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("init")
       const { port } = yield* open()
       const { id, state: at } = JSON.parse((yield* send(port, "early")).text)
       assert.strictEqual(at, "queued")
       yield* configurer(() => Effect.void)
       assert.strictEqual((yield* ask(port, "GET", `/operations/${id}?timeout=50ms`)).text.includes("queued"), true)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a spec that fails says so under its operation, and a later one in line still gets its turn", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
       let turns = 0
       yield* configurer(() =>
-        Effect.andThen(Deferred.await(go), Effect.suspend(() => turns++ === 0 ? Effect.fail(new ApplyFailed({ failures: ["no room"] })) : Effect.void)))
+        Effect.andThen(
+          Deferred.await(go),
+          Effect.suspend(() => (turns++ === 0 ? Effect.fail(new ApplyFailed({ failures: ["no room"] })) : Effect.void))
+        )
+      )
       const { port } = yield* open()
       const bad = JSON.parse((yield* send(port, "bad")).text)
       yield* (yield* ComputeState).until("configuration")
@@ -97,12 +109,13 @@ describe("Prefer: respond-async", () => {
       assert.match(failed.error.error, /^compute configuration failed: .*no room/)
       assert.strictEqual((yield* ended(port, good.id)).state, "done")
       assert.strictEqual((yield* (yield* ComputeState).now).status, "running")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("is refused when nobody will ever take it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       for (const status of ["failed", "termination_pending_fast", "terminated"] as const) {
-        yield* Effect.gen(function*() {
+        yield* Effect.gen(function* () {
           yield* reach(status)
           const { port } = yield* open()
           const answer = yield* send(port, "late")
@@ -110,10 +123,11 @@ describe("Prefer: respond-async", () => {
           refusedOf(answer)
         }).pipe(Effect.scoped, Effect.provide(neighbours))
       }
-    }))
+    })
+  )
 
   it.live("whoever is in line when the compute ends hears it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const commands = yield* Commands
       yield* reach("init")
       const { port } = yield* open()
@@ -121,18 +135,20 @@ describe("Prefer: respond-async", () => {
       const waiting = yield* inBackground(ended(port, id))
       yield* commands.close
       assert.deepInclude(yield* join(waiting), { state: "abandoned" })
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("an operation that nobody knows is 404", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       assert.strictEqual(refusedOf(yield* ask(port, "GET", "/operations/none")).code, "operation_unknown")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("Idempotency-Key", () => {
   it.live("the same key and body are the same operation, also for a caller that waits; another body is 422", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       let applied = 0
       yield* configurer(() => Effect.sync(() => void applied++))
@@ -147,10 +163,11 @@ describe("Idempotency-Key", () => {
       assert.strictEqual(applied, 1)
       assert.strictEqual(refusedOf(yield* send(port, "two", { ...patient, ...key })).code, "idempotency_key_reused")
       assert.strictEqual((yield* send(port, "one", { "idempotency-key": "k".repeat(300) })).status, 400)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a repeated call while the first is under way waits for the same end", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
       let applied = 0
@@ -161,10 +178,11 @@ describe("Idempotency-Key", () => {
       const second = yield* inBackground(send(port, "one", { "idempotency-key": "k" }))
       yield* Deferred.succeed(go, undefined)
       assert.deepStrictEqual([(yield* join(first)).status, (yield* join(second)).status, applied], [200, 200, 1])
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("what is remembered is bounded, and what is under way is not forgotten", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("running")
       yield* configurer(() => Effect.never)
       const { port } = yield* open()
@@ -173,5 +191,6 @@ describe("Idempotency-Key", () => {
       const { operations } = JSON.parse((yield* ask(port, "GET", "/operations")).text)
       assert.strictEqual(operations.length, maxOperations)
       assert.include(JSON.stringify(operations.at(-1)), first.id)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

@@ -16,7 +16,9 @@ const extension = { extension: "hstore", database: "app", version: "1.8" }
 const grants = { database: "app", schema: "public", privileges: ["USAGE"], role: "web" }
 
 /** Route by route, what it answers in a status; there is no Postgres behind it. */
-const expected: ReadonlyArray<readonly [method: string, path: string, json: unknown, code: (status: Status) => number]> = [
+const expected: ReadonlyArray<
+  readonly [method: string, path: string, json: unknown, code: (status: Status) => number]
+> = [
   ["GET", "/status", undefined, () => 200],
   ["GET", "/metrics.json", undefined, () => 200],
   ["GET", "/metrics", undefined, () => 200],
@@ -24,27 +26,32 @@ const expected: ReadonlyArray<readonly [method: string, path: string, json: unkn
   ["GET", "/openapi.json", undefined, () => 200],
   ["GET", "/apply", undefined, () => 404],
   ["GET", "/livez", undefined, () => 200],
-  ["GET", "/readyz", undefined, (status) => ["running", "configuration"].includes(status) ? 200 : 503],
-  ["GET", "/startupz", undefined, (status) => ["running", "configuration"].includes(status) ? 200 : 503],
+  ["GET", "/readyz", undefined, (status) => (["running", "configuration"].includes(status) ? 200 : 503)],
+  ["GET", "/startupz", undefined, (status) => (["running", "configuration"].includes(status) ? 200 : 503)],
   ["GET", "/dbs_and_roles", undefined, () => 500],
-  ["GET", "/insights", undefined, (status) => status === "running" ? 500 : 412],
-  ["POST", "/check_writability", undefined, (status) => status === "running" ? 500 : 412],
-  ["POST", "/extensions", extension, (status) => status === "running" ? 500 : 412],
-  ["POST", "/grants", grants, (status) => status === "running" ? 500 : 412]
+  ["GET", "/insights", undefined, (status) => (status === "running" ? 500 : 412)],
+  ["POST", "/check_writability", undefined, (status) => (status === "running" ? 500 : 412)],
+  ["POST", "/extensions", extension, (status) => (status === "running" ? 500 : 412)],
+  ["POST", "/grants", grants, (status) => (status === "running" ? 500 : 412)]
 ]
 
 describe("routes", () => {
   for (const apiVersion of apiVersions) {
     for (const status of statuses) {
       it.live(`${apiVersion}, ${status}`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           yield* reach(status)
           const { port } = yield* open({ apiVersion })
           for (const [method, path, json, code] of expected) {
             const answer = yield* ask(port, method, path, { json })
             assert.strictEqual(answer.status, code(status), `${method} ${path}: ${answer.text}`)
             if (answer.status >= 300) refusedOf(answer)
-            else assert.strictEqual(answer.type, path === "/metrics" ? "text/plain; version=0.0.4" : "application/json", path)
+            else
+              assert.strictEqual(
+                answer.type,
+                path === "/metrics" ? "text/plain; version=0.0.4" : "application/json",
+                path
+              )
             if (method === "GET") {
               const head = yield* ask(port, "HEAD", path)
               assert.deepStrictEqual([head.status, head.text], [answer.status, ""], `HEAD ${path}`)
@@ -55,12 +62,13 @@ describe("routes", () => {
           const metrics = (yield* ask(port, "GET", "/metrics")).text
           const up = metrics.split("\n").filter((line) => line.startsWith("compute_ctl_up{"))
           assert.deepStrictEqual(up, [`compute_ctl_up{build_tag="test",status="${status.replaceAll("_", "-")}"} 1`])
-        }).pipe(Effect.provide(neighbours)))
+        }).pipe(Effect.provide(neighbours))
+      )
     }
   }
 
   it.live("the status is told to the letter", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       yield* state.note({ startTime: DateTime.makeUnsafe("2022-10-12T07:20:50.520Z"), spec: emptySpec })
@@ -74,20 +82,22 @@ describe("routes", () => {
         last_active: "2022-10-12T08:00:00+00:00",
         error: null
       })
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a failure is told in /status and in the probes", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("failed")
       yield* state.note({ error: "the data directory is gone" })
       const { port } = yield* open()
       assert.strictEqual(JSON.parse((yield* ask(port, "GET", "/status")).text).error, "the data directory is gone")
       assert.strictEqual(refusedOf(yield* ask(port, "GET", "/readyz")).error, "the data directory is gone")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("the measures of the start, its steps and its receipt", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const applyReport: ApplyReport = {
         kind: "start",
@@ -95,49 +105,66 @@ describe("routes", () => {
         millis: 3,
         outcome: "done",
         phases: [{ phase: "roles", done: 1, skipped: 0, failed: 0, millis: 3 }],
-        operations: [{
-          phase: "roles",
-          database: null,
-          object: "role \"web\"",
-          action: "create",
-          outcome: "done",
-          reason: null,
-          sqlState: null,
-          hint: null,
-          attempts: 1,
-          millis: 3
-        }],
+        operations: [
+          {
+            phase: "roles",
+            database: null,
+            object: 'role "web"',
+            action: "create",
+            outcome: "done",
+            reason: null,
+            sqlState: null,
+            hint: null,
+            attempts: 1,
+            millis: 3
+          }
+        ],
         roundTrips: 2,
         statements: 5
       }
       const lsn = parseLsn("1/2")
       assert.strictEqual(lsn._tag, "Some")
-      yield* state.note({ applyReport, steps: [{ name: "settle", startedAt: 4, millis: 6 }], metrics: { ...zeroMetrics, basebackup_ms: 12 } })
+      yield* state.note({
+        applyReport,
+        steps: [{ name: "settle", startedAt: 4, millis: 6 }],
+        metrics: { ...zeroMetrics, basebackup_ms: 12 }
+      })
       const { port } = yield* open()
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/apply")).text), applyReport)
-      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/metrics.json")).text), { ...zeroMetrics, basebackup_ms: 12 })
-      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/timeline")).text).steps, [{ name: "settle", started_at_ms: 4, ms: 6 }])
-      assert.include((yield* ask(port, "GET", "/metrics")).text, "compute_ctl_step_ms{step=\"settle\"} 6\n")
-    }).pipe(Effect.provide(neighbours)))
+      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/metrics.json")).text), {
+        ...zeroMetrics,
+        basebackup_ms: 12
+      })
+      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/timeline")).text).steps, [
+        { name: "settle", started_at_ms: 4, ms: 6 }
+      ])
+      assert.include((yield* ask(port, "GET", "/metrics")).text, 'compute_ctl_step_ms{step="settle"} 6\n')
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("what is not there is 404, a wrong method 405 with what is allowed, both in JSON", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       for (const path of ["/", "/nope", "/status/x", "/Status", "/%00", "/%zz", "/..%2f", `/${"a".repeat(4_000)}`]) {
         const answer = yield* ask(port, "GET", path)
         assert.strictEqual(answer.status, 404, path)
         assert.strictEqual(refusedOf(answer).code, "not_found")
       }
-      for (const [method, path, allowed] of [["POST", "/status", "GET, HEAD"], ["GET", "/configure", "POST"], ["DELETE", "/terminate", "POST"]]) {
+      for (const [method, path, allowed] of [
+        ["POST", "/status", "GET, HEAD"],
+        ["GET", "/configure", "POST"],
+        ["DELETE", "/terminate", "POST"]
+      ]) {
         const answer = yield* ask(port, method ?? "", path ?? "")
         assert.strictEqual(answer.status, 405)
         assert.strictEqual(answer.headers.get("allow"), allowed)
         refusedOf(answer)
       }
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a request keeps its id; a missing or unprintable one is replaced", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       const kept = yield* ask(port, "GET", "/livez", { headers: { "x-request-id": "abc-123" } })
       assert.strictEqual(kept.headers.get("x-request-id"), "abc-123")
@@ -145,5 +172,6 @@ describe("routes", () => {
       assert.match((yield* ask(port, "GET", "/livez")).headers.get("x-request-id") ?? "", uuid)
       const replaced = yield* ask(port, "GET", "/livez", { headers: { "x-request-id": "a {injected}" } })
       assert.match(replaced.headers.get("x-request-id") ?? "", uuid)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

@@ -15,25 +15,34 @@ import { ask, inBackground, join, neighbours, open, reach, refusedOf } from "./o
 const events = (port: number, path: string, count: number, headers: Record<string, string> = {}) =>
   Effect.callback<ReadonlyArray<string>>((resume) => {
     let text = ""
-    const told = () => text.split("\n\n").slice(0, -1).filter((event) => event.startsWith("event: status"))
+    const told = () =>
+      text
+        .split("\n\n")
+        .slice(0, -1)
+        .filter((event) => event.startsWith("event: status"))
     const request = get({ port, host: "127.0.0.1", path, headers, agent: false }, (response) => {
-      response.setEncoding("utf8").on("data", (chunk: string) => {
-        text += chunk
-        if (told().length >= count) {
-          request.destroy()
-          resume(Effect.succeed(told()))
-        }
-      }).on("close", () => resume(Effect.succeed(told())))
+      response
+        .setEncoding("utf8")
+        .on("data", (chunk: string) => {
+          text += chunk
+          if (told().length >= count) {
+            request.destroy()
+            resume(Effect.succeed(told()))
+          }
+        })
+        .on("close", () => resume(Effect.succeed(told())))
     })
     request.on("error", () => undefined)
     return Effect.sync(() => request.destroy())
-  }).pipe(Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.die(new Error("the events do not come")) }))
+  }).pipe(
+    Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.die(new Error("the events do not come")) })
+  )
 
 const statusOf = (event: string): string => JSON.parse(event.split("data: ")[1] ?? "{}").status
 
 describe("GET /status?wait_for", () => {
   it.live("answers when the status comes, and at once when it is there", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const { port } = yield* open()
       const waiting = yield* inBackground(ask(port, "GET", "/status?wait_for=running&timeout=9s"))
@@ -41,33 +50,45 @@ describe("GET /status?wait_for", () => {
       yield* state.send("StartBegan")
       yield* state.send("PostgresReady", { postgresAlive: true })
       for (const fiber of [waiting, either]) assert.strictEqual(JSON.parse((yield* join(fiber)).text).status, "running")
-      assert.strictEqual(JSON.parse((yield* ask(port, "GET", "/status?wait_for=running&timeout=9m")).text).status, "running")
-    }).pipe(Effect.provide(neighbours)))
+      assert.strictEqual(
+        JSON.parse((yield* ask(port, "GET", "/status?wait_for=running&timeout=9m")).text).status,
+        "running"
+      )
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("answers what is, when the time is over", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       const before = yield* Clock.currentTimeMillis
       const answer = yield* ask(port, "GET", "/status?wait_for=running&timeout=200ms")
       assert.deepStrictEqual([answer.status, JSON.parse(answer.text).status], [200, "empty"])
       assert.isAtLeast((yield* Clock.currentTimeMillis) - before, 190)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("does not wait for what can not come any more", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const { port } = yield* open()
       const waiting = yield* inBackground(ask(port, "GET", "/status?wait_for=running&timeout=9s"))
       yield* state.send("TerminateFastAsked")
       yield* state.send("PostgresGone")
       assert.strictEqual(JSON.parse((yield* join(waiting)).text).status, "terminated")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("400 for a status that does not exist, or a time that is none; 2024 knows one termination_pending", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* reach("termination_pending_fast")
       const { port } = yield* open()
-      for (const query of ["wait_for=asleep", "wait_for=", "wait_for=running,", "wait_for=termination_pending", "wait_for=running&timeout=soon"]) {
+      for (const query of [
+        "wait_for=asleep",
+        "wait_for=",
+        "wait_for=running,",
+        "wait_for=termination_pending",
+        "wait_for=running&timeout=soon"
+      ]) {
         const answer = yield* ask(port, "GET", `/status?${query}`)
         assert.strictEqual(answer.status, 400, query)
         refusedOf(answer)
@@ -75,33 +96,42 @@ describe("GET /status?wait_for", () => {
       const old = yield* open({ apiVersion: "2024" })
       const answer = yield* ask(old.port, "GET", "/status?wait_for=termination_pending&timeout=9s")
       assert.strictEqual(JSON.parse(answer.text).status, "termination_pending")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
-  it.live("a thousand who wait and a thousand who poll during an apply: none fails", () =>
-    Effect.gen(function*() {
-      const state = yield* ComputeState
-      yield* reach("configuration")
-      const { port } = yield* open()
-      const waiting = yield* inBackground(Effect.forEach(
-        Array.from({ length: 1000 }),
-        () => ask(port, "GET", "/status?wait_for=running&timeout=25s"),
-        { concurrency: "unbounded" }
-      ))
-      const polled = yield* Effect.forEach(
-        Array.from({ length: 1000 }),
-        (_, n) => ask(port, "GET", n % 2 === 0 ? "/status" : "/metrics"),
-        { concurrency: "unbounded" }
-      )
-      assert.isTrue(polled.every(({ status }) => status === 200))
-      yield* state.send("ConfigureDone")
-      for (const { status, text } of yield* join(waiting)) assert.deepStrictEqual([status, JSON.parse(text).status], [200, "running"])
-    }).pipe(Effect.provide(neighbours)), 60_000)
+  it.live(
+    "a thousand who wait and a thousand who poll during an apply: none fails",
+    () =>
+      Effect.gen(function* () {
+        const state = yield* ComputeState
+        yield* reach("configuration")
+        const { port } = yield* open()
+        const waiting = yield* inBackground(
+          Effect.forEach(Array.from({ length: 1000 }), () => ask(port, "GET", "/status?wait_for=running&timeout=25s"), {
+            concurrency: "unbounded"
+          })
+        )
+        const polled = yield* Effect.forEach(
+          Array.from({ length: 1000 }),
+          (_, n) => ask(port, "GET", n % 2 === 0 ? "/status" : "/metrics"),
+          { concurrency: "unbounded" }
+        )
+        assert.isTrue(polled.every(({ status }) => status === 200))
+        yield* state.send("ConfigureDone")
+        for (const { status, text } of yield* join(waiting))
+          assert.deepStrictEqual([status, JSON.parse(text).status], [200, "running"])
+      }).pipe(Effect.provide(neighbours)),
+    60_000
+  )
 })
 
 describe("the stream of statuses", () => {
-  for (const [path, headers] of [["/status/stream", {}], ["/status", { accept: "text/event-stream" }]] as const) {
+  for (const [path, headers] of [
+    ["/status/stream", {}],
+    ["/status", { accept: "text/event-stream" }]
+  ] as const) {
     it.live(`${path}: first what is, then every change, and it ends with the compute`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const state = yield* ComputeState
         const { port } = yield* open()
         assert.deepStrictEqual((yield* events(port, path, 1, headers)).map(statusOf), ["empty"])
@@ -116,26 +146,31 @@ describe("the stream of statuses", () => {
         const seen = (yield* join(all)).map(statusOf)
         assert.strictEqual(seen.at(-1), "terminated")
         assert.deepStrictEqual(seen, [...new Set(seen)], "that Postgres was used is no event")
-      }).pipe(Effect.provide(neighbours)))
+      }).pipe(Effect.provide(neighbours))
+    )
   }
 })
 
 describe("history", () => {
   it.live("tells each change, when, and why; the failure that caused it too", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       yield* state.send("Broke", { error: "the disk is gone" })
       const { port } = yield* open()
       const { changes, status } = JSON.parse((yield* ask(port, "GET", "/history")).text)
       assert.strictEqual(status, "failed")
-      assert.deepStrictEqual(changes.map(({ from, to }: { from: string; to: string }) => `${from} ${to}`), ["empty init", "init running", "running failed"])
+      assert.deepStrictEqual(
+        changes.map(({ from, to }: { from: string; to: string }) => `${from} ${to}`),
+        ["empty init", "init running", "running failed"]
+      )
       assert.deepInclude(changes[2], { error: "the disk is gone", because: "Postgres died unasked" })
       for (const { at } of changes) assert.match(at, /^\d{4}-\d\d-\d\dT.*Z$/)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("forgets the oldest of many", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       for (let n = 0; n < maxHistory; n++) {
@@ -146,17 +181,27 @@ describe("history", () => {
       const { history } = yield* state.now
       assert.strictEqual(history.length, maxHistory)
       assert.strictEqual(history.at(-1)?.to, "running")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })
 
 describe("pages", () => {
   it.live("the timeline is JSON, a waterfall for a terminal, or a page, as the caller accepts", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
-      yield* state.note({ steps: [{ name: "settle <b>", startedAt: 0, millis: 25 }, { name: "start Postgres", startedAt: 25, millis: 75 }] })
+      yield* state.note({
+        steps: [
+          { name: "settle <b>", startedAt: 0, millis: 25 },
+          { name: "start Postgres", startedAt: 25, millis: 75 }
+        ]
+      })
       const { port } = yield* open()
-      for (const [accept, type] of [["*/*", "application/json"], ["text/plain", "text/plain; charset=utf-8"], ["text/html,*/*;q=0.8", "text/html; charset=utf-8"]] as const) {
+      for (const [accept, type] of [
+        ["*/*", "application/json"],
+        ["text/plain", "text/plain; charset=utf-8"],
+        ["text/html,*/*;q=0.8", "text/html; charset=utf-8"]
+      ] as const) {
         const answer = yield* ask(port, "GET", "/timeline", { headers: { accept } })
         assert.deepStrictEqual([answer.status, answer.type], [200, type])
         assert.include(answer.text, "start Postgres")
@@ -166,29 +211,39 @@ describe("pages", () => {
           assert.include(answer.text, "margin-left:25.00%")
         }
       }
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("/docs names every route, and is small", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { port } = yield* open()
       const { status, text, type } = yield* ask(port, "GET", "/docs")
       assert.deepStrictEqual([status, type], [200, "text/html; charset=utf-8"])
-      for (const { documented, method } of declared) assert.include(text, `<tr><td>${method}<td><code>${documented}</code>`)
+      for (const { documented, method } of declared)
+        assert.include(text, `<tr><td>${method}<td><code>${documented}</code>`)
       assert.isBelow(text.length, 20_000)
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 
   it.live("a verbose probe says what it looked at", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       for (const status of statuses) {
-        yield* Effect.gen(function*() {
+        yield* Effect.gen(function* () {
           yield* reach(status)
           const { port } = yield* open()
           const runs = ["running", "configuration"].includes(status)
           const answer = yield* ask(port, "GET", "/readyz?verbose")
           assert.strictEqual(answer.status, runs ? 200 : 503)
-          assert.deepInclude(JSON.parse(answer.text), { status, alive: true, ready: runs, started: runs, postgres_alive: runs })
+          assert.deepInclude(JSON.parse(answer.text), {
+            status,
+            alive: true,
+            ready: runs,
+            started: runs,
+            postgres_alive: runs
+          })
           if (!runs) refusedOf(answer)
         }).pipe(Effect.scoped, Effect.provide(neighbours))
       }
-    }))
+    })
+  )
 })

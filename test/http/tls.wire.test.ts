@@ -19,38 +19,49 @@ const certificate = (folder: string, name: string) => {
 /** The status code, and whose certificate it was. */
 const askSecurely = (port: number) =>
   Effect.callback<{ readonly status: number | undefined; readonly name: string | undefined }>((resume) => {
-    const request = get({ host: "127.0.0.1", port, path: "/livez", rejectUnauthorized: false, agent: false }, (response) => {
-      const { socket } = response
-      const name = "getPeerCertificate" in socket && typeof socket.getPeerCertificate === "function" ? socket.getPeerCertificate().subject?.CN : undefined
-      response.resume().on("end", () => resume(Effect.succeed({ status: response.statusCode, name })))
-    })
+    const request = get(
+      { host: "127.0.0.1", port, path: "/livez", rejectUnauthorized: false, agent: false },
+      (response) => {
+        const { socket } = response
+        const name =
+          "getPeerCertificate" in socket && typeof socket.getPeerCertificate === "function"
+            ? socket.getPeerCertificate().subject?.CN
+            : undefined
+        response.resume().on("end", () => resume(Effect.succeed({ status: response.statusCode, name })))
+      }
+    )
     request.on("error", () => resume(Effect.succeed({ status: undefined, name: undefined })))
     return Effect.sync(() => request.destroy())
   })
 
 describe("TLS", () => {
-  it.live("serves the certificate of the files, and the next one once it is there; the internal port is plain", () =>
-    Effect.gen(function*() {
-      const folder = yield* temporaryFolder
-      certificate(folder, "first")
-      const tls = { certPath: path.join(folder, "cert.pem"), keyPath: path.join(folder, "key.pem") }
-      const { actors, internalPort, port } = yield* open({ tls, internalPort: 0 })
-      for (const actor of actors) yield* inBackground(actor.run)
-      assert.deepStrictEqual(yield* askSecurely(port), { status: 200, name: "first" })
-      assert.strictEqual((yield* ask(internalPort ?? 0, "GET", "/livez")).status, 200)
-      fs.writeFileSync(tls.certPath, "half a certificate")
-      assert.strictEqual((yield* askSecurely(port)).name, "first")
-      certificate(folder, "second")
-      yield* askSecurely(port).pipe(
-        Effect.flatMap(({ name }) => name === "second" ? Effect.void : Effect.fail("not yet")),
-        Effect.retry({ times: 100_000 }),
-        Effect.timeout("30 seconds")
-      )
-    }).pipe(Effect.provide(neighbours)), 60_000)
+  it.live(
+    "serves the certificate of the files, and the next one once it is there; the internal port is plain",
+    () =>
+      Effect.gen(function* () {
+        const folder = yield* temporaryFolder
+        certificate(folder, "first")
+        const tls = { certPath: path.join(folder, "cert.pem"), keyPath: path.join(folder, "key.pem") }
+        const { actors, internalPort, port } = yield* open({ tls, internalPort: 0 })
+        for (const actor of actors) yield* inBackground(actor.run)
+        assert.deepStrictEqual(yield* askSecurely(port), { status: 200, name: "first" })
+        assert.strictEqual((yield* ask(internalPort ?? 0, "GET", "/livez")).status, 200)
+        fs.writeFileSync(tls.certPath, "half a certificate")
+        assert.strictEqual((yield* askSecurely(port)).name, "first")
+        certificate(folder, "second")
+        yield* askSecurely(port).pipe(
+          Effect.flatMap(({ name }) => (name === "second" ? Effect.void : Effect.fail("not yet"))),
+          Effect.retry({ times: 100_000 }),
+          Effect.timeout("30 seconds")
+        )
+      }).pipe(Effect.provide(neighbours)),
+    60_000
+  )
 
   it.live("without its files the port does not open, and says which", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const refused = yield* Effect.flip(open({ tls: { certPath: "/nowhere/cert.pem", keyPath: "/nowhere/key.pem" } }))
       assert.strictEqual(refused._tag, "ListenFailed")
-    }).pipe(Effect.provide(neighbours)))
+    }).pipe(Effect.provide(neighbours))
+  )
 })

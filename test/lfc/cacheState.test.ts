@@ -8,7 +8,15 @@ import type { PrewarmState } from "../../src/compute/ComputeHooks.ts"
 import { beginOffload, beginPrewarm, isWorthSaving, mapPlace } from "../../src/lfc/Lfc.ts"
 import { emptySpec } from "../support/specs.ts"
 
-const completed = { status: "completed", total: 1, prewarmed: 1, skipped: 0, state_download_time_ms: 1, uncompress_time_ms: 1, prewarm_time_ms: 1 } as const
+const completed = {
+  status: "completed",
+  total: 1,
+  prewarmed: 1,
+  skipped: 0,
+  state_download_time_ms: 1,
+  uncompress_time_ms: 1,
+  prewarm_time_ms: 1
+} as const
 const ends: ReadonlyArray<readonly [PrewarmState, boolean]> = [
   [{ status: "not_prewarmed" }, true],
   [{ status: "skipped" }, true],
@@ -27,7 +35,10 @@ describe("a prewarm", () => {
     assert.isTrue(Result.isFailure(beginPrewarm({ status: "prewarming" })))
     assert.isFalse(isWorthSaving({ status: "prewarming" }))
     const twice = beginOffload({ status: "offloading" })
-    assert.strictEqual(Result.isFailure(twice) ? twice.failure.message : "", "Multiple requests for prewarm offload are not allowed")
+    assert.strictEqual(
+      Result.isFailure(twice) ? twice.failure.message : "",
+      "Multiple requests for prewarm offload are not allowed"
+    )
     assert.isTrue(Result.isSuccess(beginOffload({ status: "failed", error: "x" })))
   })
 })

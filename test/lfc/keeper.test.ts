@@ -12,7 +12,7 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Lfc, lfcActor } from "../../src/lfc/Lfc.ts"
 import { emptySpec } from "../support/specs.ts"
 
-const furnished = Effect.gen(function*() {
+const furnished = Effect.gen(function* () {
   const saved = yield* Ref.make(0)
   const prewarm = yield* Ref.make<PrewarmState>({ status: "not_prewarmed" })
   const lfc = Lfc.of({
@@ -30,13 +30,16 @@ const furnished = Effect.gen(function*() {
   const every = (seconds: number | null) => state.note({ spec: { ...emptySpec, offloadLfcIntervalSeconds: seconds } })
   /** Lets the keeper see what was noted before time goes on. */
   const passes = (seconds: number) =>
-    Effect.andThen(Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow), TestClock.adjust(`${seconds} seconds`))
+    Effect.andThen(
+      Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow),
+      TestClock.adjust(`${seconds} seconds`)
+    )
   return { saved: Ref.get(saved), prewarm, state, keeper, every, passes }
 })
 
 describe("the keeper of the map", () => {
   it.effect("waits an interval first, then saves every interval, and follows the spec", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { every, keeper, passes, saved } = yield* furnished
       yield* passes(10_000)
       assert.strictEqual(yield* saved, 0)
@@ -54,10 +57,11 @@ describe("the keeper of the map", () => {
       yield* passes(1000)
       assert.strictEqual(yield* saved, 5)
       yield* Fiber.interrupt(keeper)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.effect("does not save a cache that is half loaded, or of a compute that is not running", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { every, passes, prewarm, saved, state } = yield* furnished
       yield* every(10)
       for (const status of ["prewarming", "cancelled"] as const) {
@@ -73,5 +77,6 @@ describe("the keeper of the map", () => {
       yield* state.send("TerminateFastAsked")
       yield* passes(30)
       assert.strictEqual(yield* saved, 1)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })

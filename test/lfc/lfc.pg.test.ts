@@ -42,7 +42,7 @@ interface Store {
   readonly faults: Array<number>
 }
 
-const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(function*() {
+const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(function* () {
   const objects = new Map<string, Buffer>()
   const asked: Array<string> = []
   const faults: Array<number> = []
@@ -54,10 +54,12 @@ const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(function
     if (request.headers.authorization !== `Bearer ${token}`) return void response.writeHead(401).end()
     if (request.method === "PUT") {
       const pieces: Array<Buffer> = []
-      request.on("data", (piece: Buffer) => pieces.push(piece)).on("end", () => {
-        objects.set(request.url ?? "", Buffer.concat(pieces))
-        response.writeHead(200).end()
-      })
+      request
+        .on("data", (piece: Buffer) => pieces.push(piece))
+        .on("end", () => {
+          objects.set(request.url ?? "", Buffer.concat(pieces))
+          response.writeHead(200).end()
+        })
       return
     }
     const object = objects.get(request.url ?? "")
@@ -65,19 +67,25 @@ const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(function
   })
   yield* Effect.acquireRelease(
     Effect.promise(() => once(server.listen(0, "127.0.0.1"), "listening")),
-    () => Effect.promise(async () => {
-      server.closeAllConnections()
-      server.close()
-      await once(server, "close")
-    })
+    () =>
+      Effect.promise(async () => {
+        server.closeAllConnections()
+        server.close()
+        await once(server, "close")
+      })
   )
   const address = server.address()
-  return { address: `127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`, objects, asked, faults }
+  return {
+    address: `127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`,
+    objects,
+    asked,
+    faults
+  }
 })
 
 const here = (endpoint = "ep-here") => `/${emptySpec.tenant}/${emptySpec.timeline}/${endpoint}/lfc_state`
 
-const furnished = Effect.fnUntraced(function*(more: Partial<ParsedSpec> = {}) {
+const furnished = Effect.fnUntraced(function* (more: Partial<ParsedSpec> = {}) {
   const postgres = yield* startPostgres({ settings: { log_statement: "all" } })
   const store = yield* startStore
   const owner = yield* postgres.connect()
@@ -92,7 +100,9 @@ const furnished = Effect.fnUntraced(function*(more: Partial<ParsedSpec> = {}) {
     applicationName: null
   })
   const patience = { ...storeDefaults, requestWithin: Duration.millis(1000) }
-  const context = yield* Layer.build(Lfc.layer(patience).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer)))))
+  const context = yield* Layer.build(
+    Lfc.layer(patience).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
+  )
   const state = yield* Effect.provide(ComputeState, context)
   const spec: ParsedSpec = {
     ...emptySpec,
@@ -110,29 +120,51 @@ const furnished = Effect.fnUntraced(function*(more: Partial<ParsedSpec> = {}) {
       Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("it does not settle")) })
     )
   return {
-    postgres, store, owner, state, spec, lfc, context,
-    prewarmed: Effect.andThen(Effect.suspend(() => settled(lfc.prewarmState)), lfc.prewarmState),
-    offloaded: Effect.andThen(Effect.suspend(() => settled(lfc.offloadState)), lfc.offloadState)
+    postgres,
+    store,
+    owner,
+    state,
+    spec,
+    lfc,
+    context,
+    prewarmed: Effect.andThen(
+      Effect.suspend(() => settled(lfc.prewarmState)),
+      lfc.prewarmState
+    ),
+    offloaded: Effect.andThen(
+      Effect.suspend(() => settled(lfc.offloadState)),
+      lfc.offloadState
+    )
   }
 })
 
 /** Waits until the stand-in sleeps inside Postgres. */
 const asleep = (owner: { readonly rows: (sql: string) => Effect.Effect<ReadonlyArray<unknown>, unknown> }) =>
-  owner.rows("select 1 from pg_stat_activity where wait_event = 'PgSleep'").pipe(
-    Effect.delay("5 millis"),
-    Effect.repeat({ until: (rows) => rows.length > 0 }),
-    Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("nobody sleeps")) })
-  )
+  owner
+    .rows("select 1 from pg_stat_activity where wait_event = 'PgSleep'")
+    .pipe(
+      Effect.delay("5 millis"),
+      Effect.repeat({ until: (rows) => rows.length > 0 }),
+      Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("nobody sleeps")) })
+    )
 
 describe("the local file cache's map", () => {
   it.live("is saved by one compute and loaded by another", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { lfc, offloaded, owner, prewarmed, store } = yield* furnished()
-      assert.deepStrictEqual([yield* lfc.prewarmState, yield* lfc.offloadState], [{ status: "not_prewarmed" }, { status: "not_offloaded" }])
+      assert.deepStrictEqual(
+        [yield* lfc.prewarmState, yield* lfc.offloadState],
+        [{ status: "not_prewarmed" }, { status: "not_offloaded" }]
+      )
       yield* owner.simple("update public.cache set map = '\\x00ff10'")
       yield* lfc.offload
       const saved = yield* offloaded
-      assert.deepStrictEqual(Object.keys(saved), ["status", "state_query_time_ms", "compress_time_ms", "state_upload_time_ms"])
+      assert.deepStrictEqual(Object.keys(saved), [
+        "status",
+        "state_query_time_ms",
+        "compress_time_ms",
+        "state_upload_time_ms"
+      ])
       assert.strictEqual(zstdDecompressSync(store.objects.get(here()) ?? "").toString("hex"), "00ff10")
 
       yield* owner.simple("update public.cache set map = null")
@@ -140,10 +172,11 @@ describe("the local file cache's map", () => {
       const loaded = yield* prewarmed
       assert.deepInclude(loaded, { status: "completed", total: 7, prewarmed: 3, skipped: 1 })
       assert.deepStrictEqual(yield* owner.rows("select map from public.cache"), [["\\x00ff10"]])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("may be another endpoint's, and may not be there", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { lfc, offloaded, owner, prewarmed, store } = yield* furnished()
       yield* lfc.prewarm(null)
       assert.deepStrictEqual(yield* prewarmed, { status: "skipped" })
@@ -153,10 +186,11 @@ describe("the local file cache's map", () => {
       yield* lfc.prewarm("ep/there")
       assert.deepInclude(yield* prewarmed, { status: "completed", prewarmed: 300_000 })
       assert.deepStrictEqual(yield* owner.rows("select length(map) from public.cache"), [["300000"]])
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("is tried again when the store stumbles, and is told when it falls", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { lfc, offloaded, owner, prewarmed, store } = yield* furnished()
       store.objects.set(here(), zstdCompressSync(Buffer.from("map")))
       store.faults.push(503, 0)
@@ -179,12 +213,13 @@ describe("the local file cache's map", () => {
       const told = JSON.stringify(yield* prewarmed)
       assert.include(told, "does not exist")
       assert.notInclude(told, token)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("says what the spec lacks, also before there is one", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { lfc, prewarmed, spec, state } = yield* furnished()
-      const error = Effect.fnUntraced(function*(one: ParsedSpec | null) {
+      const error = Effect.fnUntraced(function* (one: ParsedSpec | null) {
         yield* state.note({ spec: one })
         yield* lfc.prewarm(null)
         const end = yield* prewarmed
@@ -192,22 +227,31 @@ describe("the local file cache's map", () => {
       })
       assert.strictEqual(yield* error(null), "there is no spec yet")
       assert.strictEqual(yield* error({ ...spec, endpointId: null }), "pspec.endpoint_id missing")
-      assert.strictEqual(yield* error({ ...spec, endpointStorage: { address: null, token: null } }), "pspec.endpoint_storage_addr missing")
-    }).pipe(Effect.scoped))
+      assert.strictEqual(
+        yield* error({ ...spec, endpointStorage: { address: null, token: null } }),
+        "pspec.endpoint_storage_addr missing"
+      )
+    }).pipe(Effect.scoped)
+  )
 })
 
 describe("a prewarm", () => {
   it.live("is one at a time, and its cancel returns when Postgres has stopped", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { lfc, owner, postgres, prewarmed, store } = yield* furnished()
       store.objects.set(here(), zstdCompressSync(Buffer.from("map")))
       yield* owner.simple("update public.cache set nap = 600")
       yield* lfc.prewarm(null)
-      assert.strictEqual((yield* Effect.flip(lfc.prewarm(null))).message, "Multiple requests for prewarm are not allowed")
+      assert.strictEqual(
+        (yield* Effect.flip(lfc.prewarm(null))).message,
+        "Multiple requests for prewarm are not allowed"
+      )
       yield* asleep(owner)
       yield* lfc.cancelPrewarm
       assert.deepStrictEqual(yield* lfc.prewarmState, { status: "cancelled" })
-      const left = yield* owner.rows("select 1 from pg_stat_activity where application_name = 'compute_ctl:lfc_prewarm' and state = 'active'")
+      const left = yield* owner.rows(
+        "select 1 from pg_stat_activity where application_name = 'compute_ctl:lfc_prewarm' and state = 'active'"
+      )
       assert.deepStrictEqual(left, [])
       assert.include(postgres.log(), "canceling statement")
       assert.notInclude(postgres.log(), "SELECT neon.prewarm_local_cache")
@@ -215,10 +259,11 @@ describe("a prewarm", () => {
       yield* owner.simple("update public.cache set nap = 0")
       yield* lfc.prewarm(null)
       assert.strictEqual((yield* prewarmed).status, "completed")
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("is cancelled in the middle of the download too, and a cancel of nothing harms nobody", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { lfc, prewarmed, store } = yield* furnished()
       yield* lfc.cancelPrewarm
       assert.deepStrictEqual(yield* lfc.prewarmState, { status: "not_prewarmed" })
@@ -230,22 +275,24 @@ describe("a prewarm", () => {
       store.objects.set(here(), zstdCompressSync(Buffer.from("map")))
       yield* lfc.prewarm(null)
       assert.strictEqual((yield* prewarmed).status, "completed")
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("begins by itself when the spec says so", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { context, lfc, prewarmed, spec, store } = yield* furnished({ autoprewarm: true })
       store.objects.set(here(), zstdCompressSync(Buffer.from("map")))
       yield* Effect.provide(autoprewarm({ ...spec, autoprewarm: false }), context)
       assert.strictEqual((yield* lfc.prewarmState).status, "not_prewarmed")
       yield* Effect.provide(autoprewarm(spec), context)
       assert.strictEqual((yield* prewarmed).status, "completed")
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })
 
 describe("the keeper", () => {
   it.live("saves when an interval has passed", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { context, owner, spec, state, store } = yield* furnished()
       yield* owner.simple("update public.cache set map = 'x'")
       const keeper = yield* Effect.forkChild(Effect.provide(lfcActor.run, context))
@@ -256,5 +303,6 @@ describe("the keeper", () => {
         Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("it does not save")) })
       )
       yield* Fiber.interrupt(keeper)
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })

@@ -23,9 +23,9 @@ const compute = memoryRooms.pipe(Layer.provideMerge(asked), Layer.provideMerge(C
 const begin = (given = true) =>
   life(given ? emptySpec : null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
 
-const broken: Failure = new ApplyFailed({ failures: ["role \"web\" could not be created"] })
+const broken: Failure = new ApplyFailed({ failures: ['role "web" could not be created'] })
 
-const ends = Effect.fnUntraced(function*(fiber: Fiber.Fiber<Ended>) {
+const ends = Effect.fnUntraced(function* (fiber: Fiber.Fiber<Ended>) {
   yield* TestClock.adjust("2 minutes")
   return yield* Fiber.join(fiber)
 })
@@ -36,13 +36,13 @@ const hold: Record<
   Effect.Effect<Fiber.Fiber<Ended>, unknown, Layer.Success<typeof compute>>
 > = {
   empty: begin(false),
-  init: Effect.gen(function*() {
+  init: Effect.gen(function* () {
     const world = yield* World
     yield* world.interfere("ready", "hang")
     return yield* begin()
   }),
   running: begin(),
-  configuration: Effect.gen(function*() {
+  configuration: Effect.gen(function* () {
     const world = yield* World
     const commands = yield* Commands
     const state = yield* ComputeState
@@ -53,14 +53,14 @@ const hold: Record<
     yield* state.until("configuration")
     return fiber
   }),
-  failed: Effect.gen(function*() {
+  failed: Effect.gen(function* () {
     const world = yield* World
     yield* world.interfere("apply start", broken)
     const fiber = yield* begin()
     yield* (yield* ComputeState).until("failed")
     return fiber
   }),
-  termination_pending_fast: Effect.gen(function*() {
+  termination_pending_fast: Effect.gen(function* () {
     const world = yield* World
     yield* world.interfere("leave", "hang")
     const fiber = yield* begin()
@@ -68,7 +68,7 @@ const hold: Record<
     yield* (yield* Commands).terminate("fast")
     return fiber
   }),
-  termination_pending_immediate: Effect.gen(function*() {
+  termination_pending_immediate: Effect.gen(function* () {
     const world = yield* World
     yield* world.interfere("leave", "hang")
     const fiber = yield* begin()
@@ -80,23 +80,32 @@ const hold: Record<
 
 describe("the life of a compute", () => {
   it.effect("passes the rooms in order, and ends clean when asked", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const fiber = yield* begin()
       yield* state.until("running")
       yield* (yield* Commands).terminate("immediate")
       assert.deepStrictEqual(yield* ends(fiber), { exit: { _tag: "Code", code: 0 }, failure: null })
-      const expected: ReadonlyArray<Place> = ["claim", "begin", "settle start", "build", "spawn", "ready", "apply start"]
+      const expected: ReadonlyArray<Place> = [
+        "claim",
+        "begin",
+        "settle start",
+        "build",
+        "spawn",
+        "ready",
+        "apply start"
+      ]
       const passed = yield* (yield* World).passed
       assert.deepStrictEqual(passed.slice(0, expected.length), expected)
       assert.deepStrictEqual(passed.slice(-3), ["stop", "leave", "settle end"])
       const last = yield* state.now
       assert.strictEqual(last.status, "terminated")
       assert.strictEqual(last.flushLsn, 32n)
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("waits for a spec, then answers who sent it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const fiber = yield* begin(false)
       yield* TestClock.adjust("5 seconds")
@@ -105,14 +114,18 @@ describe("the life of a compute", () => {
       assert.strictEqual((yield* state.now).metrics.wait_for_spec_ms, 5000)
       yield* (yield* Commands).terminate("immediate")
       yield* ends(fiber)
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   for (const place of ["claim", "build", "ready", "apply start", "secure"] as const) {
     it.effect(`a start that fails at "${place}" is told with its causes, lingers, and leaves nothing running`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const state = yield* ComputeState
         const world = yield* World
-        yield* world.interfere(place, new BasebackupFailed({ lsn: "0/10", attempts: 3, cause: new Error("failpoint hit") }))
+        yield* world.interfere(
+          place,
+          new BasebackupFailed({ lsn: "0/10", attempts: 3, cause: new Error("failpoint hit") })
+        )
         const fiber = yield* begin()
         const failed = yield* state.until("failed")
         assert.include(failed.error ?? "", "failpoint hit")
@@ -122,11 +135,12 @@ describe("the life of a compute", () => {
         const ended = yield* Fiber.join(fiber)
         assert.strictEqual(ended.failure?._tag, "BasebackupFailed")
         assert.isFalse((yield* state.now).postgresAlive)
-      }).pipe(Effect.provide(compute)))
+      }).pipe(Effect.provide(compute))
+    )
   }
 
   it.effect("a failed reconfiguration leaves Postgres running, and a later good one heals it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const commands = yield* Commands
       const world = yield* World
@@ -137,7 +151,7 @@ describe("the life of a compute", () => {
       assert.strictEqual(refused._tag, "ApplyFailed")
       const failed = yield* state.now
       assert.strictEqual(failed.status, "failed")
-      assert.include(failed.error ?? "", "role \"web\"")
+      assert.include(failed.error ?? "", 'role "web"')
       assert.isTrue(failed.postgresAlive)
       yield* world.interfere("apply reconfigure", null)
       const healed = yield* commands.configure(emptySpec)
@@ -145,10 +159,11 @@ describe("the life of a compute", () => {
       assert.isNull(healed.error)
       yield* commands.terminate("immediate")
       yield* ends(fiber)
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("a Postgres that dies by itself ends the compute at once, with the story told", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const fiber = yield* begin()
       yield* state.until("running")
@@ -159,30 +174,37 @@ describe("the life of a compute", () => {
       yield* TestClock.adjust(short)
       const ended = yield* Fiber.join(fiber)
       assert.deepStrictEqual(ended.exit, { _tag: "Signal", signal: "SIGKILL" })
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("only one of two specs sent at once is accepted", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const commands = yield* Commands
       const state = yield* ComputeState
       const fiber = yield* begin()
       yield* state.until("running")
       // An imaginary apply takes no time at all, so this one is made to last.
       yield* (yield* World).interfere("apply reconfigure", "hang")
-      const answers = yield* Effect.all([Effect.result(commands.configure(emptySpec)), Effect.result(commands.configure(emptySpec))], {
-        concurrency: "unbounded"
-      }).pipe(Effect.forkChild({ startImmediately: true }))
+      const answers = yield* Effect.all(
+        [Effect.result(commands.configure(emptySpec)), Effect.result(commands.configure(emptySpec))],
+        {
+          concurrency: "unbounded"
+        }
+      ).pipe(Effect.forkChild({ startImmediately: true }))
       yield* state.until("configuration")
       yield* commands.terminate("immediate")
       yield* ends(fiber)
-      const failures = (yield* Fiber.join(answers)).map((answer) => Result.isFailure(answer) ? answer.failure._tag : "applied")
+      const failures = (yield* Fiber.join(answers)).map((answer) =>
+        Result.isFailure(answer) ? answer.failure._tag : "applied"
+      )
       assert.deepStrictEqual(failures.sort(), ["Abandoned", "IllegalTransition"])
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   for (const [status, bring] of Object.entries(hold)) {
     for (const mode of ["fast", "immediate"] as const) {
       it.effect(`asked to terminate (${mode}) while ${status}, it does`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const state = yield* ComputeState
           const commands = yield* Commands
           const fiber = yield* bring
@@ -192,12 +214,13 @@ describe("the life of a compute", () => {
           yield* ends(fiber)
           assert.strictEqual((yield* state.now).status, "terminated")
           assert.isFalse((yield* state.now).postgresAlive)
-        }).pipe(Effect.provide(compute)))
+        }).pipe(Effect.provide(compute))
+      )
     }
   }
 
   it.effect("a second signal takes the next rung and cuts the lingering", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const commands = yield* Commands
       const world = yield* World
@@ -210,5 +233,6 @@ describe("the life of a compute", () => {
       yield* state.until("terminated")
       yield* Fiber.join(fiber)
       assert.strictEqual(yield* world.hastened, 1)
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 })

@@ -18,11 +18,18 @@ import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { memoryRooms, World } from "../../src/testing/memory.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
-const compute = memoryRooms.pipe(Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer)), Layer.provideMerge(ComputeState.layer))
+const compute = memoryRooms.pipe(
+  Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer)),
+  Layer.provideMerge(ComputeState.layer)
+)
 const request = { spec: emptySpec, flushLsn: 100n }
 
 /** A replica that has replayed so far; once promoted it is none. */
-const replica = Effect.fnUntraced(function*(behaviour: { readonly replayed: Lsn; readonly promotes?: boolean; readonly mistake?: boolean }) {
+const replica = Effect.fnUntraced(function* (behaviour: {
+  readonly replayed: Lsn
+  readonly promotes?: boolean
+  readonly mistake?: boolean
+}) {
   const replayed = yield* Ref.make<Lsn | null>(behaviour.replayed)
   const promoted = yield* Ref.make(0)
   const fiber = yield* life({ ...emptySpec, mode: { _tag: "Replica" } }, localFacts).pipe(
@@ -34,10 +41,16 @@ const replica = Effect.fnUntraced(function*(behaviour: { readonly replayed: Lsn;
       ),
       takesWrites: Effect.succeed(true)
     }),
-    Effect.provideService(ConfigurationCheck, Effect.succeed({
-      problems: behaviour.mistake === true ? [{ path: "postgresql.conf line 7", message: "work_mem: setting could not be applied" }] : [],
-      pending: []
-    })),
+    Effect.provideService(
+      ConfigurationCheck,
+      Effect.succeed({
+        problems:
+          behaviour.mistake === true
+            ? [{ path: "postgresql.conf line 7", message: "work_mem: setting could not be applied" }]
+            : [],
+        pending: []
+      })
+    ),
     Effect.forkChild({ startImmediately: true })
   )
   const state = yield* ComputeState
@@ -47,7 +60,7 @@ const replica = Effect.fnUntraced(function*(behaviour: { readonly replayed: Lsn;
 
 describe("promotions", () => {
   it.effect("wait for the WAL as long as it comes, and 20 seconds for WAL that does not", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { replayed, state } = yield* replica({ replayed: 1n })
       const promotions = yield* Promotions
       const late = yield* Effect.forkChild(promotions.promote(request), { startImmediately: true })
@@ -67,46 +80,62 @@ describe("promotions", () => {
       yield* TestClock.adjust("1 second")
       assert.deepInclude(yield* Fiber.join(second), { _tag: "Completed", lsnWait: 4000 })
       assert.strictEqual((yield* state.now).spec?.mode._tag, "Primary")
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("are one, however many ask", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { promoted } = yield* replica({ replayed: 100n })
       const promotions = yield* Promotions
-      const outcomes = yield* Effect.all([1, 2, 3].map(() => promotions.promote(request)), { concurrency: "unbounded" })
-      assert.deepStrictEqual(outcomes.map(({ _tag }) => _tag), ["Completed", "Completed", "Completed"])
+      const outcomes = yield* Effect.all(
+        [1, 2, 3].map(() => promotions.promote(request)),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(
+        outcomes.map(({ _tag }) => _tag),
+        ["Completed", "Completed", "Completed"]
+      )
       assert.strictEqual((yield* promotions.promote(request))._tag, "Completed")
       assert.strictEqual(yield* Ref.get(promoted), 1)
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("that Postgres does not take put the replica's files back", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { promoted } = yield* replica({ replayed: 100n, promotes: false })
       const promotions = yield* Promotions
       const world = yield* World
       assert.deepInclude(yield* promotions.promote(request), { _tag: "Failed", at: "promoting Postgres" })
       assert.strictEqual(yield* Ref.get(promoted), 1)
       assert.deepStrictEqual((yield* world.passed).slice(-4), ["rewrite", "reload", "rewrite", "reload"])
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("with a mistake in their settings never get as far as Postgres", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { promoted } = yield* replica({ replayed: 100n, mistake: true })
       const outcome = yield* (yield* Promotions).promote(request)
       assert.deepInclude(outcome, { _tag: "Failed", at: "preparing the files" })
       assert.strictEqual(yield* Ref.get(promoted), 0)
       assert.deepStrictEqual((yield* (yield* World).passed).slice(-2), ["rewrite", "rewrite"], "nothing is reloaded")
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it("need a warm cache where there is a store to warm it from", () => {
-    const spec: ParsedSpec = { ...emptySpec, mode: { _tag: "Replica" }, endpointStorage: { address: "store:80", token: null } }
+    const spec: ParsedSpec = {
+      ...emptySpec,
+      mode: { _tag: "Replica" },
+      endpointStorage: { address: "store:80", token: null }
+    }
     assert.strictEqual(promotionRefusal(spec, notPromoted, "not_prewarmed"), "compute NotPrewarmed")
     assert.strictEqual(promotionRefusal(spec, notPromoted, "prewarming"), "compute Prewarming")
     for (const status of ["completed", "failed", "skipped", "cancelled"] as const) {
       assert.isNull(promotionRefusal(spec, notPromoted, status))
     }
-    assert.isNull(promotionRefusal({ ...spec, endpointStorage: { address: null, token: null } }, notPromoted, "not_prewarmed"))
-    assert.strictEqual(promotionRefusal(emptySpec, notPromoted, "completed"), "compute mode \"Primary\" is not replica")
+    assert.isNull(
+      promotionRefusal({ ...spec, endpointStorage: { address: null, token: null } }, notPromoted, "not_prewarmed")
+    )
+    assert.strictEqual(promotionRefusal(emptySpec, notPromoted, "completed"), 'compute mode "Primary" is not replica')
     assert.isNull(promotionRefusal(emptySpec, { _tag: "Failed", error: "", at: "applying the spec" }, "not_prewarmed"))
   })
 
@@ -123,14 +152,15 @@ describe("promotions", () => {
   })
 
   it.effect("of nothing that runs are refused at once", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* life(null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
       const outcome = yield* (yield* Promotions).promote(request)
       assert.deepStrictEqual(outcome, { _tag: "Failed", error: "there is no running Postgres to promote", at: null })
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("take turns with new specs", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { replayed, state } = yield* replica({ replayed: 1n })
       const promoting = yield* Effect.forkChild((yield* Promotions).promote(request), { startImmediately: true })
       const configuring = yield* Effect.forkChild((yield* Commands).configure(emptySpec), { startImmediately: true })
@@ -140,15 +170,17 @@ describe("promotions", () => {
       yield* TestClock.adjust("2 seconds")
       assert.strictEqual((yield* Fiber.join(promoting))._tag, "Completed")
       assert.strictEqual((yield* Fiber.join(configuring)).status, "running")
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("end with the compute", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       yield* replica({ replayed: 1n })
       const promoting = yield* Effect.forkChild((yield* Promotions).promote(request), { startImmediately: true })
       yield* TestClock.adjust("2 seconds")
       yield* (yield* Commands).terminate("immediate")
       yield* TestClock.adjust("2 minutes")
       assert.deepInclude(yield* Fiber.join(promoting), { _tag: "Failed", error: "the compute is ending" })
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 })

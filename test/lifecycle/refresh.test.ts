@@ -25,20 +25,20 @@ const compute = memoryRooms.pipe(
 const named = (operationId: string): ParsedSpec => ({ ...emptySpec, operationId })
 const unreachable: Failure = new ControlPlaneFailed({ uri: "http://control.plane", detail: "no answer", attempts: 1 })
 
-const running = Effect.gen(function*() {
+const running = Effect.gen(function* () {
   const state = yield* ComputeState
   const fiber = yield* life(named("first"), localFacts).pipe(Effect.forkChild({ startImmediately: true }))
   yield* state.until("running")
   return fiber
 })
 
-const specNow = Effect.gen(function*() {
+const specNow = Effect.gen(function* () {
   return (yield* (yield* ComputeState).now).spec?.operationId
 })
 
 describe("refresh", () => {
   it.effect("fetches, applies, and runs again", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const commands = yield* Commands
       const state = yield* ComputeState
       yield* running
@@ -48,15 +48,21 @@ describe("refresh", () => {
       assert.strictEqual(yield* specNow, "fresh")
       const ways = (yield* state.now).history.map(({ to }) => to)
       assert.deepStrictEqual(ways.slice(-3), ["refresh_configuration_pending", "refresh_configuration", "running"])
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("tries again every five seconds, and asking again meanwhile is no fault", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const commands = yield* Commands
       const state = yield* ComputeState
       yield* running
       const tries = yield* Ref.make(0)
-      yield* commands.refresh(Effect.flatMap(Ref.updateAndGet(tries, (n) => n + 1), (n) => n < 4 ? Effect.fail(unreachable) : Effect.succeed(named("at last"))))
+      yield* commands.refresh(
+        Effect.flatMap(
+          Ref.updateAndGet(tries, (n) => n + 1),
+          (n) => (n < 4 ? Effect.fail(unreachable) : Effect.succeed(named("at last")))
+        )
+      )
       yield* TestClock.adjust("12 seconds")
       assert.strictEqual(yield* Ref.get(tries), 3)
       assert.strictEqual((yield* state.now).status, "refresh_configuration_pending")
@@ -64,10 +70,11 @@ describe("refresh", () => {
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual((yield* state.now).status, "running")
       assert.strictEqual(yield* specNow, "at last")
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("a spec in line is fresher than one that is fetched, and need not wait for the next attempt", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const commands = yield* Commands
       yield* running
       yield* commands.refresh(Effect.fail(unreachable))
@@ -78,22 +85,24 @@ describe("refresh", () => {
       const operation = yield* commands.operations.find(id)
       assert.isTrue(operation !== null && operation.outcome !== null && Result.isSuccess(operation.outcome))
       assert.strictEqual((yield* (yield* ComputeState).now).status, "running")
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("without a spec for us any more the compute ends in order", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const commands = yield* Commands
       const fiber = yield* running
       yield* commands.refresh(Effect.succeed(null))
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(yield* Fiber.join(fiber), { exit: { _tag: "Code", code: 0 }, failure: null })
       assert.strictEqual((yield* (yield* ComputeState).now).status, "terminated")
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("an end that is asked for while it is fetched, or between attempts, is not kept waiting", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       for (const fetch of [Effect.never, Effect.fail(unreachable)]) {
-        yield* Effect.gen(function*() {
+        yield* Effect.gen(function* () {
           const commands = yield* Commands
           const fiber = yield* running
           yield* commands.refresh(fetch)
@@ -103,12 +112,13 @@ describe("refresh", () => {
           assert.deepStrictEqual((yield* Fiber.join(fiber)).failure, null)
         }).pipe(Effect.provide(Layer.fresh(compute)))
       }
-    }))
+    })
+  )
 })
 
 describe("the line", () => {
   it.effect("what was sent during the start is applied after it, the latest alone", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const commands = yield* Commands
       const state = yield* ComputeState
       const world = yield* World
@@ -119,16 +129,27 @@ describe("the line", () => {
       const early = yield* commands.submit({ spec: named("early"), patient: true, key: null })
       const later = yield* commands.submit({ spec: named("later"), patient: true, key: null })
       const told = yield* commands.operations.settled(early.id)
-      assert.isTrue(told !== null && told.outcome !== null && Result.isFailure(told.outcome) && told.outcome.failure._tag === "Superseded")
+      assert.isTrue(
+        told !== null &&
+          told.outcome !== null &&
+          Result.isFailure(told.outcome) &&
+          told.outcome.failure._tag === "Superseded"
+      )
       // The start that hangs is left, so the end tells whoever is still in line.
       yield* commands.terminate("immediate")
       yield* TestClock.adjust("2 minutes")
       const abandoned = yield* commands.operations.settled(later.id)
-      assert.isTrue(abandoned !== null && abandoned.outcome !== null && Result.isFailure(abandoned.outcome) && abandoned.outcome.failure._tag === "Abandoned")
-    }).pipe(Effect.provide(compute)))
+      assert.isTrue(
+        abandoned !== null &&
+          abandoned.outcome !== null &&
+          Result.isFailure(abandoned.outcome) &&
+          abandoned.outcome.failure._tag === "Abandoned"
+      )
+    }).pipe(Effect.provide(compute))
+  )
 
   it.effect("a failed spec keeps Postgres running, and the one in line heals it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const commands = yield* Commands
       const state = yield* ComputeState
       const world = yield* World
@@ -142,5 +163,6 @@ describe("the line", () => {
       const settled = yield* commands.operations.settled(good.id)
       assert.isTrue(settled !== null && settled.outcome !== null && Result.isSuccess(settled.outcome))
       assert.strictEqual((yield* state.now).status, "running")
-    }).pipe(Effect.provide(compute)))
+    }).pipe(Effect.provide(compute))
+  )
 })

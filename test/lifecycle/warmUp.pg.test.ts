@@ -18,14 +18,17 @@ import { configOf, makeCluster, runAs } from "../support/postgres.ts"
 const furnished = Effect.map(makeCluster(), (cluster) => {
   const rooms = Layer.mergeAll(
     Spawn.layer,
-    Layer.succeed(PostgresInstall, PostgresInstall.of({
-      postgres: cluster.install.postgres,
-      initdb: cluster.install.initdb,
-      pgDump: null,
-      major: 17,
-      version: "17",
-      runAs
-    }))
+    Layer.succeed(
+      PostgresInstall,
+      PostgresInstall.of({
+        postgres: cluster.install.postgres,
+        initdb: cluster.install.initdb,
+        pgDump: null,
+        major: 17,
+        version: "17",
+        runAs
+      })
+    )
   )
   return { cluster, rooms, warmup: `${cluster.pgdata}.warmup` }
 })
@@ -34,24 +37,28 @@ const modest = "shared_buffers = 16MB\nport = 51055\ndynamic_shared_memory_type 
 
 describe("the warm-up", () => {
   it.live("starts a Postgres and leaves nothing of it, whatever was there before", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, rooms, warmup } = yield* furnished
       fs.mkdirSync(path.join(warmup, "old"), { recursive: true })
       yield* Effect.provide(warmUp(cluster.pgdata, modest), rooms)
       assert.isFalse(fs.existsSync(warmup))
       assert.isTrue(fs.existsSync(path.join(cluster.pgdata, "PG_VERSION")))
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("says why Postgres did not start, and leaves nothing of it either", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, rooms, warmup } = yield* furnished
-      const failure = yield* Effect.flip(Effect.provide(warmUp(cluster.pgdata, `${modest}shared_preload_libraries = 'neon'`), rooms))
+      const failure = yield* Effect.flip(
+        Effect.provide(warmUp(cluster.pgdata, `${modest}shared_preload_libraries = 'neon'`), rooms)
+      )
       assert.match(causesOf(failure).join(": "), /left the warm-up with exit code 1.*could not access file "neon"/)
       assert.isFalse(fs.existsSync(warmup))
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("that is interrupted leaves nothing running", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, rooms, warmup } = yield* furnished
       const begun = Effect.sync(() => fs.existsSync(path.join(warmup, "postmaster.pid"))).pipe(
         Effect.delay("5 millis"),
@@ -59,14 +66,15 @@ describe("the warm-up", () => {
       )
       yield* Effect.raceFirst(Effect.provide(warmUp(cluster.pgdata, modest), rooms), begun)
       assert.isFalse(fs.existsSync(warmup))
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 })
 
 describe("the OOM score", () => {
   const scoreOf = (pid: number) => fs.readFileSync(`/proc/${pid}/oom_score_adj`, "utf8").trim()
 
   it.live("of the postmaster is lowered, and its backends have ours", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster } = yield* furnished
       const house = yield* houseOver(cluster, { extraEnv: yield* oomEnvironment })
       const running = yield* house.start({ token: null })
@@ -83,8 +91,10 @@ describe("the OOM score", () => {
       assert.strictEqual(scoreOf(running.pid), protectedNow ? "-900" : String(ours))
       const later = yield* connect(configOf(cluster)())
       assert.strictEqual(scoreOf(later.backendPid), String(ours))
-    }).pipe(Effect.scoped))
+    }).pipe(Effect.scoped)
+  )
 
   it.live("of a process that is gone is nobody's", () =>
-    Effect.map(protectFromOom(2 ** 22 - 1), (done) => assert.isFalse(done)))
+    Effect.map(protectFromOom(2 ** 22 - 1), (done) => assert.isFalse(done))
+  )
 })

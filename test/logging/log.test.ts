@@ -23,7 +23,12 @@ import { emptySpec } from "../support/specs.ts"
 const logged = (format: LogFormat, filter = "info") => {
   const lines: Array<string> = []
   const context = newLogContext()
-  const layer = logLayer({ format, filter: parseLogFilter(filter, "info").filter, sink: (line) => void lines.push(line), context })
+  const layer = logLayer({
+    format,
+    filter: parseLogFilter(filter, "info").filter,
+    sink: (line) => void lines.push(line),
+    context
+  })
   return { lines, context, layer }
 }
 
@@ -31,7 +36,7 @@ const caller = Tracer.externalSpan({ traceId: "0af7651916cd43dd8448eb211c80319c"
 
 describe("the log", () => {
   it.effect("says who we are and whose trace it is, once known", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       for (const format of ["text", "json"] as const) {
         const { context, layer, lines } = logged(format)
         yield* Effect.logInfo("before").pipe(Effect.provide(layer))
@@ -42,7 +47,11 @@ describe("the log", () => {
           Effect.provide([layer, Layer.succeed(Tracing, true)])
         )
         if (format === "json") {
-          assert.deepStrictEqual(JSON.parse(lines[0] ?? ""), { timestamp: "1970-01-01T00:00:00.000Z", level: "INFO", message: "before" })
+          assert.deepStrictEqual(JSON.parse(lines[0] ?? ""), {
+            timestamp: "1970-01-01T00:00:00.000Z",
+            level: "INFO",
+            message: "before"
+          })
           assert.deepStrictEqual(JSON.parse(lines[1] ?? ""), {
             actor: "monitor",
             endpoint_id: "ep-1",
@@ -55,23 +64,31 @@ describe("the log", () => {
           })
         } else {
           assert.strictEqual(lines[0], "1970-01-01T00:00:00.000Z  INFO before\n")
-          assert.match(lines[1] ?? "", /^1970-01-01T00:00:00\.000Z {2}WARN after \{actor=monitor endpoint_id=ep-1 .*trace_id=0af.* span_id=b7.*\}\n$/)
+          assert.match(
+            lines[1] ?? "",
+            /^1970-01-01T00:00:00\.000Z {2}WARN after \{actor=monitor endpoint_id=ep-1 .*trace_id=0af.* span_id=b7.*\}\n$/
+          )
         }
       }
-    }))
+    })
+  )
 
   it.effect.prop("is one line per line, whatever is in it", { text: Schema.String }, ({ text }) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       for (const format of ["text", "json"] as const) {
         const { layer, lines } = logged(format)
-        yield* Effect.logInfo(`${text}\r\n2026-01-31 12:00:00 LOG: forged`).pipe(Effect.annotateLogs("who", `${text}\n`), Effect.provide(layer))
+        yield* Effect.logInfo(`${text}\r\n2026-01-31 12:00:00 LOG: forged`).pipe(
+          Effect.annotateLogs("who", `${text}\n`),
+          Effect.provide(layer)
+        )
         assert.lengthOf(lines, 1)
         assert.strictEqual(lines[0]?.indexOf("\n"), (lines[0]?.length ?? 0) - 1)
       }
-    }))
+    })
+  )
 
   it.effect("lets through what the filter wants, by actor and by span", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { layer, lines } = logged("text", "warn,monitor=debug,applier=off")
       yield* Effect.all([
         Effect.logInfo("no"),
@@ -80,11 +97,15 @@ describe("the log", () => {
         Effect.annotateLogs(Effect.logTrace("no"), "actor", "monitor"),
         Effect.withSpan(Effect.withSpan(Effect.logError("no"), "start Postgres"), "Applier.apply")
       ]).pipe(Effect.provide(layer))
-      assert.deepStrictEqual(lines.map((line) => /yes \d|no/.exec(line)?.[0]), ["yes 1", "yes 2"])
-    }))
+      assert.deepStrictEqual(
+        lines.map((line) => /yes \d|no/.exec(line)?.[0]),
+        ["yes 1", "yes 2"]
+      )
+    })
+  )
 
   it.effect("follows the spec", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { context } = logged("json")
       const state = yield* ComputeState
       yield* Effect.forkChild(logNameActor(context).run, { startImmediately: true })
@@ -92,14 +113,27 @@ describe("the log", () => {
       yield* Stream.runHead(state.changes)
       yield* Effect.yieldNow
       assert.deepStrictEqual(context.ids, { endpoint_id: "ep-1" })
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
-  it.effect.prop("has Postgres's records as objects, all of them and whole", { texts: Schema.Array(Schema.String) }, ({ texts }) =>
-    Effect.gen(function*() {
-      const records = texts.map((text) => text.replaceAll("\n", ""))
-      let said = ""
-      yield* postgresRecordsAsJson(newLogContext(), (text) => Effect.sync(() => void (said += text)))(records.map((record) => `PG:${record}\n`).join(""))
-      const read = said.split("\n").filter((line) => line !== "").map((line) => (JSON.parse(line) as { message: string }).message)
-      assert.deepStrictEqual(read, records.map((record) => record.replaceAll("\u200b", "\n")))
-    }))
+  it.effect.prop(
+    "has Postgres's records as objects, all of them and whole",
+    { texts: Schema.Array(Schema.String) },
+    ({ texts }) =>
+      Effect.gen(function* () {
+        const records = texts.map((text) => text.replaceAll("\n", ""))
+        let said = ""
+        yield* postgresRecordsAsJson(newLogContext(), (text) => Effect.sync(() => void (said += text)))(
+          records.map((record) => `PG:${record}\n`).join("")
+        )
+        const read = said
+          .split("\n")
+          .filter((line) => line !== "")
+          .map((line) => (JSON.parse(line) as { message: string }).message)
+        assert.deepStrictEqual(
+          read,
+          records.map((record) => record.replaceAll("\u200b", "\n"))
+        )
+      })
+  )
 })

@@ -42,7 +42,10 @@ const spec = (more: ReadonlyArray<unknown> = []) => ({
   cluster: {
     roles: [
       { name: "md5", encrypted_password: canaries.md5 },
-      { name: "scram", encrypted_password: `SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0$${canaries.storedKey}:${canaries.serverKey}` },
+      {
+        name: "scram",
+        encrypted_password: `SCRAM-SHA-256$4096:c2FsdHNhbHRzYWx0$${canaries.storedKey}:${canaries.serverKey}`
+      },
       ...more
     ],
     databases: [{ name: "shop", owner: "md5" }],
@@ -60,60 +63,98 @@ const spec = (more: ReadonlyArray<unknown> = []) => ({
 const json = { "content-type": "application/json", authorization: `Bearer ${canaries.jwt}` }
 
 describe("secrets", () => {
-  it.each(["text", "json"] as const)("stay out of everything that is said (%s)", (format) =>
-    Effect.runPromise(Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const sink = yield* collector()
-      const args = localArguments(at, spec(), ["--log-format", format, "--log-level", "trace"])
-        .map((arg) => arg.replace("cloud_admin@", `cloud_admin:${canaries.superuser}@`))
-      const program = yield* launch(args, at.httpPort, {
-        NEON_CONTROL_PLANE_TOKEN: canaries.controlPlane,
-        PGBOUNCER_PASSWORD: canaries.pgbouncer,
-        OTEL_EXPORTER_OTLP_ENDPOINT: sink.endpoint,
-        OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
-        OTEL_EXPORTER_OTLP_HEADERS: `authorization=Bearer%20${canaries.collector}`
-      })
-      const heard: Array<string> = []
-      const ask = (method: string, route: string, body?: unknown) =>
-        Effect.promise(async () => {
-          const init = { method, headers: json, signal: AbortSignal.timeout(10_000), ...(body === undefined ? {} : { body: JSON.stringify(body) }) }
-          const answer = await program.http(route, init).catch((cause: unknown) => ({ status: 0, text: String(cause) }))
-          heard.push(`${method} ${route.split("?")[0]}: ${answer.status} ${answer.text}`)
-          return answer
-        })
-      yield* Effect.promise(() => program.reaches("running"))
-      assert.deepStrictEqual(
-        yield* rows(at, `select rolname, rolpassword from pg_authid where rolname in ('md5') order by 1`),
-        [["md5", `md5${canaries.md5}`]],
-        "the canary has to be alive to be of use"
-      )
+  it.each(["text", "json"] as const)(
+    "stay out of everything that is said (%s)",
+    (format) =>
+      Effect.runPromise(
+        Effect.scoped(
+          Effect.gen(function* () {
+            const at = yield* place
+            const sink = yield* collector()
+            const args = localArguments(at, spec(), ["--log-format", format, "--log-level", "trace"]).map((arg) =>
+              arg.replace("cloud_admin@", `cloud_admin:${canaries.superuser}@`)
+            )
+            const program = yield* launch(args, at.httpPort, {
+              NEON_CONTROL_PLANE_TOKEN: canaries.controlPlane,
+              PGBOUNCER_PASSWORD: canaries.pgbouncer,
+              OTEL_EXPORTER_OTLP_ENDPOINT: sink.endpoint,
+              OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
+              OTEL_EXPORTER_OTLP_HEADERS: `authorization=Bearer%20${canaries.collector}`
+            })
+            const heard: Array<string> = []
+            const ask = (method: string, route: string, body?: unknown) =>
+              Effect.promise(async () => {
+                const init = {
+                  method,
+                  headers: json,
+                  signal: AbortSignal.timeout(10_000),
+                  ...(body === undefined ? {} : { body: JSON.stringify(body) })
+                }
+                const answer = await program
+                  .http(route, init)
+                  .catch((cause: unknown) => ({ status: 0, text: String(cause) }))
+                heard.push(`${method} ${route.split("?")[0]}: ${answer.status} ${answer.text}`)
+                return answer
+              })
+            yield* Effect.promise(() => program.reaches("running"))
+            assert.deepStrictEqual(
+              yield* rows(at, `select rolname, rolpassword from pg_authid where rolname in ('md5') order by 1`),
+              [["md5", `md5${canaries.md5}`]],
+              "the canary has to be alive to be of use"
+            )
 
-      const good = yield* ask("POST", "/configure", { spec: spec([{ name: "later", encrypted_password: canaries.laterMd5 }]) })
-      assert.strictEqual(good.status, 200, good.text)
-      yield* ask("POST", "/configure", { spec: spec([{ name: "x".repeat(99), encrypted_password: canaries.refused }]) })
-      yield* ask("POST", "/configure", { spec: spec([{ name: "y", encrypted_password: { secret: canaries.refused } }]) })
-      yield* ask("POST", "/configure", { spec: spec([{ name: "pg_z", encrypted_password: canaries.laterMd5 }]) })
-      yield* Effect.promise(() =>
-        program.http("/configure", { method: "POST", headers: json, body: `{"spec": {"storage_auth_token": "${canaries.broken}" ` })
-          .then(({ status, text }) => heard.push(`${status} ${text}`)))
-      const reads = policy("2024").filter(({ method, path }) => method === "GET" && !path.includes(":") && !/stream|events/.test(path))
-      assert.isAbove(reads.length, 5)
-      for (const { path } of reads) yield* ask("GET", `${path}?token=${canaries.query}`)
-      program.signal("SIGTERM")
-      yield* Effect.promise(() => program.exit)
+            const good = yield* ask("POST", "/configure", {
+              spec: spec([{ name: "later", encrypted_password: canaries.laterMd5 }])
+            })
+            assert.strictEqual(good.status, 200, good.text)
+            yield* ask("POST", "/configure", {
+              spec: spec([{ name: "x".repeat(99), encrypted_password: canaries.refused }])
+            })
+            yield* ask("POST", "/configure", {
+              spec: spec([{ name: "y", encrypted_password: { secret: canaries.refused } }])
+            })
+            yield* ask("POST", "/configure", { spec: spec([{ name: "pg_z", encrypted_password: canaries.laterMd5 }]) })
+            yield* Effect.promise(() =>
+              program
+                .http("/configure", {
+                  method: "POST",
+                  headers: json,
+                  body: `{"spec": {"storage_auth_token": "${canaries.broken}" `
+                })
+                .then(({ status, text }) => heard.push(`${status} ${text}`))
+            )
+            const reads = policy("2024").filter(
+              ({ method, path }) => method === "GET" && !path.includes(":") && !/stream|events/.test(path)
+            )
+            assert.isAbove(reads.length, 5)
+            for (const { path } of reads) yield* ask("GET", `${path}?token=${canaries.query}`)
+            program.signal("SIGTERM")
+            yield* Effect.promise(() => program.exit)
 
-      const places: ReadonlyArray<readonly [string, string]> = [
-        ["the log", program.said()],
-        ["the trace", sink.raw().replaceAll(`"authorization":"Bearer ${canaries.collector}"`, "")],
-        ...heard.map((text) => [text.slice(0, 60), text] as const)
-      ]
-      assert.isAbove(program.said().length, 10_000, "it was loud enough")
-      assert.include(sink.raw(), canaries.collector, "the collector's own token does reach the collector")
-      const leaks = places.flatMap(([where, text]) =>
-        Object.entries(canaries).flatMap(([name, canary]) => {
-          const found = text.indexOf(canary)
-          return found < 0 ? [] : [`${name} in ${where}: …${text.slice(Math.max(0, found - 120), found).split("\n").at(-1)}`]
-        }))
-      assert.deepStrictEqual(leaks, [])
-    }))), 180_000)
+            const places: ReadonlyArray<readonly [string, string]> = [
+              ["the log", program.said()],
+              ["the trace", sink.raw().replaceAll(`"authorization":"Bearer ${canaries.collector}"`, "")],
+              ...heard.map((text) => [text.slice(0, 60), text] as const)
+            ]
+            assert.isAbove(program.said().length, 10_000, "it was loud enough")
+            assert.include(sink.raw(), canaries.collector, "the collector's own token does reach the collector")
+            const leaks = places.flatMap(([where, text]) =>
+              Object.entries(canaries).flatMap(([name, canary]) => {
+                const found = text.indexOf(canary)
+                return found < 0
+                  ? []
+                  : [
+                      `${name} in ${where}: …${text
+                        .slice(Math.max(0, found - 120), found)
+                        .split("\n")
+                        .at(-1)}`
+                    ]
+              })
+            )
+            assert.deepStrictEqual(leaks, [])
+          })
+        )
+      ),
+    180_000
+  )
 })

@@ -9,7 +9,15 @@ import * as Schema from "effect/Schema"
 import { inspect } from "node:util"
 import { type ConnString, parseConnString, printPeer } from "../../src/pgwire/ConnString.ts"
 
-const blank = { host: "localhost", port: 5432, user: null, password: null, database: null, options: null, applicationName: null }
+const blank = {
+  host: "localhost",
+  port: 5432,
+  user: null,
+  password: null,
+  database: null,
+  options: null,
+  applicationName: null
+}
 const plain = (at: ConnString) => ({ ...at, password: at.password === null ? null : Redacted.value(at.password) })
 
 const good: ReadonlyArray<readonly [text: string, expected: Partial<ReturnType<typeof plain>>]> = [
@@ -27,12 +35,15 @@ const good: ReadonlyArray<readonly [text: string, expected: Partial<ReturnType<t
   ["postgresql:///d?host=/tmp/sock&port=5439", { host: "/tmp/sock", port: 5439, database: "d" }],
   ["postgresql://h/d?user=u&password=a+b%2Bc", { host: "h", database: "d", user: "u", password: "a+b+c" }],
   ["postgresql://h?host=other", { host: "other" }],
-  ["postgresql://h/d?options=-c%20search_path%3D&application_name=x&sslmode=disable", {
-    host: "h",
-    database: "d",
-    options: "-c search_path=",
-    applicationName: "x"
-  }],
+  [
+    "postgresql://h/d?options=-c%20search_path%3D&application_name=x&sslmode=disable",
+    {
+      host: "h",
+      database: "d",
+      options: "-c search_path=",
+      applicationName: "x"
+    }
+  ],
   ["host=pageserver port=6400", { host: "pageserver", port: 6400 }],
   ["  host = h   user='a b'  password='it\\'s \\\\' ", { host: "h", user: "a b", password: "it's \\" }],
   ["host=/tmp dbname=d password=a\\ b", { host: "/tmp", database: "d", password: "a b" }],
@@ -91,7 +102,9 @@ describe("parseConnString", () => {
     assert.strictEqual(printPeer({ host: "h", port: 1 }), "h:1")
   })
 
-  const word = Arbitrary.schema(Schema.String.check(Schema.makeFilter((text: string) => text.isWellFormed() && !text.includes("\0"))))
+  const word = Arbitrary.schema(
+    Schema.String.check(Schema.makeFilter((text: string) => text.isWellFormed() && !text.includes("\0")))
+  )
   it.prop("reads back what was escaped, in both spellings", [word, word], ([user, password]) => {
     const url = `postgresql://${encodeURIComponent(user)}:${encodeURIComponent(password)}@h`
     const quote = (text: string) => `'${text.replace(/['\\]/g, "\\$&")}'`
@@ -102,6 +115,7 @@ describe("parseConnString", () => {
   })
 
   it.prop("answers any text", [Schema.String, Schema.String], ([text, more]) => {
-    for (const one of [text, `postgresql://${text}`, `postgresql://${text}@${more}`, `host=${text} ${more}`]) parseConnString(one)
+    for (const one of [text, `postgresql://${text}`, `postgresql://${text}@${more}`, `host=${text} ${more}`])
+      parseConnString(one)
   })
 })

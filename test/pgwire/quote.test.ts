@@ -10,12 +10,14 @@ import { roleOptionsText } from "../../src/catalog/planRoles.ts"
 import { doBlock, quoteDollar, quoteIdentifier, quoteLiteral } from "../../src/pgwire/quote.ts"
 import { faultOfName } from "../../src/spec/ComputeSpec.ts"
 
-const hostile = Schema.Array(Schema.Literals(["\"", "'", "\\", "$", "x", "xx$", "%", "\n", ";", "--", "/*", "a", "é", "日", "🐘", " ", "E'"]))
+const hostile = Schema.Array(
+  Schema.Literals(['"', "'", "\\", "$", "x", "xx$", "%", "\n", ";", "--", "/*", "a", "é", "日", "🐘", " ", "E'"])
+)
 const runs = { arbitrary: { runs: 500 } }
 
 const readIdentifier = (text: string): string => {
   assert.match(text, /^"([^"]|"")*"$/)
-  return text.slice(1, -1).replaceAll("\"\"", "\"")
+  return text.slice(1, -1).replaceAll('""', '"')
 }
 
 /** As Postgres's lexer does, in either setting of standard_conforming_strings. */
@@ -28,22 +30,32 @@ const readLiteral = (text: string): string => {
 }
 
 describe("domain/quote", () => {
-  it.prop("identifiers and literals read back as what they were", { parts: hostile }, ({ parts }) => {
-    const text = parts.join("")
-    assert.strictEqual(readIdentifier(quoteIdentifier(text)), text)
-    assert.strictEqual(readLiteral(quoteLiteral(text)), text)
-  }, runs)
+  it.prop(
+    "identifiers and literals read back as what they were",
+    { parts: hostile },
+    ({ parts }) => {
+      const text = parts.join("")
+      assert.strictEqual(readIdentifier(quoteIdentifier(text)), text)
+      assert.strictEqual(readLiteral(quoteLiteral(text)), text)
+    },
+    runs
+  )
 
-  it.prop("a dollar-quoted value ends where it ends, also inside another", { parts: hostile }, ({ parts }) => {
-    const value = parts.join("")
-    const { outer, text } = quoteDollar(value)
-    const tag = text.slice(0, text.indexOf("$", 1) + 1)
-    assert.strictEqual(text.indexOf(tag, 1), text.length - tag.length)
-    assert.notInclude(text, `$${outer}$`)
-    const block = doBlock(text)
-    const around = /\$x+\$/.exec(block)?.[0] ?? assert.fail("no tag")
-    assert.strictEqual(block.split(around).length, 3)
-  }, runs)
+  it.prop(
+    "a dollar-quoted value ends where it ends, also inside another",
+    { parts: hostile },
+    ({ parts }) => {
+      const value = parts.join("")
+      const { outer, text } = quoteDollar(value)
+      const tag = text.slice(0, text.indexOf("$", 1) + 1)
+      assert.strictEqual(text.indexOf(tag, 1), text.length - tag.length)
+      assert.notInclude(text, `$${outer}$`)
+      const block = doBlock(text)
+      const around = /\$x+\$/.exec(block)?.[0] ?? assert.fail("no tag")
+      assert.strictEqual(block.split(around).length, 3)
+    },
+    runs
+  )
 
   it("the dollar table of the reference", () => {
     assert.deepStrictEqual(quoteDollar("name"), { text: "$x$name$x$", outer: "xx" })
@@ -62,7 +74,11 @@ describe("domain/quote", () => {
       databaseOptionsText({
         name: "d",
         owner: "alexk",
-        options: [option("LC_COLLATE", "C", true), option("LC_CTYPE", "C", true), option("TEMPLATE", "template0", false)]
+        options: [
+          option("LC_COLLATE", "C", true),
+          option("LC_CTYPE", "C", true),
+          option("TEMPLATE", "template0", false)
+        ]
       }),
       "LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0 OWNER \"alexk\""
     )
@@ -70,15 +86,18 @@ describe("domain/quote", () => {
   })
 
   it("NUL and lone surrogates are refused, names longer than 63 bytes too", () => {
-    for (const text of ["a\0b", "\ud800"]) for (const quote of [quoteIdentifier, quoteLiteral]) assert.throws(() => quote(text), RangeError)
+    for (const text of ["a\0b", "\ud800"])
+      for (const quote of [quoteIdentifier, quoteLiteral]) assert.throws(() => quote(text), RangeError)
     assert.isNull(faultOfName("é".repeat(31)))
     assert.include(faultOfName("é".repeat(32)) ?? "", "at most 63 bytes")
   })
 
   it("options that are more than one word are refused", () => {
     const bare = (name: string, value: string | null) => faultOfOption({ name, value, quoted: false })
-    for (const value of ["template0", "-1", "\"my template\"", "'C'", "en_US.UTF-8"]) assert.isNull(bare("TEMPLATE", value))
-    for (const value of ["a b", "a;", "'a' b", "a--b", "\"a\"b", "'a\\'"]) assert.isNotNull(bare("TEMPLATE", value), value)
+    for (const value of ["template0", "-1", '"my template"', "'C'", "en_US.UTF-8"])
+      assert.isNull(bare("TEMPLATE", value))
+    for (const value of ["a b", "a;", "'a' b", "a--b", '"a"b', "'a\\'"])
+      assert.isNotNull(bare("TEMPLATE", value), value)
     for (const name of ["A;B", "", "a-b", "A\nB"]) assert.isNotNull(bare(name, null), name)
     assert.strictEqual(renderOption({ name: "VALID UNTIL", value: "it's", quoted: true }), "VALID UNTIL 'it''s'")
   })

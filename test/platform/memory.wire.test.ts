@@ -14,7 +14,7 @@ import { liftCoreLimit } from "../../src/postgres/crashReport.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 
 /** `sudo` writes down what it was asked to run, and runs it. */
-const tooled = Effect.fnUntraced(function*(tool: string) {
+const tooled = Effect.fnUntraced(function* (tool: string) {
   const folder = yield* temporaryFolder
   const write = (name: string, script: string) => {
     fs.writeFileSync(path.join(folder, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
@@ -26,44 +26,53 @@ const tooled = Effect.fnUntraced(function*(tool: string) {
     resizeSwap: write("resize-swap", tool),
     setDiskQuota: write("set-disk-quota", tool)
   }
-  const called = () => fs.readFileSync(calls, "utf8").trim().split("\n").map((line) => line.replaceAll(`${folder}/`, ""))
+  const called = () =>
+    fs
+      .readFileSync(calls, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => line.replaceAll(`${folder}/`, ""))
   return { tools, called }
 })
 
 describe("swap and quota", () => {
   it.live("are set through sudo, once, in the words of the tools", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { called, tools } = yield* tooled("exit 0")
       yield* resizeSwap(1_073_741_824, tools)
       yield* setDiskQuota(10_500, "/data", tools)
       assert.deepStrictEqual(called(), ["resize-swap --once 1073741824", "set-disk-quota 10 /data"])
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped))
+    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+  )
 
   it.live("fail with what the tool said", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { tools } = yield* tooled("echo no space >&2; exit 3")
       assert.include(causesOf(yield* Effect.flip(resizeSwap(1, tools))).join(": "), "exit code 3: no space")
       assert.include(causesOf(yield* Effect.flip(setDiskQuota(1, "/data", tools))).join(": "), "exit code 3: no space")
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped))
+    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+  )
 
   it.live("a swap tool that has removed itself is only told", () =>
-    Effect.gen(function*() {
-      const { tools } = yield* tooled("rm \"$0\"; exit 1")
+    Effect.gen(function* () {
+      const { tools } = yield* tooled('rm "$0"; exit 1')
       yield* resizeSwap(1, tools)
       yield* resizeSwap(1, tools)
       assert.isFalse(fs.existsSync(tools.resizeSwap))
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped))
+    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+  )
 
   it.live("a sudo that is not there is a failure", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { tools } = yield* tooled("exit 0")
       assert.strictEqual((yield* Effect.flip(resizeSwap(1, { ...tools, sudo: "/nowhere/sudo" })))._tag, "SpawnFailed")
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped))
+    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+  )
 })
 
 describe("the core limit", () => {
   it.live("of a process is raised as far as it may be, and its children have it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { spawn } = yield* Spawn
       const child = yield* spawn({
         command: "/bin/sh",
@@ -71,13 +80,16 @@ describe("the core limit", () => {
         runAs: null,
         stages: [{ signal: "SIGKILL", grace: Duration.seconds(5), meaning: "a test" }]
       })
-      const limits = () => /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${child.pid}/limits`, "utf8"))
+      const limits = () =>
+        /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${child.pid}/limits`, "utf8"))
       yield* Effect.sync(limits).pipe(Effect.delay("5 millis"), Effect.repeat({ until: (now) => now?.[1] === "0" }))
       yield* liftCoreLimit(child.pid)
       const [, soft, hard] = limits() ?? []
       assert.strictEqual(soft, hard)
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped))
+    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+  )
 
   it.live("of a process that is not ours is left alone", () =>
-    liftCoreLimit(2 ** 22 - 1).pipe(Effect.provide(Spawn.layer)))
+    liftCoreLimit(2 ** 22 - 1).pipe(Effect.provide(Spawn.layer))
+  )
 })

@@ -26,9 +26,18 @@ const reason = (name: string | null, host: { uid: number; passwd: string }) => {
 describe("root", () => {
   it("takes postgres, else nobody, else its usual number", () => {
     assert.deepStrictEqual(chooseRunAs(null, asRoot), Result.succeed({ name: "postgres", uid: 105, gid: 107 }))
-    const without = passwd.split("\n").filter((line) => !line.startsWith("postgres")).join("\n")
-    assert.deepStrictEqual(chooseRunAs(null, { uid: 0, passwd: without }), Result.succeed({ name: "nobody", uid: 65534, gid: 65533 }))
-    assert.deepStrictEqual(chooseRunAs(null, { uid: 0, passwd: "" }), Result.succeed({ name: "nobody", uid: 65534, gid: 65534 }))
+    const without = passwd
+      .split("\n")
+      .filter((line) => !line.startsWith("postgres"))
+      .join("\n")
+    assert.deepStrictEqual(
+      chooseRunAs(null, { uid: 0, passwd: without }),
+      Result.succeed({ name: "nobody", uid: 65534, gid: 65533 })
+    )
+    assert.deepStrictEqual(
+      chooseRunAs(null, { uid: 0, passwd: "" }),
+      Result.succeed({ name: "nobody", uid: 65534, gid: 65534 })
+    )
   })
 
   it("takes the user that was named, by name or number", () => {
@@ -54,8 +63,9 @@ describe("anybody else", () => {
 })
 
 it.effect("resolveRunAs reads this host", () =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const chosen = yield* resolveRunAs(null)
     if (runAs === null) assert.isNull(chosen)
     else assert.isAbove(chosen?.uid ?? 0, 0)
-  }))
+  })
+)

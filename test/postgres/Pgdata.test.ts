@@ -31,12 +31,15 @@ const backup: ReadonlyArray<Entry> = [
   { path: "pg_dynshmem/", type: "Directory" },
   { path: "global/pg_control", body: "control" }
 ]
-const archiveOf = (entries: ReadonlyArray<Entry>, broken: ReadonlyArray<Failure> = []): PgdataSource & { readonly opened: () => number } => {
+const archiveOf = (
+  entries: ReadonlyArray<Entry>,
+  broken: ReadonlyArray<Failure> = []
+): PgdataSource & { readonly opened: () => number } => {
   let opened = 0
   const bytes = gzipped(tarOf(entries))
   return {
     _tag: "Archive",
-    lsn: 0x16B9188n,
+    lsn: 0x16b9188n,
     opened: () => opened,
     open: Effect.sync(() => {
       const failure = broken[Math.min(opened, broken.length - 1)]
@@ -47,17 +50,24 @@ const archiveOf = (entries: ReadonlyArray<Entry>, broken: ReadonlyArray<Failure>
     })
   }
 }
-const broke = new WireFailed({ operation: "copy out", peer: "pageserver:64000", detail: "a layer file could not be read" })
+const broke = new WireFailed({
+  operation: "copy out",
+  peer: "pageserver:64000",
+  detail: "a layer file could not be read"
+})
 
 const withPgdata = (body: (pgdata: Pgdata["Service"], around: string) => Effect.Effect<void, unknown, Scope.Scope>) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const around = yield* temporaryFolder
     const layer = Pgdata.layer({ directory: path.join(around, "deep", "pgdata"), runAs })
-    yield* Effect.provide(Effect.flatMap(Pgdata, (pgdata) => body(pgdata, around)), layer)
+    yield* Effect.provide(
+      Effect.flatMap(Pgdata, (pgdata) => body(pgdata, around)),
+      layer
+    )
   })
 
 /** Runs an effect whose pauses are virtual and whose files are real. */
-const hurried = Effect.fnUntraced(function*<A, E>(effect: Effect.Effect<A, E>) {
+const hurried = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E>) {
   const fiber = yield* Effect.forkChild(effect)
   while (fiber.pollUnsafe() === undefined) {
     yield* TestClock.adjust("1 minute")
@@ -69,7 +79,7 @@ const hurried = Effect.fnUntraced(function*<A, E>(effect: Effect.Effect<A, E>) {
 describe("pgdata/Pgdata", () => {
   it.effect("begin: a closed folder of the run-as user, with parents, and only the starting files in it", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         const stat = fs.statSync(pgdata.directory)
         assert.strictEqual(stat.mode & 0o7777, 0o700)
@@ -78,11 +88,13 @@ describe("pgdata/Pgdata", () => {
         const conf = fs.statSync(path.join(pgdata.directory, "postgresql.conf"))
         assert.strictEqual(conf.mode & 0o7777, 0o600)
         if (runAs !== null) assert.deepStrictEqual([conf.uid, conf.gid], [runAs.uid, runAs.gid])
-      })))
+      })
+    )
+  )
 
   it.effect("begin again: emptied, and the same inode; links are cut, not followed", () =>
     withPgdata((pgdata, around) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const durable = path.join(around, "wal")
         fs.mkdirSync(durable)
         fs.writeFileSync(path.join(durable, "000000010000000000000001"), "durable")
@@ -96,21 +108,25 @@ describe("pgdata/Pgdata", () => {
         assert.strictEqual(fs.statSync(pgdata.directory).ino, before)
         assert.deepStrictEqual(Object.keys(contentOf(pgdata.directory)), ["postgresql.conf"])
         assert.deepStrictEqual(contentOf(durable), { "000000010000000000000001": "durable" })
-      })))
+      })
+    )
+  )
 
   it.effect("begin for files laid in place leaves the content alone", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         fs.mkdirSync(pgdata.directory, { recursive: true, mode: 0o755 })
         fs.writeFileSync(path.join(pgdata.directory, "mine"), "x")
         yield* pgdata.begin(plan, "InPlace")
         assert.deepStrictEqual(contentOf(pgdata.directory), { mine: "x" })
         assert.strictEqual(fs.statSync(pgdata.directory).mode & 0o7777, 0o700)
-      })))
+      })
+    )
+  )
 
   it.effect("build: the archive, then our files, lines, links and signal files", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const full = { ...plan, linkDynshmem: true, signalFiles: ["standby.signal"] }
         yield* pgdata.begin(full, "Archive")
         const source = archiveOf([...backup, { path: "zenith.signal", body: "PREV LSN: none" }])
@@ -128,30 +144,46 @@ describe("pgdata/Pgdata", () => {
           "standby.signal": "",
           "zenith.signal": "PREV LSN: none"
         })
-      })))
+      })
+    )
+  )
 
   it.effect("a line that is there is not appended again, and an empty file gets no empty line", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const line = plan.appended[0]?.line ?? ""
-        for (const [before, after] of [[`a\n${line}\nb`, `a\n${line}\nb`], ["", line], [` ${line}`, ` ${line}\n${line}`]] as const) {
+        for (const [before, after] of [
+          [`a\n${line}\nb`, `a\n${line}\nb`],
+          ["", line],
+          [` ${line}`, ` ${line}\n${line}`]
+        ] as const) {
           yield* pgdata.begin(plan, "Archive")
           yield* pgdata.build(plan, archiveOf([{ path: "pg_hba.conf", body: before }]))
           assert.strictEqual(contentOf(pgdata.directory)["pg_hba.conf"], after)
         }
-      })))
+      })
+    )
+  )
 
   it.effect("an existing neon.signal is not replaced by the older zenith.signal", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
-        yield* pgdata.build(plan, archiveOf([{ path: "neon.signal", body: "new" }, { path: "zenith.signal", body: "old" }]))
+        yield* pgdata.build(
+          plan,
+          archiveOf([
+            { path: "neon.signal", body: "new" },
+            { path: "zenith.signal", body: "old" }
+          ])
+        )
         assert.strictEqual(contentOf(pgdata.directory)["neon.signal"], "new")
-      })))
+      })
+    )
+  )
 
   it.effect("each attempt begins with an empty folder", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         fs.writeFileSync(path.join(pgdata.directory, "dirt"), "x")
         const attempts: Array<ReadonlyArray<string>> = []
@@ -161,21 +193,25 @@ describe("pgdata/Pgdata", () => {
           lsn: 0n,
           open: Effect.suspend(() => {
             attempts.push(fs.readdirSync(pgdata.directory))
-            return good._tag === "Archive" && attempts.length === 3 ? good.open : Effect.succeed({
-              bytes: Stream.make(gzipped(tarOf([{ path: `dirt${attempts.length}`, body: "x" }])).subarray(0, 60)),
-              connectMicros: 1
-            })
+            return good._tag === "Archive" && attempts.length === 3
+              ? good.open
+              : Effect.succeed({
+                  bytes: Stream.make(gzipped(tarOf([{ path: `dirt${attempts.length}`, body: "x" }])).subarray(0, 60)),
+                  connectMicros: 1
+                })
           })
         }
         yield* hurried(pgdata.build(plan, source))
         assert.deepStrictEqual(attempts, [[], [], []])
         assert.notProperty(contentOf(pgdata.directory), "dirt1")
         assert.property(contentOf(pgdata.directory), "PG_VERSION")
-      })))
+      })
+    )
+  )
 
   it.effect("gives up after eleven attempts, about a minute, and says why", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         const source = archiveOf(backup, [broke])
         const failure = yield* Effect.flip(hurried(pgdata.build(plan, source)))
@@ -185,90 +221,124 @@ describe("pgdata/Pgdata", () => {
           explain(failure),
           "failed to get basebackup@0/16B9188 (11 attempts): copy out pageserver:64000: a layer file could not be read"
         )
-      })))
+      })
+    )
+  )
 
   it.effect("recovers when a later attempt succeeds", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         const source = archiveOf(backup, [broke, broke, broke])
         yield* hurried(pgdata.build(plan, source))
         assert.strictEqual(source.opened(), 4)
-      })))
+      })
+    )
+  )
 
   it.effect("an archive that wants out is asked for once", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         const source = archiveOf([{ path: "../evil", body: "x" }])
         const failure = yield* Effect.flip(pgdata.build(plan, source))
         assert.strictEqual(source.opened(), 1)
-        assert.match(explain(failure), /basebackup@0\/16B9188 \(1 attempts\): the basebackup archive is trying to leave PGDATA/)
-      })))
+        assert.match(
+          explain(failure),
+          /basebackup@0\/16B9188 \(1 attempts\): the basebackup archive is trying to leave PGDATA/
+        )
+      })
+    )
+  )
 
   it.effect("what is not the sender's fault is told as it is, at once", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
-        for (const wrong of [new NotSupported({ what: "grpc", because: "no" }), new FileFailed({ operation: "write", path: "x" })]) {
+        for (const wrong of [
+          new NotSupported({ what: "grpc", because: "no" }),
+          new FileFailed({ operation: "write", path: "x" })
+        ]) {
           const source: PgdataSource = { _tag: "Archive", lsn: 0n, open: Effect.fail(wrong) }
           assert.strictEqual(yield* Effect.flip(pgdata.build(plan, source)), wrong)
         }
-      })))
+      })
+    )
+  )
 
   it.effect("in place: the storage lays the files, the rest is the same", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "InPlace")
         const lay = (at: string) => Effect.sync(() => fs.writeFileSync(path.join(at, "PG_VERSION"), "17\n"))
         const built = yield* pgdata.build({ ...plan, appended: [] }, { _tag: "InPlace", lay })
         assert.deepStrictEqual(built, { archiveBytes: 0, connectMicros: 0 })
         assert.deepStrictEqual(contentOf(pgdata.directory), { PG_VERSION: "17\n", "postgresql.conf": "port = 5432\n" })
-      })))
+      })
+    )
+  )
 
   it.effect("rewrite tells whether anything is new, and keeps owner and mode", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         const file = path.join(pgdata.directory, "postgresql.conf")
         const before = fs.statSync(file).ino
         assert.deepStrictEqual(yield* pgdata.rewrite(plan.starting), [])
         assert.strictEqual(fs.statSync(file).ino, before, "an equal file is not touched")
-        const changed = yield* pgdata.rewrite([{ name: "postgresql.conf", content: "port = 1\n" }, ...plan.starting.slice(1)])
-        assert.deepStrictEqual(changed, plan.starting.filter(({ name }) => name === "postgresql.conf"), "what it held before")
+        const changed = yield* pgdata.rewrite([
+          { name: "postgresql.conf", content: "port = 1\n" },
+          ...plan.starting.slice(1)
+        ])
+        assert.deepStrictEqual(
+          changed,
+          plan.starting.filter(({ name }) => name === "postgresql.conf"),
+          "what it held before"
+        )
         assert.lengthOf(yield* pgdata.rewrite([{ name: "compute_ctl_temp_override.conf", content: "" }]), 1)
-        assert.deepStrictEqual(contentOf(pgdata.directory), { "compute_ctl_temp_override.conf": "", "postgresql.conf": "port = 1\n" })
+        assert.deepStrictEqual(contentOf(pgdata.directory), {
+          "compute_ctl_temp_override.conf": "",
+          "postgresql.conf": "port = 1\n"
+        })
         assert.strictEqual(fs.statSync(file).mode & 0o7777, 0o600)
         if (runAs !== null) assert.strictEqual(fs.statSync(file).uid, runAs.uid)
-      })))
+      })
+    )
+  )
 
   it.effect("rewrite replaces a link by a file, and leaves alone what it led to", () =>
     withPgdata((pgdata, around) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         fs.writeFileSync(path.join(around, "elsewhere"), "port = 9\n")
         fs.rmSync(path.join(pgdata.directory, "postgresql.conf"))
         fs.symlinkSync(path.join(around, "elsewhere"), path.join(pgdata.directory, "postgresql.conf"))
-        assert.deepStrictEqual(yield* pgdata.rewrite([{ name: "postgresql.conf", content: "port = 9\n" }]), [{ name: "postgresql.conf", content: "" }])
+        assert.deepStrictEqual(yield* pgdata.rewrite([{ name: "postgresql.conf", content: "port = 9\n" }]), [
+          { name: "postgresql.conf", content: "" }
+        ])
         assert.isTrue(fs.lstatSync(path.join(pgdata.directory, "postgresql.conf")).isFile())
         assert.strictEqual(fs.readFileSync(path.join(around, "elsewhere"), "utf8"), "port = 9\n")
-      })))
+      })
+    )
+  )
 
   it.effect("a file that cannot be replaced stays as it was, without leftovers, and is named", () =>
     withPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         fs.mkdirSync(path.join(pgdata.directory, "taken"))
         fs.writeFileSync(path.join(pgdata.directory, "taken", "x"), "")
         const failure = yield* Effect.flip(pgdata.rewrite([{ name: "taken", content: "new" }]))
         assert.match(explain(failure), /cannot write .*\/taken: E/)
         assert.deepStrictEqual(fs.readdirSync(pgdata.directory).sort(), ["postgresql.conf", "taken"])
-      })))
+      })
+    )
+  )
 
   it.effect("in memory: records what it was asked for, and meets the archive's failures", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const calls: Array<PgdataCall> = []
-      yield* Effect.gen(function*() {
+      yield* Effect.gen(function* () {
         const pgdata = yield* Pgdata
         yield* pgdata.begin(plan, "Archive")
         assert.isAbove((yield* pgdata.build(plan, archiveOf(backup))).archiveBytes, 0)
@@ -276,6 +346,10 @@ describe("pgdata/Pgdata", () => {
         assert.deepStrictEqual(yield* pgdata.rewrite(plan.starting), [])
         assert.deepStrictEqual(yield* pgdata.rewrite([{ name: "a", content: "b" }]), [{ name: "a", content: "" }])
       }).pipe(Effect.provide(Pgdata.layerMemory(calls)))
-      assert.deepStrictEqual(calls.map((call) => call._tag), ["Begin", "Build", "Build", "Rewrite", "Rewrite"])
-    }))
+      assert.deepStrictEqual(
+        calls.map((call) => call._tag),
+        ["Begin", "Build", "Build", "Rewrite", "Rewrite"]
+      )
+    })
+  )
 })

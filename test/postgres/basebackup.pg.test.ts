@@ -27,7 +27,7 @@ import { emptySpec } from "../support/specs.ts"
 const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId
 
-const until = Effect.fnUntraced(function*(what: string, condition: () => boolean) {
+const until = Effect.fnUntraced(function* (what: string, condition: () => boolean) {
   for (let turn = 0; !condition(); turn++) {
     if (turn > 6000) return assert.fail(`${what} did not happen`)
     yield* Effect.sleep("5 millis")
@@ -35,10 +35,12 @@ const until = Effect.fnUntraced(function*(what: string, condition: () => boolean
 })
 
 const planFor = (port: number, sockets: string): StartPlan => ({
-  starting: [{
-    name: "postgresql.conf",
-    content: `port = ${port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '${sockets}'\nfsync = off\nshared_buffers = 16MB\n`
-  }],
+  starting: [
+    {
+      name: "postgresql.conf",
+      content: `port = ${port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '${sockets}'\nfsync = off\nshared_buffers = 16MB\n`
+    }
+  ],
   opening: [],
   appended: [{ name: "pg_hba.conf", line: "host\tall\t\tall\t\tall\t\tmd5" }],
   signalFiles: [],
@@ -50,16 +52,18 @@ const planFor = (port: number, sockets: string): StartPlan => ({
 describe("a real cluster as a basebackup", () => {
   for (const { major } of installs) {
     it.live(`Postgres ${major}: what was written is there after the start`, () =>
-      Effect.gen(function*() {
-        const { archive, install } = yield* Effect.scoped(Effect.gen(function*() {
-          const postgres = yield* startPostgres({ major })
-          yield* postgres.rows("create table kept as select g from generate_series(1, 10000) g")
-          process.kill(postgres.pid, "SIGINT")
-          yield* until("the stop", () => !fs.existsSync(path.join(postgres.pgdata, "postmaster.pid")))
-          return { archive: yield* basebackupOf(postgres.pgdata), install: postgres.install }
-        }))
+      Effect.gen(function* () {
+        const { archive, install } = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const postgres = yield* startPostgres({ major })
+            yield* postgres.rows("create table kept as select g from generate_series(1, 10000) g")
+            process.kill(postgres.pid, "SIGINT")
+            yield* until("the stop", () => !fs.existsSync(path.join(postgres.pgdata, "postmaster.pid")))
+            return { archive: yield* basebackupOf(postgres.pgdata), install: postgres.install }
+          })
+        )
         const pageserver = yield* makeFakePageserver({ tenant, timeline, archive, token: "t0ken" })
-        const safekeeper = yield* makeFakeSafekeeper({ tenant, timeline, token: "t0ken", flush: 0x16B9188n })
+        const safekeeper = yield* makeFakeSafekeeper({ tenant, timeline, token: "t0ken", flush: 0x16b9188n })
         const folder = yield* temporaryFolder
         const port = yield* freePort
         const plan = planFor(port, folder)
@@ -86,7 +90,7 @@ describe("a real cluster as a basebackup", () => {
           Pgdata.layer({ directory: path.join(folder, "pgdata"), runAs }),
           Spawn.layer
         )
-        yield* Effect.gen(function*() {
+        yield* Effect.gen(function* () {
           const pgdata = yield* Pgdata
           const storage = yield* Storage
           const claimed = yield* storage.claim(spec, pgdata.directory)
@@ -95,21 +99,33 @@ describe("a real cluster as a basebackup", () => {
           const built = yield* pgdata.build(plan, source)
           assert.strictEqual(built.archiveBytes, archive.length)
           const { spawn } = yield* Spawn
-          const exit = yield* Effect.scoped(Effect.gen(function*() {
-            const stages = shutdownStages
-            const child = yield* spawn({ command: install.postgres, args: ["-D", pgdata.directory], runAs, stages })
-            const pid = path.join(pgdata.directory, "postmaster.pid")
-            yield* until("the start", () => fs.existsSync(pid) && fs.readFileSync(pid, "utf8").trimEnd().endsWith("ready"))
-            const wire = yield* connect({ host: "127.0.0.1", port, user: "cloud_admin", database: "postgres", connectWithin: Duration.seconds(10) })
-            assert.deepStrictEqual(yield* wire.rows("select count(*), sum(g) from kept"), [["10000", "50005000"]])
-            assert.deepStrictEqual(yield* wire.rows("show shared_buffers"), [["16MB"]])
-            yield* child.signal("SIGINT")
-            return yield* child.exit
-          }))
+          const exit = yield* Effect.scoped(
+            Effect.gen(function* () {
+              const stages = shutdownStages
+              const child = yield* spawn({ command: install.postgres, args: ["-D", pgdata.directory], runAs, stages })
+              const pid = path.join(pgdata.directory, "postmaster.pid")
+              yield* until(
+                "the start",
+                () => fs.existsSync(pid) && fs.readFileSync(pid, "utf8").trimEnd().endsWith("ready")
+              )
+              const wire = yield* connect({
+                host: "127.0.0.1",
+                port,
+                user: "cloud_admin",
+                database: "postgres",
+                connectWithin: Duration.seconds(10)
+              })
+              assert.deepStrictEqual(yield* wire.rows("select count(*), sum(g) from kept"), [["10000", "50005000"]])
+              assert.deepStrictEqual(yield* wire.rows("show shared_buffers"), [["16MB"]])
+              yield* child.signal("SIGINT")
+              return yield* child.exit
+            })
+          )
           assert.strictEqual(printExit(exit), "exit code 0")
         }).pipe(Effect.provide(rooms))
         const [seen] = yield* pageserver.seen
         assert.strictEqual(seen?.command, `basebackup ${tenant} ${timeline} 0/16B9188 --gzip`)
-      }))
+      })
+    )
   }
 })

@@ -80,19 +80,30 @@ const audited = (auditLevel: AuditLevel): ParsedSpec => ({ ...cloudSpec, auditLe
 export const cases: ReadonlyArray<readonly [string, ParsedSpec, PlanInputs]> = [
   ["neon-primary", cloudSpec, neonFacts],
   ["neon-primary-2024", cloudSpec, olderFacts],
-  ["neon-static", { ...cloudSpec, mode: { _tag: "Static", lsn: 0x28F10D8n } }, neonFacts],
+  ["neon-static", { ...cloudSpec, mode: { _tag: "Static", lsn: 0x28f10d8n } }, neonFacts],
   ["neon-replica", { ...cloudSpec, mode: { _tag: "Replica" } }, neonFacts],
   ["neon-compose", composeSpec, neonFacts],
   ["neon-no-settings-2024", { ...cloudSpec, settings: null }, { ...olderFacts, overcommitMemory: "2\n" }],
-  ["neon-head-text", { ...cloudSpec, postgresqlConf: "# from the spec\nwork_mem = 8MB", logsExportHost: "logs:514" }, neonFacts],
+  [
+    "neon-head-text",
+    { ...cloudSpec, postgresqlConf: "# from the spec\nwork_mem = 8MB", logsExportHost: "logs:514" },
+    neonFacts
+  ],
   ["neon-drop-subscriptions", { ...cloudSpec, dropSubscriptions: true }, neonFacts],
-  ["neon-grpc-only", {
-    ...cloudSpec,
-    neon: {
-      ...neonStorage,
-      pageservers: { ...neonStorage.pageservers, shards: [{ number: 0, libpqUrl: null, grpcUrl: "http://ps0:50051" }] }
-    }
-  }, neonFacts],
+  [
+    "neon-grpc-only",
+    {
+      ...cloudSpec,
+      neon: {
+        ...neonStorage,
+        pageservers: {
+          ...neonStorage.pageservers,
+          shards: [{ number: 0, libpqUrl: null, grpcUrl: "http://ps0:50051" }]
+        }
+      }
+    },
+    neonFacts
+  ],
   ["neon-darwin", cloudSpec, { ...neonFacts, platform: "darwin" }],
   ["neon-audit-log", audited("Log"), neonFacts],
   ["neon-audit-base", { ...audited("Base"), settings: null }, neonFacts],
@@ -102,10 +113,15 @@ export const cases: ReadonlyArray<readonly [string, ParsedSpec, PlanInputs]> = [
   ["local-os", emptySpec, osFacts],
   ["local-process", emptySpec, processFacts],
   ["local-cloud-spec", cloudSpec, osFacts],
-  ["local-head-text", {
-    ...emptySpec,
-    postgresqlConf: "wal_level = logical # wanted\nmax_replication_flush_lag = 10GB\ninclude = 'more.conf'\nfsync = off"
-  }, { ...osFacts, listenAddresses: "*" }],
+  [
+    "local-head-text",
+    {
+      ...emptySpec,
+      postgresqlConf:
+        "wal_level = logical # wanted\nmax_replication_flush_lag = 10GB\ninclude = 'more.conf'\nfsync = off"
+    },
+    { ...osFacts, listenAddresses: "*" }
+  ],
   ["local-audit-base", { ...audited("Base"), settings: null }, osFacts],
   ["local-15-darwin", emptySpec, { ...osFacts, postgresMajor: 15, platform: "darwin" }]
 ]

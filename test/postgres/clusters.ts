@@ -19,20 +19,23 @@ export interface House {
 }
 
 const installOf = (cluster: Cluster) =>
-  Layer.succeed(PostgresInstall, PostgresInstall.of({
-    postgres: cluster.install.postgres,
-    initdb: cluster.install.initdb,
-    pgDump: null,
-    major: cluster.install.major,
-    version: `${cluster.install.major}`,
-    runAs
-  }))
+  Layer.succeed(
+    PostgresInstall,
+    PostgresInstall.of({
+      postgres: cluster.install.postgres,
+      initdb: cluster.install.initdb,
+      pgDump: null,
+      major: cluster.install.major,
+      version: `${cluster.install.major}`,
+      runAs
+    })
+  )
 
 export const houseOver = (
   cluster: Cluster,
   options: Partial<PostmasterOptions> = {}
 ): Effect.Effect<House, never, Scope.Scope> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     let log = ""
     const sink = (text: string) => Effect.sync(() => void (log += text))
     const layer = Postmaster.layer({ pgdata: cluster.pgdata, sink, ...options }).pipe(
@@ -43,13 +46,25 @@ export const houseOver = (
     return { cluster, start, log: () => log }
   })
 
-export const makeHouse = (options: ClusterOptions = {}, room: Partial<PostmasterOptions> = {}): Effect.Effect<House, never, Scope.Scope> =>
+export const makeHouse = (
+  options: ClusterOptions = {},
+  room: Partial<PostmasterOptions> = {}
+): Effect.Effect<House, never, Scope.Scope> =>
   Effect.flatMap(makeCluster(options), (cluster) => houseOver(cluster, room))
 
 /** Waits for a condition that nothing announces. */
-export const eventually = (what: string, holds: () => boolean, within: Duration.Input = "20 seconds"): Effect.Effect<void> => {
-  const look: Effect.Effect<void> = Effect.suspend(() => holds() ? Effect.void : Effect.andThen(Effect.sleep("5 millis"), look))
-  return Effect.timeoutOrElse(look, { duration: within, orElse: () => Effect.die(new Error(`this did not happen: ${what}`)) })
+export const eventually = (
+  what: string,
+  holds: () => boolean,
+  within: Duration.Input = "20 seconds"
+): Effect.Effect<void> => {
+  const look: Effect.Effect<void> = Effect.suspend(() =>
+    holds() ? Effect.void : Effect.andThen(Effect.sleep("5 millis"), look)
+  )
+  return Effect.timeoutOrElse(look, {
+    duration: within,
+    orElse: () => Effect.die(new Error(`this did not happen: ${what}`))
+  })
 }
 
 /** Neither running nor a zombie. */
@@ -65,11 +80,15 @@ export const isGone = (pid: number): boolean => {
 /** Processes whose working folder is in PGDATA: every process of that Postgres. Empty where there is no /proc. */
 export const processesOf = (pgdata: string): ReadonlyArray<number> =>
   fs.existsSync("/proc/self/cwd")
-    ? fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
-      try {
-        return fs.readlinkSync(`/proc/${pid}/cwd`).startsWith(pgdata)
-      } catch {
-        return false
-      }
-    })
+    ? fs
+        .readdirSync("/proc")
+        .filter((name) => /^\d+$/.test(name))
+        .map(Number)
+        .filter((pid) => {
+          try {
+            return fs.readlinkSync(`/proc/${pid}/cwd`).startsWith(pgdata)
+          } catch {
+            return false
+          }
+        })
     : []

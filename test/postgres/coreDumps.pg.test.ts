@@ -31,18 +31,18 @@ const limitCores = (limit: string): boolean => {
 
 const missing: Debugger = { command: "no-such-debugger", args: () => [] }
 
-const scene = Effect.fnUntraced(function*() {
+const scene = Effect.fnUntraced(function* () {
   const pgdata = yield* temporaryFolder
   fs.chmodSync(pgdata, 0o755)
   const debug = path.join(pgdata, "debugger")
-  fs.writeFileSync(debug, "#!/bin/sh\necho \"frame of $1\"\necho complaint >&2\n", { mode: 0o755 })
+  fs.writeFileSync(debug, '#!/bin/sh\necho "frame of $1"\necho complaint >&2\n', { mode: 0o755 })
   return { pgdata, postgres: "/postgres", runAs, debug: { command: debug, args: (_: string, core: string) => [core] } }
 })
 
 describe("core dumps", () => {
   it.live("that are new are looked into, by the first debugger there is", () =>
     hearing((said) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const at = yield* scene()
         fs.writeFileSync(path.join(at.pgdata, "core.1"), "old")
         const before = coreDumpsIn(at.pgdata)
@@ -53,44 +53,53 @@ describe("core dumps", () => {
         assert.match(said(), new RegExp(`Warn core.2: frame of ${at.pgdata}/core.2\nWarn core.2: sqlError`))
         assert.notMatch(said(), /core\.1|corexit|score|folder/)
       })
-    ))
+    )
+  )
 
   it.live("are told once when there is no debugger", () =>
     hearing((said) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const at = yield* scene()
         for (const name of ["core.1", "core.2"]) fs.writeFileSync(path.join(at.pgdata, name), "")
         yield* tellCoreDumps({ ...at, before: new Set(), debuggers: [missing, missing] })
         assert.strictEqual(said().split("no debugger is installed").length, 2)
       })
-    ))
+    )
+  )
 
   it.live("that are not there are no news", () =>
     hearing((said) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const at = yield* scene()
         yield* tellCoreDumps({ ...at, before: new Set() })
         yield* tellCoreDumps({ ...at, pgdata: "/no/such/folder", before: new Set() })
         assert.strictEqual(said(), "")
       })
-    ))
+    )
+  )
 
   it.live("of a real Postgres are told when it has aborted", () =>
     hearing((said) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const pattern = "/proc/sys/kernel/core_pattern"
-        const dumps = fs.existsSync(pattern) && fs.readFileSync(pattern, "utf8").startsWith("core") && limitCores("unlimited:unlimited")
+        const dumps =
+          fs.existsSync(pattern) &&
+          fs.readFileSync(pattern, "utf8").startsWith("core") &&
+          limitCores("unlimited:unlimited")
         yield* Effect.addFinalizer(() => Effect.sync(() => limitCores("0:unlimited")))
         const { start } = yield* Effect.flatMap(makeCluster(), houseOver)
-        yield* Effect.scoped(Effect.gen(function*() {
-          const running = yield* start({ token: null })
-          yield* running.ready
-          process.kill(running.pid, "SIGABRT")
-          assert.deepStrictEqual(yield* running.exit, { _tag: "Signal", signal: "SIGABRT" })
-        }))
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const running = yield* start({ token: null })
+            yield* running.ready
+            process.kill(running.pid, "SIGABRT")
+            assert.deepStrictEqual(yield* running.exit, { _tag: "Signal", signal: "SIGABRT" })
+          })
+        )
         if (!dumps) return
         yield* eventually("the dump was told", () => /left 1 core dump/.test(said()))
         assert.match(said(), /core[.\d]*: #\d+ |no debugger is installed/)
       })
-    ))
+    )
+  )
 })

@@ -7,20 +7,28 @@ import { crashReport } from "../../src/postgres/crashReport.ts"
 
 describe("exitStory", () => {
   it("has a sentence for every code and every signal", () => {
-    for (let code = 0; code < 256; code++) assert.match(crashReport({ _tag: "Code", code }), /^(it|its|the|a) .{10,}/, String(code))
+    for (let code = 0; code < 256; code++)
+      assert.match(crashReport({ _tag: "Code", code }), /^(it|its|the|a) .{10,}/, String(code))
     for (const signal of Object.keys(os.constants.signals)) {
       assert.match(crashReport({ _tag: "Signal", signal }), /^(it|somebody|memory) .{10,}/, signal)
     }
   })
 
   it("suspects the kernel of a SIGKILL, also when a shell told it", () => {
-    for (const exit of [{ _tag: "Signal", signal: "SIGKILL" }, { _tag: "Code", code: 137 }] as const) {
+    for (const exit of [
+      { _tag: "Signal", signal: "SIGKILL" },
+      { _tag: "Code", code: 137 }
+    ] as const) {
       assert.match(crashReport(exit), /memory ran out/)
     }
   })
 
   it("adds what the newest telling record betrays", () => {
-    const log = ["FATAL:  could not write: No space left on device", "FATAL:  could not bind IPv4 address", "LOG:  database system is shut down"]
+    const log = [
+      "FATAL:  could not write: No space left on device",
+      "FATAL:  could not bind IPv4 address",
+      "LOG:  database system is shut down"
+    ]
     assert.match(crashReport({ _tag: "Code", code: 1 }, log), /; its port is taken$/)
     assert.notInclude(crashReport({ _tag: "Code", code: 1 }, ["LOG:  hello"]), ";")
   })

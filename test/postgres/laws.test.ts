@@ -49,10 +49,32 @@ const scan = (text: string): Map<string, string> => {
 }
 
 /** Text that likes to break out. */
-const Text = Schema.Array(Schema.Union([
-  Schema.Literals(["'", "\\", "\n", "\r", "\0", "#", " ", "=", "''", "\\'", "\\n", "\"", "\u2028", ",", "$", "é", "\t", "0", "a"]),
-  Schema.String
-])).pipe(Schema.check(Schema.isMaxLength(12)))
+const Text = Schema.Array(
+  Schema.Union([
+    Schema.Literals([
+      "'",
+      "\\",
+      "\n",
+      "\r",
+      "\0",
+      "#",
+      " ",
+      "=",
+      "''",
+      "\\'",
+      "\\n",
+      '"',
+      "\u2028",
+      ",",
+      "$",
+      "é",
+      "\t",
+      "0",
+      "a"
+    ]),
+    Schema.String
+  ])
+).pipe(Schema.check(Schema.isMaxLength(12)))
 const join = (parts: ReadonlyArray<string>): string => parts.join("").toWellFormed()
 
 const confOf = (spec: ParsedSpec, inputs = osFacts, open = false): string => {
@@ -69,19 +91,23 @@ describe("a configuration value", () => {
     assert.strictEqual(readConf(line)[0]?.value, value)
   })
 
-  it.prop("never gets out of its line, whatever its name, value and type", { name: Text, value: Text, quoted: Schema.Boolean }, (input) => {
-    const setting: GenericOption = { name: join(input.name), value: join(input.value), quoted: input.quoted }
-    const spec = { ...emptySpec, settings: [option("first", "1"), setting, option("last", "2")] }
-    for (const inputs of [osFacts, neonFacts]) {
-      const found = scan(confOf(spec, inputs))
-      assert.strictEqual(found.get("first"), "1")
-      assert.strictEqual(found.get("last"), "2")
-      const known = scan(confOf({ ...emptySpec, settings: [option("first", "1"), option("last", "2")] }, inputs))
-      const extra = [...found.keys()].filter((key) => !known.has(key))
-      assert.isAtMost(extra.length, 1)
-      for (const key of extra) assert.strictEqual(key, setting.name.toLowerCase())
+  it.prop(
+    "never gets out of its line, whatever its name, value and type",
+    { name: Text, value: Text, quoted: Schema.Boolean },
+    (input) => {
+      const setting: GenericOption = { name: join(input.name), value: join(input.value), quoted: input.quoted }
+      const spec = { ...emptySpec, settings: [option("first", "1"), setting, option("last", "2")] }
+      for (const inputs of [osFacts, neonFacts]) {
+        const found = scan(confOf(spec, inputs))
+        assert.strictEqual(found.get("first"), "1")
+        assert.strictEqual(found.get("last"), "2")
+        const known = scan(confOf({ ...emptySpec, settings: [option("first", "1"), option("last", "2")] }, inputs))
+        const extra = [...found.keys()].filter((key) => !known.has(key))
+        assert.isAtMost(extra.length, 1)
+        for (const key of extra) assert.strictEqual(key, setting.name.toLowerCase())
+      }
     }
-  })
+  )
 
   it.prop("that is bare says the same as in quotes", { parts: Text }, ({ parts }) => {
     const value = join(parts).replaceAll("\0", "").trim()
@@ -92,24 +118,43 @@ describe("a configuration value", () => {
     else assert.isDefined(read)
   })
 
-  it.each(["1", "-1", "0.5", "1.5e3", "128MB", "on", "0x1F", "logical", "'quoted already'", "a.b:c/d-e"])("%s is written bare", (value) => {
-    assert.strictEqual(renderSetting(option("name", value)), `name = ${value}`)
-  })
-
-  it.each(["", "a b", "1e3", "1 # no", "'", "'a' 'b'", "x\ny = 1", "é"])("%j is quoted although its type does not ask for it", (value) => {
-    assert.match(renderSetting(option("name", value)), /^name = '[^\n]*'$/)
-  })
-
-  it.each([["a b", "1"], ["", "1"], ["a.b.c", "1"], ["x\nfsync", "on"], ["1a", "1"], ["name", null], ["name", "a\0b"]])(
-    "setting %j = %j is left out, with a comment",
-    (name, value) => {
-      assert.match(renderSetting(option(name, value, true)), /^# left out: [^\n]+$/)
+  it.each(["1", "-1", "0.5", "1.5e3", "128MB", "on", "0x1F", "logical", "'quoted already'", "a.b:c/d-e"])(
+    "%s is written bare",
+    (value) => {
+      assert.strictEqual(renderSetting(option("name", value)), `name = ${value}`)
     }
   )
 
+  it.each(["", "a b", "1e3", "1 # no", "'", "'a' 'b'", "x\ny = 1", "é"])(
+    "%j is quoted although its type does not ask for it",
+    (value) => {
+      assert.match(renderSetting(option("name", value)), /^name = '[^\n]*'$/)
+    }
+  )
+
+  it.each([
+    ["a b", "1"],
+    ["", "1"],
+    ["a.b.c", "1"],
+    ["x\nfsync", "on"],
+    ["1a", "1"],
+    ["name", null],
+    ["name", "a\0b"]
+  ])("setting %j = %j is left out, with a comment", (name, value) => {
+    assert.match(renderSetting(option(name, value, true)), /^# left out: [^\n]+$/)
+  })
+
   it("has names of one or two words", () => {
     assert.deepStrictEqual(["a", "a_1", "_a", "a.b", "neon.x", "a.", ".a", "a-b", "é"].map(isSettingName), [
-      true, true, true, true, true, false, false, false, false
+      true,
+      true,
+      true,
+      true,
+      true,
+      false,
+      false,
+      false,
+      false
     ])
   })
 })
@@ -134,7 +179,8 @@ describe("postgresql.conf", () => {
   it("lets the override win with Neon's storage, and storage itself with local storage", () => {
     for (const [, spec, inputs] of cases) {
       const last = confOf(spec, inputs).trimEnd().split("\n").at(-1) ?? ""
-      if (inputs.storage._tag === "Neon") assert.strictEqual(last, "include_if_exists = 'compute_ctl_temp_override.conf'")
+      if (inputs.storage._tag === "Neon")
+        assert.strictEqual(last, "include_if_exists = 'compute_ctl_temp_override.conf'")
       else assert.match(last, /^(recovery_init_sync_method|dynamic_shared_memory_type|synchronous_standby_names) = /)
     }
   })
@@ -205,8 +251,11 @@ describe("the socket folder", () => {
   })
 
   it("is quoted once more where it has a comma", () => {
-    const inputs = { ...osFacts, storage: { _tag: "Local", durability: "os", superuser: "a", pgdata: "/a,b\"c" } } as const
-    assert.strictEqual(scan(confOf(emptySpec, inputs)).get("unix_socket_directories"), "\"/a,b\"\"c\"")
+    const inputs = {
+      ...osFacts,
+      storage: { _tag: "Local", durability: "os", superuser: "a", pgdata: '/a,b"c' }
+    } as const
+    assert.strictEqual(scan(confOf(emptySpec, inputs)).get("unix_socket_directories"), '"/a,b""c"')
   })
 })
 
@@ -217,20 +266,25 @@ describe("pg_hba.conf", () => {
       const plain = localHba(phase, "admin", 17)
       assert.strictEqual(text.split("\n").length, plain.split("\n").length)
       for (const line of text.split("\n").filter((found) => found !== "" && !found.startsWith("#"))) {
-        assert.match(line, /^(local|host)\t(all|replication)\t("(?:[^"]|"")*"|all)\t(?:[0-9./:a-z]+\t)?(trust|reject|md5)$/)
+        assert.match(
+          line,
+          /^(local|host)\t(all|replication)\t("(?:[^"]|"")*"|all)\t(?:[0-9./:a-z]+\t)?(trust|reject|md5)$/
+        )
       }
     }
   })
 
   it("writes a name that looks like a regular expression as one that matches only itself", () => {
-    assert.strictEqual(quoteHba("/a.b", 15), "\"/a.b\"")
-    assert.strictEqual(quoteHba("/a.b", 16), "\"/^/a\\.b$\"")
-    assert.strictEqual(quoteHba("a\"b", 17), "\"a\"\"b\"")
+    assert.strictEqual(quoteHba("/a.b", 15), '"/a.b"')
+    assert.strictEqual(quoteHba("/a.b", 16), '"/^/a\\.b$"')
+    assert.strictEqual(quoteHba('a"b', 17), '"a""b"')
   })
 
   it("lets nobody but the superuser in while starting", () => {
-    const lines = localHba("starting", "admin", 17).split("\n").filter((line) => line.endsWith("trust") || line.endsWith("md5"))
-    assert.isTrue(lines.every((line) => line.includes("\t\"admin\"\t") && line.endsWith("trust")))
+    const lines = localHba("starting", "admin", 17)
+      .split("\n")
+      .filter((line) => line.endsWith("trust") || line.endsWith("md5"))
+    assert.isTrue(lines.every((line) => line.includes('\t"admin"\t') && line.endsWith("trust")))
     assert.isFalse(lines.some((line) => /0\.0\.0\.0|\tall\tall/.test(line)))
   })
 })

@@ -10,9 +10,14 @@ import { Spawn, type SpawnRequest } from "../../src/platform/Spawn.ts"
 import { type LogSink, openLogPipe } from "../../src/postgres/LogPipe.ts"
 import { eventually } from "./clusters.ts"
 
-const node = (script: string): SpawnRequest => ({ command: process.execPath, args: ["-e", script], runAs: null, stages: helperStages })
+const node = (script: string): SpawnRequest => ({
+  command: process.execPath,
+  args: ["-e", script],
+  runAs: null,
+  stages: helperStages
+})
 
-const listenTo = Effect.fnUntraced(function*(request: SpawnRequest, sink: LogSink) {
+const listenTo = Effect.fnUntraced(function* (request: SpawnRequest, sink: LogSink) {
   const { spawn } = yield* Spawn
   const child = yield* spawn(request)
   const pipe = yield* openLogPipe([child.stderr, child.stdout], sink)
@@ -26,7 +31,7 @@ const collector = () => {
 
 describe("the log pipe", () => {
   it.live("passes a flood on both outputs whole", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { sink, writes } = collector()
       const script = `for (let i = 0; i < 200000; i++) { process.stderr.write("2026-01-01 00:00:00 e" + i + "\\n")
         if (i % 2 === 0) process.stdout.write("2026-01-01 00:00:00 o" + i + "\\n") }`
@@ -36,13 +41,18 @@ describe("the log pipe", () => {
       const lines = writes.join("").trimEnd().split("\n")
       assert.strictEqual(lines.length, 300_000)
       const errors = lines.filter((line) => line.startsWith("PG:2026-01-01 00:00:00 e"))
-      assert.deepStrictEqual([errors.length, errors[0], errors.at(-1)], [200_000, "PG:2026-01-01 00:00:00 e0", "PG:2026-01-01 00:00:00 e199999"])
-      for (const write of writes) assert.isTrue(write.startsWith("PG:") && write.endsWith("\n"), "no record is split over two writes")
+      assert.deepStrictEqual(
+        [errors.length, errors[0], errors.at(-1)],
+        [200_000, "PG:2026-01-01 00:00:00 e0", "PG:2026-01-01 00:00:00 e199999"]
+      )
+      for (const write of writes)
+        assert.isTrue(write.startsWith("PG:") && write.endsWith("\n"), "no record is split over two writes")
       assert.strictEqual((yield* pipe.recent).length, 30)
-    }).pipe(Effect.provide(Spawn.layer)))
+    }).pipe(Effect.provide(Spawn.layer))
+  )
 
   it.live("survives bytes that are not UTF-8, and keeps characters that were torn apart", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { sink, writes } = collector()
       const script = `const b = Buffer.from("2026-01-01 00:00:00 \u{1f418}\\n"), w = (x) => new Promise((r) => process.stderr.write(x, r))
         const turn = () => new Promise((r) => setImmediate(r))
@@ -50,13 +60,20 @@ describe("the log pipe", () => {
         await w(Buffer.from([0x32, 0xff, 0xfe, 0x0a, 0xc3])); await w("\\n2026-01-01 00:00:00 end\\n")`
       const { pipe } = yield* listenTo({ ...node(script), args: ["--input-type=module", "-e", script] }, sink)
       yield* pipe.drained
-      assert.strictEqual(writes.join(""), "PG:2026-01-01 00:00:00 \u{1f418}\u200b2\ufffd\ufffd\u200b\ufffd\nPG:2026-01-01 00:00:00 end\n")
-    }).pipe(Effect.provide(Spawn.layer)))
+      assert.strictEqual(
+        writes.join(""),
+        "PG:2026-01-01 00:00:00 \u{1f418}\u200b2\ufffd\ufffd\u200b\ufffd\nPG:2026-01-01 00:00:00 end\n"
+      )
+    }).pipe(Effect.provide(Spawn.layer))
+  )
 
   it.live("passes a line of 5 MiB on in marked pieces", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { sink, writes } = collector()
-      const { pipe } = yield* listenTo(node(`process.stderr.write("2026-01-01 00:00:00 " + "x".repeat(5 << 20) + "\\n")`), sink)
+      const { pipe } = yield* listenTo(
+        node(`process.stderr.write("2026-01-01 00:00:00 " + "x".repeat(5 << 20) + "\\n")`),
+        sink
+      )
       yield* pipe.drained
       const pieces = writes.join("").trimEnd().split("\n")
       assert.strictEqual(pieces.length, 6)
@@ -64,22 +81,31 @@ describe("the log pipe", () => {
       assert.isTrue(pieces.slice(1).every((piece) => piece.startsWith("PG:[continued] ")))
       assert.strictEqual(writes.join("").replaceAll(/[^x]/g, "").length, 5 << 20)
       for (const record of yield* pipe.recent) assert.isAtMost(record.length, 2000)
-    }).pipe(Effect.provide(Spawn.layer)))
+    }).pipe(Effect.provide(Spawn.layer))
+  )
 
   it.live("lets go of a record after a silence, while the writer lives", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { sink, writes } = collector()
-      const { child } = yield* listenTo(node(`process.stderr.write("2026-01-01 00:00:00 one\\n\\ttwo\\n"); setTimeout(() => {}, 60000)`), sink)
+      const { child } = yield* listenTo(
+        node(`process.stderr.write("2026-01-01 00:00:00 one\\n\\ttwo\\n"); setTimeout(() => {}, 60000)`),
+        sink
+      )
       yield* eventually("the record came", () => writes.length === 1)
       assert.deepStrictEqual(writes, ["PG:2026-01-01 00:00:00 one\u200b\ttwo\n"])
       yield* child.signal("SIGKILL")
-    }).pipe(Effect.provide(Spawn.layer)))
+    }).pipe(Effect.provide(Spawn.layer))
+  )
 
   it.live("slows the writer down when its own reader is slow", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const open = yield* Deferred.make<void>()
       let passed = 0
-      const sink = (text: string) => Effect.andThen(Deferred.await(open), Effect.sync(() => void (passed += text.length)))
+      const sink = (text: string) =>
+        Effect.andThen(
+          Deferred.await(open),
+          Effect.sync(() => void (passed += text.length))
+        )
       // Writes synchronously for as long as the pipe takes it, and says on stdout that it is done.
       const script = `require("fs").writeSync(1, "started\\n"); for (let i = 0; i < 4000; i++) require("fs").writeSync(2, "2026-01-01 00:00:00 " + "y".repeat(1000) + "\\n")`
       const { spawn } = yield* Spawn
@@ -93,5 +119,6 @@ describe("the log pipe", () => {
       yield* pipe.drained
       assert.deepStrictEqual(yield* child.exit, { _tag: "Code", code: 0 })
       assert.strictEqual(passed, 4000 * (1000 + "PG:2026-01-01 00:00:00 \n".length))
-    }).pipe(Effect.provide(Spawn.layer)))
+    }).pipe(Effect.provide(Spawn.layer))
+  )
 })

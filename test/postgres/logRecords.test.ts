@@ -27,7 +27,7 @@ const chop = (text: string, sizes: ReadonlyArray<number>): ReadonlyArray<string>
   const chunks: Array<string> = []
   let from = 0
   for (let index = 0; from < text.length; index++) {
-    const size = sizes.length === 0 ? text.length : sizes[index % sizes.length] ?? 1
+    const size = sizes.length === 0 ? text.length : (sizes[index % sizes.length] ?? 1)
     chunks.push(text.slice(from, from + size))
     from += size
   }
@@ -52,7 +52,9 @@ describe("records", () => {
 
   it.prop("hold all of the text when they are in pieces too", { words: Words, sizes: Sizes }, ({ sizes, words }) => {
     const text = words.join("")
-    const pieces = split(chop(text, sizes), 10).map((record) => record.replace(/^\[continued\] /, "").replace(/ \[continues\]$/, ""))
+    const pieces = split(chop(text, sizes), 10).map((record) =>
+      record.replace(/^\[continued\] /, "").replace(/ \[continues\]$/, "")
+    )
     // Whether a line ended between two pieces is the one thing that pieces do not tell.
     assert.strictEqual(unsplit(pieces).replaceAll("\n", ""), text.replaceAll("\n", ""))
   })

@@ -15,7 +15,11 @@ import { configOf, installs, makeCluster, runAs } from "../support/postgres.ts"
 import { eventually, houseOver, isGone, makeHouse, processesOf } from "./clusters.ts"
 
 const noToken = { token: null }
-const stage = (signal: ShutdownStage["signal"], graceMillis: number): ShutdownStage => ({ signal, grace: Duration.millis(graceMillis), meaning: "a test" })
+const stage = (signal: ShutdownStage["signal"], graceMillis: number): ShutdownStage => ({
+  signal,
+  grace: Duration.millis(graceMillis),
+  meaning: "a test"
+})
 /** Long enough that only hurry can end it within a test. */
 const patientLadder = [stage("SIGINT", 300_000), stage("SIGQUIT", 300_000), stage("SIGKILL", 10_000)]
 const hastyLadder = [stage("SIGINT", 50), stage("SIGQUIT", 50), stage("SIGKILL", 10_000)]
@@ -23,7 +27,7 @@ const hastyLadder = [stage("SIGINT", 50), stage("SIGQUIT", 50), stage("SIGKILL",
 for (const { major } of installs) {
   describe(`Postgres ${major}`, () => {
     it.live("starts, is ready, and leaves although a client stays connected", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { cluster, log, start } = yield* makeHouse({ major })
         const running = yield* start(noToken)
         yield* running.ready
@@ -38,22 +42,24 @@ for (const { major } of installs) {
         assert.isFalse(fs.existsSync(path.join(cluster.pgdata, "postmaster.pid")))
         assert.match(log(), /^PG:.*ready to accept connections\n/m)
         assert.match(log(), /PG:.*database system is shut down\n$/)
-      }))
+      })
+    )
 
     it.live("says why when its configuration is wrong", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { start } = yield* makeHouse({ major, settings: { no_such_setting: "on" } })
         const failure = yield* Effect.flip(Effect.flatMap(start(noToken), ({ ready }) => ready))
         if (!(failure instanceof PostmasterNotReady)) return assert.fail(failure.message)
         assert.match(failure.reason, /exit code 1.*configuration has an error/)
         assert.match(failure.log.join("\n"), /unrecognized configuration parameter "no_such_setting"/)
-      }))
+      })
+    )
   })
 }
 
 describe("stopping", () => {
   it.live("climbs to SIGKILL when the postmaster does not react", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, start } = yield* makeHouse({}, { stages: hastyLadder })
       const running = yield* start(noToken)
       yield* running.ready
@@ -62,10 +68,11 @@ describe("stopping", () => {
       assert.isTrue(isGone(running.pid))
       // Its children notice that they are orphans and leave by themselves.
       yield* eventually("the orphans left", () => processesOf(cluster.pgdata).length === 0)
-    }))
+    })
+  )
 
   it.live("is one stop for all who ask, and an interrupted one goes on", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { start } = yield* makeHouse()
       const running = yield* start(noToken)
       yield* running.ready
@@ -73,10 +80,11 @@ describe("stopping", () => {
       yield* Fiber.interrupt(first)
       const exits = yield* Effect.all([running.stop, running.stop, running.exit], { concurrency: 3 })
       for (const exit of exits) assert.deepStrictEqual(exit, { _tag: "Code", code: 0 })
-    }))
+    })
+  )
 
   it.live("is hastened rung by rung", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { start } = yield* makeHouse({}, { stages: patientLadder })
       const running = yield* start(noToken)
       yield* running.ready
@@ -85,38 +93,44 @@ describe("stopping", () => {
       yield* running.escalate
       yield* running.escalate
       assert.deepStrictEqual(yield* Fiber.join(stopping), { _tag: "Signal", signal: "SIGKILL" })
-    }))
+    })
+  )
 
   it.live("begins with the first rung when it was only hastened", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { start } = yield* makeHouse({}, { stages: patientLadder })
       const running = yield* start(noToken)
       yield* running.ready
       yield* running.escalate
       assert.deepStrictEqual(yield* running.exit, { _tag: "Code", code: 0 })
-    }))
+    })
+  )
 
   it.live("happens at the end of the scope", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, log, start } = yield* makeHouse()
-      const pid = yield* Effect.scoped(Effect.flatMap(start(noToken), (running) => Effect.as(running.ready, running.pid)))
+      const pid = yield* Effect.scoped(
+        Effect.flatMap(start(noToken), (running) => Effect.as(running.ready, running.pid))
+      )
       assert.isTrue(isGone(pid))
       assert.deepStrictEqual(processesOf(cluster.pgdata), [])
       assert.match(log(), /database system is shut down\n$/)
-    }))
+    })
+  )
 
   it.live("happens in the middle of a start too", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, start } = yield* makeHouse()
       const pid = yield* Effect.scoped(Effect.map(start(noToken), (running) => running.pid))
       assert.isTrue(isGone(pid))
       assert.deepStrictEqual(processesOf(cluster.pgdata), [])
-    }))
+    })
+  )
 })
 
 describe("leaving unasked", () => {
   it.live("is told as the signal it was", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, start } = yield* makeHouse()
       const running = yield* start(noToken)
       yield* running.ready
@@ -124,19 +138,21 @@ describe("leaving unasked", () => {
       assert.deepStrictEqual(yield* running.exit, { _tag: "Signal", signal: "SIGKILL" })
       assert.isNotEmpty(yield* running.recentLog)
       yield* eventually("the orphans left", () => processesOf(cluster.pgdata).length === 0)
-    }))
+    })
+  )
 
   it.live("before it is ready fails the readiness with its last words", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const cluster = yield* makeCluster()
       fs.rmSync(path.join(cluster.pgdata, "global/pg_control"))
       const { start } = yield* houseOver(cluster)
       const failure = yield* Effect.flip(Effect.flatMap(start(noToken), ({ ready }) => ready))
       assert.match(failure.message, /left before it was ready.*pg_control/)
-    }))
+    })
+  )
 
   it.live("of a second Postgres on the same folder leaves the first alone", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, start } = yield* makeHouse()
       const first = yield* start(noToken)
       yield* first.ready
@@ -144,12 +160,13 @@ describe("leaving unasked", () => {
       assert.match(failure.message, /another Postgres holds this data directory/)
       const wire = yield* connect(configOf(cluster)())
       assert.deepStrictEqual(yield* wire.rows("select 1"), [["1"]])
-    }))
+    })
+  )
 })
 
 describe("readiness", () => {
   it.live("has a limit, after which Postgres is stopped", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       // A standby whose primary does not exist recovers for ever without becoming ready.
       const cluster = yield* makeCluster({ settings: { hot_standby: "off" } })
       fs.writeFileSync(path.join(cluster.pgdata, "standby.signal"), "")
@@ -159,10 +176,11 @@ describe("readiness", () => {
       const failure = yield* Effect.flip(running.ready)
       assert.match(failure.message, /not ready within 700 ms and was stopped/)
       assert.isTrue(isGone(running.pid))
-    }))
+    })
+  )
 
   it.live("is what a hot standby reaches once it can be read", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const cluster = yield* makeCluster()
       fs.writeFileSync(path.join(cluster.pgdata, "standby.signal"), "")
       if (runAs !== null) fs.chownSync(path.join(cluster.pgdata, "standby.signal"), runAs.uid, runAs.gid)
@@ -170,10 +188,11 @@ describe("readiness", () => {
       yield* Effect.flatMap(start(noToken), ({ ready }) => ready)
       const wire = yield* connect(configOf(cluster)())
       assert.deepStrictEqual(yield* wire.rows("select pg_is_in_recovery()"), [["t"]])
-    }))
+    })
+  )
 
   it.live("is not believed of a file that a dead Postgres left", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, log, start } = yield* makeHouse({}, { stages: hastyLadder })
       const dead = yield* start(noToken)
       yield* dead.ready
@@ -184,8 +203,11 @@ describe("readiness", () => {
       const before = log().length
       const running = yield* start(noToken)
       yield* running.ready
-      yield* eventually("it recovered first", () => /automatic recovery[^]*ready to accept connections/.test(log().slice(before)))
-    }))
+      yield* eventually("it recovered first", () =>
+        /automatic recovery[^]*ready to accept connections/.test(log().slice(before))
+      )
+    })
+  )
 })
 
 describe("what Postgres is given", () => {
@@ -193,24 +215,33 @@ describe("what Postgres is given", () => {
   const environment = (pid: number) => fs.readFileSync(`/proc/${pid}/environ`, "utf8").split("\0")
 
   it.live("is the token when there is one, and never an ambient one", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       if (!fs.existsSync("/proc/self/environ")) return
       process.env["NEON_AUTH_TOKEN"] = "ambient"
       yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env["NEON_AUTH_TOKEN"]))
       const { start } = yield* makeHouse({}, { extraEnv: { COMPUTE_TEST: "1" } })
-      for (const [token, expected] of [[null, undefined], [Redacted.make("secret"), "NEON_AUTH_TOKEN=secret"]] as const) {
-        yield* Effect.scoped(Effect.gen(function*() {
-          const running = yield* start({ token })
-          yield* running.ready
-          const seen = environment(running.pid)
-          assert.strictEqual(seen.find((variable) => variable.startsWith("NEON_AUTH_TOKEN")), expected)
-          assert.include(seen, "COMPUTE_TEST=1")
-        }))
+      for (const [token, expected] of [
+        [null, undefined],
+        [Redacted.make("secret"), "NEON_AUTH_TOKEN=secret"]
+      ] as const) {
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const running = yield* start({ token })
+            yield* running.ready
+            const seen = environment(running.pid)
+            assert.strictEqual(
+              seen.find((variable) => variable.startsWith("NEON_AUTH_TOKEN")),
+              expected
+            )
+            assert.include(seen, "COMPUTE_TEST=1")
+          })
+        )
       }
-    }))
+    })
+  )
 
   it.live("is a user other than root", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       if (runAs === null || !fs.existsSync("/proc/self/status")) return
       const { start } = yield* makeHouse()
       const running = yield* start(noToken)
@@ -219,20 +250,21 @@ describe("what Postgres is given", () => {
       assert.match(status, new RegExp(`^Uid:\\t${runAs.uid}\\t${runAs.uid}\\t${runAs.uid}`, "m"))
       assert.match(status, new RegExp(`^Gid:\\t${runAs.gid}\\t${runAs.gid}\\t${runAs.gid}`, "m"))
       assert.match(status, /^Groups:\s*$/m, "root's own groups are dropped")
-    }))
+    })
+  )
 
   it.live("is read again on reload", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { cluster, start } = yield* makeHouse({ settings: { work_mem: "'4MB'" } })
       const running = yield* start(noToken)
       yield* running.ready
       fs.appendFileSync(path.join(cluster.pgdata, "postgresql.conf"), "work_mem = '7MB'\n")
       yield* running.reload
       const wire = yield* connect(configOf(cluster)())
-      const seen: Effect.Effect<void, unknown> = Effect.flatMap(
-        wire.rows("show work_mem"),
-        (rows) => rows[0]?.[0] === "7MB" ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), seen)
+      const seen: Effect.Effect<void, unknown> = Effect.flatMap(wire.rows("show work_mem"), (rows) =>
+        rows[0]?.[0] === "7MB" ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), seen)
       )
       yield* Effect.timeout(seen, "10 seconds")
-    }))
+    })
+  )
 })

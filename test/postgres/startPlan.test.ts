@@ -29,8 +29,12 @@ describe("startPlan", () => {
   })
 
   it("signals a standby for both kinds of reader", () => {
-    assert.deepStrictEqual(startPlan({ ...cloudSpec, mode: { _tag: "Replica" } }, neonFacts).signalFiles, ["standby.signal"])
-    assert.deepStrictEqual(startPlan({ ...cloudSpec, mode: { _tag: "Static", lsn: 1n } }, neonFacts).signalFiles, ["standby.signal"])
+    assert.deepStrictEqual(startPlan({ ...cloudSpec, mode: { _tag: "Replica" } }, neonFacts).signalFiles, [
+      "standby.signal"
+    ])
+    assert.deepStrictEqual(startPlan({ ...cloudSpec, mode: { _tag: "Static", lsn: 1n } }, neonFacts).signalFiles, [
+      "standby.signal"
+    ])
     assert.deepStrictEqual(startPlan(cloudSpec, neonFacts).signalFiles, [])
   })
 
@@ -42,7 +46,8 @@ describe("startPlan", () => {
 
   it("wakes subscriptions once they are dropped, and only then", () => {
     const drop = { ...cloudSpec, dropSubscriptions: true }
-    const subscribers = (content: string | undefined) => /neon.disable_logical_replication_subscribers=(\w+)/.exec(content ?? "")?.[1]
+    const subscribers = (content: string | undefined) =>
+      /neon.disable_logical_replication_subscribers=(\w+)/.exec(content ?? "")?.[1]
     assert.strictEqual(subscribers(startPlan(drop, neonFacts).starting[0]?.content), "true")
     assert.strictEqual(subscribers(openFiles(startPlan(drop, neonFacts))[0]?.content), "false")
     const left = { ...drop, skipCatalogUpdates: true }
@@ -51,8 +56,14 @@ describe("startPlan", () => {
   })
 
   it("opens the door of local storage after the start, and fsync with it where the machine may crash", () => {
-    assert.deepStrictEqual(startPlan(emptySpec, osFacts).opening.map(({ name }) => name), ["postgresql.conf", "pg_hba.conf"])
-    assert.deepStrictEqual(startPlan(emptySpec, processFacts).opening.map(({ name }) => name), ["pg_hba.conf"])
+    assert.deepStrictEqual(
+      startPlan(emptySpec, osFacts).opening.map(({ name }) => name),
+      ["postgresql.conf", "pg_hba.conf"]
+    )
+    assert.deepStrictEqual(
+      startPlan(emptySpec, processFacts).opening.map(({ name }) => name),
+      ["pg_hba.conf"]
+    )
   })
 
   it("names each file once, and opens only files that it started with", () => {
@@ -61,7 +72,10 @@ describe("startPlan", () => {
       const names = plan.starting.map(({ name }) => name)
       assert.strictEqual(new Set(names).size, names.length)
       for (const { name } of plan.opening) assert.include(names, name)
-      assert.deepStrictEqual(openFiles(plan).map(({ name }) => name), names)
+      assert.deepStrictEqual(
+        openFiles(plan).map(({ name }) => name),
+        names
+      )
     }
   })
 })
@@ -97,9 +111,9 @@ describe("planWarnings", () => {
   it("finds them in the head text too", () => {
     const head = "FSYNC = off\nmax_replication_apply_lag=1GB\ninclude 'x'"
     const text = planWarnings({ ...emptySpec, postgresqlConf: head }, osFacts).join("\n")
-    assert.include(text, "\"fsync\" is overridden")
-    assert.include(text, "\"max_replication_apply_lag\" is left out")
-    assert.notInclude(text, "\"include\"")
+    assert.include(text, '"fsync" is overridden')
+    assert.include(text, '"max_replication_apply_lag" is left out')
+    assert.notInclude(text, '"include"')
   })
 
   it("knows several words for on and off", () => {

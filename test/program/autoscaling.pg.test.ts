@@ -29,31 +29,45 @@ const talk = (url: string, messages: ReadonlyArray<unknown>): Promise<ReadonlyAr
   })
 
 it.live("an agent shakes hands, asks for health, and is granted a downscale without a cgroup", () =>
-  Effect.scoped(Effect.gen(function*() {
-    const at = yield* place
-    const monitor = yield* freePort
-    const args = [...localArguments(at, spec), "--cgroup-policy", "run-without", "--vm-monitor-addr", `127.0.0.1:${monitor}`]
-    const program = yield* launch(args, at.httpPort, { AUTOSCALING: "1" })
-    yield* Effect.promise(() => program.says(/the vm-monitor listens on port/))
-    const answers = yield* Effect.promise(() => talk(`ws://127.0.0.1:${monitor}/monitor`, [
-      { min: 1, max: 1 },
-      { type: "HealthCheck", content: {}, id: 6 },
-      { type: "DownscaleRequest", content: { target: { cpu: 1, mem: 1 << 30 } }, id: 8 }
-    ]))
-    assert.deepStrictEqual(answers.slice(0, 2), [{ version: 1 }, { type: "HealthCheck", id: 6 }])
-    assert.deepInclude(answers[2], { type: "DownscaleResult", id: 8, Ok: true })
-    assert.match((yield* Effect.promise(() => program.http("/metrics"))).text, /^compute_vm_connections_total\S* 1$/m)
-    program.signal("SIGTERM")
-    assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-  })))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const at = yield* place
+      const monitor = yield* freePort
+      const args = [
+        ...localArguments(at, spec),
+        "--cgroup-policy",
+        "run-without",
+        "--vm-monitor-addr",
+        `127.0.0.1:${monitor}`
+      ]
+      const program = yield* launch(args, at.httpPort, { AUTOSCALING: "1" })
+      yield* Effect.promise(() => program.says(/the vm-monitor listens on port/))
+      const answers = yield* Effect.promise(() =>
+        talk(`ws://127.0.0.1:${monitor}/monitor`, [
+          { min: 1, max: 1 },
+          { type: "HealthCheck", content: {}, id: 6 },
+          { type: "DownscaleRequest", content: { target: { cpu: 1, mem: 1 << 30 } }, id: 8 }
+        ])
+      )
+      assert.deepStrictEqual(answers.slice(0, 2), [{ version: 1 }, { type: "HealthCheck", id: 6 }])
+      assert.deepInclude(answers[2], { type: "DownscaleResult", id: 8, Ok: true })
+      assert.match((yield* Effect.promise(() => program.http("/metrics"))).text, /^compute_vm_connections_total\S* 1$/m)
+      program.signal("SIGTERM")
+      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+    })
+  )
+)
 
 it.live("a Postgres that must be in a cgroup which is not there is not started", () =>
-  Effect.scoped(Effect.gen(function*() {
-    const at = yield* place
-    const args = [...localArguments(at, spec), "--cgroup", "no-such-group"]
-    const program = yield* launch(args, at.httpPort, { AUTOSCALING: "1" })
-    const failed = yield* Effect.promise(() => program.reaches("failed"))
-    assert.match(failed.error ?? "", /the cgroup \S+no-such-group cannot be used/)
-    program.signal("SIGTERM")
-    assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
-  })))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const at = yield* place
+      const args = [...localArguments(at, spec), "--cgroup", "no-such-group"]
+      const program = yield* launch(args, at.httpPort, { AUTOSCALING: "1" })
+      const failed = yield* Effect.promise(() => program.reaches("failed"))
+      assert.match(failed.error ?? "", /the cgroup \S+no-such-group cannot be used/)
+      program.signal("SIGTERM")
+      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
+    })
+  )
+)

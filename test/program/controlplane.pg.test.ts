@@ -48,90 +48,129 @@ const configure = (one: unknown): RequestInit => ({
 })
 
 describe("a restart while the control plane is down", () => {
-  it.live("goes by the last spec that worked, where the operator allows it, and says so", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const kept = `${at.directory}/pgdata.last-good-spec.json`
-      const allowed = [...local(at), "--allow-last-good-spec"]
-      yield* Effect.scoped(Effect.gen(function*() {
-        const { uri } = yield* makeFakeControlPlane({ computeId, token: "c0ntrol", answer: () => attached(spec({ work_mem: "5MB" })) })
-        const first = yield* launch(pulling(at, uri, allowed), at.httpPort, token)
-        yield* Effect.promise(() => first.reaches("running"))
-        const changed = yield* Effect.promise(() => first.http("/configure", configure(spec({ work_mem: "6MB" }))))
-        assert.strictEqual(changed.status, 200, changed.text)
-        first.signal("SIGTERM")
-        assert.strictEqual((yield* Effect.promise(() => first.exit)).code, 0)
-      }))
-      assert.strictEqual(fs.statSync(kept).mode & 0o777, 0o600)
+  it.live(
+    "goes by the last spec that worked, where the operator allows it, and says so",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const at = yield* place
+          const kept = `${at.directory}/pgdata.last-good-spec.json`
+          const allowed = [...local(at), "--allow-last-good-spec"]
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const { uri } = yield* makeFakeControlPlane({
+                computeId,
+                token: "c0ntrol",
+                answer: () => attached(spec({ work_mem: "5MB" }))
+              })
+              const first = yield* launch(pulling(at, uri, allowed), at.httpPort, token)
+              yield* Effect.promise(() => first.reaches("running"))
+              const changed = yield* Effect.promise(() =>
+                first.http("/configure", configure(spec({ work_mem: "6MB" })))
+              )
+              assert.strictEqual(changed.status, 200, changed.text)
+              first.signal("SIGTERM")
+              assert.strictEqual((yield* Effect.promise(() => first.exit)).code, 0)
+            })
+          )
+          assert.strictEqual(fs.statSync(kept).mode & 0o777, 0o600)
 
-      const down = yield* makeFakeControlPlane({ computeId, answer: () => null, fault: "500" })
-      const second = yield* launch(pulling(at, down.uri, allowed), at.httpPort, token)
-      yield* Effect.promise(() => second.reaches("running"))
-      assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["6MB"]], "the latest that worked, also when it came by /configure")
-      assert.match(second.said(), /WARN .*the control plane is down, so the last good spec \(.*\) stands in for a fresh one/)
-      second.signal("SIGTERM")
-      assert.strictEqual((yield* Effect.promise(() => second.exit)).code, 0)
+          const down = yield* makeFakeControlPlane({ computeId, answer: () => null, fault: "500" })
+          const second = yield* launch(pulling(at, down.uri, allowed), at.httpPort, token)
+          yield* Effect.promise(() => second.reaches("running"))
+          assert.deepStrictEqual(
+            yield* rows(at, "show work_mem"),
+            [["6MB"]],
+            "the latest that worked, also when it came by /configure"
+          )
+          assert.match(
+            second.said(),
+            /WARN .*the control plane is down, so the last good spec \(.*\) stands in for a fresh one/
+          )
+          second.signal("SIGTERM")
+          assert.strictEqual((yield* Effect.promise(() => second.exit)).code, 0)
 
-      for (const [args, environment, said] of [
-        [pulling(at, down.uri, local(at)), token, /gave no spec \(1 attempts\): it answered 500/],
-        [pulling(at, down.uri, allowed).map((arg) => arg === computeId ? "another" : arg), token, /gave no spec/]
-      ] as const) {
-        const refused = yield* launch(args, at.httpPort, environment)
-        assert.strictEqual((yield* Effect.promise(() => refused.exit)).code, 1)
-        assert.match(refused.said(), said)
-      }
-      const strict = yield* makeFakeControlPlane({ computeId, token: "an0ther", answer: () => attached(spec()) })
-      const refused = yield* launch(pulling(at, strict.uri, allowed), at.httpPort, token)
-      assert.strictEqual((yield* Effect.promise(() => refused.exit)).code, 1)
-      assert.match(refused.said(), /it answered 401/, "a control plane that says no is not down")
-      assert.notInclude(refused.said(), "c0ntrol")
-    })), 90_000)
+          for (const [args, environment, said] of [
+            [pulling(at, down.uri, local(at)), token, /gave no spec \(1 attempts\): it answered 500/],
+            [pulling(at, down.uri, allowed).map((arg) => (arg === computeId ? "another" : arg)), token, /gave no spec/]
+          ] as const) {
+            const refused = yield* launch(args, at.httpPort, environment)
+            assert.strictEqual((yield* Effect.promise(() => refused.exit)).code, 1)
+            assert.match(refused.said(), said)
+          }
+          const strict = yield* makeFakeControlPlane({ computeId, token: "an0ther", answer: () => attached(spec()) })
+          const refused = yield* launch(pulling(at, strict.uri, allowed), at.httpPort, token)
+          assert.strictEqual((yield* Effect.promise(() => refused.exit)).code, 1)
+          assert.match(refused.said(), /it answered 401/, "a control plane that says no is not down")
+          assert.notInclude(refused.said(), "c0ntrol")
+        })
+      ),
+    90_000
+  )
 })
 
 describe("a fresh look for the spec", () => {
-  it.live("applies what the control plane says now, is tried again while it is down, and ends the compute when there is none", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      let answer: unknown = attached(spec({ work_mem: "5MB" }))
-      const { seen, uri } = yield* makeFakeControlPlane({ computeId, token: "c0ntrol", answer: () => answer })
-      const program = yield* launch(pulling(at, uri, local(at)), at.httpPort, token)
-      yield* Effect.promise(() => program.reaches("running"))
-      const refresh = () => Effect.promise(() => program.http("/refresh_configuration", { method: "POST" }))
+  it.live(
+    "applies what the control plane says now, is tried again while it is down, and ends the compute when there is none",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const at = yield* place
+          let answer: unknown = attached(spec({ work_mem: "5MB" }))
+          const { seen, uri } = yield* makeFakeControlPlane({ computeId, token: "c0ntrol", answer: () => answer })
+          const program = yield* launch(pulling(at, uri, local(at)), at.httpPort, token)
+          yield* Effect.promise(() => program.reaches("running"))
+          const refresh = () => Effect.promise(() => program.http("/refresh_configuration", { method: "POST" }))
 
-      answer = attached(spec({ work_mem: "6MB" }))
-      assert.strictEqual((yield* refresh()).status, 200)
-      yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "6MB"/))
-      yield* Effect.promise(() => program.reaches("running"))
-      assert.lengthOf(yield* seen, 2)
+          answer = attached(spec({ work_mem: "6MB" }))
+          assert.strictEqual((yield* refresh()).status, 200)
+          yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "6MB"/))
+          yield* Effect.promise(() => program.reaches("running"))
+          assert.lengthOf(yield* seen, 2)
 
-      answer = attached({ format_version: "one" })
-      assert.strictEqual((yield* refresh()).status, 200)
-      yield* Effect.promise(() => program.says(/the spec could not be refreshed: .*format_version/))
-      assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["6MB"]])
-      answer = attached(spec({ work_mem: "7MB" }))
-      yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "7MB"/))
-      yield* Effect.promise(() => program.reaches("running"))
+          answer = attached({ format_version: "one" })
+          assert.strictEqual((yield* refresh()).status, 200)
+          yield* Effect.promise(() => program.says(/the spec could not be refreshed: .*format_version/))
+          assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["6MB"]])
+          answer = attached(spec({ work_mem: "7MB" }))
+          yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "7MB"/))
+          yield* Effect.promise(() => program.reaches("running"))
 
-      answer = { spec: null, status: "empty", compute_ctl_config: { jwks: { keys: [] } } }
-      yield* refresh()
-      yield* Effect.promise(() => program.exit)
-      assert.match(program.said(), /there is no spec for this compute any more, so it ends/)
-    })), 60_000)
+          answer = { spec: null, status: "empty", compute_ctl_config: { jwks: { keys: [] } } }
+          yield* refresh()
+          yield* Effect.promise(() => program.exit)
+          assert.match(program.said(), /there is no spec for this compute any more, so it ends/)
+        })
+      ),
+    60_000
+  )
 })
 
 describe("a pooled compute", () => {
-  it.live("waits for its spec and runs with it; a warm-up that stock Postgres cannot do is told and let be", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { addresses, at, pageserver } = yield* setUp(["ok"])
-      const { uri } = yield* makeFakeControlPlane({ computeId, token: "c0ntrol", answer: () => ({ spec: null, status: "empty" }) })
-      const program = yield* launch(pulling(at, uri, []), at.httpPort, token)
-      yield* Effect.promise(() => program.says(/Postgres could not be warmed up: /))
-      assert.strictEqual((yield* Effect.promise(() => program.status())).status, "empty")
-      assert.isFalse(fs.existsSync(`${at.directory}/pgdata.warmup`))
-      const answer = yield* Effect.promise(() => program.http("/configure", configure(specOf(at, pageserver.url, addresses))))
-      assert.strictEqual(answer.status, 200, answer.text)
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-      program.signal("SIGTERM")
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-    })), 60_000)
+  it.live(
+    "waits for its spec and runs with it; a warm-up that stock Postgres cannot do is told and let be",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { addresses, at, pageserver } = yield* setUp(["ok"])
+          const { uri } = yield* makeFakeControlPlane({
+            computeId,
+            token: "c0ntrol",
+            answer: () => ({ spec: null, status: "empty" })
+          })
+          const program = yield* launch(pulling(at, uri, []), at.httpPort, token)
+          yield* Effect.promise(() => program.says(/Postgres could not be warmed up: /))
+          assert.strictEqual((yield* Effect.promise(() => program.status())).status, "empty")
+          assert.isFalse(fs.existsSync(`${at.directory}/pgdata.warmup`))
+          const answer = yield* Effect.promise(() =>
+            program.http("/configure", configure(specOf(at, pageserver.url, addresses)))
+          )
+          assert.strictEqual(answer.status, 200, answer.text)
+          assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+          program.signal("SIGTERM")
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+        })
+      ),
+    60_000
+  )
 })

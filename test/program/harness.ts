@@ -29,7 +29,10 @@ export interface Place {
 }
 
 /** Clusters that earlier places made with initdb, so that later ones need not make them again. */
-const templates = path.join(sharedFolder() ?? path.join(os.tmpdir(), `compute-ctl-templates-${process.pid}`), "of-storage")
+const templates = path.join(
+  sharedFolder() ?? path.join(os.tmpdir(), `compute-ctl-templates-${process.pid}`),
+  "of-storage"
+)
 if (sharedFolder() === undefined) afterAll(() => fs.rmSync(path.dirname(templates), { recursive: true, force: true }))
 
 /** As `cp` does it: owner and mode stay. There in one step, whole. */
@@ -48,7 +51,7 @@ const keepTemplates = (from: string): void => {
 }
 
 /** A folder, a Postgres port and an HTTP port for one compute's lives. */
-export const place: Effect.Effect<Place, never, Scope.Scope> = Effect.gen(function*() {
+export const place: Effect.Effect<Place, never, Scope.Scope> = Effect.gen(function* () {
   const directory = yield* temporaryFolder
   const storage = path.join(directory, "storage")
   if (fs.existsSync(templates)) {
@@ -61,7 +64,8 @@ export const place: Effect.Effect<Place, never, Scope.Scope> = Effect.gen(functi
       keepTemplates(path.join(storage, "templates"))
       killAll(processesIn(path.join(directory, "pgdata")), "SIGKILL")
       forgetSharedMemory(path.join(directory, "pgdata"))
-    }))
+    })
+  )
   return { directory, port: yield* freePort, httpPort: yield* freePort }
 })
 
@@ -76,7 +80,9 @@ export interface Program {
   readonly http: (route: string, init?: RequestInit) => Promise<{ readonly status: number; readonly text: string }>
   readonly status: () => Promise<{ readonly status: string; readonly error: string | null }>
   /** Polls `/status`. */
-  readonly reaches: (...wanted: ReadonlyArray<string>) => Promise<{ readonly status: string; readonly error: string | null }>
+  readonly reaches: (
+    ...wanted: ReadonlyArray<string>
+  ) => Promise<{ readonly status: string; readonly error: string | null }>
 }
 
 const patience = 60_000
@@ -104,36 +110,48 @@ const follow = (child: ChildProcess, httpPort: number): Program => {
     })
   }
   const said = () => text
-  const exit = once(child, "close").then(([code, signal]) => ({ code: code as number | null, signal: signal as string | null }))
+  const exit = once(child, "close").then(([code, signal]) => ({
+    code: code as number | null,
+    signal: signal as string | null
+  }))
   const http: Program["http"] = async (route, init) => {
     const response = await fetch(`http://127.0.0.1:${httpPort}${route}`, init)
     return { status: response.status, text: await response.text() }
   }
   const status: Program["status"] = async () => JSON.parse((await http("/status")).text)
   const says: Program["says"] = (pattern) =>
-    within(`${pattern}`, said, new Promise((resolve, reject) => {
-      const look = () => {
-        const match = text.match(pattern)
-        if (match === null) return
-        heard.delete(look)
-        resolve(match)
-      }
-      heard.add(look)
-      look()
-      void exit.then(({ code, signal }) => {
+    within(
+      `${pattern}`,
+      said,
+      new Promise((resolve, reject) => {
+        const look = () => {
+          const match = text.match(pattern)
+          if (match === null) return
+          heard.delete(look)
+          resolve(match)
+        }
+        heard.add(look)
         look()
-        reject(new Error(`the program ended (${code ?? signal}) without saying ${pattern}:\n${text.slice(-4000)}`))
+        void exit.then(({ code, signal }) => {
+          look()
+          reject(new Error(`the program ended (${code ?? signal}) without saying ${pattern}:\n${text.slice(-4000)}`))
+        })
       })
-    }))
+    )
   const reaches: Program["reaches"] = (...wanted) =>
-    within(`status ${wanted.join(" or ")}`, said, (async () => {
-      for (;;) {
-        const now = await status().catch(() => null)
-        if (now !== null && wanted.includes(now.status)) return now
-        if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the program ended:\n${text.slice(-4000)}`)
-        await pause(20)
-      }
-    })())
+    within(
+      `status ${wanted.join(" or ")}`,
+      said,
+      (async () => {
+        for (;;) {
+          const now = await status().catch(() => null)
+          if (now !== null && wanted.includes(now.status)) return now
+          if (child.exitCode !== null || child.signalCode !== null)
+            throw new Error(`the program ended:\n${text.slice(-4000)}`)
+          await pause(20)
+        }
+      })()
+    )
   return {
     pid: child.pid ?? -1,
     signal: (name) => void child.kill(name),
@@ -219,13 +237,16 @@ export const rows = (at: Place, sql: string, database?: string) =>
 
 /** Every live process whose working directory is this folder: Postgres's own mark. */
 export const processesIn = (directory: string): ReadonlyArray<number> =>
-  fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((name) => {
-    try {
-      return fs.readlinkSync(`/proc/${name}/cwd`).replace(/ \(deleted\)$/, "") === directory ? [Number(name)] : []
-    } catch {
-      return []
-    }
-  })
+  fs
+    .readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        return fs.readlinkSync(`/proc/${name}/cwd`).replace(/ \(deleted\)$/, "") === directory ? [Number(name)] : []
+      } catch {
+        return []
+      }
+    })
 
 export const killAll = (pids: ReadonlyArray<number>, signal: NodeJS.Signals): void => {
   for (const pid of pids) {
@@ -239,6 +260,10 @@ export const killAll = (pids: ReadonlyArray<number>, signal: NodeJS.Signals): vo
 
 /** Returns when no Postgres of this folder is left. */
 export const gone = (directory: string): Promise<void> =>
-  within(`the last process in ${directory}`, () => processesIn(directory).join(" "), (async () => {
-    while (processesIn(directory).length > 0) await pause(10)
-  })())
+  within(
+    `the last process in ${directory}`,
+    () => processesIn(directory).join(" "),
+    (async () => {
+      while (processesIn(directory).length > 0) await pause(10)
+    })()
+  )

@@ -16,7 +16,7 @@ import { Promotions } from "../../src/compute/Promotions.ts"
 import { program } from "../../src/lifecycle/Program.ts"
 
 /** Returns when it is running; `end` asks for its end and waits for it. */
-export const living = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {
+export const living = Effect.fnUntraced(function* (args: ReadonlyArray<string>) {
   const command = Result.getOrThrow(parseArguments(args, {}))
   if (command._tag !== "Run") return assert.fail("these arguments run nothing")
   const around = {
@@ -24,20 +24,26 @@ export const living = Effect.fnUntraced(function*(args: ReadonlyArray<string>) {
     home: os.tmpdir(),
     stateHome: undefined,
     pgbouncerPassword: null,
-  auditEndpoints: { plain: null, tls: null },
-  isRoot: process.getuid?.() === 0,
+    auditEndpoints: { plain: null, tls: null },
+    isRoot: process.getuid?.() === 0,
     programFolder: import.meta.dirname
   }
   const options = yield* prepare(command.settings, around)
   const listening = yield* Deferred.make<Context.Context<ComputeState | Commands | Promotions>>()
   const fiber = yield* program({ ...options, exitDelay: false }, () =>
-    Effect.flatMap(Effect.context<ComputeState | Commands | Promotions>(), (context) => Effect.asVoid(Deferred.succeed(listening, context)))).pipe(
-      Effect.forkChild
+    Effect.flatMap(Effect.context<ComputeState | Commands | Promotions>(), (context) =>
+      Effect.asVoid(Deferred.succeed(listening, context))
     )
+  ).pipe(Effect.forkChild)
   const context = yield* Deferred.await(listening)
   const state = Context.get(context, ComputeState)
   const commands = Context.get(context, Commands)
   const reached = yield* state.until("running", "failed")
   assert.strictEqual(reached.status, "running", reached.error ?? "")
-  return { state, commands, promotions: Context.get(context, Promotions), end: Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber)) }
+  return {
+    state,
+    commands,
+    promotions: Context.get(context, Promotions),
+    end: Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber))
+  }
 })

@@ -32,7 +32,7 @@ const program = (kind: string) =>
 const withBundle = (home: string) => put(home, "dist/compute_ctl.cjs", program("bundle"))
 const withSources = (home: string) => {
   put(home, "src/main.ts", program("sources"))
-  put(home, "package.json", "{\"type\":\"module\"}")
+  put(home, "package.json", '{"type":"module"}')
   fs.mkdirSync(path.join(home, "node_modules/effect"), { recursive: true })
 }
 /** The very Node that runs this test, under the name that npm gives it. */
@@ -40,9 +40,15 @@ const withNode = (home: string, at = "node_modules/.bin") => {
   fs.mkdirSync(path.join(home, at), { recursive: true })
   fs.symlinkSync(process.execPath, path.join(home, at, "node"))
 }
-const fakeNode = (version: string) => `#!/bin/sh\nif [ "$1" = --version ]; then echo ${version}; else echo "fake $*"; fi\n`
+const fakeNode = (version: string) =>
+  `#!/bin/sh\nif [ "$1" = --version ]; then echo ${version}; else echo "fake $*"; fi\n`
 
-const launch = (command: string, args: ReadonlyArray<string> = [], extraPath = "", env: Record<string, string> = {}) => {
+const launch = (
+  command: string,
+  args: ReadonlyArray<string> = [],
+  extraPath = "",
+  env: Record<string, string> = {}
+) => {
   const { status, stderr, stdout } = spawnSync(command, args, {
     encoding: "utf8",
     cwd: "/",
@@ -60,7 +66,7 @@ const told = (stdout: string) => JSON.parse(stdout) as Told
 
 describe("bin/compute_ctl", () => {
   it.effect("starts the bundle with its arguments as they are, and leaves with its exit code", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const home = yield* installation
       withBundle(home)
       withNode(home)
@@ -70,30 +76,33 @@ describe("bin/compute_ctl", () => {
       assert.strictEqual(kind, "bundle")
       assert.deepStrictEqual(args, ["-S", "a b", "", "*", "--x='y'"])
       assert.include(flags, "--disable-sigusr1")
-    }))
+    })
+  )
 
   it.effect("finds its home through links, absolute, relative and chained", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const home = yield* installation
       withBundle(home)
       withNode(home, "node_modules/node/bin")
       fs.symlinkSync("../../bin/compute_ctl", path.join(home, "dist/relative"))
       fs.symlinkSync(path.join(home, "dist/relative"), path.join(home, "absolute"))
       assert.strictEqual(told(launch(path.join(home, "absolute")).stdout).kind, "bundle")
-    }))
+    })
+  )
 
   it.effect("starts the sources where there is no bundle", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const home = yield* installation
       withSources(home)
       withNode(home)
       const { stderr, stdout } = launch(path.join(home, "bin/compute_ctl"))
       assert.strictEqual(told(stdout).kind, "sources")
       assert.strictEqual(stderr, "")
-    }))
+    })
+  )
 
   it.effect("starts the sources of a checkout that are newer than its bundle", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const home = yield* installation
       withBundle(home)
       withSources(home)
@@ -107,10 +116,11 @@ describe("bin/compute_ctl", () => {
       assert.strictEqual(kind(), "sources")
       age("src/main.ts", 1_000_000)
       assert.strictEqual(kind(), "bundle")
-    }))
+    })
+  )
 
   it.effect("takes a Node from the PATH if it is new enough", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const home = yield* installation
       withBundle(home)
       for (const version of ["v22.19.0", "v22.20.1", "v23.0.0", "v100.1.0"]) {
@@ -119,20 +129,22 @@ describe("bin/compute_ctl", () => {
         assert.strictEqual(status, 0)
         assert.match(stdout, /^fake .*\/dist\/compute_ctl\.cjs x$/m)
       }
-    }))
+    })
+  )
 
   it.effect.each([["v22.18.9"], ["v20.20.2"], ["v9.99.0"], ["nonsense"]])("refuses %s in one line", ([version]) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const home = yield* installation
       withBundle(home)
       put(home, "path/node", fakeNode(version ?? ""), 0o755)
       const { status, stderr, stdout } = launch(path.join(home, "bin/compute_ctl"), [], path.join(home, "path"))
       assert.deepStrictEqual({ status, stdout }, { status: 1, stdout: "" })
       assert.match(stderr, /^compute_ctl: .*Node\.js 22\.19 or newer is needed\n$/)
-    }))
+    })
+  )
 
   it.effect("keeps compiled code for itself, unless that is said to be elsewhere or home is somebody else's", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const home = yield* installation
       withNode(home)
       put(home, "dist/compute_ctl.cjs", "process.stdout.write(String(process.env.NODE_COMPILE_CACHE))")
@@ -147,10 +159,11 @@ describe("bin/compute_ctl", () => {
       fs.mkdirSync(theirs)
       fs.chownSync(theirs, 65534, 65534)
       assert.strictEqual(cache({ HOME: theirs }), "undefined")
-    }))
+    })
+  )
 
   it.effect("says what is missing in one line", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const home = yield* installation
       withNode(home)
       const nothing = launch(path.join(home, "bin/compute_ctl"))
@@ -160,5 +173,6 @@ describe("bin/compute_ctl", () => {
       const packages = launch(path.join(home, "bin/compute_ctl"))
       assert.strictEqual(packages.status, 1)
       assert.match(packages.stderr, /^compute_ctl: [^\n]+npm ci[^\n]+\n$/)
-    }))
+    })
+  )
 })

@@ -19,55 +19,83 @@ const standIn = (at: Place, sync: string): Effect.Effect<string> =>
     const file = path.join(at.directory, "bin", "postgres")
     fs.mkdirSync(path.dirname(file), { recursive: true })
     const { postgres } = await atHand(installOf(17))
-    fs.writeFileSync(file, `#!/bin/sh\nif [ "$1" = --sync-safekeepers ]; then\n${sync}\nfi\nexec ${postgres} "$@"\n`, { mode: 0o755 })
+    fs.writeFileSync(file, `#!/bin/sh\nif [ "$1" = --sync-safekeepers ]; then\n${sync}\nfi\nexec ${postgres} "$@"\n`, {
+      mode: 0o755
+    })
     return file
   })
 
 describe("settling with a Postgres that can", () => {
-  it.live("safekeepers that lag are synced, the basebackup is of that LSN, and the end has one too", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { addresses, at, pageserver } = yield* setUp(["ok", "lag", "lag"])
-      const postgres = yield* standIn(at, `cd "$PGDATA"; grep -q neon.safekeepers postgresql.conf || exit 3; echo 0/16B9200; exit 0`)
-      const compute = yield* living([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres])
-      assert.strictEqual((yield* pageserver.seen)[0]?.command, `basebackup ${tenant} ${timeline} 0/16B9200 --gzip`)
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-      const ended = yield* compute.end
-      assert.isNull(ended.failure)
-      assert.strictEqual((yield* compute.state.now).flushLsn, 0x16B9200n)
-    })), 60_000)
+  it.live(
+    "safekeepers that lag are synced, the basebackup is of that LSN, and the end has one too",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { addresses, at, pageserver } = yield* setUp(["ok", "lag", "lag"])
+          const postgres = yield* standIn(
+            at,
+            `cd "$PGDATA"; grep -q neon.safekeepers postgresql.conf || exit 3; echo 0/16B9200; exit 0`
+          )
+          const compute = yield* living([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres])
+          assert.strictEqual((yield* pageserver.seen)[0]?.command, `basebackup ${tenant} ${timeline} 0/16B9200 --gzip`)
+          assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+          const ended = yield* compute.end
+          assert.isNull(ended.failure)
+          assert.strictEqual((yield* compute.state.now).flushLsn, 0x16b9200n)
+        })
+      ),
+    60_000
+  )
 
-  it.live("a sync at the end that hangs is given up at its deadline, told, and leaves nothing", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { addresses, at, pageserver } = yield* setUp(["ok"])
-      const postgres = yield* standIn(at, "cd \"$PGDATA\"; trap '' TERM; while :; do sleep 0.1; done")
-      const deadlines = { ...(yield* NeonDeadlines), finalSync: Duration.millis(500) }
-      const compute = yield* living([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres]).pipe(
-        Effect.provideService(NeonDeadlines, deadlines)
-      )
-      const before = Date.now()
-      const ended = yield* compute.end
-      assert.isBelow(Date.now() - before, 20_000)
-      assert.isNull(ended.failure)
-      assert.isNull((yield* compute.state.now).flushLsn)
-      assert.strictEqual((yield* compute.state.now).status, "terminated")
-      yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
-    })), 60_000)
+  it.live(
+    "a sync at the end that hangs is given up at its deadline, told, and leaves nothing",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { addresses, at, pageserver } = yield* setUp(["ok"])
+          const postgres = yield* standIn(at, "cd \"$PGDATA\"; trap '' TERM; while :; do sleep 0.1; done")
+          const deadlines = { ...(yield* NeonDeadlines), finalSync: Duration.millis(500) }
+          const compute = yield* living([
+            ...neonArguments(at, specOf(at, pageserver.url, addresses)),
+            "-b",
+            postgres
+          ]).pipe(Effect.provideService(NeonDeadlines, deadlines))
+          const before = Date.now()
+          const ended = yield* compute.end
+          assert.isBelow(Date.now() - before, 20_000)
+          assert.isNull(ended.failure)
+          assert.isNull((yield* compute.state.now).flushLsn)
+          assert.strictEqual((yield* compute.state.now).status, "terminated")
+          yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
+        })
+      ),
+    60_000
+  )
 
-  it.live("a sync at the end that hangs is cut short by a second signal, and whoever waits for the end is answered", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { addresses, at, pageserver } = yield* setUp(["ok"])
-      const postgres = yield* standIn(at, "cd \"$PGDATA\"; echo hangs >&2; while :; do sleep 0.1; done")
-      const program = yield* launch([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres], at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      const waiter = program.http("/terminate?mode=immediate", { method: "POST" })
-      yield* Effect.promise(() => program.says(/PG:hangs/))
-      program.signal("SIGTERM")
-      yield* Effect.promise(() => program.says(/received 15 termination signal/))
-      program.signal("SIGINT")
-      assert.strictEqual((yield* Effect.promise(() => waiter)).status, 200)
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-      yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
-    })), 60_000)
+  it.live(
+    "a sync at the end that hangs is cut short by a second signal, and whoever waits for the end is answered",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { addresses, at, pageserver } = yield* setUp(["ok"])
+          const postgres = yield* standIn(at, 'cd "$PGDATA"; echo hangs >&2; while :; do sleep 0.1; done')
+          const program = yield* launch(
+            [...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres],
+            at.httpPort
+          )
+          yield* Effect.promise(() => program.reaches("running"))
+          const waiter = program.http("/terminate?mode=immediate", { method: "POST" })
+          yield* Effect.promise(() => program.says(/PG:hangs/))
+          program.signal("SIGTERM")
+          yield* Effect.promise(() => program.says(/received 15 termination signal/))
+          program.signal("SIGINT")
+          assert.strictEqual((yield* Effect.promise(() => waiter)).status, 200)
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+          yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
+        })
+      ),
+    60_000
+  )
 })
 
 describe("asked to end in the middle of a start", () => {
@@ -76,16 +104,25 @@ describe("asked to end in the middle of a start", () => {
     ["the basebackup stalls", ["ok"], { fault: "stall" }, /already synced/],
     ["the pageserver hangs", ["ok"], { fault: "hang" }, /already synced/]
   ] as const) {
-    it.live(`while ${what}: it goes, and nothing is left`, () =>
-      Effect.scoped(Effect.gen(function*() {
-        const { addresses, at, pageserver } = yield* setUp(modes, fault)
-        const postgres = yield* standIn(at, "cd \"$PGDATA\"; echo syncing >&2; while :; do sleep 0.1; done")
-        const program = yield* launch([...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres], at.httpPort)
-        yield* Effect.promise(() => program.says(sign))
-        program.signal("SIGTERM")
-        yield* Effect.promise(() => program.exit)
-        assert.match(program.said(), /to terminated: Postgres is gone/)
-        assert.deepStrictEqual(processesIn(`${at.directory}/pgdata`), [])
-      })), 60_000)
+    it.live(
+      `while ${what}: it goes, and nothing is left`,
+      () =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const { addresses, at, pageserver } = yield* setUp(modes, fault)
+            const postgres = yield* standIn(at, 'cd "$PGDATA"; echo syncing >&2; while :; do sleep 0.1; done')
+            const program = yield* launch(
+              [...neonArguments(at, specOf(at, pageserver.url, addresses)), "-b", postgres],
+              at.httpPort
+            )
+            yield* Effect.promise(() => program.says(sign))
+            program.signal("SIGTERM")
+            yield* Effect.promise(() => program.exit)
+            assert.match(program.said(), /to terminated: Postgres is gone/)
+            assert.deepStrictEqual(processesIn(`${at.directory}/pgdata`), [])
+          })
+        ),
+      60_000
+    )
   }
 })

@@ -8,15 +8,18 @@ import * as fs from "node:fs"
 import { installs } from "../support/postgres.ts"
 import { gone, killAll, launch, localArguments, place, processesIn, rows } from "./harness.ts"
 
-const hostileRole = "o'neil \"the\" \\ 5%$"
-const hostileDatabase = "Ünï \"q\" 100% of $x$"
+const hostileRole = 'o\'neil "the" \\ 5%$'
+const hostileDatabase = 'Ünï "q" 100% of $x$'
 
 const specWith = (more: { readonly roles?: ReadonlyArray<unknown>; readonly maxConnections?: number }) => ({
   format_version: 1,
   suspend_timeout_seconds: -1,
   cluster: {
-    roles: [{ name: "web" }, { name: hostileRole }, ...more.roles ?? []],
-    databases: [{ name: "shop", owner: "web" }, { name: hostileDatabase, owner: hostileRole }],
+    roles: [{ name: "web" }, { name: hostileRole }, ...(more.roles ?? [])],
+    databases: [
+      { name: "shop", owner: "web" },
+      { name: hostileDatabase, owner: hostileRole }
+    ],
     settings: [{ name: "max_connections", value: String(more.maxConnections ?? 30), vartype: "integer" }]
   }
 })
@@ -27,98 +30,124 @@ const post = (body: unknown): RequestInit => ({
   body: JSON.stringify(body)
 })
 
-const owners = "select datname, pg_get_userbyid(datdba) from pg_database where datname not like 'template%' order by datname collate \"C\""
+const owners =
+  "select datname, pg_get_userbyid(datdba) from pg_database where datname not like 'template%' order by datname collate \"C\""
 
 describe.each(installs)("Postgres $major ($postgres)", ({ postgres }) => {
   it.live("starts, is reconfigured, is killed, recovers, and ends clean", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const pgdata = `${at.directory}/pgdata`
-      const args = localArguments(at, specWith({}), ["-b", postgres])
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const pgdata = `${at.directory}/pgdata`
+        const args = localArguments(at, specWith({}), ["-b", postgres])
 
-      const first = yield* launch(args, at.httpPort)
-      yield* Effect.promise(() => first.reaches("running"))
-      assert.deepStrictEqual(yield* rows(at, owners), [
-        ["postgres", "cloud_admin"],
-        ["shop", "web"],
-        [hostileDatabase, hostileRole]
-      ])
-      yield* rows(at, "create table kept (n int); insert into kept values (1)", "shop")
+        const first = yield* launch(args, at.httpPort)
+        yield* Effect.promise(() => first.reaches("running"))
+        assert.deepStrictEqual(yield* rows(at, owners), [
+          ["postgres", "cloud_admin"],
+          ["shop", "web"],
+          [hostileDatabase, hostileRole]
+        ])
+        yield* rows(at, "create table kept (n int); insert into kept values (1)", "shop")
 
-      const answer = yield* Effect.promise(() => first.http("/configure", post({ spec: specWith({ roles: [{ name: "late" }] }) })))
-      assert.strictEqual(answer.status, 200, answer.text)
-      assert.strictEqual(JSON.parse(answer.text).status, "running")
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from pg_roles where rolname = 'late'"), [["1"]])
+        const answer = yield* Effect.promise(() =>
+          first.http("/configure", post({ spec: specWith({ roles: [{ name: "late" }] }) }))
+        )
+        assert.strictEqual(answer.status, 200, answer.text)
+        assert.strictEqual(JSON.parse(answer.text).status, "running")
+        assert.deepStrictEqual(yield* rows(at, "select count(*) from pg_roles where rolname = 'late'"), [["1"]])
 
-      killAll([first.pid, ...processesIn(pgdata)], "SIGKILL")
-      assert.strictEqual((yield* Effect.promise(() => first.exit)).signal, "SIGKILL")
+        killAll([first.pid, ...processesIn(pgdata)], "SIGKILL")
+        assert.strictEqual((yield* Effect.promise(() => first.exit)).signal, "SIGKILL")
 
-      const second = yield* launch(args, at.httpPort)
-      yield* Effect.promise(() => second.reaches("running"))
-      assert.deepStrictEqual(yield* rows(at, "select n from kept", "shop"), [["1"]], "an acknowledged commit was lost")
-      assert.deepStrictEqual(yield* rows(at, "select timeline_id from pg_control_checkpoint()"), [["1"]])
+        const second = yield* launch(args, at.httpPort)
+        yield* Effect.promise(() => second.reaches("running"))
+        assert.deepStrictEqual(
+          yield* rows(at, "select n from kept", "shop"),
+          [["1"]],
+          "an acknowledged commit was lost"
+        )
+        assert.deepStrictEqual(yield* rows(at, "select timeline_id from pg_control_checkpoint()"), [["1"]])
 
-      second.signal("SIGTERM")
-      assert.deepStrictEqual(yield* Effect.promise(() => second.exit), { code: 0, signal: null }, second.said())
-      yield* Effect.promise(() => gone(pgdata))
-      assert.isFalse(fs.existsSync(`${pgdata}/postmaster.pid`))
-    })))
+        second.signal("SIGTERM")
+        assert.deepStrictEqual(yield* Effect.promise(() => second.exit), { code: 0, signal: null }, second.said())
+        yield* Effect.promise(() => gone(pgdata))
+        assert.isFalse(fs.existsSync(`${pgdata}/postmaster.pid`))
+      })
+    )
+  )
 })
 
 describe("a life that goes wrong", () => {
   it.live("a broken spec is refused with the path of each problem, exit 1, and nothing is left", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const program = yield* launch(
-        localArguments(at, { format_version: "one", cluster: { roles: [{ nom: "web" }], databases: [] } }),
-        at.httpPort
-      )
-      const { code } = yield* Effect.promise(() => program.exit)
-      assert.strictEqual(code, 1)
-      assert.include(program.said(), "cluster.roles[0].name")
-      assert.include(program.said(), "format_version")
-      assert.isFalse(fs.existsSync(`${at.directory}/pgdata`))
-      assert.isFalse(fs.existsSync(`${at.directory}/storage/${"0".repeat(32)}`), "no timeline was begun")
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const program = yield* launch(
+          localArguments(at, { format_version: "one", cluster: { roles: [{ nom: "web" }], databases: [] } }),
+          at.httpPort
+        )
+        const { code } = yield* Effect.promise(() => program.exit)
+        assert.strictEqual(code, 1)
+        assert.include(program.said(), "cluster.roles[0].name")
+        assert.include(program.said(), "format_version")
+        assert.isFalse(fs.existsSync(`${at.directory}/pgdata`))
+        assert.isFalse(fs.existsSync(`${at.directory}/storage/${"0".repeat(32)}`), "no timeline was begun")
+      })
+    )
+  )
 
   it.live("a Postgres that is killed by itself ends the compute with the story told", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const program = yield* launch(localArguments(at, specWith({})), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      const postmaster = Number(fs.readFileSync(`${at.directory}/pgdata/postmaster.pid`, "utf8").split("\n")[0])
-      killAll([postmaster], "SIGKILL")
-      const { code } = yield* Effect.promise(() => program.exit)
-      assert.strictEqual(code, 1)
-      assert.match(program.said(), /Postgres is gone: Postgres died unasked with signal SIGKILL/)
-      yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const program = yield* launch(localArguments(at, specWith({})), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        const postmaster = Number(fs.readFileSync(`${at.directory}/pgdata/postmaster.pid`, "utf8").split("\n")[0])
+        killAll([postmaster], "SIGKILL")
+        const { code } = yield* Effect.promise(() => program.exit)
+        assert.strictEqual(code, 1)
+        assert.match(program.said(), /Postgres is gone: Postgres died unasked with signal SIGKILL/)
+        yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
+      })
+    )
+  )
 
-  it.live("a setting Postgres refuses fails the start with Postgres's own words, readable over HTTP until it is ended", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const spec = specWith({})
-      spec.cluster.settings.push({ name: "max_connections", value: "many", vartype: "string" })
-      const program = yield* launch(localArguments(at, spec), at.httpPort)
-      const failed = yield* Effect.promise(() => program.reaches("failed"))
-      assert.include(failed.error ?? "", "max_connections")
-      const ended = yield* Effect.promise(() => program.http("/terminate", { method: "POST" }))
-      assert.strictEqual(ended.status, 200)
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
-    })))
+  it.live(
+    "a setting Postgres refuses fails the start with Postgres's own words, readable over HTTP until it is ended",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const at = yield* place
+          const spec = specWith({})
+          spec.cluster.settings.push({ name: "max_connections", value: "many", vartype: "string" })
+          const program = yield* launch(localArguments(at, spec), at.httpPort)
+          const failed = yield* Effect.promise(() => program.reaches("failed"))
+          assert.include(failed.error ?? "", "max_connections")
+          const ended = yield* Effect.promise(() => program.http("/terminate", { method: "POST" }))
+          assert.strictEqual(ended.status, 200)
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
+        })
+      )
+  )
 
   it.live("a second compute on the same timeline is refused and the first does not notice", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const elsewhere = { ...(yield* place), directory: at.directory }
-      const first = yield* launch(localArguments(at, specWith({})), at.httpPort)
-      yield* Effect.promise(() => first.reaches("running"))
-      const second = yield* launch(
-        localArguments(elsewhere, specWith({})).map((arg) => arg === `${at.directory}/pgdata` ? `${at.directory}/other` : arg),
-        elsewhere.httpPort
-      )
-      const refused = yield* Effect.promise(() => second.reaches("failed"))
-      assert.include(refused.error ?? "", "another compute")
-      assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const elsewhere = { ...(yield* place), directory: at.directory }
+        const first = yield* launch(localArguments(at, specWith({})), at.httpPort)
+        yield* Effect.promise(() => first.reaches("running"))
+        const second = yield* launch(
+          localArguments(elsewhere, specWith({})).map((arg) =>
+            arg === `${at.directory}/pgdata` ? `${at.directory}/other` : arg
+          ),
+          elsewhere.httpPort
+        )
+        const refused = yield* Effect.promise(() => second.reaches("failed"))
+        assert.include(refused.error ?? "", "another compute")
+        assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
+      })
+    )
+  )
 })

@@ -10,7 +10,14 @@ import { gone, launch, neonArguments, rows } from "./harness.ts"
 import { setUp, specOf, tenant, timeline, token } from "./neonPlace.ts"
 
 /** The same without a field: only settings, the way docker-compose has it. */
-const asSettings = ({ cluster, pageserver_connstring, safekeeper_connstrings, tenant_id, timeline_id, ...rest }: ReturnType<typeof specOf>) => ({
+const asSettings = ({
+  cluster,
+  pageserver_connstring,
+  safekeeper_connstrings,
+  tenant_id,
+  timeline_id,
+  ...rest
+}: ReturnType<typeof specOf>) => ({
   ...rest,
   cluster: {
     ...cluster,
@@ -25,61 +32,76 @@ const asSettings = ({ cluster, pageserver_connstring, safekeeper_connstrings, te
 })
 
 describe("on Neon's storage", () => {
-  for (const [how, write] of [["fields", (spec: ReturnType<typeof specOf>): unknown => spec], ["settings alone", asSettings]] as const) {
+  for (const [how, write] of [
+    ["fields", (spec: ReturnType<typeof specOf>): unknown => spec],
+    ["settings alone", asSettings]
+  ] as const) {
     it.live(`starts on the basebackup of a quorum that agrees, addresses as ${how}, and ends when asked`, () =>
-      Effect.scoped(Effect.gen(function*() {
-        const { addresses, at, pageserver } = yield* setUp(["ok", "ok", "hang"])
-        const program = yield* launch(neonArguments(at, write(specOf(at, pageserver.url, addresses))), at.httpPort)
-        yield* Effect.promise(() => program.reaches("running"))
-        assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-        assert.deepStrictEqual(yield* rows(at, "select 1", "shop"), [["1"]])
-        const [asked] = yield* pageserver.seen
-        assert.strictEqual(asked?.command, `basebackup ${tenant} ${timeline} 0/16B9188 --gzip`)
-        assert.strictEqual(asked?.password, token)
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { addresses, at, pageserver } = yield* setUp(["ok", "ok", "hang"])
+          const program = yield* launch(neonArguments(at, write(specOf(at, pageserver.url, addresses))), at.httpPort)
+          yield* Effect.promise(() => program.reaches("running"))
+          assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+          assert.deepStrictEqual(yield* rows(at, "select 1", "shop"), [["1"]])
+          const [asked] = yield* pageserver.seen
+          assert.strictEqual(asked?.command, `basebackup ${tenant} ${timeline} 0/16B9188 --gzip`)
+          assert.strictEqual(asked?.password, token)
 
-        const ended = yield* Effect.promise(() => program.http("/terminate?mode=immediate", { method: "POST" }))
-        assert.strictEqual(ended.status, 200)
-        assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-        assert.match(program.said(), /the end could not be settled: .*sync-safekeepers/)
-        assert.notInclude(program.said(), token)
-        yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
-      })))
+          const ended = yield* Effect.promise(() => program.http("/terminate?mode=immediate", { method: "POST" }))
+          assert.strictEqual(ended.status, 200)
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+          assert.match(program.said(), /the end could not be settled: .*sync-safekeepers/)
+          assert.notInclude(program.said(), token)
+          yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
+        })
+      )
+    )
   }
 
   it.live("a lagging and two silent safekeepers need the full sync, whose failure is told with Postgres's words", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { addresses, at, pageserver } = yield* setUp(["lag", "hang", "hang"])
-      const program = yield* launch(neonArguments(at, specOf(at, pageserver.url, addresses)), at.httpPort)
-      const failed = yield* Effect.promise(() => program.reaches("failed"))
-      assert.match(failed.error ?? "", /cannot commitLsn the safekeepers \(6 attempts\): .*sync-safekeepers/)
-      assert.deepStrictEqual(yield* pageserver.seen, [], "no basebackup without a settled LSN")
-      program.signal("SIGTERM")
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { addresses, at, pageserver } = yield* setUp(["lag", "hang", "hang"])
+        const program = yield* launch(neonArguments(at, specOf(at, pageserver.url, addresses)), at.httpPort)
+        const failed = yield* Effect.promise(() => program.reaches("failed"))
+        assert.match(failed.error ?? "", /cannot commitLsn the safekeepers \(6 attempts\): .*sync-safekeepers/)
+        assert.deepStrictEqual(yield* pageserver.seen, [], "no basebackup without a settled LSN")
+        program.signal("SIGTERM")
+        assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
+      })
+    )
+  )
 
   for (const fault of ["cut", "error after the end", "reset", "corrupt gzip", "truncated tar"] as const) {
     it.live(`a basebackup that fails twice (${fault}) is fetched again into a clean PGDATA`, () =>
-      Effect.scoped(Effect.gen(function*() {
-        const { addresses, at, pageserver } = yield* setUp(["ok"], { fault, failFirst: 2 })
-        const program = yield* launch(neonArguments(at, specOf(at, pageserver.url, addresses)), at.httpPort)
-        yield* Effect.promise(() => program.reaches("running"))
-        assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-        assert.lengthOf(yield* pageserver.seen, 3)
-        program.signal("SIGTERM")
-        assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-      })))
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { addresses, at, pageserver } = yield* setUp(["ok"], { fault, failFirst: 2 })
+          const program = yield* launch(neonArguments(at, specOf(at, pageserver.url, addresses)), at.httpPort)
+          yield* Effect.promise(() => program.reaches("running"))
+          assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+          assert.lengthOf(yield* pageserver.seen, 3)
+          program.signal("SIGTERM")
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+        })
+      )
+    )
   }
 
   it.live("a pageserver that takes no token fails the start at once, and says so without the token", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { addresses, at, pageserver } = yield* setUp(["ok"], { token: "an0ther" })
-      const program = yield* launch(neonArguments(at, specOf(at, pageserver.url, addresses)), at.httpPort)
-      const failed = yield* Effect.promise(() => program.reaches("failed"))
-      assert.match(failed.error ?? "", /failed to get basebackup@0\/16B9188 \(1 attempts?\): .*28P01/)
-      assert.notInclude(program.said(), token)
-      program.signal("SIGTERM")
-      yield* Effect.promise(() => program.exit)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { addresses, at, pageserver } = yield* setUp(["ok"], { token: "an0ther" })
+        const program = yield* launch(neonArguments(at, specOf(at, pageserver.url, addresses)), at.httpPort)
+        const failed = yield* Effect.promise(() => program.reaches("failed"))
+        assert.match(failed.error ?? "", /failed to get basebackup@0\/16B9188 \(1 attempts?\): .*28P01/)
+        assert.notInclude(program.said(), token)
+        program.signal("SIGTERM")
+        yield* Effect.promise(() => program.exit)
+      })
+    )
+  )
 
   const overGrpc = (spec: ReturnType<typeof specOf>, url: string) => {
     const { pageserver_connstring: _, ...rest } = spec
@@ -88,27 +110,40 @@ describe("on Neon's storage", () => {
   }
 
   it.live("over gRPC a basebackup that breaks is fetched again; the compute starts on it", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { addresses, archive, at } = yield* setUp(["ok"])
-      const service = yield* makeFakePageService({ tenant, timeline, token, archive, fault: "error after the end", failFirst: 1 })
-      const program = yield* launch(neonArguments(at, overGrpc(specOf(at, "", addresses), service.url)), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-      assert.lengthOf(yield* service.seen, 2)
-      program.signal("SIGTERM")
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { addresses, archive, at } = yield* setUp(["ok"])
+        const service = yield* makeFakePageService({
+          tenant,
+          timeline,
+          token,
+          archive,
+          fault: "error after the end",
+          failFirst: 1
+        })
+        const program = yield* launch(neonArguments(at, overGrpc(specOf(at, "", addresses), service.url)), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+        assert.lengthOf(yield* service.seen, 2)
+        program.signal("SIGTERM")
+        assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+      })
+    )
+  )
 
   it.live("over gRPC a refused token fails the start at once, and is not repeated", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { addresses, archive, at } = yield* setUp(["ok"])
-      const service = yield* makeFakePageService({ tenant, timeline, token: "an0ther", archive })
-      const program = yield* launch(neonArguments(at, overGrpc(specOf(at, "", addresses), service.url)), at.httpPort)
-      const failed = yield* Effect.promise(() => program.reaches("failed"))
-      assert.match(failed.error ?? "", /failed to get basebackup@0\/16B9188 \(1 attempts\): .*\(UNAUTHENTICATED\)/)
-      assert.lengthOf(yield* service.seen, 1)
-      assert.notInclude(program.said(), token)
-      program.signal("SIGTERM")
-      yield* Effect.promise(() => program.exit)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { addresses, archive, at } = yield* setUp(["ok"])
+        const service = yield* makeFakePageService({ tenant, timeline, token: "an0ther", archive })
+        const program = yield* launch(neonArguments(at, overGrpc(specOf(at, "", addresses), service.url)), at.httpPort)
+        const failed = yield* Effect.promise(() => program.reaches("failed"))
+        assert.match(failed.error ?? "", /failed to get basebackup@0\/16B9188 \(1 attempts\): .*\(UNAUTHENTICATED\)/)
+        assert.lengthOf(yield* service.seen, 1)
+        assert.notInclude(program.said(), token)
+        program.signal("SIGTERM")
+        yield* Effect.promise(() => program.exit)
+      })
+    )
+  )
 })

@@ -16,40 +16,52 @@ const specWith = (roles: ReadonlyArray<string>) => ({
   }
 })
 
-const plan = Effect.fnUntraced(function*(at: Place, spec: unknown, more: ReadonlyArray<string> = []) {
+const plan = Effect.fnUntraced(function* (at: Place, spec: unknown, more: ReadonlyArray<string> = []) {
   const file = `${at.directory}/wanted.json`
   fs.writeFileSync(file, JSON.stringify(spec))
-  const program = yield* launch(["plan", "-C", `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`, "-S", file, ...more], at.httpPort)
+  const program = yield* launch(
+    ["plan", "-C", `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`, "-S", file, ...more],
+    at.httpPort
+  )
   const { code } = yield* Effect.promise(() => program.exit)
   return { code, text: program.said() }
 })
 
 it.live("prints what would be done, then nothing once it is done", () =>
-  Effect.scoped(Effect.gen(function*() {
-    const at = yield* place
-    const program = yield* launch(localArguments(at, specWith(["web"])), at.httpPort)
-    yield* Effect.promise(() => program.reaches("running"))
-    assert.deepStrictEqual(yield* plan(at, specWith(["web"])), { code: 0, text: "" })
+  Effect.scoped(
+    Effect.gen(function* () {
+      const at = yield* place
+      const program = yield* launch(localArguments(at, specWith(["web"])), at.httpPort)
+      yield* Effect.promise(() => program.reaches("running"))
+      assert.deepStrictEqual(yield* plan(at, specWith(["web"])), { code: 0, text: "" })
 
-    const wanted = specWith(["web", "late \"one\""])
-    const asText = yield* plan(at, wanted)
-    assert.strictEqual(asText.code, 2, asText.text)
-    assert.include(asText.text, "late")
-    assert.notInclude(asText.text, "0".repeat(32), "no verifier is ever shown")
-    const asJson = yield* plan(at, wanted, ["--json"])
-    assert.strictEqual(asJson.code, 2)
-    const operations: ReadonlyArray<{ readonly action: string; readonly object: string }> = JSON.parse(asJson.text).operations
-    assert.isTrue(operations.some(({ action, object }) => action === "create" && object.includes("late")), asJson.text)
+      const wanted = specWith(["web", 'late "one"'])
+      const asText = yield* plan(at, wanted)
+      assert.strictEqual(asText.code, 2, asText.text)
+      assert.include(asText.text, "late")
+      assert.notInclude(asText.text, "0".repeat(32), "no verifier is ever shown")
+      const asJson = yield* plan(at, wanted, ["--json"])
+      assert.strictEqual(asJson.code, 2)
+      const operations: ReadonlyArray<{ readonly action: string; readonly object: string }> = JSON.parse(
+        asJson.text
+      ).operations
+      assert.isTrue(
+        operations.some(({ action, object }) => action === "create" && object.includes("late")),
+        asJson.text
+      )
 
-    const body = JSON.stringify({ spec: wanted })
-    const answer = yield* Effect.promise(() =>
-      program.http("/configure", { method: "POST", headers: { "content-type": "application/json" }, body }))
-    assert.strictEqual(answer.status, 200, answer.text)
-    assert.deepStrictEqual(yield* plan(at, wanted), { code: 0, text: "" })
+      const body = JSON.stringify({ spec: wanted })
+      const answer = yield* Effect.promise(() =>
+        program.http("/configure", { method: "POST", headers: { "content-type": "application/json" }, body })
+      )
+      assert.strictEqual(answer.status, 200, answer.text)
+      assert.deepStrictEqual(yield* plan(at, wanted), { code: 0, text: "" })
 
-    program.signal("SIGTERM")
-    yield* Effect.promise(() => program.exit)
-    const late = yield* plan(at, wanted)
-    assert.strictEqual(late.code, 1)
-    assert.match(late.text, /connect to 127\.0\.0\.1:\d+: .*hint/)
-  })))
+      program.signal("SIGTERM")
+      yield* Effect.promise(() => program.exit)
+      const late = yield* plan(at, wanted)
+      assert.strictEqual(late.code, 1)
+      assert.match(late.text, /connect to 127\.0\.0\.1:\d+: .*hint/)
+    })
+  )
+)

@@ -14,7 +14,11 @@ const specWith = (settings: Readonly<Record<string, string>>) => ({
   cluster: {
     roles: [],
     databases: [],
-    settings: Object.entries({ max_connections: "30", ...settings }).map(([name, value]) => ({ name, value, vartype: "string" }))
+    settings: Object.entries({ max_connections: "30", ...settings }).map(([name, value]) => ({
+      name,
+      value,
+      vartype: "string"
+    }))
   }
 })
 
@@ -24,56 +28,70 @@ const configure = (program: Program, settings: Readonly<Record<string, string>>)
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ spec: specWith(settings) })
-    }))
+    })
+  )
 
 const times = (text: string, what: string): number => text.split(what).length - 1
 
 describe.each(installs)("reconfiguration on Postgres $major ($postgres)", ({ postgres }) => {
-  it.live("mistakes are refused, restarts are waited for, and the next good spec heals", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const program = yield* launch(localArguments(at, specWith({ work_mem: "5MB" }), ["-b", postgres]), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      const conf = `${at.directory}/pgdata/postgresql.conf`
-      const pid = yield* rows(at, "select pg_backend_pid(), pg_postmaster_start_time()")
-      const before = fs.readFileSync(conf, "utf8")
-      const reloads = () => times(program.said(), "received SIGHUP, reloading configuration files")
-      const reloadsBefore = reloads()
+  it.live(
+    "mistakes are refused, restarts are waited for, and the next good spec heals",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const at = yield* place
+          const program = yield* launch(
+            localArguments(at, specWith({ work_mem: "5MB" }), ["-b", postgres]),
+            at.httpPort
+          )
+          yield* Effect.promise(() => program.reaches("running"))
+          const conf = `${at.directory}/pgdata/postgresql.conf`
+          const pid = yield* rows(at, "select pg_backend_pid(), pg_postmaster_start_time()")
+          const before = fs.readFileSync(conf, "utf8")
+          const reloads = () => times(program.said(), "received SIGHUP, reloading configuration files")
+          const reloadsBefore = reloads()
 
-      for (const [settings, said] of [
-        [{ work_mem: "a lot" }, /postgresql\.conf line \d+: work_mem: setting could not be applied/],
-        [{ no_such_thing: "1" }, /postgresql\.conf line \d+: no_such_thing: unrecognized configuration parameter/],
-        [{ max_connections: "many" }, /postgresql\.conf line \d+: max_connections: setting could not be applied/]
-      ] as const) {
-        const refused = yield* configure(program, settings)
-        assert.isAtLeast(refused.status, 400, refused.text)
-        const status = yield* Effect.promise(() => program.status())
-        assert.strictEqual(status.status, "failed")
-        assert.match(status.error ?? "", said)
-        assert.strictEqual(fs.readFileSync(conf, "utf8"), before, "the file was put back")
-      }
-      assert.strictEqual(reloads(), reloadsBefore, "nothing was reloaded")
-      assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["5MB"]])
+          for (const [settings, said] of [
+            [{ work_mem: "a lot" }, /postgresql\.conf line \d+: work_mem: setting could not be applied/],
+            [{ no_such_thing: "1" }, /postgresql\.conf line \d+: no_such_thing: unrecognized configuration parameter/],
+            [{ max_connections: "many" }, /postgresql\.conf line \d+: max_connections: setting could not be applied/]
+          ] as const) {
+            const refused = yield* configure(program, settings)
+            assert.isAtLeast(refused.status, 400, refused.text)
+            const status = yield* Effect.promise(() => program.status())
+            assert.strictEqual(status.status, "failed")
+            assert.match(status.error ?? "", said)
+            assert.strictEqual(fs.readFileSync(conf, "utf8"), before, "the file was put back")
+          }
+          assert.strictEqual(reloads(), reloadsBefore, "nothing was reloaded")
+          assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["5MB"]])
 
-      const healed = yield* configure(program, { work_mem: "6MB", max_connections: "40", shared_buffers: "8MB" })
-      assert.strictEqual(healed.status, 200, healed.text)
-      assert.isNull((yield* Effect.promise(() => program.status())).error)
-      const { said } = program
-      assert.match(said(), /setting\(s\) wait for a restart of Postgres: .*max_connections \(30 now, 40 then\)/)
-      assert.match(said(), /shared_buffers \(\d+MB now, 8MB then\)/)
-      yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "6MB"/))
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from pg_settings where pending_restart"), [["2"]])
-      const reloaded = reloads()
+          const healed = yield* configure(program, { work_mem: "6MB", max_connections: "40", shared_buffers: "8MB" })
+          assert.strictEqual(healed.status, 200, healed.text)
+          assert.isNull((yield* Effect.promise(() => program.status())).error)
+          const { said } = program
+          assert.match(said(), /setting\(s\) wait for a restart of Postgres: .*max_connections \(30 now, 40 then\)/)
+          assert.match(said(), /shared_buffers \(\d+MB now, 8MB then\)/)
+          yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "6MB"/))
+          assert.deepStrictEqual(yield* rows(at, "select count(*) from pg_settings where pending_restart"), [["2"]])
+          const reloaded = reloads()
 
-      // Back to what it runs with: nothing waits any more. And once more the same: nothing is reloaded.
-      assert.strictEqual((yield* configure(program, { work_mem: "6MB" })).status, 200)
-      yield* Effect.promise(async () => {
-        while (reloads() === reloaded) await new Promise((resolve) => setImmediate(resolve))
-      })
-      assert.strictEqual(times(said(), "wait for a restart"), 1, "nothing waits any more")
-      const last = reloads()
-      assert.strictEqual((yield* configure(program, { work_mem: "6MB" })).status, 200)
-      assert.strictEqual(reloads(), last, "the same spec again reloads nothing")
-      assert.strictEqual((yield* rows(at, "select 1, pg_postmaster_start_time()"))[0]?.[1], pid[0]?.[1], "it is the same Postgres")
-    })), 60_000)
+          // Back to what it runs with: nothing waits any more. And once more the same: nothing is reloaded.
+          assert.strictEqual((yield* configure(program, { work_mem: "6MB" })).status, 200)
+          yield* Effect.promise(async () => {
+            while (reloads() === reloaded) await new Promise((resolve) => setImmediate(resolve))
+          })
+          assert.strictEqual(times(said(), "wait for a restart"), 1, "nothing waits any more")
+          const last = reloads()
+          assert.strictEqual((yield* configure(program, { work_mem: "6MB" })).status, 200)
+          assert.strictEqual(reloads(), last, "the same spec again reloads nothing")
+          assert.strictEqual(
+            (yield* rows(at, "select 1, pg_postmaster_start_time()"))[0]?.[1],
+            pid[0]?.[1],
+            "it is the same Postgres"
+          )
+        })
+      ),
+    60_000
+  )
 })

@@ -45,17 +45,24 @@ const nothing = Effect.void
 
 /** Brings a process into the status, and holds it there with real means. */
 const holds: Record<string, (at: Place) => Effect.Effect<Held, unknown, Scope.Scope>> = {
-  empty: Effect.fnUntraced(function*(at) {
+  empty: Effect.fnUntraced(function* (at) {
     const config = `${at.directory}/config.json`
     fs.writeFileSync(config, JSON.stringify({ spec: null, compute_ctl_config: { jwks: { keys: [] } } }))
     const args = localArguments(at, spec).flatMap((arg, index, all) =>
-      arg === "-S" ? ["-c", config] : all[index - 1] === "-S" ? [] : arg === "--http-port" ? ["--external-http-port"] : [arg])
+      arg === "-S"
+        ? ["-c", config]
+        : all[index - 1] === "-S"
+          ? []
+          : arg === "--http-port"
+            ? ["--external-http-port"]
+            : [arg]
+    )
     // The 2024 apiVersion asks for no tokens, so that the test can look.
     const program = yield* launch([...args, "--api-dialect", "2024"], at.httpPort)
     yield* Effect.promise(() => program.reaches("empty"))
     return { program, code: 0, release: nothing }
   }),
-  init: Effect.fnUntraced(function*(at) {
+  init: Effect.fnUntraced(function* (at) {
     const port = yield* silentPort
     const program = yield* launch(
       neonArguments(at, {
@@ -71,12 +78,12 @@ const holds: Record<string, (at: Place) => Effect.Effect<Held, unknown, Scope.Sc
     yield* Effect.promise(() => program.reaches("init"))
     return { program, code: 0, release: nothing }
   }),
-  running: Effect.fnUntraced(function*(at) {
+  running: Effect.fnUntraced(function* (at) {
     const program = yield* launch(localArguments(at, spec), at.httpPort)
     yield* Effect.promise(() => program.reaches("running"))
     return { program, code: 0, release: nothing }
   }),
-  configuration: Effect.fnUntraced(function*(at) {
+  configuration: Effect.fnUntraced(function* (at) {
     const program = yield* launch(localArguments(at, spec), at.httpPort)
     yield* Effect.promise(() => program.reaches("running"))
     const locker = yield* session(at)
@@ -85,13 +92,13 @@ const holds: Record<string, (at: Place) => Effect.Effect<Held, unknown, Scope.Sc
     yield* Effect.promise(() => program.reaches("configuration"))
     return { program, code: 0, release: nothing }
   }),
-  failed: Effect.fnUntraced(function*(at) {
+  failed: Effect.fnUntraced(function* (at) {
     const settings = [{ name: "shared_buffers", value: "a lot", vartype: "string" }]
     const program = yield* launch(localArguments(at, { ...spec, cluster: { ...spec.cluster, settings } }), at.httpPort)
     yield* Effect.promise(() => program.reaches("failed"))
     return { program, code: 1, release: nothing }
   }),
-  termination_pending: Effect.fnUntraced(function*(at) {
+  termination_pending: Effect.fnUntraced(function* (at) {
     const program = yield* launch(localArguments(at, spec), at.httpPort)
     yield* Effect.promise(() => program.reaches("running"))
     const postmaster = Number(fs.readFileSync(`${at.directory}/pgdata/postmaster.pid`, "utf8").split("\n")[0])
@@ -104,68 +111,80 @@ const holds: Record<string, (at: Place) => Effect.Effect<Held, unknown, Scope.Sc
 
 const ways = ["SIGTERM", "SIGINT", "SIGQUIT", "/terminate"] as const
 
-const ask = (program: Program, way: typeof ways[number]): Effect.Effect<void> =>
+const ask = (program: Program, way: (typeof ways)[number]): Effect.Effect<void> =>
   way === "/terminate"
-    // It answers when the compute is terminated; what may break off is only the connection, at the process's exit.
-    ? Effect.sync(() => void program.http("/terminate?mode=immediate", { method: "POST" }).catch(() => {}))
+    ? // It answers when the compute is terminated; what may break off is only the connection, at the process's exit.
+      Effect.sync(() => void program.http("/terminate?mode=immediate", { method: "POST" }).catch(() => {}))
     : Effect.sync(() => program.signal(way))
 
 for (const [status, hold] of Object.entries(holds)) {
   describe(`while ${status}`, () => {
     for (const way of ways) {
       it.live(`${way} ends it`, () =>
-        Effect.scoped(Effect.gen(function*() {
-          const at = yield* place
-          const { code, program, release } = yield* hold(at)
-          yield* ask(program, way)
-          yield* release
-          const exit = yield* Effect.promise(() => program.exit)
-          assert.deepStrictEqual(exit, { code, signal: null }, program.said())
-          if (status !== "failed") assert.match(program.said(), /to terminated: Postgres is gone/)
-          yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
-        })))
+        Effect.scoped(
+          Effect.gen(function* () {
+            const at = yield* place
+            const { code, program, release } = yield* hold(at)
+            yield* ask(program, way)
+            yield* release
+            const exit = yield* Effect.promise(() => program.exit)
+            assert.deepStrictEqual(exit, { code, signal: null }, program.said())
+            if (status !== "failed") assert.match(program.said(), /to terminated: Postgres is gone/)
+            yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
+          })
+        )
+      )
     }
   })
 }
 
 describe("in a hurry", () => {
   it.live("each further signal takes the next rung, down to the kill", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const program = yield* launch(localArguments(at, spec), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      killAll(processesIn(`${at.directory}/pgdata`), "SIGSTOP")
-      program.signal("SIGTERM")
-      yield* Effect.promise(() => program.says(/with SIGINT/))
-      program.signal("SIGINT")
-      yield* Effect.promise(() => program.says(/with SIGQUIT/))
-      program.signal("SIGQUIT")
-      yield* Effect.promise(() => program.says(/with SIGKILL/))
-      const { code } = yield* Effect.promise(() => program.exit)
-      assert.strictEqual(code, 1, "a Postgres that was killed has no exit code of its own")
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const program = yield* launch(localArguments(at, spec), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        killAll(processesIn(`${at.directory}/pgdata`), "SIGSTOP")
+        program.signal("SIGTERM")
+        yield* Effect.promise(() => program.says(/with SIGINT/))
+        program.signal("SIGINT")
+        yield* Effect.promise(() => program.says(/with SIGQUIT/))
+        program.signal("SIGQUIT")
+        yield* Effect.promise(() => program.says(/with SIGKILL/))
+        const { code } = yield* Effect.promise(() => program.exit)
+        assert.strictEqual(code, 1, "a Postgres that was killed has no exit code of its own")
+      })
+    )
+  )
 
   it.live("the same signal twice at once, as npm and a terminal send it, is one Ctrl-C", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const program = yield* launch(localArguments(at, spec), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      program.signal("SIGINT")
-      yield* Effect.promise(() => pause(1))
-      program.signal("SIGINT")
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-      assert.notInclude(program.said(), "SIGQUIT")
-      assert.deepStrictEqual(processesIn(`${at.directory}/pgdata`), [])
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const program = yield* launch(localArguments(at, spec), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        program.signal("SIGINT")
+        yield* Effect.promise(() => pause(1))
+        program.signal("SIGINT")
+        assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+        assert.notInclude(program.said(), "SIGQUIT")
+        assert.deepStrictEqual(processesIn(`${at.directory}/pgdata`), [])
+      })
+    )
+  )
 
   it.live("an idle client does not hold the end up", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const at = yield* place
-      const program = yield* launch(localArguments(at, spec), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      yield* session(at)
-      assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
-      program.signal("SIGTERM")
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const program = yield* launch(localArguments(at, spec), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        yield* session(at)
+        assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
+        program.signal("SIGTERM")
+        assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+      })
+    )
+  )
 })

@@ -15,102 +15,160 @@ const until = (what: () => Promise<boolean>) =>
   })
 
 describe("a replica", () => {
-  it.live("is running once it takes connections; it reads, writes nothing, asks no safekeeper and ends without a settle", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { at, pageserver } = yield* setUp([])
-      const spec = { ...specOf(at, pageserver.url, ["127.0.0.1:1"]), mode: "Replica" }
-      const program = yield* launch(neonArguments(at, spec), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      assert.deepStrictEqual(yield* rows(at, "select count(*), pg_is_in_recovery() from kept"), [["1000", "t"]])
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from pg_roles where rolname = 'web'"), [["0"]], "no catalog is applied")
-      assert.isTrue(fs.existsSync(`${at.directory}/pgdata/standby.signal`))
-      const conf = fs.readFileSync(`${at.directory}/pgdata/postgresql.conf`, "utf8")
-      assert.match(conf, /^neon\.compute_mode=replica$|^hot_standby=on$/m)
-      assert.deepStrictEqual((yield* pageserver.seen).map(({ command }) => command), [`basebackup ${tenant} ${timeline} --gzip --replica`])
+  it.live(
+    "is running once it takes connections; it reads, writes nothing, asks no safekeeper and ends without a settle",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { at, pageserver } = yield* setUp([])
+          const spec = { ...specOf(at, pageserver.url, ["127.0.0.1:1"]), mode: "Replica" }
+          const program = yield* launch(neonArguments(at, spec), at.httpPort)
+          yield* Effect.promise(() => program.reaches("running"))
+          assert.deepStrictEqual(yield* rows(at, "select count(*), pg_is_in_recovery() from kept"), [["1000", "t"]])
+          assert.deepStrictEqual(
+            yield* rows(at, "select count(*) from pg_roles where rolname = 'web'"),
+            [["0"]],
+            "no catalog is applied"
+          )
+          assert.isTrue(fs.existsSync(`${at.directory}/pgdata/standby.signal`))
+          const conf = fs.readFileSync(`${at.directory}/pgdata/postgresql.conf`, "utf8")
+          assert.match(conf, /^neon\.compute_mode=replica$|^hot_standby=on$/m)
+          assert.deepStrictEqual(
+            (yield* pageserver.seen).map(({ command }) => command),
+            [`basebackup ${tenant} ${timeline} --gzip --replica`]
+          )
 
-      const changed = yield* Effect.promise(() =>
-        program.http("/configure", {
-          method: "POST",
-          headers: { "content-type": "application/json" },
-          body: JSON.stringify({ spec: { ...spec, cluster: { ...spec.cluster, settings: [...spec.cluster.settings, { name: "work_mem", value: "7MB", vartype: "string" }] } } })
-        }))
-      assert.strictEqual(changed.status, 200, changed.text)
-      yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "7MB"/))
+          const changed = yield* Effect.promise(() =>
+            program.http("/configure", {
+              method: "POST",
+              headers: { "content-type": "application/json" },
+              body: JSON.stringify({
+                spec: {
+                  ...spec,
+                  cluster: {
+                    ...spec.cluster,
+                    settings: [...spec.cluster.settings, { name: "work_mem", value: "7MB", vartype: "string" }]
+                  }
+                }
+              })
+            })
+          )
+          assert.strictEqual(changed.status, 200, changed.text)
+          yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "7MB"/))
 
-      const ended = yield* Effect.promise(() => program.http("/terminate?mode=immediate", { method: "POST" }))
-      assert.strictEqual(ended.status, 200)
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-      assert.notInclude(program.said(), "sync-safekeepers")
-      yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
-    })), 60_000)
+          const ended = yield* Effect.promise(() => program.http("/terminate?mode=immediate", { method: "POST" }))
+          assert.strictEqual(ended.status, 200)
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+          assert.notInclude(program.said(), "sync-safekeepers")
+          yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
+        })
+      ),
+    60_000
+  )
 })
 
 describe("a static compute", () => {
   const staticSpec = (spec: ReturnType<typeof specOf>) => ({ ...spec, mode: { Static: "0/16B9188" } })
 
-  it.live("asks for its LSN, holds a lease on it, renews it, and goes on with it at a new address", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { archive, at, pageserver } = yield* setUp([], { lease: 2_000 })
-      const other = yield* makeFakePageserver({ tenant, timeline, token, archive })
-      const program = yield* launch(neonArguments(at, staticSpec(specOf(at, pageserver.url, []))), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-      assert.match(fs.readFileSync(`${at.directory}/pgdata/postgresql.conf`, "utf8"), /^recovery_target_lsn='0\/16B9188'$/m)
-      const commands = Effect.map(pageserver.seen, (seen) => seen.map(({ command }) => command))
-      assert.deepStrictEqual((yield* commands).slice(0, 2), [
-        `lease lsn ${tenant} ${timeline} 0/16B9188 `,
-        `basebackup ${tenant} ${timeline} 0/16B9188 --gzip --replica`
-      ])
-      yield* Effect.promise(() => program.says(/lsn_lease_bg_task.*Request succeeded.*\n(.*\n)*.*lsn_lease_bg_task.*Request succeeded/))
+  it.live(
+    "asks for its LSN, holds a lease on it, renews it, and goes on with it at a new address",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { archive, at, pageserver } = yield* setUp([], { lease: 2_000 })
+          const other = yield* makeFakePageserver({ tenant, timeline, token, archive })
+          const program = yield* launch(neonArguments(at, staticSpec(specOf(at, pageserver.url, []))), at.httpPort)
+          yield* Effect.promise(() => program.reaches("running"))
+          assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+          assert.match(
+            fs.readFileSync(`${at.directory}/pgdata/postgresql.conf`, "utf8"),
+            /^recovery_target_lsn='0\/16B9188'$/m
+          )
+          const commands = Effect.map(pageserver.seen, (seen) => seen.map(({ command }) => command))
+          assert.deepStrictEqual((yield* commands).slice(0, 2), [
+            `lease lsn ${tenant} ${timeline} 0/16B9188 `,
+            `basebackup ${tenant} ${timeline} 0/16B9188 --gzip --replica`
+          ])
+          yield* Effect.promise(() =>
+            program.says(/lsn_lease_bg_task.*Request succeeded.*\n(.*\n)*.*lsn_lease_bg_task.*Request succeeded/)
+          )
 
-      const moved = yield* Effect.promise(() =>
-        program.http("/configure", {
-          method: "POST",
-          headers: { "content-type": "application/json" },
-          body: JSON.stringify({ spec: staticSpec(specOf(at, other.url, [])) })
-        }))
-      assert.strictEqual(moved.status, 200, moved.text)
-      yield* until(async () => (await Effect.runPromise(other.seen)).length > 0)
-      assert.strictEqual((yield* other.seen)[0]?.command, `lease lsn ${tenant} ${timeline} 0/16B9188 `)
-      program.signal("SIGTERM")
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-      assert.notInclude(program.said(), token)
-    })), 60_000)
+          const moved = yield* Effect.promise(() =>
+            program.http("/configure", {
+              method: "POST",
+              headers: { "content-type": "application/json" },
+              body: JSON.stringify({ spec: staticSpec(specOf(at, other.url, [])) })
+            })
+          )
+          assert.strictEqual(moved.status, 200, moved.text)
+          yield* until(async () => (await Effect.runPromise(other.seen)).length > 0)
+          assert.strictEqual((yield* other.seen)[0]?.command, `lease lsn ${tenant} ${timeline} 0/16B9188 `)
+          program.signal("SIGTERM")
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+          assert.notInclude(program.said(), token)
+        })
+      ),
+    60_000
+  )
 
-  it.live("that is refused a lease says so once and loudly, and serves", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { at, pageserver } = yield* setUp([], { lease: "refused" })
-      const program = yield* launch(neonArguments(at, staticSpec(specOf(at, pageserver.url, []))), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      assert.match(program.said(), /ERROR .*lsn_lease_bg_task: Permanent error: lease could not be obtained, LSN 0\/16B9188 is behind the GC cutoff/)
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-      program.signal("SIGTERM")
-      yield* Effect.promise(() => program.exit)
-      assert.strictEqual(program.said().split("Permanent error").length, 2)
-    })), 60_000)
+  it.live(
+    "that is refused a lease says so once and loudly, and serves",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { at, pageserver } = yield* setUp([], { lease: "refused" })
+          const program = yield* launch(neonArguments(at, staticSpec(specOf(at, pageserver.url, []))), at.httpPort)
+          yield* Effect.promise(() => program.reaches("running"))
+          assert.match(
+            program.said(),
+            /ERROR .*lsn_lease_bg_task: Permanent error: lease could not be obtained, LSN 0\/16B9188 is behind the GC cutoff/
+          )
+          assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+          program.signal("SIGTERM")
+          yield* Effect.promise(() => program.exit)
+          assert.strictEqual(program.said().split("Permanent error").length, 2)
+        })
+      ),
+    60_000
+  )
 
-  it.live("of two shards, over gRPC: the basebackup comes from shard 0, leases from both", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { archive, at } = yield* setUp([])
-      const first = yield* makeFakePageService({ tenant, timeline, token, archive, shard: "0002" })
-      const second = yield* makeFakePageService({ tenant, timeline, token, archive, shard: "0102" })
-      const { pageserver_connstring: _, ...rest } = specOf(at, "", [])
-      const spec = {
-        ...rest,
-        mode: { Static: "0/16B9188" },
-        pageserver_connection_info: {
-          shard_count: 2,
-          stripe_size: 32768,
-          prefer_protocol: "grpc",
-          shards: { "0002": { pageservers: [{ grpc_url: first.url }] }, "0102": { pageservers: [{ grpc_url: second.url }] } }
-        }
-      }
-      const program = yield* launch(neonArguments(at, spec), at.httpPort)
-      yield* Effect.promise(() => program.reaches("running"))
-      assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-      assert.deepStrictEqual((yield* first.seen).map(({ method }) => method), ["LeaseLsn", "GetBaseBackup"])
-      assert.deepStrictEqual((yield* second.seen).map(({ method }) => method), ["LeaseLsn"])
-      program.signal("SIGTERM")
-      assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-    })), 60_000)
+  it.live(
+    "of two shards, over gRPC: the basebackup comes from shard 0, leases from both",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { archive, at } = yield* setUp([])
+          const first = yield* makeFakePageService({ tenant, timeline, token, archive, shard: "0002" })
+          const second = yield* makeFakePageService({ tenant, timeline, token, archive, shard: "0102" })
+          const { pageserver_connstring: _, ...rest } = specOf(at, "", [])
+          const spec = {
+            ...rest,
+            mode: { Static: "0/16B9188" },
+            pageserver_connection_info: {
+              shard_count: 2,
+              stripe_size: 32768,
+              prefer_protocol: "grpc",
+              shards: {
+                "0002": { pageservers: [{ grpc_url: first.url }] },
+                "0102": { pageservers: [{ grpc_url: second.url }] }
+              }
+            }
+          }
+          const program = yield* launch(neonArguments(at, spec), at.httpPort)
+          yield* Effect.promise(() => program.reaches("running"))
+          assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
+          assert.deepStrictEqual(
+            (yield* first.seen).map(({ method }) => method),
+            ["LeaseLsn", "GetBaseBackup"]
+          )
+          assert.deepStrictEqual(
+            (yield* second.seen).map(({ method }) => method),
+            ["LeaseLsn"]
+          )
+          program.signal("SIGTERM")
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+        })
+      ),
+    60_000
+  )
 })

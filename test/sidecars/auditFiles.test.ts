@@ -13,7 +13,7 @@ import { temporaryFolder } from "../support/postgres.ts"
 
 describe("the audit sweeper", () => {
   it.effect("removes what has rested and measures what is left", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const now = Date.UTC(2026, 0, 1)
       yield* TestClock.setTime(now)
@@ -27,18 +27,29 @@ describe("the audit sweeper", () => {
       put("notes.txt", 1000, 60)
       fs.mkdirSync(path.join(folder, "audit-folder.log"))
       assert.strictEqual(yield* sweepAuditFiles(folder), 11)
-      assert.deepStrictEqual(fs.readdirSync(folder).sort(), ["audit-folder.log", "audit-new.log", "notes.txt", "postgresql.log"])
-    }))
+      assert.deepStrictEqual(fs.readdirSync(folder).sort(), [
+        "audit-folder.log",
+        "audit-new.log",
+        "notes.txt",
+        "postgresql.log"
+      ])
+    })
+  )
 
   it.effect("goes on without the folder, and tells of it once", () => {
     const lines: Array<string> = []
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const log = path.join(folder, "log")
       const measured = yield* Deferred.make<number>()
-      yield* Effect.forkChild(auditSweeper(log, (bytes) => Effect.asVoid(Deferred.succeed(measured, bytes))).run, { startImmediately: true })
-      const turns = Effect.gen(function*() {
-        for (const deadline = performance.now() + 10_000; performance.now() < deadline && !Deferred.isDoneUnsafe(measured);) {
+      yield* Effect.forkChild(auditSweeper(log, (bytes) => Effect.asVoid(Deferred.succeed(measured, bytes))).run, {
+        startImmediately: true
+      })
+      const turns = Effect.gen(function* () {
+        for (
+          const deadline = performance.now() + 10_000;
+          performance.now() < deadline && !Deferred.isDoneUnsafe(measured);
+        ) {
           yield* TestClock.adjust("1 minute")
           yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
           if (lines.length > 0 && !fs.existsSync(log)) {

@@ -10,10 +10,18 @@ import { temporaryFolder } from "../support/postgres.ts"
 import { eventually, programAt, startProgram } from "../support/programs.ts"
 
 const keys = {
-  jwks: [{ id: "1", roleNames: ["authenticated"], jwksUrl: "https://issuer.invalid/jwks", providerName: "issuer", jwtAudience: null }]
+  jwks: [
+    {
+      id: "1",
+      roleNames: ["authenticated"],
+      jwksUrl: "https://issuer.invalid/jwks",
+      providerName: "issuer",
+      jwtAudience: null
+    }
+  ]
 }
 
-const house = Effect.gen(function*() {
+const house = Effect.gen(function* () {
   const folder = yield* temporaryFolder
   return { folder, place: { config: path.join(folder, "config.json"), pidFile: path.join(folder, "pid") } }
 })
@@ -24,10 +32,12 @@ const body = (pidFile: string) =>
 
 describe("local_proxy", () => {
   it.live("gets its configuration as pretty JSON, also where it does not run", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { place } = yield* house
       assert.isFalse(yield* configureLocalProxy(place, keys, { keyPath: "/tls/key", certPath: "/tls/crt" }))
-      assert.strictEqual(fs.readFileSync(place.config, "utf8"), `{
+      assert.strictEqual(
+        fs.readFileSync(place.config, "utf8"),
+        `{
   "jwks": [
     {
       "id": "1",
@@ -43,39 +53,52 @@ describe("local_proxy", () => {
     "key_path": "/tls/key",
     "cert_path": "/tls/crt"
   }
-}`)
+}`
+      )
       yield* configureLocalProxy(place, { jwks: null }, null)
       assert.strictEqual(fs.readFileSync(place.config, "utf8"), "{}")
-    }))
+    })
+  )
 
-  it.live("is told to read it again while its pid file is locked, and leaves when asked", () =>
-    Effect.gen(function*() {
-      const { place } = yield* house
-      const flock = programAt("flock") ?? assert.fail("flock is a part of util-linux")
-      const proxy = yield* startProgram(flock, [place.pidFile, "bash", "-c", body(place.pidFile)])
-      yield* eventually("the proxy to be up", () => proxy.said().includes("up"), proxy.said)
-      assert.isTrue(yield* configureLocalProxy(place, keys, null))
-      yield* eventually("the reload", () => proxy.said().includes("reloaded"), proxy.said)
-      yield* stopLocalProxy(place)
-      assert.include(proxy.said(), "bye")
-      assert.isNull(findLocalProxy(place))
-    }), 30_000)
+  it.live(
+    "is told to read it again while its pid file is locked, and leaves when asked",
+    () =>
+      Effect.gen(function* () {
+        const { place } = yield* house
+        const flock = programAt("flock") ?? assert.fail("flock is a part of util-linux")
+        const proxy = yield* startProgram(flock, [place.pidFile, "bash", "-c", body(place.pidFile)])
+        yield* eventually("the proxy to be up", () => proxy.said().includes("up"), proxy.said)
+        assert.isTrue(yield* configureLocalProxy(place, keys, null))
+        yield* eventually("the reload", () => proxy.said().includes("reloaded"), proxy.said)
+        yield* stopLocalProxy(place)
+        assert.include(proxy.said(), "bye")
+        assert.isNull(findLocalProxy(place))
+      }),
+    30_000
+  )
 
-  it.live("is left alone when nobody holds the lock: the pid may be anybody's", () =>
-    Effect.gen(function*() {
-      const { place } = yield* house
-      const bystander = yield* startProgram("bash", ["-c", body(place.pidFile)])
-      yield* eventually("the bystander to be up", () => bystander.said().includes("up"), bystander.said)
-      assert.isFalse(yield* configureLocalProxy(place, keys, null))
-      yield* stopLocalProxy(place)
-      assert.isFalse(bystander.left())
-      assert.notInclude(bystander.said(), "reloaded")
-    }), 30_000)
+  it.live(
+    "is left alone when nobody holds the lock: the pid may be anybody's",
+    () =>
+      Effect.gen(function* () {
+        const { place } = yield* house
+        const bystander = yield* startProgram("bash", ["-c", body(place.pidFile)])
+        yield* eventually("the bystander to be up", () => bystander.said().includes("up"), bystander.said)
+        assert.isFalse(yield* configureLocalProxy(place, keys, null))
+        yield* stopLocalProxy(place)
+        assert.isFalse(bystander.left())
+        assert.notInclude(bystander.said(), "reloaded")
+      }),
+    30_000
+  )
 
   it.live("a folder that is not there is told by name", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { folder, place } = yield* house
-      const failure = yield* Effect.flip(configureLocalProxy({ ...place, config: `${folder}/none/config.json` }, keys, null))
+      const failure = yield* Effect.flip(
+        configureLocalProxy({ ...place, config: `${folder}/none/config.json` }, keys, null)
+      )
       assert.strictEqual(failure.message, `cannot write ${folder}/none/config.json`)
-    }))
+    })
+  )
 })

@@ -36,7 +36,7 @@ admin_users = postgres
 default_pool_size=20
 `
 
-const house = Effect.gen(function*() {
+const house = Effect.gen(function* () {
   const folder = yield* temporaryFolder
   const port = yield* freePort
   const place: PgbouncerPlace = {
@@ -48,106 +48,140 @@ const house = Effect.gen(function*() {
 })
 
 const opened = (at: string) => (behind: number, folder: string, port: number, place: PgbouncerPlace) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     fs.writeFileSync(path.join(folder, "users.txt"), `"postgres" "${password}"\n"${superuser}" "${password}"\n`)
     fs.writeFileSync(place.ini, iniOf(folder, port, behind), { mode: 0o640 })
-    if (runAs !== null) for (const name of ["users.txt", "pgbouncer.ini"]) fs.chownSync(path.join(folder, name), runAs.uid, runAs.gid)
+    if (runAs !== null)
+      for (const name of ["users.txt", "pgbouncer.ini"]) fs.chownSync(path.join(folder, name), runAs.uid, runAs.gid)
     const running = yield* startProgram(at, [place.ini])
-    const log = () => `${running.said()}\n${fs.existsSync(`${folder}/pgbouncer.log`) ? fs.readFileSync(`${folder}/pgbouncer.log`, "utf8") : ""}`
+    const log = () =>
+      `${running.said()}\n${fs.existsSync(`${folder}/pgbouncer.log`) ? fs.readFileSync(`${folder}/pgbouncer.log`, "utf8") : ""}`
     yield* eventually("pgbouncer to listen", () => /process up/.test(log()), log)
     return { ...running, log }
   })
 
 const session = (port: number, database: string, user: string) =>
-  connect({ host: "127.0.0.1", port, user, database, password: Redacted.make(password), connectWithin: Duration.seconds(15) })
+  connect({
+    host: "127.0.0.1",
+    port,
+    user,
+    database,
+    password: Redacted.make(password),
+    connectWithin: Duration.seconds(15)
+  })
 
 const configOf = (port: number) =>
-  Effect.scoped(Effect.gen(function*() {
-    const rows = yield* (yield* session(port, "pgbouncer", "postgres")).rows("SHOW CONFIG")
-    return new Map(rows.map(([key, value]) => [key, value]))
-  }))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const rows = yield* (yield* session(port, "pgbouncer", "postgres")).rows("SHOW CONFIG")
+      return new Map(rows.map(([key, value]) => [key, value]))
+    })
+  )
 
 if (program !== null) {
   const open = opened(program)
   describe("a real pgbouncer", () => {
-    it.live("takes up what the spec says, under clients that stay connected", () =>
-      Effect.gen(function*() {
-        const postgres = yield* startPostgres()
-        const { folder, place, port } = yield* house
-        yield* open(postgres.port, folder, port, place)
-        const client = yield* session(port, "postgres", superuser)
-        assert.deepStrictEqual(yield* client.rows("select 1"), [["1"]])
+    it.live(
+      "takes up what the spec says, under clients that stay connected",
+      () =>
+        Effect.gen(function* () {
+          const postgres = yield* startPostgres()
+          const { folder, place, port } = yield* house
+          yield* open(postgres.port, folder, port, place)
+          const client = yield* session(port, "postgres", superuser)
+          assert.deepStrictEqual(yield* client.rows("select 1"), [["1"]])
 
-        const settings = new Map([["default_pool_size", "77"], ["max_client_conn", "321"]])
-        const before = fs.statSync(place.ini)
-        assert.isTrue(yield* tunePgbouncer(place, settings, null))
-        const config = yield* configOf(port)
-        assert.strictEqual(config.get("default_pool_size"), "77")
-        assert.strictEqual(config.get("max_client_conn"), "321")
-        assert.deepStrictEqual(yield* client.rows("select 2"), [["2"]])
+          const settings = new Map([
+            ["default_pool_size", "77"],
+            ["max_client_conn", "321"]
+          ])
+          const before = fs.statSync(place.ini)
+          assert.isTrue(yield* tunePgbouncer(place, settings, null))
+          const config = yield* configOf(port)
+          assert.strictEqual(config.get("default_pool_size"), "77")
+          assert.strictEqual(config.get("max_client_conn"), "321")
+          assert.deepStrictEqual(yield* client.rows("select 2"), [["2"]])
 
-        const expected = iniOf(folder, port, postgres.port).replace("\ndefault_pool_size=20\n", "\ndefault_pool_size=77\nmax_client_conn = 321\n")
-        assert.strictEqual(fs.readFileSync(place.ini, "utf8"), expected)
-        const { gid, mode, uid } = fs.statSync(place.ini)
-        assert.deepStrictEqual({ gid, mode, uid }, { gid: before.gid, mode: before.mode, uid: before.uid })
+          const expected = iniOf(folder, port, postgres.port).replace(
+            "\ndefault_pool_size=20\n",
+            "\ndefault_pool_size=77\nmax_client_conn = 321\n"
+          )
+          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), expected)
+          const { gid, mode, uid } = fs.statSync(place.ini)
+          assert.deepStrictEqual({ gid, mode, uid }, { gid: before.gid, mode: before.mode, uid: before.uid })
 
-        assert.isFalse(yield* tunePgbouncer(place, settings, null), "the second time there is nothing to do")
-      }), 60_000)
+          assert.isFalse(yield* tunePgbouncer(place, settings, null), "the second time there is nothing to do")
+        }),
+      60_000
+    )
 
-    it.live("leaves in order before Postgres does, and only when it is the one", () =>
-      Effect.gen(function*() {
-        const { folder, place, port } = yield* house
-        const pgbouncer = yield* open(1, folder, port, place)
-        const pid = Number(fs.readFileSync(place.pidFile, "utf8"))
-        yield* stopPgbouncer(place)
-        yield* eventually("pgbouncer to be gone", () => pgbouncer.left(), pgbouncer.log)
-        assert.strictEqual(pid, pgbouncer.pid)
-        assert.notInclude(pgbouncer.log(), "FATAL")
-      }), 30_000)
+    it.live(
+      "leaves in order before Postgres does, and only when it is the one",
+      () =>
+        Effect.gen(function* () {
+          const { folder, place, port } = yield* house
+          const pgbouncer = yield* open(1, folder, port, place)
+          const pid = Number(fs.readFileSync(place.pidFile, "utf8"))
+          yield* stopPgbouncer(place)
+          yield* eventually("pgbouncer to be gone", () => pgbouncer.left(), pgbouncer.log)
+          assert.strictEqual(pid, pgbouncer.pid)
+          assert.notInclude(pgbouncer.log(), "FATAL")
+        }),
+      30_000
+    )
 
-    it.live("that does not know us says so, and the password stays out of it", () =>
-      Effect.gen(function*() {
-        const { folder, place, port } = yield* house
-        yield* open(1, folder, port, place)
-        const wrong = { ...place, admin: { ...place.admin, password: Redacted.make("canary-wrong") } }
-        const failure = yield* Effect.flip(reloadPgbouncer(wrong))
-        assert.strictEqual(failure._tag, "WireFailed")
-        assert.include(failure.message, "log in to")
-        const before = fs.readFileSync(place.ini, "utf8")
-        yield* Effect.flip(tunePgbouncer(wrong, new Map([["default_pool_size", "5"]]), null))
-        assert.strictEqual(fs.readFileSync(place.ini, "utf8"), before, "what it did not take up is taken back")
-        assert.isTrue(yield* tunePgbouncer(place, new Map([["default_pool_size", "5"]]), null))
-        assert.strictEqual((yield* configOf(port)).get("default_pool_size"), "5")
-        for (const text of [failure.message, explain(failure), JSON.stringify(failure)]) assert.notInclude(text, "canary")
-      }), 30_000)
+    it.live(
+      "that does not know us says so, and the password stays out of it",
+      () =>
+        Effect.gen(function* () {
+          const { folder, place, port } = yield* house
+          yield* open(1, folder, port, place)
+          const wrong = { ...place, admin: { ...place.admin, password: Redacted.make("canary-wrong") } }
+          const failure = yield* Effect.flip(reloadPgbouncer(wrong))
+          assert.strictEqual(failure._tag, "WireFailed")
+          assert.include(failure.message, "log in to")
+          const before = fs.readFileSync(place.ini, "utf8")
+          yield* Effect.flip(tunePgbouncer(wrong, new Map([["default_pool_size", "5"]]), null))
+          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), before, "what it did not take up is taken back")
+          assert.isTrue(yield* tunePgbouncer(place, new Map([["default_pool_size", "5"]]), null))
+          assert.strictEqual((yield* configOf(port)).get("default_pool_size"), "5")
+          for (const text of [failure.message, explain(failure), JSON.stringify(failure)])
+            assert.notInclude(text, "canary")
+        }),
+      30_000
+    )
   })
 }
 
 describe("without a pgbouncer", () => {
-  it.live("the operator is told what is missing, once and by name", () =>
-    Effect.gen(function*() {
-      const { folder, place, port } = yield* house
-      const settings = new Map([["default_pool_size", "77"]])
-      const noIni = yield* Effect.flip(tunePgbouncer(place, settings, null))
-      assert.strictEqual(noIni.message, `pgbouncer: there is no ${place.ini}`)
+  it.live(
+    "the operator is told what is missing, once and by name",
+    () =>
+      Effect.gen(function* () {
+        const { folder, place, port } = yield* house
+        const settings = new Map([["default_pool_size", "77"]])
+        const noIni = yield* Effect.flip(tunePgbouncer(place, settings, null))
+        assert.strictEqual(noIni.message, `pgbouncer: there is no ${place.ini}`)
 
-      fs.writeFileSync(place.ini, "[databases]\n")
-      const noSection = yield* Effect.flip(tunePgbouncer(place, settings, null))
-      assert.strictEqual(noSection.message, `pgbouncer: ${place.ini} has no section [pgbouncer]`)
-      assert.strictEqual(fs.readFileSync(place.ini, "utf8"), "[databases]\n")
+        fs.writeFileSync(place.ini, "[databases]\n")
+        const noSection = yield* Effect.flip(tunePgbouncer(place, settings, null))
+        assert.strictEqual(noSection.message, `pgbouncer: ${place.ini} has no section [pgbouncer]`)
+        assert.strictEqual(fs.readFileSync(place.ini, "utf8"), "[databases]\n")
 
-      const injected = new Map([["default_pool_size", "1\nadmin_users = canary"]])
-      const unfit = yield* Effect.flip(tunePgbouncer(place, injected, null))
-      assert.strictEqual(unfit.message, "pgbouncer: these settings do not fit into an ini file: \"default_pool_size\"")
+        const injected = new Map([["default_pool_size", "1\nadmin_users = canary"]])
+        const unfit = yield* Effect.flip(tunePgbouncer(place, injected, null))
+        assert.strictEqual(unfit.message, 'pgbouncer: these settings do not fit into an ini file: "default_pool_size"')
 
-      fs.writeFileSync(place.ini, iniOf(folder, port, 1))
-      const nobody = yield* Effect.flip(tunePgbouncer(place, settings, null))
-      assert.strictEqual(nobody._tag, "WireFailed")
-      assert.include(nobody.message, "ECONNREFUSED")
-    }), 30_000)
+        fs.writeFileSync(place.ini, iniOf(folder, port, 1))
+        const nobody = yield* Effect.flip(tunePgbouncer(place, settings, null))
+        assert.strictEqual(nobody._tag, "WireFailed")
+        assert.include(nobody.message, "ECONNREFUSED")
+      }),
+    30_000
+  )
 
   it.live("a stale pid file is nobody's death", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { place } = yield* house
       const bystander = yield* Effect.acquireRelease(
         Effect.sync(() => spawn("sleep", ["600"], { stdio: "ignore" })),
@@ -160,5 +194,6 @@ describe("without a pgbouncer", () => {
       yield* stopPgbouncer({ ...place, pidFile: `${place.pidFile}.none` })
       assert.isNull(bystander.exitCode)
       assert.isNull(bystander.signalCode)
-    }))
+    })
+  )
 })

@@ -41,10 +41,10 @@ describe("what runs beside Postgres", () => {
         if (logLevel === "Warn") lines.push(String(message))
       })
     ])
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const options = optionsIn(folder)
-      yield* Effect.gen(function*() {
+      yield* Effect.gen(function* () {
         const state = yield* ComputeState
         const sidecars = yield* Sidecars
         for (const actor of sidecars.actors) yield* Effect.forkChild(actor.run, { startImmediately: true })
@@ -65,24 +65,34 @@ describe("what runs beside Postgres", () => {
   })
 
   it.effect("fails a start that must be audited and cannot be, and no other", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const folder = yield* temporaryFolder
-      yield* Effect.gen(function*() {
+      yield* Effect.gen(function* () {
         const sidecars = yield* Sidecars
         yield* sidecars.before(emptySpec)
         yield* sidecars.renewed(emptySpec)
-        assert.strictEqual((yield* Effect.flip(sidecars.before({ ...emptySpec, auditLevel: "Full" })))._tag, "NotSupported")
-        assert.strictEqual((yield* Effect.flip(sidecars.renewed({ ...emptySpec, logsExportHost: "nonsense" })))._tag, "NotSupported")
-        assert.deepStrictEqual((yield* sidecars.families).flatMap(({ samples }) => samples), [])
+        assert.strictEqual(
+          (yield* Effect.flip(sidecars.before({ ...emptySpec, auditLevel: "Full" })))._tag,
+          "NotSupported"
+        )
+        assert.strictEqual(
+          (yield* Effect.flip(sidecars.renewed({ ...emptySpec, logsExportHost: "nonsense" })))._tag,
+          "NotSupported"
+        )
+        assert.deepStrictEqual(
+          (yield* sidecars.families).flatMap(({ samples }) => samples),
+          []
+        )
       }).pipe(Effect.provide(Sidecars.layer(optionsIn(folder))), Effect.provide(ComputeState.layer))
-    }))
+    })
+  )
 
   it.effect("measures the folder of an audited compute", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const folder = yield* temporaryFolder
       fs.mkdirSync(path.join(folder, "log"))
       fs.writeFileSync(path.join(folder, "log", "audit-1.log"), "12345")
-      yield* Effect.gen(function*() {
+      yield* Effect.gen(function* () {
         const sidecars = yield* Sidecars
         yield* (yield* ComputeState).note({ spec: { ...emptySpec, auditLevel: "Hipaa" } })
         for (const actor of sidecars.actors) yield* Effect.forkChild(actor.run, { startImmediately: true })
@@ -94,13 +104,14 @@ describe("what runs beside Postgres", () => {
         })
         assert.strictEqual(now, 5)
       }).pipe(Effect.provide(Sidecars.layer(optionsIn(folder))), Effect.provide(ComputeState.layer))
-    }))
+    })
+  )
 })
 
 describe("the certificate of a compute, as the corridor meets it", () => {
   const asking = { ...emptySpec, features: new Set(["tls_experimental"]) }
   it.effect("is placed and watched only when there is one and the spec asks for it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const folder = yield* temporaryFolder
       const tls = { keyPath: path.join(folder, "k"), certPath: path.join(folder, "c") }
       const put = () => {
@@ -111,7 +122,7 @@ describe("the certificate of a compute, as the corridor meets it", () => {
       }
       put()
       yield* Effect.flatMap(Certificates, ({ place }) => place(asking)).pipe(Effect.provide(Certificates.layer(null)))
-      yield* Effect.gen(function*() {
+      yield* Effect.gen(function* () {
         const { place, watch } = yield* Certificates
         yield* place(emptySpec)
         assert.isFalse(fs.existsSync(path.join(folder, "server.crt")))
@@ -123,12 +134,16 @@ describe("the certificate of a compute, as the corridor meets it", () => {
         yield* passes("the change", () => changes === 1)
         assert.strictEqual(fs.readFileSync(path.join(folder, "server.key"), "utf8"), renewed.key)
       }).pipe(Effect.provide(Certificates.layer({ tls, pgdata: folder, runAs: null })))
-    }))
+    })
+  )
 
   it("is in postgresql.conf under the same condition", () => {
     for (const storage of [{ _tag: "Neon" } as const, localFacts.storage]) {
       const facts = { ...localFacts, storage, certificate: true }
-      assert.include(postgresConf(asking, facts, "open"), "\nssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n")
+      assert.include(
+        postgresConf(asking, facts, "open"),
+        "\nssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n"
+      )
       assert.notMatch(postgresConf(emptySpec, facts, "open"), /^ssl/m)
       assert.notMatch(postgresConf(asking, { ...facts, certificate: false }, "open"), /^ssl/m)
     }

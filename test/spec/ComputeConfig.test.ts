@@ -44,14 +44,20 @@ describe("parseComputeConfig", () => {
     ["text", "x", [": expected an object"]],
     ["a bare spec", least, ["compute_ctl_config: expected a value, but the key is missing"]],
     ["no jwks", { compute_ctl_config: {} }, ["compute_ctl_config.jwks: expected a value, but the key is missing"]],
-    ["half of TLS", { compute_ctl_config: settings({ tls: { key_path: "/k" } }) }, [
-      "compute_ctl_config.tls.cert_path: expected a value, but the key is missing"
-    ]],
-    ["keys that are none", { compute_ctl_config: { jwks: { keys: [{ kty: "PGP" }, 3, { kty: "OKP", crv: "Ed25519" }] } } }, [
-      "compute_ctl_config.jwks.keys[0]: expected a JSON Web Key",
-      "compute_ctl_config.jwks.keys[1]: expected a JSON Web Key",
-      "compute_ctl_config.jwks.keys[2].x: expected a value, but the key is missing"
-    ]]
+    [
+      "half of TLS",
+      { compute_ctl_config: settings({ tls: { key_path: "/k" } }) },
+      ["compute_ctl_config.tls.cert_path: expected a value, but the key is missing"]
+    ],
+    [
+      "keys that are none",
+      { compute_ctl_config: { jwks: { keys: [{ kty: "PGP" }, 3, { kty: "OKP", crv: "Ed25519" }] } } },
+      [
+        "compute_ctl_config.jwks.keys[0]: expected a JSON Web Key",
+        "compute_ctl_config.jwks.keys[1]: expected a JSON Web Key",
+        "compute_ctl_config.jwks.keys[2].x: expected a value, but the key is missing"
+      ]
+    ]
   ]
   for (const [what, input, expected] of table) {
     it(`${what} is told`, () => assert.deepStrictEqual(complaints(parseComputeConfig(input, "f")), expected))
@@ -74,7 +80,9 @@ describe("parseControlPlaneResponse", () => {
       tls: null
     })
     assert.deepStrictEqual(
-      Result.getOrThrow(parseControlPlaneResponse({ spec: null, status: "empty", compute_ctl_config: settings() }, "cp")),
+      Result.getOrThrow(
+        parseControlPlaneResponse({ spec: null, status: "empty", compute_ctl_config: settings() }, "cp")
+      ),
       { status: "empty", spec: null, jwks: [key], tls: null }
     )
   })
@@ -82,7 +90,7 @@ describe("parseControlPlaneResponse", () => {
   const table: ReadonlyArray<readonly [input: unknown, complaints: ReadonlyArray<string>]> = [
     [{ status: "attached" }, ["spec: compute is attached, but spec is empty"]],
     [{ status: "attached", spec: null }, ["spec: compute is attached, but spec is empty"]],
-    [{ status: "away" }, ["status: expected \"empty\" or \"attached\""]],
+    [{ status: "away" }, ['status: expected "empty" or "attached"']],
     [{ spec: {} }, ["status: expected a value, but the key is missing"]]
   ]
   for (const [input, expected] of table) {
@@ -101,19 +109,18 @@ describe("documents read whole", () => {
     assert.strictEqual(String(config.spec?.tenant), "1".repeat(32))
     assert.deepStrictEqual(config.jwks, [key])
     assert.isNull(Result.getOrThrow(parseConfigText(JSON.stringify({ compute_ctl_config: settings() }), options)).spec)
-    assert.isNull(Result.getOrThrow(parseResponseText("{\"spec\": null, \"status\": \"empty\"}", options)).spec)
+    assert.isNull(Result.getOrThrow(parseResponseText('{"spec": null, "status": "empty"}', options)).spec)
     const answer = JSON.stringify({ spec: leastNeon, status: "attached" })
     assert.strictEqual(Result.getOrThrow(parseResponseText(answer, options)).spec?.neon?.safekeepers.length, 2)
   })
 
   it("give all problems at once, with paths from their root", () => {
-    const text = "{\"spec\": {\"format_version\": 1, \"cluster\": {\"roles\": [], \"roles\": []}}, \"compute_ctl_config\": {}}"
+    const text = '{"spec": {"format_version": 1, "cluster": {"roles": [], "roles": []}}, "compute_ctl_config": {}}'
     const failure = Result.getOrThrow(Result.flip(parseConfigText(text, { source: "f", storage: "local" })))
-    assert.deepStrictEqual(failure.problems.map(({ path }) => path), [
-      "spec.cluster.roles",
-      "compute_ctl_config.jwks",
-      "spec.cluster.databases"
-    ])
+    assert.deepStrictEqual(
+      failure.problems.map(({ path }) => path),
+      ["spec.cluster.roles", "compute_ctl_config.jwks", "spec.cluster.databases"]
+    )
   })
 
   it("give one problem for what is not JSON", () => {

@@ -37,19 +37,19 @@ describe("parseJson", () => {
 
   const faults: ReadonlyArray<readonly [text: string, line: number, column: number, message: string]> = [
     ["", 1, 1, "expected a JSON value"],
-    ["{\"a\": 1", 1, 8, "expected \",\" or \"}\""],
-    ["{\n  \"a\" 1}", 2, 7, "expected \":\""],
+    ['{"a": 1', 1, 8, 'expected "," or "}"'],
+    ['{\n  "a" 1}', 2, 7, 'expected ":"'],
     ["{\n  'a': 1}", 2, 3, "expected a key in double quotes"],
-    ["{\"a\":1,}", 1, 8, "expected a key in double quotes"],
+    ['{"a":1,}', 1, 8, "expected a key in double quotes"],
     ["[1,]", 1, 4, "expected a JSON value"],
-    ["[1 2]", 1, 4, "expected \",\" or \"]\""],
+    ["[1 2]", 1, 4, 'expected "," or "]"'],
     ["{} {}", 1, 4, "expected nothing after the JSON value"],
-    ["[\"a\nb\"]", 1, 4, "expected no control character in a string"],
-    ["[\"a\\x\"]", 1, 4, "expected a JSON escape"],
-    ["[\"a", 1, 4, "expected the end of the string"],
+    ['["a\nb"]', 1, 4, "expected no control character in a string"],
+    ['["a\\x"]', 1, 4, "expected a JSON escape"],
+    ['["a', 1, 4, "expected the end of the string"],
     ["\ufeff{}", 1, 1, "expected a JSON value"],
     ["[NaN]", 1, 2, "expected a JSON value"],
-    ["[01]", 1, 3, "expected \",\" or \"]\""]
+    ["[01]", 1, 3, 'expected "," or "]"']
   ]
   for (const [text, line, column, message] of faults) {
     it(`says where ${JSON.stringify(text)} stops being JSON`, () => {
@@ -58,14 +58,14 @@ describe("parseJson", () => {
   }
 
   it("never repeats a value", () => {
-    const fault = Result.getOrThrow(Result.flip(parseJson("{\"password\": \"hunter2\" \"x\": 1}")))
+    const fault = Result.getOrThrow(Result.flip(parseJson('{"password": "hunter2" "x": 1}')))
     assert.notInclude(fault.message, "hunter2")
   })
 
   it("finds keys that occur twice, at every level, and spelled with escapes", () => {
-    const text = "{\"a\":{\"b\":1,\"b\":2},\"c\":[{\"d d\":1,\"d\\u0020d\":[]}],\"a\":3}"
+    const text = '{"a":{"b":1,"b":2},"c":[{"d d":1,"d\\u0020d":[]}],"a":3}'
     const { duplicates } = Result.getOrThrow(parseJson(text))
-    assert.deepStrictEqual(duplicates.map(printPath), ["a.b", "c[0][\"d d\"]", "a"])
+    assert.deepStrictEqual(duplicates.map(printPath), ["a.b", 'c[0]["d d"]', "a"])
   })
 
   it("refuses nesting that would exhaust the stack", () => {
@@ -75,7 +75,7 @@ describe("parseJson", () => {
   })
 
   it("takes a string of many megabytes", () => {
-    const value = "x\"\\é".repeat(1_000_000)
+    const value = 'x"\\é'.repeat(1_000_000)
     assert.strictEqual(Result.getOrThrow(parseJson(JSON.stringify(value))).value, value)
   })
 })

@@ -23,7 +23,8 @@ describe("examples/spec.json", () => {
     it(`${name} can log in with the password of the README`, () => {
       const told = new RegExp(`\\| \`${name}\` \\| \`([^\`]+)\` \\|`).exec(readme)?.[1] ?? assert.fail("it tells none")
       const verifier = password._tag === "Verifier" ? Redacted.value(password.verifier) : assert.fail(password._tag)
-      const [, iterations, salt] = /^SCRAM-SHA-256\$(\d+):([^$]+)\$/.exec(verifier) ?? assert.fail("it is no SCRAM verifier")
+      const [, iterations, salt] =
+        /^SCRAM-SHA-256\$(\d+):([^$]+)\$/.exec(verifier) ?? assert.fail("it is no SCRAM verifier")
       assert.strictEqual(iterations, "4096")
       assert.strictEqual(verifier, scramVerifier(told, salt ?? "", 4096))
     })

@@ -22,7 +22,10 @@ describe("Lsn", () => {
     const lsn = (BigInt(high) << 32n) | BigInt(low)
     const text = printLsn(lsn)
     assert.match(text, /^(0|[1-9A-F][0-9A-F]{0,7})\/(0|[1-9A-F][0-9A-F]{0,7})$/)
-    const padded = text.split("/").map((part) => part.padStart(8, "0")).join("/")
+    const padded = text
+      .split("/")
+      .map((part) => part.padStart(8, "0"))
+      .join("/")
     for (const spelling of [text, text.toLowerCase(), `  ${text}\n`, padded]) {
       assert.deepStrictEqual(parseLsn(spelling), Option.some(lsn))
     }
@@ -39,7 +42,14 @@ describe("ids", () => {
     assert.deepStrictEqual(parseTimelineId(text), parseTimelineId(text.toUpperCase()))
   })
 
-  for (const text of ["", "0".repeat(31), "0".repeat(33), `${"0".repeat(31)}g`, ` ${"0".repeat(31)}`, `${"0".repeat(32)}\n`]) {
+  for (const text of [
+    "",
+    "0".repeat(31),
+    "0".repeat(33),
+    `${"0".repeat(31)}g`,
+    ` ${"0".repeat(31)}`,
+    `${"0".repeat(32)}\n`
+  ]) {
     it(`refuses ${JSON.stringify(text)}`, () => assert.isTrue(Option.isNone(parseTenantId(text))))
   }
 

@@ -4,18 +4,35 @@
 import type { Json } from "../support/fixtures.ts"
 
 const known = new Set([
-  "$schema", "$defs", "$ref", "title", "description", "type", "properties", "required", "additionalProperties", "items",
-  "anyOf", "oneOf", "allOf", "enum", "const", "pattern", "minimum", "maximum"
+  "$schema",
+  "$defs",
+  "$ref",
+  "title",
+  "description",
+  "type",
+  "properties",
+  "required",
+  "additionalProperties",
+  "items",
+  "anyOf",
+  "oneOf",
+  "allOf",
+  "enum",
+  "const",
+  "pattern",
+  "minimum",
+  "maximum"
 ])
 
-export const conforms = (root: unknown, value: unknown): ReadonlyArray<string> => check(root as Json, root as Json, value, "")
+export const conforms = (root: unknown, value: unknown): ReadonlyArray<string> =>
+  check(root as Json, root as Json, value, "")
 
 const check = (root: Json, schema: Json, value: unknown, at: string): ReadonlyArray<string> => {
   for (const keyword of Object.keys(schema)) {
     if (!known.has(keyword)) throw new Error(`the JSON Schema has a keyword we do not know: ${keyword}`)
   }
   const wrong: Array<string> = []
-  const demand = (good: boolean) => good ? undefined : wrong.push(at)
+  const demand = (good: boolean) => (good ? undefined : wrong.push(at))
   const within = (sub: unknown, one = value, place = at) => check(root, sub as Json, one, place)
   if (typeof schema["$ref"] === "string") {
     const name = schema["$ref"].replace("#/$defs/", "")

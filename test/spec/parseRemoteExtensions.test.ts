@@ -15,10 +15,13 @@ const entry = { control_data: {}, archive_path: "unused" }
 describe("remote extensions", () => {
   it("are read as they are sent", () => {
     const list = believed(fixtures.cloud2024, "neon").remoteExtensions
-    assert.deepStrictEqual([...list?.public ?? []], ["hypothetical"])
+    assert.deepStrictEqual([...(list?.public ?? [])], ["hypothetical"])
     assert.isNull(list?.custom)
-    assert.deepStrictEqual([...list?.libraries ?? []], [["hypothetical", "hypothetical"]])
-    assert.strictEqual(list?.extensions.get("hypothetical")?.controlFiles.get("hypothetical.control"), "default_version = '1.0'")
+    assert.deepStrictEqual([...(list?.libraries ?? [])], [["hypothetical", "hypothetical"]])
+    assert.strictEqual(
+      list?.extensions.get("hypothetical")?.controlFiles.get("hypothetical.control"),
+      "default_version = '1.0'"
+    )
   })
 
   it("may carry a digest, which is checked for shape", () => {
@@ -26,27 +29,41 @@ describe("remote extensions", () => {
     const list = believed(withExtensions({ x: { ...entry, sha256: digest } }), "local").remoteExtensions
     assert.strictEqual(list?.extensions.get("x")?.sha256, digest.toLowerCase())
     assert.isNull(believed(withExtensions({ x: entry }), "local").remoteExtensions?.extensions.get("x")?.sha256)
-    assert.match(complaints(withExtensions({ x: { ...entry, sha256: "short" } }), "local").join(), /64 hexadecimal digits/)
+    assert.match(
+      complaints(withExtensions({ x: { ...entry, sha256: "short" } }), "local").join(),
+      /64 hexadecimal digits/
+    )
   })
 
   it.each(["../x.control", "/etc/x", "a/b", "..", "", "a\0b"])("cannot name a file %j", (name) => {
-    assert.match(complaints(withExtensions({ x: { ...entry, control_data: { [name]: "" } } }), "local").join(), /the plain name of a file/)
+    assert.match(
+      complaints(withExtensions({ x: { ...entry, control_data: { [name]: "" } } }), "local").join(),
+      /the plain name of a file/
+    )
     assert.match(complaints(withExtensions({ [name]: entry }), "local").join(), /the name of an extension/)
   })
 })
 
 describe("what the host and the cache are told", () => {
   it("is read, and absent without being said", () => {
-    const spec = believed({
-      ...least,
-      swap_size_bytes: 1024,
-      disk_quota_bytes: 2048,
-      endpoint_storage_addr: "store:1",
-      endpoint_storage_token: "canary",
+    const spec = believed(
+      {
+        ...least,
+        swap_size_bytes: 1024,
+        disk_quota_bytes: 2048,
+        endpoint_storage_addr: "store:1",
+        endpoint_storage_token: "canary",
+        autoprewarm: true,
+        offload_lfc_interval_seconds: 60
+      },
+      "local"
+    )
+    assert.deepInclude(spec, {
+      swapSizeBytes: 1024,
+      diskQuotaBytes: 2048,
       autoprewarm: true,
-      offload_lfc_interval_seconds: 60
-    }, "local")
-    assert.deepInclude(spec, { swapSizeBytes: 1024, diskQuotaBytes: 2048, autoprewarm: true, offloadLfcIntervalSeconds: 60 })
+      offloadLfcIntervalSeconds: 60
+    })
     assert.strictEqual(spec.endpointStorage.token === null ? "" : Redacted.value(spec.endpointStorage.token), "canary")
     assert.notInclude(inspect(spec, { depth: 9 }), "canary")
     assert.deepInclude(believed(least, "local"), {

@@ -16,18 +16,21 @@ import { conforms } from "./jsonSchema.ts"
 const isRecord = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value)
 
 /** Every place in a document, as the way to it. */
-const places = (value: unknown, at: ReadonlyArray<string | number> = []): ReadonlyArray<ReadonlyArray<string | number>> => [
+const places = (
+  value: unknown,
+  at: ReadonlyArray<string | number> = []
+): ReadonlyArray<ReadonlyArray<string | number>> => [
   at,
   ...(Array.isArray(value)
     ? value.flatMap((one, index) => places(one, [...at, index]))
     : isRecord(value)
-    ? Object.entries(value).flatMap(([key, one]) => places(one, [...at, key]))
-    : [])
+      ? Object.entries(value).flatMap(([key, one]) => places(one, [...at, key]))
+      : [])
 ]
 
 const replace = (value: unknown, [step, ...rest]: ReadonlyArray<string | number>, by: unknown): unknown => {
   if (step === undefined) return by
-  if (Array.isArray(value)) return value.map((one, index) => index === step ? replace(one, rest, by) : one)
+  if (Array.isArray(value)) return value.map((one, index) => (index === step ? replace(one, rest, by) : one))
   return isRecord(value) ? { ...value, [step]: replace(value[step], rest, by) } : value
 }
 
@@ -57,17 +60,27 @@ const answers = (input: unknown) => {
 describe("parseSpec", () => {
   it.prop("answers any JSON value", [Schema.Json], ([value]) => answers(value), runs)
 
-  it.prop("answers a good spec with any value in any place", [index, index, Schema.Json], ([which, where, value]) => {
-    const document = documents[which % documents.length]
-    const all = places(document)
-    answers(replace(document, all[where % all.length] ?? [], value))
-  }, runs)
+  it.prop(
+    "answers a good spec with any value in any place",
+    [index, index, Schema.Json],
+    ([which, where, value]) => {
+      const document = documents[which % documents.length]
+      const all = places(document)
+      answers(replace(document, all[where % all.length] ?? [], value))
+    },
+    runs
+  )
 
-  it.prop("answers any text", [Schema.String, index], ([text, cut]) => {
-    for (const one of [text, JSON.stringify(leastNeon).slice(0, cut % 300) + text]) {
-      parseSpecText(one, { source: "test", storage: "neon" })
-    }
-  }, runs)
+  it.prop(
+    "answers any text",
+    [Schema.String, index],
+    ([text, cut]) => {
+      for (const one of [text, JSON.stringify(leastNeon).slice(0, cut % 300) + text]) {
+        parseSpecText(one, { source: "test", storage: "neon" })
+      }
+    },
+    runs
+  )
 
   it("answers what is not JSON", () => {
     for (const value of [undefined, () => 1, Symbol("s"), 1n, new Map(), Object.create(null), NaN]) answers(value)
@@ -80,23 +93,33 @@ describe("parseSpec", () => {
     }
   })
 
-  it.prop("never repeats a secret that is out of place", [index, index], ([which, where]) => {
-    const document = documents[which % documents.length]
-    const all = places(document)
-    for (const secret of ["hunter2\0", ["hunter2"], { hunter: "hunter2\0" }]) {
-      const parsed = parseNeon(replace(document, all[where % all.length] ?? [], secret))
-      if (Result.isFailure(parsed)) assert.notInclude(parsed.failure.message + inspect(parsed.failure, { depth: 9 }), "hunter2")
-    }
-  }, runs)
+  it.prop(
+    "never repeats a secret that is out of place",
+    [index, index],
+    ([which, where]) => {
+      const document = documents[which % documents.length]
+      const all = places(document)
+      for (const secret of ["hunter2\0", ["hunter2"], { hunter: "hunter2\0" }]) {
+        const parsed = parseNeon(replace(document, all[where % all.length] ?? [], secret))
+        if (Result.isFailure(parsed))
+          assert.notInclude(parsed.failure.message + inspect(parsed.failure, { depth: 9 }), "hunter2")
+      }
+    },
+    runs
+  )
 })
 
 describe("the Schema and its print", () => {
   const schema = specJsonSchema()
 
-  it.prop("what the Schema makes is a spec, and conforms to the JSON Schema", [Arbitrary.schema(ComputeSpec)], ([spec]) => {
-    assert.deepStrictEqual(conforms(schema, spec), [])
-    assert.isTrue(Result.isSuccess(parseLocal(JSON.parse(JSON.stringify(spec)))))
-  })
+  it.prop(
+    "what the Schema makes is a spec, and conforms to the JSON Schema",
+    [Arbitrary.schema(ComputeSpec)],
+    ([spec]) => {
+      assert.deepStrictEqual(conforms(schema, spec), [])
+      assert.isTrue(Result.isSuccess(parseLocal(JSON.parse(JSON.stringify(spec)))))
+    }
+  )
 
   it("fixtures conform to the JSON Schema", () => {
     for (const document of documents) assert.deepStrictEqual(conforms(schema, document), [])
@@ -112,7 +135,10 @@ describe("the Schema and its print", () => {
   })
 
   it("is draft 2020-12 without an id", () => {
-    assert.deepInclude(schema as Json, { $schema: "https://json-schema.org/draft/2020-12/schema", title: "ComputeSpec" })
+    assert.deepInclude(schema as Json, {
+      $schema: "https://json-schema.org/draft/2020-12/schema",
+      title: "ComputeSpec"
+    })
     assert.notProperty(schema as Json, "$id")
   })
 })

@@ -19,21 +19,28 @@ describe("a 2024 cloud spec", () => {
     assert.strictEqual(spec.tenant, "c5a8c3b3f2e14d0b9a7766554433221f" as typeof spec.tenant)
     assert.strictEqual(spec.neon?.pageservers.shardCount, 2)
     assert.strictEqual(spec.neon?.pageservers.stripeSize, 32768)
-    assert.deepStrictEqual(spec.neon?.pageservers.shards.map((shard) => shard.libpqUrl), [
-      "postgresql://no_user@pageserver-0.local:6400",
-      "postgresql://no_user@pageserver-1.local:6400"
+    assert.deepStrictEqual(
+      spec.neon?.pageservers.shards.map((shard) => shard.libpqUrl),
+      ["postgresql://no_user@pageserver-0.local:6400", "postgresql://no_user@pageserver-1.local:6400"]
+    )
+    assert.deepStrictEqual(spec.neon?.safekeepers, [
+      "safekeeper-0.local:6500",
+      "safekeeper-1.local:6501",
+      "[fd00::3]:6502"
     ])
-    assert.deepStrictEqual(spec.neon?.safekeepers, ["safekeeper-0.local:6500", "safekeeper-1.local:6501", "[fd00::3]:6502"])
-    assert.deepStrictEqual([...spec.neon?.fromSettings ?? []], [])
+    assert.deepStrictEqual([...(spec.neon?.fromSettings ?? [])], [])
   })
 
   it("keeps apart a verifier, no password, and a password that is not ours", () => {
-    assert.deepStrictEqual(spec.roles.map((one) => [one.name, one.password._tag]), [
-      ["web_access", "Verifier"],
-      ["db_owner", "Verifier"],
-      ["no_password", "None"],
-      ["left alone \"ü\"", "Unmanaged"]
-    ])
+    assert.deepStrictEqual(
+      spec.roles.map((one) => [one.name, one.password._tag]),
+      [
+        ["web_access", "Verifier"],
+        ["db_owner", "Verifier"],
+        ["no_password", "None"],
+        ['left alone "ü"', "Unmanaged"]
+      ]
+    )
   })
 
   it("keeps deltas in order and ignores unknown actions", () => {
@@ -82,7 +89,7 @@ describe("a newer spec of neon_local", () => {
   })
 
   it("is static at an LSN, has no settings block, and a concurrency that can not hang", () => {
-    assert.deepStrictEqual(spec.mode, { _tag: "Static", lsn: 0x28F10D8n })
+    assert.deepStrictEqual(spec.mode, { _tag: "Static", lsn: 0x28f10d8n })
     assert.isNull(spec.settings)
     assert.include(spec.postgresqlConf, "restart_after_crash = off")
     assert.strictEqual(spec.reconfigureConcurrency, 1)
@@ -94,9 +101,16 @@ describe("a newer spec of neon_local", () => {
 describe("a spec with addresses in its settings only", () => {
   it("finds them there and says so", () => {
     const spec = believed(fixtures.compose, "neon")
-    assert.deepStrictEqual([...spec.neon?.fromSettings ?? []].sort(), ["pageservers", "safekeepers", "tenant", "timeline"])
+    assert.deepStrictEqual([...(spec.neon?.fromSettings ?? [])].sort(), [
+      "pageservers",
+      "safekeepers",
+      "tenant",
+      "timeline"
+    ])
     assert.deepStrictEqual(spec.neon?.safekeepers, ["safekeeper1:5454", "safekeeper2:5454", "safekeeper3:5454"])
-    assert.deepStrictEqual(spec.neon?.pageservers.shards, [{ number: 0, libpqUrl: "host=pageserver port=6400", grpcUrl: null }])
+    assert.deepStrictEqual(spec.neon?.pageservers.shards, [
+      { number: 0, libpqUrl: "host=pageserver port=6400", grpcUrl: null }
+    ])
     assert.strictEqual(String(spec.timeline), "0a1b2c3d4e5f60718293a4b5c6d7e8f9")
   })
 })
@@ -144,72 +158,125 @@ describe("passwords", () => {
 const table: ReadonlyArray<readonly [what: string, input: unknown, complaints: ReadonlyArray<string>]> = [
   ["null", null, [": expected an object"]],
   ["an array", [], [": expected an object"]],
-  ["nothing required", {}, [
-    "format_version: expected a value, but the key is missing",
-    "cluster: expected a value, but the key is missing"
-  ]],
+  [
+    "nothing required",
+    {},
+    ["format_version: expected a value, but the key is missing", "cluster: expected a value, but the key is missing"]
+  ],
   ["format_version as text", { ...least, format_version: "1" }, ["format_version: expected a number"]],
   ["null for a default", { ...least, features: null }, ["features: expected an array"]],
-  ["null mode", { ...least, mode: null }, ["mode: expected \"Primary\", \"Replica\" or {\"Static\": LSN}"]],
-  ["lower-case mode", { ...least, mode: "primary" }, ["mode: expected \"Primary\", \"Replica\" or {\"Static\": LSN}"]],
-  ["bare Static", { ...least, mode: "Static" }, ["mode: expected \"Primary\", \"Replica\" or {\"Static\": LSN}"]],
-  ["bad LSN", { ...least, mode: { Static: "0/xyz" } }, ["mode.Static: expected an LSN such as 0/16B3748 (LsnParseError)"]],
+  ["null mode", { ...least, mode: null }, ['mode: expected "Primary", "Replica" or {"Static": LSN}']],
+  ["lower-case mode", { ...least, mode: "primary" }, ['mode: expected "Primary", "Replica" or {"Static": LSN}']],
+  ["bare Static", { ...least, mode: "Static" }, ['mode: expected "Primary", "Replica" or {"Static": LSN}']],
+  [
+    "bad LSN",
+    { ...least, mode: { Static: "0/xyz" } },
+    ["mode.Static: expected an LSN such as 0/16B3748 (LsnParseError)"]
+  ],
   ["LSN as number", { ...least, mode: { Static: 5 } }, ["mode.Static: expected a string"]],
   ["short tenant", { ...least, tenant_id: "ab" }, ["tenant_id: expected 32 hexadecimal digits"]],
   ["feature that is no text", { ...least, features: ["a", 1] }, ["features[1]: expected a string"]],
   ["negative swap", { ...least, swap_size_bytes: -1 }, ["swap_size_bytes: expected an integer that is not negative"]],
-  ["half a byte of swap", { ...least, swap_size_bytes: 0.5 }, ["swap_size_bytes: expected an integer that is not negative"]],
-  ["zero interval", { ...least, offload_lfc_interval_seconds: 0 }, ["offload_lfc_interval_seconds: expected an integer above 0"]],
-  ["a number for pgbouncer", { ...least, pgbouncer_settings: { "a b": 1 } }, ["pgbouncer_settings[\"a b\"]: expected a string"]],
-  ["unknown audit level", { ...least, audit_log_level: "All" }, [
-    "audit_log_level: expected \"Disabled\" or \"Log\" or \"Base\" or \"Hipaa\" or \"Extended\" or \"Full\""
-  ]],
+  [
+    "half a byte of swap",
+    { ...least, swap_size_bytes: 0.5 },
+    ["swap_size_bytes: expected an integer that is not negative"]
+  ],
+  [
+    "zero interval",
+    { ...least, offload_lfc_interval_seconds: 0 },
+    ["offload_lfc_interval_seconds: expected an integer above 0"]
+  ],
+  [
+    "a number for pgbouncer",
+    { ...least, pgbouncer_settings: { "a b": 1 } },
+    ['pgbouncer_settings["a b"]: expected a string']
+  ],
+  [
+    "unknown audit level",
+    { ...least, audit_log_level: "All" },
+    ['audit_log_level: expected "Disabled" or "Log" or "Base" or "Hipaa" or "Extended" or "Full"']
+  ],
   ["role without name", cluster({ roles: [{}] }), ["cluster.roles[0].name: expected a value, but the key is missing"]],
   ["empty role name", role({ name: "" }), ["cluster.roles[0].name: expected a name that is not empty"]],
   ["NUL in a role name", role({ name: "a\0b" }), ["cluster.roles[0].name: expected text without NUL bytes"]],
   ["half a character", role({ name: "a\ud800" }), ["cluster.roles[0].name: expected text without lone surrogates"]],
-  ["64 letters", role({ name: "x".repeat(64) }), [
-    "cluster.roles[0].name: expected a name of at most 63 bytes (UTF-8); this one has 64, and Postgres would cut it short"
-  ]],
-  ["33 wide letters", cluster({ databases: [{ name: "ü".repeat(32), owner: "x" }] }), [
-    "cluster.databases[0].name: expected a name of at most 63 bytes (UTF-8); this one has 64, and Postgres would cut it short"
-  ]],
-  ["database without owner", cluster({ databases: [{ name: "d" }] }), [
-    "cluster.databases[0].owner: expected a value, but the key is missing"
-  ]],
-  ["secret of the wrong type", role({ encrypted_password: ["hunter2"] }), [
-    "cluster.roles[0].encrypted_password: expected a string or null"
-  ]],
-  ["NUL in a secret", role({ encrypted_password: "hunter2\0" }), [
-    "cluster.roles[0].encrypted_password: expected text without NUL bytes"
-  ]],
-  ["option without vartype", cluster({ settings: [{ name: "fsync", value: "off" }] }), [
-    "cluster.settings[0].vartype: expected a value, but the key is missing"
-  ]],
-  ["setting of two lines", cluster({ settings: [{ name: "a = 1\nb", value: "2", vartype: "bool" }] }), [
-    "cluster.settings[0].name: expected the name of a Postgres setting"
-  ]],
-  ["bare value of two lines", cluster({ settings: [{ name: "a.b", value: "1\nfsync = off", vartype: "integer" }] }), [
-    "cluster.settings[0].value: expected one line, because the vartype is not \"string\""
-  ]],
-  ["rename without new_name", delta({ action: "rename_db", name: "a" }, { action: "rename_role", name: "b", new_name: null }), [
-    "delta_operations[0].new_name: expected the new name, which rename_db needs",
-    "delta_operations[1].new_name: expected the new name, which rename_role needs"
-  ]],
-  ["rename to a long name", delta({ action: "rename_role", name: "a", new_name: "x".repeat(70) }), [
-    "delta_operations[0].new_name: expected a name of at most 63 bytes (UTF-8); this one has 70, and Postgres would cut it short"
-  ]],
-  ["proxy key without url", { ...least, local_proxy_config: { jwks: [{ id: "", role_names: [], provider_name: "" }] } }, [
-    "local_proxy_config.jwks[0].jwks_url: expected a value, but the key is missing"
-  ]],
-  ["much at once", { cluster: { roles: [{ name: 1 }, { name: "" }], databases: 3 }, mode: 1, tenant_id: "x" }, [
-    "format_version: expected a value, but the key is missing",
-    "cluster.roles[0].name: expected a string",
-    "cluster.roles[1].name: expected a name that is not empty",
-    "cluster.databases: expected an array",
-    "tenant_id: expected 32 hexadecimal digits",
-    "mode: expected \"Primary\", \"Replica\" or {\"Static\": LSN}"
-  ]]
+  [
+    "64 letters",
+    role({ name: "x".repeat(64) }),
+    [
+      "cluster.roles[0].name: expected a name of at most 63 bytes (UTF-8); this one has 64, and Postgres would cut it short"
+    ]
+  ],
+  [
+    "33 wide letters",
+    cluster({ databases: [{ name: "ü".repeat(32), owner: "x" }] }),
+    [
+      "cluster.databases[0].name: expected a name of at most 63 bytes (UTF-8); this one has 64, and Postgres would cut it short"
+    ]
+  ],
+  [
+    "database without owner",
+    cluster({ databases: [{ name: "d" }] }),
+    ["cluster.databases[0].owner: expected a value, but the key is missing"]
+  ],
+  [
+    "secret of the wrong type",
+    role({ encrypted_password: ["hunter2"] }),
+    ["cluster.roles[0].encrypted_password: expected a string or null"]
+  ],
+  [
+    "NUL in a secret",
+    role({ encrypted_password: "hunter2\0" }),
+    ["cluster.roles[0].encrypted_password: expected text without NUL bytes"]
+  ],
+  [
+    "option without vartype",
+    cluster({ settings: [{ name: "fsync", value: "off" }] }),
+    ["cluster.settings[0].vartype: expected a value, but the key is missing"]
+  ],
+  [
+    "setting of two lines",
+    cluster({ settings: [{ name: "a = 1\nb", value: "2", vartype: "bool" }] }),
+    ["cluster.settings[0].name: expected the name of a Postgres setting"]
+  ],
+  [
+    "bare value of two lines",
+    cluster({ settings: [{ name: "a.b", value: "1\nfsync = off", vartype: "integer" }] }),
+    ['cluster.settings[0].value: expected one line, because the vartype is not "string"']
+  ],
+  [
+    "rename without new_name",
+    delta({ action: "rename_db", name: "a" }, { action: "rename_role", name: "b", new_name: null }),
+    [
+      "delta_operations[0].new_name: expected the new name, which rename_db needs",
+      "delta_operations[1].new_name: expected the new name, which rename_role needs"
+    ]
+  ],
+  [
+    "rename to a long name",
+    delta({ action: "rename_role", name: "a", new_name: "x".repeat(70) }),
+    [
+      "delta_operations[0].new_name: expected a name of at most 63 bytes (UTF-8); this one has 70, and Postgres would cut it short"
+    ]
+  ],
+  [
+    "proxy key without url",
+    { ...least, local_proxy_config: { jwks: [{ id: "", role_names: [], provider_name: "" }] } },
+    ["local_proxy_config.jwks[0].jwks_url: expected a value, but the key is missing"]
+  ],
+  [
+    "much at once",
+    { cluster: { roles: [{ name: 1 }, { name: "" }], databases: 3 }, mode: 1, tenant_id: "x" },
+    [
+      "format_version: expected a value, but the key is missing",
+      "cluster.roles[0].name: expected a string",
+      "cluster.roles[1].name: expected a name that is not empty",
+      "cluster.databases: expected an array",
+      "tenant_id: expected 32 hexadecimal digits",
+      'mode: expected "Primary", "Replica" or {"Static": LSN}'
+    ]
+  ]
 ]
 
 describe("what is wrong", () => {
@@ -226,14 +293,20 @@ describe("what is wrong", () => {
   })
 
   it("is placed where the spec sits in its document", () => {
-    const parsed = parseSpec({ ...leastNeon, tenant_id: null, format_version: 0 }, {
-      source: "config.json",
-      storage: "neon",
-      under: ["spec"]
-    })
+    const parsed = parseSpec(
+      { ...leastNeon, tenant_id: null, format_version: 0 },
+      {
+        source: "config.json",
+        storage: "neon",
+        under: ["spec"]
+      }
+    )
     const failure = Result.getOrThrow(Result.flip(parsed))
     assert.deepStrictEqual(failure.problems, [{ path: "spec.tenant_id", message: "tenant id should be provided" }])
-    assert.strictEqual(failure.message, "the spec (config.json) is not valid: spec.tenant_id: tenant id should be provided")
+    assert.strictEqual(
+      failure.message,
+      "the spec (config.json) is not valid: spec.tenant_id: tenant id should be provided"
+    )
   })
 })
 
@@ -245,12 +318,15 @@ describe("parseSpecText", () => {
   })
 
   it("says line and column of what is not JSON", () => {
-    const failure = Result.getOrThrow(Result.flip(parse("{\n  \"a\": hunter2\n}")))
+    const failure = Result.getOrThrow(Result.flip(parse('{\n  "a": hunter2\n}')))
     assert.strictEqual(failure.message, "the spec (spec.json) is not valid: line 2, column 8: expected a JSON value")
   })
 
   it("tells of keys that occur twice, beside everything else", () => {
-    const failure = Result.getOrThrow(Result.flip(parse("{\"cluster\":{\"roles\":[],\"roles\":[],\"databases\":[]}}")))
-    assert.deepStrictEqual(failure.problems.map(({ path }) => path), ["cluster.roles", "format_version"])
+    const failure = Result.getOrThrow(Result.flip(parse('{"cluster":{"roles":[],"roles":[],"databases":[]}}')))
+    assert.deepStrictEqual(
+      failure.problems.map(({ path }) => path),
+      ["cluster.roles", "format_version"]
+    )
   })
 })

@@ -20,7 +20,10 @@ const all = {
   "neon.tenant_id": "3".repeat(32),
   "neon.timeline_id": "4".repeat(32)
 }
-const info = (more: Json): Json => ({ ...leastNeon, pageserver_connection_info: { shard_count: 0, shards: {}, ...more } })
+const info = (more: Json): Json => ({
+  ...leastNeon,
+  pageserver_connection_info: { shard_count: 0, shards: {}, ...more }
+})
 const server = (more: Json): Json => ({ pageservers: [more] })
 
 describe("sources", () => {
@@ -47,7 +50,12 @@ describe("sources", () => {
 
   it("structured addresses win over the connstring", () => {
     const { neon } = believed(
-      info({ shard_count: 1, stripe_size: 8, prefer_protocol: "grpc", shards: { "0001": server({ grpc_url: "grpc://p" }) } }),
+      info({
+        shard_count: 1,
+        stripe_size: 8,
+        prefer_protocol: "grpc",
+        shards: { "0001": server({ grpc_url: "grpc://p" }) }
+      }),
       "neon"
     )
     assert.deepStrictEqual(neon?.pageservers, {
@@ -84,60 +92,95 @@ describe("sources", () => {
   })
 
   it("the twelfth shard is 0b", () => {
-    const shards = Object.fromEntries(Array.from({ length: 12 }, (_, number) =>
-      [`${number.toString(16).padStart(2, "0")}0c`, server({ libpq_url: `host=p${number}` })]))
+    const shards = Object.fromEntries(
+      Array.from({ length: 12 }, (_, number) => [
+        `${number.toString(16).padStart(2, "0")}0c`,
+        server({ libpq_url: `host=p${number}` })
+      ])
+    )
     const { neon } = believed(info({ shard_count: 12, stripe_size: 8, shards }), "neon")
     assert.strictEqual(neon?.pageservers.shards[11]?.libpqUrl, "host=p11")
   })
 })
 
 const table: ReadonlyArray<readonly [what: string, input: Json, complaints: ReadonlyArray<string>]> = [
-  ["nothing", least, [
-    "pageserver_connection_info: pageserver connection information should be provided",
-    "safekeeper_connstrings: safekeeper connstrings should be provided",
-    "tenant_id: tenant id should be provided",
-    "timeline_id: timeline id should be provided"
-  ]],
-  ["bad ids in settings", settings({ ...all, "neon.tenant_id": "x", "neon.timeline_id": "" }), [
-    "cluster.settings[3].value: invalid tenant id",
-    "cluster.settings[4].value: invalid timeline id"
-  ]],
-  ["shards without a stripe size", { ...leastNeon, pageserver_connstring: "host=a,host=b,host=c" }, [
-    "pageserver_connstring: 3 shards but no stripe_size"
-  ]],
-  ["a bad stripe setting", settings({ ...all, "neon.stripe_size": "-1" }), [
-    "cluster.settings[1].value: expected a number of pages",
-    "cluster.settings[0].value: 2 shards but no stripe_size"
-  ]],
-  ["an address that is none", { ...leastNeon, pageserver_connstring: "hunter2" }, [
-    "pageserver_connstring: expected where shard 0's pageserver is: it is neither a postgresql:// URL nor key=value text"
-  ]],
-  ["an empty safekeeper setting", settings({ ...all, "neon.safekeepers": " , " }), [
-    "cluster.settings[2].value: safekeeper_connstrings is empty"
-  ]],
-  ["a safekeeper twice", { ...leastNeon, safekeeper_connstrings: ["a:1", "b:1", "a:1"] }, [
-    "safekeeper_connstrings[2]: duplicate entry in safekeeper_connstrings: a:1!"
-  ]],
-  ["safekeepers that are no addresses", { ...leastNeon, safekeeper_connstrings: ["a", "b:0", "c:65536", ":1", "d:1:2", "", "e:1"] },
-    [0, 1, 2, 3, 4, 5].map((index) => `safekeeper_connstrings[${index}]: expected host:port of a safekeeper`)],
-  ["a shard that is missing", info({ shard_count: 2, stripe_size: 8, shards: { "0002": server({ libpq_url: "host=a" }) } }), [
-    "pageserver_connection_info.shards: shard connection info missing for shard 0102"
-  ]],
-  ["a shard without pageservers", info({ shards: { "0000": { pageservers: [] } } }), [
-    "pageserver_connection_info.shards[\"0000\"].pageservers: must have at least one pageserver"
-  ]],
-  ["no libpq address", info({ shards: { "0000": server({ grpc_url: "grpc://p" }) } }), [
-    "pageserver_connection_info.shards[\"0000\"].pageservers[0]: no libpq_url for shard 0000"
-  ]],
-  ["no grpc address", info({ prefer_protocol: "grpc", shards: { "0000": server({ libpq_url: "host=a" }) } }), [
-    "pageserver_connection_info.shards[\"0000\"].pageservers[0]: no grpc_url for shard 0000"
-  ]],
-  ["a role beside a missing address", { ...least, cluster: { roles: [{ name: "" }], databases: [] }, tenant_id: "1".repeat(32) }, [
-    "cluster.roles[0].name: expected a name that is not empty",
-    "pageserver_connection_info: pageserver connection information should be provided",
-    "safekeeper_connstrings: safekeeper connstrings should be provided",
-    "timeline_id: timeline id should be provided"
-  ]]
+  [
+    "nothing",
+    least,
+    [
+      "pageserver_connection_info: pageserver connection information should be provided",
+      "safekeeper_connstrings: safekeeper connstrings should be provided",
+      "tenant_id: tenant id should be provided",
+      "timeline_id: timeline id should be provided"
+    ]
+  ],
+  [
+    "bad ids in settings",
+    settings({ ...all, "neon.tenant_id": "x", "neon.timeline_id": "" }),
+    ["cluster.settings[3].value: invalid tenant id", "cluster.settings[4].value: invalid timeline id"]
+  ],
+  [
+    "shards without a stripe size",
+    { ...leastNeon, pageserver_connstring: "host=a,host=b,host=c" },
+    ["pageserver_connstring: 3 shards but no stripe_size"]
+  ],
+  [
+    "a bad stripe setting",
+    settings({ ...all, "neon.stripe_size": "-1" }),
+    ["cluster.settings[1].value: expected a number of pages", "cluster.settings[0].value: 2 shards but no stripe_size"]
+  ],
+  [
+    "an address that is none",
+    { ...leastNeon, pageserver_connstring: "hunter2" },
+    [
+      "pageserver_connstring: expected where shard 0's pageserver is: it is neither a postgresql:// URL nor key=value text"
+    ]
+  ],
+  [
+    "an empty safekeeper setting",
+    settings({ ...all, "neon.safekeepers": " , " }),
+    ["cluster.settings[2].value: safekeeper_connstrings is empty"]
+  ],
+  [
+    "a safekeeper twice",
+    { ...leastNeon, safekeeper_connstrings: ["a:1", "b:1", "a:1"] },
+    ["safekeeper_connstrings[2]: duplicate entry in safekeeper_connstrings: a:1!"]
+  ],
+  [
+    "safekeepers that are no addresses",
+    { ...leastNeon, safekeeper_connstrings: ["a", "b:0", "c:65536", ":1", "d:1:2", "", "e:1"] },
+    [0, 1, 2, 3, 4, 5].map((index) => `safekeeper_connstrings[${index}]: expected host:port of a safekeeper`)
+  ],
+  [
+    "a shard that is missing",
+    info({ shard_count: 2, stripe_size: 8, shards: { "0002": server({ libpq_url: "host=a" }) } }),
+    ["pageserver_connection_info.shards: shard connection info missing for shard 0102"]
+  ],
+  [
+    "a shard without pageservers",
+    info({ shards: { "0000": { pageservers: [] } } }),
+    ['pageserver_connection_info.shards["0000"].pageservers: must have at least one pageserver']
+  ],
+  [
+    "no libpq address",
+    info({ shards: { "0000": server({ grpc_url: "grpc://p" }) } }),
+    ['pageserver_connection_info.shards["0000"].pageservers[0]: no libpq_url for shard 0000']
+  ],
+  [
+    "no grpc address",
+    info({ prefer_protocol: "grpc", shards: { "0000": server({ libpq_url: "host=a" }) } }),
+    ['pageserver_connection_info.shards["0000"].pageservers[0]: no grpc_url for shard 0000']
+  ],
+  [
+    "a role beside a missing address",
+    { ...least, cluster: { roles: [{ name: "" }], databases: [] }, tenant_id: "1".repeat(32) },
+    [
+      "cluster.roles[0].name: expected a name that is not empty",
+      "pageserver_connection_info: pageserver connection information should be provided",
+      "safekeeper_connstrings: safekeeper connstrings should be provided",
+      "timeline_id: timeline id should be provided"
+    ]
+  ]
 ]
 
 describe("what is wrong", () => {

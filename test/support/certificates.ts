@@ -9,11 +9,16 @@ export interface TestCertificate {
 }
 
 export const kinds = ["rsa", "ec-p256", "ec-p384", "ed25519"] as const
-export type Kind = typeof kinds[number]
+export type Kind = (typeof kinds)[number]
 
 const tlv = (tag: number, ...parts: ReadonlyArray<Uint8Array>): Buffer => {
   const body = Buffer.concat(parts)
-  const length = body.length < 0x80 ? [body.length] : body.length < 0x100 ? [0x81, body.length] : [0x82, body.length >> 8, body.length & 0xff]
+  const length =
+    body.length < 0x80
+      ? [body.length]
+      : body.length < 0x100
+        ? [0x81, body.length]
+        : [0x82, body.length >> 8, body.length & 0xff]
   return Buffer.concat([Buffer.from([tag, ...length]), body])
 }
 const sequence = (...parts: ReadonlyArray<Uint8Array>) => tlv(0x30, ...parts)
@@ -43,7 +48,10 @@ const keysOf = (kind: Kind): { readonly privateKey: crypto.KeyObject; readonly p
 const time = (year: number) => tlv(0x18, Buffer.from(`${year}0101000000Z`))
 
 /** Valid from 2020 until the year given, for `localhost`. PKCS #8 key, or SEC 1 for elliptic curves when asked. */
-export const selfSigned = (kind: Kind, options: { readonly until?: number; readonly sec1?: boolean } = {}): TestCertificate => {
+export const selfSigned = (
+  kind: Kind,
+  options: { readonly until?: number; readonly sec1?: boolean } = {}
+): TestCertificate => {
   const { privateKey, publicKey } = keysOf(kind)
   const name = sequence(tlv(0x31, sequence(hex("0603550403"), tlv(0x0c, Buffer.from("localhost")))))
   const body = sequence(

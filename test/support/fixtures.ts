@@ -49,9 +49,13 @@ export const complaints = (input: unknown, storage: "neon" | "local"): ReadonlyA
 
 /** With secrets, so that specs can be compared. */
 export const show = (spec: ParsedSpec): string =>
-  JSON.stringify(spec, function(this: Record<string, unknown>, key) {
-    const value = this[key]
-    if (Redacted.isRedacted(value)) return `secret ${String(Redacted.value(value))}`
-    if (value instanceof Set || value instanceof Map) return [...value]
-    return typeof value === "bigint" ? `lsn ${value}` : value
-  }, 1)
+  JSON.stringify(
+    spec,
+    function (this: Record<string, unknown>, key) {
+      const value = this[key]
+      if (Redacted.isRedacted(value)) return `secret ${String(Redacted.value(value))}`
+      if (value instanceof Set || value instanceof Map) return [...value]
+      return typeof value === "bigint" ? `lsn ${value}` : value
+    },
+    1
+  )

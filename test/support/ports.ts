@@ -25,7 +25,7 @@ const listening = async (port: number): Promise<net.Server | null> => {
 /** A block belongs to the process that listens on its first port, until it ends. */
 const claimPorts = async (): Promise<{ readonly first: number; next: number }> => {
   for (let tries = 0; tries < 1000; tries++) {
-    const first = ports.from + ports.block * Math.floor(Math.random() * (ports.to - ports.from) / ports.block)
+    const first = ports.from + ports.block * Math.floor((Math.random() * (ports.to - ports.from)) / ports.block)
     const server = await listening(first)
     if (server === null) continue
     server.unref()
@@ -42,7 +42,7 @@ export const freePort: Effect.Effect<number> = Effect.promise(async () => {
   ours ??= await claimPorts()
   for (let tries = 0; tries < ports.block; tries++) {
     const port = ours.first + ours.next
-    ours.next = ours.next % (ports.block - 1) + 1
+    ours.next = (ours.next % (ports.block - 1)) + 1
     const server = await listening(port)
     if (server === null) continue
     server.close()

@@ -43,18 +43,24 @@ const home = `${process.platform}-${process.arch}`
 /** Where npm put a package: hoisted, or beside the workspace that asked for it. */
 const embedded = (major: number, name: string): ReadonlyArray<Install> => {
   const bin = [root, path.join(root, "test/postgres-versions")]
-    .map((at) => path.join(at, "node_modules", name, "native/bin")).find((at) => exists(path.join(at, "postgres")))
-  return bin === undefined ? [] : [{ major, postgres: path.join(bin, "postgres"), initdb: path.join(bin, "initdb"), embedded: true }]
+    .map((at) => path.join(at, "node_modules", name, "native/bin"))
+    .find((at) => exists(path.join(at, "postgres")))
+  return bin === undefined
+    ? []
+    : [{ major, postgres: path.join(bin, "postgres"), initdb: path.join(bin, "initdb"), embedded: true }]
 }
 
 const system = (): ReadonlyArray<Install> => {
   const at = "/usr/lib/postgresql"
-  return (exists(at) ? fs.readdirSync(at) : []).filter((name) => /^\d+$/.test(name)).map((name) => ({
-    major: Number(name),
-    postgres: path.join(at, name, "bin/postgres"),
-    initdb: path.join(at, name, "bin/initdb"),
-    embedded: false
-  })).filter(({ initdb, postgres }) => exists(postgres) && exists(initdb))
+  return (exists(at) ? fs.readdirSync(at) : [])
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => ({
+      major: Number(name),
+      postgres: path.join(at, name, "bin/postgres"),
+      initdb: path.join(at, name, "bin/initdb"),
+      embedded: false
+    }))
+    .filter(({ initdb, postgres }) => exists(postgres) && exists(initdb))
 }
 
 /** Every Postgres this machine has for tests: embedded 16, 17 and 18, and the system's where there is one. */
@@ -67,7 +73,8 @@ export const installs: ReadonlyArray<Install> = [
 
 export const installOf = (major: number): Install => {
   const found = installs.find((install) => install.major === major)
-  if (found === undefined) throw new Error(`no Postgres ${major} for tests; found ${installs.map((i) => i.major).join(", ")}`)
+  if (found === undefined)
+    throw new Error(`no Postgres ${major} for tests; found ${installs.map((i) => i.major).join(", ")}`)
   return found
 }
 
@@ -95,7 +102,8 @@ const cache = (): string => {
   if (cacheAt !== undefined) return cacheAt
   for (const name of fs.readdirSync(os.tmpdir())) {
     const pid = name.startsWith(cacheName) ? Number(name.slice(cacheName.length).split("-")[0]) : NaN
-    if (Number.isInteger(pid) && !isAlive(pid)) fs.rmSync(path.join(os.tmpdir(), name), { recursive: true, force: true })
+    if (Number.isInteger(pid) && !isAlive(pid))
+      fs.rmSync(path.join(os.tmpdir(), name), { recursive: true, force: true })
   }
   const at = fs.mkdtempSync(path.join(os.tmpdir(), `${cacheName}${process.pid}-`))
   fs.chmodSync(at, 0o755)
@@ -104,7 +112,8 @@ const cache = (): string => {
 }
 
 const reachable = (file: string): boolean => {
-  for (let at = file; at !== path.dirname(at); at = path.dirname(at)) if ((fs.statSync(at).mode & 0o001) === 0) return false
+  for (let at = file; at !== path.dirname(at); at = path.dirname(at))
+    if ((fs.statSync(at).mode & 0o001) === 0) return false
   return true
 }
 
@@ -141,7 +150,12 @@ const template = (install: Install): Promise<string> => {
   const done = made(`template-${install.major}`, async (at) => {
     if (runAs !== null) fs.chownSync(path.dirname(at), runAs.uid, runAs.gid)
     const options = ["-U", superuser, "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-    await run(install.initdb, ["-D", at, ...options], { ...identity, cwd: "/", env: cleanEnvironment(), timeout: 60_000 })
+    await run(install.initdb, ["-D", at, ...options], {
+      ...identity,
+      cwd: "/",
+      env: cleanEnvironment(),
+      timeout: 60_000
+    })
   })
   templates.set(install.major, done)
   return done
@@ -177,7 +191,7 @@ export interface ClusterOptions {
 
 /** A cluster that was never started, as `initdb` leaves it plus test settings. */
 export const makeCluster: (options?: ClusterOptions) => Effect.Effect<Cluster, never, Scope.Scope> = Effect.fnUntraced(
-  function*(options = {}) {
+  function* (options = {}) {
     const install = yield* Effect.promise(() => atHand(installOf(options.major ?? 17)))
     const folder = yield* temporaryFolder
     const port = yield* freePort
@@ -228,13 +242,15 @@ export interface TestPostgres extends Cluster {
   readonly log: () => string
 }
 
-export const configOf = (cluster: Pick<Cluster, "port">) => (user = superuser, database = "postgres"): WireConfig => ({
-  host: "127.0.0.1",
-  port: cluster.port,
-  user,
-  database,
-  connectWithin: Duration.seconds(10)
-})
+export const configOf =
+  (cluster: Pick<Cluster, "port">) =>
+  (user = superuser, database = "postgres"): WireConfig => ({
+    host: "127.0.0.1",
+    port: cluster.port,
+    user,
+    database,
+    connectWithin: Duration.seconds(10)
+  })
 
 const pidFileStatus = (pgdata: string): string | undefined => {
   try {
@@ -252,11 +268,15 @@ const launch = async (cluster: Cluster) => {
     stdio: ["ignore", "ignore", "pipe"]
   })
   let log = ""
-  child.stderr.setEncoding("utf8").on("data", (text: string) => log = (log + text).slice(-1_000_000))
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (log = (log + text).slice(-1_000_000)))
   const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()))
   const left = () => child.exitCode !== null || child.signalCode !== null
   const stop = async () => {
-    for (const [signal, graceMillis] of [["SIGINT", 20_000], ["SIGQUIT", 5_000], ["SIGKILL", 5_000]] as const) {
+    for (const [signal, graceMillis] of [
+      ["SIGINT", 20_000],
+      ["SIGQUIT", 5_000],
+      ["SIGKILL", 5_000]
+    ] as const) {
       if (left()) return
       child.kill(signal)
       const clock = new AbortController()
@@ -275,13 +295,22 @@ const launch = async (cluster: Cluster) => {
 }
 
 /** A running cluster; the scope's end stops it (SIGINT, then rougher) and removes everything. */
-export const startPostgres: (options?: ClusterOptions) => Effect.Effect<TestPostgres, never, Scope.Scope> = Effect.fnUntraced(
-  function*(options) {
+export const startPostgres: (options?: ClusterOptions) => Effect.Effect<TestPostgres, never, Scope.Scope> =
+  Effect.fnUntraced(function* (options) {
     const cluster = yield* makeCluster(options)
-    const running = yield* Effect.acquireRelease(Effect.promise(() => launch(cluster)), ({ stop }) => Effect.promise(stop))
+    const running = yield* Effect.acquireRelease(
+      Effect.promise(() => launch(cluster)),
+      ({ stop }) => Effect.promise(stop)
+    )
     const config = configOf(cluster)
     const rows: TestPostgres["rows"] = (sql, database) =>
       Effect.scoped(Effect.flatMap(connect(config(superuser, database)), (wire) => wire.rows(sql)))
-    return { ...cluster, pid: running.pid, log: running.log, config, rows, connect: (user, database) => connect(config(user, database)) }
-  }
-)
+    return {
+      ...cluster,
+      pid: running.pid,
+      log: running.log,
+      config,
+      rows,
+      connect: (user, database) => connect(config(user, database))
+    }
+  })

@@ -11,7 +11,13 @@ import { setTimeout as pause } from "node:timers/promises"
 import { runAs, tail } from "./postgres.ts"
 
 /** Where Debian puts servers is not on everybody's PATH. */
-const folders = [...(process.env["PATH"] ?? "").split(path.delimiter), "/usr/local/sbin", "/usr/sbin", "/usr/local/bin", "/usr/bin"]
+const folders = [
+  ...(process.env["PATH"] ?? "").split(path.delimiter),
+  "/usr/local/sbin",
+  "/usr/sbin",
+  "/usr/local/bin",
+  "/usr/bin"
+]
 
 /** `null` on a machine without it. */
 export const programAt = (name: string): string | null =>
@@ -27,7 +33,7 @@ export interface Running {
 const follow = (child: ChildProcess): Running => {
   let text = ""
   for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding("utf8").on("data", (chunk: string) => text = (text + chunk).slice(-200_000))
+    stream?.setEncoding("utf8").on("data", (chunk: string) => (text = (text + chunk).slice(-200_000)))
   }
   return {
     pid: child.pid ?? -1,
@@ -66,7 +72,11 @@ export const startProgram = (
   )
 
 /** Looks until it is so, or says what it was waiting for. */
-export const eventually = <A>(what: string, look: () => A | null | undefined | false | Promise<A | null | undefined | false>, said = () => "") =>
+export const eventually = <A>(
+  what: string,
+  look: () => A | null | undefined | false | Promise<A | null | undefined | false>,
+  said = () => ""
+) =>
   Effect.promise(async () => {
     const deadline = performance.now() + 20_000
     for (;;) {

@@ -25,7 +25,8 @@ const mountAt = (at: string) => {
 const memoryDisk = (): string | null => {
   const at = "/dev/shm"
   const mount = mountAt(at)
-  if (mount === null || mount.kind !== "tmpfs" || mount.options.includes("noexec") || mount.options.includes("ro")) return null
+  if (mount === null || mount.kind !== "tmpfs" || mount.options.includes("noexec") || mount.options.includes("ro"))
+    return null
   const { bavail, bsize } = fs.statfsSync(at)
   return bavail * bsize > roomy && process.availableMemory() > roomy ? at : null
 }
@@ -71,7 +72,9 @@ export const isAlive = (pid: number): boolean => {
 const remove = (at: string): void => fs.rmSync(at, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 })
 
 /** Vitest's global setup; the projects that use the folder name it, and the second one finds it made. */
-export default function makeRunFolder(project: { readonly config: { readonly env: Readonly<Record<string, unknown>> } }): () => void {
+export default function makeRunFolder(project: {
+  readonly config: { readonly env: Readonly<Record<string, unknown>> }
+}): () => void {
   const folder = String(project.config.env["COMPUTE_CTL_TEST_RUN"])
   for (const parent of new Set([path.dirname(folder), os.tmpdir()])) {
     for (const name of fs.readdirSync(parent)) {
@@ -79,7 +82,10 @@ export default function makeRunFolder(project: { readonly config: { readonly env
       if (Number.isInteger(pid) && !isAlive(pid)) remove(path.join(parent, name))
     }
   }
-  for (const [at, mode] of [[folder, 0o755], [path.join(folder, "tmp"), 0o1777]] as const) {
+  for (const [at, mode] of [
+    [folder, 0o755],
+    [path.join(folder, "tmp"), 0o1777]
+  ] as const) {
     fs.mkdirSync(at, { recursive: true })
     fs.chmodSync(at, mode)
   }

@@ -25,10 +25,16 @@ export const endOfArchive = Buffer.alloc(1024)
 
 /** Blocks of the entries, one after another, without the end marker. */
 export const blocksOf = (entries: ReadonlyArray<Entry>): Buffer =>
-  Buffer.concat(entries.flatMap(({ body = "", ...entry }) => {
-    const bytes = Buffer.from(body)
-    return [header({ type: "File", size: bytes.length, ...entry }), bytes, Buffer.alloc((512 - bytes.length % 512) % 512)]
-  }))
+  Buffer.concat(
+    entries.flatMap(({ body = "", ...entry }) => {
+      const bytes = Buffer.from(body)
+      return [
+        header({ type: "File", size: bytes.length, ...entry }),
+        bytes,
+        Buffer.alloc((512 - (bytes.length % 512)) % 512)
+      ]
+    })
+  )
 
 export const tarOf = (entries: ReadonlyArray<Entry>): Buffer => Buffer.concat([blocksOf(entries), endOfArchive])
 
@@ -45,19 +51,26 @@ export const chunked = (bytes: Uint8Array, sizes: ReadonlyArray<number>): Readon
 
 /** Every file with its content, every folder as null, every link as where it leads, by path. Follows no link. */
 export const contentOf = (folder: string, below = ""): Readonly<Record<string, string | null>> =>
-  Object.assign({}, ...fs.readdirSync(path.join(folder, below), { withFileTypes: true }).map((entry) => {
-    const name = path.join(below, entry.name)
-    const at = path.join(folder, name)
-    if (entry.isDirectory()) return { [name]: null, ...contentOf(folder, name) }
-    return { [name]: entry.isSymbolicLink() ? `-> ${fs.readlinkSync(at)}` : fs.readFileSync(at, "latin1") }
-  }))
+  Object.assign(
+    {},
+    ...fs.readdirSync(path.join(folder, below), { withFileTypes: true }).map((entry) => {
+      const name = path.join(below, entry.name)
+      const at = path.join(folder, name)
+      if (entry.isDirectory()) return { [name]: null, ...contentOf(folder, name) }
+      return { [name]: entry.isSymbolicLink() ? `-> ${fs.readlinkSync(at)}` : fs.readFileSync(at, "latin1") }
+    })
+  )
 
 /** Unpacks into `pgdata` in a folder of its own, whose other content must stay as it is. */
 export const unpacked = (
   gzip: Uint8Array,
   sizes: ReadonlyArray<number> = [gzip.length]
-): Effect.Effect<{ readonly exit: Exit.Exit<number, Failure>; readonly pgdata: string; readonly around: string }, never, Scope.Scope> =>
-  Effect.gen(function*() {
+): Effect.Effect<
+  { readonly exit: Exit.Exit<number, Failure>; readonly pgdata: string; readonly around: string },
+  never,
+  Scope.Scope
+> =>
+  Effect.gen(function* () {
     const around = yield* temporaryFolder
     const pgdata = path.join(around, "pgdata")
     fs.mkdirSync(pgdata)

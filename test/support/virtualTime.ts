@@ -7,7 +7,7 @@ import * as TestClock from "effect/testing/TestClock"
 
 /** A virtual second passes between looks, and a real turn of the event loop; in vain after ten real seconds. */
 export const passes = <A>(what: string, look: () => A | null | false) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     for (const deadline = performance.now() + 10_000; performance.now() < deadline;) {
       const found = look()
       if (found !== null && found !== false) return found

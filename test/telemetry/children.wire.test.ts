@@ -12,7 +12,7 @@ const trace = "0af7651916cd43dd8448eb211c80319c"
 /** What a child would find in its environment. */
 const told = (env: Record<string, string>) => {
   const { layer, underCaller } = telemetryOf(env, "0")
-  return Effect.gen(function*() {
+  return Effect.gen(function* () {
     const { spanId } = yield* Effect.currentSpan
     const said = yield* runCommand({ command: "env", args: [], runAs: null }, "10 seconds")
     return { spanId, line: said.stdout.split("\n").find((line) => line.startsWith("TRACEPARENT=")) ?? null }
@@ -21,16 +21,18 @@ const told = (env: Record<string, string>) => {
 
 describe("a child process", () => {
   it.live("continues the caller's trace, below the step that started it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { line, spanId } = yield* told({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-01` })
       assert.strictEqual(line, `TRACEPARENT=00-${trace}-${spanId}-01`)
       const silent = yield* told({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-00` })
       assert.strictEqual(silent.line, `TRACEPARENT=00-${trace}-${silent.spanId}-00`, "what is not sampled stays so")
-    }))
+    })
+  )
 
   it.live("hears nothing when nobody follows", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       assert.isNull((yield* told({})).line)
       assert.isNull((yield* told({ TRACEPARENT: "garbage" })).line)
-    }))
+    })
+  )
 })

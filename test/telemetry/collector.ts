@@ -28,14 +28,18 @@ export const collector = (answer: number | null = 200): Effect.Effect<Collector,
     Effect.promise(async () => {
       const bodies: Array<string> = []
       const heads: Array<string> = []
-      const server = http.createServer((request, response) => {
-        const chunks: Array<Buffer> = []
-        request.on("data", (chunk: Buffer) => chunks.push(chunk)).on("end", () => {
-          heads.push(`${request.method} ${request.url} ${JSON.stringify(request.headers)}`)
-          bodies.push(Buffer.concat(chunks).toString("utf8"))
-          if (answer !== null) response.writeHead(answer, { "content-type": "application/json" }).end("{}")
+      const server = http
+        .createServer((request, response) => {
+          const chunks: Array<Buffer> = []
+          request
+            .on("data", (chunk: Buffer) => chunks.push(chunk))
+            .on("end", () => {
+              heads.push(`${request.method} ${request.url} ${JSON.stringify(request.headers)}`)
+              bodies.push(Buffer.concat(chunks).toString("utf8"))
+              if (answer !== null) response.writeHead(answer, { "content-type": "application/json" }).end("{}")
+            })
         })
-      }).listen(0, "127.0.0.1")
+        .listen(0, "127.0.0.1")
       await once(server, "listening")
       return { server, bodies, heads }
     }),
@@ -44,12 +48,16 @@ export const collector = (answer: number | null = 200): Effect.Effect<Collector,
         server.closeAllConnections()
         server.close()
       })
-  ).pipe(Effect.map(({ bodies, heads, server }) => ({
-    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    spans: () =>
-      bodies.flatMap((body) => {
-        const sent = JSON.parse(body) as { resourceSpans: ReadonlyArray<{ scopeSpans: ReadonlyArray<{ spans: ReadonlyArray<SentSpan> }> }> }
-        return sent.resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap(({ spans }) => spans))
-      }),
-    raw: () => [...heads, ...bodies].join("\n")
-  })))
+  ).pipe(
+    Effect.map(({ bodies, heads, server }) => ({
+      endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      spans: () =>
+        bodies.flatMap((body) => {
+          const sent = JSON.parse(body) as {
+            resourceSpans: ReadonlyArray<{ scopeSpans: ReadonlyArray<{ spans: ReadonlyArray<SentSpan> }> }>
+          }
+          return sent.resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap(({ spans }) => spans))
+        }),
+      raw: () => [...heads, ...bodies].join("\n")
+    }))
+  )

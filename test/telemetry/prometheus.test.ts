@@ -22,15 +22,18 @@ const measured: Measured = {
   lastActive: null
 }
 
-const unescape = (text: string): string => text.replaceAll(/\\(.)/g, (_, char: string) => char === "n" ? "\n" : char)
+const unescape = (text: string): string => text.replaceAll(/\\(.)/g, (_, char: string) => (char === "n" ? "\n" : char))
 
 /** The grammar of one sample line, strictly. */
-const sample = /^[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_][a-zA-Z0-9_]*="(\\[\\n"]|[^\\\n"])*",?)*\})? (NaN|[+-]Inf|-?\d[\d.e+-]*)$/
+const sample =
+  /^[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_][a-zA-Z0-9_]*="(\\[\\n"]|[^\\\n"])*",?)*\})? (NaN|[+-]Inf|-?\d[\d.e+-]*)$/
 
 describe("metrics text", () => {
   it("says the one status there is, by its display name", () => {
     for (const status of statuses) {
-      const lines = printFamilies(familiesOf({ ...measured, status }, "tag")).split("\n").filter((line) => line.startsWith("compute_ctl_up"))
+      const lines = printFamilies(familiesOf({ ...measured, status }, "tag"))
+        .split("\n")
+        .filter((line) => line.startsWith("compute_ctl_up"))
       assert.deepStrictEqual(lines, [`compute_ctl_up{build_tag="tag",status="${status.replaceAll("_", "-")}"} 1`])
     }
   })
@@ -41,8 +44,22 @@ describe("metrics text", () => {
   })
 
   it("a step that passed twice is one sample", () => {
-    const text = printFamilies(familiesOf({ ...measured, steps: [{ name: "apply", millis: 5 }, { name: "apply", millis: 7 }] }, "tag"))
-    assert.deepStrictEqual(text.split("\n").filter((line) => line.startsWith("compute_ctl_step_ms")), ["compute_ctl_step_ms{step=\"apply\"} 7"])
+    const text = printFamilies(
+      familiesOf(
+        {
+          ...measured,
+          steps: [
+            { name: "apply", millis: 5 },
+            { name: "apply", millis: 7 }
+          ]
+        },
+        "tag"
+      )
+    )
+    assert.deepStrictEqual(
+      text.split("\n").filter((line) => line.startsWith("compute_ctl_step_ms")),
+      ['compute_ctl_step_ms{step="apply"} 7']
+    )
   })
 
   it("prints the values that are not numbers", () => {
@@ -57,22 +74,48 @@ describe("metrics text", () => {
     for (const label of [text, `${text}"} 1\ncompute_ctl_up{x="`, `\\${text}\\`]) {
       assert.strictEqual(unescape(escapeLabel(label)), label)
       const printed = printFamilies(familiesOf({ ...measured, steps: [{ name: label, millis: 1 }] }, label))
-      for (const line of printed.split("\n").filter((found) => found !== "" && !found.startsWith("#"))) assert.match(line, sample)
+      for (const line of printed.split("\n").filter((found) => found !== "" && !found.startsWith("#")))
+        assert.match(line, sample)
     }
   })
 
   it("a step that passed twice is counted twice in its histogram", () => {
-    const text = printFamilies(familiesOf({ ...measured, steps: [{ name: "apply", millis: 4 }, { name: "apply", millis: 70_000 }] }, "tag"))
-    for (const line of ["_bucket{step=\"apply\",le=\"0.005\"} 1", "_bucket{step=\"apply\",le=\"60\"} 1", "_bucket{step=\"apply\",le=\"+Inf\"} 2",
-      "_sum{step=\"apply\"} 70.004", "_count{step=\"apply\"} 2"]) assert.include(text, `compute_ctl_step_seconds${line}\n`)
+    const text = printFamilies(
+      familiesOf(
+        {
+          ...measured,
+          steps: [
+            { name: "apply", millis: 4 },
+            { name: "apply", millis: 70_000 }
+          ]
+        },
+        "tag"
+      )
+    )
+    for (const line of [
+      '_bucket{step="apply",le="0.005"} 1',
+      '_bucket{step="apply",le="60"} 1',
+      '_bucket{step="apply",le="+Inf"} 2',
+      '_sum{step="apply"} 70.004',
+      '_count{step="apply"} 2'
+    ])
+      assert.include(text, `compute_ctl_step_seconds${line}\n`)
     assert.include(text, "# TYPE compute_ctl_step_seconds histogram\n")
   })
 
-  it.prop("buckets only rise, and the last holds everything", { values: Schema.Array(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 100 }))) }, ({ values }) => {
-    const samples = histogramSamples({}, histogramOf(stepBounds, values))
-    const buckets = samples.filter(({ suffix }) => suffix === "_bucket").map(({ value }) => value)
-    assert.deepStrictEqual(buckets, buckets.toSorted((a, b) => a - b))
-    assert.strictEqual(buckets.at(-1), values.length)
-    for (const [index, bound] of stepBounds.entries()) assert.strictEqual(buckets[index], values.filter((value) => value <= bound).length)
-  })
+  it.prop(
+    "buckets only rise, and the last holds everything",
+    { values: Schema.Array(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 100 }))) },
+    ({ values }) => {
+      const samples = histogramSamples({}, histogramOf(stepBounds, values))
+      const buckets = samples.filter(({ suffix }) => suffix === "_bucket").map(({ value }) => value)
+      assert.deepStrictEqual(
+        buckets,
+        buckets.toSorted((a, b) => a - b)
+      )
+      assert.strictEqual(buckets.at(-1), values.length)
+      for (const [index, bound] of stepBounds.entries())
+        assert.strictEqual(buckets[index], values.filter((value) => value <= bound).length)
+    }
+  )
 })

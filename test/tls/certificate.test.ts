@@ -15,7 +15,7 @@ import { kinds, selfSigned, type TestCertificate } from "../support/certificates
 import { temporaryFolder } from "../support/postgres.ts"
 import { passes } from "../support/virtualTime.ts"
 
-const house = Effect.gen(function*() {
+const house = Effect.gen(function* () {
   const folder = yield* temporaryFolder
   const pgdata = path.join(folder, "pgdata")
   fs.mkdirSync(pgdata)
@@ -32,19 +32,20 @@ describe("a certificate and its key", () => {
   for (const kind of kinds) {
     for (const sec1 of kind.startsWith("ec") ? [false, true] : [false]) {
       it.effect(`are a pair: ${kind}${sec1 ? " in SEC 1" : ""}`, () =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const { put, tls } = yield* house
           const made = selfSigned(kind, { sec1 })
           put({ ...made, certificate: made.certificate + selfSigned("ec-p256").certificate })
           const pair = yield* readPair(tls)
           assert.strictEqual(Redacted.value(pair.key), made.key)
           assert.notInclude(inspect(pair, { depth: 9 }) + JSON.stringify(pair), made.key.split("\n")[1] ?? "")
-        }))
+        })
+      )
     }
   }
 
   it.effect("that do not belong together, or are none, are refused by name", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { folder, put, tls } = yield* house
       const told = Effect.map(Effect.flip(readPair(tls)), ({ message }) => message.replaceAll(folder, ""))
       const head = "the certificate /tls.crt cannot be used: "
@@ -64,28 +65,35 @@ describe("a certificate and its key", () => {
       assert.strictEqual(yield* told, `${head}it cannot be parsed`)
       put({ certificate: "" })
       assert.strictEqual(yield* told, `${head}the file holds no PEM certificate`)
-    }))
+    })
+  )
 
   it("are told apart before OpenSSL is asked", () => {
     assert.isNull(leafOf("-----BEGIN CERTIFICATE-----\nhalf"))
-    assert.strictEqual(leafOf("x\n-----BEGIN CERTIFICATE-----\na\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nb\n-----END CERTIFICATE-----"),
-      "-----BEGIN CERTIFICATE-----\na\n-----END CERTIFICATE-----")
-    for (const label of ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"]) assert.isNull(keyFault(`-----BEGIN ${label}-----`))
+    assert.strictEqual(
+      leafOf(
+        "x\n-----BEGIN CERTIFICATE-----\na\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nb\n-----END CERTIFICATE-----"
+      ),
+      "-----BEGIN CERTIFICATE-----\na\n-----END CERTIFICATE-----"
+    )
+    for (const label of ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"])
+      assert.isNull(keyFault(`-----BEGIN ${label}-----`))
     assert.isNotNull(keyFault("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"))
   })
 })
 
 describe("the certificate of a compute", () => {
   it.effect("is waited for, but not for ever", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { options } = yield* house
       const waiting = yield* Effect.forkChild(Effect.flip(firstCertificate(options)), { startImmediately: true })
       const exit = yield* passes("giving up", () => waiting.pollUnsafe() ?? null)
       assert.strictEqual(exit._tag, "Success")
-    }))
+    })
+  )
 
   it.effect("comes late, and is placed where only Postgres reads it", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { options, pgdata, placed, put } = yield* house
       const waiting = yield* Effect.forkChild(firstCertificate(options), { startImmediately: true })
       const made = selfSigned("ec-p384")
@@ -93,13 +101,15 @@ describe("the certificate of a compute", () => {
       yield* passes("the certificate", () => waiting.pollUnsafe() ?? null)
       assert.strictEqual(placed("server.crt"), made.certificate)
       assert.strictEqual(placed("server.key"), made.key)
-      for (const name of ["server.crt", "server.key"]) assert.strictEqual(fs.statSync(path.join(pgdata, name)).mode & 0o777, 0o600)
+      for (const name of ["server.crt", "server.key"])
+        assert.strictEqual(fs.statSync(path.join(pgdata, name)).mode & 0o777, 0o600)
       assert.deepStrictEqual(fs.readdirSync(pgdata).sort(), ["server.crt", "server.key"])
-    }))
+    })
+  )
 
   it.effect("is renewed once per renewal; half a renewal waits, and what is no pair leaves the old one serving", () => {
     const lines: Array<string> = []
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       const { options, placed, put } = yield* house
       yield* TestClock.setTime(Date.UTC(2026, 0, 1))
       const [first, second, third] = [selfSigned("ec-p256"), selfSigned("rsa"), selfSigned("ed25519", { until: 2021 })]
@@ -107,7 +117,11 @@ describe("the certificate of a compute", () => {
       const pair = yield* awaitPair(options.tls)
       yield* placePair(pair, options)
       let changes = 0
-      const watch = certificateWatch(options, pair, Effect.sync(() => void changes++))
+      const watch = certificateWatch(
+        options,
+        pair,
+        Effect.sync(() => void changes++)
+      )
       yield* Effect.forkChild(watch.run, { startImmediately: true })
 
       put({ key: second.key })

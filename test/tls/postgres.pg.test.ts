@@ -31,29 +31,41 @@ const shown = async (port: number): Promise<string> => {
 const fingerprint = (pem: string) => new crypto.X509Certificate(pem).fingerprint256
 
 describe("Postgres with the compute's certificate", () => {
-  it.live("shows it, and the next one after a reload", () =>
-    Effect.gen(function*() {
-      const postgres = yield* startPostgres()
-      const options = {
-        tls: { keyPath: path.join(postgres.folder, "tls.key"), certPath: path.join(postgres.folder, "tls.crt") },
-        pgdata: postgres.pgdata,
-        runAs
-      }
-      const put = ({ certificate, key }: { readonly certificate: string; readonly key: string }) => {
-        fs.writeFileSync(options.tls.certPath, certificate)
-        fs.writeFileSync(options.tls.keyPath, key)
-      }
-      const [first, second] = [selfSigned("rsa"), selfSigned("ec-p256")]
-      put(first)
-      yield* firstCertificate(options)
-      const session = yield* postgres.connect()
-      fs.appendFileSync(path.join(postgres.pgdata, "postgresql.conf"), `${sslLines.join("\n")}\n`)
-      yield* session.simple("select pg_reload_conf()")
-      yield* eventually("the first", async () => await shown(postgres.port).catch(() => null) === fingerprint(first.certificate), postgres.log)
-      put(second)
-      yield* placePair(yield* awaitPair(options.tls), options)
-      yield* session.simple("select pg_reload_conf()")
-      yield* eventually("the second", async () => await shown(postgres.port).catch(() => null) === fingerprint(second.certificate), postgres.log)
-      assert.deepStrictEqual(yield* session.rows("select 1"), [["1"]])
-    }), 60_000)
+  it.live(
+    "shows it, and the next one after a reload",
+    () =>
+      Effect.gen(function* () {
+        const postgres = yield* startPostgres()
+        const options = {
+          tls: { keyPath: path.join(postgres.folder, "tls.key"), certPath: path.join(postgres.folder, "tls.crt") },
+          pgdata: postgres.pgdata,
+          runAs
+        }
+        const put = ({ certificate, key }: { readonly certificate: string; readonly key: string }) => {
+          fs.writeFileSync(options.tls.certPath, certificate)
+          fs.writeFileSync(options.tls.keyPath, key)
+        }
+        const [first, second] = [selfSigned("rsa"), selfSigned("ec-p256")]
+        put(first)
+        yield* firstCertificate(options)
+        const session = yield* postgres.connect()
+        fs.appendFileSync(path.join(postgres.pgdata, "postgresql.conf"), `${sslLines.join("\n")}\n`)
+        yield* session.simple("select pg_reload_conf()")
+        yield* eventually(
+          "the first",
+          async () => (await shown(postgres.port).catch(() => null)) === fingerprint(first.certificate),
+          postgres.log
+        )
+        put(second)
+        yield* placePair(yield* awaitPair(options.tls), options)
+        yield* session.simple("select pg_reload_conf()")
+        yield* eventually(
+          "the second",
+          async () => (await shown(postgres.port).catch(() => null)) === fingerprint(second.certificate),
+          postgres.log
+        )
+        assert.deepStrictEqual(yield* session.rows("select 1"), [["1"]])
+      }),
+    60_000
+  )
 })

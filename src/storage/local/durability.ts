@@ -34,7 +34,7 @@ const within = Duration.seconds(10)
 const satisfies = ({ name, value }: Requirement, actual: string): boolean =>
   actual === value || (name === "wal_level" && actual === "logical")
 
-const look = Effect.fnUntraced(function*(
+const look = Effect.fnUntraced(function* (
   wire: Wire,
   durability: Durability
 ): Effect.fn.Return<ReadonlyArray<Requirement>, WireFailed | TimedOut> {
@@ -49,7 +49,7 @@ const refuse = ({ because, name, value }: Requirement): NotSupported =>
   new NotSupported({ what: `${name} other than ${value} with local storage`, because })
 
 /** Fails naming the first setting that is not as it must be. */
-export const requireSettings = Effect.fnUntraced(function*(
+export const requireSettings = Effect.fnUntraced(function* (
   wire: Wire,
   durability: Durability
 ): Effect.fn.Return<void, NotSupported | WireFailed | TimedOut> {
@@ -64,21 +64,20 @@ export const requireSettings = Effect.fnUntraced(function*(
 export const restoreSettings: (
   wire: Wire,
   durability: Durability
-) => Effect.Effect<boolean, NotSupported | WireFailed | TimedOut> = Effect
-  .fnUntraced(function*(wire, durability) {
-    const wrong = yield* look(wire, durability)
-    if (wrong.length === 0) return false
-    for (const { name } of wrong) {
-      yield* Effect.logError(`${name} was changed so that commits could be lost; taking it back`)
-      yield* wire.simple(`ALTER SYSTEM RESET ${name}`, within)
-    }
-    yield* wire.simple("SELECT pg_catalog.pg_reload_conf()", within)
-    // A reload is a signal to the postmaster, which passes it on: this session sees the result a moment later.
-    let left = wrong
-    for (let looks = 0; left.length > 0 && looks < 100; looks++) {
-      yield* Effect.sleep("20 millis")
-      left = yield* look(wire, durability)
-    }
-    if (left[0] !== undefined) return yield* refuse(left[0])
-    return true
-  })
+) => Effect.Effect<boolean, NotSupported | WireFailed | TimedOut> = Effect.fnUntraced(function* (wire, durability) {
+  const wrong = yield* look(wire, durability)
+  if (wrong.length === 0) return false
+  for (const { name } of wrong) {
+    yield* Effect.logError(`${name} was changed so that commits could be lost; taking it back`)
+    yield* wire.simple(`ALTER SYSTEM RESET ${name}`, within)
+  }
+  yield* wire.simple("SELECT pg_catalog.pg_reload_conf()", within)
+  // A reload is a signal to the postmaster, which passes it on: this session sees the result a moment later.
+  let left = wrong
+  for (let looks = 0; left.length > 0 && looks < 100; looks++) {
+    yield* Effect.sleep("20 millis")
+    left = yield* look(wire, durability)
+  }
+  if (left[0] !== undefined) return yield* refuse(left[0])
+  return true
+})

@@ -70,25 +70,30 @@ const openFolder = (path: string) =>
   )
 
 const answers = (lock: string, name: string): Effect.Effect<boolean, FileFailed> =>
-  Effect.scoped(Effect.flatMap(openFolder(lock), (folder) =>
-    Effect.callback<boolean>((resume) => {
-      const socket = net.connect({ path: socketPath(folder, name) })
-      socket.once("connect", () => resume(Effect.succeed(true)))
-      socket.once("error", () => resume(Effect.succeed(false)))
-      return Effect.sync(() => void socket.destroy())
-    }).pipe(
-      // A holder too busy to be accepted is a holder.
-      Effect.timeoutOrElse({ duration: "1 second", orElse: () => Effect.succeed(true) })
-    )))
+  Effect.scoped(
+    Effect.flatMap(openFolder(lock), (folder) =>
+      Effect.callback<boolean>((resume) => {
+        const socket = net.connect({ path: socketPath(folder, name) })
+        socket.once("connect", () => resume(Effect.succeed(true)))
+        socket.once("error", () => resume(Effect.succeed(false)))
+        return Effect.sync(() => void socket.destroy())
+      }).pipe(
+        // A holder too busy to be accepted is a holder.
+        Effect.timeoutOrElse({ duration: "1 second", orElse: () => Effect.succeed(true) })
+      )
+    )
+  )
 
-const listen = Effect.fnUntraced(function*(lock: string) {
+const listen = Effect.fnUntraced(function* (lock: string) {
   const name = `${randomBytes(6).toString("hex")}.sock`
   const folder = yield* openFolder(lock)
   yield* Effect.acquireRelease(
     Effect.callback<net.Server, FileFailed>((resume) => {
       const server = net.createServer((socket) => socket.destroy())
       server.unref()
-      server.once("error", (cause) => resume(Effect.fail(new FileFailed({ operation: "listen in", path: lock, cause }))))
+      server.once("error", (cause) =>
+        resume(Effect.fail(new FileFailed({ operation: "listen in", path: lock, cause })))
+      )
       server.listen(socketPath(folder, name), () => resume(Effect.succeed(server)))
     }),
     (server) => Effect.callback<void>((resume) => void server.close(() => resume(Effect.void)))
@@ -97,9 +102,14 @@ const listen = Effect.fnUntraced(function*(lock: string) {
 })
 
 const claims = (lock: string): Effect.Effect<ReadonlyArray<number>, FileFailed> =>
-  Effect.map(namesIn(lock), (names) => names.filter((name) => /^\d+$/.test(name)).map(Number).sort((a, b) => a - b))
+  Effect.map(namesIn(lock), (names) =>
+    names
+      .filter((name) => /^\d+$/.test(name))
+      .map(Number)
+      .sort((a, b) => a - b)
+  )
 
-const isAlive = Effect.fnUntraced(function*(lock: string, holder: Holder, bootId: string | null) {
+const isAlive = Effect.fnUntraced(function* (lock: string, holder: Holder, bootId: string | null) {
   if (holder.released || holder.bootId !== bootId) return false
   if (holder.startTime === null) return signalReaches(holder.pid)
   if (startTimeOf(holder.pid) === holder.startTime) return true
@@ -107,15 +117,17 @@ const isAlive = Effect.fnUntraced(function*(lock: string, holder: Holder, bootId
 })
 
 /** Who holds the lock now, for people to read; `null` when nobody does. A half-written claim is from before a power cut. */
-export const liveHolder: (lock: string) => Effect.Effect<string | null, FileFailed> = Effect.fnUntraced(function*(lock) {
-  const highest = (yield* claims(lock)).at(-1)
-  if (highest === undefined) return null
-  const text = yield* textOrNull(`${lock}/${highest}`)
-  const holder = text === null ? null : Option.getOrNull(decode(text))
-  return holder !== null && (yield* isAlive(lock, holder, yield* readBootId)) ? `pid ${holder.pid}` : null
-})
+export const liveHolder: (lock: string) => Effect.Effect<string | null, FileFailed> = Effect.fnUntraced(
+  function* (lock) {
+    const highest = (yield* claims(lock)).at(-1)
+    if (highest === undefined) return null
+    const text = yield* textOrNull(`${lock}/${highest}`)
+    const holder = text === null ? null : Option.getOrNull(decode(text))
+    return holder !== null && (yield* isAlive(lock, holder, yield* readBootId)) ? `pid ${holder.pid}` : null
+  }
+)
 
-const take = Effect.fnUntraced(function*(lock: string, holder: Holder, owner: RunAs | null) {
+const take = Effect.fnUntraced(function* (lock: string, holder: Holder, owner: RunAs | null) {
   const nonce = randomBytes(6).toString("hex")
   const beside = `${lock}/${nonce}.claim`
   yield* replaceFile(beside, JSON.stringify(holder), owner)
@@ -128,7 +140,9 @@ const take = Effect.fnUntraced(function*(lock: string, holder: Holder, owner: Ru
   const mine = `${lock}/${top + 1}`
   const linked = yield* attempt("claim", mine, () => fs.linkSync(beside, mine)).pipe(
     Effect.as(true),
-    Effect.catchTag("FileFailed", (failure) => hasCode(failure, "EEXIST") ? Effect.succeed(false) : Effect.fail(failure))
+    Effect.catchTag("FileFailed", (failure) =>
+      hasCode(failure, "EEXIST") ? Effect.succeed(false) : Effect.fail(failure)
+    )
   )
   yield* removeFile(beside)
   if (!linked) return null
@@ -138,43 +152,52 @@ const take = Effect.fnUntraced(function*(lock: string, holder: Holder, owner: Ru
     yield* removeFile(mine)
     return null
   }
-  yield* Effect.forEach(now.filter((number) => number <= top), (number) => removeFile(`${lock}/${number}`), { discard: true })
+  yield* Effect.forEach(
+    now.filter((number) => number <= top),
+    (number) => removeFile(`${lock}/${number}`),
+    { discard: true }
+  )
   return mine
 })
 
 /** Sockets and unfinished claims of the dead; nobody else's, because we hold the lock and they would have lost it. */
-const tidy = Effect.fnUntraced(function*(lock: string, socket: string | null) {
+const tidy = Effect.fnUntraced(function* (lock: string, socket: string | null) {
   for (const name of yield* namesIn(lock)) {
     if (name.endsWith(".sock") && name !== socket && !(yield* answers(lock, name))) yield* removeFile(`${lock}/${name}`)
   }
 })
 
 /** Held until the scope closes, or until this program is no more. */
-export const holdLock: (lock: string, owner: RunAs | null) => Effect.Effect<void, FileFailed | TimelineBusy, Scope.Scope> =
-  Effect.fnUntraced(function*(lock, owner) {
-    yield* makeFolder(lock, owner)
-    const startTime = startTimeOf(process.pid)
-    const socket = startTime === null ? null : yield* listen(lock)
-    const holder: Holder = { pid: process.pid, startTime, bootId: yield* readBootId, socket, released: false }
-    yield* Effect.acquireRelease(
-      Effect.gen(function*() {
-        for (let round = 0; round < 20; round++) {
-          const mine = yield* take(lock, holder, owner)
-          if (mine !== null) return mine
-        }
-        return yield* new TimelineBusy({ directory: lock.slice(0, lock.lastIndexOf("/")), holder: "many claimers at once" })
-      }),
-      (mine) => Effect.ignore(replaceFile(mine, JSON.stringify({ ...holder, released: true }), owner))
-    )
-    yield* tidy(lock, socket)
-  })
+export const holdLock: (
+  lock: string,
+  owner: RunAs | null
+) => Effect.Effect<void, FileFailed | TimelineBusy, Scope.Scope> = Effect.fnUntraced(function* (lock, owner) {
+  yield* makeFolder(lock, owner)
+  const startTime = startTimeOf(process.pid)
+  const socket = startTime === null ? null : yield* listen(lock)
+  const holder: Holder = { pid: process.pid, startTime, bootId: yield* readBootId, socket, released: false }
+  yield* Effect.acquireRelease(
+    Effect.gen(function* () {
+      for (let round = 0; round < 20; round++) {
+        const mine = yield* take(lock, holder, owner)
+        if (mine !== null) return mine
+      }
+      return yield* new TimelineBusy({
+        directory: lock.slice(0, lock.lastIndexOf("/")),
+        holder: "many claimers at once"
+      })
+    }),
+    (mine) => Effect.ignore(replaceFile(mine, JSON.stringify({ ...holder, released: true }), owner))
+  )
+  yield* tidy(lock, socket)
+})
 
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Where a data directory really is, also before it exists: that is what /proc will say. */
 export const realPath = (target: string): string => {
   const full = path.resolve(target)
-  for (let parent = full, rest = "";; rest = path.join(path.basename(parent), rest), parent = path.dirname(parent)) {
+  for (let parent = full, rest = ""; ; rest = path.join(path.basename(parent), rest), parent = path.dirname(parent)) {
     try {
       return path.join(fs.realpathSync(parent), rest).replace(/(.)\/$/, "$1")
     } catch {
@@ -204,8 +227,9 @@ const isPostgres = (pid: string): boolean => {
 }
 
 const holdsWal = (pid: string, wal: string): boolean =>
-  (quiet(() => fs.readdirSync(`/proc/${pid}/fd`)) ?? []).some((fd) =>
-    quiet(() => fs.readlinkSync(`/proc/${pid}/fd/${fd}`))?.startsWith(`${wal}/`) === true)
+  (quiet(() => fs.readdirSync(`/proc/${pid}/fd`)) ?? []).some(
+    (fd) => quiet(() => fs.readlinkSync(`/proc/${pid}/fd/${fd}`))?.startsWith(`${wal}/`) === true
+  )
 
 const relate = (pid: string, wal: string, pgdata: string, starts: ReadonlySet<string>): Relation | null => {
   const cwd = quiet(() => fs.readlinkSync(`/proc/${pid}/cwd`))?.replace(/ \(deleted\)$/, "")
@@ -233,18 +257,19 @@ const scan = (wal: string, pgdata: string, starts: ReadonlySet<string>): Readonl
   })
 
 /** A leftover of another timeline whose compute is dead may be ended too; anybody else is somebody. */
-const judge = Effect.fnUntraced(function*(relation: Relation, pgdata: string) {
+const judge = Effect.fnUntraced(function* (relation: Relation, pgdata: string) {
   if (relation.is === "ours") return
-  const holder = relation.wal === null
-    ? `Postgres with pid ${relation.pid}, not on local storage`
-    : yield* liveHolder(path.join(path.dirname(relation.wal), "lock"))
+  const holder =
+    relation.wal === null
+      ? `Postgres with pid ${relation.pid}, not on local storage`
+      : yield* liveHolder(path.join(path.dirname(relation.wal), "lock"))
   if (holder !== null) return yield* new TimelineBusy({ directory: pgdata, holder })
 })
 
 const startsOf = (layout: Layout): Effect.Effect<ReadonlySet<string>, FileFailed> =>
   Effect.map(textOrNull(layout.starts), (text) => new Set((text ?? "").split("\n").filter((line) => line !== "")))
 
-const lifted = Effect.fnUntraced(function*(layout: Layout, pgdata: string, starts: ReadonlySet<string>) {
+const lifted = Effect.fnUntraced(function* (layout: Layout, pgdata: string, starts: ReadonlySet<string>) {
   // Nothing can be listed here, so only a dead postmaster counts as proof.
   for (const start of new Set([...starts, pgdata])) {
     const pid = Number.parseInt((yield* textOrNull(`${start}/postmaster.pid`))?.split("\n")[0] ?? "", 10)
@@ -260,13 +285,13 @@ const goneWithinMillis = 10_000
  * Returns when nobody can write any more, and has then written down that `pgdata` is where the next writer will be:
  * before it exists, so that no crash can leave one behind that is not known. `pgdata` is a real path.
  */
-export const fence: (layout: Layout, pgdata: string) => Effect.Effect<void, FileFailed | TimelineBusy> = Effect
-  .fnUntraced(function*(layout, pgdata) {
+export const fence: (layout: Layout, pgdata: string) => Effect.Effect<void, FileFailed | TimelineBusy> =
+  Effect.fnUntraced(function* (layout, pgdata) {
     const starts = yield* startsOf(layout)
     const began = yield* Clock.currentTimeMillis
     if (!fs.existsSync("/proc/self/cwd")) yield* lifted(layout, pgdata, starts)
     else {
-      for (let killed = new Set<number>();;) {
+      for (let killed = new Set<number>(); ;) {
         const found = scan(realPath(layout.wal), pgdata, starts)
         const first = found[0]
         if (first === undefined) break

@@ -22,7 +22,7 @@ import { parseBackupLabel } from "./publishBase.ts"
 // Says once what a start from the storage will not bring back: it is not in the WAL, and PGDATA is thrown away.
 // ---------------------------------------------------------------------------------------------------------------------
 
-const unloggedIn = Effect.fnUntraced(function*(pgdata: string) {
+const unloggedIn = Effect.fnUntraced(function* (pgdata: string) {
   let found = 0
   for (const database of yield* namesIn(`${pgdata}/base`)) {
     found += (yield* namesIn(`${pgdata}/base/${database}`)).filter((name) => /^\d+_init$/.test(name)).length
@@ -31,10 +31,16 @@ const unloggedIn = Effect.fnUntraced(function*(pgdata: string) {
   return found
 })
 
-const look = Effect.fnUntraced(function*(pgdata: string, admin: Admin["Service"]) {
+const look = Effect.fnUntraced(function* (pgdata: string, admin: Admin["Service"]) {
   const lines = new Map<string, string>()
-  const [row] = yield* Effect.scoped(Effect.flatMap(admin.connect("local_storage"), (wire) =>
-    wire.rows("SELECT string_agg(slot_name, ', ') FROM pg_catalog.pg_replication_slots WHERE NOT temporary", "10 seconds")))
+  const [row] = yield* Effect.scoped(
+    Effect.flatMap(admin.connect("local_storage"), (wire) =>
+      wire.rows(
+        "SELECT string_agg(slot_name, ', ') FROM pg_catalog.pg_replication_slots WHERE NOT temporary",
+        "10 seconds"
+      )
+    )
+  )
   const slots = row?.[0] ?? null
   if (slots !== null) lines.set("slots", `replication slots are lost at the next start: ${slots}`)
   const unlogged = yield* unloggedIn(pgdata)
@@ -42,7 +48,9 @@ const look = Effect.fnUntraced(function*(pgdata: string, admin: Admin["Service"]
     lines.set("unlogged", `unlogged tables and indexes (${unlogged} files) are emptied at the next start`)
   }
   const auto = (yield* textOrNull(`${pgdata}/postgresql.auto.conf`)) ?? ""
-  const names = auto.split("\n").map((line) => line.replace(/\s*=.*$/, "").trim())
+  const names = auto
+    .split("\n")
+    .map((line) => line.replace(/\s*=.*$/, "").trim())
     .filter((name) => name !== "" && !name.startsWith("#"))
   if (names.length > 0) lines.set("auto", `settings by ALTER SYSTEM are lost at the next start: ${names.join(", ")}`)
   return lines
@@ -52,7 +60,7 @@ const look = Effect.fnUntraced(function*(pgdata: string, admin: Admin["Service"]
 export const warnings = (pgdata: string, admin: Admin["Service"]): Effect.Effect<Effect.Effect<void>> =>
   Effect.sync(() => {
     const said = new Set<string>()
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       for (const [kind, line] of yield* look(pgdata, admin)) {
         if (said.has(kind)) continue
         said.add(kind)
@@ -142,7 +150,7 @@ export const damaged = (layout: Layout, detail: string, hint: string = neverDele
   new StorageDamaged({ directory: layout.root, detail, hint })
 
 export const readBase: (layout: Layout) => Effect.Effect<Base | null, FileFailed | StorageDamaged> = Effect.fnUntraced(
-  function*(layout) {
+  function* (layout) {
     const text = yield* textOrNull(layout.current)
     if (text === null) return null
     const current = Option.getOrNull(decodeCurrent(text))
@@ -156,28 +164,31 @@ export const readBase: (layout: Layout) => Effect.Effect<Base | null, FileFailed
 )
 
 export const readSpareId = (layout: Layout): Effect.Effect<SpareId | null, FileFailed> =>
-  Effect.map(textOrNull(layout.spareId), (text) => text === null ? null : Option.getOrNull(decodeSpareId(text)))
+  Effect.map(textOrNull(layout.spareId), (text) => (text === null ? null : Option.getOrNull(decodeSpareId(text))))
 
 export const readReached = (layout: Layout): Effect.Effect<typeof Reached.Type | null, FileFailed> =>
-  Effect.map(textOrNull(layout.reached), (text) => text === null ? null : Option.getOrNull(decodeReached(text)))
+  Effect.map(textOrNull(layout.reached), (text) => (text === null ? null : Option.getOrNull(decodeReached(text))))
 
 export const writeReached = (layout: Layout, segment: string, bootId: string | null): Effect.Effect<void, FileFailed> =>
   bootId === null ? Effect.void : replaceFile(layout.reached, printRecord({ segment, bootId }), layout.owner)
 
 /** A note that is there and cannot be read is from a power cut while it was being made: it notes nothing yet. */
 export const readUnflushed = (layout: Layout): Effect.Effect<Unflushed | null, FileFailed> =>
-  Effect.map(textOrNull(layout.unflushed), (text) => text === null ? null : Option.getOrNull(decodeUnflushed(text)))
+  Effect.map(textOrNull(layout.unflushed), (text) => (text === null ? null : Option.getOrNull(decodeUnflushed(text))))
 
 /** One more than any that is there. */
 export const freshTrash = (layout: Layout): Effect.Effect<string, FileFailed> =>
   Effect.map(trashes(layout), (present) => {
-    const last = present.map((name) => Number(name.slice(name.lastIndexOf("-") + 1))).reduce((a, b) => Math.max(a, b), 0)
+    const last = present
+      .map((name) => Number(name.slice(name.lastIndexOf("-") + 1)))
+      .reduce((a, b) => Math.max(a, b), 0)
     return `${layout.root}/trash-${last + 1}`
   })
 
 export const trashes = (layout: Layout): Effect.Effect<ReadonlyArray<string>, FileFailed> =>
   Effect.map(namesIn(layout.root), (names) =>
-    names.filter((name) => /^trash-\d+$/.test(name)).map((name) => `${layout.root}/${name}`))
+    names.filter((name) => /^trash-\d+$/.test(name)).map((name) => `${layout.root}/${name}`)
+  )
 
 const firstLine = (path: string): string | null => {
   try {

@@ -31,7 +31,7 @@ import { printWalFile, segmentNumberOf, segmentsBefore, segmentsFrom } from "./w
  * Flushes every segment from `from` on, then their names. All of them, not only those that changed: flushing what is
  * flushLsn costs nothing, and an earlier run may have had fsync off.
  */
-export const flushWal = Effect.fnUntraced(function*(
+export const flushWal = Effect.fnUntraced(function* (
   layout: Layout,
   from: bigint,
   segmentBytes: number
@@ -47,7 +47,7 @@ export const publish: (
   tar: string,
   next: Current,
   startSegment: bigint
-) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(function*(layout, tar, next, startSegment) {
+) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(function* (layout, tar, next, startSegment) {
   yield* failpoint("base-copied")
   // 1. The WAL that makes the copy whole. Without fsync it may be in memory only.
   yield* flushWal(layout, startSegment, next.segmentBytes)
@@ -72,8 +72,8 @@ export const publish: (
  * Removes what only earlier bases needed: their tars, and segments before `keepFrom`, which is never after the
  * segment where `base` begins. Segments that an archiver has not had yet stay.
  */
-export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect.Effect<void, FileFailed> = Effect
-  .fnUntraced(function*(layout, base, keepFrom) {
+export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect.Effect<void, FileFailed> =
+  Effect.fnUntraced(function* (layout, base, keepFrom) {
     for (const name of yield* namesIn(layout.root)) {
       if (/^base-.*\.tar(\.new)?$/.test(name) && name !== base.current.tar) yield* removeFile(`${layout.root}/${name}`)
     }
@@ -109,7 +109,7 @@ export const parseBackupLabel = (text: string): Option.Option<BackupLabel> => {
   const start = /^START WAL LOCATION: (\S+) \(file ([0-9A-F]{24})\)$/m.exec(text)
   const checkpoint = /^CHECKPOINT LOCATION: (\S+)$/m.exec(text)
   const timeline = /^START TIMELINE: (\d+)$/m.exec(text)
-  return Option.gen(function*() {
+  return Option.gen(function* () {
     return {
       start: yield* parseLsn(start?.[1] ?? ""),
       startFile: yield* Option.fromNullishOr(start?.[2]),
@@ -145,7 +145,7 @@ const copyWithin = Duration.minutes(30)
 /** A fast checkpoint writes every dirty page. */
 const checkpointWithin = Duration.minutes(5)
 
-export const refuseTablespaces = Effect.fnUntraced(function*(layout: Layout, pgdata: string) {
+export const refuseTablespaces = Effect.fnUntraced(function* (layout: Layout, pgdata: string) {
   for (const name of yield* namesIn(`${pgdata}/pg_tblspc`)) {
     if ((yield* statOrNull(`${pgdata}/pg_tblspc/${name}`))?.isSymbolicLink() === true) {
       return yield* damaged(
@@ -169,7 +169,7 @@ interface Copied {
 }
 
 /** What both kinds share: check the label, publish, read back, remove what is old. */
-const finish = Effect.fnUntraced(function*(
+const finish = Effect.fnUntraced(function* (
   layout: Layout,
   base: Base,
   tar: string,
@@ -205,15 +205,16 @@ const finish = Effect.fnUntraced(function*(
 
 const pack = (layout: Layout, base: Base, pgdata: string, pace: Pace) => {
   const tar = `${layout.root}/base-${base.current.n + 1}.tar.new`
-  return Effect.as(inSlices("copy", pgdata, pace, () => packTar(pgdata, tar)), tar).pipe(
-    Effect.onError(() => Effect.ignore(removeFile(tar)))
-  )
+  return Effect.as(
+    inSlices("copy", pgdata, pace, () => packTar(pgdata, tar)),
+    tar
+  ).pipe(Effect.onError(() => Effect.ignore(removeFile(tar))))
 }
 
 const number = (text: string | null | undefined): Lsn | null => Option.getOrNull(parseLsn(text ?? ""))
 
 /** While Postgres serves. WAL that a slot or a standby still reads is kept a little longer than the base needs. */
-export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function*(
+export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function* (
   layout: Layout,
   base: Base,
   pgdata: string,
@@ -221,56 +222,64 @@ export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function*(
 ): Effect.fn.Return<Base, Failure> {
   yield* refuseTablespaces(layout, pgdata)
   const old = base.current.pgMajor < 15
-  return yield* Effect.scoped(Effect.gen(function*() {
-    const wire = yield* admin.connect("local_storage")
-    yield* wire.simple(
-      old
-        ? "SELECT pg_catalog.pg_start_backup('base', true, false)"
-        : "SELECT pg_catalog.pg_backup_start('base', fast => true)",
-      checkpointWithin
-    )
-    // Asked before the copy: what is made during it counts towards the next base.
-    const [facts] = yield* wire.rows("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text")
-    const databases = yield* countDatabases(pgdata)
-    const tar = yield* pack(layout, base, pgdata, "quiet")
-    const [stopped] = yield* wire.rows(
-      old
-        ? "SELECT lsn::text, labelfile FROM pg_catalog.pg_stop_backup(false, false)"
-        : "SELECT lsn::text, labelfile FROM pg_catalog.pg_backup_stop(wait_for_archive => false)",
-      checkpointWithin
-    )
-    const [readers] = yield* wire.rows(
-      `SELECT least((SELECT min(restart_lsn) FROM pg_catalog.pg_replication_slots),
+  return yield* Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* admin.connect("local_storage")
+      yield* wire.simple(
+        old
+          ? "SELECT pg_catalog.pg_start_backup('base', true, false)"
+          : "SELECT pg_catalog.pg_backup_start('base', fast => true)",
+        checkpointWithin
+      )
+      // Asked before the copy: what is made during it counts towards the next base.
+      const [facts] = yield* wire.rows("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text")
+      const databases = yield* countDatabases(pgdata)
+      const tar = yield* pack(layout, base, pgdata, "quiet")
+      const [stopped] = yield* wire.rows(
+        old
+          ? "SELECT lsn::text, labelfile FROM pg_catalog.pg_stop_backup(false, false)"
+          : "SELECT lsn::text, labelfile FROM pg_catalog.pg_backup_stop(wait_for_archive => false)",
+        checkpointWithin
+      )
+      const [readers] = yield* wire.rows(
+        `SELECT least((SELECT min(restart_lsn) FROM pg_catalog.pg_replication_slots),
                     (SELECT min(sent_lsn) FROM pg_catalog.pg_stat_replication))::text`
-    )
-    const stop = number(stopped?.[0])
-    if (stop === null) return yield* damaged(layout, "Postgres did not say where the backup ended", notPublished)
-    yield* refuseTablespaces(layout, pgdata)
-    const label = Option.getOrNull(parseBackupLabel(stopped?.[1] ?? ""))
-    const read = number(readers?.[0])
-    const keepFrom = label === null || read === null ? null : read < label.start ? read : null
-    const copied = { label: stopped?.[1] ?? "", stop, transaction: facts?.[0] ?? "0", databases }
-    return yield* finish(layout, base, tar, copied, keepFrom)
-  })).pipe(Effect.timeoutOrElse({
-    duration: copyWithin,
-    orElse: () =>
-      Effect.fail(damaged(layout, "a new base took too long and was given up", "nothing is lost; look at the disk's speed"))
-  }))
+      )
+      const stop = number(stopped?.[0])
+      if (stop === null) return yield* damaged(layout, "Postgres did not say where the backup ended", notPublished)
+      yield* refuseTablespaces(layout, pgdata)
+      const label = Option.getOrNull(parseBackupLabel(stopped?.[1] ?? ""))
+      const read = number(readers?.[0])
+      const keepFrom = label === null || read === null ? null : read < label.start ? read : null
+      const copied = { label: stopped?.[1] ?? "", stop, transaction: facts?.[0] ?? "0", databases }
+      return yield* finish(layout, base, tar, copied, keepFrom)
+    })
+  ).pipe(
+    Effect.timeoutOrElse({
+      duration: copyWithin,
+      orElse: () =>
+        Effect.fail(
+          damaged(layout, "a new base took too long and was given up", "nothing is lost; look at the disk's speed")
+        )
+    })
+  )
 })
 
 /** pg_control of a data directory nobody uses; `null` unless it was stopped cleanly. */
-export const readShutDown = Effect.fnUntraced(function*(
+export const readShutDown = Effect.fnUntraced(function* (
   layout: Layout,
   pgdata: string
 ): Effect.fn.Return<ControlFile | null, Failure> {
   const path = `${pgdata}/global/pg_control`
   const bytes = yield* attempt("read", path, () => fs.readFileSync(path))
-  const control = yield* Effect.fromResult(Result.mapError(parseControlFile(bytes), (detail) => damaged(layout, detail)))
+  const control = yield* Effect.fromResult(
+    Result.mapError(parseControlFile(bytes), (detail) => damaged(layout, detail))
+  )
   return control.shutDown ? control : null
 })
 
 /** After a clean stop. The shutdown checkpoint is the last record, so WAL through it is all there is. */
-export const copyStopped = Effect.fn("LocalStorage.copyStopped")(function*(
+export const copyStopped = Effect.fn("LocalStorage.copyStopped")(function* (
   layout: Layout,
   base: Base,
   pgdata: string,

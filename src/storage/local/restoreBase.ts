@@ -48,7 +48,7 @@ import { contentRule } from "./walArchiver.ts"
 // continuation of the base that it names. `spare.id` is written last and removed first.
 // ---------------------------------------------------------------------------------------------------------------------
 
-const sameFilesystem = Effect.fnUntraced(function*(layout: Layout, pgdata: string) {
+const sameFilesystem = Effect.fnUntraced(function* (layout: Layout, pgdata: string) {
   const [here, there] = [yield* statOrNull(layout.root), yield* statOrNull(pgdata)]
   return here !== null && there !== null && here.dev === there.dev
 })
@@ -56,13 +56,13 @@ const sameFilesystem = Effect.fnUntraced(function*(layout: Layout, pgdata: strin
 const isFolder = (path: string) => Effect.map(statOrNull(path), (stat) => stat?.isDirectory() === true)
 
 /** The spare's label when it may be used for this start; `null` otherwise. */
-const usable = Effect.fnUntraced(function*(layout: Layout, base: Base, pgdata: string) {
+const usable = Effect.fnUntraced(function* (layout: Layout, base: Base, pgdata: string) {
   const id = yield* readSpareId(layout)
   if (id === null || id.n !== base.current.n || id.bootId !== (yield* readBootId)) return null
   return (yield* isFolder(layout.spare)) && (yield* sameFilesystem(layout, pgdata)) ? id.label : null
 })
 
-const moveAll = Effect.fnUntraced(function*(from: string, to: string, half: "swap-half-out" | "swap-half-in") {
+const moveAll = Effect.fnUntraced(function* (from: string, to: string, half: "swap-half-out" | "swap-half-in") {
   const names = yield* namesIn(from)
   for (const [index, name] of names.entries()) {
     if (index === Math.floor(names.length / 2)) yield* failpoint(half)
@@ -76,7 +76,7 @@ const moveAll = Effect.fnUntraced(function*(from: string, to: string, half: "swa
 })
 
 /** Puts the spare in PGDATA's place, keeping PGDATA's inode; the label to start with, or `null` when it cannot. */
-export const swapIn = Effect.fnUntraced(function*(
+export const swapIn = Effect.fnUntraced(function* (
   layout: Layout,
   base: Base,
   pgdata: string
@@ -88,7 +88,7 @@ export const swapIn = Effect.fnUntraced(function*(
   yield* failpoint("swap-begun")
   const trash = yield* freshTrash(layout)
   yield* makeFolder(trash, layout.owner)
-  return yield* Effect.gen(function*() {
+  return yield* Effect.gen(function* () {
     yield* moveAll(pgdata, trash, "swap-half-out")
     yield* failpoint("swap-out")
     yield* moveAll(layout.spare, pgdata, "swap-half-in")
@@ -96,13 +96,15 @@ export const swapIn = Effect.fnUntraced(function*(
     return label
   }).pipe(
     // One device number, and yet two mounts.
-    Effect.catchTag("FileFailed", (failure) => hasCode(failure, "EXDEV") ? Effect.succeed(null) : Effect.fail(failure))
+    Effect.catchTag("FileFailed", (failure) =>
+      hasCode(failure, "EXDEV") ? Effect.succeed(null) : Effect.fail(failure)
+    )
   )
 })
 
 /** Makes the next spare from the files of the last PGDATA, in the background, and throws away the rest. */
-export const prepareSpare: (layout: Layout, base: Base, pgdata: string) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(
-  function*(layout, base, pgdata) {
+export const prepareSpare: (layout: Layout, base: Base, pgdata: string) => Effect.Effect<void, FileFailed> =
+  Effect.fnUntraced(function* (layout, base, pgdata) {
     const bootId = yield* readBootId
     if (bootId !== null && (yield* sameFilesystem(layout, pgdata)) && (yield* usable(layout, base, pgdata)) === null) {
       yield* removeFile(layout.spareId)
@@ -119,38 +121,43 @@ export const prepareSpare: (layout: Layout, base: Base, pgdata: string) => Effec
       yield* replaceFile(layout.spareId, printRecord(id), layout.owner)
     }
     yield* Effect.forEach(yield* trashes(layout), removeTree, { discard: true })
-  }
-)
+  })
 
 /**
  * A cleanly stopped PGDATA becomes the spare: nothing to copy and nothing to replay, however large. `label` is its
  * cold label. Only what belongs in a base goes along, so that settings and slots are lost on every way alike.
  */
-export const becomeSpare: (layout: Layout, base: Base, pgdata: string, label: string) => Effect.Effect<boolean, FileFailed> =
-  Effect.fnUntraced(function*(layout, base, pgdata, label) {
-    const bootId = yield* readBootId
-    if (bootId === null || !(yield* sameFilesystem(layout, pgdata))) return false
-    yield* removeFile(layout.spareId)
-    if (yield* isFolder(layout.spare)) yield* rename(layout.spare, yield* freshTrash(layout))
-    yield* makeFolder(layout.spare, layout.owner)
-    return yield* Effect.gen(function*() {
-      for (const name of yield* namesIn(pgdata)) {
-        const folder = name === "pg_wal" || (yield* isFolder(`${pgdata}/${name}`))
-        const rule = contentRule(name, folder ? "directory" : "file")
-        if (rule === "empty") yield* makeFolder(`${layout.spare}/${name}`, layout.owner)
-        if (rule === "copy") yield* rename(`${pgdata}/${name}`, `${layout.spare}/${name}`)
-      }
-      yield* replaceFile(layout.spareId, printRecord({ n: base.current.n, bootId, label }), layout.owner)
-      return true
-    }).pipe(
-      Effect.catchTag("FileFailed", (failure) => hasCode(failure, "EXDEV") ? Effect.succeed(false) : Effect.fail(failure))
+export const becomeSpare: (
+  layout: Layout,
+  base: Base,
+  pgdata: string,
+  label: string
+) => Effect.Effect<boolean, FileFailed> = Effect.fnUntraced(function* (layout, base, pgdata, label) {
+  const bootId = yield* readBootId
+  if (bootId === null || !(yield* sameFilesystem(layout, pgdata))) return false
+  yield* removeFile(layout.spareId)
+  if (yield* isFolder(layout.spare)) yield* rename(layout.spare, yield* freshTrash(layout))
+  yield* makeFolder(layout.spare, layout.owner)
+  return yield* Effect.gen(function* () {
+    for (const name of yield* namesIn(pgdata)) {
+      const folder = name === "pg_wal" || (yield* isFolder(`${pgdata}/${name}`))
+      const rule = contentRule(name, folder ? "directory" : "file")
+      if (rule === "empty") yield* makeFolder(`${layout.spare}/${name}`, layout.owner)
+      if (rule === "copy") yield* rename(`${pgdata}/${name}`, `${layout.spare}/${name}`)
+    }
+    yield* replaceFile(layout.spareId, printRecord({ n: base.current.n, bootId, label }), layout.owner)
+    return true
+  }).pipe(
+    Effect.catchTag("FileFailed", (failure) =>
+      hasCode(failure, "EXDEV") ? Effect.succeed(false) : Effect.fail(failure)
     )
-  })
+  )
+})
 
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** An ordinary cluster that somebody pointed us at by mistake has a pg_wal of its own, with WAL in it. */
-const refuseForeign = Effect.fnUntraced(function*(layout: Layout, pgdata: string) {
+const refuseForeign = Effect.fnUntraced(function* (layout: Layout, pgdata: string) {
   const wal = `${pgdata}/pg_wal`
   if ((yield* statOrNull(wal))?.isDirectory() !== true) return
   if ((yield* namesIn(wal)).some((name) => /^[0-9A-F]{24}$/.test(name))) {
@@ -162,7 +169,7 @@ const refuseForeign = Effect.fnUntraced(function*(layout: Layout, pgdata: string
   }
 })
 
-const checkBase = Effect.fnUntraced(function*(layout: Layout, base: Base, major: number) {
+const checkBase = Effect.fnUntraced(function* (layout: Layout, base: Base, major: number) {
   const { current } = base
   if (current.pgMajor !== major) {
     return yield* damaged(
@@ -191,8 +198,8 @@ const linkWal = (layout: Layout, pgdata: string) =>
 /** How PGDATA came about, for the log and for measurements. */
 export type Laid = "swapped" | "unpacked"
 
-export const lay: (layout: Layout, pgdata: string, wanted: TemplateFor) => Effect.Effect<Laid, Failure, Spawn> = Effect
-  .fnUntraced(function*(layout, pgdata, wanted) {
+export const lay: (layout: Layout, pgdata: string, wanted: TemplateFor) => Effect.Effect<Laid, Failure, Spawn> =
+  Effect.fnUntraced(function* (layout, pgdata, wanted) {
     yield* refuseForeign(layout, pgdata)
     const base = (yield* readBase(layout)) ?? (yield* makeFirstBase(layout, wanted))
     yield* removeFile(layout.first)

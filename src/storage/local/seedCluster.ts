@@ -78,7 +78,7 @@ const keyOf = ({ install, superuser }: TemplateFor): string => {
   return `${version}-${user}`
 }
 
-const initdb = Effect.fnUntraced(function*({ install, superuser }: TemplateFor, pgdata: string) {
+const initdb = Effect.fnUntraced(function* ({ install, superuser }: TemplateFor, pgdata: string) {
   const command = install.initdb
   if (command === null) {
     return yield* new PostgresUnusable({
@@ -88,37 +88,52 @@ const initdb = Effect.fnUntraced(function*({ install, superuser }: TemplateFor, 
     })
   }
   const run = (locale: string) =>
-    runCommand({
-      command,
-      args: ["-D", pgdata, "-U", superuser, "--auth=trust", "-E", "UTF8", `--locale=${locale}`, "--no-sync"],
-      env: { LC_ALL: undefined, LANG: undefined, PGDATA: undefined },
-      cwd: "/",
-      runAs: install.runAs
-    }, initdbWithin)
+    runCommand(
+      {
+        command,
+        args: ["-D", pgdata, "-U", superuser, "--auth=trust", "-E", "UTF8", `--locale=${locale}`, "--no-sync"],
+        env: { LC_ALL: undefined, LANG: undefined, PGDATA: undefined },
+        cwd: "/",
+        runAs: install.runAs
+      },
+      initdbWithin
+    )
   // Some systems have no C.UTF-8; C with UTF8 sorts the same.
-  yield* run("C.UTF-8").pipe(Effect.catchTag("CommandFailed", (failure) =>
-    /locale/.test(failure.output) ? Effect.andThen(removeTree(pgdata), run("C")) : Effect.fail(failure)))
+  yield* run("C.UTF-8").pipe(
+    Effect.catchTag("CommandFailed", (failure) =>
+      /locale/.test(failure.output) ? Effect.andThen(removeTree(pgdata), run("C")) : Effect.fail(failure)
+    )
+  )
 })
 
-const describe = Effect.fnUntraced(function*(work: string, pgdata: string) {
+const describe = Effect.fnUntraced(function* (work: string, pgdata: string) {
   const hint = "initdb left an odd cluster; try again"
   const broken = (detail: string) => new StorageDamaged({ directory: work, detail, hint })
-  const control = yield* Effect.fromResult(Result.mapError(
-    parseControlFile(yield* attempt("read", pgdata, () => fs.readFileSync(`${pgdata}/global/pg_control`))),
-    broken
-  ))
+  const control = yield* Effect.fromResult(
+    Result.mapError(
+      parseControlFile(yield* attempt("read", pgdata, () => fs.readFileSync(`${pgdata}/global/pg_control`))),
+      broken
+    )
+  )
   const names = (yield* namesIn(`${pgdata}/pg_wal`)).filter((name) => /^[0-9A-F]{24}$/.test(name)).sort()
   const first = `${pgdata}/pg_wal/${names[0] ?? ""}`
-  const { segmentBytes } = yield* Effect.fromResult(Result.mapError(
-    parseSegmentHeader((yield* attempt("read", first, () => fs.readFileSync(first))).subarray(0, 64)),
-    broken
-  ))
+  const { segmentBytes } = yield* Effect.fromResult(
+    Result.mapError(
+      parseSegmentHeader((yield* attempt("read", first, () => fs.readFileSync(first))).subarray(0, 64)),
+      broken
+    )
+  )
   if (!control.shutDown) return yield* broken("initdb did not stop its cluster")
   const segments = segmentsFrom(names, segmentNumberOf(control.redo, segmentBytes), segmentBytes)
-  return { label: coldBackupLabel(control, segmentBytes), stop: printLsn(control.checkpoint + 1n), segmentBytes, segments }
+  return {
+    label: coldBackupLabel(control, segmentBytes),
+    stop: printLsn(control.checkpoint + 1n),
+    segmentBytes,
+    segments
+  }
 })
 
-const build = Effect.fnUntraced(function*(wanted: TemplateFor, templates: string, folder: string) {
+const build = Effect.fnUntraced(function* (wanted: TemplateFor, templates: string, folder: string) {
   const owner = wanted.install.runAs
   const now = yield* Clock.currentTimeMillis
   for (const name of yield* namesIn(templates)) {
@@ -127,7 +142,7 @@ const build = Effect.fnUntraced(function*(wanted: TemplateFor, templates: string
   }
   const work = `${templates}/.build-${randomBytes(6).toString("hex")}`
   const pgdata = `${work}/pgdata`
-  yield* Effect.gen(function*() {
+  yield* Effect.gen(function* () {
     yield* makeFolder(work, owner)
     yield* initdb(wanted, pgdata)
     const facts = yield* describe(work, pgdata)
@@ -140,28 +155,31 @@ const build = Effect.fnUntraced(function*(wanted: TemplateFor, templates: string
     for (const name of [...facts.segments, "base.tar", "template.json"]) yield* flush(`${work}/${name}`)
     yield* flush(work)
     yield* rename(work, folder).pipe(
-      Effect.catchTag("FileFailed", Effect.fnUntraced(function*(failure) {
-        if (!hasCode(failure, "ENOTEMPTY", "EEXIST")) return yield* failure
-        // Another first start was faster; or what is there is unusable, cut short by a power cut, and nobody's data.
-        if ((yield* read(folder)) !== null) return
-        yield* removeTree(folder)
-        yield* rename(work, folder)
-      }))
+      Effect.catchTag(
+        "FileFailed",
+        Effect.fnUntraced(function* (failure) {
+          if (!hasCode(failure, "ENOTEMPTY", "EEXIST")) return yield* failure
+          // Another first start was faster; or what is there is unusable, cut short by a power cut, and nobody's data.
+          if ((yield* read(folder)) !== null) return
+          yield* removeTree(folder)
+          yield* rename(work, folder)
+        })
+      )
     )
     yield* flush(templates)
   }).pipe(Effect.ensuring(Effect.ignore(removeTree(work))))
 })
 
-const read = Effect.fnUntraced(function*(folder: string) {
+const read = Effect.fnUntraced(function* (folder: string) {
   const text = yield* textOrNull(`${folder}/template.json`)
   const record = text === null ? null : Option.getOrNull(decode(text))
   if (record === null) return null
   const stat = yield* statOrNull(`${folder}/base.tar`)
-  return stat?.size === record.tarBytes ? { folder, record } satisfies Template : null
+  return stat?.size === record.tarBytes ? ({ folder, record } satisfies Template) : null
 })
 
 /** The template, built if need be. */
-export const findTemplate = Effect.fnUntraced(function*(
+export const findTemplate = Effect.fnUntraced(function* (
   wanted: TemplateFor
 ): Effect.fn.Return<Template, Failure, Spawn> {
   const templates = `${wanted.directory}/templates`
@@ -170,11 +188,14 @@ export const findTemplate = Effect.fnUntraced(function*(
   if (known !== null) return known
   yield* makeFolder(templates, wanted.install.runAs)
   yield* build(wanted, templates, folder)
-  return (yield* read(folder)) ?? (yield* new StorageDamaged({
-    directory: folder,
-    detail: "the template of a new cluster is not whole",
-    hint: "remove this folder; it is made anew and holds no data of yours"
-  }))
+  return (
+    (yield* read(folder)) ??
+    (yield* new StorageDamaged({
+      directory: folder,
+      detail: "the template of a new cluster is not whole",
+      hint: "remove this folder; it is made anew and holds no data of yours"
+    }))
+  )
 })
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -185,8 +206,10 @@ export const findTemplate = Effect.fnUntraced(function*(
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Seconds in the upper half, as initdb does it, and chance in the lower. */
-const freshSystemId = Effect.map(Clock.currentTimeMillis, (millis) =>
-  (BigInt(Math.floor(millis / 1000)) << 32n) | BigInt(randomBytes(4).readUInt32LE()))
+const freshSystemId = Effect.map(
+  Clock.currentTimeMillis,
+  (millis) => (BigInt(Math.floor(millis / 1000)) << 32n) | BigInt(randomBytes(4).readUInt32LE())
+)
 
 const writeAt = (file: string, offset: number, bytes: Uint8Array): void => {
   const fd = fs.openSync(file, fs.constants.O_WRONLY | fs.constants.O_NOFOLLOW)
@@ -200,7 +223,7 @@ const writeAt = (file: string, offset: number, bytes: Uint8Array): void => {
 const copy = (from: string, to: string) =>
   attemptPromise("copy", to, () => fs.promises.copyFile(from, to, fs.constants.COPYFILE_FICLONE))
 
-const mark = Effect.fnUntraced(function*(layout: Layout) {
+const mark = Effect.fnUntraced(function* (layout: Layout) {
   if ((yield* statOrNull(layout.first)) === null) {
     const names = yield* namesIn(layout.root)
     const segments = (yield* namesIn(layout.wal)).filter((name) => /^[0-9A-F]{24}$/.test(name))
@@ -217,8 +240,8 @@ const mark = Effect.fnUntraced(function*(layout: Layout) {
 })
 
 /** Returns when base 1 would survive a power cut. */
-export const makeFirstBase: (layout: Layout, wanted: TemplateFor) => Effect.Effect<Base, Failure, Spawn> = Effect
-  .fnUntraced(function*(layout, wanted) {
+export const makeFirstBase: (layout: Layout, wanted: TemplateFor) => Effect.Effect<Base, Failure, Spawn> =
+  Effect.fnUntraced(function* (layout, wanted) {
     yield* mark(layout)
     yield* failpoint("first-marked")
     const { folder, record } = yield* findTemplate(wanted)

@@ -54,7 +54,7 @@ export const inSlices = <A>(
       },
       catch: (cause) => new FileFailed({ operation, path, cause })
     })
-    return Effect.gen(function*() {
+    return Effect.gen(function* () {
       while (true) {
         const done = yield* slice
         if (Option.isSome(done)) return done.value
@@ -62,10 +62,12 @@ export const inSlices = <A>(
       }
     }).pipe(
       // Closes the generator's files when we are interrupted between slices.
-      Effect.ensuring(Effect.sync(() => {
-        // oxlint-disable-next-line no-unsafe-type-assertion
-        steps.return(undefined as never)
-      }))
+      Effect.ensuring(
+        Effect.sync(() => {
+          // oxlint-disable-next-line no-unsafe-type-assertion
+          steps.return(undefined as never)
+        })
+      )
     )
   })
 
@@ -129,7 +131,7 @@ class TarWriter {
     if (encoded.length > 100) {
       if (encoded.length > 4096) throw new PackFailed(`the name is too long: ${name}`)
       this.put(header("././@LongLink", encoded.length + 1, "L"))
-      this.put(Buffer.concat([encoded, Buffer.alloc(block - encoded.length % block)]))
+      this.put(Buffer.concat([encoded, Buffer.alloc(block - (encoded.length % block))]))
     }
     this.put(header(name, size, kind))
   }

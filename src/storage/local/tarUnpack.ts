@@ -51,9 +51,10 @@ interface Entry {
 
 const parseHeader = (bytes: Buffer): Entry | null => {
   let sum = 0
-  for (let index = 0; index < block; index++) sum += index >= 148 && index < 156 ? 32 : bytes[index] ?? 0
+  for (let index = 0; index < block; index++) sum += index >= 148 && index < 156 ? 32 : (bytes[index] ?? 0)
   if (sum === 256) return null
-  if (Number.parseInt(bytes.toString("latin1", 148, 156), 8) !== sum) throw new TarInvalid("a header's checksum is wrong")
+  if (Number.parseInt(bytes.toString("latin1", 148, 156), 8) !== sum)
+    throw new TarInvalid("a header's checksum is wrong")
   const name = bytes.toString("utf8", 0, 100)
   return {
     name: name.includes("\0") ? name.slice(0, name.indexOf("\0")) : name,
@@ -86,7 +87,8 @@ const makeFolder = (path: string, owner: RunAs | null): void => {
     if (stat !== undefined) fs.unlinkSync(path)
     fs.mkdirSync(path, { mode: 0o700 })
   }
-  if (owner !== null && (stat?.isDirectory() !== true || stat.uid !== owner.uid)) fs.lchownSync(path, owner.uid, owner.gid)
+  if (owner !== null && (stat?.isDirectory() !== true || stat.uid !== owner.uid))
+    fs.lchownSync(path, owner.uid, owner.gid)
 }
 
 const flags = fs.constants.O_WRONLY | fs.constants.O_CREAT | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK
@@ -142,13 +144,15 @@ export function* unpackTar(tarPath: string, root: string, owner: RunAs | null): 
     const tar = new TarReader(fd)
     const kept = new Set<string>()
     let longName: string | null = null
-    for (let position = 0;;) {
+    for (let position = 0; ;) {
       const entry = parseHeader(tar.at(position, block, block))
       if (entry === null) break
       position += block
       if (entry.kind === "L") {
         if (entry.size > 8192) throw new TarInvalid("a long name is too long")
-        longName = Buffer.from(tar.at(position, entry.size, entry.size)).toString("utf8").replace(/\0.*$/s, "")
+        longName = Buffer.from(tar.at(position, entry.size, entry.size))
+          .toString("utf8")
+          .replace(/\0.*$/s, "")
       } else {
         const name = safeName(longName ?? entry.name)
         longName = null
@@ -159,7 +163,8 @@ export function* unpackTar(tarPath: string, root: string, owner: RunAs | null): 
       position += Math.ceil(entry.size / block) * block
       yield
     }
-    if (!kept.has("global/pg_control") || !kept.has("PG_VERSION")) throw new TarInvalid("the base is not a whole cluster")
+    if (!kept.has("global/pg_control") || !kept.has("PG_VERSION"))
+      throw new TarInvalid("the base is not a whole cluster")
     yield* sweep(root, "", kept)
   } finally {
     fs.closeSync(fd)

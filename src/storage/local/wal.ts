@@ -44,12 +44,14 @@ export const segmentNumberBefore = (lsn: Lsn, segmentBytes: number): bigint =>
   lsn === 0n ? 0n : (lsn - 1n) / BigInt(segmentBytes)
 
 const numbersOf = (names: ReadonlyArray<string>, pgTimeline: number, segmentBytes: number): ReadonlyArray<bigint> =>
-  names.flatMap((name) =>
-    Option.match(parseWalFile(name, segmentBytes), {
-      onNone: () => [],
-      onSome: (segment) => segment.pgTimeline === pgTimeline ? [segment.number] : []
-    })
-  ).sort((a, b) => a < b ? -1 : a > b ? 1 : 0)
+  names
+    .flatMap((name) =>
+      Option.match(parseWalFile(name, segmentBytes), {
+        onNone: () => [],
+        onSome: (segment) => (segment.pgTimeline === pgTimeline ? [segment.number] : [])
+      })
+    )
+    .sort((a, b) => (a < b ? -1 : a > b ? 1 : 0))
 
 /**
  * The first segment that a start from `first` would miss: a hole anywhere up to the newest file, or up to `last`
@@ -101,10 +103,10 @@ const numberOf = (name: string, segmentBytes: number): bigint =>
   Option.match(parseWalFile(name, segmentBytes), { onNone: () => -1n, onSome: ({ number }) => number })
 
 const newestOf = (names: ReadonlyArray<string>, segmentBytes: number): bigint =>
-  names.map((name) => numberOf(name, segmentBytes)).reduce((a, b) => a > b ? a : b, -1n)
+  names.map((name) => numberOf(name, segmentBytes)).reduce((a, b) => (a > b ? a : b), -1n)
 
 /** Kept for a person to look at, until the next time. Never needed again: replay cannot get past the hole. */
-const setAside = Effect.fnUntraced(function*(layout: Layout, names: ReadonlyArray<string>) {
+const setAside = Effect.fnUntraced(function* (layout: Layout, names: ReadonlyArray<string>) {
   const before = (yield* namesIn(layout.root)).filter((name) => /^aside-\d+$/.test(name))
   const last = before.map((name) => Number(name.slice("aside-".length))).reduce((a, b) => Math.max(a, b), 0)
   const aside = `${layout.root}/aside-${last + 1}`
@@ -117,15 +119,15 @@ const setAside = Effect.fnUntraced(function*(layout: Layout, names: ReadonlyArra
 })
 
 /** Which segments must be whole, whatever happened: `null` when a hole may be nothing but damage. */
-const promisedThrough = Effect.fnUntraced(function*(layout: Layout, bootId: string | null, stop: bigint) {
+const promisedThrough = Effect.fnUntraced(function* (layout: Layout, bootId: string | null, stop: bigint) {
   const note = yield* readUnflushed(layout)
   if (note === null || (note.bootId !== null && note.bootId === bootId)) return null
   const through = BigInt(note.through)
   return through > stop ? through : stop
 })
 
-export const checkWal: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed | StorageDamaged> = Effect.fnUntraced(
-  function*(layout, base) {
+export const checkWal: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed | StorageDamaged> =
+  Effect.fnUntraced(function* (layout, base) {
     const { segmentBytes } = base.current
     const bootId = yield* readBootId
     const first = segmentNumberOf(base.start, segmentBytes)
@@ -137,28 +139,30 @@ export const checkWal: (layout: Layout, base: Base) => Effect.Effect<void, FileF
     }
     const reached = yield* readReached(layout)
     const seen = reached !== null && reached.bootId === bootId ? numberOf(reached.segment, segmentBytes) : -1n
-    const last = [stop, seen, newestOf(names, segmentBytes)].reduce((a, b) => a > b ? a : b)
+    const last = [stop, seen, newestOf(names, segmentBytes)].reduce((a, b) => (a > b ? a : b))
     const missing = Option.getOrNull(firstMissing(whole, { pgTimeline: base.pgTimeline, first, last }, segmentBytes))
     if (missing !== null) {
       const promised = yield* promisedThrough(layout, bootId, stop)
       if (promised === null || numberOf(missing, segmentBytes) <= promised) {
         const how = names.includes(missing) ? "cut short" : "missing"
-        return yield* damaged(layout, `the WAL segment ${missing} is ${how} in ${layout.wal}, though later WAL was written`)
+        return yield* damaged(
+          layout,
+          `the WAL segment ${missing} is ${how} in ${layout.wal}, though later WAL was written`
+        )
       }
       yield* setAside(layout, segmentsFrom(names, numberOf(missing, segmentBytes), segmentBytes))
     }
     // Half-made by a Postgres that was killed; there is never a record in one.
     const halves = (yield* namesIn(layout.wal)).filter((name) => /^xlogtemp\.\d+$/.test(name))
     yield* Effect.forEach(halves, (name) => removeFile(`${layout.wal}/${name}`), { discard: true })
-  }
-)
+  })
 
 /**
  * Says, on the disk, that from now on WAL is written without fsync; all there is now was flushLsn, or has survived
  * a power cut, unless an earlier start in this boot has said the same.
  */
 export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(
-  function*(layout, base) {
+  function* (layout, base) {
     const bootId = yield* readBootId
     const note = yield* readUnflushed(layout)
     const newest = newestOf(yield* namesIn(layout.wal), base.current.segmentBytes)
@@ -170,7 +174,9 @@ export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, 
 )
 
 /** Everything is flushLsn, and from now on Postgres flushes. */
-export const forgetUnflushed: (layout: Layout) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(function*(layout) {
-  yield* removeFile(layout.unflushed)
-  yield* flush(layout.root)
-})
+export const forgetUnflushed: (layout: Layout) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(
+  function* (layout) {
+    yield* removeFile(layout.unflushed)
+    yield* flush(layout.root)
+  }
+)

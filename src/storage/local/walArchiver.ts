@@ -101,12 +101,12 @@ export interface Keeping {
   readonly every: Duration.Duration
 }
 
-const currentBase = Effect.fnUntraced(function*(layout: Layout) {
+const currentBase = Effect.fnUntraced(function* (layout: Layout) {
   return (yield* readBase(layout)) ?? (yield* damaged(layout, "current.json has vanished while Postgres runs"))
 })
 
 /** Changes whenever WAL is written: the newest change to any segment. */
-const walChangedAt = Effect.fnUntraced(function*(layout: Layout) {
+const walChangedAt = Effect.fnUntraced(function* (layout: Layout) {
   let newest = 0
   for (const name of yield* namesIn(layout.wal)) {
     if (!/^[0-9A-F]{24}$/.test(name)) continue
@@ -129,7 +129,7 @@ interface Looked {
 
 const couldNotLook = (failure: Failure) => Effect.as(Effect.logDebug("could not look at the WAL", failure), null)
 
-const observe = Effect.fnUntraced(function*(
+const observe = Effect.fnUntraced(function* (
   keeping: Keeping,
   base: Base,
   seen: Seen | null
@@ -138,15 +138,17 @@ const observe = Effect.fnUntraced(function*(
   const { segmentBytes } = base.current
   const { pgTimeline } = base
   const firstNumber = segmentNumberOf(base.start, segmentBytes)
-  const [row] = yield* Effect.scoped(Effect.gen(function*() {
-    const wire = yield* admin.connect("local_storage")
-    if (yield* restoreSettings(wire, durability)) yield* flushWal(layout, firstNumber, segmentBytes)
-    return yield* wire.rows(
-      `SELECT pg_catalog.pg_current_wal_lsn()::text,
+  const [row] = yield* Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* admin.connect("local_storage")
+      if (yield* restoreSettings(wire, durability)) yield* flushWal(layout, firstNumber, segmentBytes)
+      return yield* wire.rows(
+        `SELECT pg_catalog.pg_current_wal_lsn()::text,
               pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text`,
-      "10 seconds"
-    )
-  }))
+        "10 seconds"
+      )
+    })
+  )
   const walAt = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
   const next = BigInt(row?.[1] ?? "0")
   const written = printWalFile({ pgTimeline, number: segmentNumberBefore(walAt, segmentBytes) }, segmentBytes)
@@ -155,19 +157,22 @@ const observe = Effect.fnUntraced(function*(
   const { n } = base.current
   const now: Seen = seen?.n === n ? seen : { n, from: recorded === 0n ? next : recorded }
   const first = printWalFile({ pgTimeline, number: firstNumber }, segmentBytes)
-  const due = baseDue({
-    baseStart: base.start,
-    baseBytes: base.current.tarBytes,
-    walAt,
-    transactions: Number(next - now.from),
-    databases: (yield* countDatabases(pgdata)) - base.current.databases,
-    broken: (yield* statOrNull(`${layout.wal}/${first}`)) === null
-  }, limits)
+  const due = baseDue(
+    {
+      baseStart: base.start,
+      baseBytes: base.current.tarBytes,
+      walAt,
+      transactions: Number(next - now.from),
+      databases: (yield* countDatabases(pgdata)) - base.current.databases,
+      broken: (yield* statOrNull(`${layout.wal}/${first}`)) === null
+    },
+    limits
+  )
   return { seen: now, due }
 })
 
 /** Never returns; fails only when durability can no longer be had. */
-export const keepUp: (keeping: Keeping) => Effect.Effect<void, Failure> = Effect.fnUntraced(function*(keeping) {
+export const keepUp: (keeping: Keeping) => Effect.Effect<void, Failure> = Effect.fnUntraced(function* (keeping) {
   const { admin, every, layout, pgdata } = keeping
   const warn = yield* warnings(pgdata, admin)
   let changedAt = -1
@@ -186,7 +191,8 @@ export const keepUp: (keeping: Keeping) => Effect.Effect<void, Failure> = Effect
       spareFor = base.current.n
       yield* prepareSpare(layout, base, pgdata).pipe(
         Effect.catchTag("FileFailed", (failure) =>
-          Effect.logWarning("the next start will be slower: no spare could be made", failure))
+          Effect.logWarning("the next start will be slower: no spare could be made", failure)
+        )
       )
     }
     const changed = yield* walChangedAt(layout)

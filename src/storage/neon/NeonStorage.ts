@@ -68,14 +68,14 @@ export const layerNeon = (
 ): Layer.Layer<Storage, never, ComputeState | PostgresInstall | Spawn> =>
   Layer.effect(
     Storage,
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       const deadlines = yield* NeonDeadlines
       const sync = makeSyncSafekeepers(yield* Spawn, yield* PostgresInstall, options.prefix ?? [])
 
       /** Runs an effect and keeps its milliseconds under a metric's name, if it succeeds. */
       const metered = <A, E>(name: "sync_sk_check_ms" | "sync_safekeepers_ms", effect: Effect.Effect<A, E>) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const before = yield* Clock.currentTimeMillis
           const value = yield* effect
           const millis = (yield* Clock.currentTimeMillis) - before
@@ -83,8 +83,17 @@ export const layerNeon = (
           return value
         })
 
-      const settleStart = Effect.fn("NeonStorage.settleStart")(function*(spec: ParsedSpec, neon: NeonSpec, pgdata: string) {
-        const question = { tenant: spec.tenant, timeline: spec.timeline, safekeepers: neon.safekeepers, token: neon.token }
+      const settleStart = Effect.fn("NeonStorage.settleStart")(function* (
+        spec: ParsedSpec,
+        neon: NeonSpec,
+        pgdata: string
+      ) {
+        const question = {
+          tenant: spec.tenant,
+          timeline: spec.timeline,
+          safekeepers: neon.safekeepers,
+          token: neon.token
+        }
         const judgement = yield* metered(
           "sync_sk_check_ms",
           Effect.provideService(askSafekeepers(question), NeonDeadlines, deadlines)
@@ -105,7 +114,7 @@ export const layerNeon = (
         sync({ pgdata, token: neon.token, pauses: [], within: deadlines.finalSync })
 
       /** As the spec is now: a replica may have become a primary, and a token another one. */
-      const settleEndOf = Effect.fnUntraced(function*(claimed: ParsedSpec, neon: NeonSpec, pgdata: string) {
+      const settleEndOf = Effect.fnUntraced(function* (claimed: ParsedSpec, neon: NeonSpec, pgdata: string) {
         const spec = (yield* state.now).spec ?? claimed
         return spec.mode._tag === "Primary" ? yield* settleEnd(spec.neon ?? neon, pgdata) : null
       })
@@ -132,10 +141,11 @@ export const layerNeon = (
         leave: () => Effect.void
       })
 
-      const claim = Effect.fnUntraced(function*(spec: ParsedSpec, neon: NeonSpec, pgdata: string) {
-        const leases = spec.mode._tag === "Static"
-          ? yield* makeLeaseKeeper(state, { spec, neon, lsn: spec.mode.lsn }, acquireFromAll(deadlines))
-          : null
+      const claim = Effect.fnUntraced(function* (spec: ParsedSpec, neon: NeonSpec, pgdata: string) {
+        const leases =
+          spec.mode._tag === "Static"
+            ? yield* makeLeaseKeeper(state, { spec, neon, lsn: spec.mode.lsn }, acquireFromAll(deadlines))
+            : null
         return timelineOf(spec, neon, pgdata, leases)
       })
 
@@ -144,11 +154,13 @@ export const layerNeon = (
         claim: (spec, pgdata) =>
           spec.neon === null
             ? Effect.fail(
-              new SpecInvalid({
-                source: "storage",
-                problems: [{ path: "pageserver_connection_info", message: "Neon's storage needs the addresses of its parts" }]
-              })
-            )
+                new SpecInvalid({
+                  source: "storage",
+                  problems: [
+                    { path: "pageserver_connection_info", message: "Neon's storage needs the addresses of its parts" }
+                  ]
+                })
+              )
             : claim(spec, spec.neon, pgdata)
       })
     })

@@ -36,18 +36,32 @@ export const leasePause = (failures: number): Duration.Duration =>
 /** Of all shards together: the earliest end counts, and one refusal is everybody's. */
 export type Acquire = (spec: ParsedSpec, neon: NeonStorage, lsn: Lsn) => Effect.Effect<Lease, Failure>
 
-export const acquireFromAll = (deadlines: NeonDeadlines): Acquire => (spec, neon, lsn) =>
-  Effect.forEach(questionsOf(spec, neon), (question) =>
-    Effect.gen(function*() {
-      const pageserver = yield* pageserverOf(question, neon.pageservers.preferProtocol, deadlines)
-      return yield* pageserver.lease(lsn).pipe(Effect.timeoutOrElse({
-        duration: deadlines.lease,
-        orElse: () => Effect.fail(new TimedOut({ what: `a lease from ${pageserver.peer}`, millis: Duration.toMillis(deadlines.lease) }))
-      }))
-    }), { concurrency: "unbounded" }).pipe(Effect.map((leases) =>
-      leases.reduce((all, one) =>
-        all._tag === "Refused" ? all : one._tag === "Refused" ? one : one.until < all.until ? one : all)
-    ))
+export const acquireFromAll =
+  (deadlines: NeonDeadlines): Acquire =>
+  (spec, neon, lsn) =>
+    Effect.forEach(
+      questionsOf(spec, neon),
+      (question) =>
+        Effect.gen(function* () {
+          const pageserver = yield* pageserverOf(question, neon.pageservers.preferProtocol, deadlines)
+          return yield* pageserver.lease(lsn).pipe(
+            Effect.timeoutOrElse({
+              duration: deadlines.lease,
+              orElse: () =>
+                Effect.fail(
+                  new TimedOut({ what: `a lease from ${pageserver.peer}`, millis: Duration.toMillis(deadlines.lease) })
+                )
+            })
+          )
+        }),
+      { concurrency: "unbounded" }
+    ).pipe(
+      Effect.map((leases) =>
+        leases.reduce((all, one) =>
+          all._tag === "Refused" ? all : one._tag === "Refused" ? one : one.until < all.until ? one : all
+        )
+      )
+    )
 
 /** Words that are searched for in logs. */
 const task = "lsn_lease_bg_task"
@@ -70,7 +84,7 @@ export interface LeaseKeeper {
   readonly keep: Effect.Effect<never>
 }
 
-export const makeLeaseKeeper = Effect.fnUntraced(function*(
+export const makeLeaseKeeper = Effect.fnUntraced(function* (
   state: ComputeState["Service"],
   given: { readonly spec: ParsedSpec; readonly neon: NeonStorage; readonly lsn: Lsn },
   acquire: Acquire
@@ -79,11 +93,13 @@ export const makeLeaseKeeper = Effect.fnUntraced(function*(
   const neonOf = (spec: ParsedSpec | null): NeonStorage => spec?.neon ?? given.neon
   const plan = yield* Ref.make<Plan>({ pause: Duration.zero, failures: 0, asked: "" })
 
-  const judge = Effect.fnUntraced(function*(lease: Lease) {
+  const judge = Effect.fnUntraced(function* (lease: Lease) {
     if (lease._tag === "Refused") {
       const message = `lease could not be obtained, LSN ${printLsn(lsn)} is behind the GC cutoff: what this compute reads may be gone`
       yield* Effect.logError(`${task}: Permanent error: ${message} (${lease.because})`)
-      yield* state.note(({ degraded }) => ({ degraded: withCondition(degraded, { code: "lsn_lease_refused", message }) }))
+      yield* state.note(({ degraded }) => ({
+        degraded: withCondition(degraded, { code: "lsn_lease_refused", message })
+      }))
       return null
     }
     yield* state.note(({ degraded }) => ({ degraded: withoutCondition(degraded, "lsn_lease_refused") }))
@@ -92,21 +108,27 @@ export const makeLeaseKeeper = Effect.fnUntraced(function*(
     return renewAfter(lease.until - (yield* Clock.currentTimeMillis))
   })
 
-  const ask = Effect.gen(function*() {
+  const ask = Effect.gen(function* () {
     const neon = neonOf((yield* state.now).spec)
     const asked = addressesOf(neon)
     const { failures } = yield* Ref.get(plan)
     const result = yield* Effect.result(acquire(given.spec, neon, lsn))
-    if (result._tag === "Success") return yield* Ref.set(plan, { pause: yield* judge(result.success), failures: 0, asked })
+    if (result._tag === "Success")
+      return yield* Ref.set(plan, { pause: yield* judge(result.success), failures: 0, asked })
     const pause = leasePause(failures + 1)
-    yield* Effect.logWarning(`${task}: request failed, the next in ${Math.round(Duration.toMillis(pause))} ms: ${explain(result.failure)}`)
+    yield* Effect.logWarning(
+      `${task}: request failed, the next in ${Math.round(Duration.toMillis(pause))} ms: ${explain(result.failure)}`
+    )
     yield* Ref.set(plan, { pause, failures: failures + 1, asked })
   })
 
   const moved = (asked: string) =>
-    state.changes.pipe(Stream.filter(({ spec }) => addressesOf(neonOf(spec)) !== asked), Stream.runHead)
+    state.changes.pipe(
+      Stream.filter(({ spec }) => addressesOf(neonOf(spec)) !== asked),
+      Stream.runHead
+    )
 
-  const wait = Effect.gen(function*() {
+  const wait = Effect.gen(function* () {
     const { asked, pause } = yield* Ref.get(plan)
     const due = pause === null ? Effect.never : Effect.sleep(Duration.max(pause, atLeast))
     if (asked !== "") yield* Effect.raceFirst(due, moved(asked))

@@ -37,7 +37,8 @@ const field = (number: number, type: number): number => (number << 3) | type
 /** The library's own pair of halves, which needs no number that is too big for JavaScript. */
 const halves = (value: bigint) => ({ low: Number(value & 0xffff_ffffn), high: Number(value >> 32n), unsigned: true })
 
-const writeLsn = (writer: Writer, lsn: Lsn): Writer => lsn === 0n ? writer : writer.uint32(field(1, varint)).uint64(halves(lsn) as never)
+const writeLsn = (writer: Writer, lsn: Lsn): Writer =>
+  lsn === 0n ? writer : writer.uint32(field(1, varint)).uint64(halves(lsn) as never)
 
 const gzip = 2
 
@@ -112,10 +113,17 @@ const metadataOf = ({ shard, shardCount, spec, token }: Question): Grpc.Metadata
 const isServiceError = (cause: unknown): cause is Grpc.ServiceError =>
   cause instanceof Error && "code" in cause && typeof cause.code === "number" && "details" in cause
 
-const failureOf = (operation: string, peer: string) => (cause: unknown): WireFailed =>
-  isServiceError(cause)
-    ? new WireFailed({ operation, peer, detail: cause.details, grpcStatus: Grpc.status[cause.code] ?? String(cause.code) })
-    : new WireFailed({ operation, peer, detail: cause instanceof Error ? cause.message : String(cause), cause })
+const failureOf =
+  (operation: string, peer: string) =>
+  (cause: unknown): WireFailed =>
+    isServiceError(cause)
+      ? new WireFailed({
+          operation,
+          peer,
+          detail: cause.details,
+          grpcStatus: Grpc.status[cause.code] ?? String(cause.code)
+        })
+      : new WireFailed({ operation, peer, detail: cause instanceof Error ? cause.message : String(cause), cause })
 
 const open = (peer: string) =>
   Effect.acquireRelease(
@@ -130,47 +138,68 @@ const connected = (client: Grpc.Client): Effect.Effect<void> =>
     const look = (): void => {
       const state = channel.getConnectivityState(true)
       const { connectivityState: known } = Grpc
-      if (state === known.READY || state === known.TRANSIENT_FAILURE || state === known.SHUTDOWN) return resume(Effect.void)
+      if (state === known.READY || state === known.TRANSIENT_FAILURE || state === known.SHUTDOWN)
+        return resume(Effect.void)
       channel.watchConnectivityState(state, Infinity, look)
     }
     look()
   })
 
-const dial = Effect.fnUntraced(function*(peer: string, within: Duration.Duration) {
+const dial = Effect.fnUntraced(function* (peer: string, within: Duration.Duration) {
   const client = yield* open(peer)
   const before = yield* Clock.currentTimeNanos
-  yield* connected(client).pipe(Effect.timeoutOrElse({
-    duration: within,
-    orElse: () => Effect.fail(new TimedOut({ what: `connecting to ${peer}`, millis: Duration.toMillis(within) }))
-  }))
+  yield* connected(client).pipe(
+    Effect.timeoutOrElse({
+      duration: within,
+      orElse: () => Effect.fail(new TimedOut({ what: `connecting to ${peer}`, millis: Duration.toMillis(within) }))
+    })
+  )
   const after = yield* Clock.currentTimeNanos
   return { client, connectMicros: Math.round(Number(after - before) / 1000) }
 })
 
 const basebackup = (peer: string, question: Question, deadlines: NeonDeadlines) =>
-  Effect.fnUntraced(function*(lsn: Lsn): Effect.fn.Return<Archive, Failure, Scope.Scope> {
+  Effect.fnUntraced(function* (lsn: Lsn): Effect.fn.Return<Archive, Failure, Scope.Scope> {
     const { client, connectMicros } = yield* dial(peer, deadlines.connect)
     const request: BaseBackupRequest = { lsn, replica: question.spec.mode._tag !== "Primary" }
     const call = yield* Effect.acquireRelease(
-      Effect.sync(() => client.makeServerStreamRequest(getBaseBackup, encodeBaseBackupRequest, decodeChunk, request, metadataOf(question))),
+      Effect.sync(() =>
+        client.makeServerStreamRequest(
+          getBaseBackup,
+          encodeBaseBackupRequest,
+          decodeChunk,
+          request,
+          metadataOf(question)
+        )
+      ),
       // It tells of its end to whoever listens; nobody does any more.
       (call) => Effect.sync(() => void call.on("error", () => {}).cancel())
     )
-    return { bytes: Stream.fromAsyncIterable<Uint8Array, WireFailed>(call, failureOf("basebackup", peer)), connectMicros }
+    return {
+      bytes: Stream.fromAsyncIterable<Uint8Array, WireFailed>(call, failureOf("basebackup", peer)),
+      connectMicros
+    }
   })
 
 const lease = (peer: string, question: Question, deadlines: NeonDeadlines) =>
-  Effect.fnUntraced(function*(lsn: Lsn): Effect.fn.Return<Lease, Failure, Scope.Scope> {
+  Effect.fnUntraced(function* (lsn: Lsn): Effect.fn.Return<Lease, Failure, Scope.Scope> {
     const { client } = yield* dial(peer, deadlines.connect)
     return yield* Effect.callback<Lease, Failure>((resume) => {
-      const call = client.makeUnaryRequest(leaseLsn, encodeLeaseRequest, decodeLease, lsn, metadataOf(question), (error, until) => {
-        if (error === null) return resume(Effect.succeed({ _tag: "Granted", until: until ?? 0 }))
-        resume(
-          error.code === Grpc.status.FAILED_PRECONDITION
-            ? Effect.succeed({ _tag: "Refused", because: error.details })
-            : Effect.fail(failureOf("lease lsn", peer)(error))
-        )
-      })
+      const call = client.makeUnaryRequest(
+        leaseLsn,
+        encodeLeaseRequest,
+        decodeLease,
+        lsn,
+        metadataOf(question),
+        (error, until) => {
+          if (error === null) return resume(Effect.succeed({ _tag: "Granted", until: until ?? 0 }))
+          resume(
+            error.code === Grpc.status.FAILED_PRECONDITION
+              ? Effect.succeed({ _tag: "Refused", because: error.details })
+              : Effect.fail(failureOf("lease lsn", peer)(error))
+          )
+        }
+      )
       return Effect.sync(() => call.cancel())
     })
   }, Effect.scoped)

@@ -65,11 +65,17 @@ const readLease = (peer: string, value: string | null | undefined): Result.Resul
   value === null
     ? Result.succeed({ _tag: "Refused", because: "LSN is behind the GC cutoff" })
     : /^[0-9]{1,15}$/.test(value ?? "")
-    ? Result.succeed({ _tag: "Granted", until: Number(value) })
-    : Result.fail(new WireFailed({ operation: "lease lsn", peer, detail: "it answered something that is not a time" }))
+      ? Result.succeed({ _tag: "Granted", until: Number(value) })
+      : Result.fail(
+          new WireFailed({ operation: "lease lsn", peer, detail: "it answered something that is not a time" })
+        )
 
 /** The storage token wins over a password in the address. */
-const libpqPageserver = (url: string, question: Question, deadlines: NeonDeadlines): Result.Result<Pageserver, SpecInvalid> =>
+const libpqPageserver = (
+  url: string,
+  question: Question,
+  deadlines: NeonDeadlines
+): Result.Result<Pageserver, SpecInvalid> =>
   Result.map(Result.mapError(parseConnString(url), invalid), (at) => {
     const peer = printPeer(at)
     const password = question.token ?? at.password
@@ -86,14 +92,14 @@ const libpqPageserver = (url: string, question: Question, deadlines: NeonDeadlin
     })
     return {
       peer,
-      basebackup: Effect.fnUntraced(function*(lsn) {
+      basebackup: Effect.fnUntraced(function* (lsn) {
         const before = yield* Clock.currentTimeNanos
         const wire = yield* dial
         const after = yield* Clock.currentTimeNanos
         const connectMicros = Math.round(Number(after - before) / 1000)
         return { bytes: wire.copyOut(basebackupCommand(question.spec, lsn)), connectMicros }
       }),
-      lease: Effect.fnUntraced(function*(lsn) {
+      lease: Effect.fnUntraced(function* (lsn) {
         const wire = yield* dial
         const rows = yield* wire.rows(leaseCommand(question, lsn))
         return yield* Effect.fromResult(readLease(peer, rows[0]?.[0]))
@@ -105,7 +111,7 @@ const grpcAddress = /^(?:grpc|http):\/\/(\[[0-9A-Fa-f:.%]+\]|[^:/?#@[\]]+)(?::([
 const grpcPort = 51051
 
 /** The library is loaded here, at the first use, and nowhere else. */
-const grpcPageserver = Effect.fnUntraced(function*(url: string, question: Question, deadlines: NeonDeadlines) {
+const grpcPageserver = Effect.fnUntraced(function* (url: string, question: Question, deadlines: NeonDeadlines) {
   const [, host, port = grpcPort] = grpcAddress.exec(url) ?? []
   if (host === undefined) return yield* invalid("expected a grpc_url such as grpc://pageserver:51051")
   const client = yield* Effect.promise(() => import("./pageService.ts"))
@@ -139,14 +145,18 @@ const watched = (
       let pieces = 0
       return Effect.suspend(() => {
         const within = pieces === 0 ? deadlines.firstByte : deadlines.progress
-        const what = pieces === 0 ? `the first byte of the basebackup from ${peer}` : `the next byte of the basebackup from ${peer}`
+        const what =
+          pieces === 0
+            ? `the first byte of the basebackup from ${peer}`
+            : `the next byte of the basebackup from ${peer}`
         pieces += 1
         return Effect.timeoutOrElse(pull, {
           duration: within,
           orElse: () => Effect.fail(new TimedOut({ what, millis: Duration.toMillis(within) }))
         })
       })
-    }))
+    })
+  )
 
 /** One attempt, at shard 0. */
 export const openBasebackup: (
@@ -155,7 +165,7 @@ export const openBasebackup: (
   lsn: Lsn,
   deadlines: NeonDeadlines
 ) => Effect.Effect<Archive, Failure, Scope.Scope> = Effect.fn("NeonStorage.openBasebackup")(
-  function*(spec, neon, lsn, deadlines) {
+  function* (spec, neon, lsn, deadlines) {
     const [question] = questionsOf(spec, neon)
     if (question === undefined) return yield* invalid("there is no shard 0")
     const pageserver = yield* pageserverOf(question, neon.pageservers.preferProtocol, deadlines)

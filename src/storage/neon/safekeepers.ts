@@ -50,8 +50,8 @@ const told = (reply: Reply): string =>
   reply._tag === "Known"
     ? `${reply.safekeeper} flushLsn ${printLsn(reply.flush)} and committed ${printLsn(reply.commit)}`
     : reply._tag === "Unknown"
-    ? `${reply.safekeeper} does not know the timeline`
-    : `${reply.safekeeper}: ${reply.because}`
+      ? `${reply.safekeeper} does not know the timeline`
+      : `${reply.safekeeper}: ${reply.because}`
 
 /** `replies` are those collected until `isDecided`. The LSN may be 0/0: a timeline that exists and is empty. */
 export const judge = (safekeepers: number, replies: ReadonlyArray<Reply>): Judgement => {
@@ -59,7 +59,9 @@ export const judge = (safekeepers: number, replies: ReadonlyArray<Reply>): Judge
   const quorum = quorumOf(safekeepers)
   if (safekeepers === 0) return notSynced("there are no safekeepers")
   if (answers.length < quorum) {
-    return notSynced(`${answers.length} of ${safekeepers} safekeepers answered, ${quorum} are needed: ${replies.map(told).join("; ")}`)
+    return notSynced(
+      `${answers.length} of ${safekeepers} safekeepers answered, ${quorum} are needed: ${replies.map(told).join("; ")}`
+    )
   }
   const known = answers.filter((reply) => reply._tag === "Known")
   const [first] = known
@@ -97,7 +99,7 @@ const keptCharacters = 4096
  * Copies stderr to our log, and keeps its last records. What is whole is passed on at once: the sync may wait long
  * for a quorum, and its last words say for whom.
  */
-const retell = Effect.fnUntraced(function*(stderr: Stream.Stream<Uint8Array>) {
+const retell = Effect.fnUntraced(function* (stderr: Stream.Stream<Uint8Array>) {
   const kept: Array<string> = []
   let state = Split.nothing
   const pass = ([next, records]: Split.Split) => {
@@ -107,13 +109,21 @@ const retell = Effect.fnUntraced(function*(stderr: Stream.Stream<Uint8Array>) {
     return Effect.forEach(records, (record) => Effect.logInfo(`PG:${record}`), { discard: true })
   }
   yield* Stream.runForEach(Stream.decodeText(stderr), (text) =>
-    Effect.andThen(pass(Split.push(state, text)), Effect.suspend(() => pass(Split.silence(state)))))
+    Effect.andThen(
+      pass(Split.push(state, text)),
+      Effect.suspend(() => pass(Split.silence(state)))
+    )
+  )
   yield* pass([Split.nothing, Split.end(state)])
   return kept
 })
 
 const listen = (stdout: Stream.Stream<Uint8Array>) =>
-  Stream.runFold(Stream.decodeText(stdout), () => "", (all, text) => (all + text).slice(0, keptCharacters))
+  Stream.runFold(
+    Stream.decodeText(stdout),
+    () => "",
+    (all, text) => (all + text).slice(0, keptCharacters)
+  )
 
 /**
  * Runs it until it succeeds or the attempts are used up. An attempt that ran out of time is the last one: the
@@ -128,7 +138,7 @@ export const makeSyncSafekeepers = (
   const name = `${install.postgres} --sync-safekeepers`
 
   const once = Effect.fnUntraced(
-    function*(request: SyncRequest) {
+    function* (request: SyncRequest) {
       const child = yield* spawn.spawn({
         command,
         args,
@@ -147,18 +157,24 @@ export const makeSyncSafekeepers = (
       if (exit._tag !== "Code" || exit.code !== 0) return yield* new CommandFailed({ command: name, exit, output })
       const lsn = parseLsn(said)
       if (Option.isNone(lsn)) {
-        return yield* new CommandFailed({ command: name, exit, output: `it printed no LSN${output === "" ? "" : `: ${output}`}` })
+        return yield* new CommandFailed({
+          command: name,
+          exit,
+          output: `it printed no LSN${output === "" ? "" : `: ${output}`}`
+        })
       }
       return lsn.value
     },
     (effect, request) =>
-      Effect.scoped(effect).pipe(Effect.timeoutOrElse({
-        duration: request.within,
-        orElse: () => Effect.fail(new TimedOut({ what: name, millis: Duration.toMillis(request.within) }))
-      }))
+      Effect.scoped(effect).pipe(
+        Effect.timeoutOrElse({
+          duration: request.within,
+          orElse: () => Effect.fail(new TimedOut({ what: name, millis: Duration.toMillis(request.within) }))
+        })
+      )
   )
 
-  return Effect.fn("NeonStorage.syncSafekeepers")(function*(request: SyncRequest) {
+  return Effect.fn("NeonStorage.syncSafekeepers")(function* (request: SyncRequest) {
     const causes: Array<CommandFailed | SpawnFailed | TimedOut> = []
     while (true) {
       const result = yield* Effect.result(once(request))
@@ -207,7 +223,7 @@ const read = (safekeeper: string, rows: StatementResult["rows"]): Reply => {
 const ask = (question: Question, safekeeper: string, within: Duration.Duration): Effect.Effect<Reply> => {
   const at = parseConnString(`postgresql://no_user@${safekeeper}`)
   if (Result.isFailure(at)) return Effect.succeed(silent(safekeeper, `its address cannot be used: ${at.failure}`))
-  return Effect.gen(function*() {
+  return Effect.gen(function* () {
     const wire = yield* connect({
       host: at.success.host,
       port: at.success.port,
@@ -228,18 +244,24 @@ const ask = (question: Question, safekeeper: string, within: Duration.Duration):
 }
 
 /** Reference section 4.6, fast path. */
-export const askSafekeepers = Effect.fn("NeonStorage.askSafekeepers")(function*(question: Question) {
+export const askSafekeepers = Effect.fn("NeonStorage.askSafekeepers")(function* (question: Question) {
   const { ping } = yield* NeonDeadlines
   const total = question.safekeepers.length
   const replies = yield* Stream.fromIterable(question.safekeepers).pipe(
     Stream.mapEffect((safekeeper) => ask(question, safekeeper, ping), { concurrency: "unbounded", unordered: true }),
-    Stream.mapAccum((): ReadonlyArray<Reply> => [], (seen, reply) => {
-      const now = [...seen, reply]
-      return [now, [now]]
-    }),
+    Stream.mapAccum(
+      (): ReadonlyArray<Reply> => [],
+      (seen, reply) => {
+        const now = [...seen, reply]
+        return [now, [now]]
+      }
+    ),
     Stream.takeUntil((seen) => isDecided(total, seen)),
     Stream.runLast
   )
-  const judgement: Judgement = judge(total, Option.getOrElse(replies, () => []))
+  const judgement: Judgement = judge(
+    total,
+    Option.getOrElse(replies, () => [])
+  )
   return judgement
 })

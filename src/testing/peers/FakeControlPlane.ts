@@ -36,9 +36,11 @@ export interface FakeControlPlane {
   readonly seen: Effect.Effect<ReadonlyArray<ControlPlaneSeen>>
 }
 
-const respond = (options: ControlPlaneOptions, fault: ControlPlaneFault | undefined) =>
+const respond =
+  (options: ControlPlaneOptions, fault: ControlPlaneFault | undefined) =>
   (request: Http.IncomingMessage, response: Http.ServerResponse): void => {
-    const say = (status: number, type: string, body: string) => void response.writeHead(status, { "content-type": type }).end(body)
+    const say = (status: number, type: string, body: string) =>
+      void response.writeHead(status, { "content-type": type }).end(body)
     if (fault === "hang") return
     if (fault === "reset") return void request.socket.resetAndDestroy()
     if (fault === "garbage") return say(200, "text/html", "<html>the proxy is fine</html>")
@@ -51,27 +53,30 @@ const respond = (options: ControlPlaneOptions, fault: ControlPlaneFault | undefi
       : say(404, "text/plain", "there is no such compute")
   }
 
-export const makeFakeControlPlane: (options: ControlPlaneOptions) => Effect.Effect<FakeControlPlane, ListenFailed, Scope.Scope> = Effect
-  .fnUntraced(function*(options) {
-    const seen: Array<ControlPlaneSeen> = []
-    const server = Http.createServer((request, response) => {
-      seen.push({ path: request.url ?? "", authorization: request.headers.authorization ?? null })
-      respond(options, seen.length <= (options.failFirst ?? Infinity) ? options.fault : undefined)(request, response)
-    })
-    const close = Effect.callback<void>((resume) => {
-      server.close(() => resume(Effect.void))
-      server.closeAllConnections()
-    })
-    const port = yield* Effect.acquireRelease(
-      Effect.callback<number, ListenFailed>((resume) => {
-        server.once("error", (cause) => resume(Effect.fail(new ListenFailed({ what: "the imitation control plane", port: 0, cause }))))
-        server.listen(0, "127.0.0.1", () => {
-          const address = server.address()
-          resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
-        })
-      }),
-      () => server.listening ? close : Effect.void
-    )
-    if (options.fault === "refuse") yield* close
-    return { uri: `http://127.0.0.1:${port}`, seen: Effect.sync(() => [...seen]) }
+export const makeFakeControlPlane: (
+  options: ControlPlaneOptions
+) => Effect.Effect<FakeControlPlane, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
+  const seen: Array<ControlPlaneSeen> = []
+  const server = Http.createServer((request, response) => {
+    seen.push({ path: request.url ?? "", authorization: request.headers.authorization ?? null })
+    respond(options, seen.length <= (options.failFirst ?? Infinity) ? options.fault : undefined)(request, response)
   })
+  const close = Effect.callback<void>((resume) => {
+    server.close(() => resume(Effect.void))
+    server.closeAllConnections()
+  })
+  const port = yield* Effect.acquireRelease(
+    Effect.callback<number, ListenFailed>((resume) => {
+      server.once("error", (cause) =>
+        resume(Effect.fail(new ListenFailed({ what: "the imitation control plane", port: 0, cause })))
+      )
+      server.listen(0, "127.0.0.1", () => {
+        const address = server.address()
+        resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
+      })
+    }),
+    () => (server.listening ? close : Effect.void)
+  )
+  if (options.fault === "refuse") yield* close
+  return { uri: `http://127.0.0.1:${port}`, seen: Effect.sync(() => [...seen]) }
+})

@@ -78,7 +78,8 @@ const codec = (name: string) => {
   const type = root.lookupType(`page_api.${name}`)
   return {
     encode: (value: Readonly<Record<string, unknown>>) => Buffer.from(type.encode(type.create(value)).finish()),
-    decode: (bytes: Buffer): Readonly<Record<string, unknown>> => type.toObject(type.decode(bytes), { longs: String, enums: String })
+    decode: (bytes: Buffer): Readonly<Record<string, unknown>> =>
+      type.toObject(type.decode(bytes), { longs: String, enums: String })
   }
 }
 
@@ -106,79 +107,92 @@ const listen = (server: Grpc.Server) =>
         cause === null
           ? Effect.succeed(port)
           : Effect.fail(new ListenFailed({ what: "the imitation page service", port: 0, cause }))
-      )))
+      )
+    )
+  )
 
-export const makeFakePageService: (options: PageServiceOptions) => Effect.Effect<FakePageService, ListenFailed, Scope.Scope> = Effect
-  .fnUntraced(function*(options) {
-    const clock = yield* Clock.Clock
-    const seen: Array<PageServiceSeen> = []
-    const { archive, at = 0.5, fault, pieceBytes = 64 * 1024 } = options
-    const bad = spoiled(archive, fault, at)
-    let attempts = 0
-    let calls = 0
+export const makeFakePageService: (
+  options: PageServiceOptions
+) => Effect.Effect<FakePageService, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
+  const clock = yield* Clock.Clock
+  const seen: Array<PageServiceSeen> = []
+  const { archive, at = 0.5, fault, pieceBytes = 64 * 1024 } = options
+  const bad = spoiled(archive, fault, at)
+  let attempts = 0
+  let calls = 0
 
-    /** Why this call is refused; `null`: it is not. */
-    const meet = (name: PageServiceSeen["method"], { metadata, request }: Call, now: PageServiceFault | undefined) => {
-      const said = (key: string) => String(metadata.get(key)[0] ?? "")
-      const keys = ["neon-tenant-id", "neon-timeline-id", "neon-shard-id", "authorization"].filter((key) => metadata.get(key).length > 0)
-      seen.push({ method: name, metadata: Object.fromEntries(keys.map((key) => [key, said(key)])), request })
-      const token = options.token === undefined ? null : `Bearer ${options.token}`
-      if (now === "wrong token" || (token !== null && said("authorization") !== token)) {
-        return { code: Grpc.status.UNAUTHENTICATED, details: "the token is not valid for this tenant" }
-      }
-      const mine = said("neon-tenant-id") === options.tenant && said("neon-timeline-id") === options.timeline
-      return now === "unknown timeline" || !mine || said("neon-shard-id") !== (options.shard ?? "0000")
-        ? { code: Grpc.status.NOT_FOUND, details: "the timeline was not found" }
-        : null
+  /** Why this call is refused; `null`: it is not. */
+  const meet = (name: PageServiceSeen["method"], { metadata, request }: Call, now: PageServiceFault | undefined) => {
+    const said = (key: string) => String(metadata.get(key)[0] ?? "")
+    const keys = ["neon-tenant-id", "neon-timeline-id", "neon-shard-id", "authorization"].filter(
+      (key) => metadata.get(key).length > 0
+    )
+    seen.push({ method: name, metadata: Object.fromEntries(keys.map((key) => [key, said(key)])), request })
+    const token = options.token === undefined ? null : `Bearer ${options.token}`
+    if (now === "wrong token" || (token !== null && said("authorization") !== token)) {
+      return { code: Grpc.status.UNAUTHENTICATED, details: "the token is not valid for this tenant" }
     }
+    const mine = said("neon-tenant-id") === options.tenant && said("neon-timeline-id") === options.timeline
+    return now === "unknown timeline" || !mine || said("neon-shard-id") !== (options.shard ?? "0000")
+      ? { code: Grpc.status.NOT_FOUND, details: "the timeline was not found" }
+      : null
+  }
 
-    const server = new Grpc.Server()
-    const send = async (call: Grpc.ServerWritableStream<unknown, unknown>, bytes: Uint8Array, to: number) => {
-      const cancelled = new Promise<void>((resolve) => call.once("cancelled", () => resolve()))
-      for (let from = 0; from < to && !call.cancelled; from += pieceBytes) {
-        const room = call.write({ chunk: bytes.subarray(from, Math.min(from + pieceBytes, to)) })
-        if (!room && !call.cancelled) await Promise.race([new Promise<void>((resolve) => call.once("drain", resolve)), cancelled])
-      }
+  const server = new Grpc.Server()
+  const send = async (call: Grpc.ServerWritableStream<unknown, unknown>, bytes: Uint8Array, to: number) => {
+    const cancelled = new Promise<void>((resolve) => call.once("cancelled", () => resolve()))
+    for (let from = 0; from < to && !call.cancelled; from += pieceBytes) {
+      const room = call.write({ chunk: bytes.subarray(from, Math.min(from + pieceBytes, to)) })
+      if (!room && !call.cancelled)
+        await Promise.race([new Promise<void>((resolve) => call.once("drain", resolve)), cancelled])
     }
-    const serveArchive = async (call: Grpc.ServerWritableStream<unknown, unknown>, now: PageServiceFault | undefined) => {
-      const bytes = now === undefined ? archive : bad
-      const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
-      await send(call, bytes, breaks ? Math.floor(bytes.length * at) : bytes.length)
-      if (now === "stall") return
-      if (now === "reset") return server.forceShutdown()
-      if (now === "error mid-way") return call.emit("error", { code: Grpc.status.INTERNAL, details: "a layer file could not be read" })
-      if (now === "error after the end") {
-        return call.emit("error", { code: Grpc.status.INTERNAL, details: "the timeline was shut down while it was read" })
-      }
-      call.end()
+  }
+  const serveArchive = async (call: Grpc.ServerWritableStream<unknown, unknown>, now: PageServiceFault | undefined) => {
+    const bytes = now === undefined ? archive : bad
+    const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
+    await send(call, bytes, breaks ? Math.floor(bytes.length * at) : bytes.length)
+    if (now === "stall") return
+    if (now === "reset") return server.forceShutdown()
+    if (now === "error mid-way")
+      return call.emit("error", { code: Grpc.status.INTERNAL, details: "a layer file could not be read" })
+    if (now === "error after the end") {
+      return call.emit("error", { code: Grpc.status.INTERNAL, details: "the timeline was shut down while it was read" })
     }
-    const faultNow = (): PageServiceFault | undefined => {
-      attempts += 1
-      return attempts <= (options.failFirst ?? Infinity) ? fault : undefined
-    }
+    call.end()
+  }
+  const faultNow = (): PageServiceFault | undefined => {
+    attempts += 1
+    return attempts <= (options.failFirst ?? Infinity) ? fault : undefined
+  }
 
-    server.addService(service, {
-      GetBaseBackup: (call: Grpc.ServerWritableStream<Readonly<Record<string, unknown>>, unknown>) => {
-        const now = faultNow()
-        calls += 1
-        call.once("close", () => void (calls -= 1))
-        const refused = meet("GetBaseBackup", call, now)
-        if (now === "hang") return
-        if (refused !== null) return void call.emit("error", refused)
-        serveArchive(call, now).catch((cause: unknown) => call.emit("error", { code: Grpc.status.INTERNAL, details: String(cause) }))
-      },
-      LeaseLsn: (call: Grpc.ServerUnaryCall<Readonly<Record<string, unknown>>, unknown>, answer: Grpc.sendUnaryData<unknown>) => {
-        const now = faultNow()
-        const refused = meet("LeaseLsn", call, now)
-        if (now === "hang") return
-        if (refused !== null) return answer(refused)
-        const { lease = 3_600_000 } = options
-        if (lease === "refused") return answer({ code: Grpc.status.FAILED_PRECONDITION, details: "LSN is behind the GC cutoff" })
-        const until = clock.currentTimeMillisUnsafe() + lease
-        answer(null, { expires: { seconds: Math.floor(until / 1000), nanos: Math.floor(until % 1000) * 1_000_000 } })
-      }
-    })
-    const port = yield* listen(server)
-    yield* Effect.addFinalizer(() => Effect.sync(() => server.forceShutdown()))
-    return { url: `grpc://127.0.0.1:${port}`, port, seen: Effect.sync(() => [...seen]), calls: Effect.sync(() => calls) }
+  server.addService(service, {
+    GetBaseBackup: (call: Grpc.ServerWritableStream<Readonly<Record<string, unknown>>, unknown>) => {
+      const now = faultNow()
+      calls += 1
+      call.once("close", () => void (calls -= 1))
+      const refused = meet("GetBaseBackup", call, now)
+      if (now === "hang") return
+      if (refused !== null) return void call.emit("error", refused)
+      serveArchive(call, now).catch((cause: unknown) =>
+        call.emit("error", { code: Grpc.status.INTERNAL, details: String(cause) })
+      )
+    },
+    LeaseLsn: (
+      call: Grpc.ServerUnaryCall<Readonly<Record<string, unknown>>, unknown>,
+      answer: Grpc.sendUnaryData<unknown>
+    ) => {
+      const now = faultNow()
+      const refused = meet("LeaseLsn", call, now)
+      if (now === "hang") return
+      if (refused !== null) return answer(refused)
+      const { lease = 3_600_000 } = options
+      if (lease === "refused")
+        return answer({ code: Grpc.status.FAILED_PRECONDITION, details: "LSN is behind the GC cutoff" })
+      const until = clock.currentTimeMillisUnsafe() + lease
+      answer(null, { expires: { seconds: Math.floor(until / 1000), nanos: Math.floor(until % 1000) * 1_000_000 } })
+    }
   })
+  const port = yield* listen(server)
+  yield* Effect.addFinalizer(() => Effect.sync(() => server.forceShutdown()))
+  return { url: `grpc://127.0.0.1:${port}`, port, seen: Effect.sync(() => [...seen]), calls: Effect.sync(() => calls) }
+})

@@ -87,73 +87,89 @@ export const spoiled = (archive: Uint8Array, fault: PageserverFault | undefined,
   }
   if (fault !== "corrupt gzip") return archive
   const from = Math.floor(archive.length * at)
-  return archive.map((byte, index) => index >= from && index < from + 16 ? byte ^ 0xff : byte)
+  return archive.map((byte, index) => (index >= from && index < from + 16 ? byte ^ 0xff : byte))
 }
 
-export const makeFakePageserver: (options: PageserverOptions) => Effect.Effect<FakePageserver, ListenFailed, Scope.Scope> = Effect
-  .fnUntraced(function*(options) {
-    const seen: Array<PageserverSeen> = []
-    const { archive, at = 0.5, fault, pieceBytes = 64 * 1024 } = options
-    const bad = spoiled(archive, fault, at)
-    let attempts = 0
+export const makeFakePageserver: (
+  options: PageserverOptions
+) => Effect.Effect<FakePageserver, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
+  const seen: Array<PageserverSeen> = []
+  const { archive, at = 0.5, fault, pieceBytes = 64 * 1024 } = options
+  const bad = spoiled(archive, fault, at)
+  let attempts = 0
 
-    const copy = Effect.fnUntraced(function*(session: Session, bytes: Uint8Array, from: number, to: number, drip: boolean) {
-      const step = drip ? Math.min(pieceBytes, 1024) : pieceBytes
-      for (let start = from; start < to; start += step) {
-        yield* session.send(copyData(bytes.subarray(start, Math.min(start + step, to))))
-        if (drip) yield* Effect.sleep("1 millis")
-      }
-    })
-
-    /** The answer to the command, with what goes wrong in it. */
-    const serveArchive = Effect.fnUntraced(function*(session: Session, now: PageserverFault | undefined) {
-      const bytes = now === undefined ? archive : bad
-      const stop = Math.floor(bytes.length * at)
-      const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
-      yield* session.send(copyOut)
-      yield* copy(session, bytes, 0, breaks ? stop : bytes.length, now === "slow drip")
-      if (now === "stall") return yield* Effect.never
-      if (now === "reset") return yield* session.reset
-      if (now === "error mid-way") return yield* session.send(error("ERROR", "XX000", "a layer file could not be read"), readyForQuery)
-      if (now === "error after the end") {
-        return yield* session.send(error("ERROR", "XX000", "the timeline was shut down while it was read"), readyForQuery)
-      }
-      yield* session.send(copyDone, commandComplete("COPY"), readyForQuery)
-    })
-
-    const answer = Effect.fnUntraced(function*(session: Session) {
-      attempts += 1
-      const now = attempts <= (options.failFirst ?? Infinity) ? fault : undefined
-      const startup = (name: string) => session.startup.get(name) ?? ""
-      const who = { user: startup("user"), applicationName: startup("application_name"), options: startup("options") }
-      if (now === "hang" || now === "starting up") seen.push({ ...who, password: null, command: null })
-      if (now === "hang") return yield* Effect.never
-      if (now === "starting up") return yield* session.send(error("FATAL", "57P03", "the pageserver is starting up"))
-      const password = options.token === undefined && now !== "wrong token" ? null : yield* session.password
-      if (now === "wrong token" || (options.token !== undefined && password !== options.token)) {
-        seen.push({ ...who, password, command: null })
-        return yield* session.send(error("FATAL", "28P01", "the token is not valid for this tenant"))
-      }
-      yield* session.send(loggedIn)
-      const command = yield* session.query
-      seen.push({ ...who, password, command })
-      const words = (command ?? "").split(" ")
-      if (words[0] === "lease") {
-        const known = words[1] === "lsn" && words[2]?.replace(/-[0-9a-f]{4}$/, "") === options.tenant && words[3] === options.timeline
-        if (!known) return yield* session.send(error("ERROR", "XX000", `timeline ${words[2]}/${words[3]} was not found`), readyForQuery)
-        const { lease = 3_600_000 } = options
-        const until = lease === "refused" ? null : String((yield* Clock.currentTimeMillis) + lease)
-        yield* session.send(table(["valid_until"], [[until]]))
-        return void (yield* session.query)
-      }
-      if (words[0] !== "basebackup") return yield* session.send(error("FATAL", "42601", "unknown command"))
-      if (now === "unknown timeline" || words[1] !== options.tenant || words[2] !== options.timeline) {
-        return yield* session.send(error("ERROR", "XX000", `timeline ${words[1]}/${words[2]} was not found`), readyForQuery)
-      }
-      yield* serveArchive(session, now)
-      yield* session.query
-    })
-
-    const { connections, host, port } = yield* serve(answer, { gone: fault === "refuse" })
-    return { url: `postgresql://no_user@${host}:${port}`, port, connections, seen: Effect.sync(() => [...seen]) }
+  const copy = Effect.fnUntraced(function* (
+    session: Session,
+    bytes: Uint8Array,
+    from: number,
+    to: number,
+    drip: boolean
+  ) {
+    const step = drip ? Math.min(pieceBytes, 1024) : pieceBytes
+    for (let start = from; start < to; start += step) {
+      yield* session.send(copyData(bytes.subarray(start, Math.min(start + step, to))))
+      if (drip) yield* Effect.sleep("1 millis")
+    }
   })
+
+  /** The answer to the command, with what goes wrong in it. */
+  const serveArchive = Effect.fnUntraced(function* (session: Session, now: PageserverFault | undefined) {
+    const bytes = now === undefined ? archive : bad
+    const stop = Math.floor(bytes.length * at)
+    const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
+    yield* session.send(copyOut)
+    yield* copy(session, bytes, 0, breaks ? stop : bytes.length, now === "slow drip")
+    if (now === "stall") return yield* Effect.never
+    if (now === "reset") return yield* session.reset
+    if (now === "error mid-way")
+      return yield* session.send(error("ERROR", "XX000", "a layer file could not be read"), readyForQuery)
+    if (now === "error after the end") {
+      return yield* session.send(error("ERROR", "XX000", "the timeline was shut down while it was read"), readyForQuery)
+    }
+    yield* session.send(copyDone, commandComplete("COPY"), readyForQuery)
+  })
+
+  const answer = Effect.fnUntraced(function* (session: Session) {
+    attempts += 1
+    const now = attempts <= (options.failFirst ?? Infinity) ? fault : undefined
+    const startup = (name: string) => session.startup.get(name) ?? ""
+    const who = { user: startup("user"), applicationName: startup("application_name"), options: startup("options") }
+    if (now === "hang" || now === "starting up") seen.push({ ...who, password: null, command: null })
+    if (now === "hang") return yield* Effect.never
+    if (now === "starting up") return yield* session.send(error("FATAL", "57P03", "the pageserver is starting up"))
+    const password = options.token === undefined && now !== "wrong token" ? null : yield* session.password
+    if (now === "wrong token" || (options.token !== undefined && password !== options.token)) {
+      seen.push({ ...who, password, command: null })
+      return yield* session.send(error("FATAL", "28P01", "the token is not valid for this tenant"))
+    }
+    yield* session.send(loggedIn)
+    const command = yield* session.query
+    seen.push({ ...who, password, command })
+    const words = (command ?? "").split(" ")
+    if (words[0] === "lease") {
+      const known =
+        words[1] === "lsn" && words[2]?.replace(/-[0-9a-f]{4}$/, "") === options.tenant && words[3] === options.timeline
+      if (!known)
+        return yield* session.send(
+          error("ERROR", "XX000", `timeline ${words[2]}/${words[3]} was not found`),
+          readyForQuery
+        )
+      const { lease = 3_600_000 } = options
+      const until = lease === "refused" ? null : String((yield* Clock.currentTimeMillis) + lease)
+      yield* session.send(table(["valid_until"], [[until]]))
+      return void (yield* session.query)
+    }
+    if (words[0] !== "basebackup") return yield* session.send(error("FATAL", "42601", "unknown command"))
+    if (now === "unknown timeline" || words[1] !== options.tenant || words[2] !== options.timeline) {
+      return yield* session.send(
+        error("ERROR", "XX000", `timeline ${words[1]}/${words[2]} was not found`),
+        readyForQuery
+      )
+    }
+    yield* serveArchive(session, now)
+    yield* session.query
+  })
+
+  const { connections, host, port } = yield* serve(answer, { gone: fault === "refuse" })
+  return { url: `postgresql://no_user@${host}:${port}`, port, connections, seen: Effect.sync(() => [...seen]) }
+})

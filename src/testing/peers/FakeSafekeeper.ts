@@ -43,32 +43,33 @@ export interface FakeSafekeeper {
 /** How far a lagging safekeeper is behind. */
 const lag = 0x100n
 
-export const makeFakeSafekeeper: (options: SafekeeperOptions) => Effect.Effect<FakeSafekeeper, ListenFailed, Scope.Scope> = Effect
-  .fnUntraced(function*(options) {
-    const seen: Array<SafekeeperSeen> = []
-    const mode = options.mode ?? "ok"
-    const behind = mode === "lag" ? lag : 0n
-    const row = [printLsn(options.flush - behind), printLsn((options.commit ?? options.flush) - behind)]
+export const makeFakeSafekeeper: (
+  options: SafekeeperOptions
+) => Effect.Effect<FakeSafekeeper, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
+  const seen: Array<SafekeeperSeen> = []
+  const mode = options.mode ?? "ok"
+  const behind = mode === "lag" ? lag : 0n
+  const row = [printLsn(options.flush - behind), printLsn((options.commit ?? options.flush) - behind)]
 
-    const answer = Effect.fnUntraced(function*(session: Session) {
-      const asked = optionsOf(session)
-      const mine = asked.get("tenant_id") === options.tenant && asked.get("timeline_id") === options.timeline
-      if (mode === "hang") return yield* Effect.never
-      if (mode === "reset") return yield* session.reset
-      const password = options.token === undefined && mode !== "wrong token" ? null : yield* session.password
-      const who = { user: session.startup.get("user") ?? "", options: session.startup.get("options") ?? "", password }
-      if (mode === "wrong token" || (options.token !== undefined && password !== options.token)) {
-        seen.push({ ...who, command: null })
-        return yield* session.send(error("FATAL", "28P01", "the token is not valid for this tenant"))
-      }
-      yield* session.send(loggedIn)
-      const command = yield* session.query
-      seen.push({ ...who, command })
-      if (command !== "TIMELINE_STATUS") return yield* session.send(error("FATAL", "42601", "unknown command"))
-      yield* session.send(table(["flush_lsn", "commit_lsn"], mine && mode !== "unknown timeline" ? [row] : []))
-      yield* session.query
-    })
-
-    const { host, port } = yield* serve(answer, { gone: mode === "refuse" })
-    return { address: `${host}:${port}`, seen: Effect.sync(() => [...seen]) }
+  const answer = Effect.fnUntraced(function* (session: Session) {
+    const asked = optionsOf(session)
+    const mine = asked.get("tenant_id") === options.tenant && asked.get("timeline_id") === options.timeline
+    if (mode === "hang") return yield* Effect.never
+    if (mode === "reset") return yield* session.reset
+    const password = options.token === undefined && mode !== "wrong token" ? null : yield* session.password
+    const who = { user: session.startup.get("user") ?? "", options: session.startup.get("options") ?? "", password }
+    if (mode === "wrong token" || (options.token !== undefined && password !== options.token)) {
+      seen.push({ ...who, command: null })
+      return yield* session.send(error("FATAL", "28P01", "the token is not valid for this tenant"))
+    }
+    yield* session.send(loggedIn)
+    const command = yield* session.query
+    seen.push({ ...who, command })
+    if (command !== "TIMELINE_STATUS") return yield* session.send(error("FATAL", "42601", "unknown command"))
+    yield* session.send(table(["flush_lsn", "commit_lsn"], mine && mode !== "unknown timeline" ? [row] : []))
+    yield* session.query
   })
+
+  const { host, port } = yield* serve(answer, { gone: mode === "refuse" })
+  return { address: `${host}:${port}`, seen: Effect.sync(() => [...seen]) }
+})

@@ -27,7 +27,8 @@ export const basebackupOf = (pgdata: string): Effect.Effect<Uint8Array, FileFail
       const names = (await fs.readdir(pgdata)).filter((name) => !leftOut.has(name)).sort()
       const pieces: Array<Uint8Array> = []
       // A link to a folder, as pg_wal may be one, is sent as what it leads to.
-      for await (const piece of create({ cwd: pgdata, gzip: { level: 1 }, portable: true, follow: true }, names)) pieces.push(piece)
+      for await (const piece of create({ cwd: pgdata, gzip: { level: 1 }, portable: true, follow: true }, names))
+        pieces.push(piece)
       return Buffer.concat(pieces)
     },
     catch: (cause) => new FileFailed({ operation: "archive", path: pgdata, cause })
@@ -49,23 +50,31 @@ export interface NeonPeersOptions {
   readonly token?: string
 }
 
-export class NeonPeers extends Context.Service<NeonPeers, {
-  readonly pageserver: FakePageserver
-  readonly safekeepers: ReadonlyArray<FakeSafekeeper>
-  /** For a spec, beside its `cluster`. */
-  readonly storageFields: {
-    readonly tenant_id: string
-    readonly timeline_id: string
-    readonly pageserver_connstring: string
-    readonly safekeeper_connstrings: ReadonlyArray<string>
-    readonly storage_auth_token: string
+export class NeonPeers extends Context.Service<
+  NeonPeers,
+  {
+    readonly pageserver: FakePageserver
+    readonly safekeepers: ReadonlyArray<FakeSafekeeper>
+    /** For a spec, beside its `cluster`. */
+    readonly storageFields: {
+      readonly tenant_id: string
+      readonly timeline_id: string
+      readonly pageserver_connstring: string
+      readonly safekeeper_connstrings: ReadonlyArray<string>
+      readonly storage_auth_token: string
+    }
   }
-}>()("compute/testing/NeonPeers") {
+>()("compute/testing/NeonPeers") {
   static readonly layer = (options: NeonPeersOptions): Layer.Layer<NeonPeers, ListenFailed> =>
     Layer.effect(
       NeonPeers,
-      Effect.gen(function*() {
-        const { tenant = "a".repeat(32), timeline = "b".repeat(32), token = "storage-token", flush = 0x16B9188n } = options
+      Effect.gen(function* () {
+        const {
+          tenant = "a".repeat(32),
+          timeline = "b".repeat(32),
+          token = "storage-token",
+          flush = 0x16b9188n
+        } = options
         const mine = { tenant, timeline, token }
         const pageserver = yield* makeFakePageserver({ ...options.pageserver, ...mine, archive: options.archive })
         const modes: ReadonlyArray<SafekeeperMode> = options.safekeepers ?? ["ok", "ok", "ok"]

@@ -73,15 +73,26 @@ export const table = (columns: ReadonlyArray<string>, rows: ReadonlyArray<Readon
       ...columns.flatMap((name) => [text(name), int32(0), int16(0), int32(textOid), int16(-1), int32(-1), int16(0)])
     ),
     ...rows.map((row) =>
-      message("D", int16(row.length), ...row.flatMap((value) =>
-        value === null ? [int32(-1)] : [int32(Buffer.byteLength(value)), Buffer.from(value)]))),
+      message(
+        "D",
+        int16(row.length),
+        ...row.flatMap((value) =>
+          value === null ? [int32(-1)] : [int32(Buffer.byteLength(value)), Buffer.from(value)]
+        )
+      )
+    ),
     commandComplete(`SELECT ${rows.length}`),
     readyForQuery
   ])
 
 /** `-c a=1 b=2` as a map. */
 export const optionsOf = (session: Pick<Session, "startup">): ReadonlyMap<string, string> =>
-  new Map([...(session.startup.get("options") ?? "").matchAll(/([\w.]+)=(\S+)/g)].map((match) => [match[1] ?? "", match[2] ?? ""]))
+  new Map(
+    [...(session.startup.get("options") ?? "").matchAll(/([\w.]+)=(\S+)/g)].map((match) => [
+      match[1] ?? "",
+      match[2] ?? ""
+    ])
+  )
 
 // -- the server ------------------------------------------------------------------------------------------------
 
@@ -122,13 +133,14 @@ const reader = (socket: Net.Socket, queue: Queue.Queue<Frame, Cause.Done>) => {
 const parametersOf = (body: Buffer): ReadonlyMap<string, string> => {
   const words = body.toString("utf8", 4).split("\0")
   const pairs: Array<readonly [string, string]> = []
-  for (let at = 0; at + 1 < words.length && words[at] !== ""; at += 2) pairs.push([words[at] ?? "", words[at + 1] ?? ""])
+  for (let at = 0; at + 1 < words.length && words[at] !== ""; at += 2)
+    pairs.push([words[at] ?? "", words[at + 1] ?? ""])
   return new Map(pairs)
 }
 
 const untilNul = (body: Buffer): string => body.toString("utf8", 0, body.at(-1) === 0 ? body.length - 1 : body.length)
 
-const attend = Effect.fnUntraced(function*(socket: Net.Socket, answer: (session: Session) => Effect.Effect<void>) {
+const attend = Effect.fnUntraced(function* (socket: Net.Socket, answer: (session: Session) => Effect.Effect<void>) {
   // Clients are our own tests; what they can send before they are answered is small.
   const frames = yield* Queue.unbounded<Frame, Cause.Done>()
   socket.on("error", () => {})
@@ -137,7 +149,7 @@ const attend = Effect.fnUntraced(function*(socket: Net.Socket, answer: (session:
   socket.on("data", reader(socket, frames))
   const take = (wanted: string): Effect.Effect<Buffer | null> =>
     Queue.take(frames).pipe(
-      Effect.map((frame) => frame.type === wanted ? frame.body : null),
+      Effect.map((frame) => (frame.type === wanted ? frame.body : null)),
       Effect.catch(() => Effect.succeed(null))
     )
   const send = (...messages: ReadonlyArray<Uint8Array>): Effect.Effect<void> =>
@@ -155,8 +167,11 @@ const attend = Effect.fnUntraced(function*(socket: Net.Socket, answer: (session:
   if (started === null) return
   yield* answer({
     startup: parametersOf(started),
-    password: Effect.andThen(send(passwordRequest), Effect.map(take("p"), (body) => body === null ? null : untilNul(body))),
-    query: Effect.map(take("Q"), (body) => body === null ? null : untilNul(body)),
+    password: Effect.andThen(
+      send(passwordRequest),
+      Effect.map(take("p"), (body) => (body === null ? null : untilNul(body)))
+    ),
+    query: Effect.map(take("Q"), (body) => (body === null ? null : untilNul(body))),
     send,
     end: Effect.sync(() => void socket.end()),
     reset: Effect.sync(() => void socket.resetAndDestroy())
@@ -177,16 +192,23 @@ export interface Listening {
 export const serve: (
   answer: (session: Session) => Effect.Effect<void>,
   options?: { readonly gone?: boolean }
-) => Effect.Effect<Listening, ListenFailed, Scope.Scope> = Effect.fnUntraced(function*(answer, options = {}) {
+) => Effect.Effect<Listening, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (answer, options = {}) {
   const sockets = new Set<Net.Socket>()
   const run = yield* FiberSet.makeRuntime<never, void, never>()
   const server = Net.createServer((socket) => {
     sockets.add(socket)
     socket.on("close", () => sockets.delete(socket))
-    run(Effect.ensuring(attend(socket, answer), Effect.sync(() => void socket.end())))
+    run(
+      Effect.ensuring(
+        attend(socket, answer),
+        Effect.sync(() => void socket.end())
+      )
+    )
   })
   const listen = Effect.callback<number, ListenFailed>((resume) => {
-    server.once("error", (cause) => resume(Effect.fail(new ListenFailed({ what: "an imitation peer", port: 0, cause }))))
+    server.once("error", (cause) =>
+      resume(Effect.fail(new ListenFailed({ what: "an imitation peer", port: 0, cause })))
+    )
     server.listen(0, "127.0.0.1", () => {
       const address = server.address()
       resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))

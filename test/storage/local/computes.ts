@@ -40,10 +40,12 @@ const installFor = (major: number): Effect.Effect<Install> =>
   Effect.suspend(() => {
     const install = known.get(major)
     return install === undefined
-      ? Effect.scoped(Effect.map(makeCluster({ major }), (made) => {
-        known.set(major, made.install)
-        return made.install
-      }))
+      ? Effect.scoped(
+          Effect.map(makeCluster({ major }), (made) => {
+            known.set(major, made.install)
+            return made.install
+          })
+        )
       : Effect.succeed(install)
   })
 
@@ -94,14 +96,17 @@ export const storageFor = (
   world: Pick<World, "directory" | "port" | "install">,
   options: WorldOptions = {}
 ): Effect.Effect<Storage["Service"], never, Scope.Scope> => {
-  const install = Layer.succeed(PostgresInstall, PostgresInstall.of({
-    postgres: world.install.postgres,
-    initdb: world.install.initdb,
-    pgDump: null,
-    major: world.install.major,
-    version: `${world.install.major}.test`,
-    runAs
-  } as PostgresInstall["Service"]))
+  const install = Layer.succeed(
+    PostgresInstall,
+    PostgresInstall.of({
+      postgres: world.install.postgres,
+      initdb: world.install.initdb,
+      pgDump: null,
+      major: world.install.major,
+      version: `${world.install.major}.test`,
+      runAs
+    } as PostgresInstall["Service"])
+  )
   const admin = Admin.layer({
     host: "127.0.0.1",
     port: world.port,
@@ -119,37 +124,53 @@ export const storageFor = (
     ...(lookEvery === undefined ? {} : { lookEvery })
   })
   return Effect.map(Layer.build(Layer.provide(local, Layer.mergeAll(install, admin, Spawn.layer))), (context) =>
-    Effect.runSync(Effect.provide(Storage, context)))
+    Effect.runSync(Effect.provide(Storage, context))
+  )
 }
 
 export const makeWorld: (options?: WorldOptions) => Effect.Effect<World, never, Scope.Scope> = Effect.fnUntraced(
-  function*(options = {}) {
+  function* (options = {}) {
     const install = yield* installFor(options.major ?? 17)
     const folder = yield* temporaryFolder
     const port = yield* freePort
     const directory = path.join(folder, "storage")
-    const world = { folder, directory, root: path.join(directory, tenant, timeline), pgdata: path.join(folder, "pgdata"), port, install }
+    const world = {
+      folder,
+      directory,
+      root: path.join(directory, tenant, timeline),
+      pgdata: path.join(folder, "pgdata"),
+      port,
+      install
+    }
     if (options.bare !== true) giveTemplate(install.major, directory)
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
         killAll(world.folder)
         keepTemplate(install.major, directory)
-      }))
+      })
+    )
     return { ...world, storage: yield* storageFor(world, options), durability: options.durability ?? "os" }
   }
 )
 
-const spec = (id?: string) => id === undefined ? emptySpec : { ...emptySpec, timeline: id as TimelineId }
+const spec = (id?: string) => (id === undefined ? emptySpec : { ...emptySpec, timeline: id as TimelineId })
 
 /** Postgres processes whose working folder is below `folder`, also when it was removed. */
 export const processesIn = (folder: string): ReadonlyArray<number> =>
-  fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name)).filter((name) => {
-    try {
-      return fs.readlinkSync(`/proc/${name}/cwd`).startsWith(folder) && fs.readFileSync(`/proc/${name}/comm`, "utf8").trim() === "postgres"
-    } catch {
-      return false
-    }
-  }).map(Number)
+  fs
+    .readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        return (
+          fs.readlinkSync(`/proc/${name}/cwd`).startsWith(folder) &&
+          fs.readFileSync(`/proc/${name}/comm`, "utf8").trim() === "postgres"
+        )
+      } catch {
+        return false
+      }
+    })
+    .map(Number)
 
 export const killAll = (folder: string): void => {
   for (const pid of processesIn(folder)) {
@@ -215,7 +236,13 @@ export interface Started {
   readonly pid: number
   readonly child: ChildProcess
   /** From the end of the claim to the first query answered, and its parts. */
-  readonly millis: { readonly claim: number; readonly lay: number; readonly postgres: number; readonly secure: number; readonly total: number }
+  readonly millis: {
+    readonly claim: number
+    readonly lay: number
+    readonly postgres: number
+    readonly secure: number
+    readonly total: number
+  }
   readonly log: () => string
   readonly rows: (sql: string) => Effect.Effect<ReadonlyArray<ReadonlyArray<string | null>>, unknown>
   /** kill -9 of everything, or only the postmaster; then the claim is let go, as the death of the program would. */
@@ -233,92 +260,118 @@ export interface StartOptions {
   readonly settings?: string
 }
 
-export const wireTo = (world: Pick<World, "port">): Effect.Effect<Wire, unknown, Scope.Scope> => connect(configOf(world)())
+export const wireTo = (world: Pick<World, "port">): Effect.Effect<Wire, unknown, Scope.Scope> =>
+  connect(configOf(world)())
 
 export const makeFolderFor = (pgdata: string): void => {
   fs.mkdirSync(pgdata, { recursive: true, mode: 0o700 })
   if (runAs !== null) fs.chownSync(pgdata, runAs.uid, runAs.gid)
 }
 
-export const start: (world: World, options?: StartOptions) => Effect.Effect<Started, unknown> = Effect.fnUntraced(function*(world, options = {}) {
-  const pgdata = options.pgdata ?? world.pgdata
-  const scope = yield* Scope.make()
-  const letGo = Scope.close(scope, Exit.void)
-  const began = performance.now()
-  let launched = false
-  return yield* Effect.gen(function*() {
-    const claimed = yield* Effect.provideService((options.storage ?? world.storage).claim(spec(options.timeline), pgdata), Scope.Scope, scope)
-    const atClaimed = performance.now()
-    makeFolderFor(pgdata)
-    const source = claimed.source(yield* claimed.commitLsn("start"))
-    if (source._tag !== "InPlace") throw new Error("local storage lays its files itself")
-    yield* source.lay(pgdata)
-    const atLaid = performance.now()
-    put(path.join(pgdata, "postgresql.conf"), settings(world, "off", options.settings ?? ""))
-    put(path.join(pgdata, "pg_hba.conf"), hba.starting)
-    launched = true
-    const child = spawn(world.install.postgres, ["-D", pgdata], {
-      ...(runAs === null ? {} : { uid: runAs.uid, gid: runAs.gid }),
-      cwd: "/",
-      env: cleanEnvironment(),
-      stdio: ["ignore", "ignore", "pipe"]
-    })
-    let log = ""
-    child.stderr?.setEncoding("utf8").on("data", (text: string) => log = (log + text).slice(-200_000))
-    const exited = new Promise<ExitStatus>((resolve) =>
-      child.once("exit", (code, signal) => resolve(signal === null ? { _tag: "Code", code: code ?? -1 } : { _tag: "Signal", signal })))
-    const status = () => {
-      try {
-        return fs.readFileSync(path.join(pgdata, "postmaster.pid"), "utf8").split("\n")[7]?.trim()
-      } catch {
-        return undefined
+export const start: (world: World, options?: StartOptions) => Effect.Effect<Started, unknown> = Effect.fnUntraced(
+  function* (world, options = {}) {
+    const pgdata = options.pgdata ?? world.pgdata
+    const scope = yield* Scope.make()
+    const letGo = Scope.close(scope, Exit.void)
+    const began = performance.now()
+    let launched = false
+    return yield* Effect.gen(function* () {
+      const claimed = yield* Effect.provideService(
+        (options.storage ?? world.storage).claim(spec(options.timeline), pgdata),
+        Scope.Scope,
+        scope
+      )
+      const atClaimed = performance.now()
+      makeFolderFor(pgdata)
+      const source = claimed.source(yield* claimed.commitLsn("start"))
+      if (source._tag !== "InPlace") throw new Error("local storage lays its files itself")
+      yield* source.lay(pgdata)
+      const atLaid = performance.now()
+      put(path.join(pgdata, "postgresql.conf"), settings(world, "off", options.settings ?? ""))
+      put(path.join(pgdata, "pg_hba.conf"), hba.starting)
+      launched = true
+      const child = spawn(world.install.postgres, ["-D", pgdata], {
+        ...(runAs === null ? {} : { uid: runAs.uid, gid: runAs.gid }),
+        cwd: "/",
+        env: cleanEnvironment(),
+        stdio: ["ignore", "ignore", "pipe"]
+      })
+      let log = ""
+      child.stderr?.setEncoding("utf8").on("data", (text: string) => (log = (log + text).slice(-200_000)))
+      const exited = new Promise<ExitStatus>((resolve) =>
+        child.once("exit", (code, signal) =>
+          resolve(signal === null ? { _tag: "Code", code: code ?? -1 } : { _tag: "Signal", signal })
+        )
+      )
+      const status = () => {
+        try {
+          return fs.readFileSync(path.join(pgdata, "postmaster.pid"), "utf8").split("\n")[7]?.trim()
+        } catch {
+          return undefined
+        }
       }
-    }
-    yield* Effect.tryPromise(() => until("Postgres is ready", () => {
-      if (child.exitCode !== null) throw new Error(`Postgres left:\n${tail(log)}`)
-      return status() === "ready"
-    }, 60_000)).pipe(Effect.mapError((failure) => failure.cause))
-    rememberSharedMemory(pgdata)
-    const rows = (sql: string) => Effect.scoped(Effect.flatMap(wireTo(world), (wire) => wire.rows(sql)))
-    yield* rows("select 1")
-    const atReady = performance.now()
-    put(path.join(pgdata, "postgresql.conf"), settings(world, world.durability === "os" ? "on" : "off", options.settings ?? ""))
-    put(path.join(pgdata, "pg_hba.conf"), hba.open)
-    child.kill("SIGHUP")
-    yield* claimed.secure
-    const atEnd = performance.now()
-    const crash = (whom: "group" | "postmaster" = "group") =>
-      Effect.promise(async () => {
-        child.kill("SIGKILL")
-        if (whom === "group") killAll(pgdata)
-        await exited
-        if (whom === "group") await until("all are dead", () => processesIn(pgdata).length === 0)
-      }).pipe(Effect.andThen(letGo))
-    const stop = Effect.gen(function*() {
-      child.kill("SIGINT")
-      const exit = yield* Effect.promise(() => exited)
-      yield* claimed.leave(exit)
-      yield* letGo
-    })
-    return {
-      timeline: claimed,
-      pid: child.pid ?? 0,
-      child,
-      millis: {
-        claim: atClaimed - began,
-        lay: atLaid - atClaimed,
-        postgres: atReady - atLaid,
-        secure: atEnd - atReady,
-        total: atEnd - began
-      },
-      log: () => log,
-      rows,
-      crash,
-      stop,
-      letGo
-    } satisfies Started
-  }).pipe(Effect.onError(() => Effect.andThen(Effect.sync(() => launched ? killAll(pgdata) : undefined), letGo)))
-})
+      yield* Effect.tryPromise(() =>
+        until(
+          "Postgres is ready",
+          () => {
+            if (child.exitCode !== null) throw new Error(`Postgres left:\n${tail(log)}`)
+            return status() === "ready"
+          },
+          60_000
+        )
+      ).pipe(Effect.mapError((failure) => failure.cause))
+      rememberSharedMemory(pgdata)
+      const rows = (sql: string) => Effect.scoped(Effect.flatMap(wireTo(world), (wire) => wire.rows(sql)))
+      yield* rows("select 1")
+      const atReady = performance.now()
+      put(
+        path.join(pgdata, "postgresql.conf"),
+        settings(world, world.durability === "os" ? "on" : "off", options.settings ?? "")
+      )
+      put(path.join(pgdata, "pg_hba.conf"), hba.open)
+      child.kill("SIGHUP")
+      yield* claimed.secure
+      const atEnd = performance.now()
+      const crash = (whom: "group" | "postmaster" = "group") =>
+        Effect.promise(async () => {
+          child.kill("SIGKILL")
+          if (whom === "group") killAll(pgdata)
+          await exited
+          if (whom === "group") await until("all are dead", () => processesIn(pgdata).length === 0)
+        }).pipe(Effect.andThen(letGo))
+      const stop = Effect.gen(function* () {
+        child.kill("SIGINT")
+        const exit = yield* Effect.promise(() => exited)
+        yield* claimed.leave(exit)
+        yield* letGo
+      })
+      return {
+        timeline: claimed,
+        pid: child.pid ?? 0,
+        child,
+        millis: {
+          claim: atClaimed - began,
+          lay: atLaid - atClaimed,
+          postgres: atReady - atLaid,
+          secure: atEnd - atReady,
+          total: atEnd - began
+        },
+        log: () => log,
+        rows,
+        crash,
+        stop,
+        letGo
+      } satisfies Started
+    }).pipe(
+      Effect.onError(() =>
+        Effect.andThen(
+          Effect.sync(() => (launched ? killAll(pgdata) : undefined)),
+          letGo
+        )
+      )
+    )
+  }
+)
 
 /** Runs `keep` until the scope of the caller ends; a failure of it is a failure of the test. */
 export const keeping = (started: Started): Effect.Effect<void, never, Scope.Scope> =>
@@ -329,28 +382,37 @@ export const writers = (world: World, count: number) => {
   const acknowledged: Array<readonly [number, number]> = []
   let running = true
   const one = (writer: number, from: number) =>
-    Effect.scoped(Effect.gen(function*() {
-      const wire = yield* wireTo(world)
-      for (let n = from; running; n++) {
-        yield* wire.simple(`insert into acks values (${writer}, ${n}, repeat('x', ${20 + n % 200}))`)
-        acknowledged.push([writer, n])
-      }
-    })).pipe(Effect.ignore)
+    Effect.scoped(
+      Effect.gen(function* () {
+        const wire = yield* wireTo(world)
+        for (let n = from; running; n++) {
+          yield* wire.simple(`insert into acks values (${writer}, ${n}, repeat('x', ${20 + (n % 200)}))`)
+          acknowledged.push([writer, n])
+        }
+      })
+    ).pipe(Effect.ignore)
   return {
     acknowledged,
     run: (round: number) => {
       running = true
-      return Effect.forEach(Array.from({ length: count }, (_, writer) => writer), (writer) => one(writer, round * 10_000_000), {
-        concurrency: "unbounded",
-        discard: true
-      })
+      return Effect.forEach(
+        Array.from({ length: count }, (_, writer) => writer),
+        (writer) => one(writer, round * 10_000_000),
+        {
+          concurrency: "unbounded",
+          discard: true
+        }
+      )
     },
     end: () => void (running = false)
   }
 }
 
 /** How many of the acknowledged rows are not there. */
-export const lost = Effect.fnUntraced(function*(started: Started, acknowledged: ReadonlyArray<readonly [number, number]>) {
+export const lost = Effect.fnUntraced(function* (
+  started: Started,
+  acknowledged: ReadonlyArray<readonly [number, number]>
+) {
   const rows = yield* started.rows("select writer || ':' || n from acks")
   const there = new Set(rows.map(([key]) => key))
   return acknowledged.filter(([writer, n]) => !there.has(`${writer}:${n}`)).length

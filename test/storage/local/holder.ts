@@ -9,11 +9,18 @@ const folder = process.argv[2] ?? ""
 const say = (line: string) => Effect.sync(() => process.stdout.write(`${line}\n`))
 const inputEnds = Effect.promise(() => once(process.stdin.resume(), "end"))
 
-await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
-  yield* say("ready")
-  yield* Effect.promise(() => once(process.stdin, "data"))
-  yield* holdLock(folder, null).pipe(
-    Effect.matchEffect({ onSuccess: () => say("held"), onFailure: (failure) => say(`${failure._tag}: ${failure.message}`) })
+await Effect.runPromise(
+  Effect.scoped(
+    Effect.gen(function* () {
+      yield* say("ready")
+      yield* Effect.promise(() => once(process.stdin, "data"))
+      yield* holdLock(folder, null).pipe(
+        Effect.matchEffect({
+          onSuccess: () => say("held"),
+          onFailure: (failure) => say(`${failure._tag}: ${failure.message}`)
+        })
+      )
+      yield* inputEnds
+    })
   )
-  yield* inputEnds
-})))
+)

@@ -13,7 +13,9 @@ import { temporaryFolder } from "../../support/postgres.ts"
 const program = (lock: string) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
-      const child = spawn(process.execPath, [path.join(import.meta.dirname, "holder.ts"), lock], { stdio: ["pipe", "pipe", "inherit"] })
+      const child = spawn(process.execPath, [path.join(import.meta.dirname, "holder.ts"), lock], {
+        stdio: ["pipe", "pipe", "inherit"]
+      })
       const exited = once(child, "exit")
       const lines: Array<string> = []
       let waiting = () => {}
@@ -45,74 +47,107 @@ const program = (lock: string) =>
 
 describe("the lock of a timeline", () => {
   it.live("keeps a second program out and names the holder; ends with it, however it ends", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const lock = path.join(yield* temporaryFolder, "lock")
-      for (const way of ["end", "kill", "kill"] as const) {
-        const holder = yield* program(lock)
-        holder.begin()
-        assert.strictEqual(yield* Effect.promise(holder.line), "held")
-        assert.strictEqual(yield* liveHolder(lock), `pid ${holder.pid}`)
-        const busy = yield* Effect.flip(Effect.scoped(holdLock(lock, null)))
-        assert.strictEqual(busy._tag, "TimelineBusy")
-        assert.include(busy.message, `pid ${holder.pid}`)
-        yield* Effect.promise(holder[way])
-        assert.isNull(yield* liveHolder(lock))
-      }
-      yield* Effect.scoped(holdLock(lock, null))
-      // What the killed left behind is swept: one claim, marked as released.
-      assert.lengthOf(fs.readdirSync(lock), 1)
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const lock = path.join(yield* temporaryFolder, "lock")
+        for (const way of ["end", "kill", "kill"] as const) {
+          const holder = yield* program(lock)
+          holder.begin()
+          assert.strictEqual(yield* Effect.promise(holder.line), "held")
+          assert.strictEqual(yield* liveHolder(lock), `pid ${holder.pid}`)
+          const busy = yield* Effect.flip(Effect.scoped(holdLock(lock, null)))
+          assert.strictEqual(busy._tag, "TimelineBusy")
+          assert.include(busy.message, `pid ${holder.pid}`)
+          yield* Effect.promise(holder[way])
+          assert.isNull(yield* liveHolder(lock))
+        }
+        yield* Effect.scoped(holdLock(lock, null))
+        // What the killed left behind is swept: one claim, marked as released.
+        assert.lengthOf(fs.readdirSync(lock), 1)
+      })
+    )
+  )
 
   it.live("over a dead holder, exactly one of many wins", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const lock = path.join(yield* temporaryFolder, "lock")
-      for (let round = 0; round < 3; round++) {
-        const dead = yield* program(lock)
-        dead.begin()
-        assert.strictEqual(yield* Effect.promise(dead.line), "held")
-        const racers = yield* Effect.all(Array.from({ length: 4 }, () => program(lock)), { concurrency: "unbounded" })
-        yield* Effect.promise(dead.kill)
-        for (const racer of racers) racer.begin()
-        const said = yield* Effect.promise(() => Promise.all(racers.map((racer) => racer.line())))
-        assert.lengthOf(said.filter((line) => line === "held"), 1, said.join("\n"))
-        const winner = racers[said.indexOf("held")]
-        for (const line of said) assert.isTrue(line === "held" || line.includes(`pid ${winner?.pid}`), line)
-        for (const racer of racers) yield* Effect.promise(racer.kill)
-      }
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const lock = path.join(yield* temporaryFolder, "lock")
+        for (let round = 0; round < 3; round++) {
+          const dead = yield* program(lock)
+          dead.begin()
+          assert.strictEqual(yield* Effect.promise(dead.line), "held")
+          const racers = yield* Effect.all(
+            Array.from({ length: 4 }, () => program(lock)),
+            { concurrency: "unbounded" }
+          )
+          yield* Effect.promise(dead.kill)
+          for (const racer of racers) racer.begin()
+          const said = yield* Effect.promise(() => Promise.all(racers.map((racer) => racer.line())))
+          assert.lengthOf(
+            said.filter((line) => line === "held"),
+            1,
+            said.join("\n")
+          )
+          const winner = racers[said.indexOf("held")]
+          for (const line of said) assert.isTrue(line === "held" || line.includes(`pid ${winner?.pid}`), line)
+          for (const racer of racers) yield* Effect.promise(racer.kill)
+        }
+      })
+    )
+  )
 
   it.live("two claims within one program are two claimers", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const lock = path.join(yield* temporaryFolder, "lock")
-      const both = yield* Effect.all([Effect.exit(holdLock(lock, null)), Effect.exit(holdLock(lock, null))], { concurrency: 2 })
-      assert.deepStrictEqual(both.map(({ _tag }) => _tag).sort(), ["Failure", "Success"])
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const lock = path.join(yield* temporaryFolder, "lock")
+        const both = yield* Effect.all([Effect.exit(holdLock(lock, null)), Effect.exit(holdLock(lock, null))], {
+          concurrency: 2
+        })
+        assert.deepStrictEqual(both.map(({ _tag }) => _tag).sort(), ["Failure", "Success"])
+      })
+    )
+  )
 
   it.live("a holder in another container, whose pid says nothing here, is known by its socket", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const lock = path.join(yield* temporaryFolder, "lock")
-      const holder = yield* program(lock)
-      holder.begin()
-      yield* Effect.promise(holder.line)
-      const record = JSON.parse(fs.readFileSync(path.join(lock, "1"), "utf8")) as object
-      fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, pid: 4_194_303 }))
-      assert.strictEqual((yield* Effect.flip(Effect.scoped(holdLock(lock, null))))._tag, "TimelineBusy")
-      yield* Effect.promise(holder.kill)
-      yield* Effect.scoped(holdLock(lock, null))
-    })))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const lock = path.join(yield* temporaryFolder, "lock")
+        const holder = yield* program(lock)
+        holder.begin()
+        yield* Effect.promise(holder.line)
+        const record = JSON.parse(fs.readFileSync(path.join(lock, "1"), "utf8")) as object
+        fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, pid: 4_194_303 }))
+        assert.strictEqual((yield* Effect.flip(Effect.scoped(holdLock(lock, null))))._tag, "TimelineBusy")
+        yield* Effect.promise(holder.kill)
+        yield* Effect.scoped(holdLock(lock, null))
+      })
+    )
+  )
 
   it.live("a holder from before the machine started again is dead, even if its pid lives", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const lock = path.join(yield* temporaryFolder, "lock")
-      yield* Effect.scoped(Effect.gen(function*() {
-        yield* holdLock(lock, null)
-        const record = JSON.parse(fs.readFileSync(path.join(lock, "1"), "utf8")) as object
-        fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, bootId: "another" }))
+    Effect.scoped(
+      Effect.gen(function* () {
+        const lock = path.join(yield* temporaryFolder, "lock")
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* holdLock(lock, null)
+            const record = JSON.parse(fs.readFileSync(path.join(lock, "1"), "utf8")) as object
+            fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, bootId: "another" }))
+            yield* Effect.scoped(holdLock(lock, null))
+          })
+        )
+        // A power cut can leave a claim without content.
+        const last = path.join(
+          lock,
+          fs
+            .readdirSync(lock)
+            .filter((name) => /^\d+$/.test(name))
+            .sort((a, b) => Number(a) - Number(b))
+            .at(-1) ?? ""
+        )
+        fs.writeFileSync(last, "")
         yield* Effect.scoped(holdLock(lock, null))
-      }))
-      // A power cut can leave a claim without content.
-      const last = path.join(lock, fs.readdirSync(lock).filter((name) => /^\d+$/.test(name)).sort((a, b) => Number(a) - Number(b)).at(-1) ?? "")
-      fs.writeFileSync(last, "")
-      yield* Effect.scoped(holdLock(lock, null))
-    })))
+      })
+    )
+  )
 })

@@ -26,17 +26,21 @@ import { baseDue, contentRule, defaultBaseLimits, retryMillis } from "../../../s
 const MiB = 1024 * 1024
 
 describe("segment names", () => {
-  it.prop("say the same number again when read, for every segment size", {
-    exponent: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 10 })),
-    lsn: Schema.BigInt.check(Schema.isBetweenBigInt({ minimum: 0n, maximum: 0xffff_ffff_ffff_ffffn })),
-    pgTimeline: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 0xffff_ffff }))
-  }, ({ exponent, lsn, pgTimeline }) => {
-    const segmentBytes = MiB * 2 ** exponent
-    const number = segmentNumberOf(lsn, segmentBytes)
-    const name = printWalFile({ pgTimeline, number }, segmentBytes)
-    assert.match(name, /^[0-9A-F]{24}$/)
-    assert.deepStrictEqual(parseWalFile(name, segmentBytes), Option.some({ pgTimeline, number }))
-  })
+  it.prop(
+    "say the same number again when read, for every segment size",
+    {
+      exponent: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 10 })),
+      lsn: Schema.BigInt.check(Schema.isBetweenBigInt({ minimum: 0n, maximum: 0xffff_ffff_ffff_ffffn })),
+      pgTimeline: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 0xffff_ffff }))
+    },
+    ({ exponent, lsn, pgTimeline }) => {
+      const segmentBytes = MiB * 2 ** exponent
+      const number = segmentNumberOf(lsn, segmentBytes)
+      const name = printWalFile({ pgTimeline, number }, segmentBytes)
+      assert.match(name, /^[0-9A-F]{24}$/)
+      assert.deepStrictEqual(parseWalFile(name, segmentBytes), Option.some({ pgTimeline, number }))
+    }
+  )
 
   it.each([
     ["0/0", 0n, 16, "000000010000000000000000"],
@@ -50,10 +54,13 @@ describe("segment names", () => {
     assert.strictEqual(printWalFile({ pgTimeline: 1, number: segmentNumberOf(lsn, mib * MiB) }, mib * MiB), name)
   })
 
-  it.each(["000000010000000000000100", "00000001000000000000000", "00000002.history", "000000010000000000000001.partial", "xlogtemp.12"])(
-    "%s is not a segment of 16 MiB",
-    (name) => assert.isTrue(Option.isNone(parseWalFile(name, 16 * MiB)))
-  )
+  it.each([
+    "000000010000000000000100",
+    "00000001000000000000000",
+    "00000002.history",
+    "000000010000000000000001.partial",
+    "xlogtemp.12"
+  ])("%s is not a segment of 16 MiB", (name) => assert.isTrue(Option.isNone(parseWalFile(name, 16 * MiB))))
 
   it("an end at a border needs nothing of the next segment", () => {
     assert.strictEqual(segmentNumberBefore(BigInt(32 * MiB), 16 * MiB), 1n)
@@ -65,17 +72,29 @@ describe("segment names", () => {
 const name = (number: number) => printWalFile({ pgTimeline: 1, number: BigInt(number) }, 16 * MiB)
 
 describe("holes in the WAL", () => {
-  const numbers = Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 }))).check(Schema.isMaxLength(30))
-  it.prop("a start is allowed exactly when every segment from the first to the last known is there", {
-    numbers,
-    first: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 20 })),
-    last: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 }))
-  }, ({ first, last, numbers }) => {
-    const missing = firstMissing(numbers.map(name), { pgTimeline: 1, first: BigInt(first), last: BigInt(last) }, 16 * MiB)
-    const end = Math.max(last, ...numbers)
-    const expected = Array.from({ length: Math.max(0, end - first + 1) }, (_, index) => first + index).find((n) => !numbers.includes(n))
-    assert.deepStrictEqual(missing, expected === undefined ? Option.none() : Option.some(name(expected)))
-  })
+  const numbers = Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 }))).check(
+    Schema.isMaxLength(30)
+  )
+  it.prop(
+    "a start is allowed exactly when every segment from the first to the last known is there",
+    {
+      numbers,
+      first: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 20 })),
+      last: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 }))
+    },
+    ({ first, last, numbers }) => {
+      const missing = firstMissing(
+        numbers.map(name),
+        { pgTimeline: 1, first: BigInt(first), last: BigInt(last) },
+        16 * MiB
+      )
+      const end = Math.max(last, ...numbers)
+      const expected = Array.from({ length: Math.max(0, end - first + 1) }, (_, index) => first + index).find(
+        (n) => !numbers.includes(n)
+      )
+      assert.deepStrictEqual(missing, expected === undefined ? Option.none() : Option.some(name(expected)))
+    }
+  )
 
   it("another Postgres timeline does not fill a hole", () => {
     const foreign = printWalFile({ pgTimeline: 2, number: 2n }, 16 * MiB)
@@ -85,13 +104,24 @@ describe("holes in the WAL", () => {
     )
   })
 
-  it.prop("what may be removed and what is needed never overlap", { numbers, from: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 })) }, ({ from, numbers }) => {
-    const names = [...numbers.map(name), `${name(1)}.00000028.backup`, "00000002.history", "archive_status", "xlogtemp.7"]
-    const removed = segmentsBefore(names, BigInt(from), 16 * MiB)
-    const needed = new Set(segmentsFrom(names, BigInt(from), 16 * MiB))
-    for (const one of removed) assert.isFalse(needed.has(one) || !/^[0-9A-F]{24}/.test(one) || one.includes("history"))
-    for (const one of numbers) assert.isTrue(removed.includes(name(one)) !== needed.has(name(one)))
-  })
+  it.prop(
+    "what may be removed and what is needed never overlap",
+    { numbers, from: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 40 })) },
+    ({ from, numbers }) => {
+      const names = [
+        ...numbers.map(name),
+        `${name(1)}.00000028.backup`,
+        "00000002.history",
+        "archive_status",
+        "xlogtemp.7"
+      ]
+      const removed = segmentsBefore(names, BigInt(from), 16 * MiB)
+      const needed = new Set(segmentsFrom(names, BigInt(from), 16 * MiB))
+      for (const one of removed)
+        assert.isFalse(needed.has(one) || !/^[0-9A-F]{24}/.test(one) || one.includes("history"))
+      for (const one of numbers) assert.isTrue(removed.includes(name(one)) !== needed.has(name(one)))
+    }
+  )
 })
 
 /** As large and as laid out as Postgres 17's: the checksum follows 288 bytes of fields. */
@@ -102,7 +132,7 @@ const control = (crcOffset = 288) => {
   bytes.writeBigUInt64LE(0x1500708n, 32)
   bytes.writeBigUInt64LE(0x1500700n, 40)
   bytes.writeUInt32LE(1, 48)
-  for (let at = 60; at < crcOffset; at++) bytes[at] = at * 7 % 251
+  for (let at = 60; at < crcOffset; at++) bytes[at] = (at * 7) % 251
   bytes.writeUInt32LE(crc32c(bytes.subarray(0, crcOffset)), crcOffset)
   return bytes
 }
@@ -122,38 +152,60 @@ describe("pg_control", () => {
     })
   })
 
-  it.prop("one wrong bit is noticed", { at: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 287 })), bit: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 7 })) }, ({ at, bit }) => {
-    const bytes = control()
-    bytes[at] = (bytes[at] ?? 0) ^ (1 << bit)
-    assert.isTrue(Result.isFailure(parseControlFile(bytes)))
-  })
-
-  it.prop("a new identity changes nothing else", { id: Schema.BigInt.check(Schema.isBetweenBigInt({ minimum: 1n, maximum: 0x7fff_ffff_ffff_ffffn })) }, ({ id }) => {
-    const patched = Result.getOrThrow(controlFileWithSystemId(control(), id))
-    assert.deepStrictEqual(Result.getOrThrow(parseControlFile(patched)), { ...Result.getOrThrow(parseControlFile(control())), systemId: id })
-    assert.deepStrictEqual(patched.subarray(8, 288), Uint8Array.from(control().subarray(8, 288)))
-  })
-
-  it.each([["a short page", Buffer.alloc(20)], ["zeros", Buffer.alloc(64)], ["a short header", Buffer.from([0x16, 0xd1, 1, 0, ...Array.from({ length: 60 }, () => 0)])]])(
-    "%s is no segment",
-    (_, bytes) => assert.isTrue(Result.isFailure(parseSegmentHeader(bytes)))
+  it.prop(
+    "one wrong bit is noticed",
+    {
+      at: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 287 })),
+      bit: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 7 }))
+    },
+    ({ at, bit }) => {
+      const bytes = control()
+      bytes[at] = (bytes[at] ?? 0) ^ (1 << bit)
+      assert.isTrue(Result.isFailure(parseControlFile(bytes)))
+    }
   )
+
+  it.prop(
+    "a new identity changes nothing else",
+    { id: Schema.BigInt.check(Schema.isBetweenBigInt({ minimum: 1n, maximum: 0x7fff_ffff_ffff_ffffn })) },
+    ({ id }) => {
+      const patched = Result.getOrThrow(controlFileWithSystemId(control(), id))
+      assert.deepStrictEqual(Result.getOrThrow(parseControlFile(patched)), {
+        ...Result.getOrThrow(parseControlFile(control())),
+        systemId: id
+      })
+      assert.deepStrictEqual(patched.subarray(8, 288), Uint8Array.from(control().subarray(8, 288)))
+    }
+  )
+
+  it.each([
+    ["a short page", Buffer.alloc(20)],
+    ["zeros", Buffer.alloc(64)],
+    ["a short header", Buffer.from([0x16, 0xd1, 1, 0, ...Array.from({ length: 60 }, () => 0)])]
+  ])("%s is no segment", (_, bytes) => assert.isTrue(Result.isFailure(parseSegmentHeader(bytes))))
 })
 
 describe("backup_label", () => {
   it("a cold one says where to replay from, and that nothing ends the backup", () => {
     const text = coldBackupLabel(Result.getOrThrow(parseControlFile(control())), 16 * MiB)
-    assert.include(text, "START WAL LOCATION: 0/1500700 (file 000000010000000000000001)\nCHECKPOINT LOCATION: 0/1500708\n")
+    assert.include(
+      text,
+      "START WAL LOCATION: 0/1500700 (file 000000010000000000000001)\nCHECKPOINT LOCATION: 0/1500708\n"
+    )
     assert.notInclude(text, "streamed")
-    assert.deepStrictEqual(parseBackupLabel(text), Option.some({
-      start: 0x1500700n,
-      startFile: "000000010000000000000001",
-      checkpoint: 0x1500708n,
-      pgTimeline: 1
-    }))
+    assert.deepStrictEqual(
+      parseBackupLabel(text),
+      Option.some({
+        start: 0x1500700n,
+        startFile: "000000010000000000000001",
+        checkpoint: 0x1500708n,
+        pgTimeline: 1
+      })
+    )
   })
   it.each(["", "START WAL LOCATION: 0/1 (file nonsense)", "START TIMELINE: 1"])("%j is none", (text) =>
-    assert.isTrue(Option.isNone(parseBackupLabel(text))))
+    assert.isTrue(Option.isNone(parseBackupLabel(text)))
+  )
 })
 
 describe("a new base", () => {
@@ -167,7 +219,9 @@ describe("a new base", () => {
     ["many small transactions", { transactions: 100_001 }, true],
     ["many databases", { databases: 9 }, true],
     ["needed WAL is gone", { broken: true }, true]
-  ] as const)("%s", (_, change, due) => assert.strictEqual(baseDue({ ...facts, ...change }, defaultBaseLimits) !== null, due))
+  ] as const)("%s", (_, change, due) =>
+    assert.strictEqual(baseDue({ ...facts, ...change }, defaultBaseLimits) !== null, due)
+  )
 
   it("is tried again later and later", () =>
     assert.deepStrictEqual([1, 2, 3, 20].map(retryMillis), [10_000, 20_000, 40_000, 600_000]))

@@ -38,8 +38,22 @@ const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId
 // Does not compress, so that a fraction of the archive is a fraction of its content.
 const page = Buffer.from(Array.from({ length: 300_000 }, (_, at) => (at * at * 31 + (at >> 3)) % 251))
-const archive = gzipped(tarOf([{ path: "PG_VERSION", body: "17\n" }, { path: "base/1/1", body: page }, { path: "pg_hba.conf", body: "trust\n" }]))
-const plan = { starting: [], opening: [], appended: [], signalFiles: [], linkDynshmem: false, applyCatalog: true, override: null }
+const archive = gzipped(
+  tarOf([
+    { path: "PG_VERSION", body: "17\n" },
+    { path: "base/1/1", body: page },
+    { path: "pg_hba.conf", body: "trust\n" }
+  ])
+)
+const plan = {
+  starting: [],
+  opening: [],
+  appended: [],
+  signalFiles: [],
+  linkDynshmem: false,
+  applyCatalog: true,
+  override: null
+}
 
 const deadlines: NeonDeadlines = {
   ping: Duration.seconds(5),
@@ -51,13 +65,22 @@ const deadlines: NeonDeadlines = {
   lease: Duration.millis(500)
 }
 
-const specOf = (url: string | null, over: Partial<NeonSpec> = {}, mode: ComputeMode = { _tag: "Primary" }): ParsedSpec => ({
+const specOf = (
+  url: string | null,
+  over: Partial<NeonSpec> = {},
+  mode: ComputeMode = { _tag: "Primary" }
+): ParsedSpec => ({
   ...emptySpec,
   tenant,
   timeline,
   mode,
   neon: {
-    pageservers: { shardCount: 0, stripeSize: null, shards: [{ number: 0, libpqUrl: url, grpcUrl: null }], preferProtocol: "libpq" },
+    pageservers: {
+      shardCount: 0,
+      stripeSize: null,
+      shards: [{ number: 0, libpqUrl: url, grpcUrl: null }],
+      preferProtocol: "libpq"
+    },
     safekeepers: [],
     safekeepersGeneration: null,
     token: null,
@@ -67,7 +90,7 @@ const specOf = (url: string | null, over: Partial<NeonSpec> = {}, mode: ComputeM
 })
 
 /** A program that says `script` in the role of `postgres --sync-safekeepers`, which a stock Postgres does not know. */
-const installOf = Effect.fnUntraced(function*(script: string) {
+const installOf = Effect.fnUntraced(function* (script: string) {
   const folder = yield* temporaryFolder
   const postgres = path.join(folder, "postgres")
   fs.writeFileSync(postgres, `#!/bin/sh\nHERE=${folder}\n${script}\n`, { mode: 0o755 })
@@ -75,45 +98,56 @@ const installOf = Effect.fnUntraced(function*(script: string) {
   return { folder, layer: Layer.succeed(PostgresInstall, install) }
 })
 
-const claim = Effect.fnUntraced(function*(spec: ParsedSpec, script = "exit 1") {
+const claim = Effect.fnUntraced(function* (spec: ParsedSpec, script = "exit 1") {
   const { folder, layer } = yield* installOf(script)
   const live = yield* Layer.build(
-    Layer.provideMerge(layerNeon(), Layer.mergeAll(ComputeState.layer, Spawn.layer, layer, Layer.succeed(NeonDeadlines, deadlines)))
+    Layer.provideMerge(
+      layerNeon(),
+      Layer.mergeAll(ComputeState.layer, Spawn.layer, layer, Layer.succeed(NeonDeadlines, deadlines))
+    )
   )
-  const made = yield* Effect.provide(Effect.gen(function*() {
-    const storage = yield* Storage
-    return { timeline: yield* storage.claim(spec, "/the/pgdata"), state: yield* ComputeState }
-  }), live)
+  const made = yield* Effect.provide(
+    Effect.gen(function* () {
+      const storage = yield* Storage
+      return { timeline: yield* storage.claim(spec, "/the/pgdata"), state: yield* ComputeState }
+    }),
+    live
+  )
   return { ...made, folder }
 })
 
-const serve = (options: Partial<PageserverOptions> = {}) => makeFakePageserver({ tenant, timeline, archive, ...options })
+const serve = (options: Partial<PageserverOptions> = {}) =>
+  makeFakePageserver({ tenant, timeline, archive, ...options })
 
 /** One attempt, unpacked. */
 const once = (made: Timeline, lsn: bigint | null = null) =>
-  Effect.scoped(Effect.gen(function*() {
-    const folder = yield* temporaryFolder
-    const source = made.source(lsn)
-    if (source._tag !== "Archive") return assert.fail("it is an archive")
-    const { bytes, connectMicros } = yield* source.open
-    assert.isAbove(connectMicros, 0)
-    const arrived = yield* unpack(bytes, folder, null)
-    return { arrived, content: contentOf(folder) }
-  }))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const source = made.source(lsn)
+      if (source._tag !== "Archive") return assert.fail("it is an archive")
+      const { bytes, connectMicros } = yield* source.open
+      assert.isAbove(connectMicros, 0)
+      const arrived = yield* unpack(bytes, folder, null)
+      return { arrived, content: contentOf(folder) }
+    })
+  )
 
 /**
  * A port on which the kernel drops every new dial, as for a host that is gone: its listener is stopped, and its queue
  * of connections that wait to be accepted is full.
  */
-const deafPort: Effect.Effect<number, never, Scope.Scope> = Effect.gen(function*() {
-  const listen = "require('net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })"
+const deafPort: Effect.Effect<number, never, Scope.Scope> = Effect.gen(function* () {
+  const listen =
+    "require('net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })"
   const child = yield* Effect.acquireRelease(
     Effect.sync(() => spawn(process.execPath, ["-e", listen], { stdio: ["ignore", "pipe", "inherit"] })),
-    (child) => Effect.promise(async () => {
-      const gone = eventOf(child, "exit")
-      child.kill("SIGKILL")
-      await gone
-    })
+    (child) =>
+      Effect.promise(async () => {
+        const gone = eventOf(child, "exit")
+        child.kill("SIGKILL")
+        await gone
+      })
   )
   const [line] = yield* Effect.promise(() => eventOf(child.stdout, "data"))
   child.kill("SIGSTOP")
@@ -126,7 +160,7 @@ const deafPort: Effect.Effect<number, never, Scope.Scope> = Effect.gen(function*
 })
 
 const inPgdata = <A, E>(body: (pgdata: Pgdata["Service"]) => Effect.Effect<A, E, Scope.Scope>) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const folder = yield* temporaryFolder
     const layer = Pgdata.layer({ directory: path.join(folder, "pgdata"), runAs })
     return yield* Effect.provide(Effect.flatMap(Pgdata, body), layer)
@@ -134,7 +168,7 @@ const inPgdata = <A, E>(body: (pgdata: Pgdata["Service"]) => Effect.Effect<A, E,
 
 describe("storage/neon, the basebackup", () => {
   it.live("arrives whole, also in small and slow pieces", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       for (const options of [{}, { pieceBytes: 1000 }, { fault: "slow drip" as const }]) {
         const pageserver = yield* serve(options)
         const { timeline: made } = yield* claim(specOf(pageserver.url))
@@ -142,10 +176,11 @@ describe("storage/neon, the basebackup", () => {
         assert.strictEqual(arrived, archive.length)
         assert.strictEqual(content["base/1/1"], page.toString("latin1"))
       }
-    }))
+    })
+  )
 
   const asked: ReadonlyArray<readonly [ComputeMode, bigint | null, string, string]> = [
-    [{ _tag: "Primary" }, 0x1_0000_00AFn, "1/AF --gzip", "primary"],
+    [{ _tag: "Primary" }, 0x1_0000_00afn, "1/AF --gzip", "primary"],
     [{ _tag: "Primary" }, 0n, "--gzip", "primary"],
     [{ _tag: "Primary" }, null, "--gzip", "primary"],
     [{ _tag: "Static", lsn: 16n }, 16n, "0/10 --gzip --replica", "static"],
@@ -153,54 +188,83 @@ describe("storage/neon, the basebackup", () => {
   ]
   for (const [mode, lsn, rest, name] of asked) {
     it.live(`${mode._tag} at ${lsn} asks for: ${rest}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const pageserver = yield* serve({ token: "t0ken" })
         const url = pageserver.url.replace("no_user@", "no_user:old-password@")
         const { timeline: made } = yield* claim(specOf(url, { token: Redacted.make("t0ken") }, mode))
         yield* once(made, lsn)
-        assert.deepStrictEqual(yield* pageserver.seen, [{
-          user: "no_user",
-          applicationName: "compute_ctl",
-          options: `-c neon.compute_mode=${name}`,
-          password: "t0ken",
-          command: `basebackup ${tenant} ${timeline} ${rest}`
-        }])
-      }))
+        assert.deepStrictEqual(yield* pageserver.seen, [
+          {
+            user: "no_user",
+            applicationName: "compute_ctl",
+            options: `-c neon.compute_mode=${name}`,
+            password: "t0ken",
+            command: `basebackup ${tenant} ${timeline} ${rest}`
+          }
+        ])
+      })
+    )
   }
 
   const faults: ReadonlyArray<readonly [PageserverFault, Partial<PageserverOptions>, string, RegExp]> = [
     ["refuse", {}, "WireFailed", /^connect to 127\.0\.0\.1:\d+: .*ECONNREFUSED/],
     ["starting up", {}, "WireFailed", /^log in to 127\.0\.0\.1:\d+: the pageserver is starting up \(SQLSTATE 57P03\)$/],
     ["hang", {}, "WireFailed", /^connect to 127\.0\.0\.1:\d+: no answer within 500 ms$/],
-    ["wrong token", {}, "WireFailed", /^log in to 127\.0\.0\.1:\d+: the token is not valid for this tenant \(SQLSTATE 28P01\)$/],
-    ["unknown timeline", {}, "WireFailed", /^copy out 127\.0\.0\.1:\d+: timeline a+\/b+ was not found \(SQLSTATE XX000\)$/],
+    [
+      "wrong token",
+      {},
+      "WireFailed",
+      /^log in to 127\.0\.0\.1:\d+: the token is not valid for this tenant \(SQLSTATE 28P01\)$/
+    ],
+    [
+      "unknown timeline",
+      {},
+      "WireFailed",
+      /^copy out 127\.0\.0\.1:\d+: timeline a+\/b+ was not found \(SQLSTATE XX000\)$/
+    ],
     ["cut", {}, "ArchiveInvalid", /archive is truncated: the gzip stream stops early/],
     ["cut", { at: 0 }, "ArchiveInvalid", /archive is truncated/],
     ["cut", { at: 0.999 }, "ArchiveInvalid", /archive is truncated/],
     ["stall", {}, "TimedOut", /^timed out after 500 ms: the next byte of the basebackup from 127\.0\.0\.1:\d+$/],
-    ["stall", { at: 0 }, "TimedOut", /^timed out after 500 ms: the first byte of the basebackup from 127\.0\.0\.1:\d+$/],
+    [
+      "stall",
+      { at: 0 },
+      "TimedOut",
+      /^timed out after 500 ms: the first byte of the basebackup from 127\.0\.0\.1:\d+$/
+    ],
     ["reset", {}, "WireFailed", /^connection to 127\.0\.0\.1:\d+: .*(ECONNRESET|closed the connection)/],
-    ["error mid-way", {}, "WireFailed", /^copy out 127\.0\.0\.1:\d+: a layer file could not be read \(SQLSTATE XX000\)$/],
-    ["error after the end", {}, "WireFailed", /^copy out 127\.0\.0\.1:\d+: the timeline was shut down while it was read/],
+    [
+      "error mid-way",
+      {},
+      "WireFailed",
+      /^copy out 127\.0\.0\.1:\d+: a layer file could not be read \(SQLSTATE XX000\)$/
+    ],
+    [
+      "error after the end",
+      {},
+      "WireFailed",
+      /^copy out 127\.0\.0\.1:\d+: the timeline was shut down while it was read/
+    ],
     ["corrupt gzip", {}, "ArchiveInvalid", /archive is corrupt: /],
     ["corrupt gzip", { at: 0 }, "ArchiveInvalid", /archive is corrupt: it is not a gzip stream/],
     ["truncated tar", {}, "ArchiveInvalid", /archive is truncated: it ends before its end marker/]
   ]
   for (const [fault, options, tag, message] of faults) {
     it.live(`${fault}${options.at === undefined ? "" : ` at ${options.at}`}: ${tag}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const pageserver = yield* serve({ fault, ...options })
         const { timeline: made } = yield* claim(specOf(pageserver.url, { token: Redacted.make("s3cret") }))
         const failure = yield* Effect.flip(once(made))
         assert.strictEqual(failure._tag, tag, failure.message)
         assert.match(failure.message, message)
         assert.notInclude(JSON.stringify(causesOf(failure)), "s3cret")
-      }))
+      })
+    )
   }
 
   it.live("is tried again from an empty folder, and what the operator gets is the second one whole", () =>
     inPgdata((pgdata) =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const pageserver = yield* serve({ fault: "error after the end", failFirst: 1 })
         const { timeline: made } = yield* claim(specOf(pageserver.url))
         yield* pgdata.begin(plan, "Archive")
@@ -209,34 +273,42 @@ describe("storage/neon, the basebackup", () => {
         assert.isAbove(built.connectMicros, 0)
         assert.strictEqual((yield* pageserver.seen).length, 2)
         assert.strictEqual(contentOf(pgdata.directory)["base/1/1"], page.toString("latin1"))
-      })))
+      })
+    )
+  )
 
-  it.live("interrupted in the middle, it lets go of the connection", () =>
-    Effect.gen(function*() {
-      const pageserver = yield* serve({ fault: "stall" })
-      const { timeline: made } = yield* claim(specOf(pageserver.url))
-      const fiber = yield* Effect.forkChild(once(made))
-      while ((yield* pageserver.seen).length === 0) yield* Effect.sleep("5 millis")
-      assert.strictEqual(yield* pageserver.connections, 1)
-      yield* Fiber.interrupt(fiber)
-      while ((yield* pageserver.connections) > 0) yield* Effect.sleep("5 millis")
-    }), 10_000)
+  it.live(
+    "interrupted in the middle, it lets go of the connection",
+    () =>
+      Effect.gen(function* () {
+        const pageserver = yield* serve({ fault: "stall" })
+        const { timeline: made } = yield* claim(specOf(pageserver.url))
+        const fiber = yield* Effect.forkChild(once(made))
+        while ((yield* pageserver.seen).length === 0) yield* Effect.sleep("5 millis")
+        assert.strictEqual(yield* pageserver.connections, 1)
+        yield* Fiber.interrupt(fiber)
+        while ((yield* pageserver.connections) > 0) yield* Effect.sleep("5 millis")
+      }),
+    10_000
+  )
 
   it.live("a dial that nobody answers ends at the deadline", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const port = yield* deafPort
       const { timeline: made } = yield* claim(specOf(`postgresql://no_user@127.0.0.1:${port}`))
       const before = yield* Clock.currentTimeMillis
       const failure = yield* Effect.flip(once(made))
       assert.match(failure.message, /^connect to 127\.0\.0\.1:\d+: no answer within 500 ms$/)
       assert.isBelow((yield* Clock.currentTimeMillis) - before, 10_000)
-    }))
+    })
+  )
 
   it.live("without addresses there is nothing to claim", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const failure = yield* Effect.flip(claim({ ...emptySpec, neon: null }))
       assert.strictEqual(failure._tag, "SpecInvalid")
-    }))
+    })
+  )
 })
 
 describe("storage/neon, settling", () => {
@@ -244,26 +316,35 @@ describe("storage/neon, settling", () => {
   const metrics = (state: ComputeState["Service"]) => Effect.map(state.now, (snapshot) => snapshot.metrics)
 
   it.live("safekeepers that agree are believed: Postgres is not even run", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { address } = yield* safekeeper(0x42n)
-      const { folder, timeline: made } = yield* claim(specOf(null, { safekeepers: [address] }), "touch $HERE/ran; echo 0/1")
+      const { folder, timeline: made } = yield* claim(
+        specOf(null, { safekeepers: [address] }),
+        "touch $HERE/ran; echo 0/1"
+      )
       assert.strictEqual(yield* made.commitLsn("start"), 0x42n)
       assert.isFalse(fs.existsSync(path.join(folder, "ran")))
-    }))
+    })
+  )
 
   it.live("safekeepers that do not agree are made to, and both times are kept", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const all = [yield* safekeeper(0x42n), yield* safekeeper(0x41n)].map(({ address }) => address)
       const { state, timeline: made } = yield* claim(specOf(null, { safekeepers: all }), "sleep 0.05; echo 0/43")
       assert.strictEqual(yield* made.commitLsn("start"), 0x43n)
       const { sync_safekeepers_ms } = yield* metrics(state)
       assert.isAtLeast(sync_safekeepers_ms, 50)
-    }))
+    })
+  )
 
   it.live("at the end a primary is synced once, without asking first, and the start's metric stays", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const fake = yield* safekeeper(0x42n)
-      const { folder, state, timeline: made } = yield* claim(
+      const {
+        folder,
+        state,
+        timeline: made
+      } = yield* claim(
         specOf(null, { safekeepers: [fake.address], token: Redacted.make("t0ken") }),
         `echo "$PGDATA:$NEON_AUTH_TOKEN" >> $HERE/ran; echo 0/50`
       )
@@ -271,22 +352,30 @@ describe("storage/neon, settling", () => {
       assert.strictEqual(fs.readFileSync(path.join(folder, "ran"), "utf8"), "/the/pgdata:t0ken\n")
       assert.deepStrictEqual(yield* fake.seen, [])
       assert.strictEqual((yield* metrics(state)).sync_safekeepers_ms, 0)
-    }))
+    })
+  )
 
   it.live("at the end a lost quorum is given up at the deadline, and the cause is told", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { timeline: made } = yield* claim(specOf(null), "while :; do sleep 0.05; done")
       const failure = yield* Effect.flip(made.commitLsn("end"))
       assert.match(explain(failure), /^cannot commitLsn the safekeepers \(1 attempts\): timed out after 3000 ms: /)
-    }))
+    })
+  )
 
-  it.live("a static compute is at its LSN, a replica at the latest; neither talks to safekeepers or ends anything", () =>
-    Effect.gen(function*() {
-      const modes = [[{ _tag: "Static", lsn: 7n }, 7n], [{ _tag: "Replica" }, null]] as const
-      for (const [mode, lsn] of modes) {
-        const { timeline: made } = yield* claim(specOf(null, { safekeepers: ["nobody:1"] }, mode))
-        assert.strictEqual(yield* made.commitLsn("start"), lsn)
-        assert.isNull(yield* made.commitLsn("end"))
-      }
-    }))
+  it.live(
+    "a static compute is at its LSN, a replica at the latest; neither talks to safekeepers or ends anything",
+    () =>
+      Effect.gen(function* () {
+        const modes = [
+          [{ _tag: "Static", lsn: 7n }, 7n],
+          [{ _tag: "Replica" }, null]
+        ] as const
+        for (const [mode, lsn] of modes) {
+          const { timeline: made } = yield* claim(specOf(null, { safekeepers: ["nobody:1"] }, mode))
+          assert.strictEqual(yield* made.commitLsn("start"), lsn)
+          assert.isNull(yield* made.commitLsn("end"))
+        }
+      })
+  )
 })

@@ -33,7 +33,12 @@ import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
 const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId
 const page = Buffer.from(Array.from({ length: 300_000 }, (_, at) => (at * at * 31 + (at >> 3)) % 251))
-const archive = gzipped(tarOf([{ path: "PG_VERSION", body: "17\n" }, { path: "base/1/1", body: page }]))
+const archive = gzipped(
+  tarOf([
+    { path: "PG_VERSION", body: "17\n" },
+    { path: "base/1/1", body: page }
+  ])
+)
 
 const deadlines: NeonDeadlines = {
   ping: Duration.seconds(5),
@@ -50,7 +55,11 @@ interface Address {
   readonly grpcUrl: string | null
 }
 
-const specOf = (addresses: ReadonlyArray<Address>, mode: ComputeMode = { _tag: "Primary" }, prefer: "libpq" | "grpc" = "grpc"): ParsedSpec => ({
+const specOf = (
+  addresses: ReadonlyArray<Address>,
+  mode: ComputeMode = { _tag: "Primary" },
+  prefer: "libpq" | "grpc" = "grpc"
+): ParsedSpec => ({
   ...emptySpec,
   tenant,
   timeline,
@@ -70,16 +79,19 @@ const specOf = (addresses: ReadonlyArray<Address>, mode: ComputeMode = { _tag: "
 })
 
 const neonOf = (spec: ParsedSpec) => spec.neon ?? assert.fail("it has Neon's storage")
-const serve = (options: Partial<PageServiceOptions> = {}) => makeFakePageService({ tenant, timeline, archive, token: "s3cret", ...options })
+const serve = (options: Partial<PageServiceOptions> = {}) =>
+  makeFakePageService({ tenant, timeline, archive, token: "s3cret", ...options })
 
 const fetchOnce = (spec: ParsedSpec, lsn = 0n) =>
-  Effect.scoped(Effect.gen(function*() {
-    const folder = yield* temporaryFolder
-    const { bytes, connectMicros } = yield* openBasebackup(spec, neonOf(spec), lsn, deadlines)
-    assert.isAbove(connectMicros, 0)
-    const arrived = yield* unpack(bytes, folder, null)
-    return { arrived, content: contentOf(folder) }
-  }))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const { bytes, connectMicros } = yield* openBasebackup(spec, neonOf(spec), lsn, deadlines)
+      assert.isAbove(connectMicros, 0)
+      const arrived = yield* unpack(bytes, folder, null)
+      return { arrived, content: contentOf(folder) }
+    })
+  )
 
 describe("page_api's messages", () => {
   it("are protobuf's bytes", () => {
@@ -89,7 +101,11 @@ describe("page_api's messages", () => {
     assert.strictEqual(encodeLeaseRequest(0x1_0000_0000n).toString("hex"), "088080808010")
     assert.strictEqual(Buffer.from(decodeChunk(Buffer.from("0a03616263", "hex"))).toString(), "abc")
     assert.strictEqual(decodeChunk(Buffer.alloc(0)).length, 0)
-    assert.strictEqual(Buffer.from(decodeChunk(Buffer.from("10010a0178", "hex"))).toString(), "x", "an unknown field is passed over")
+    assert.strictEqual(
+      Buffer.from(decodeChunk(Buffer.from("10010a0178", "hex"))).toString(),
+      "x",
+      "an unknown field is passed over"
+    )
     assert.strictEqual(decodeLease(Buffer.from("0a0708ac0210c0843d", "hex")), 300_001)
     assert.strictEqual(decodeLease(Buffer.alloc(0)), 0)
   })
@@ -97,32 +113,39 @@ describe("page_api's messages", () => {
 
 describe("storage/neon over gRPC", () => {
   for (const [mode, lsn, replica] of [
-    [{ _tag: "Primary" }, 0x1_0000_00AFn, false],
+    [{ _tag: "Primary" }, 0x1_0000_00afn, false],
     [{ _tag: "Primary" }, 0n, false],
     [{ _tag: "Static", lsn: 16n }, 16n, true],
     [{ _tag: "Replica" }, 0n, true]
   ] as const) {
     it.live(`the basebackup of a ${mode._tag} at ${lsn} arrives whole`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const service = yield* serve({ pieceBytes: 10_000 })
         const { arrived, content } = yield* fetchOnce(specOf([{ libpqUrl: null, grpcUrl: service.url }], mode), lsn)
         assert.strictEqual(arrived, archive.length)
         assert.strictEqual(content["base/1/1"], page.toString("latin1"))
-        assert.deepStrictEqual(yield* service.seen, [{
-          method: "GetBaseBackup",
-          metadata: {
-            "neon-tenant-id": tenant,
-            "neon-timeline-id": timeline,
-            "neon-shard-id": "0000",
-            authorization: "Bearer s3cret"
-          },
-          request: { ...(lsn === 0n ? {} : { lsn: String(lsn) }), ...(replica ? { replica: true } : {}), compression: "GZIP" }
-        }])
-      }))
+        assert.deepStrictEqual(yield* service.seen, [
+          {
+            method: "GetBaseBackup",
+            metadata: {
+              "neon-tenant-id": tenant,
+              "neon-timeline-id": timeline,
+              "neon-shard-id": "0000",
+              authorization: "Bearer s3cret"
+            },
+            request: {
+              ...(lsn === 0n ? {} : { lsn: String(lsn) }),
+              ...(replica ? { replica: true } : {}),
+              compression: "GZIP"
+            }
+          }
+        ])
+      })
+    )
   }
 
   it.live("the preferred protocol is used, and the other where only it has an address", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const grpc = yield* serve()
       const libpq = yield* makeFakePageserver({ tenant, timeline, archive, token: "s3cret" })
       const both = { libpqUrl: libpq.url, grpcUrl: grpc.url }
@@ -133,52 +156,70 @@ describe("storage/neon over gRPC", () => {
       yield* fetchOnce(specOf([{ ...both, libpqUrl: null }], undefined, "libpq"))
       yield* fetchOnce(specOf([{ ...both, grpcUrl: null }]))
       assert.deepStrictEqual([(yield* libpq.seen).length, (yield* grpc.seen).length], [2, 2])
-    }))
+    })
+  )
 
   const faults: ReadonlyArray<readonly [PageServiceFault, Partial<PageServiceOptions>, string, RegExp]> = [
     ["hang", {}, "TimedOut", /^timed out after 500 ms: the first byte of the basebackup from 127\.0\.0\.1:\d+$/],
-    ["wrong token", {}, "WireFailed", /^basebackup 127\.0\.0\.1:\d+: the token is not valid for this tenant \(UNAUTHENTICATED\)$/],
+    [
+      "wrong token",
+      {},
+      "WireFailed",
+      /^basebackup 127\.0\.0\.1:\d+: the token is not valid for this tenant \(UNAUTHENTICATED\)$/
+    ],
     ["unknown timeline", {}, "WireFailed", /^basebackup 127\.0\.0\.1:\d+: the timeline was not found \(NOT_FOUND\)$/],
     ["cut", {}, "ArchiveInvalid", /archive is truncated: the gzip stream stops early/],
     ["stall", {}, "TimedOut", /^timed out after 500 ms: the next byte of the basebackup/],
     ["reset", {}, "WireFailed", /^basebackup 127\.0\.0\.1:\d+: .*\((UNAVAILABLE|CANCELLED|INTERNAL|UNKNOWN)\)$/],
     ["error mid-way", {}, "WireFailed", /^basebackup 127\.0\.0\.1:\d+: a layer file could not be read \(INTERNAL\)$/],
-    ["error after the end", {}, "WireFailed", /^basebackup 127\.0\.0\.1:\d+: the timeline was shut down while it was read \(INTERNAL\)$/],
+    [
+      "error after the end",
+      {},
+      "WireFailed",
+      /^basebackup 127\.0\.0\.1:\d+: the timeline was shut down while it was read \(INTERNAL\)$/
+    ],
     ["corrupt gzip", {}, "ArchiveInvalid", /archive is corrupt: /],
     ["truncated tar", {}, "ArchiveInvalid", /archive is truncated: it ends before its end marker/]
   ]
   for (const [fault, options, tag, message] of faults) {
     it.live(`${fault}: ${tag}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const service = yield* serve({ fault, pieceBytes: 10_000, ...options })
         const failure = yield* Effect.flip(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: service.url }])))
         assert.strictEqual(failure._tag, tag, failure.message)
         assert.match(failure.message, message)
         assert.notInclude(JSON.stringify(causesOf(failure)), "s3cret")
-      }))
+      })
+    )
   }
 
   it.live("nobody listens: said at once, with the system's words", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const port = yield* freePort
       const failure = yield* Effect.flip(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: `grpc://127.0.0.1:${port}` }])))
       assert.match(failure.message, /^basebackup 127\.0\.0\.1:\d+: .*ECONNREFUSED.* \(UNAVAILABLE\)$/)
-    }))
+    })
+  )
 
   it.live("an address that is none is said so", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const failure = yield* Effect.flip(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: "postgresql://x" }])))
       assert.match(failure.message, /expected a grpc_url such as grpc:\/\/pageserver:51051/)
-    }))
+    })
+  )
 
-  it.live("interrupted in the middle, the call is cancelled", () =>
-    Effect.gen(function*() {
-      const service = yield* serve({ fault: "stall" })
-      const fiber = yield* Effect.forkChild(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: service.url }])))
-      while ((yield* service.calls) === 0) yield* Effect.sleep("5 millis")
-      yield* Fiber.interrupt(fiber)
-      while ((yield* service.calls) > 0) yield* Effect.sleep("5 millis")
-    }), 10_000)
+  it.live(
+    "interrupted in the middle, the call is cancelled",
+    () =>
+      Effect.gen(function* () {
+        const service = yield* serve({ fault: "stall" })
+        const fiber = yield* Effect.forkChild(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: service.url }])))
+        while ((yield* service.calls) === 0) yield* Effect.sleep("5 millis")
+        yield* Fiber.interrupt(fiber)
+        while ((yield* service.calls) > 0) yield* Effect.sleep("5 millis")
+      }),
+    10_000
+  )
 })
 
 describe("leases", () => {
@@ -186,10 +227,16 @@ describe("leases", () => {
   const fixed: ComputeMode = { _tag: "Static", lsn: 0x10n }
 
   it.live("every shard is asked in its own words, over either protocol, and the earliest end counts", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const first = yield* makeFakePageserver({ tenant, timeline, archive, token: "s3cret", lease: 3_000_000 })
       const second = yield* serve({ shard: "0102", lease: 600_000 })
-      const spec = specOf([{ libpqUrl: first.url, grpcUrl: null }, { libpqUrl: null, grpcUrl: second.url }], fixed)
+      const spec = specOf(
+        [
+          { libpqUrl: first.url, grpcUrl: null },
+          { libpqUrl: null, grpcUrl: second.url }
+        ],
+        fixed
+      )
       const before = Date.now()
       const lease = yield* acquire(spec)
       if (lease._tag !== "Granted") return assert.fail("it is granted")
@@ -198,31 +245,47 @@ describe("leases", () => {
       assert.strictEqual((yield* first.seen)[0]?.command, `lease lsn ${tenant}-0002 ${timeline} 0/10 `)
       assert.deepStrictEqual((yield* second.seen)[0]?.request, { lsn: "16" })
       assert.strictEqual((yield* second.seen)[0]?.metadata["neon-shard-id"], "0102")
-    }))
+    })
+  )
 
   it.live("unsharded, the tenant is named bare", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const only = yield* makeFakePageserver({ tenant, timeline, archive, token: "s3cret" })
       yield* acquire(specOf([{ libpqUrl: only.url, grpcUrl: null }], fixed))
       assert.strictEqual((yield* only.seen)[0]?.command, `lease lsn ${tenant} ${timeline} 0/10 `)
-    }))
+    })
+  )
 
   it.live("one shard's refusal is everybody's, over either protocol", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const yes = yield* makeFakePageserver({ tenant, timeline, archive, token: "s3cret" })
       const no = yield* makeFakePageserver({ tenant, timeline, archive, token: "s3cret", lease: "refused" })
       const noService = yield* serve({ shard: "0102", lease: "refused" })
       const first = { libpqUrl: yes.url, grpcUrl: null }
-      for (const second of [{ libpqUrl: no.url, grpcUrl: null }, { libpqUrl: null, grpcUrl: noService.url }]) {
+      for (const second of [
+        { libpqUrl: no.url, grpcUrl: null },
+        { libpqUrl: null, grpcUrl: noService.url }
+      ]) {
         assert.strictEqual((yield* acquire(specOf([first, second], fixed)))._tag, "Refused")
       }
-    }))
+    })
+  )
 
   it.live("one shard that fails or hangs fails the request at the deadline", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const yes = yield* makeFakePageserver({ tenant, timeline, archive, token: "s3cret" })
       const hangs = yield* serve({ shard: "0102", fault: "hang" })
-      const spec = specOf([{ libpqUrl: yes.url, grpcUrl: null }, { libpqUrl: null, grpcUrl: hangs.url }], fixed)
-      assert.match((yield* Effect.flip(acquire(spec))).message, /^timed out after 500 ms: a lease from 127\.0\.0\.1:\d+$/)
-    }))
+      const spec = specOf(
+        [
+          { libpqUrl: yes.url, grpcUrl: null },
+          { libpqUrl: null, grpcUrl: hangs.url }
+        ],
+        fixed
+      )
+      assert.match(
+        (yield* Effect.flip(acquire(spec))).message,
+        /^timed out after 500 ms: a lease from 127\.0\.0\.1:\d+$/
+      )
+    })
+  )
 })

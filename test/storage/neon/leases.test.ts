@@ -17,7 +17,12 @@ import { emptySpec } from "../../support/specs.ts"
 const minutes = (count: number) => count * 60_000
 
 const neonAt = (url: string): NeonStorage => ({
-  pageservers: { shardCount: 0, stripeSize: null, shards: [{ number: 0, libpqUrl: url, grpcUrl: null }], preferProtocol: "libpq" },
+  pageservers: {
+    shardCount: 0,
+    stripeSize: null,
+    shards: [{ number: 0, libpqUrl: url, grpcUrl: null }],
+    preferProtocol: "libpq"
+  },
   safekeepers: [],
   safekeepersGeneration: null,
   token: null,
@@ -26,33 +31,39 @@ const neonAt = (url: string): NeonStorage => ({
 const specAt = (url: string): ParsedSpec => ({ ...emptySpec, mode: { _tag: "Static", lsn: 16n }, neon: neonAt(url) })
 
 /** Runs a keeper against answers that a function of the address and the time gives. */
-const keeping = Effect.fnUntraced(function*(answer: (url: string, now: number) => Effect.Effect<Lease, Failure>) {
+const keeping = Effect.fnUntraced(function* (answer: (url: string, now: number) => Effect.Effect<Lease, Failure>) {
   const state = yield* ComputeState
   const asked: Array<readonly [seconds: number, url: string]> = []
   const spec = specAt("old")
   const keeper = yield* makeLeaseKeeper(state, { spec, neon: neonAt("old"), lsn: 16n }, (_, neon) =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       const url = neon.pageservers.shards[0]?.libpqUrl ?? ""
       asked.push([now / 1000, url])
       return yield* answer(url, now)
-    }))
+    })
+  )
   yield* state.note({ spec })
   yield* Effect.forkChild(keeper.keep, { startImmediately: true })
   return { state, keeper, asked, times: () => asked.map(([seconds]) => seconds) }
 })
 
-const granted = (forMillis: number) => (_: string, now: number) => Effect.succeed<Lease>({ _tag: "Granted", until: now + forMillis })
+const granted = (forMillis: number) => (_: string, now: number) =>
+  Effect.succeed<Lease>({ _tag: "Granted", until: now + forMillis })
 
 describe("the renewal of a lease", () => {
-  it.prop("is early enough, and not for ever at once", {
-    valid: Schema.Int.check(Schema.isBetween({ minimum: -10_000, maximum: minutes(600) }))
-  }, ({ valid }) => {
-    const pause = Duration.toMillis(renewAfter(valid))
-    assert.isAtLeast(pause, 0)
-    if (valid > 0) assert.isBelow(pause, valid)
-    if (valid > 0) assert.isAtLeast(pause, valid / 2)
-  })
+  it.prop(
+    "is early enough, and not for ever at once",
+    {
+      valid: Schema.Int.check(Schema.isBetween({ minimum: -10_000, maximum: minutes(600) }))
+    },
+    ({ valid }) => {
+      const pause = Duration.toMillis(renewAfter(valid))
+      assert.isAtLeast(pause, 0)
+      if (valid > 0) assert.isBelow(pause, valid)
+      if (valid > 0) assert.isAtLeast(pause, valid / 2)
+    }
+  )
 
   it("is a minute before the end, or at half the time of a short one", () => {
     assert.strictEqual(Duration.toMillis(renewAfter(minutes(10))), minutes(9))
@@ -62,19 +73,23 @@ describe("the renewal of a lease", () => {
   })
 
   it("failures are half a second apart at first and a minute at last", () => {
-    assert.deepStrictEqual([1, 2, 3].map((count) => Duration.toMillis(leasePause(count))), [500, 750, 1125])
+    assert.deepStrictEqual(
+      [1, 2, 3].map((count) => Duration.toMillis(leasePause(count))),
+      [500, 750, 1125]
+    )
     assert.strictEqual(Duration.toMillis(leasePause(50)), 60_000)
   })
 
   it.effect("a lease of ten minutes is asked for every nine", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { times } = yield* keeping(granted(minutes(10)))
       yield* TestClock.adjust("28 minutes")
       assert.deepStrictEqual(times(), [0, 540, 1080, 1620])
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("what the start began is gone on from, not begun again", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const state = yield* ComputeState
       let count = 0
       const keeper = yield* makeLeaseKeeper(state, { spec: specAt("old"), neon: neonAt("old"), lsn: 16n }, () => {
@@ -85,20 +100,23 @@ describe("the renewal of a lease", () => {
       yield* Effect.forkChild(keeper.keep, { startImmediately: true })
       yield* TestClock.adjust("8 minutes")
       assert.strictEqual(count, 1)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("a clock ahead of the pageserver's does not make it ask without a pause", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { times } = yield* keeping(granted(-minutes(1)))
       yield* TestClock.adjust("2 seconds")
       assert.deepStrictEqual(times(), [0, 0.5, 1, 1.5, 2])
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("failures are tried again, ever more slowly, and forgotten at the first success", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       let good = false
       const { times } = yield* keeping((url, now) =>
-        good ? granted(minutes(10))(url, now) : Effect.fail(new TimedOut({ what: "a lease", millis: 1 })))
+        good ? granted(minutes(10))(url, now) : Effect.fail(new TimedOut({ what: "a lease", millis: 1 }))
+      )
       yield* TestClock.adjust("2 seconds")
       assert.deepStrictEqual(times(), [0, 0.5, 1.25])
       good = true
@@ -106,30 +124,40 @@ describe("the renewal of a lease", () => {
       assert.deepStrictEqual(times(), [0, 0.5, 1.25, 2.375])
       yield* TestClock.adjust("9 minutes")
       assert.lengthOf(times(), 5)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("a new address is asked at once", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { asked, state } = yield* keeping(granted(minutes(10)))
       yield* TestClock.adjust("1 minute")
       yield* state.note({ spec: specAt("new") })
       yield* TestClock.adjust("1 millis")
-      assert.deepStrictEqual(asked, [[0, "old"], [60, "new"]])
+      assert.deepStrictEqual(asked, [
+        [0, "old"],
+        [60, "new"]
+      ])
       yield* state.note({ spec: { ...specAt("new"), operationId: "a spec that changes nothing here" } })
       yield* TestClock.adjust("1 minute")
       assert.lengthOf(asked, 2)
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("a refusal is final until the address is another one, and shows as a condition meanwhile", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { asked, state } = yield* keeping((url, now) =>
-        url === "old" ? Effect.succeed({ _tag: "Refused", because: "it is gone" }) : granted(minutes(10))(url, now))
+        url === "old" ? Effect.succeed({ _tag: "Refused", because: "it is gone" }) : granted(minutes(10))(url, now)
+      )
       yield* TestClock.adjust("10 hours")
       assert.lengthOf(asked, 1)
-      assert.deepStrictEqual((yield* state.now).degraded.map(({ code }) => code), ["lsn_lease_refused"])
+      assert.deepStrictEqual(
+        (yield* state.now).degraded.map(({ code }) => code),
+        ["lsn_lease_refused"]
+      )
       yield* state.note({ spec: specAt("new") })
       yield* TestClock.adjust("1 millis")
       assert.lengthOf(asked, 2)
       assert.deepStrictEqual((yield* state.now).degraded, [])
-    }).pipe(Effect.provide(ComputeState.layer)))
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 })

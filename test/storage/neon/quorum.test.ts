@@ -22,8 +22,8 @@ const realise = (drawn: Drawn): ReadonlyArray<Reply> =>
     return one._tag === "Known"
       ? { _tag: "Known", safekeeper, flush: BigInt(one.flush), commit: BigInt(one.commit) }
       : one._tag === "Unknown"
-      ? { _tag: "Unknown", safekeeper }
-      : { _tag: "Silent", safekeeper, because: "no answer within 100 ms" }
+        ? { _tag: "Unknown", safekeeper }
+        : { _tag: "Silent", safekeeper, because: "no answer within 100 ms" }
   })
 
 const known = (flush: bigint, commit = flush): Reply => ({ _tag: "Known", safekeeper: "sk", flush, commit })
@@ -38,16 +38,27 @@ describe("plan/quorum", () => {
     }
   })
 
-  it.prop("synced means: a quorum answered, and every answer is the same one LSN, flushed and committed", { drawn: replies }, ({ drawn }) => {
-    const all = realise(drawn)
-    const judgement = judge(all.length, all)
-    const answers = all.filter((one) => one._tag !== "Silent")
-    const agreed = answers.every((one) => one._tag === "Known" && answers.every((other) =>
-      other._tag === "Known" && other.flush === one.flush && other.commit === one.flush))
-    assert.strictEqual(judgement._tag === "Synced", all.length > 0 && answers.length >= quorumOf(all.length) && agreed)
-    if (judgement._tag === "Synced") for (const one of answers) assert.isTrue(one._tag === "Known" && one.flush === judgement.lsn)
-    else assert.isNotEmpty(judgement.reason)
-  })
+  it.prop(
+    "synced means: a quorum answered, and every answer is the same one LSN, flushed and committed",
+    { drawn: replies },
+    ({ drawn }) => {
+      const all = realise(drawn)
+      const judgement = judge(all.length, all)
+      const answers = all.filter((one) => one._tag !== "Silent")
+      const agreed = answers.every(
+        (one) =>
+          one._tag === "Known" &&
+          answers.every((other) => other._tag === "Known" && other.flush === one.flush && other.commit === one.flush)
+      )
+      assert.strictEqual(
+        judgement._tag === "Synced",
+        all.length > 0 && answers.length >= quorumOf(all.length) && agreed
+      )
+      if (judgement._tag === "Synced")
+        for (const one of answers) assert.isTrue(one._tag === "Known" && one.flush === judgement.lsn)
+      else assert.isNotEmpty(judgement.reason)
+    }
+  )
 
   it.prop("the order of the replies does not matter", { drawn: replies }, ({ drawn }) => {
     const all = realise(drawn)
@@ -56,23 +67,31 @@ describe("plan/quorum", () => {
     if (forwards._tag === "Synced" && backwards._tag === "Synced") assert.strictEqual(forwards.lsn, backwards.lsn)
   })
 
-  it.prop("once decided, it stays decided, and everything is decided when all have replied", { drawn: replies }, ({ drawn }) => {
-    const all = realise(drawn)
-    let before = false
-    for (let heard = 0; heard <= all.length; heard++) {
-      const now = isDecided(all.length, all.slice(0, heard))
-      assert.isTrue(now || !before)
-      before = now
+  it.prop(
+    "once decided, it stays decided, and everything is decided when all have replied",
+    { drawn: replies },
+    ({ drawn }) => {
+      const all = realise(drawn)
+      let before = false
+      for (let heard = 0; heard <= all.length; heard++) {
+        const now = isDecided(all.length, all.slice(0, heard))
+        assert.isTrue(now || !before)
+        before = now
+      }
+      assert.isTrue(isDecided(all.length, all))
     }
-    assert.isTrue(isDecided(all.length, all))
-  })
+  )
 
-  it.prop("what is still to come after the decision cannot turn a refusal for want of answers", { drawn: replies }, ({ drawn }) => {
-    const all = realise(drawn)
-    const heard = all.findIndex((_, index) => isDecided(all.length, all.slice(0, index + 1))) + 1
-    const answers = all.slice(0, heard).filter((one) => one._tag !== "Silent").length
-    if (answers < quorumOf(all.length)) assert.strictEqual(judge(all.length, all)._tag, "NotSynced")
-  })
+  it.prop(
+    "what is still to come after the decision cannot turn a refusal for want of answers",
+    { drawn: replies },
+    ({ drawn }) => {
+      const all = realise(drawn)
+      const heard = all.findIndex((_, index) => isDecided(all.length, all.slice(0, index + 1))) + 1
+      const answers = all.slice(0, heard).filter((one) => one._tag !== "Silent").length
+      if (answers < quorumOf(all.length)) assert.strictEqual(judge(all.length, all)._tag, "NotSynced")
+    }
+  )
 
   const table: ReadonlyArray<readonly [string, number, ReadonlyArray<Reply>, bigint | RegExp]> = [
     ["three agree", 3, [known(9n), known(9n), known(9n)], 9n],
@@ -96,12 +115,18 @@ describe("plan/quorum", () => {
 
 describe("plan/retrySchedules", () => {
   it("settle pauses as the reference does", () => {
-    assert.deepStrictEqual(settlePauses.map((pause) => Math.round(Duration.toMillis(pause))), [0, 1100, 1210, 1331, 1464])
+    assert.deepStrictEqual(
+      settlePauses.map((pause) => Math.round(Duration.toMillis(pause))),
+      [0, 1100, 1210, 1331, 1464]
+    )
   })
 
   it("the basebackup is tried eleven times over 57 seconds", () => {
     assert.strictEqual(basebackupPauses.length, 10)
     assert.strictEqual(Duration.toMillis(basebackupPauses[0] ?? Duration.zero), 500)
-    assert.strictEqual(Math.round(basebackupPauses.reduce((sum, pause) => sum + Duration.toMillis(pause), 0) / 1000), 57)
+    assert.strictEqual(
+      Math.round(basebackupPauses.reduce((sum, pause) => sum + Duration.toMillis(pause), 0) / 1000),
+      57
+    )
   })
 })

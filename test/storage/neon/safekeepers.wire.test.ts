@@ -13,22 +13,31 @@ import { makeFakeSafekeeper, type SafekeeperMode } from "../../../src/testing/pe
 
 const tenant = "0".repeat(32) as TenantId
 const timeline = "1".repeat(32) as TimelineId
-const flush = 0x16B9188n
+const flush = 0x16b9188n
 
 const start = (modes: ReadonlyArray<SafekeeperMode>, token?: string) =>
-  Effect.forEach(modes, (mode) => makeFakeSafekeeper({ tenant, timeline, flush, mode, ...(token === undefined ? {} : { token }) }))
+  Effect.forEach(modes, (mode) =>
+    makeFakeSafekeeper({ tenant, timeline, flush, mode, ...(token === undefined ? {} : { token }) })
+  )
 
 /** `pingMillis` is long where an answer is expected: the machine may be busy. */
 const ask = (safekeepers: ReadonlyArray<string>, pingMillis = 5000, token: string | null = null) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const deadlines = yield* NeonDeadlines
-    return yield* askSafekeepers({ tenant, timeline, safekeepers, token: token === null ? null : Redacted.make(token) }).pipe(
-      Effect.provideService(NeonDeadlines, { ...deadlines, ping: Duration.millis(pingMillis) })
-    )
+    return yield* askSafekeepers({
+      tenant,
+      timeline,
+      safekeepers,
+      token: token === null ? null : Redacted.make(token)
+    }).pipe(Effect.provideService(NeonDeadlines, { ...deadlines, ping: Duration.millis(pingMillis) }))
   })
 
 describe("storage/neon/safekeepers", () => {
-  const table: ReadonlyArray<{ modes: ReadonlyArray<SafekeeperMode>; expected: "synced" | RegExp; pingMillis?: number }> = [
+  const table: ReadonlyArray<{
+    modes: ReadonlyArray<SafekeeperMode>
+    expected: "synced" | RegExp
+    pingMillis?: number
+  }> = [
     { modes: ["ok", "ok", "ok"], expected: "synced" },
     { modes: ["ok"], expected: "synced" },
     { modes: ["ok", "refuse", "ok"], expected: "synced" },
@@ -43,48 +52,61 @@ describe("storage/neon/safekeepers", () => {
   ]
   for (const { expected, modes, pingMillis } of table) {
     it.live(`${modes.join(", ")}: ${expected}`, () =>
-      Effect.gen(function*() {
-        const judgement = yield* ask((yield* start(modes)).map((safekeeper) => safekeeper.address), pingMillis)
+      Effect.gen(function* () {
+        const judgement = yield* ask(
+          (yield* start(modes)).map((safekeeper) => safekeeper.address),
+          pingMillis
+        )
         if (expected === "synced") assert.deepStrictEqual(judgement, { _tag: "Synced", lsn: flush })
         else assert.match(judgement._tag === "NotSynced" ? judgement.reason : "synced", expected)
-      }))
+      })
+    )
   }
 
   it.live("introduces itself as the safekeepers expect", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const [safekeeper] = yield* start(["ok"], "t0ken")
       if (safekeeper === undefined) return assert.fail()
       const judgement = yield* ask([safekeeper.address], 5000, "t0ken")
       assert.strictEqual(judgement._tag, "Synced")
-      assert.deepStrictEqual(yield* safekeeper.seen, [{
-        user: "no_user",
-        options: `-c timeline_id=${timeline} tenant_id=${tenant}`,
-        password: "t0ken",
-        command: "TIMELINE_STATUS"
-      }])
-    }))
+      assert.deepStrictEqual(yield* safekeeper.seen, [
+        {
+          user: "no_user",
+          options: `-c timeline_id=${timeline} tenant_id=${tenant}`,
+          password: "t0ken",
+          command: "TIMELINE_STATUS"
+        }
+      ])
+    })
+  )
 
   it.live("never tells the token it was refused with", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const [safekeeper] = yield* start(["ok"], "right")
       const judgement = yield* ask([safekeeper?.address ?? ""], 5000, "s3cret")
       assert.strictEqual(judgement._tag, "NotSynced")
       assert.notInclude(JSON.stringify(judgement), "s3cret")
-    }))
+    })
+  )
 
   it.live("an address that is none is a reply like any other", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const [safekeeper] = yield* start(["ok"])
       const judgement = yield* ask([safekeeper?.address ?? "", "host:port", ""])
       assert.match(judgement._tag === "NotSynced" ? judgement.reason : "synced", /address cannot be used/)
-    }))
+    })
+  )
 
   it.live("does not wait for a silent one when a quorum has answered", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const safekeepers = yield* start(["hang", "ok", "ok"])
       const before = yield* Clock.currentTimeMillis
-      const judgement = yield* ask(safekeepers.map((safekeeper) => safekeeper.address), 15_000)
+      const judgement = yield* ask(
+        safekeepers.map((safekeeper) => safekeeper.address),
+        15_000
+      )
       assert.strictEqual(judgement._tag, "Synced")
       assert.isBelow((yield* Clock.currentTimeMillis) - before, 10_000)
-    }))
+    })
+  )
 })

@@ -59,32 +59,46 @@ const spellings: Readonly<Record<string, (first: string, second: string) => unkn
 describe("a sharded tenant", () => {
   for (const [spelling, write] of Object.entries(spellings)) {
     it.live(`as ${spelling}`, () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { pageserver: first } = yield* NeonPeers
         const second = yield* makeFakePageserver({ tenant, timeline, token, archive })
         const spec = Result.getOrThrow(parseSpec(write(first.url, second.url), { source: "test", storage: "neon" }))
         const neon = spec.neon ?? assert.fail("it has Neon's storage")
         const deadlines = yield* NeonDeadlines
         assert.strictEqual((yield* acquireFromAll(deadlines)(spec, neon, 0x10n))._tag, "Granted")
-        yield* Effect.scoped(Effect.gen(function*() {
-          const { bytes } = yield* openBasebackup(spec, neon, 0x10n, deadlines)
-          yield* unpack(bytes, yield* temporaryFolder, null)
-        }))
-        assert.deepStrictEqual((yield* first.seen).map(({ command }) => command), [
-          `lease lsn ${tenant}-0002 ${timeline} 0/10 `,
-          `basebackup ${tenant} ${timeline} 0/10 --gzip --replica`
-        ])
-        assert.deepStrictEqual((yield* second.seen).map(({ command }) => command), [`lease lsn ${tenant}-0102 ${timeline} 0/10 `])
-      }).pipe(Effect.provide(NeonPeers.layer({ archive }))))
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const { bytes } = yield* openBasebackup(spec, neon, 0x10n, deadlines)
+            yield* unpack(bytes, yield* temporaryFolder, null)
+          })
+        )
+        assert.deepStrictEqual(
+          (yield* first.seen).map(({ command }) => command),
+          [`lease lsn ${tenant}-0002 ${timeline} 0/10 `, `basebackup ${tenant} ${timeline} 0/10 --gzip --replica`]
+        )
+        assert.deepStrictEqual(
+          (yield* second.seen).map(({ command }) => command),
+          [`lease lsn ${tenant}-0102 ${timeline} 0/10 `]
+        )
+      }).pipe(Effect.provide(NeonPeers.layer({ archive })))
+    )
   }
 })
 
 describe("imitation storage as a layer", () => {
   it.live("has the fields of a spec, whose quorum agrees", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { pageserver, safekeepers, storageFields } = yield* NeonPeers
       assert.lengthOf(safekeepers, 3)
       assert.strictEqual(storageFields.pageserver_connstring, pageserver.url)
-      assert.isTrue(Result.isSuccess(parseSpec({ format_version: 1, cluster: { roles: [], databases: [] }, ...storageFields }, { source: "test", storage: "neon" })))
-    }).pipe(Effect.provide(NeonPeers.layer({ archive }))))
+      assert.isTrue(
+        Result.isSuccess(
+          parseSpec(
+            { format_version: 1, cluster: { roles: [], databases: [] }, ...storageFields },
+            { source: "test", storage: "neon" }
+          )
+        )
+      )
+    }).pipe(Effect.provide(NeonPeers.layer({ archive })))
+  )
 })

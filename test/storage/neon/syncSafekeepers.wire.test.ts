@@ -27,17 +27,25 @@ interface Bench {
 
 /** `$HERE` is the folder, `$RUN` the number of this run, from 1. */
 const bench = (script: string, prefix: ReadonlyArray<string> = []): Effect.Effect<Bench, never, Scope.Scope | Spawn> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const folder = yield* temporaryFolder
     const program = path.join(folder, "postgres")
     const preamble = `#!/bin/sh\nHERE=${folder}\necho run >> $HERE/runs\nRUN=$(($(wc -l < $HERE/runs)))\n`
     fs.writeFileSync(program, `${preamble}${script}\n`, { mode: 0o755 })
-    const install: PostgresInstall["Service"] = { postgres: program, initdb: null, pgDump: null, major: 17, version: "17.0", runAs }
+    const install: PostgresInstall["Service"] = {
+      postgres: program,
+      initdb: null,
+      pgDump: null,
+      major: 17,
+      version: "17.0",
+      runAs
+    }
     return {
       folder,
       sync: makeSyncSafekeepers(yield* Spawn, install, prefix),
       request: { pgdata: "/the/pgdata", token: null, pauses: [], within: Duration.seconds(30) },
-      read: (name: string) => fs.existsSync(path.join(folder, name)) ? fs.readFileSync(path.join(folder, name), "utf8").trim() : ""
+      read: (name: string) =>
+        fs.existsSync(path.join(folder, name)) ? fs.readFileSync(path.join(folder, name), "utf8").trim() : ""
     }
   })
 
@@ -50,7 +58,7 @@ const isAlive = (pid: number): boolean => {
     return false
   }
 }
-const waitFor = Effect.fnUntraced(function*(what: string, condition: () => boolean) {
+const waitFor = Effect.fnUntraced(function* (what: string, condition: () => boolean) {
   for (let turn = 0; !condition(); turn++) {
     if (turn > 2000) return assert.fail(`${what} did not happen`)
     yield* Effect.sleep("5 millis")
@@ -61,91 +69,134 @@ const live = (name: string, body: Effect.Effect<void, unknown, Scope.Scope | Spa
   it.live(name, () => Effect.provide(body, Spawn.layer))
 
 describe("storage/neon/syncSafekeepers", () => {
-  live("reads the LSN, and gives PGDATA, the token and nothing else", Effect.gen(function*() {
-    const made = yield* bench(`echo "$#:$1:$PGDATA:$NEON_AUTH_TOKEN" > $HERE/seen; echo "talk" >&2; echo " 0/16B9188 "`)
-    const lsn = yield* made.sync({ ...made.request, token: Redacted.make("t0ken") })
-    assert.strictEqual(lsn, 0x16B9188n)
-    assert.strictEqual(made.read("seen"), "1:--sync-safekeepers:/the/pgdata:t0ken")
-  }))
+  live(
+    "reads the LSN, and gives PGDATA, the token and nothing else",
+    Effect.gen(function* () {
+      const made = yield* bench(
+        `echo "$#:$1:$PGDATA:$NEON_AUTH_TOKEN" > $HERE/seen; echo "talk" >&2; echo " 0/16B9188 "`
+      )
+      const lsn = yield* made.sync({ ...made.request, token: Redacted.make("t0ken") })
+      assert.strictEqual(lsn, 0x16b9188n)
+      assert.strictEqual(made.read("seen"), "1:--sync-safekeepers:/the/pgdata:t0ken")
+    })
+  )
 
-  live("without a token, takes an inherited one away", Effect.gen(function*() {
-    process.env["NEON_AUTH_TOKEN"] = "inherited"
-    yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env["NEON_AUTH_TOKEN"]))
-    const made = yield* bench(`echo "\${NEON_AUTH_TOKEN-none}" > $HERE/seen; echo 0/0`)
-    assert.strictEqual(yield* made.sync(made.request), 0n)
-    assert.strictEqual(made.read("seen"), "none")
-  }))
+  live(
+    "without a token, takes an inherited one away",
+    Effect.gen(function* () {
+      process.env["NEON_AUTH_TOKEN"] = "inherited"
+      yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env["NEON_AUTH_TOKEN"]))
+      const made = yield* bench(`echo "\${NEON_AUTH_TOKEN-none}" > $HERE/seen; echo 0/0`)
+      assert.strictEqual(yield* made.sync(made.request), 0n)
+      assert.strictEqual(made.read("seen"), "none")
+    })
+  )
 
-  live("runs under a prefix such as cgexec", Effect.gen(function*() {
-    const made = yield* bench(`echo "$GROUP" > $HERE/seen; echo 0/10`, ["/usr/bin/env", "GROUP=neon-postgres"])
-    assert.strictEqual(yield* made.sync(made.request), 16n)
-    assert.strictEqual(made.read("seen"), "neon-postgres")
-  }))
+  live(
+    "runs under a prefix such as cgexec",
+    Effect.gen(function* () {
+      const made = yield* bench(`echo "$GROUP" > $HERE/seen; echo 0/10`, ["/usr/bin/env", "GROUP=neon-postgres"])
+      assert.strictEqual(yield* made.sync(made.request), 16n)
+      assert.strictEqual(made.read("seen"), "neon-postgres")
+    })
+  )
 
-  live("tries again until it succeeds", Effect.gen(function*() {
-    const made = yield* bench(`[ $RUN -ge 3 ] && echo 0/10 || { echo "no quorum" >&2; exit 1; }`)
-    const pauses = [Duration.zero, Duration.millis(1), Duration.millis(1)]
-    assert.strictEqual(yield* made.sync({ ...made.request, pauses }), 16n)
-    assert.strictEqual(runs(made), 3)
-  }))
+  live(
+    "tries again until it succeeds",
+    Effect.gen(function* () {
+      const made = yield* bench(`[ $RUN -ge 3 ] && echo 0/10 || { echo "no quorum" >&2; exit 1; }`)
+      const pauses = [Duration.zero, Duration.millis(1), Duration.millis(1)]
+      assert.strictEqual(yield* made.sync({ ...made.request, pauses }), 16n)
+      assert.strictEqual(runs(made), 3)
+    })
+  )
 
-  live("gives up after its attempts, and tells every cause", Effect.gen(function*() {
-    const made = yield* bench(`echo "complaint $RUN" >&2; echo "half an answer"; exit $RUN`)
-    const failure = yield* Effect.flip(made.sync({ ...made.request, pauses: [Duration.zero, Duration.zero] }))
-    assert.strictEqual(failure._tag, "SyncSafekeepersFailed")
-    assert.strictEqual(failure.attempts, 3)
-    const told = causesOf(failure).join(": ")
-    assert.match(told, /cannot commitLsn the safekeepers \(3 attempts\)/)
-    for (const run of [1, 2, 3]) assert.match(told, new RegExp(`ended with exit code ${run}: half an answer \\| sqlError ${run}`))
-  }))
+  live(
+    "gives up after its attempts, and tells every cause",
+    Effect.gen(function* () {
+      const made = yield* bench(`echo "complaint $RUN" >&2; echo "half an answer"; exit $RUN`)
+      const failure = yield* Effect.flip(made.sync({ ...made.request, pauses: [Duration.zero, Duration.zero] }))
+      assert.strictEqual(failure._tag, "SyncSafekeepersFailed")
+      assert.strictEqual(failure.attempts, 3)
+      const told = causesOf(failure).join(": ")
+      assert.match(told, /cannot commitLsn the safekeepers \(3 attempts\)/)
+      for (const run of [1, 2, 3])
+        assert.match(told, new RegExp(`ended with exit code ${run}: half an answer \\| sqlError ${run}`))
+    })
+  )
 
-  live("bytes on stderr that are not UTF-8 stop nothing", Effect.gen(function*() {
-    const made = yield* bench(`printf 'a\\377b\\n' >&2; echo after >&2; exit 1`)
-    const failure = yield* Effect.flip(made.sync(made.request))
-    assert.match(causesOf(failure).join(": "), /a\ufffdb( \|)? after/)
-  }))
+  live(
+    "bytes on stderr that are not UTF-8 stop nothing",
+    Effect.gen(function* () {
+      const made = yield* bench(`printf 'a\\377b\\n' >&2; echo after >&2; exit 1`)
+      const failure = yield* Effect.flip(made.sync(made.request))
+      assert.match(causesOf(failure).join(": "), /a\ufffdb( \|)? after/)
+    })
+  )
 
-  live("an answer that is not an LSN is a failure", Effect.gen(function*() {
-    const failure = yield* Effect.flip(Effect.flatMap(bench(`echo sure`), (made) => made.sync(made.request)))
-    assert.match(causesOf(failure).join(": "), /it printed no LSN: sure/)
-  }))
+  live(
+    "an answer that is not an LSN is a failure",
+    Effect.gen(function* () {
+      const failure = yield* Effect.flip(Effect.flatMap(bench(`echo sure`), (made) => made.sync(made.request)))
+      assert.match(causesOf(failure).join(": "), /it printed no LSN: sure/)
+    })
+  )
 
-  live("death by a signal is told as one", Effect.gen(function*() {
-    const failure = yield* Effect.flip(Effect.flatMap(bench(`kill -9 $$`), (made) => made.sync(made.request)))
-    assert.match(causesOf(failure).join(": "), /signal SIGKILL/)
-  }))
+  live(
+    "death by a signal is told as one",
+    Effect.gen(function* () {
+      const failure = yield* Effect.flip(Effect.flatMap(bench(`kill -9 $$`), (made) => made.sync(made.request)))
+      assert.match(causesOf(failure).join(": "), /signal SIGKILL/)
+    })
+  )
 
-  live("a program that is not there is told at once", Effect.gen(function*() {
-    const made = yield* bench(`echo 0/10`)
-    fs.rmSync(path.join(made.folder, "postgres"))
-    const failure = yield* Effect.flip(made.sync({ ...made.request, pauses: [Duration.hours(1)] }))
-    assert.match(causesOf(failure).join(": "), /\(1 attempts\): cannot start/)
-  }))
+  live(
+    "a program that is not there is told at once",
+    Effect.gen(function* () {
+      const made = yield* bench(`echo 0/10`)
+      fs.rmSync(path.join(made.folder, "postgres"))
+      const failure = yield* Effect.flip(made.sync({ ...made.request, pauses: [Duration.hours(1)] }))
+      assert.match(causesOf(failure).join(": "), /\(1 attempts\): cannot start/)
+    })
+  )
 
-  live("an attempt that takes too long is ended by SIGTERM and is the last", Effect.gen(function*() {
-    const made = yield* bench(`echo $$ > $HERE/pid; trap 'echo TERM > $HERE/signal; exit 1' TERM; while :; do sleep 0.05; done`)
-    const request = { ...made.request, within: Duration.millis(700), pauses: [Duration.hours(1)] }
-    const failure = yield* Effect.flip(made.sync(request))
-    assert.match(causesOf(failure).join(": "), /timed out after 700 ms: .*--sync-safekeepers/)
-    assert.strictEqual(made.read("signal"), "TERM")
-    assert.isFalse(isAlive(Number(made.read("pid"))))
-    assert.strictEqual(runs(made), 1)
-  }))
+  live(
+    "an attempt that takes too long is ended by SIGTERM and is the last",
+    Effect.gen(function* () {
+      const made = yield* bench(
+        `echo $$ > $HERE/pid; trap 'echo TERM > $HERE/signal; exit 1' TERM; while :; do sleep 0.05; done`
+      )
+      const request = { ...made.request, within: Duration.millis(700), pauses: [Duration.hours(1)] }
+      const failure = yield* Effect.flip(made.sync(request))
+      assert.match(causesOf(failure).join(": "), /timed out after 700 ms: .*--sync-safekeepers/)
+      assert.strictEqual(made.read("signal"), "TERM")
+      assert.isFalse(isAlive(Number(made.read("pid"))))
+      assert.strictEqual(runs(made), 1)
+    })
+  )
 
-  live("when it is interrupted the process is asked to leave, and is gone", Effect.gen(function*() {
-    const made = yield* bench(`trap 'echo TERM > $HERE/signal; exit 0' TERM; echo $$ > $HERE/pid; while :; do sleep 0.05; done`)
-    const fiber = yield* Effect.forkChild(made.sync(made.request))
-    yield* waitFor("the start of the process", () => made.read("pid") !== "")
-    yield* Fiber.interrupt(fiber)
-    assert.strictEqual(made.read("signal"), "TERM")
-    assert.isFalse(isAlive(Number(made.read("pid"))))
-  }))
+  live(
+    "when it is interrupted the process is asked to leave, and is gone",
+    Effect.gen(function* () {
+      const made = yield* bench(
+        `trap 'echo TERM > $HERE/signal; exit 0' TERM; echo $$ > $HERE/pid; while :; do sleep 0.05; done`
+      )
+      const fiber = yield* Effect.forkChild(made.sync(made.request))
+      yield* waitFor("the start of the process", () => made.read("pid") !== "")
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(made.read("signal"), "TERM")
+      assert.isFalse(isAlive(Number(made.read("pid"))))
+    })
+  )
 
-  live("one that ignores SIGTERM is killed", Effect.gen(function*() {
-    const made = yield* bench(`trap '' TERM; echo $$ > $HERE/pid; while :; do sleep 0.05; done`)
-    const fiber = yield* Effect.forkChild(made.sync(made.request))
-    yield* waitFor("the start of the process", () => made.read("pid") !== "")
-    yield* Fiber.interrupt(fiber)
-    assert.isFalse(isAlive(Number(made.read("pid"))))
-  }))
+  live(
+    "one that ignores SIGTERM is killed",
+    Effect.gen(function* () {
+      const made = yield* bench(`trap '' TERM; echo $$ > $HERE/pid; while :; do sleep 0.05; done`)
+      const fiber = yield* Effect.forkChild(made.sync(made.request))
+      yield* waitFor("the start of the process", () => made.read("pid") !== "")
+      yield* Fiber.interrupt(fiber)
+      assert.isFalse(isAlive(Number(made.read("pid"))))
+    })
+  )
 })
