@@ -68,7 +68,7 @@ export const majorOf = (catalog: Pick<Catalog, "serverVersion">): number => Math
 
 /** What an apply is told besides the spec. */
 export interface ApplyOptions {
-  readonly kind: "start" | "reconfigure" | "promote"
+  readonly kind: "start" | "reconfigure"
   /** The almost-superuser given to users. */
   readonly privilegedRole: string
   /** Whom we log in as. */

@@ -135,7 +135,7 @@ export interface Group {
 }
 
 export interface ApplyPlan {
-  readonly kind: "start" | "reconfigure" | "promote"
+  readonly kind: "start" | "reconfigure"
   readonly groups: ReadonlyArray<Group>
   /** In order; those with the decision `Skip` or `Refuse` are here too. */
   readonly operations: ReadonlyArray<Operation>

@@ -8,6 +8,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import { type LogFilter, parseLogFilter } from "../logging/filter.ts"
 import { type ConnString, isConnUrl, parseConnString } from "../pgwire/ConnString.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { type Environment, type Given, readPorts, type UsageError, usageError } from "./arguments.ts"
 import { defaults, type FlagName, flags } from "./flags.ts"
 
@@ -28,7 +29,7 @@ export type StorageChoice =
 
 export interface RunSettings {
   /** Which generation's HTTP API is served. */
-  readonly apiVersion: "2024" | "head"
+  readonly apiVersion: ApiVersion
   /** `null`, like `connstr`, only with local storage: the caller decides. */
   readonly pgdata: string | null
   readonly connstr: ConnString | null
@@ -185,7 +186,7 @@ export const readStorage = (given: Given): Read<StorageChoice> =>
   })
 
 /** `-r` belongs to both generations, so it does not tell which one speaks. */
-export const readApiVersion = (given: Given): Read<"2024" | "head"> => {
+export const readApiVersion = (given: Given): Read<ApiVersion> => {
   const headFlag = flags.some((flag) => flag.generation === "head" && (given.get(flag.name)?.as ?? "-r") !== "-r")
   const older = given.has("spec") || given.has("spec-path") || (given.has("http-port") && !headFlag)
   return readChoice(given, "api-dialect", ["2024", "head"], older ? "2024" : "head")

@@ -6,6 +6,7 @@
  */
 import * as Result from "effect/Result"
 import { parseArgs } from "node:util"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import {
   type CommandName,
   type CommandRow,
@@ -87,7 +88,7 @@ export interface Ports {
 
 export const readPorts = (
   given: Given,
-  apiVersion: "2024" | "head",
+  apiVersion: ApiVersion,
   warnings: Array<string>
 ): Result.Result<Ports, UsageError> =>
   Result.gen(function* () {
@@ -145,7 +146,7 @@ export type Command =
   | { readonly _tag: "Plan"; readonly settings: PlanSettings }
   | { readonly _tag: "Schema" }
   | { readonly _tag: "Health"; readonly settings: HealthSettings }
-  | { readonly _tag: "Routes"; readonly apiVersion: "2024" | "head" }
+  | { readonly _tag: "Routes"; readonly apiVersion: ApiVersion }
   | { readonly _tag: "Help"; readonly text: string }
   | { readonly _tag: "Version" }
 

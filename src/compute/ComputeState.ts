@@ -105,7 +105,7 @@ export interface PhaseReport {
 }
 
 export interface ApplyReport {
-  readonly kind: "start" | "reconfigure" | "promote"
+  readonly kind: "start" | "reconfigure"
   /** ISO 8601, UTC. */
   readonly startedAt: string
   readonly millis: number

@@ -17,8 +17,8 @@ import type { Actor } from "../compute/Supervisor.ts"
 import { TimedOut, type WireFailed } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import type { Family } from "../telemetry/prometheus.ts"
-import type { ApiVersion } from "./plan.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Which extensions are installed in how many databases, what that looks like in the log and as a metric, and how

@@ -31,18 +31,10 @@ import {
 import { causesOf } from "../errors/policy.ts"
 import { Spawn } from "../platform/Spawn.ts"
 import { PostgresInstall } from "../postgres/PostgresInstall.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { fetchArchive, type Limits, type Refusal } from "./fetchArchive.ts"
 import { type Folders, locateFolders } from "./folders.ts"
-import {
-  archiveUrl,
-  type ControlFile,
-  controlFiles,
-  type ApiVersion,
-  findExtension,
-  librariesToFetch,
-  type Wanted
-} from "./plan.ts"
+import { archiveUrl, type ControlFile, controlFiles, findExtension, librariesToFetch, type Wanted } from "./plan.ts"
 
 export interface RemoteExtensionsOptions {
   readonly apiVersion: ApiVersion

@@ -8,9 +8,7 @@
 import * as Result from "effect/Result"
 import { ExtensionUnknown } from "../errors/Failure.ts"
 import { readConf, readList } from "../postgres/confText.ts"
-import { type ParsedSpec, type RemoteExtensionList, settingOf } from "../spec/ParsedSpec.ts"
-
-export type ApiVersion = "2024" | "head"
+import { type ApiVersion, type ParsedSpec, type RemoteExtensionList, settingOf } from "../spec/ParsedSpec.ts"
 
 export interface Wanted {
   readonly extension: string

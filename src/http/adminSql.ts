@@ -7,7 +7,8 @@ import { templateDatabase } from "../catalog/Catalog.ts"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import type { Admin, Purpose } from "../pgwire/Admin.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
-import { type Asked, type ApiVersion, wrongStatus } from "./answer.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
+import { type Asked, wrongStatus } from "./answer.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // How routes ask Postgres: one superuser session per request, with a deadline, and only where the status allows it.

@@ -14,15 +14,13 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import { displayStatus, isTerminating, type Status } from "../compute/transitions.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { explain, hintOf, policyOf } from "../errors/policy.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What HTTP callers are told: status names of both API versions, timestamps, refusals, probes. Decides, sends nothing.
 //
 // Reference sections 3.1, 3.3 and 7. No answer ever carries an error text under a 2xx code.
 // ---------------------------------------------------------------------------------------------------------------------
-
-/** `2024`: one open port, one `termination_pending`. `head`: two ports, tokens on the outer one. */
-export type ApiVersion = "2024" | "head"
 
 // -- words -----------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ export const Timeline = Schema.Struct({
 }).annotate({ identifier: "Timeline" })
 
 export const ApplyReport = Schema.Struct({
-  kind: Schema.Literals(["start", "reconfigure", "promote"]),
+  kind: Schema.Literals(["start", "reconfigure"]),
   startedAt: Schema.String,
   millis: Count,
   outcome: Schema.Literals(["done", "failed"]),

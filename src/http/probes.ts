@@ -12,16 +12,8 @@ import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Result from "effect/Result"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { ComputeState, Snapshot } from "../compute/ComputeState.ts"
-import {
-  bodyOf,
-  type ApiVersion,
-  isReady,
-  isStarted,
-  type Refusal,
-  refusal,
-  type Vitals,
-  wireStatus
-} from "./answer.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
+import { bodyOf, isReady, isStarted, type Refusal, refusal, type Vitals, wireStatus } from "./answer.ts"
 import { authorize } from "./Auth.ts"
 import { requestId, type Traffic } from "./middleware.ts"
 import type { EndpointOptions } from "./Server.ts"

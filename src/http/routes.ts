@@ -4,7 +4,7 @@
  * The policy that `compute_ctl routes` prints is this table, so it cannot differ from what is served.
  */
 import type { OpenAPISpec } from "effect/http-api/OpenApi"
-import type { ApiVersion } from "./answer.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { controlGroup, externalApi, insideGroup, internalApi, openGroup, wholeApi } from "./Api.ts"
 import { escapeHtml, page } from "./statusRoutes.ts"
 

@@ -6,11 +6,11 @@ import * as Result from "effect/Result"
 import { livingHolds, reasonsAwake } from "../activity/activity.ts"
 import { type ActivityKind, activityKinds, type Hold, type Snapshot } from "../compute/ComputeState.ts"
 import type { Operation } from "../compute/Requests.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { familiesOf, printFamilies } from "../telemetry/prometheus.ts"
 import {
   bodyOf,
   configureRefusal,
-  type ApiVersion,
   isReady,
   isStarted,
   lastActiveText,

@@ -34,7 +34,7 @@ import { Pgdata } from "../postgres/Pgdata.ts"
 import { locatePostgres, PostgresInstall } from "../postgres/PostgresInstall.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
 import type { PlanInputs } from "../postgres/startPlan.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { LocalStorage } from "../storage/local/LocalStorage.ts"
 import { NeonStorage } from "../storage/neon/NeonStorage.ts"
 import { printFamilies } from "../telemetry/prometheus.ts"
@@ -95,7 +95,7 @@ export const openVm = Effect.fnUntraced(function* (options: VmOptions) {
 // ---------------------------------------------------------------------------------------------------------------------
 
 export interface ProgramOptions {
-  readonly apiVersion: "2024" | "head"
+  readonly apiVersion: ApiVersion
   /** `null`: wait for one over HTTP. */
   readonly spec: ParsedSpec | null
   readonly storage:

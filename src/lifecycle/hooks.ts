@@ -21,12 +21,12 @@ import { pgbouncerPlace } from "../sidecars/pgbouncer.ts"
 import { type AuditEndpoints, rsyslogPlace } from "../sidecars/rsyslog.ts"
 import { Sidecars } from "../sidecars/Sidecars.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { printFamilies } from "../telemetry/prometheus.ts"
 import { Certificates } from "../tls/Certificates.ts"
 
 export interface HookOptions {
-  readonly apiVersion: "2024" | "head"
+  readonly apiVersion: ApiVersion
   readonly buildTag: string
   /** `-r`; `null`: no extension is fetched. */
   readonly extensionsBase: string | null

@@ -1,7 +1,7 @@
 /**
  * From a spec to the files PGDATA shall hold, before the start and once it is open. Decides everything, does nothing.
  */
-import type { GenericOption, ParsedSpec } from "../spec/ParsedSpec.ts"
+import type { ApiVersion, GenericOption, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { isInclude, localHba, neonHbaLine, printName, readConf, unwritable } from "./confText.ts"
 import { localInsists, localRefusal } from "./localConf.ts"
 import { postgresConf, saidBy, signalFiles } from "./postgresqlConf.ts"
@@ -12,7 +12,7 @@ import { postgresConf, saidBy, signalFiles } from "./postgresqlConf.ts"
 
 /** What a plan depends on besides the spec; gathered once, by whoever may look at the machine. */
 export interface PlanInputs {
-  readonly apiVersion: "2024" | "head"
+  readonly apiVersion: ApiVersion
   readonly postgresMajor: number
   /** As `process.platform` says it. */
   readonly platform: string

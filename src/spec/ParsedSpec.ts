@@ -7,6 +7,12 @@
 import type * as Redacted from "effect/Redacted"
 import type { Lsn, TenantId, TimelineId } from "./identifiers.ts"
 
+/**
+ * The two generations of command line, spec and HTTP API. `2024`: one open port, one `termination_pending`. `head`: two
+ * ports, tokens on the outer one.
+ */
+export type ApiVersion = "2024" | "head"
+
 /** Read-write; read-only at one LSN; or a hot standby that follows the tip. */
 export type ComputeMode =
   | { readonly _tag: "Primary" }

@@ -6,7 +6,7 @@ import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { archiveUrl, controlFiles, findExtension, isAllowed, librariesToFetch } from "../../src/extensions/plan.ts"
-import type { RemoteExtensionList } from "../../src/spec/ParsedSpec.ts"
+import type { ApiVersion, RemoteExtensionList } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const one = { controlFiles: new Map([["x.control", "text"]]), sha256: null }
@@ -52,7 +52,7 @@ describe("a lookup", () => {
   const find = (
     asked: string,
     isLibrary: boolean,
-    apiVersion: "2024" | "head" = "head",
+    apiVersion: ApiVersion = "head",
     more: Partial<RemoteExtensionList> = {}
   ) =>
     Result.match(findExtension(asked, isLibrary, list(more), apiVersion), {
@@ -80,7 +80,7 @@ describe("a lookup", () => {
 
 describe("libraries to fetch before the start", () => {
   const libraries = list({ libraries: new Map(["a", "b", "neon", "databricks_auth"].map((name) => [name, "x"])) })
-  const fetched = (setting: string | null, text: string | null, apiVersion: "2024" | "head" = "head") =>
+  const fetched = (setting: string | null, text: string | null, apiVersion: ApiVersion = "head") =>
     librariesToFetch(
       {
         ...emptySpec,

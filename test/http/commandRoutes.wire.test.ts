@@ -9,7 +9,7 @@ import { connect } from "node:net"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { type Status, statuses } from "../../src/compute/transitions.ts"
 import { ApplyFailed, type Failure, SpecInvalid } from "../../src/errors/Failure.ts"
-import type { ApiVersion } from "../../src/http/answer.ts"
+import type { ApiVersion } from "../../src/spec/ParsedSpec.ts"
 import {
   ask,
   configurer,
