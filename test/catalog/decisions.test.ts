@@ -11,7 +11,7 @@ import { isPassing, mostAttempts, pauseBefore, scrub } from "../../src/catalog/o
 import { concurrencyOf, creatorsOf } from "../../src/catalog/planApply.ts"
 import { isVerifier } from "../../src/catalog/roleAttributes.ts"
 import { emptySpec } from "../support/specs.ts"
-import { scramText } from "./world.ts"
+import { scramText } from "./scenario.ts"
 
 const setting = (name: string, value: string) => ({ name, value, quoted: false })
 

@@ -1,9 +1,13 @@
 /**
- * Random specs and random catalogs over few names, so that they meet. For the laws of the plan.
+ * Random specs and random catalogs over few names, so that they meet, and a catalog after operations that succeeded.
+ *
+ * For the laws of the plan.
  */
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type { ApplyOptions, Catalog, ObservedDatabase, ObservedRole } from "../../src/catalog/Catalog.ts"
+import { add, draftOf } from "../../src/catalog/draft.ts"
+import type { Operation } from "../../src/catalog/operations.ts"
 import { bareRole } from "../../src/catalog/roleAttributes.ts"
 import type { DeltaOperation, GenericOption, ParsedSpec, Password } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
@@ -38,7 +42,7 @@ const small = (top: number) => Schema.Int.check(Schema.isBetween({ minimum: 0, m
 const few = <S extends Schema.Constraint>(schema: S, most: number) =>
   Schema.Array(schema).check(Schema.isMaxLength(most))
 
-export const World = Schema.Struct({
+export const Scenario = Schema.Struct({
   roles: few(Schema.Tuple([name, small(4), small(4)]), 5),
   reserved: few(reserved, 2),
   databases: few(Schema.Tuple([name, name]), 5),
@@ -49,7 +53,19 @@ export const World = Schema.Struct({
   switches: small(127),
   version: Schema.Literals([140010, 150008, 160003, 170002, 180000])
 })
-export type World = typeof World.Type
+export type Scenario = typeof Scenario.Type
+
+export const emptyScenario: Scenario = {
+  roles: [],
+  reserved: [],
+  databases: [],
+  deltas: [],
+  thereRoles: [],
+  thereDatabases: [],
+  references: [],
+  switches: 0,
+  version: 170002
+}
 
 const delta = ([kind, from, to]: readonly [number, string, string]): DeltaOperation =>
   kind === 0
@@ -60,22 +76,22 @@ const delta = ([kind, from, to]: readonly [number, string, string]): DeltaOperat
         ? { _tag: "DropRole", name: from }
         : { _tag: "RenameRole", name: from, to }
 
-export const specOfWorld = (world: World): ParsedSpec => ({
+export const specOf = (scenario: Scenario): ParsedSpec => ({
   ...emptySpec,
   roles: [
-    ...world.roles.map(([role, password, options]) => ({
+    ...scenario.roles.map(([role, password, options]) => ({
       name: role,
       password: passwords[password] ?? { _tag: "Unmanaged" as const },
       options: roleOptions[options] ?? []
     })),
-    ...world.reserved.map((role) => ({ name: role, password: { _tag: "None" as const }, options: [] }))
+    ...scenario.reserved.map((role) => ({ name: role, password: { _tag: "None" as const }, options: [] }))
   ],
-  databases: world.databases.map(([database, owner]) => ({ name: database, owner, options: [] })),
-  deltas: world.deltas.map(delta),
-  jwksRoles: new Set((world.switches & 1) === 0 ? [] : ["a"]),
-  dropSubscriptions: (world.switches & 2) !== 0,
-  auditLevel: (world.switches & 4) === 0 ? "Disabled" : "Full",
-  features: new Set((world.switches & 8) === 0 ? [] : ["anon_extension"]),
+  databases: scenario.databases.map(([database, owner]) => ({ name: database, owner, options: [] })),
+  deltas: scenario.deltas.map(delta),
+  jwksRoles: new Set((scenario.switches & 1) === 0 ? [] : ["a"]),
+  dropSubscriptions: (scenario.switches & 2) !== 0,
+  auditLevel: (scenario.switches & 4) === 0 ? "Disabled" : "Full",
+  features: new Set((scenario.switches & 8) === 0 ? [] : ["anon_extension"]),
   settings: [{ name: "shared_preload_libraries", value: "neon, pg_stat_statements,anon", quoted: true }]
 })
 
@@ -84,12 +100,12 @@ const verifierOf = (choice: number): ObservedRole["verifier"] => {
   return password?._tag === "Verifier" ? password.verifier : null
 }
 
-export const catalogOfWorld = (world: World): Catalog => {
+export const catalogOf = (scenario: Scenario): Catalog => {
   const roles = new Map<string, ObservedRole>()
   for (const role of ["cloud_admin", "pg_monitor", "pg_read_all_data"])
     roles.set(role, { ...bareRole(role), login: role === "cloud_admin" })
-  if ((world.switches & 16) !== 0) roles.set("neon_superuser", { ...bareRole("neon_superuser"), login: false })
-  for (const [role, password, login] of world.thereRoles)
+  if ((scenario.switches & 16) !== 0) roles.set("neon_superuser", { ...bareRole("neon_superuser"), login: false })
+  for (const [role, password, login] of scenario.thereRoles)
     roles.set(role, { ...bareRole(role), login, verifier: verifierOf(password) })
   const database = (name: string, owner: string, bits: number): ObservedDatabase => ({
     name,
@@ -106,21 +122,28 @@ export const catalogOfWorld = (world: World): Catalog => {
     ["postgres", database("postgres", "cloud_admin", 32)],
     ["template1", database("template1", "cloud_admin", 2)]
   ])
-  for (const [one, owner, bits] of world.thereDatabases) databases.set(one, database(one, owner, bits))
+  for (const [one, owner, bits] of scenario.thereDatabases) databases.set(one, database(one, owner, bits))
   const extension = { available: "1.2", installed: null }
   const all = ["neon", "pg_stat_statements", "anon", "pgaudit", "pgauditlogtofile"]
   return {
-    serverVersion: world.version,
+    serverVersion: scenario.version,
     superuser: true,
     systemDatabase: "postgres",
     roles,
     databases,
     extensions: new Map(
-      (world.switches & 32) === 0 ? all.slice(3).map((one) => [one, extension]) : all.map((one) => [one, extension])
+      (scenario.switches & 32) === 0 ? all.slice(3).map((one) => [one, extension]) : all.map((one) => [one, extension])
     ),
-    references: world.references.filter(([role]) => roles.has(role)).map(([role, one]) => ({ role, database: one })),
-    schemas: new Set((world.switches & 64) === 0 ? ["public"] : ["public", "neon"]),
+    references: scenario.references.filter(([role]) => roles.has(role)).map(([role, one]) => ({ role, database: one })),
+    schemas: new Set((scenario.switches & 64) === 0 ? ["public"] : ["public", "neon"]),
     healthCheck: false,
     subscriptionsDropped: false
   }
+}
+
+/** The catalog after these operations, all of them successful. */
+export const simulate = (catalog: Catalog, operations: ReadonlyArray<Operation>): Catalog => {
+  const draft = draftOf(catalog)
+  for (const operation of operations) add(draft, operation)
+  return draft
 }
