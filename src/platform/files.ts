@@ -1,62 +1,106 @@
 /**
- * Gives a file new content, in one piece where the folder lets us.
+ * Files, touched in one step each: a call that fails becomes `FileFailed`, and a file gets new content at once or
+ * not at all.
  *
- * The new file has the old one's mode and owner, unless others are asked for. In a folder that is not ours to write
- * to, a file that is ours is written in place.
+ * `attempt` works on the calling thread: a handful of small files takes a millisecond that way, and five times as
+ * long through the thread pool. What may take long (many files, flushes) goes through `attemptPromise`.
  */
 import * as Effect from "effect/Effect"
-import * as fs from "node:fs/promises"
+import * as fs from "node:fs"
+import { codeOf } from "../errors/errno.ts"
 import { FileFailed } from "../errors/Failure.ts"
+
+export interface Owner {
+  readonly uid: number
+  readonly gid: number
+}
+
+/** `operation` and `path` complete the sentence "cannot …". */
+export const attempt = <A>(operation: string, path: string, work: () => A): Effect.Effect<A, FileFailed> =>
+  Effect.try({ try: work, catch: (cause) => new FileFailed({ operation, path, cause }) })
+
+export const attemptPromise = <A>(
+  operation: string,
+  path: string,
+  work: () => Promise<A>
+): Effect.Effect<A, FileFailed> =>
+  Effect.tryPromise({ try: work, catch: (cause) => new FileFailed({ operation, path, cause }) })
 
 export interface Replacement {
   readonly path: string
   readonly content: string | Uint8Array
-  /** Of a file that is new; also of one that is replaced, when `owner` is given. */
-  readonly mode: number
+  /** Of a file that is new (0600 by default); also of one that is replaced, when `owner` is given. */
+  readonly mode?: number
   /** `null`: whoever had it, or we ourselves. */
-  readonly owner: { readonly uid: number; readonly gid: number } | null
+  readonly owner: Owner | null
+  /** Is the content on disk before it takes the old one's place? By default it is. */
+  readonly flush?: boolean
 }
 
 /** Folders that we may not write to, or that cannot be written to at all. */
-const locked = new Set(["EACCES", "EPERM", "EROFS", "EBUSY"])
-const codeOf = (cause: unknown): string => (cause instanceof Error && "code" in cause ? String(cause.code) : "")
+const locked: ReadonlySet<string | null> = new Set(["EACCES", "EPERM", "EROFS", "EBUSY"])
 
-const writeBeside = async ({ content, mode, owner, path }: Replacement): Promise<void> => {
-  const before = await fs.stat(path).catch(() => null)
-  const beside = `${path}.new`
-  await fs.rm(beside, { force: true })
-  const file = await fs.open(beside, "wx", 0o600)
+const readOrNull = (path: string): Buffer | null => {
   try {
-    await file.writeFile(content)
-    const keeper = owner ?? before
-    if (keeper !== null && process.geteuid?.() === 0) await file.chown(keeper.uid, keeper.gid)
-    await file.chmod(owner === null && before !== null ? before.mode & 0o7777 : mode)
+    return fs.readFileSync(path)
+  } catch {
+    return null
+  }
+}
+
+/** Also false for a link, whatever it leads to, and for a file with a second name: both are replaced. */
+const holds = (path: string, content: Buffer): boolean => {
+  const stat = fs.lstatSync(path, { throwIfNoEntry: false })
+  return stat?.isFile() === true && stat.nlink === 1 && readOrNull(path)?.equals(content) === true
+}
+
+const writeNew = (path: string, content: Buffer, { mode = 0o600, owner, path: old }: Replacement): void => {
+  fs.rmSync(path, { force: true })
+  const before = fs.statSync(old, { throwIfNoEntry: false })
+  const keeps = owner ?? before
+  const file = fs.openSync(path, "wx", 0o600)
+  try {
+    fs.writeFileSync(file, content)
+    if (keeps !== undefined && process.geteuid?.() === 0) fs.fchownSync(file, keeps.uid, keeps.gid)
+    fs.fchmodSync(file, owner === null && before !== undefined ? before.mode & 0o7777 : mode)
+  } finally {
+    fs.closeSync(file)
+  }
+}
+
+const flushContent = async (path: string): Promise<void> => {
+  const file = await fs.promises.open(path, "r+")
+  try {
     await file.datasync()
   } finally {
     await file.close()
   }
-  await fs.rename(beside, path).catch(async (cause: unknown) => {
-    await fs.rm(beside, { force: true })
-    throw cause
-  })
 }
 
-const replace = async (wanted: Replacement): Promise<boolean> => {
+/**
+ * Was there anything to change? The new content is written to `PATH.new` and renamed over the old one: a reader sees
+ * the one or the other, never half. A file that keeps its owner is written in place when its folder is locked.
+ */
+export const replaceFile = (wanted: Replacement): Effect.Effect<boolean, FileFailed> => {
+  const { flush = true, path } = wanted
   const content = Buffer.from(wanted.content)
-  const before = await fs.readFile(wanted.path).catch(() => null)
-  if (before !== null && before.equals(content)) return false
-  try {
-    await writeBeside(wanted)
-  } catch (cause) {
-    if (before === null || !locked.has(codeOf(cause))) throw cause
-    await fs.writeFile(wanted.path, content)
-  }
-  return true
+  const temporary = `${path}.new`
+  const replace = attempt("write", path, () => writeNew(temporary, content, wanted)).pipe(
+    Effect.andThen(flush ? attemptPromise("write", path, () => flushContent(temporary)) : Effect.void),
+    Effect.andThen(attempt("write", path, () => fs.renameSync(temporary, path))),
+    Effect.onError(() => Effect.ignore(attempt("remove", temporary, () => fs.rmSync(temporary, { force: true })))),
+    Effect.as(true)
+  )
+  const inPlace = (failure: FileFailed) =>
+    attempt("write", path, () => {
+      const before = readOrNull(path)
+      if (before === null || wanted.owner !== null || !locked.has(codeOf(failure.cause))) throw failure.cause
+      if (before.equals(content)) return false
+      fs.writeFileSync(path, content)
+      return true
+    })
+  return Effect.flatMap(
+    attempt("write", path, () => holds(path, content)),
+    (same) => (same ? Effect.succeed(false) : Effect.catch(replace, inPlace))
+  )
 }
-
-/** Was there anything to change? */
-export const replaceFile = (wanted: Replacement): Effect.Effect<boolean, FileFailed> =>
-  Effect.tryPromise({
-    try: () => replace(wanted),
-    catch: (cause) => new FileFailed({ operation: "write", path: wanted.path, cause })
-  })

@@ -10,7 +10,9 @@ import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
-import { CommandFailed, type SpawnFailed, TimedOut } from "../errors/Failure.ts"
+import { codeOf } from "../errors/errno.ts"
+import { CommandFailed, type SpawnFailed, type TimedOut } from "../errors/Failure.ts"
+import { within } from "../errors/within.ts"
 import { runStages, type ShutdownStage, Spawn, type SpawnRequest } from "./Spawn.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -45,10 +47,10 @@ const keepTail = (tail: Buffer, chunk: Uint8Array): Buffer => {
   return all.length > kept ? all.subarray(all.length - kept) : all
 }
 
-/** Succeeds only for exit code 0. `within` covers the whole run. */
+/** Succeeds only for exit code 0. `duration` covers the whole run. */
 export const runCommand = Effect.fnUntraced(function* (
   request: RunRequest,
-  within: Duration.Input
+  duration: Duration.Input
 ): Effect.fn.Return<Said, SpawnFailed | CommandFailed | TimedOut, Spawn> {
   const { spawn } = yield* Spawn
   return yield* Effect.scoped(
@@ -65,18 +67,12 @@ export const runCommand = Effect.fnUntraced(function* (
       const words = said.stderr.trim() === "" ? said.stdout.trim() : said.stderr.trim()
       return yield* new CommandFailed({ command: request.command, exit, output: words.slice(-quoted) })
     })
-  ).pipe(
-    Effect.timeoutOrElse({
-      duration: within,
-      orElse: () =>
-        Effect.fail(new TimedOut({ what: `waiting for ${request.command}`, millis: Duration.toMillis(within) }))
-    })
-  )
+  ).pipe(within(`waiting for ${request.command}`, duration))
 })
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-export interface Stranger {
+export interface OtherProcess {
   readonly pid: number
   /** What it calls itself, at most 15 characters. */
   readonly name: string
@@ -85,7 +81,7 @@ export interface Stranger {
 }
 
 /** `null` for a process that is not there, or that is dead and only waits to be reaped. */
-export const processOf = (pid: number): Stranger | null => {
+export const processOf = (pid: number): OtherProcess | null => {
   try {
     const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8")
     // The name may hold anything, also spaces and parentheses.
@@ -100,13 +96,23 @@ export const processOf = (pid: number): Stranger | null => {
   }
 }
 
-export const isAlive = (stranger: Stranger): boolean => processOf(stranger.pid)?.startedAt === stranger.startedAt
+/** Of a bare number: whether any process has it now, also one that may not be signalled by us. */
+export const isAlive = (other: OtherProcess | number): boolean =>
+  typeof other === "number" ? hasPid(other) : processOf(other.pid)?.startedAt === other.startedAt
+
+const hasPid = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch (cause) {
+    return codeOf(cause) === "EPERM"
+  }
+}
 
 /** The live process that a pid file names, if it goes by this name; a stale file's pid may be anybody's. */
-export const processInFile = (pidFile: string, name: string): Stranger | null => {
+export const processInFile = (pidFile: string, name: string): OtherProcess | null => {
   const found = pidInFile(pidFile)
-  const stranger = found === null ? null : processOf(found)
-  return stranger?.name === name ? stranger : null
+  const other = found === null ? null : processOf(found)
+  return other?.name === name ? other : null
 }
 
 export const pidInFile = (pidFile: string): number | null => {
@@ -120,11 +126,11 @@ export const pidInFile = (pidFile: string): number | null => {
 }
 
 /** False when it is gone, or may not be signalled by us. */
-export const signalStranger = (stranger: Stranger, signal: NodeJS.Signals): Effect.Effect<boolean> =>
+export const signalProcess = (other: OtherProcess, signal: NodeJS.Signals): Effect.Effect<boolean> =>
   Effect.sync(() => {
-    if (!isAlive(stranger)) return false
+    if (!isAlive(other)) return false
     try {
-      return process.kill(stranger.pid, signal)
+      return process.kill(other.pid, signal)
     } catch {
       return false
     }
@@ -133,16 +139,16 @@ export const signalStranger = (stranger: Stranger, signal: NodeJS.Signals): Effe
 /** Somebody else's child cannot be waited for, only looked at. */
 const lookEvery = Duration.millis(20)
 
-const gone = (stranger: Stranger) =>
-  Effect.sync(() => isAlive(stranger)).pipe(
+const gone = (other: OtherProcess) =>
+  Effect.sync(() => isAlive(other)).pipe(
     Effect.repeat({ schedule: Schedule.spaced(lookEvery), while: (alive) => alive }),
     Effect.as({ _tag: "Code", code: 0 } as const)
   )
 
 /** Climbs the stages; false when it is still there at the end. */
-export const dismiss = (stranger: Stranger, stages: ReadonlyArray<ShutdownStage>): Effect.Effect<boolean> =>
+export const stopProcess = (other: OtherProcess, stages: ReadonlyArray<ShutdownStage>): Effect.Effect<boolean> =>
   runStages({
     stages,
-    exit: gone(stranger),
-    signal: (signal) => Effect.asVoid(signalStranger(stranger, signal))
+    exit: gone(other),
+    signal: (signal) => Effect.asVoid(signalProcess(other, signal))
   }).pipe(Effect.map((left) => left !== null))

@@ -13,12 +13,9 @@ import type { ReadEntry } from "tar/read-entry"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import * as zlib from "node:zlib"
+import { codeOf } from "../errors/errno.ts"
 import { ArchiveInvalid, type Failure, FileFailed } from "../errors/Failure.ts"
-
-export interface Owner {
-  readonly uid: number
-  readonly gid: number
-}
+import type { Owner } from "./files.ts"
 
 export interface Untar {
   /** Set at the first thing that is wrong; what is written after that is ignored. */
@@ -68,10 +65,6 @@ const refusal = (entry: ReadEntry): ArchiveInvalid | undefined => {
 /** What the system says when two entries contradict each other, such as a file below a file. */
 const contradictions = new Set(["ENOTDIR", "EISDIR", "ELOOP", "ENAMETOOLONG", "EEXIST", "ENOENT"])
 
-/** `EISDIR` and the like, of anything that was thrown by `node:fs`. */
-const codeOf = (cause: unknown): string =>
-  typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string" ? cause.code : ""
-
 /** The parser would look for this by itself and decompress once more, all at once. No file name begins with it. */
 const gzipMagic = 0x1f
 
@@ -92,7 +85,7 @@ export const makeUntar = (directory: string, owner: Owner | null): Untar => {
       work()
     } catch (cause) {
       fail(
-        contradictions.has(codeOf(cause))
+        contradictions.has(codeOf(cause) ?? "")
           ? invalid("corrupt", `${shown(name)} cannot be written where it says`, cause)
           : new FileFailed({ operation: "unpack into", path: path.join(directory, name), cause })
       )

@@ -9,7 +9,8 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { type Failure, type Problem, TimedOut } from "../errors/Failure.ts"
+import { type Failure, type Problem } from "../errors/Failure.ts"
+import { within } from "../errors/within.ts"
 import { Admin } from "../pgwire/Admin.ts"
 
 /** A setting whose value in the files waits for a restart. Values as Postgres prints them, cut to a readable length. */
@@ -83,7 +84,7 @@ export const printPending = (pending: ReadonlyArray<PendingRestart>): string =>
 // Changes nothing. Short of time on purpose: a session of a Postgres whose pageserver is gone may never begin.
 // ---------------------------------------------------------------------------------------------------------------------
 
-const within = Duration.seconds(5)
+const deadline = Duration.seconds(5)
 
 /** Finds nothing wrong unless there is a Postgres to ask: see `configurationCheck`. */
 export const ConfigurationCheck = Context.Reference<Effect.Effect<ConfigurationVerdict, Failure>>(
@@ -99,14 +100,7 @@ const ask = (admin: Admin["Service"]): Effect.Effect<ConfigurationVerdict, Failu
     const wire = yield* admin.connect("configure_check")
     const files = yield* wire.rows(fileSettingsSql)
     return readFileSettings(files, yield* wire.rows(pendingSettingsSql))
-  }).pipe(
-    Effect.scoped,
-    Effect.timeoutOrElse({
-      duration: within,
-      orElse: () =>
-        Effect.fail(new TimedOut({ what: "the check of the configuration files", millis: Duration.toMillis(within) }))
-    })
-  )
+  }).pipe(Effect.scoped, within("the check of the configuration files", deadline))
 
 export const configurationCheck: Layer.Layer<never, never, Admin> = Layer.effect(
   ConfigurationCheck,

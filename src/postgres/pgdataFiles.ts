@@ -7,24 +7,15 @@
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { FileFailed } from "../errors/Failure.ts"
-import type { Owner } from "../platform/untar.ts"
-
-/**
- * At once and not through the thread pool: a handful of small files takes a millisecond this way, and five times as
- * long that way, on the path to the first query.
- */
-const attempt = <A>(operation: string, at: string, work: () => A): Effect.Effect<A, FileFailed> =>
-  Effect.try({ try: work, catch: (cause) => new FileFailed({ operation, path: at, cause }) })
-
-const hasCode = (cause: unknown, code: string): boolean =>
-  typeof cause === "object" && cause !== null && "code" in cause && cause.code === code
+import { codeOf } from "../errors/errno.ts"
+import type { FileFailed } from "../errors/Failure.ts"
+import { attempt, attemptPromise, type Owner, replaceFile as replace } from "../platform/files.ts"
 
 const readOrNull = (at: string): Buffer | null => {
   try {
     return fs.readFileSync(at)
   } catch (cause) {
-    if (hasCode(cause, "ENOENT")) return null
+    if (codeOf(cause) === "ENOENT") return null
     throw cause
   }
 }
@@ -36,7 +27,7 @@ export const ensureFolder = (directory: string, owner: Owner | null): Effect.Eff
     try {
       fs.mkdirSync(directory, { mode: 0o700 })
     } catch (cause) {
-      if (!hasCode(cause, "EEXIST")) throw cause
+      if (codeOf(cause) !== "EEXIST") throw cause
     }
     if (owner !== null) fs.chownSync(directory, owner.uid, owner.gid)
     fs.chmodSync(directory, 0o700)
@@ -54,54 +45,25 @@ const makeParents = (directory: string): void => {
  * may be thousands of files.
  */
 export const wipe = (directory: string): Effect.Effect<void, FileFailed> =>
-  Effect.tryPromise({
-    try: async () => {
-      if (path.dirname(path.resolve(directory)) === path.resolve(directory))
-        throw new Error("the root of a file system is no PGDATA")
-      const entries = await fs.promises.readdir(directory, { withFileTypes: true })
-      const links = entries.filter((entry) => entry.isSymbolicLink())
-      for (const { name } of links) await fs.promises.unlink(path.join(directory, name))
-      for (const entry of entries) {
-        if (!entry.isSymbolicLink())
-          await fs.promises.rm(path.join(directory, entry.name), { recursive: true, force: true })
-      }
-    },
-    catch: (cause) => new FileFailed({ operation: "empty the folder", path: directory, cause })
+  attemptPromise("empty the folder", directory, async () => {
+    if (path.dirname(path.resolve(directory)) === path.resolve(directory))
+      throw new Error("the root of a file system is no PGDATA")
+    const entries = await fs.promises.readdir(directory, { withFileTypes: true })
+    const links = entries.filter((entry) => entry.isSymbolicLink())
+    for (const { name } of links) await fs.promises.unlink(path.join(directory, name))
+    for (const entry of entries) {
+      if (!entry.isSymbolicLink())
+        await fs.promises.rm(path.join(directory, entry.name), { recursive: true, force: true })
+    }
   })
 
-/**
- * The file has this content afterwards, or is untouched: written beside and renamed over. Tells whether the content
- * is new. PGDATA does not outlive the machine, so nothing is synced to disk.
- */
+/** Answers whether the content is new. PGDATA does not outlive the machine, so nothing is flushed to disk. */
 export const replaceFile = (
   directory: string,
   name: string,
   content: string | Uint8Array,
   owner: Owner | null
-): Effect.Effect<boolean, FileFailed> => {
-  const at = path.join(directory, name)
-  const beside = `${at}.new`
-  return attempt("write", at, () => {
-    const bytes = Buffer.from(content)
-    const old = fs.lstatSync(at, { throwIfNoEntry: false })
-    if (old?.isFile() === true && bytes.equals(fs.readFileSync(at))) return false
-    fs.rmSync(beside, { force: true })
-    try {
-      const file = fs.openSync(beside, "wx", 0o600)
-      try {
-        if (owner !== null) fs.fchownSync(file, owner.uid, owner.gid)
-        fs.writeFileSync(file, bytes)
-      } finally {
-        fs.closeSync(file)
-      }
-      fs.renameSync(beside, at)
-    } catch (cause) {
-      fs.rmSync(beside, { force: true })
-      throw cause
-    }
-    return true
-  })
-}
+): Effect.Effect<boolean, FileFailed> => replace({ path: path.join(directory, name), content, owner, flush: false })
 
 /** Content of a plain file; as if empty for anything else, and where there is nothing. */
 export const readText = (directory: string, name: string): Effect.Effect<string, FileFailed> => {

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import type { FileFailed } from "../errors/Failure.ts"
 import { replaceFile } from "../platform/files.ts"
-import { dismiss, pidInFile, processOf, signalStranger, type Stranger } from "../platform/processes.ts"
+import { stopProcess, pidInFile, processOf, signalProcess, type OtherProcess } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/Spawn.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -51,7 +51,7 @@ export const localProxyPlace: LocalProxyPlace = {
 }
 
 /** The process that the pid file names, while another process than we holds a lock on that file. */
-export const findLocalProxy = ({ pidFile }: LocalProxyPlace): Stranger | null => {
+export const findLocalProxy = ({ pidFile }: LocalProxyPlace): OtherProcess | null => {
   try {
     const inode = fs.statSync(pidFile, { bigint: true }).ino
     const holders = flockHolders(fs.readFileSync("/proc/locks", "utf8"), { inode })
@@ -75,7 +75,7 @@ export const configureLocalProxy = Effect.fn("LocalProxy.configure")(function* (
 export const reloadLocalProxy = (place: LocalProxyPlace): Effect.Effect<boolean> =>
   Effect.suspend(() => {
     const proxy = findLocalProxy(place)
-    return proxy === null ? Effect.succeed(false) : signalStranger(proxy, "SIGHUP")
+    return proxy === null ? Effect.succeed(false) : signalProcess(proxy, "SIGHUP")
   })
 
 const stages: ReadonlyArray<ShutdownStage> = [
@@ -87,5 +87,5 @@ export const stopLocalProxy = Effect.fn("LocalProxy.stop")(function* (place: Loc
   const proxy = findLocalProxy(place)
   if (proxy === null) return
   yield* Effect.logInfo(`asking local_proxy (pid ${proxy.pid}) to leave`)
-  if (!(yield* dismiss(proxy, stages))) yield* Effect.logWarning(`local_proxy (pid ${proxy.pid}) did not leave`)
+  if (!(yield* stopProcess(proxy, stages))) yield* Effect.logWarning(`local_proxy (pid ${proxy.pid}) did not leave`)
 })

@@ -12,7 +12,7 @@ import * as fs from "node:fs/promises"
 import { type Failure, FileFailed, SidecarUnusable, type TimedOut, type WireFailed } from "../errors/Failure.ts"
 import { connect } from "../pgwire/Wire.ts"
 import { replaceFile } from "../platform/files.ts"
-import { dismiss, processInFile } from "../platform/processes.ts"
+import { stopProcess, processInFile } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/Spawn.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 
@@ -194,5 +194,5 @@ export const stopPgbouncer = Effect.fn("Pgbouncer.stop")(function* (place: Pgbou
   const pgbouncer = processInFile(place.pidFile, "pgbouncer")
   if (pgbouncer === null) return
   yield* Effect.logInfo(`asking pgbouncer (pid ${pgbouncer.pid}) to leave`)
-  if (!(yield* dismiss(pgbouncer, stages))) yield* Effect.logWarning(`pgbouncer (pid ${pgbouncer.pid}) did not leave`)
+  if (!(yield* stopProcess(pgbouncer, stages))) yield* Effect.logWarning(`pgbouncer (pid ${pgbouncer.pid}) did not leave`)
 })

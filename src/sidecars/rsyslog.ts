@@ -12,7 +12,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { type Failure, NotSupported, SidecarUnusable } from "../errors/Failure.ts"
 import { replaceFile } from "../platform/files.ts"
-import { dismiss, processInFile, processOf, type Stranger } from "../platform/processes.ts"
+import { stopProcess, processInFile, processOf, type OtherProcess } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/Spawn.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
@@ -179,7 +179,7 @@ export interface AuditEndpoints {
 
 const unusable = (detail: string) => new SidecarUnusable({ sidecar: "rsyslogd", detail })
 
-const everyProcess = (): ReadonlyArray<Stranger> => {
+const everyProcess = (): ReadonlyArray<OtherProcess> => {
   try {
     return fs
       .readdirSync("/proc")
@@ -190,7 +190,7 @@ const everyProcess = (): ReadonlyArray<Stranger> => {
   }
 }
 
-const findRsyslog = ({ pidFiles, search }: RsyslogPlace): Stranger | null => {
+const findRsyslog = ({ pidFiles, search }: RsyslogPlace): OtherProcess | null => {
   for (const file of pidFiles) {
     const found = processInFile(file, "rsyslogd")
     if (found !== null) return found
@@ -208,7 +208,7 @@ const lookEvery = Duration.millis(50)
 /** A new rsyslogd runs, with the files as they are now. */
 export const restartRsyslog = Effect.fn("Rsyslog.restart")(function* (place: RsyslogPlace) {
   const before = findRsyslog(place)
-  if (before !== null) yield* dismiss(before, stages)
+  if (before !== null) yield* stopProcess(before, stages)
   const look = Effect.suspend(() => {
     const found = findRsyslog(place)
     const fresh = found !== null && (found.pid !== before?.pid || found.startedAt !== before.startedAt)
