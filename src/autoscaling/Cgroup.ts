@@ -1,5 +1,5 @@
 /**
- * A cgroup v2: a look at its memory, and the way into it for a program that is about to start.
+ * A cgroup v2: reads its memory use, and makes a program that is about to start enter it.
  *
  * Reads files below the root and writes none: limits are the business of whoever made the group. A hybrid host, whose
  * memory controller is still version 1, is refused.
@@ -10,18 +10,15 @@ import * as Result from "effect/Result"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { CgroupUnusable } from "../errors/Failure.ts"
+import { explain } from "../errors/policy.ts"
 import type { RunAs, SpawnRequest } from "../platform/Spawn.ts"
-import { reasonOf } from "./agent.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What can be known about a cgroup without a look: is its name fit to be a path, what does its memory.stat say, and
-// which command puts a program into it.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- names, memory.stat and commands, without touching a file
 
-/** What to do when the cgroup cannot be used: fail, go on but never give memory back, or go on as if none were named. */
+/** When the cgroup cannot be used: fail, go on but never give memory back, or go on as if none were named. */
 export type CgroupPolicy = "refuse" | "deny-downscales" | "run-without"
 
-/** Relative to the root, and staying below it. The root itself has no limits and is nobody's cgroup. */
+/** Relative to the root, and staying below it. The root itself has no limits and does not count as a cgroup. */
 export const checkCgroupName = (name: string): Result.Result<string, string> => {
   const parts = name.split("/")
   if (name.includes("\0") || name.length > 1024) return Result.fail("its name is not fit to be a path")
@@ -49,8 +46,8 @@ export interface Program {
   readonly args: ReadonlyArray<string>
 }
 
-/** What the host has to move a program with. */
-export interface Movers {
+/** What the host has that could move a program into a cgroup. */
+export interface EntryTools {
   /** May the program's user write its own pid there? */
   readonly procsWritable: boolean
   readonly shell: string | null
@@ -58,21 +55,28 @@ export interface Movers {
 }
 
 /** Exits with 126 when it cannot move. `exec` keeps the pid, so signals and postmaster.pid stay right. */
-const moveAndRun = `echo "$$" > "$1" || { echo "compute_ctl: cannot enter the cgroup through $1" >&2; exit 126; }; shift; exec "$0" "$@"`
+const enterAndRun =
+  `echo "$$" > "$1" || { echo "compute_ctl: cannot enter the cgroup through $1" >&2; exit 126; }; ` +
+  `shift; exec "$0" "$@"`
 
 /** The same program, entering the cgroup before its first instruction; `None` when there is no way. */
-export const moved = (program: Program, procs: string, name: string, movers: Movers): Option.Option<Program> => {
-  if (movers.procsWritable && movers.shell !== null) {
-    return Option.some({ command: movers.shell, args: ["-c", moveAndRun, program.command, procs, ...program.args] })
+export const commandInCgroup = (
+  program: Program,
+  procs: string,
+  name: string,
+  tools: EntryTools
+): Option.Option<Program> => {
+  if (tools.procsWritable && tools.shell !== null) {
+    return Option.some({ command: tools.shell, args: ["-c", enterAndRun, program.command, procs, ...program.args] })
   }
-  return movers.cgexec === null
+  return tools.cgexec === null
     ? Option.none()
-    : Option.some({ command: movers.cgexec, args: ["-g", `memory:${name}`, program.command, ...program.args] })
+    : Option.some({ command: tools.cgexec, args: ["-g", `memory:${name}`, program.command, ...program.args] })
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- files
 
-export interface CgroupAt {
+export interface CgroupPath {
   /** Where cgroup v2 is mounted. */
   readonly root: string
   /** Relative to the root. */
@@ -87,7 +91,7 @@ export interface Cgroup {
 
 export const defaultCgroupRoot = "/sys/fs/cgroup"
 
-const folderOf = Effect.fnUntraced(function* ({ name, root }: CgroupAt): Effect.fn.Return<string, CgroupUnusable> {
+const folderOf = Effect.fnUntraced(function* ({ name, root }: CgroupPath): Effect.fn.Return<string, CgroupUnusable> {
   const folder = path.join(root, name)
   const unusable = (detail: string) => new CgroupUnusable({ cgroup: folder, detail })
   const checked = checkCgroupName(name)
@@ -99,7 +103,7 @@ const folderOf = Effect.fnUntraced(function* ({ name, root }: CgroupAt): Effect.
   return folder
 })
 
-const look = (folder: string): Effect.Effect<number, CgroupUnusable> =>
+const readMemory = (folder: string): Effect.Effect<number, CgroupUnusable> =>
   Effect.tryPromise({
     try: () => fs.promises.readFile(path.join(folder, "memory.stat"), "latin1"),
     catch: (cause) =>
@@ -115,21 +119,21 @@ const look = (folder: string): Effect.Effect<number, CgroupUnusable> =>
     )
   )
 
-/** Succeeds only when one look has succeeded. */
-export const openCgroup = Effect.fnUntraced(function* (at: CgroupAt): Effect.fn.Return<Cgroup, CgroupUnusable> {
+/** Succeeds only when memory.stat could be read once. */
+export const openCgroup = Effect.fnUntraced(function* (at: CgroupPath): Effect.fn.Return<Cgroup, CgroupUnusable> {
   const folder = yield* folderOf(at)
-  const anonymous = look(folder)
+  const anonymous = readMemory(folder)
   yield* anonymous
   return { folder, anonymous }
 })
 
-export interface CgroupEntry extends CgroupAt {
+export interface CgroupEntry extends CgroupPath {
   readonly policy: CgroupPolicy
   /** The PATH of our environment: where `cgexec` is looked for. */
   readonly path: string | undefined
 }
 
-/** Whether a user can write a file, judged from its owner and mode; for ourselves the kernel is asked. */
+/** Whether a user can write a file, by its owner and mode; for ourselves the kernel is asked. */
 const writable = (file: string, user: RunAs | null): boolean =>
   Result.getOrElse(
     Result.try(() => {
@@ -157,7 +161,7 @@ const enter = Effect.fnUntraced(function* (
     .split(":")
     .map((one) => path.join(one, "cgexec"))
     .find((file) => path.isAbsolute(file) && executable(file))
-  const program = moved(request, procs, at.name, {
+  const program = commandInCgroup(request, procs, at.name, {
     procsWritable: writable(procs, request.runAs),
     shell: executable(shell) ? shell : null,
     cgexec: cgexec ?? null
@@ -173,7 +177,8 @@ const enter = Effect.fnUntraced(function* (
 /**
  * The same request, made to enter the cgroup before the program begins. The pid stays the program's own. When the
  * group turns out to be closed only then (the kernel also looks at the common ancestor), the child exits with 126 and
- * says why. A cgroup that cannot be entered fails under `refuse`, and is otherwise told and done without.
+ * says why. A cgroup that cannot be entered fails under `refuse`; otherwise the program runs outside of it, and the log
+ * says so.
  */
 export const cgroupCommand = Effect.fn("Vm.cgroupCommand")(function* (
   at: CgroupEntry,
@@ -182,6 +187,6 @@ export const cgroupCommand = Effect.fn("Vm.cgroupCommand")(function* (
   return yield* Effect.catch(enter(at, request), (error) =>
     at.policy === "refuse"
       ? Effect.fail(error)
-      : Effect.as(Effect.logWarning(`${request.command} runs outside of the cgroup: ${reasonOf(error)}`), request)
+      : Effect.as(Effect.logWarning(`${request.command} runs outside of the cgroup: ${explain(error)}`), request)
   )
 })

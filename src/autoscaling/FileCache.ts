@@ -9,9 +9,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { type TimedOut, WireFailed } from "../errors/Failure.ts"
+import { explain } from "../errors/policy.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
-import { reasonOf } from "./agent.ts"
 import { cacheLimitMib, MiB } from "./decisions.ts"
 
 export interface FileCache {
@@ -21,7 +21,7 @@ export interface FileCache {
   readonly resize: (wanted: number) => Effect.Effect<number, WireFailed | TimedOut>
 }
 
-const within = Duration.seconds(3)
+const queryWithin = Duration.seconds(3)
 
 const sizeOf = (setting: string) => `SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('${setting}', true))`
 const limit = "neon.file_cache_size_limit"
@@ -29,7 +29,7 @@ const cap = "neon.max_file_cache_size"
 
 /** `null`: Postgres does not know the setting. */
 const readSize = Effect.fnUntraced(function* (wire: Wire, setting: string) {
-  const text = (yield* wire.rows(sizeOf(setting), within))[0]?.[0] ?? null
+  const text = (yield* wire.rows(sizeOf(setting), queryWithin))[0]?.[0] ?? null
   if (text === null) return null
   const bytes = Number(text)
   return Number.isSafeInteger(bytes) && bytes >= 0
@@ -45,42 +45,42 @@ const dial = (at: ConnString) =>
     database: at.database ?? "postgres",
     applicationName: at.applicationName ?? "vm-monitor",
     options: ["-c search_path=", at.options].filter((one) => one !== null).join(" "),
-    connectWithin: within,
+    connectWithin: queryWithin,
     ...(at.password === null ? {} : { password: at.password })
   })
 
 /** One connection at a time, each in a scope of its own; a new one replaces the old. */
-const keepSession = Effect.fnUntraced(function* (at: ConnString) {
-  let held: { readonly wire: Wire; readonly scope: Scope.Closeable } | undefined
+const replaceableSession = Effect.fnUntraced(function* (at: ConnString) {
+  let open: { readonly wire: Wire; readonly scope: Scope.Closeable } | undefined
   const release = Effect.suspend(() => {
-    const scope = held?.scope
-    held = undefined
+    const scope = open?.scope
+    open = undefined
     return scope === undefined ? Effect.void : Scope.close(scope, Exit.void)
   })
   yield* Effect.addFinalizer(() => release)
   const renew = Effect.gen(function* () {
     yield* release
     const scope = yield* Scope.make()
-    held = {
+    open = {
       scope,
       wire: yield* Scope.provide(dial(at), scope).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
     }
-    return held.wire
+    return open.wire
   })
-  return { renew, current: Effect.suspend(() => (held === undefined ? renew : Effect.succeed(held.wire))) }
+  return { renew, current: Effect.suspend(() => (open === undefined ? renew : Effect.succeed(open.wire))) }
 })
 
 /** `null`: this Postgres has no file cache to manage. Fails when it cannot be asked. */
 export const openFileCache = Effect.fn("Vm.openFileCache")(function* (
   at: ConnString
 ): Effect.fn.Return<FileCache | null, WireFailed | TimedOut, Scope.Scope> {
-  const session = yield* keepSession(at)
-  /** Reading is tried once more over a new connection: the old one may have died while nobody looked. */
+  const session = yield* replaceableSession(at)
+  /** Reading is tried once more over a new connection: the old one may have died unnoticed. */
   const read = (setting: string) =>
     Effect.catch(
       Effect.flatMap(session.current, (wire) => readSize(wire, setting)),
       (error) =>
-        Effect.logInfo(`the file cache's connection is renewed: ${reasonOf(error)}`).pipe(
+        Effect.logInfo(`the file cache's connection is renewed: ${explain(error)}`).pipe(
           Effect.andThen(session.renew),
           Effect.flatMap((wire) => readSize(wire, setting))
         )
@@ -92,8 +92,8 @@ export const openFileCache = Effect.fn("Vm.openFileCache")(function* (
     if (most === null) return yield* new WireFailed({ operation: "query", peer: wire.peer, detail: `${cap} is gone` })
     const mib = cacheLimitMib(wanted, most)
     // Each is sent alone: ALTER SYSTEM does not work inside a transaction.
-    yield* wire.simple(`ALTER SYSTEM SET ${limit} = ${mib}`, within)
-    yield* wire.simple("SELECT pg_catalog.pg_reload_conf()", within)
+    yield* wire.simple(`ALTER SYSTEM SET ${limit} = ${mib}`, queryWithin)
+    yield* wire.simple("SELECT pg_catalog.pg_reload_conf()", queryWithin)
     return mib * MiB
   })
 

@@ -2,7 +2,9 @@
  * The vm-monitor: tells the autoscaler's agent when Postgres needs more memory and whether it can do with less.
  *
  * Listens while Postgres runs after a start that succeeded, and is done when the compute is ending. One agent at a
- * time: the newest wins. It moves no memory itself and writes nothing but the limit of the file cache.
+ * time: the newest wins. It moves no memory itself and writes nothing but the limit of the file cache. It speaks no
+ * TLS, takes no tokens and compresses nothing: that is the agents' contract, so only they should reach its address.
+ * The end of its scope closes the server and every connection.
  */
 import * as NodeWS from "@effect/platform-node/NodeWS"
 import * as Deferred from "effect/Deferred"
@@ -19,37 +21,15 @@ import { ComputeState, type Snapshot } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import { isTerminating, type Status } from "../compute/transitions.ts"
 import { ListenFailed } from "../errors/Failure.ts"
+import { type HostPort, parseHostPort } from "../pgwire/address.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { bridge, type Peer, peerOf, quietly, type Surroundings } from "./agent.ts"
+import { serveAgent, type Peer, peerOf, throttledWarning, type AgentOptions } from "./agent.ts"
 import { type CgroupPolicy, defaultCgroupRoot, openCgroup } from "./Cgroup.ts"
 import { openFileCache } from "./FileCache.ts"
-import type { VmTally } from "./metrics.ts"
+import type { VmMetrics } from "./metrics.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Where the vm-monitor listens, as `host:port` text. Looks nothing up.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface VmAddress {
-  readonly host: string
-  readonly port: number
-}
-
-/** `0.0.0.0:10301`, `[::]:10301`, `localhost:10301`. With port 0 the system chooses. */
-export const parseVmAddress = (text: string): Result.Result<VmAddress, string> => {
-  const match = /^(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+)):([0-9]{1,5})$/.exec(text)
-  const host = match?.[1] ?? match?.[2]
-  const port = Number(match?.[3])
-  if (host === undefined) return Result.fail("it is not host:port")
-  return port > 65_535 ? Result.fail("its port is above 65535") : Result.succeed({ host, port })
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The door agents come through: `GET /monitor`, upgraded to a WebSocket. Everything else is refused.
-//
-// No TLS, no tokens, no sub-protocols, no compression: that is the agents' contract, so the address should be one
-// that only they can reach. A refused request never touches a connection. Closed, with all connections, by the scope.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- WebSocket server
 
 /** Messages of an agent have some hundred bytes; the socket is closed with 1009 for more than this. */
 const maxPayload = 64 * 1024
@@ -65,14 +45,14 @@ const timeLimits = {
 const route = "/monitor"
 
 /** What is wrong with a request, as a status; `null` for one that may try to upgrade. */
-const objection = (request: IncomingMessage): number | null => {
+const refusalStatus = (request: IncomingMessage): number | null => {
   const [path] = (request.url ?? "").split("?")
   if (path !== route) return 404
   return request.method === "GET" ? null : 405
 }
 
 const answerPlain = (request: IncomingMessage, response: ServerResponse) => {
-  const status = objection(request) ?? 426
+  const status = refusalStatus(request) ?? 426
   const headers =
     status === 426 ? { connection: "upgrade", upgrade: "websocket" } : status === 405 ? { allow: "GET" } : {}
   response.writeHead(status, { ...headers, "content-type": "text/plain" }).end(`${STATUS_CODES[status]}\n`)
@@ -84,9 +64,12 @@ const refuse = (socket: Duplex, status: number) => {
   )
 }
 
-/** `onPeer` is called once per upgraded connection, in the turn in which it was opened. With port 0 the system chooses. */
-export const openDoor = (
-  at: VmAddress,
+/**
+ * `GET /monitor`, upgraded to a WebSocket; everything else is refused. `onPeer` is called once per upgraded connection,
+ * in the turn in which it was opened. With port 0 the system chooses.
+ */
+export const openServer = (
+  at: HostPort,
   onPeer: (peer: Peer) => void
 ): Effect.Effect<number, ListenFailed, Scope.Scope> =>
   Effect.gen(function* () {
@@ -100,7 +83,7 @@ export const openDoor = (
     server.maxConnections = maxConnections
     server.on("upgrade", (request, socket, head) => {
       socket.on("error", () => undefined)
-      const status = objection(request)
+      const status = refusalStatus(request)
       if (status !== null) return refuse(socket, status)
       const name = `${request.socket.remoteAddress}:${request.socket.remotePort}`
       sockets.handleUpgrade(request, socket, head, (ws) => onPeer(peerOf(ws, name)))
@@ -119,7 +102,7 @@ export const openDoor = (
       server.once("error", failed)
       server.listen(at.port, at.host, () => {
         server.off("error", failed)
-        // An accept that failed (no file descriptors left) is an event here, and without a listener it would end the process.
+        // An accept that fails (no file descriptors left) is an event; without a listener it would end the process.
         server.on("error", () => undefined)
         const address = server.address()
         resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : at.port))
@@ -127,7 +110,7 @@ export const openDoor = (
     })
   })
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- monitor
 
 export interface VmMonitorOptions {
   /** `host:port`, such as `0.0.0.0:10301`; with port 0 the system chooses. */
@@ -149,10 +132,10 @@ export interface VmMonitorOptions {
 export const defaultVmAddress = "0.0.0.0:10301"
 export const defaultCgroup = "neon-postgres"
 
-export interface Serving {
+export interface Listening {
   readonly port: number
-  /** Attends to agents until it is interrupted. */
-  readonly attend: Effect.Effect<never, never, VmTally>
+  /** Serves agents until it is interrupted. */
+  readonly serve: Effect.Effect<never, never, VmMetrics>
 }
 
 interface Arrival {
@@ -160,77 +143,77 @@ interface Arrival {
   readonly replaced: Deferred.Deferred<void>
 }
 
-const tellBlindEveryMillis = 60_000
+const warnUnwatchableEveryMillis = 60_000
 /** Agents that are on their way in; beyond that they are turned away. */
-const arrivals = 16
+const arrivalCapacity = 16
 
-const surroundingsOf = (options: VmMonitorOptions, spec: ParsedSpec | null): Surroundings => {
+const agentOptionsOf = (options: VmMonitorOptions, spec: ParsedSpec | null): AgentOptions => {
   const { cgroup, cgroupRoot: root = defaultCgroupRoot, fileCacheConnstr: at } = options
   return {
     totalMemory: options.totalMemory ?? os.totalmem(),
     cgroup: cgroup === null ? null : openCgroup({ root, name: cgroup }),
     policy: options.policy ?? "refuse",
-    tellBlind: quietly(tellBlindEveryMillis),
+    warnUnwatchable: throttledWarning(warnUnwatchableEveryMillis),
     openCache: at === null || options.disableLfcResizing?.(spec) === true ? null : openFileCache(at)
   }
 }
 
-/** Listens from now until the scope closes; agents are attended to only while `attend` runs. */
-export const serve = Effect.fn("Vm.serve")(function* (
+/** Listens from now until the scope closes; agents are served only while `serve` runs. */
+export const listen = Effect.fn("Vm.serve")(function* (
   options: VmMonitorOptions,
   spec: ParsedSpec | null
-): Effect.fn.Return<Serving, ListenFailed, Scope.Scope> {
-  const address = parseVmAddress(options.address)
+): Effect.fn.Return<Listening, ListenFailed, Scope.Scope> {
+  const address = parseHostPort(options.address, 0)
   if (Result.isFailure(address)) {
     const cause = new Error(`${JSON.stringify(options.address)}: ${address.failure}`)
     return yield* new ListenFailed({ what: "the vm-monitor", port: 0, cause })
   }
-  const queue = yield* Queue.dropping<Arrival>(arrivals)
+  const queue = yield* Queue.dropping<Arrival>(arrivalCapacity)
   let newest: Arrival | undefined
-  const port = yield* openDoor(address.success, (peer) => {
+  const port = yield* openServer(address.success, (peer) => {
     const before = newest
     newest = { peer, replaced: Deferred.makeUnsafe() }
-    // The swap and the word to the old one happen in one turn, so two that come together cannot both stay.
+    // The swap and the notice to the old one happen in one turn, so two that come together cannot both stay.
     if (before !== undefined) Deferred.doneUnsafe(before.replaced, Effect.void)
     if (!Queue.offerUnsafe(queue, newest)) peer.drop()
   })
-  const surroundings = surroundingsOf(options, spec)
-  const attend = Effect.scoped(
+  const agentOptions = agentOptionsOf(options, spec)
+  const serve = Effect.scoped(
     Effect.gen(function* () {
       const agents = yield* FiberSet.make()
       while (true) {
         const { peer, replaced } = yield* Queue.take(queue)
-        const life = Effect.catchCause(bridge(peer, Deferred.await(replaced), surroundings), (cause) =>
+        const connection = Effect.catchCause(serveAgent(peer, Deferred.await(replaced), agentOptions), (cause) =>
           Effect.logError(`the connection of the agent ${peer.name} broke`, cause)
         )
-        yield* FiberSet.run(agents, life)
+        yield* FiberSet.run(agents, connection)
       }
     })
   )
   yield* Effect.logInfo(`the vm-monitor listens on port ${port}`)
-  return { port, attend }
+  return { port, serve }
 })
 
-const ending = [
+const terminating = [
   "termination_pending_fast",
   "termination_pending_immediate",
   "terminated"
 ] as const satisfies ReadonlyArray<Status>
 
 /** A compute that failed to take a new spec still serves; one whose Postgres is gone does not. */
-const over = ({ postgresAlive, status }: Snapshot): boolean =>
+const isOver = ({ postgresAlive, status }: Snapshot): boolean =>
   isTerminating(status) || (status === "failed" && !postgresAlive)
 
-export const vmMonitor = (options: VmMonitorOptions): Actor<ComputeState | VmTally> => ({
+export const vmMonitor = (options: VmMonitorOptions): Actor<ComputeState | VmMetrics> => ({
   name: "vm-monitor",
   policy: "transient",
   run: Effect.gen(function* () {
     const state = yield* ComputeState
     while (true) {
-      const { spec, status } = yield* state.until("running", ...ending)
+      const { spec, status } = yield* state.until("running", ...terminating)
       if (isTerminating(status)) return
-      const work = Effect.scoped(Effect.flatMap(serve(options, spec), ({ attend }) => attend))
-      yield* Effect.raceFirst(work, Stream.runHead(Stream.filter(state.changes, over)))
+      const work = Effect.scoped(Effect.flatMap(listen(options, spec), ({ serve }) => serve))
+      yield* Effect.raceFirst(work, Stream.runHead(Stream.filter(state.changes, isOver)))
     }
   })
 })

@@ -1,9 +1,9 @@
 /**
- * One agent's connection, from its first word to our goodbye: greets, answers, samples, and knows when it is over.
+ * One agent's connection, from the handshake to the Close frame: answers the agent and samples memory in between.
  *
  * Everything it knows dies with it: the next connection starts from the machine's own total. It ends when the agent
- * leaves, is replaced by a newer one, is silent, does not read, or speaks nothing but nonsense; a message we cannot
- * use is answered and forgotten.
+ * leaves, is replaced by a newer one, is silent, does not read, or sends only unusable messages; a single unusable
+ * message is answered and forgotten.
  */
 import type * as NodeWS from "@effect/platform-node/NodeWS"
 import * as Cause from "effect/Cause"
@@ -15,61 +15,63 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { CgroupUnusable, TimedOut, WireFailed } from "../errors/Failure.ts"
-import { causesOf } from "../errors/policy.ts"
+import { explain } from "../errors/policy.ts"
 import type { Cgroup, CgroupPolicy } from "./Cgroup.ts"
 import { noSamples, thresholdOf } from "./decisions.ts"
 import type { FileCache } from "./FileCache.ts"
-import { VmTally } from "./metrics.ts"
-import { type Heard, negotiate, patience, printGreeting, printMessage, readMessage, type Said } from "./protocol.ts"
-import { type Connection, keepCache, type Memory, type Order, scale, watchMemory } from "./scaling.ts"
+import { VmMetrics } from "./metrics.ts"
+import {
+  type AgentMessage,
+  negotiate,
+  maxUnusableInRow,
+  printGreeting,
+  printMessage,
+  readMessage,
+  type MonitorMessage
+} from "./protocol.ts"
+import { type Connection, manageFileCache, type Memory, type ScaleCommand, scale, sampleMemory } from "./scaling.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// How the vm-monitor tells what went wrong: on one line, and not more often than a reader can bear.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export const reasonOf = (error: unknown): string => causesOf(error).join(": ")
-
-/** Warns at most once in a while, and then says how many lines were kept back. */
-export const quietly = (everyMillis: number): ((text: string) => Effect.Effect<void>) => {
-  let toldAt: number | null = null
-  let kept = 0
+/** Warns at most once per `everyMillis`, and then says how many warnings were suppressed. */
+export const throttledWarning = (everyMillis: number): ((text: string) => Effect.Effect<void>) => {
+  let loggedAt: number | null = null
+  let suppressed = 0
   return (text) =>
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      if (toldAt !== null && now - toldAt < everyMillis) return Effect.sync(() => void kept++)
-      const more = kept === 0 ? "" : ` (and ${kept} like it before)`
-      toldAt = now
-      kept = 0
+      if (loggedAt !== null && now - loggedAt < everyMillis) return Effect.sync(() => void suppressed++)
+      const more = suppressed === 0 ? "" : ` (and ${suppressed} like it before)`
+      loggedAt = now
+      suppressed = 0
       return Effect.logWarning(`${text}${more}`)
     })
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The other end of one WebSocket: whole messages in and out, and an orderly close. Knows nothing of what they say.
-//
-// Reading faster than we take pauses the socket; sending waits until the kernel has the bytes. `Cause.Done` is the
-// end of the connection, from either side.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- peer
 
 export type Message = { readonly _tag: "Text"; readonly text: string } | { readonly _tag: "Binary" }
 
+/**
+ * The other end of one WebSocket: whole messages in and out, and an orderly close. A peer that sends faster than we
+ * receive pauses the socket; sending waits until the kernel has the bytes. `Cause.Done` is the end of the connection,
+ * from either side.
+ */
 export interface Peer {
-  /** Its address, for people. */
+  /** Its address, for the log. */
   readonly name: string
   /** One taker at a time. */
   readonly receive: Effect.Effect<Message, Cause.Done>
   readonly send: (text: string) => Effect.Effect<void, Cause.Done>
-  /** Says goodbye, waits a moment for the other side's, then cuts. Does nothing once the connection has ended. */
+  /** Sends a Close frame, waits a moment for the other side's, then terminates. Does nothing when it has ended. */
   readonly close: (code: number, reason: string) => Effect.Effect<void>
-  /** Cuts without a word. */
+  /** Terminates without a Close frame. */
   readonly drop: () => void
 }
 
 /** Messages held before the socket is paused; what one read brought more is held too. */
 const highWater = 16
-const farewell = Duration.seconds(1)
+const closeWithin = Duration.seconds(1)
 
 /** A Close frame has room for 123 bytes of reason. */
-const fitting = (reason: string): string => reason.replaceAll(/[^ -~]/g, "?").slice(0, 123)
+const closeReasonText = (reason: string): string => reason.replaceAll(/[^ -~]/g, "?").slice(0, 123)
 
 /** Listens from now on, so to be made in the same turn in which the socket was opened. */
 export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
@@ -84,7 +86,7 @@ export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
     if (inbox.length >= highWater && !socket.isPaused) socket.pause()
     wakeTaker()
   })
-  // A frame that breaks the protocol or the size limit is told here; the close with the right code follows by itself.
+  // A frame that breaks the protocol or the size limit is an event here; ws closes with the right code by itself.
   socket.on("error", () => undefined)
   socket.once("close", wakeTaker)
 
@@ -115,54 +117,57 @@ export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
     Effect.callback<void>((resume) => {
       if (socket.readyState === 3) return resume(Effect.void)
       socket.once("close", () => resume(Effect.void))
-      // Without reading on, the other side's goodbye would never be seen.
+      // Without reading on, the other side's Close frame would never be seen.
       leaving = true
       inbox.length = 0
       if (socket.isPaused) socket.resume()
-      socket.close(code, fitting(reason))
-    }).pipe(Effect.timeoutOption(farewell), Effect.ensuring(Effect.sync(() => socket.terminate())), Effect.asVoid)
+      socket.close(code, closeReasonText(reason))
+    }).pipe(Effect.timeoutOption(closeWithin), Effect.ensuring(Effect.sync(() => socket.terminate())), Effect.asVoid)
 
   return { name, receive, send, close, drop: () => socket.terminate() }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- connection
 
-/** What a connection is made of besides the agent. */
-export interface Surroundings {
-  /** The kernel's idea of all memory, in bytes. */
+/** What is the same for every agent. */
+export interface AgentOptions {
+  /** All memory as the kernel counts it, in bytes. */
   readonly totalMemory: number
-  /** `null`: no cgroup is watched, and none is missed. */
+  /** `null`: no cgroup is watched, and none was asked for. */
   readonly cgroup: Effect.Effect<Cgroup, CgroupUnusable> | null
   readonly policy: CgroupPolicy
-  /** An agent that is refused comes again every five seconds; the log need not hear of each. */
-  readonly tellBlind: (text: string) => Effect.Effect<void>
+  /** An agent that is refused comes again every five seconds; the log need not have a line for each. */
+  readonly warnUnwatchable: (text: string) => Effect.Effect<void>
   /** `null`: the file cache is not ours to manage. */
   readonly openCache: Effect.Effect<FileCache | null, WireFailed | TimedOut, Scope.Scope> | null
 }
 
-/** Why a connection is over, and the code and words of our goodbye. */
-interface Ending {
+/** The code and reason of our Close frame. */
+interface CloseReason {
   readonly code: number
   readonly reason: string
 }
 
-const greetWithin = Duration.seconds(4)
+const handshakeWithin = Duration.seconds(4)
 /** The agent checks our health every five seconds. */
-const silence = Duration.seconds(60)
+const idleTimeout = Duration.seconds(60)
 const sendWithin = Duration.seconds(5)
 /** Answers that wait for the socket, and commands that wait for their turn: the agent has one under way at a time. */
 const outboundCapacity = 64
-const lanes = 4
-/** A peer that floods us with nonsense is told about in the log this often. */
-const tellEveryMillis = 10_000
+const commandCapacity = 4
+/** A peer that floods us with unusable messages gets a log line this often. */
+const warnEveryMillis = 10_000
 
-const left: Ending = { code: 1000, reason: "the agent left" }
-const replacedBy: Ending = { code: 1001, reason: "replaced by a newer connection" }
+const agentLeft: CloseReason = { code: 1000, reason: "the agent left" }
+const replacedByNewer: CloseReason = { code: 1001, reason: "replaced by a newer connection" }
 
-/** Whom the agent's first message makes us. */
-const greet = Effect.fnUntraced(function* (peer: Peer, { cgroup, policy, tellBlind, totalMemory }: Surroundings) {
+/** Answers the agent's first message: the state of the new connection, or why it is refused. */
+const handshake = Effect.fnUntraced(function* (
+  peer: Peer,
+  { cgroup, policy, warnUnwatchable, totalMemory }: AgentOptions
+) {
   const refuse = (code: number, reason: string) =>
-    Effect.as(peer.send(printGreeting(Result.fail(reason))), { code, reason } satisfies Ending)
+    Effect.as(peer.send(printGreeting(Result.fail(reason))), { code, reason } satisfies CloseReason)
   const first = yield* peer.receive
   const version =
     first._tag === "Text"
@@ -171,18 +176,19 @@ const greet = Effect.fnUntraced(function* (peer: Peer, { cgroup, policy, tellBli
   if (Result.isFailure(version)) return yield* refuse(1002, version.failure)
   const group = cgroup === null ? null : yield* Effect.result(cgroup)
   if (group !== null && Result.isFailure(group)) {
-    yield* tellBlind(`memory cannot be watched (${policy}): ${reasonOf(group.failure)}`)
-    // Said instead of the version: after it, the agent would never learn why it is cut off again and again.
+    yield* warnUnwatchable(`memory cannot be watched (${policy}): ${explain(group.failure)}`)
+    // Sent instead of the version: after it, the agent would never learn why it is cut off again and again.
     if (policy === "refuse") return yield* refuse(1011, group.failure.message)
   }
   yield* peer.send(printGreeting(version))
   const greetedAt = yield* Clock.currentTimeMillis
   const watched = group !== null && Result.isSuccess(group) ? group.success : null
-  const blind = group !== null && Result.isFailure(group) && policy === "deny-downscales" ? group.failure.detail : null
+  const unwatchable =
+    group !== null && Result.isFailure(group) && policy === "deny-downscales" ? group.failure.detail : null
   return {
     greetedAt,
     cgroup: watched,
-    blind,
+    unwatchable,
     total: totalMemory,
     threshold: watched === null ? null : thresholdOf(totalMemory),
     samples: noSamples(greetedAt),
@@ -192,46 +198,50 @@ const greet = Effect.fnUntraced(function* (peer: Peer, { cgroup, policy, tellBli
 
 const read = Effect.fnUntraced(function* (
   peer: Peer,
-  say: (said: Said) => Effect.Effect<unknown>,
-  commands: Queue.Queue<Order>
+  send: (message: MonitorMessage) => Effect.Effect<unknown>,
+  commands: Queue.Queue<ScaleCommand>
 ) {
-  const tally = yield* VmTally
-  const tell = quietly(tellEveryMillis)
-  let strikes = 0
-  const take = (heard: Exclude<Heard, { readonly _tag: "Unusable" }>): Effect.Effect<unknown> => {
-    switch (heard._tag) {
+  const metrics = yield* VmMetrics
+  const warn = throttledWarning(warnEveryMillis)
+  let unusableInRow = 0
+  const take = (parsed: Exclude<AgentMessage, { readonly _tag: "Unusable" }>): Effect.Effect<unknown> => {
+    switch (parsed._tag) {
       case "HealthCheck":
-        return Effect.andThen(tally.count("healthChecks"), say({ type: "HealthCheck", id: heard.id }))
-      case "Complaint":
+        return Effect.andThen(metrics.count("healthChecks"), send({ type: "HealthCheck", id: parsed.id }))
+      case "AgentError":
         return Effect.andThen(
-          tally.count("complaints"),
-          tell(`the agent answers message ${heard.id} with ${heard.kind}: ${JSON.stringify(heard.error)}`)
+          metrics.count("agentErrors"),
+          warn(`the agent answers message ${parsed.id} with ${parsed.kind}: ${JSON.stringify(parsed.error)}`)
         )
       case "UpscaleNotification":
       case "DownscaleRequest":
-        return Queue.offerUnsafe(commands, heard)
+        return Queue.offerUnsafe(commands, parsed)
           ? Effect.void
           : Effect.andThen(
-              tell("the agent sends more requests than can be worked on; one was refused"),
-              say({ type: "InternalError", error: "too many requests at once", id: heard.id })
+              warn("the agent sends more requests than can be worked on; one was refused"),
+              send({ type: "InternalError", error: "too many requests at once", id: parsed.id })
             )
     }
   }
   while (true) {
-    const message = yield* Effect.timeoutOrElse(peer.receive, { duration: silence, orElse: () => Effect.succeed(null) })
-    if (message === null) return { code: 1001, reason: "nothing was heard for a minute" } satisfies Ending
+    const message = yield* Effect.timeoutOrElse(peer.receive, {
+      duration: idleTimeout,
+      orElse: () => Effect.succeed(null)
+    })
+    if (message === null) return { code: 1001, reason: "nothing was heard for a minute" } satisfies CloseReason
     // The original ignores binary messages too.
-    const heard = message._tag === "Text" ? readMessage(message.text) : null
-    if (heard !== null && heard._tag !== "Unusable") {
-      strikes = 0
-      yield* take(heard)
+    const parsed = message._tag === "Text" ? readMessage(message.text) : null
+    if (parsed !== null && parsed._tag !== "Unusable") {
+      unusableInRow = 0
+      yield* take(parsed)
       continue
     }
-    const because = heard?.because ?? "Received a binary message"
-    yield* tally.count("unusableMessages")
-    yield* tell(`the agent sent something unusable: ${because}`)
-    if (++strikes >= patience) return { code: 1008, reason: "this is not the agent's protocol" } satisfies Ending
-    if (heard !== null) yield* say({ type: "InvalidMessage", error: because, id: heard.id })
+    const because = parsed?.because ?? "Received a binary message"
+    yield* metrics.count("unusableMessages")
+    yield* warn(`the agent sent something unusable: ${because}`)
+    if (++unusableInRow >= maxUnusableInRow)
+      return { code: 1008, reason: "this is not the agent's protocol" } satisfies CloseReason
+    if (parsed !== null) yield* send({ type: "InvalidMessage", error: because, id: parsed.id })
   }
 })
 
@@ -241,58 +251,58 @@ const write = Effect.fnUntraced(function* (peer: Peer, outbound: Queue.Queue<str
     const sent = yield* peer
       .send(text)
       .pipe(Effect.as(true), Effect.timeoutOrElse({ duration: sendWithin, orElse: () => Effect.succeed(false) }))
-    if (!sent) return { code: 1008, reason: "the agent does not read" } satisfies Ending
+    if (!sent) return { code: 1008, reason: "the agent does not read" } satisfies CloseReason
   }
 })
 
-const converse = Effect.fnUntraced(function* (peer: Peer, memory: Memory, { openCache }: Surroundings) {
+const runConnection = Effect.fnUntraced(function* (peer: Peer, memory: Memory, { openCache }: AgentOptions) {
   const outbound = yield* Queue.bounded<string>(outboundCapacity)
-  const commands = yield* Queue.bounded<Order>(lanes)
-  const say = (said: Said) => Queue.offer(outbound, printMessage(said))
+  const commands = yield* Queue.bounded<ScaleCommand>(commandCapacity)
+  const send = (message: MonitorMessage) => Queue.offer(outbound, printMessage(message))
   const connection: Connection = {
     memory,
-    say,
-    trySay: (said) => Queue.offerUnsafe(outbound, printMessage(said)),
-    turn: yield* Semaphore.make(1)
+    send,
+    trySend: (message) => Queue.offerUnsafe(outbound, printMessage(message)),
+    resizeLock: yield* Semaphore.make(1)
   }
-  const gone = { onSuccess: (ending: Ending) => ending, onFailure: () => left }
+  const gone = { onSuccess: (ending: CloseReason) => ending, onFailure: () => agentLeft }
   return yield* Effect.raceAllFirst([
-    Effect.match(read(peer, say, commands), gone),
+    Effect.match(read(peer, send, commands), gone),
     Effect.match(write(peer, outbound), gone),
     scale(connection, commands),
-    watchMemory(connection),
-    openCache === null ? Effect.never : keepCache(connection, openCache)
+    sampleMemory(connection),
+    openCache === null ? Effect.never : manageFileCache(connection, openCache)
   ])
 })
 
 /** Lives as long as the connection. `replaced` completes when a newer agent has come. */
-export const bridge = Effect.fn("Vm.bridge")(
+export const serveAgent = Effect.fn("Vm.serveAgent")(
   function* (
     peer: Peer,
     replaced: Effect.Effect<void>,
-    surroundings: Surroundings
-  ): Effect.fn.Return<void, never, VmTally> {
-    const tally = yield* VmTally
-    yield* tally.count("connections")
-    yield* tally.count("connected")
-    const life = Effect.gen(function* () {
-      const greeted = yield* greet(peer, surroundings).pipe(
-        Effect.catch(() => Effect.succeed(left)),
+    options: AgentOptions
+  ): Effect.fn.Return<void, never, VmMetrics> {
+    const metrics = yield* VmMetrics
+    yield* metrics.count("connections")
+    yield* metrics.count("connected")
+    const conversation = Effect.gen(function* () {
+      const outcome = yield* handshake(peer, options).pipe(
+        Effect.catch(() => Effect.succeed(agentLeft)),
         Effect.timeoutOrElse({
-          duration: greetWithin,
-          orElse: () => Effect.succeed<Ending>({ code: 1002, reason: "no handshake within four seconds" })
+          duration: handshakeWithin,
+          orElse: () => Effect.succeed<CloseReason>({ code: 1002, reason: "no handshake within four seconds" })
         })
       )
-      if ("code" in greeted) {
-        yield* tally.count("refused")
-        return greeted
+      if ("code" in outcome) {
+        yield* metrics.count("refused")
+        return outcome
       }
       yield* Effect.logInfo(`an autoscaler agent has connected from ${peer.name}`)
-      yield* tally.note({ thresholdBytes: greeted.threshold })
-      return yield* converse(peer, greeted, surroundings)
+      yield* metrics.note({ thresholdBytes: outcome.threshold })
+      return yield* runConnection(peer, outcome, options)
     })
-    const ending = yield* Effect.raceFirst(life, Effect.as(replaced, replacedBy))
-    if (ending === replacedBy) yield* tally.count("replaced")
+    const ending = yield* Effect.raceFirst(conversation, Effect.as(replaced, replacedByNewer))
+    if (ending === replacedByNewer) yield* metrics.count("replaced")
     yield* Effect.logInfo(`the connection of the agent ${peer.name} ends: ${ending.reason}`)
     yield* peer.close(ending.code, ending.reason)
   },
@@ -302,7 +312,7 @@ export const bridge = Effect.fn("Vm.bridge")(
       Effect.gen(function* () {
         // Only news when we were interrupted: the compute is ending, or the monitor is restarted.
         yield* peer.close(1001, "the monitor is going away")
-        yield* (yield* VmTally).count("connected", -1)
+        yield* (yield* VmMetrics).count("connected", -1)
       })
     )
 )

@@ -1,29 +1,27 @@
 /**
  * What the vm-monitor decides: ask for more memory or not, grant a downscale or not, and in which words.
  *
- * Status texts reach the autoscaler's log and are compared byte for byte (reference section 4.5). Sets nothing.
+ * Bytes in, bytes out: usable memory, threshold, file cache size, means of samples (reference section 4). The numbers
+ * and their rounding are the autoscaler's contract, so none of it may be improved. Status texts reach the
+ * autoscaler's log and are compared byte for byte (reference section 4.5). Sets nothing.
  */
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The vm-monitor's arithmetic: usable memory, threshold, file cache size, means of samples (reference section 4).
-//
-// Bytes in, bytes out. The numbers and their rounding are the autoscaler's contract, so none of it may be improved.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- arithmetic
 
 export const MiB = 1_048_576
 
 /** The gap between a VM's nominal size and what its kernel calls the total. */
-export const systemBuffer = 100 * MiB
+const systemBuffer = 100 * MiB
 /** What must stay free below the threshold after a downscale. */
-export const downscaleBuffer = 100 * MiB
+const downscaleBuffer = 100 * MiB
 const overhead = 0.15
 const cacheFraction = 0.75
-const leastBesideCache = 256 * MiB
+const minBesideCache = 256 * MiB
 const cacheSpread = 0.1
 
 /** Samples a mean is taken over, and how far apart they are. */
-export const meanOver = 5
-export const sampleEveryMillis = 100
+const meanOver = 5
+const sampleEveryMillis = 100
 
 /** Memory to plan with, given the nominal size of a message. The kernel's own total is used as it is. */
 export const usableOf = (nominal: number): number => Math.max(0, nominal - systemBuffer)
@@ -33,7 +31,7 @@ export const thresholdOf = (total: number): number => Math.trunc(total * (1 - ov
 
 /** How large the file cache shall be; whole MiB. */
 export const cacheSizeOf = (total: number): number => {
-  const available = Math.max(0, total - leastBesideCache)
+  const available = Math.max(0, total - minBesideCache)
   if (available === 0) return 0
   const spread = Math.trunc(available / (1 + cacheSpread))
   const normal = Math.trunc(total * cacheFraction)
@@ -73,13 +71,13 @@ export const addSample = ({ recent }: Samples, bytes: number, at: number): Sampl
 export const untilNextSample = (startedAt: number, now: number): number =>
   sampleEveryMillis - (Math.max(0, now - startedAt) % sampleEveryMillis)
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- decisions
 
 /** A mean older than this says nothing about a downscale. */
-export const staleAfterMillis = 5_000
-export const upscaleGapMillis = 1_000
-/** The agent reads messages before it can bear them, so the first request waits (reference section 6.4). */
-export const firstUpscaleAfterMillis = 1_000
+const staleAfterMillis = 5_000
+const upscaleGapMillis = 1_000
+/** The agent reads messages before it can handle them, so the first request waits (reference section 6.4). */
+const firstUpscaleAfterMillis = 1_000
 
 export interface Pressure {
   readonly mean: number
@@ -97,11 +95,11 @@ export const wantsMore = ({ askedAt, greetedAt, mean, now, threshold }: Pressure
   (askedAt === null || now - askedAt >= upscaleGapMillis)
 
 /** How far the memory of the cgroup is known. */
-export type Watch =
+export type MemoryWatch =
   | { readonly _tag: "Off" }
   /** It should be known and cannot be: nothing may shrink. */
-  | { readonly _tag: "Blind"; readonly because: string }
-  | { readonly _tag: "Seen"; readonly samples: Samples; readonly threshold: number }
+  | { readonly _tag: "Unwatchable"; readonly because: string }
+  | { readonly _tag: "Watched"; readonly samples: Samples; readonly threshold: number }
 
 /** What is set when more or less memory was granted. `null`: not managed. */
 export interface Target {
@@ -110,27 +108,32 @@ export interface Target {
   readonly threshold: number | null
 }
 
-export const targetOf = (nominal: number, watch: Watch, managesCache: boolean): Target => {
+export const targetOf = (nominal: number, watch: MemoryWatch, managesCache: boolean): Target => {
   const usable = usableOf(nominal)
   return {
     usable,
     cacheBytes: managesCache ? cacheSizeOf(usable) : null,
-    threshold: watch._tag === "Seen" ? thresholdOf(usable) : null
+    threshold: watch._tag === "Watched" ? thresholdOf(usable) : null
   }
 }
 
-export type Downscale =
+export type DownscaleDecision =
   /** Nothing to do, and nothing against it. */
   | { readonly _tag: "Idle"; readonly status: string }
   | { readonly _tag: "Deny"; readonly status: string }
-  /** There is no answer: the sampler has been silent. */
+  /** There is no answer: the sampler has failed for too long. */
   | { readonly _tag: "Unknown"; readonly because: string }
   | { readonly _tag: "Grant"; readonly target: Target }
 
-const deny = (status: string): Downscale => ({ _tag: "Deny", status })
+const deny = (status: string): DownscaleDecision => ({ _tag: "Deny", status })
 
-export const judgeDownscale = (nominal: number, watch: Watch, managesCache: boolean, now: number): Downscale => {
-  if (watch._tag === "Blind") return deny(`the cgroup cannot be watched: ${watch.because}`)
+export const decideDownscale = (
+  nominal: number,
+  watch: MemoryWatch,
+  managesCache: boolean,
+  now: number
+): DownscaleDecision => {
+  if (watch._tag === "Unwatchable") return deny(`the cgroup cannot be watched: ${watch.because}`)
   if (watch._tag === "Off" && !managesCache)
     return { _tag: "Idle", status: "monitor is not managing cgroup or file cache" }
   const target = targetOf(nominal, watch, managesCache)

@@ -1,5 +1,7 @@
 /**
- * What the vm-monitor counts, and how it looks in the Prometheus text format. The original counts nothing.
+ * The counters and gauges of the vm-monitor, and their Prometheus families. The original counts nothing.
+ *
+ * Kept in memory: lost with the process, shared by all connections. Renders no text; `telemetry/prometheus.ts` does.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -8,7 +10,7 @@ import * as Ref from "effect/Ref"
 import type { Family, Sample } from "../telemetry/prometheus.ts"
 
 /** Counts since the process began, and the last known values. */
-export interface Tally {
+export interface VmCounts {
   /** Agents connected now: 0 or 1, or more for the moment of a replacement. */
   readonly connected: number
   readonly connections: number
@@ -22,7 +24,7 @@ export interface Tally {
   readonly downscalesDenied: number
   readonly downscalesFailed: number
   readonly unusableMessages: number
-  readonly complaints: number
+  readonly agentErrors: number
   readonly samples: number
   readonly sampleFailures: number
   /** `null`: not known, or not managed. */
@@ -31,7 +33,7 @@ export interface Tally {
   readonly cacheBytes: number | null
 }
 
-export const zeroTally: Tally = {
+export const zeroCounts: VmCounts = {
   connected: 0,
   connections: 0,
   replaced: 0,
@@ -44,7 +46,7 @@ export const zeroTally: Tally = {
   downscalesDenied: 0,
   downscalesFailed: 0,
   unusableMessages: 0,
-  complaints: 0,
+  agentErrors: 0,
   samples: 0,
   sampleFailures: 0,
   meanBytes: null,
@@ -70,64 +72,66 @@ const gauge = (name: string, help: string, samples: ReadonlyArray<Sample>): Fami
   samples
 })
 
-export const vmFamilies = (tally: Tally): ReadonlyArray<Family> => [
-  gauge("compute_vm_agents_connected", "Autoscaler agents connected now", plain(tally.connected)),
+export const vmFamilies = (counts: VmCounts): ReadonlyArray<Family> => [
+  gauge("compute_vm_agents_connected", "Autoscaler agents connected now", plain(counts.connected)),
   counter(
     "compute_vm_connections_total",
     "Connections of autoscaler agents, and how many of them a newer one replaced or we refused",
-    by("what", { accepted: tally.connections, replaced: tally.replaced, refused: tally.refused })
+    by("what", { accepted: counts.connections, replaced: counts.replaced, refused: counts.refused })
   ),
-  counter("compute_vm_health_checks_total", "Health checks answered", plain(tally.healthChecks)),
-  counter("compute_vm_upscale_requests_total", "Times more memory was asked for", plain(tally.upscaleRequests)),
+  counter("compute_vm_health_checks_total", "Health checks answered", plain(counts.healthChecks)),
+  counter("compute_vm_upscale_requests_total", "Times more memory was asked for", plain(counts.upscaleRequests)),
   counter(
     "compute_vm_upscales_total",
     "Notifications of more memory",
-    by("outcome", { confirmed: tally.upscalesConfirmed, failed: tally.upscalesFailed })
+    by("outcome", { confirmed: counts.upscalesConfirmed, failed: counts.upscalesFailed })
   ),
   counter(
     "compute_vm_downscales_total",
     "Requests to give memory back",
-    by("outcome", { granted: tally.downscalesGranted, denied: tally.downscalesDenied, failed: tally.downscalesFailed })
+    by("outcome", {
+      granted: counts.downscalesGranted,
+      denied: counts.downscalesDenied,
+      failed: counts.downscalesFailed
+    })
   ),
   counter(
     "compute_vm_unusable_messages_total",
     "Messages that one side could not use",
-    by("whose", { agent: tally.unusableMessages, ours: tally.complaints })
+    by("whose", { agent: counts.unusableMessages, ours: counts.agentErrors })
   ),
   counter(
     "compute_vm_memory_samples_total",
     "Looks at the memory of the cgroup",
-    by("outcome", { ok: tally.samples, failed: tally.sampleFailures })
+    by("outcome", { ok: counts.samples, failed: counts.sampleFailures })
   ),
   gauge(
     "compute_vm_memory_mean_bytes",
     "Anonymous memory of the cgroup, mean of the last samples",
-    plain(tally.meanBytes)
+    plain(counts.meanBytes)
   ),
-  gauge("compute_vm_memory_threshold_bytes", "Memory use at which more is asked for", plain(tally.thresholdBytes)),
-  gauge("compute_vm_file_cache_limit_bytes", "Size the local file cache was set to", plain(tally.cacheBytes))
+  gauge("compute_vm_memory_threshold_bytes", "Memory use at which more is asked for", plain(counts.thresholdBytes)),
+  gauge("compute_vm_file_cache_limit_bytes", "Size the local file cache was set to", plain(counts.cacheBytes))
 ]
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What the vm-monitor has seen and decided, for whoever renders metrics. Lost with the process.
-// ---------------------------------------------------------------------------------------------------------------------
+/** Names of the counters; the gauges, which may be unknown, are not among them. */
+type Count = { [K in keyof VmCounts]: null extends VmCounts[K] ? never : K }[keyof VmCounts]
 
-/** The names of the tally's counts; the values that may be unknown are not among them. */
-type Count = { [K in keyof Tally]: null extends Tally[K] ? never : K }[keyof Tally]
-
-export class VmTally extends Context.Service<
-  VmTally,
+export class VmMetrics extends Context.Service<
+  VmMetrics,
   {
-    readonly now: Effect.Effect<Tally>
+    readonly now: Effect.Effect<VmCounts>
     readonly count: (what: Count, by?: number) => Effect.Effect<void>
-    readonly note: (values: Partial<Pick<Tally, "meanBytes" | "thresholdBytes" | "cacheBytes">>) => Effect.Effect<void>
+    readonly note: (
+      values: Partial<Pick<VmCounts, "meanBytes" | "thresholdBytes" | "cacheBytes">>
+    ) => Effect.Effect<void>
   }
->()("compute/vm/VmTally") {
-  static readonly layer: Layer.Layer<VmTally> = Layer.effect(
-    VmTally,
+>()("compute/vm/VmMetrics") {
+  static readonly layer: Layer.Layer<VmMetrics> = Layer.effect(
+    VmMetrics,
     Effect.gen(function* () {
-      const ref = yield* Ref.make(zeroTally)
-      return VmTally.of({
+      const ref = yield* Ref.make(zeroCounts)
+      return VmMetrics.of({
         now: Ref.get(ref),
         count: (what, by = 1) => Ref.update(ref, (old) => ({ ...old, [what]: old[what] + by })),
         note: (values) => Ref.update(ref, (old) => ({ ...old, ...values }))

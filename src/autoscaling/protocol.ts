@@ -1,5 +1,5 @@
 /**
- * The autoscaler's protocol as text: the handshake, what the agent says, what we say (reference section 3).
+ * The autoscaler's protocol as text: the handshake, what the agent sends, what we send (reference section 3).
  *
  * Reads leniently where the original does and never throws; what it cannot read it names, so that it can be
  * answered. The two directions have different shapes: the agent nests its payload, we do not.
@@ -15,7 +15,7 @@ const Byte = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))
 
 const parseJson = (text: string): Option.Option<unknown> => Option.liftThrowable(() => JSON.parse(text) as unknown)()
 
-// -- handshake -------------------------------------------------------------------------------------------------
+// -- handshake
 
 const Range = Schema.Struct({ min: Byte, max: Byte })
 type Range = typeof Range.Type
@@ -45,20 +45,20 @@ export const negotiate = (text: string): Result.Result<number, string> => {
 export const printGreeting = (answer: Result.Result<number, string>): string =>
   JSON.stringify(Result.isSuccess(answer) ? { version: answer.success } : { error: clipped(answer.failure) })
 
-// -- the agent speaks ------------------------------------------------------------------------------------------
+// -- from the agent
 
 /** Bytes of nominal memory; the CPU share is of no use here. */
-export type Heard =
+export type AgentMessage =
   | { readonly _tag: "HealthCheck"; readonly id: number }
   | { readonly _tag: "UpscaleNotification"; readonly id: number; readonly mem: number }
   | { readonly _tag: "DownscaleRequest"; readonly id: number; readonly mem: number }
-  /** The agent could not use something we said, or failed at it. Never answered. */
-  | { readonly _tag: "Complaint"; readonly id: number; readonly kind: string; readonly error: string }
+  /** The agent could not use something we sent, or failed at it. Never answered. */
+  | { readonly _tag: "AgentError"; readonly id: number; readonly kind: string; readonly error: string }
   /** `id` is 0 when none could be read: no message of either side has that one. */
   | { readonly _tag: "Unusable"; readonly id: number; readonly because: string }
 
-const Envelope = Schema.Struct({ type: Schema.String, id: Schema.Natural, content: Schema.Unknown })
-const decodeEnvelope = Schema.decodeUnknownOption(Envelope)
+const Message = Schema.Struct({ type: Schema.String, id: Schema.Natural, content: Schema.Unknown })
+const decodeMessage = Schema.decodeUnknownOption(Message)
 const decodeId = Schema.decodeUnknownOption(Schema.Struct({ id: Schema.Natural }))
 
 const Resources = Schema.Struct({ cpu: Schema.Finite, mem: Schema.Natural })
@@ -67,16 +67,16 @@ const decodeTarget = Schema.decodeUnknownOption(Schema.Struct({ target: Resource
 const decodeError = Schema.decodeUnknownOption(Schema.Struct({ error: Schema.String }))
 const decodeEmpty = Schema.decodeUnknownOption(Schema.Struct({}))
 
-const unusable = (id: number, because: string): Heard => ({ _tag: "Unusable", id, because })
+const unusable = (id: number, because: string): AgentMessage => ({ _tag: "Unusable", id, because })
 
 /** The start of a text, for logs and answers: what a peer sends may be long. */
 export const clipped = (text: string, length = 512): string =>
   text.length > length ? `${text.slice(0, length)}…` : text
 
-export const readMessage = (text: string): Heard => {
+export const readMessage = (text: string): AgentMessage => {
   const json = parseJson(text)
   if (Option.isNone(json)) return unusable(0, "Received a message that is not JSON")
-  const known = Option.getOrNull(decodeEnvelope(json.value))
+  const known = Option.getOrNull(decodeMessage(json.value))
   if (known === null) {
     const id = Option.match(decodeId(json.value), { onNone: () => 0, onSome: ({ id }) => id })
     return unusable(id, "Received a message without type, id or content")
@@ -84,8 +84,8 @@ export const readMessage = (text: string): Heard => {
   const { content, id, type } = known
   const wrong = () =>
     unusable(id, `Received message of type ${JSON.stringify(clipped(type, 64))} with unusable content`)
-  const read = <A>(decoded: Option.Option<A>, heard: (content: A) => Heard): Heard =>
-    Option.match(decoded, { onNone: wrong, onSome: heard })
+  const read = <A>(decoded: Option.Option<A>, message: (content: A) => AgentMessage): AgentMessage =>
+    Option.match(decoded, { onNone: wrong, onSome: message })
   switch (type) {
     case "HealthCheck":
       return read(decodeEmpty(content), () => ({ _tag: "HealthCheck", id }))
@@ -95,30 +95,30 @@ export const readMessage = (text: string): Heard => {
       return read(decodeTarget(content), ({ target }) => ({ _tag: "DownscaleRequest", id, mem: target.mem }))
     case "InvalidMessage":
     case "InternalError":
-      return read(decodeError(content), ({ error }) => ({ _tag: "Complaint", id, kind: type, error: clipped(error) }))
+      return read(decodeError(content), ({ error }) => ({ _tag: "AgentError", id, kind: type, error: clipped(error) }))
     default:
       return unusable(id, `Received message of unknown type: ${JSON.stringify(clipped(type, 64))}`)
   }
 }
 
-// -- we speak --------------------------------------------------------------------------------------------------
+// -- to the agent
 
 /** Ids of replies are the request's; ids of requests are ours and odd. */
-export type Said =
+export type MonitorMessage =
   | { readonly type: "UpscaleRequest" | "UpscaleConfirmation" | "HealthCheck"; readonly id: number }
   | { readonly type: "DownscaleResult"; readonly Ok: boolean; readonly Status: string; readonly id: number }
   | { readonly type: "InternalError" | "InvalidMessage"; readonly error: string; readonly id: number }
 
 /** Compact, `id` last, and always below the agent's read limit: free text is clipped. */
-export const printMessage = (said: Said): string => {
-  const { id, type } = said
-  if ("Status" in said) return JSON.stringify({ type, Ok: said.Ok, Status: clipped(said.Status), id })
-  return JSON.stringify("error" in said ? { type, error: clipped(said.error), id } : { type, id })
+export const printMessage = (message: MonitorMessage): string => {
+  const { id, type } = message
+  if ("Status" in message) return JSON.stringify({ type, Ok: message.Ok, Status: clipped(message.Status), id })
+  return JSON.stringify("error" in message ? { type, error: clipped(message.error), id } : { type, id })
 }
 
 /** Own ids: 3, 5, 7, …; the agent's are even. */
 export const firstOwnId = 3
 export const nextOwnId = (id: number): number => id + 2
 
-/** Unusable messages in a row after which the peer is no agent. */
-export const patience = 32
+/** Unusable messages in a row after which the connection is closed. */
+export const maxUnusableInRow = 32

@@ -69,14 +69,14 @@ export interface Vm {
 }
 
 export const openVm = Effect.fnUntraced(function* (options: VmOptions) {
-  const [{ vmMonitor }, { cgroupCommand, defaultCgroupRoot }, { VmTally }] = yield* Effect.promise(() =>
+  const [{ vmMonitor }, { cgroupCommand, defaultCgroupRoot }, { VmMetrics }] = yield* Effect.promise(() =>
     Promise.all([
       import("../autoscaling/VmMonitor.ts"),
       import("../autoscaling/Cgroup.ts"),
       import("../autoscaling/metrics.ts")
     ])
   )
-  const tally = yield* Effect.provide(VmTally, VmTally.layer)
+  const metrics = yield* Effect.provide(VmMetrics, VmMetrics.layer)
   const { address, cgroup, fileCacheConnstr, path, policy } = options
   const monitor = vmMonitor({
     address,
@@ -86,9 +86,9 @@ export const openVm = Effect.fnUntraced(function* (options: VmOptions) {
     disableLfcResizing: (spec) => spec?.disableLfcResizing ?? false
   })
   return {
-    actor: { ...monitor, run: Effect.provide(monitor.run, Layer.succeed(VmTally, tally)) },
+    actor: { ...monitor, run: Effect.provide(monitor.run, Layer.succeed(VmMetrics, metrics)) },
     enter: (request) => cgroupCommand({ root: defaultCgroupRoot, name: cgroup, policy, path }, request),
-    metrics: Effect.map(tally.now, (now) => printFamilies(vmFamilies(now)))
+    metrics: Effect.map(metrics.now, (now) => printFamilies(vmFamilies(now)))
   } satisfies Vm
 })
 

@@ -8,11 +8,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as http from "node:http"
-import { serve } from "../../src/autoscaling/VmMonitor.ts"
-import { connectAgent, dial, GiB, nothingManaged, openHouse } from "./agent.ts"
+import { listen } from "../../src/autoscaling/VmMonitor.ts"
+import { connectAgent, dial, GiB, nothingManaged, startMonitor } from "./scriptedAgent.ts"
 
 const healthy = Effect.fnUntraced(function* (agent: Effect.Success<ReturnType<typeof dial>>, id: number) {
-  yield* agent.say("HealthCheck", id)
+  yield* agent.send("HealthCheck", id)
   assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id })
 })
 
@@ -49,10 +49,10 @@ const upgradeStatus = (port: number, path: string, headers: Readonly<Record<stri
       .end()
   }).pipe(Effect.timeout("10 seconds"))
 
-describe("the door", () => {
+describe("the server of the vm-monitor", () => {
   it.live("has one route, and a request that is refused harms nobody", () =>
     Effect.gen(function* () {
-      const { port, tally } = yield* openHouse()
+      const { port, counts } = yield* startMonitor()
       const agent = yield* connectAgent(port)
       assert.strictEqual(yield* fetchStatus(port, "/"), 404)
       assert.strictEqual(yield* fetchStatus(port, "/metrics"), 404)
@@ -64,7 +64,7 @@ describe("the door", () => {
       assert.strictEqual(yield* upgradeStatus(port, "/monitor", { "sec-websocket-key": "short" }), 400)
       assert.strictEqual(yield* upgradeStatus(port, "/monitor", { upgrade: "h2c" }), 400)
       yield* healthy(agent, 2)
-      assert.deepInclude(yield* tally, { connected: 1, connections: 1 })
+      assert.deepInclude(yield* counts, { connected: 1, connections: 1 })
       assert.strictEqual(yield* upgradeStatus(port, "/monitor?x=1"), 101)
       assert.deepInclude(yield* agent.closed, { code: 1001 })
     })
@@ -72,7 +72,7 @@ describe("the door", () => {
 
   it.live("offers nothing that was not asked for, not even compression that was", () =>
     Effect.gen(function* () {
-      const { port } = yield* openHouse()
+      const { port } = yield* startMonitor()
       const socket = new WebSocket(`ws://127.0.0.1:${port}/monitor`, { perMessageDeflate: true })
       const headers = yield* Effect.callback<Record<string, unknown>>((resume) => {
         socket.once("upgrade", (response) => resume(Effect.succeed(response.headers)))
@@ -84,26 +84,26 @@ describe("the door", () => {
     })
   )
 
-  it.live("that cannot be opened is a failure", () =>
+  it.live("fails when its address is taken or is no address", () =>
     Effect.gen(function* () {
-      const { port } = yield* openHouse()
-      const taken = yield* Effect.flip(serve({ ...nothingManaged, address: `127.0.0.1:${port}` }, null))
+      const { port } = yield* startMonitor()
+      const taken = yield* Effect.flip(listen({ ...nothingManaged, address: `127.0.0.1:${port}` }, null))
       assert.strictEqual(taken.message, `cannot listen for the vm-monitor on port ${port}`)
-      const nonsense = yield* Effect.flip(serve({ ...nothingManaged, address: "everywhere" }, null))
+      const nonsense = yield* Effect.flip(listen({ ...nothingManaged, address: "everywhere" }, null))
       assert.match(String(nonsense.cause), /it is not host:port/)
     })
   )
 
-  it.live("says goodbye when it closes, and its port is free", () =>
+  it.live("closes connections with a reason when it ends, and its port is free", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
-      const { port } = yield* Scope.provide(openHouse(), scope)
+      const { port } = yield* Scope.provide(startMonitor(), scope)
       const agent = yield* connectAgent(port)
       const silent = yield* dial(port)
       assert.deepInclude(yield* agent.closed, { code: 1001 })
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(yield* silent.closed, { code: 1001, reason: "the monitor is going away" })
-      yield* serve({ ...nothingManaged, address: `127.0.0.1:${port}` }, null)
+      yield* listen({ ...nothingManaged, address: `127.0.0.1:${port}` }, null)
     })
   )
 })
@@ -113,9 +113,9 @@ describe("the handshake", () => {
     "%s is answered with the version",
     (range) =>
       Effect.gen(function* () {
-        const { port } = yield* openHouse()
+        const { port } = yield* startMonitor()
         const agent = yield* dial(port)
-        yield* agent.sayRaw(range)
+        yield* agent.sendRaw(range)
         assert.deepStrictEqual(yield* agent.next, { version: 1 })
         yield* healthy(agent, 2)
       })
@@ -129,9 +129,9 @@ describe("the handshake", () => {
     ["😀 junk", `Received no protocol version range: expected {"min": 1, "max": 1}`]
   ] as const)("%s is refused, and the next agent is welcome", ([range, error]) =>
     Effect.gen(function* () {
-      const { port, until } = yield* openHouse()
+      const { port, until } = yield* startMonitor()
       const agent = yield* dial(port)
-      yield* agent.sayRaw(range)
+      yield* agent.sendRaw(range)
       assert.deepStrictEqual(yield* agent.next, { error })
       assert.deepInclude(yield* agent.closed, { code: 1002 })
       yield* until(({ connected, refused }) => connected === 0 && refused === 1)
@@ -141,9 +141,9 @@ describe("the handshake", () => {
 
   it.live("in binary is refused", () =>
     Effect.gen(function* () {
-      const { port } = yield* openHouse()
+      const { port } = yield* startMonitor()
       const agent = yield* dial(port)
-      yield* agent.sayRaw(new TextEncoder().encode(`{"min":1,"max":1}`))
+      yield* agent.sendRaw(new TextEncoder().encode(`{"min":1,"max":1}`))
       assert.property(yield* agent.next, "error")
       assert.deepInclude(yield* agent.closed, { code: 1002 })
     })
@@ -151,7 +151,7 @@ describe("the handshake", () => {
 
   it.live("may follow a ping, but not four seconds of silence", () =>
     Effect.gen(function* () {
-      const { port } = yield* openHouse()
+      const { port } = yield* startMonitor()
       const began = yield* Clock.currentTimeMillis
       const agent = yield* dial(port)
       agent.socket.ping()
@@ -160,16 +160,16 @@ describe("the handshake", () => {
       assert.isTrue(took >= 3_950 && took < 7_000, `${took} ms`)
       const late = yield* dial(port)
       late.socket.ping()
-      yield* late.sayRaw(`{"min":1,"max":1}`)
+      yield* late.sendRaw(`{"min":1,"max":1}`)
       assert.deepStrictEqual(yield* late.next, { version: 1 })
     })
   )
 })
 
 describe("the newest agent wins", () => {
-  it.live("and the old one is told so", () =>
+  it.live("and the old one is closed with that reason", () =>
     Effect.gen(function* () {
-      const { port, until } = yield* openHouse()
+      const { port, until } = yield* startMonitor()
       const old = yield* connectAgent(port)
       yield* healthy(old, 2)
       const newer = yield* connectAgent(port)
@@ -181,7 +181,7 @@ describe("the newest agent wins", () => {
 
   it.live("also before the old one has said anything", () =>
     Effect.gen(function* () {
-      const { port } = yield* openHouse()
+      const { port } = yield* startMonitor()
       const mute = yield* dial(port)
       const newer = yield* connectAgent(port)
       assert.deepInclude(yield* mute.closed, { code: 1001 })
@@ -191,7 +191,7 @@ describe("the newest agent wins", () => {
 
   it.live("of eight that come at once exactly one stays", () =>
     Effect.gen(function* () {
-      const { port, until } = yield* openHouse()
+      const { port, until } = yield* startMonitor()
       const agents = yield* Effect.all(
         Array.from({ length: 8 }, () => dial(port)),
         { concurrency: 8 }
@@ -199,7 +199,7 @@ describe("the newest agent wins", () => {
       assert.deepInclude(yield* until(({ connected, connections }) => connected === 1 && connections === 8), {
         replaced: 7
       })
-      // The seven are told; until they have heard it, they look open from here.
+      // Seven are closed; until the Close frame has arrived, they look open from here.
       const open = yield* Effect.sync(() => agents.filter(({ socket }) => socket.readyState === WebSocket.OPEN)).pipe(
         Effect.delay("5 millis"),
         Effect.repeat({ until: (some) => some.length <= 1 }),
@@ -207,15 +207,15 @@ describe("the newest agent wins", () => {
       )
       assert.strictEqual(open.length, 1)
       for (const agent of open) {
-        yield* agent.sayRaw(`{"min":1,"max":1}`)
+        yield* agent.sendRaw(`{"min":1,"max":1}`)
         assert.deepStrictEqual(yield* agent.next, { version: 1 })
       }
     })
   )
 
-  it.live("an agent that vanishes leaves the place empty", () =>
+  it.live("an agent that vanishes is not counted any more", () =>
     Effect.gen(function* () {
-      const { port, until } = yield* openHouse()
+      const { port, until } = yield* startMonitor()
       const agent = yield* connectAgent(port)
       agent.socket.terminate()
       yield* until(({ connected }) => connected === 0)
@@ -227,14 +227,14 @@ describe("the newest agent wins", () => {
   )
 })
 
-describe("a conversation", () => {
-  it.live("with nothing managed: yes to everything, with the request's id", () =>
+describe("a connection", () => {
+  it.live("with nothing managed everything is granted, with the request's id", () =>
     Effect.gen(function* () {
-      const { port, tally } = yield* openHouse()
+      const { port, counts } = yield* startMonitor()
       const agent = yield* connectAgent(port)
-      yield* agent.say("UpscaleNotification", 2, { granted: { cpu: 0.5, mem: 2 * GiB } })
+      yield* agent.send("UpscaleNotification", 2, { granted: { cpu: 0.5, mem: 2 * GiB } })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleConfirmation", id: 2 })
-      yield* agent.sayRaw(
+      yield* agent.sendRaw(
         `{"id":4,"type":"DownscaleRequest","more":null,"content":{"target":{"mem":${GiB},"cpu":0.25,"x":1}}}`
       )
       assert.deepStrictEqual(yield* agent.next, {
@@ -243,13 +243,13 @@ describe("a conversation", () => {
         Status: "monitor is not managing cgroup or file cache",
         id: 4
       })
-      assert.deepInclude(yield* tally, { upscalesConfirmed: 1, downscalesGranted: 1 })
+      assert.deepInclude(yield* counts, { upscalesConfirmed: 1, downscalesGranted: 1 })
     })
   )
 
-  it.live("junk is answered with its id, or 0, and forgotten", () =>
+  it.live("an unusable message is answered with its id, or 0, and forgotten", () =>
     Effect.gen(function* () {
-      const { port, tally } = yield* openHouse()
+      const { port, counts } = yield* startMonitor()
       const agent = yield* connectAgent(port)
       const cases: ReadonlyArray<readonly [string, number, string]> = [
         ["not json", 0, "Received a message that is not JSON"],
@@ -268,33 +268,33 @@ describe("a conversation", () => {
         ]
       ]
       for (const [text, id, error] of cases) {
-        yield* agent.sayRaw(text)
+        yield* agent.sendRaw(text)
         assert.deepStrictEqual(yield* agent.next, { type: "InvalidMessage", error, id })
       }
-      yield* agent.sayRaw(new Uint8Array([1, 2, 3]))
+      yield* agent.sendRaw(new Uint8Array([1, 2, 3]))
       yield* healthy(agent, 8)
-      assert.deepInclude(yield* tally, { unusableMessages: cases.length + 1, connected: 1 })
+      assert.deepInclude(yield* counts, { unusableMessages: cases.length + 1, connected: 1 })
     })
   )
 
-  it.live("complaints, also about ids nobody used, are never answered", () =>
+  it.live("the agent's error messages, also about ids nobody used, are never answered", () =>
     Effect.gen(function* () {
-      const { port, tally } = yield* openHouse()
+      const { port, counts } = yield* startMonitor()
       const agent = yield* connectAgent(port)
-      yield* agent.say("InvalidMessage", 7, { error: 'Received message of unknown type: "Foo"\nnew line' })
-      yield* agent.say("InternalError", 9_999, { error: "x".repeat(20_000) })
+      yield* agent.send("InvalidMessage", 7, { error: 'Received message of unknown type: "Foo"\nnew line' })
+      yield* agent.send("InternalError", 9_999, { error: "x".repeat(20_000) })
       yield* healthy(agent, 10)
-      assert.deepInclude(yield* tally, { complaints: 2 })
+      assert.deepInclude(yield* counts, { agentErrors: 2 })
     })
   )
 
-  it.live("a peer that speaks nothing but junk is shown out", () =>
+  it.live("a peer that sends nothing but unusable messages is disconnected", () =>
     Effect.gen(function* () {
-      const { port } = yield* openHouse()
+      const { port } = yield* startMonitor()
       const agent = yield* connectAgent(port)
       yield* Effect.forEach(
         Array.from({ length: 100 }, (_, n) => n),
-        (n) => agent.sayRaw(`junk ${n}`),
+        (n) => agent.sendRaw(`junk ${n}`),
         { discard: true }
       )
       assert.deepStrictEqual(yield* agent.closed, { code: 1008, reason: "this is not the agent's protocol" })
@@ -304,9 +304,9 @@ describe("a conversation", () => {
 
   it.live("a frame beyond the limit ends the connection with 1009", () =>
     Effect.gen(function* () {
-      const { port } = yield* openHouse()
+      const { port } = yield* startMonitor()
       const agent = yield* connectAgent(port)
-      yield* agent.sayRaw("x".repeat(65 * 1024))
+      yield* agent.sendRaw("x".repeat(65 * 1024))
       assert.deepInclude(yield* agent.closed, { code: 1009 })
       yield* healthy(yield* connectAgent(port), 2)
     })
@@ -314,22 +314,22 @@ describe("a conversation", () => {
 
   it.live("a flood is answered in order, to the last", () =>
     Effect.gen(function* () {
-      const { port, tally } = yield* openHouse()
+      const { port, counts } = yield* startMonitor()
       const agent = yield* connectAgent(port)
       const count = 20_000
-      for (let id = 2; id <= 2 * count; id += 2) yield* agent.say("HealthCheck", id)
+      for (let id = 2; id <= 2 * count; id += 2) yield* agent.send("HealthCheck", id)
       for (let id = 2; id <= 2 * count; id += 2) assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id })
-      assert.strictEqual((yield* tally).healthChecks, count)
+      assert.strictEqual((yield* counts).healthChecks, count)
       assert.strictEqual(agent.waiting(), 0)
     })
   )
 
   it.live("a flood of requests is refused beyond what can be worked on, and each has one answer", () =>
     Effect.gen(function* () {
-      const { port, tally } = yield* openHouse()
+      const { port, counts } = yield* startMonitor()
       const agent = yield* connectAgent(port)
       const ids = Array.from({ length: 2_000 }, (_, n) => 2 * n + 2)
-      for (const id of ids) yield* agent.say("DownscaleRequest", id, { target: { cpu: 1, mem: GiB } })
+      for (const id of ids) yield* agent.send("DownscaleRequest", id, { target: { cpu: 1, mem: GiB } })
       const answers = yield* Effect.forEach(ids, () => agent.next)
       assert.deepStrictEqual(
         answers.map(({ id }) => Number(id)).toSorted((a, b) => a - b),
@@ -337,17 +337,17 @@ describe("a conversation", () => {
       )
       for (const { type } of answers) assert.include(["DownscaleResult", "InternalError"], type)
       yield* healthy(agent, 9_000)
-      const { downscalesGranted } = yield* tally
+      const { downscalesGranted } = yield* counts
       assert.strictEqual(downscalesGranted, answers.filter(({ type }) => type === "DownscaleResult").length)
       assert.isAbove(downscalesGranted, 0)
     })
   )
 
   it.live(
-    "a slow reader is not read from any more, and in the end loses its place",
+    "a peer that does not read is not read from any more, and in the end is disconnected",
     () =>
       Effect.gen(function* () {
-        const { port, tally, until } = yield* openHouse()
+        const { port, counts, until } = yield* startMonitor()
         const agent = yield* connectAgent(port, 30)
         agent.socket.pause()
         // More than all buffers on the way hold; what is not taken from the socket stays on the agent's side.
@@ -355,7 +355,7 @@ describe("a conversation", () => {
         const check = `{"content":{},"type":"HealthCheck","id":4}`
         for (let n = 0; n < 150_000; n++) agent.socket.send(n % 16 === 0 ? check : text)
         const before = yield* until(({ healthChecks }) => healthChecks > 100)
-        // Until it is shown out, what it wants to send stays with it.
+        // Until it is disconnected, what it wants to send stays with it.
         const kept = new Map<number, number>()
         yield* until(({ connected }) => {
           const bytes = agent.socket.bufferedAmount
@@ -364,7 +364,7 @@ describe("a conversation", () => {
         })
         const stalled = [...kept].filter(([bytes, looks]) => bytes > 20_000_000 && looks > 100)
         assert.strictEqual(stalled.length, 1, "one amount that stood still for half a second or more")
-        const after = yield* tally
+        const after = yield* counts
         assert.isBelow(after.healthChecks + after.unusableMessages, 150_000)
         assert.isAtLeast(after.healthChecks, before.healthChecks)
         yield* healthy(yield* connectAgent(port), 2)

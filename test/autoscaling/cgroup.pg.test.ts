@@ -15,7 +15,7 @@ import { connect } from "../../src/pgwire/Wire.ts"
 import { helperStages, runCommand } from "../../src/platform/processes.ts"
 import { type RunAs, Spawn, type SpawnRequest, shutdownStages } from "../../src/platform/Spawn.ts"
 import { cleanEnvironment, configOf, makeCluster, runAs } from "../support/postgres.ts"
-import { fakeCgroup } from "./agent.ts"
+import { fakeCgroup } from "./scriptedAgent.ts"
 
 const request = (command: string, args: ReadonlyArray<string>, as: RunAs | null = null): SpawnRequest => ({
   command,
@@ -31,18 +31,18 @@ const mayBeWritten = (file: string, by: RunAs | null) => {
   for (let at = path.dirname(file); at.includes("compute-ctl-cgroup-"); at = path.dirname(at)) fs.chmodSync(at, 0o755)
 }
 
-describe("the way into a cgroup", () => {
+describe("a program that enters a cgroup", () => {
   it.live("the program's own pid is written before it begins, and its arguments arrive as they were", () =>
     Effect.gen(function* () {
       const { folder, root } = yield* fakeCgroup
       const procs = path.join(folder, "cgroup.procs")
       mayBeWritten(procs, runAs)
       const args = ["-c", `echo "$$|$0|$1|$2"`, "a b", "$(touch x)", "'\"\\"]
-      const moved = yield* cgroupCommand(
+      const enteringCgroup = yield* cgroupCommand(
         { root, name: "neon-postgres", policy: "refuse", path: undefined },
         request("/bin/sh", args, runAs)
       )
-      const { stdout } = yield* runCommand(moved, "10 seconds")
+      const { stdout } = yield* runCommand(enteringCgroup, "10 seconds")
       assert.strictEqual(stdout, `${fs.readFileSync(procs, "utf8").trim()}|a b|$(touch x)|'"\\\n`)
     }).pipe(Effect.provide(Spawn.layer))
   )
@@ -53,9 +53,9 @@ describe("the way into a cgroup", () => {
       const procs = path.join(folder, "cgroup.procs")
       mayBeWritten(procs, null)
       const at = { root, name: "neon-postgres", policy: "refuse", path: undefined } as const
-      const moved = yield* cgroupCommand(at, request("/bin/echo", ["began"]))
+      const enteringCgroup = yield* cgroupCommand(at, request("/bin/echo", ["began"]))
       fs.rmSync(folder, { recursive: true })
-      const failure = yield* Effect.flip(runCommand(moved, "10 seconds"))
+      const failure = yield* Effect.flip(runCommand(enteringCgroup, "10 seconds"))
       assert.strictEqual(failure._tag, "CommandFailed")
       assert.include(failure.message, "126")
       assert.include(failure.message, `cannot enter the cgroup through ${procs}`)
@@ -147,7 +147,7 @@ const delegated = Effect.acquireRelease(
 )
 
 describe("a real cgroup", () => {
-  it.live("holds a real Postgres, all of it, from its first instruction; or we are told why it can not", () =>
+  it.live("holds a real Postgres, all of it, from its first instruction; or the error says why it cannot", () =>
     Effect.gen(function* () {
       const made = yield* delegated
       if (made === null) {

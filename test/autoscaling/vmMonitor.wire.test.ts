@@ -6,14 +6,14 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import { connect } from "node:net"
-import { VmTally } from "../../src/autoscaling/metrics.ts"
+import { VmMetrics } from "../../src/autoscaling/metrics.ts"
 import { vmMonitor } from "../../src/autoscaling/VmMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { supervise } from "../../src/compute/Supervisor.ts"
 import { ListenFailed } from "../../src/errors/Failure.ts"
 import { freePort } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
-import { connectAgent, nothingManaged } from "./agent.ts"
+import { connectAgent, nothingManaged } from "./scriptedAgent.ts"
 
 const isOpen = (port: number) =>
   Effect.callback<boolean>((resume) => {
@@ -28,7 +28,7 @@ const isOpen = (port: number) =>
 const becomes = (port: number, wanted: boolean) =>
   Effect.repeat(isOpen(port), { until: (open) => open === wanted }).pipe(Effect.timeout("10 seconds"), Effect.asVoid)
 
-const layers = Layer.mergeAll(Layer.fresh(ComputeState.layer), Layer.fresh(VmTally.layer))
+const layers = Layer.mergeAll(Layer.fresh(ComputeState.layer), Layer.fresh(VmMetrics.layer))
 
 describe("the vm-monitor as an actor", () => {
   it.live(
@@ -48,7 +48,7 @@ describe("the vm-monitor as an actor", () => {
         yield* state.send("SpecArrived")
         yield* state.send("ConfigureBegan")
         yield* state.send("Broke")
-        yield* agent.say("HealthCheck", 2)
+        yield* agent.send("HealthCheck", 2)
         assert.deepStrictEqual(yield* agent.next, { type: "HealthCheck", id: 2 })
         yield* state.note({ postgresAlive: false })
         assert.deepStrictEqual(yield* agent.closed, { code: 1001, reason: "the monitor is going away" })

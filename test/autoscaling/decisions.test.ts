@@ -1,17 +1,17 @@
 /**
- * The vm-monitor's arithmetic, verdicts and messages: the contract's vectors, and laws for everything else.
+ * The vm-monitor's arithmetic, decisions and messages: the contract's vectors, and laws for everything else.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { checkCgroupName, moved, readAnonymous } from "../../src/autoscaling/Cgroup.ts"
+import { checkCgroupName, commandInCgroup, readAnonymous } from "../../src/autoscaling/Cgroup.ts"
 import {
   addSample,
   cacheLimitMib,
   cacheSizeOf,
   grantedStatus,
-  judgeDownscale,
+  decideDownscale,
   MiB,
   noSamples,
   printMib,
@@ -21,11 +21,10 @@ import {
   untilNextSample,
   usableOf,
   wantsMore,
-  type Watch
+  type MemoryWatch
 } from "../../src/autoscaling/decisions.ts"
-import { vmFamilies, zeroTally } from "../../src/autoscaling/metrics.ts"
+import { vmFamilies, zeroCounts } from "../../src/autoscaling/metrics.ts"
 import { maxMessageBytes, negotiate, printGreeting, printMessage, readMessage } from "../../src/autoscaling/protocol.ts"
-import { parseVmAddress } from "../../src/autoscaling/VmMonitor.ts"
 import { printFamilies } from "../../src/telemetry/prometheus.ts"
 
 /** MiB; usable MiB, threshold, its text, cache MiB of a message; threshold, its text, cache MiB of a kernel's total. */
@@ -117,55 +116,55 @@ describe("memory", () => {
   })
 })
 
-const seen = (mean: number, samples = 5, threshold = thresholdOf(2048 * MiB), at = 10_000): Watch => ({
-  _tag: "Seen",
+const seen = (mean: number, samples = 5, threshold = thresholdOf(2048 * MiB), at = 10_000): MemoryWatch => ({
+  _tag: "Watched",
   threshold,
   samples: { recent: Array.from({ length: samples }, () => mean), mean, at }
 })
 
-describe("verdicts", () => {
+describe("downscale decisions", () => {
   const mib = 1024 * MiB
-  it("nothing managed: yes, and nothing done", () => {
-    assert.deepStrictEqual(judgeDownscale(mib, { _tag: "Off" }, false, 0), {
+  it("with nothing managed a downscale is granted and nothing is done", () => {
+    assert.deepStrictEqual(decideDownscale(mib, { _tag: "Off" }, false, 0), {
       _tag: "Idle",
       status: "monitor is not managing cgroup or file cache"
     })
   })
 
-  it("too few samples: no", () => {
+  it("with too few samples a downscale is denied", () => {
     for (const count of [0, 1]) {
-      assert.deepStrictEqual(judgeDownscale(mib, seen(0, count), true, 10_000), {
+      assert.deepStrictEqual(decideDownscale(mib, seen(0, count), true, 10_000), {
         _tag: "Deny",
         status: "haven't received enough cgroup memory stats yet"
       })
     }
-    assert.strictEqual(judgeDownscale(mib, seen(0, 2), true, 10_000)._tag, "Grant")
+    assert.strictEqual(decideDownscale(mib, seen(0, 2), true, 10_000)._tag, "Grant")
   })
 
-  it("samples older than five seconds: no answer, also when there never was one", () => {
-    assert.strictEqual(judgeDownscale(mib, seen(0), false, 15_000)._tag, "Grant")
-    assert.strictEqual(judgeDownscale(mib, seen(0), false, 15_001)._tag, "Unknown")
-    assert.strictEqual(judgeDownscale(mib, seen(0, 0), false, 15_001)._tag, "Unknown")
+  it("with samples older than five seconds there is no decision, also when there never was a sample", () => {
+    assert.strictEqual(decideDownscale(mib, seen(0), false, 15_000)._tag, "Grant")
+    assert.strictEqual(decideDownscale(mib, seen(0), false, 15_001)._tag, "Unknown")
+    assert.strictEqual(decideDownscale(mib, seen(0, 0), false, 15_001)._tag, "Unknown")
   })
 
-  it("the boundary is granted", () => {
-    assert.strictEqual(judgeDownscale(mib, seen(718_693_990), false, 10_000)._tag, "Grant")
-    assert.deepStrictEqual(judgeDownscale(mib, seen(718_693_991), false, 10_000)._tag, "Deny")
-    assert.deepStrictEqual(judgeDownscale(mib, seen(700 * MiB), false, 10_000), {
+  it("exactly the buffer between mean and threshold is enough for a grant", () => {
+    assert.strictEqual(decideDownscale(mib, seen(718_693_990), false, 10_000)._tag, "Grant")
+    assert.deepStrictEqual(decideDownscale(mib, seen(718_693_991), false, 10_000)._tag, "Deny")
+    assert.deepStrictEqual(decideDownscale(mib, seen(700 * MiB), false, 10_000), {
       _tag: "Deny",
       status:
         "calculated memory threshold too low: 785.4 MiB (new threshold) < 700 (current usage) + 100 (downscale buffer)"
     })
   })
 
-  it("a cgroup that cannot be watched: no, with the reason", () => {
-    assert.deepStrictEqual(judgeDownscale(mib, { _tag: "Blind", because: "there is no such cgroup" }, true, 0), {
+  it("with a cgroup that cannot be watched a downscale is denied, with the reason", () => {
+    assert.deepStrictEqual(decideDownscale(mib, { _tag: "Unwatchable", because: "there is no such cgroup" }, true, 0), {
       _tag: "Deny",
       status: "the cgroup cannot be watched: there is no such cgroup"
     })
   })
 
-  it("says what was set, file cache first", () => {
+  it("a grant's status names what was set, file cache first", () => {
     const both = targetOf(mib, seen(0), true)
     assert.strictEqual(
       grantedStatus(both, 607 * MiB, thresholdOf(usableOf(2048 * MiB))),
@@ -182,8 +181,8 @@ describe("verdicts", () => {
   })
 
   it.prop("a grant leaves the buffer free, without exception", { nominal: bytes, mean: bytes }, ({ mean, nominal }) => {
-    const verdict = judgeDownscale(nominal, seen(mean), false, 10_000)
-    if (verdict._tag === "Grant") assert.isAtLeast(verdict.target.threshold ?? -1, mean + 100 * MiB)
+    const decision = decideDownscale(nominal, seen(mean), false, 10_000)
+    if (decision._tag === "Grant") assert.isAtLeast(decision.target.threshold ?? -1, mean + 100 * MiB)
     else assert.isBelow(thresholdOf(usableOf(nominal)), mean + 100 * MiB)
   })
 
@@ -247,8 +246,8 @@ describe("messages", () => {
         { _tag: "UpscaleNotification", id: 2, mem: 2147483648 },
         { _tag: "DownscaleRequest", id: 4, mem: 1073741824 },
         { _tag: "HealthCheck", id: 6 },
-        { _tag: "Complaint", id: 7, kind: "InvalidMessage", error: 'Received message of unknown type: "Foo" <' },
-        { _tag: "Complaint", id: 8, kind: "InternalError", error: "some text" }
+        { _tag: "AgentError", id: 7, kind: "InvalidMessage", error: 'Received message of unknown type: "Foo" <' },
+        { _tag: "AgentError", id: 8, kind: "InternalError", error: "some text" }
       ]
     )
   })
@@ -295,23 +294,14 @@ describe("messages", () => {
   it.prop("any text is read, and any text of ours stays below the agent's limit", texts, ({ long, text }) => {
     assert.isString(readMessage(text)._tag)
     const error = text.repeat(Math.abs(long) % 5000) + "\0".repeat(40_000)
-    for (const said of [printMessage({ type: "InvalidMessage", error, id: 2 }), printGreeting(Result.fail(error))]) {
-      assert.isBelow(Buffer.byteLength(said), maxMessageBytes)
-      assert.doesNotThrow(() => JSON.parse(said))
+    for (const sent of [printMessage({ type: "InvalidMessage", error, id: 2 }), printGreeting(Result.fail(error))]) {
+      assert.isBelow(Buffer.byteLength(sent), maxMessageBytes)
+      assert.doesNotThrow(() => JSON.parse(sent))
     }
   })
 })
 
 describe("names and commands", () => {
-  it("an address is host:port", () => {
-    assert.deepStrictEqual(parseVmAddress("0.0.0.0:10301"), Result.succeed({ host: "0.0.0.0", port: 10301 }))
-    assert.deepStrictEqual(parseVmAddress("[::1]:0"), Result.succeed({ host: "::1", port: 0 }))
-    assert.deepStrictEqual(parseVmAddress("localhost:1"), Result.succeed({ host: "localhost", port: 1 }))
-    for (const text of ["", "10301", ":10301", "host:", "::1:10301", "a b:1", "host:99999", "http://host:1"]) {
-      assert.isTrue(Result.isFailure(parseVmAddress(text)), text)
-    }
-  })
-
   it("a cgroup's name stays below its root", () => {
     for (const name of ["neon-postgres", "a/b/c.slice", "..a"])
       assert.isTrue(Result.isSuccess(checkCgroupName(name)), name)
@@ -320,9 +310,10 @@ describe("names and commands", () => {
     }
   })
 
-  it("a program is moved by the shell, else by cgexec, else not; nothing of it is quoted", () => {
+  it("a program enters a cgroup by the shell, else by cgexec, else not; nothing of it is quoted", () => {
     const program = { command: "/pg bin/postgres", args: ["-D", "/a '$(b)"] }
-    const at = (movers: Parameters<typeof moved>[3]) => moved(program, "/cg/x/cgroup.procs", "x", movers)
+    const at = (tools: Parameters<typeof commandInCgroup>[3]) =>
+      commandInCgroup(program, "/cg/x/cgroup.procs", "x", tools)
     const bySh = Option.getOrThrow(at({ procsWritable: true, shell: "/bin/sh", cgexec: "/usr/bin/cgexec" }))
     assert.strictEqual(bySh.command, "/bin/sh")
     assert.deepStrictEqual(bySh.args.slice(2), ["/pg bin/postgres", "/cg/x/cgroup.procs", "-D", "/a '$(b)"])
@@ -338,7 +329,7 @@ describe("names and commands", () => {
   })
 
   it("metrics leave out what is not known", () => {
-    const text = printFamilies(vmFamilies({ ...zeroTally, downscalesDenied: 2, meanBytes: 5 }))
+    const text = printFamilies(vmFamilies({ ...zeroCounts, downscalesDenied: 2, meanBytes: 5 }))
     assert.include(text, `compute_vm_downscales_total{outcome="denied"} 2\n`)
     assert.include(text, "compute_vm_memory_mean_bytes 5\n")
     assert.notInclude(text, "compute_vm_file_cache_limit_bytes")

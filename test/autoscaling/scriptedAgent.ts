@@ -4,25 +4,26 @@
 import { WebSocket } from "@effect/platform-node/NodeWS"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { type Tally, VmTally } from "../../src/autoscaling/metrics.ts"
-import { serve, type VmMonitorOptions } from "../../src/autoscaling/VmMonitor.ts"
+import { type VmCounts, VmMetrics } from "../../src/autoscaling/metrics.ts"
+import { listen, type VmMonitorOptions } from "../../src/autoscaling/VmMonitor.ts"
 
 export const MiB = 1_048_576
 export const GiB = 1024 * MiB
 
-export interface Closed {
+interface Closed {
   readonly code: number
   readonly reason: string
 }
 
 export interface Agent {
   readonly socket: WebSocket
-  readonly sayRaw: (text: string | Uint8Array) => Effect.Effect<void>
+  readonly sendRaw: (text: string | Uint8Array) => Effect.Effect<void>
   /** As the Go agent does: payload under `content`, a newline at the end. */
-  readonly say: (type: string, id: number, content?: unknown) => Effect.Effect<void>
+  readonly send: (type: string, id: number, content?: unknown) => Effect.Effect<void>
   /** The next message, parsed; a defect when none comes in thirty seconds or the connection ends. */
   readonly next: Effect.Effect<Record<string, unknown>>
   /** The next message that is not an `UpscaleRequest`. */
@@ -38,7 +39,7 @@ const within = <A>(what: string, effect: Effect.Effect<A>, seconds = 30) =>
     orElse: () => Effect.die(new Error(`${what}: not in ${seconds} s`))
   })
 
-/** A connection that has not said anything yet. */
+/** A connection that has not sent anything yet. */
 export const dial = Effect.fnUntraced(function* (port: number, seconds = 30) {
   const inbox: Array<string> = []
   let wake: (() => void) | undefined
@@ -83,11 +84,11 @@ export const dial = Effect.fnUntraced(function* (port: number, seconds = 30) {
     waitFor("a message", () => inbox.shift()),
     (text) => JSON.parse(text) as Record<string, unknown>
   )
-  const sayRaw: Agent["sayRaw"] = (text) => Effect.sync(() => socket.send(text))
+  const sendRaw: Agent["sendRaw"] = (text) => Effect.sync(() => socket.send(text))
   return {
     socket,
-    sayRaw,
-    say: (type, id, content = {}) => sayRaw(`${JSON.stringify({ content, type, id })}\n`),
+    sendRaw,
+    send: (type, id, content = {}) => sendRaw(`${JSON.stringify({ content, type, id })}\n`),
     next,
     answer: Effect.repeat(next, { until: ({ type }) => type !== "UpscaleRequest" }),
     closed: waitFor("the end", () => over),
@@ -98,17 +99,17 @@ export const dial = Effect.fnUntraced(function* (port: number, seconds = 30) {
 /** A connection after a handshake that succeeded. */
 export const connectAgent = Effect.fnUntraced(function* (port: number, seconds = 30) {
   const agent = yield* dial(port, seconds)
-  yield* agent.sayRaw(`{"min":1,"max":1}\n`)
+  yield* agent.sendRaw(`{"min":1,"max":1}\n`)
   const greeting = yield* agent.next
   if (greeting["version"] !== 1) throw new Error(`the greeting was ${JSON.stringify(greeting)}`)
   return agent
 })
 
-export interface House {
+export interface RunningMonitor {
   readonly port: number
-  readonly tally: Effect.Effect<Tally>
-  /** Ends the monitor early. */
-  readonly until: (wanted: (tally: Tally) => boolean) => Effect.Effect<Tally>
+  readonly counts: Effect.Effect<VmCounts>
+  /** The first counts that fulfil the condition. */
+  readonly until: (wanted: (counts: VmCounts) => boolean) => Effect.Effect<VmCounts>
 }
 
 export const nothingManaged: VmMonitorOptions = {
@@ -118,15 +119,15 @@ export const nothingManaged: VmMonitorOptions = {
   totalMemory: 2 * GiB
 }
 
-/** A monitor that attends to agents until the scope closes. */
-export const openHouse = Effect.fnUntraced(function* (options: Partial<VmMonitorOptions> = {}) {
-  const context = yield* Layer.build(Layer.fresh(VmTally.layer))
-  const { attend, port } = yield* serve({ ...nothingManaged, ...options }, null)
-  yield* Effect.forkScoped(Effect.provide(attend, context), { startImmediately: true })
-  const { now } = yield* Effect.provide(VmTally, context)
-  const until: House["until"] = (wanted) =>
-    within("the tally", Effect.repeat(Effect.andThen(Effect.sleep("5 millis"), now), { until: wanted }))
-  return { port, tally: now, until } satisfies House
+/** A monitor that serves agents until the scope closes. */
+export const startMonitor = Effect.fnUntraced(function* (options: Partial<VmMonitorOptions> = {}) {
+  const context = yield* Layer.build(Layer.fresh(VmMetrics.layer))
+  const { serve, port } = yield* listen({ ...nothingManaged, ...options }, null)
+  yield* Effect.forkScoped(Effect.provide(serve, context), { startImmediately: true })
+  const { now } = yield* Effect.provide(VmMetrics, context)
+  const until: RunningMonitor["until"] = (wanted) =>
+    within("the counts", Effect.repeat(now, { schedule: Schedule.spaced("5 millis"), until: wanted }))
+  return { port, counts: now, until } satisfies RunningMonitor
 })
 
 export interface FakeCgroup {
