@@ -1,6 +1,5 @@
 /**
- * What can go wrong beside Postgres: the cgroup it lives in, extensions that are fetched, the local file cache,
- * sockets.
+ * What can go wrong around Postgres: cgroup, remote extensions, local file cache, sockets, sidecars, certificates.
  *
  * Members of the closed union in `Failure.ts`, and imported from there.
  */
@@ -8,7 +7,7 @@ import * as Schema from "effect/Schema"
 
 const cause = Schema.optionalKey(Schema.Defect())
 
-/** Postgres shall live in a cgroup that is not there, cannot be entered, or does not tell its memory. */
+/** Postgres shall run in a cgroup that is not there, cannot be entered, or has no memory statistics. */
 export class CgroupUnusable extends Schema.TaggedError<CgroupUnusable>()("CgroupUnusable", {
   /** Its folder. */
   cgroup: Schema.String,
@@ -51,7 +50,8 @@ export class ExtensionFailed extends Schema.TaggedError<ExtensionFailed>()("Exte
   cause
 }) {
   override get message(): string {
-    return `the extension ${this.extension} could not be had from ${this.url} (${this.attempts} attempts): ${this.detail}`
+    const attempts = `${this.attempts} attempts`
+    return `the extension ${this.extension} could not be had from ${this.url} (${attempts}): ${this.detail}`
   }
 }
 
@@ -75,7 +75,7 @@ export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFail
   }
 }
 
-/** Something beside Postgres (pgbouncer, local_proxy, rsyslogd) is not there or does not take what we have for it. */
+/** A sidecar (pgbouncer, local_proxy, rsyslogd) is not there or does not take its configuration. */
 export class SidecarUnusable extends Schema.TaggedError<SidecarUnusable>()("SidecarUnusable", {
   sidecar: Schema.Literals(["pgbouncer", "local_proxy", "rsyslogd"]),
   detail: Schema.String,
@@ -98,7 +98,7 @@ export class CertificateUnusable extends Schema.TaggedError<CertificateUnusable>
 }
 
 /** Members of `Failure`. */
-export const sideFailures = [
+export const auxiliaryFailures = [
   CertificateUnusable,
   CgroupUnusable,
   ExtensionFailed,

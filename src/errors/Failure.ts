@@ -2,15 +2,12 @@
  * Everything that can go wrong, as one closed union.
  *
  * Fields are facts, `message` is a sentence for an operator, `hint` says what to do next. No field ever holds a
- * secret. The verdict table (`lifecycle/verdict.ts`) and the HTTP status table are total over this union.
+ * secret. The error policy (`policy.ts`) is total over this union.
  */
 import * as Schema from "effect/Schema"
-import { sideFailures } from "./AuxiliaryFailure.ts"
+import { auxiliaryFailures } from "./AuxiliaryFailure.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// How a process left: with a code, or by a signal.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/** How a process left: with a code, or by a signal. */
 export const ExitStatus = Schema.Union([
   Schema.TaggedStruct("Code", { code: Schema.Int }),
   Schema.TaggedStruct("Signal", { signal: Schema.String })
@@ -19,8 +16,6 @@ export type ExitStatus = typeof ExitStatus.Type
 
 export const printExit = (exit: ExitStatus): string =>
   exit._tag === "Code" ? `exit code ${exit.code}` : `signal ${exit.signal}`
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 export * from "./AuxiliaryFailure.ts"
 
@@ -97,7 +92,7 @@ export class SpawnFailed extends Schema.TaggedError<SpawnFailed>()("SpawnFailed"
   }
 }
 
-/** A helper program ran and failed. `output` is the tail of what it said. */
+/** A helper program ran and failed. `output` is the tail of what it printed. */
 export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandFailed", {
   command: Schema.String,
   exit: ExitStatus,
@@ -156,7 +151,7 @@ export class SyncSafekeepersFailed extends Schema.TaggedError<SyncSafekeepersFai
   cause
 }) {
   override get message(): string {
-    return `cannot commitLsn the safekeepers (${this.attempts} attempts)`
+    return `cannot sync the safekeepers (${this.attempts} attempts)`
   }
 }
 
@@ -238,12 +233,13 @@ export class PromotionFailed extends Schema.TaggedError<PromotionFailed>()("Prom
 /** Postgres left without having been asked to. */
 export class PostmasterDied extends Schema.TaggedError<PostmasterDied>()("PostmasterDied", {
   exit: ExitStatus,
-  story: Schema.String,
+  /** How it left and what its last records suggest, as one sentence. */
+  crashReport: Schema.String,
   log: Schema.Array(Schema.String)
 }) {
   override get message(): string {
     const said = this.log.length === 0 ? "" : `; Postgres said: ${this.log.join(" | ")}`
-    return `Postgres died unasked with ${printExit(this.exit)}: ${this.story}${said}`
+    return `Postgres died unasked with ${printExit(this.exit)}: ${this.crashReport}${said}`
   }
 }
 
@@ -308,6 +304,6 @@ export const Failure = Schema.Union([
   ActorGaveUp,
   Abandoned,
   Superseded,
-  ...sideFailures
+  ...auxiliaryFailures
 ])
 export type Failure = typeof Failure.Type

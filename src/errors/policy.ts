@@ -1,5 +1,6 @@
 /**
- * What each failure means for the compute, for its HTTP callers and for its exit code, and what a person can do.
+ * The error policy: what each failure means for the compute, for its HTTP callers and for its exit code, and what a
+ * person can do; and a failure as text. Pure.
  *
  * A failure added to `Failure` without a row here does not compile.
  */
@@ -10,122 +11,110 @@ import type { ExitStatus, Failure } from "./Failure.ts"
  * `retry`: here and now, within a limit. `report`: stay up and say so, someone else must act. `exit`: leave, so
  * that the orchestrator can start a fresh compute.
  */
-export type Verdict = "retry" | "report" | "exit"
+type OnFailure = "retry" | "report" | "exit"
 
 export interface ErrorPolicy {
-  readonly verdict: Verdict
+  readonly onFailure: OnFailure
   /** Stable, for clients: it never changes once published. */
   readonly code: string
   readonly httpStatus: number
   readonly hint: string
 }
 
-const meaning = (verdict: Verdict, code: string, httpStatus: number, hint: string): ErrorPolicy => ({
-  verdict,
+const policy = (onFailure: OnFailure, code: string, httpStatus: number, hint: string): ErrorPolicy => ({
+  onFailure,
   code,
   httpStatus,
   hint
 })
 
 export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
-  SpecInvalid: meaning(
+  SpecInvalid: policy(
     "report",
     "spec_invalid",
     400,
     "correct the spec; `compute_ctl validate SPEC` checks one offline"
   ),
-  SpecUnreadable: meaning(
+  SpecUnreadable: policy(
     "exit",
     "spec_unreadable",
     500,
     "check that the file or address exists and may be read by this user"
   ),
-  ControlPlaneFailed: meaning("exit", "control_plane_failed", 502, "check -p, -i and NEON_CONTROL_PLANE_TOKEN"),
-  PostgresUnusable: meaning("exit", "postgres_unusable", 500, "give a working Postgres with -b"),
-  RunAsInvalid: meaning("exit", "run_as_invalid", 500, "name an existing user other than root with --run-as"),
-  SpawnFailed: meaning("exit", "spawn_failed", 500, "check that the program exists and is executable by this user"),
-  CommandFailed: meaning("exit", "command_failed", 500, "the program's own words above say why"),
-  FileFailed: meaning("exit", "file_failed", 500, "check owner, mode and free space of the path"),
-  CgroupUnusable: meaning(
+  ControlPlaneFailed: policy("exit", "control_plane_failed", 502, "check -p, -i and NEON_CONTROL_PLANE_TOKEN"),
+  PostgresUnusable: policy("exit", "postgres_unusable", 500, "give a working Postgres with -b"),
+  RunAsInvalid: policy("exit", "run_as_invalid", 500, "name an existing user other than root with --run-as"),
+  SpawnFailed: policy("exit", "spawn_failed", 500, "check that the program exists and is executable by this user"),
+  CommandFailed: policy("exit", "command_failed", 500, "the program's own words above say why"),
+  FileFailed: policy("exit", "file_failed", 500, "check owner, mode and free space of the path"),
+  CgroupUnusable: policy(
     "exit",
     "cgroup_unusable",
     500,
     "name a cgroup v2 with memory.stat whose cgroup.procs Postgres's user may write"
   ),
-  TimedOut: meaning("retry", "timed_out", 504, "the other side is slow or gone; look at its own log"),
-  WireFailed: meaning("retry", "connection_failed", 502, "the other side's answer above says why"),
-  SyncSafekeepersFailed: meaning(
+  TimedOut: policy("retry", "timed_out", 504, "the other side is slow or gone; look at its own log"),
+  WireFailed: policy("retry", "connection_failed", 502, "the other side's answer above says why"),
+  SyncSafekeepersFailed: policy(
     "report",
     "settle_failed",
     502,
     "bring a quorum of safekeepers back; see the causes for each"
   ),
-  BasebackupFailed: meaning(
+  BasebackupFailed: policy(
     "report",
     "basebackup_failed",
     502,
     "look at the pageserver's log for this tenant and timeline"
   ),
-  ArchiveInvalid: meaning("report", "archive_invalid", 502, "the pageserver sent a broken archive; look at its log"),
-  TimelineBusy: meaning("exit", "timeline_busy", 409, "stop the other compute, or use another timeline_id"),
-  StorageDamaged: meaning(
+  ArchiveInvalid: policy("report", "archive_invalid", 502, "the pageserver sent a broken archive; look at its log"),
+  TimelineBusy: policy("exit", "timeline_busy", 409, "stop the other compute, or use another timeline_id"),
+  StorageDamaged: policy(
     "report",
     "storage_damaged",
     500,
     "do not delete anything; the detail above names what is missing"
   ),
-  NotSupported: meaning("report", "not_supported", 422, "leave it out of the spec"),
-  PostmasterNotReady: meaning("report", "postgres_not_ready", 500, "Postgres's own log above says why"),
-  PostmasterDied: meaning("exit", "postgres_died", 500, "Postgres's own log above says why; a fresh start recovers"),
-  PromotionFailed: meaning(
+  NotSupported: policy("report", "not_supported", 422, "leave it out of the spec"),
+  PostmasterNotReady: policy("report", "postgres_not_ready", 500, "Postgres's own log above says why"),
+  PostmasterDied: policy("exit", "postgres_died", 500, "Postgres's own log above says why; a fresh start recovers"),
+  PromotionFailed: policy(
     "report",
     "promotion_failed",
     500,
     "ask again once the cause above is gone; what is done is not done twice"
   ),
-  ApplyFailed: meaning(
+  ApplyFailed: policy(
     "report",
     "apply_failed",
     500,
     "each failed operation is listed; correct the spec and send it again"
   ),
-  ListenFailed: meaning(
+  ListenFailed: policy(
     "exit",
     "listen_failed",
     500,
     "another process has the port; choose one with --external-http-port or --http-port"
   ),
-  ActorGaveUp: meaning(
-    "exit",
-    "actor_gave_up",
-    500,
-    "this is a fault in compute_ctl or its host; the causes are above"
-  ),
-  ExtensionUnknown: meaning("report", "extension_unknown", 404, "add it to the spec's remote_extensions"),
-  ExtensionsUnavailable: meaning("report", "extensions_unavailable", 412, "give -r, and remote_extensions in the spec"),
-  ExtensionFailed: meaning(
-    "report",
-    "extension_failed",
-    500,
-    "look at the store of extensions; ask again to try again"
-  ),
-  LfcBusy: meaning("report", "lfc_busy", 429, "wait until it is done, or cancel it"),
-  SidecarUnusable: meaning("report", "sidecar_unusable", 500, "check that it runs on this machine, and its own log"),
-  CertificateUnusable: meaning(
+  ActorGaveUp: policy("exit", "actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above"),
+  ExtensionUnknown: policy("report", "extension_unknown", 404, "add it to the spec's remote_extensions"),
+  ExtensionsUnavailable: policy("report", "extensions_unavailable", 412, "give -r, and remote_extensions in the spec"),
+  ExtensionFailed: policy("report", "extension_failed", 500, "look at the store of extensions; ask again to try again"),
+  LfcBusy: policy("report", "lfc_busy", 429, "wait until it is done, or cancel it"),
+  SidecarUnusable: policy("report", "sidecar_unusable", 500, "check that it runs on this machine, and its own log"),
+  CertificateUnusable: policy(
     "report",
     "certificate_unusable",
     500,
     "put a PEM certificate and its own PEM key in place"
   ),
-  Abandoned: meaning("report", "abandoned", 503, "the compute is ending; ask its successor"),
-  Superseded: meaning("report", "superseded", 409, "nothing: the later spec stands in its place")
+  Abandoned: policy("report", "abandoned", 503, "the compute is ending; ask its successor"),
+  Superseded: policy("report", "superseded", 409, "nothing: the later spec stands in its place")
 }
 
 export const policyOf = (failure: Failure): ErrorPolicy => errorPolicies[failure._tag]
 
-// ---------------------------------------------------------------------------------------------------------------------
-// A failure with its whole chain of causes and its hint, as text for `/status`, logs and the terminal.
-// ---------------------------------------------------------------------------------------------------------------------
+// Text for `/status`, logs and the terminal.
 
 /** A cause chain longer than this is cut: a cycle must not hang the report of an error. */
 const maxCauses = 12
@@ -140,7 +129,7 @@ const describe = (error: unknown): string => {
   )
 }
 
-/** From the outermost sentence to the root cause. Repeated sentences are told once. */
+/** From the outermost sentence to the root cause. A sentence that repeats the one before it is left out. */
 export const causesOf = (error: unknown): ReadonlyArray<string> => {
   const chain: Array<string> = []
   let current: unknown = error
@@ -158,9 +147,7 @@ export const hintOf = (failure: Failure): string =>
 /** One line: `sentence: cause: cause`. What `/status` carries as `error`. */
 export const explain = (failure: Failure): string => causesOf(failure).join(": ")
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The exit code of the program (reference section 3.4): Postgres's own, 1 on failure, 2 on a usage error.
-// ---------------------------------------------------------------------------------------------------------------------
+// Exit codes of the program (reference section 3.4): Postgres's own, 1 on failure, 2 on a usage error.
 
 export const usageError = 2
 export const failed = 1

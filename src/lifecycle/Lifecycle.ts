@@ -124,7 +124,7 @@ export const life = Effect.fnUntraced(function* (
 
   const everRan = (yield* state.now).metrics.total_startup_ms > 0
   const stay = exitDelayOf(yield* conclude, everRan)
-  yield* Effect.raceFirst(Effect.sleep(stay), Effect.raceFirst(commands.hurried, asked))
+  yield* Effect.raceFirst(Effect.sleep(stay), Effect.raceFirst(commands.escalated, asked))
   yield* conclude
   return ended
 })
@@ -161,12 +161,12 @@ const live = Effect.fnUntraced(function* (first: Configure, inputs: PlanInputs, 
 
   const died = yield* advance("PostgresReady").pipe(
     Effect.tap((snapshot) => first.answer(Result.succeed(snapshot))),
-    Effect.tap(() => hooks.running(first.spec)),
+    Effect.tap(() => hooks.onRunning(first.spec)),
     Effect.andThen(serve(alive, inputs)),
     Effect.catchTag("Abandoned", () => Effect.succeed(null))
   )
   // Companions leave beside Postgres: a pgbouncer in front of it must not go on taking clients in.
-  const [exit] = yield* Effect.all([died === null ? alive.postgres.stop : Effect.succeed(died), hooks.ended], {
+  const [exit] = yield* Effect.all([died === null ? alive.postgres.stop : Effect.succeed(died), hooks.onStopped], {
     concurrency: "unbounded"
   })
   yield* state.note({ postgresAlive: false })
@@ -188,15 +188,15 @@ const start = Effect.fn("Compute.start")(function* (spec: ParsedSpec, inputs: Pl
   yield* pgdata.begin(plan, storage.kind === "neon" ? "Archive" : "InPlace")
   const lsn = yield* state.timed("settle", timeline.commitLsn("start"))
   const [built] = yield* Effect.all(
-    [state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))), hooks.before(spec)],
+    [state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))), hooks.beforeStart(spec)],
     { concurrency: "unbounded" }
   )
 
-  yield* hooks.placed(spec)
+  yield* hooks.beforeSpawn(spec)
   const postgres = yield* postmaster.start({ token: spec.neon?.token ?? null })
   yield* Ref.set(current, postgres)
   yield* state.note({ postgresAlive: true })
-  yield* hooks.spawned(postgres.pid)
+  yield* hooks.afterSpawn(postgres.pid)
   yield* state.timed("start Postgres", postgres.ready)
 
   yield* state.timed("apply the spec", applyCatalog("start", spec, plan, postgres))
@@ -285,7 +285,7 @@ const refresh = Effect.fn("Compute.refresh")(function* (asked: Refresh, postgres
   )
   while (true) {
     yield* advance("RefreshBegan")
-    const queued = yield* commands.overtake
+    const queued = yield* commands.takeQueued
     const found = queued === null ? asked.fetch : Effect.succeed(queued.spec)
     const applied = Effect.flatMap(found, (spec) =>
       spec === null
@@ -297,7 +297,7 @@ const refresh = Effect.fn("Compute.refresh")(function* (asked: Refresh, postgres
     if (Result.isSuccess(outcome)) return
     yield* report("the spec could not be refreshed", outcome.failure)
     yield* advance("RefreshRetry")
-    yield* Effect.raceFirst(Effect.sleep(refreshEvery), commands.lineForms)
+    yield* Effect.raceFirst(Effect.sleep(refreshEvery), commands.whenQueued)
   }
 })
 
@@ -320,7 +320,7 @@ const unlessAsked = <A, R>(what: string, effect: Effect.Effect<A, Failure, R>) =
 /** A second signal, and each one after it, takes the stop stages's next stage at once. Never ends by itself. */
 const hurrying = (current: Current) =>
   Effect.flatMap(Commands, (commands) =>
-    Stream.runForEach(commands.hurries, () =>
+    Stream.runForEach(commands.escalations, () =>
       Effect.flatMap(Ref.get(current), (postgres) => postgres?.escalate ?? Effect.void)
     )
   ).pipe(Effect.andThen(Effect.never))
@@ -328,7 +328,7 @@ const hurrying = (current: Current) =>
 /** Postgres left unasked: the story for the status and the log. */
 const reportCrash = Effect.fnUntraced(function* (postgres: Running, exit: ExitStatus) {
   const log = yield* postgres.recentLog
-  const failure = new PostmasterDied({ exit, story: crashReport(exit, log), log })
+  const failure = new PostmasterDied({ exit, crashReport: crashReport(exit, log), log })
   yield* failWith("Postgres is gone", failure)
   return failure
 })
@@ -337,7 +337,7 @@ const reportCrash = Effect.fnUntraced(function* (postgres: Running, exit: ExitSt
 const leave = Effect.fnUntraced(function* (timeline: Timeline, exit: ExitStatus) {
   const commands = yield* Commands
   const orderly = Effect.andThen(timeline.leave(exit), timeline.commitLsn("end"))
-  return yield* Effect.raceFirst(orderly, Effect.as(commands.hurried, null)).pipe(
+  return yield* Effect.raceFirst(orderly, Effect.as(commands.escalated, null)).pipe(
     Effect.catch((failure) => Effect.as(report("the end could not be settled", failure), null))
   )
 })

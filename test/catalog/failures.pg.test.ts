@@ -62,7 +62,7 @@ describe("sql/failures", () => {
     )
   )
 
-  it.live("the applier answers with all failures, keeps the receipt, and goes on", () =>
+  it.live("the applier answers with all failures, keeps the report, and goes on", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
@@ -73,12 +73,12 @@ describe("sql/failures", () => {
           const bad = specOf({ roles: [role("pg_mine"), role("fine")], databases: [database("d", "missing")] })
           const failure = yield* Effect.flip(applier.apply({ kind: "start", spec: bad }))
           assert.strictEqual(failure._tag, "ApplyFailed")
-          assert.strictEqual(policyOf(failure).verdict, "report")
+          assert.strictEqual(policyOf(failure).onFailure, "report")
           if (failure._tag === "ApplyFailed") assert.strictEqual(failure.failures.length, 2)
           assert.strictEqual((yield* state.now).applyReport?.outcome, "failed")
           // Many at once: one at a time, each answered.
           const good = specOf({ roles: [role("fine")], databases: [database("d", "fine")] })
-          const receipts = yield* Effect.forEach(
+          const reports = yield* Effect.forEach(
             Array.from({ length: 5 }),
             () => applier.apply({ kind: "reconfigure", spec: good }),
             {
@@ -86,12 +86,11 @@ describe("sql/failures", () => {
             }
           )
           assert.strictEqual(
-            receipts.filter((one) => one.operations.some(({ outcome }) => outcome === "done")).length,
+            reports.filter((one) => one.operations.some(({ outcome }) => outcome === "done")).length,
             1
           )
-          assert.strictEqual((yield* applier.lastReceipt)?.kind, "reconfigure")
-          assert.deepStrictEqual((yield* state.now).applyReport, yield* applier.lastReceipt)
-          // Whoever waits hears of the end.
+          assert.strictEqual((yield* state.now).applyReport?.kind, "reconfigure")
+          // An apply that waits is abandoned when the actor ends.
           const rival = yield* postgres.connect()
           yield* rival.simple("begin")
           yield* rival.simple("alter role fine connection limit 7")

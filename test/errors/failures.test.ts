@@ -1,5 +1,5 @@
 /**
- * Every failure has a meaning, and every chain of causes can be told.
+ * The error policy: a row for every failure, and any chain of causes as text.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
@@ -8,17 +8,17 @@ import { causesOf, explain, hintOf, policyOf, errorPolicies } from "../../src/er
 
 const tags = Failure.members.map((member) => member.fields._tag.schema.literal)
 
-describe("the verdict", () => {
+describe("the error policy", () => {
   it("has one row per failure and none besides", () => {
     assert.deepStrictEqual(Object.keys(errorPolicies).sort(), [...tags].sort())
   })
 
-  it.each(Object.entries(errorPolicies))("of %s is whole", (_tag, meaning) => {
-    assert.include(["retry", "report", "exit"], meaning.verdict)
-    assert.match(meaning.code, /^[a-z][a-z_]+$/)
-    assert.isTrue(meaning.httpStatus >= 400 && meaning.httpStatus <= 504)
-    assert.match(meaning.hint, /^[^\n]{10,120}$/)
-    assert.notMatch(meaning.hint, /\.$/)
+  it.each(Object.entries(errorPolicies))("of %s has all its fields", (_tag, policy) => {
+    assert.include(["retry", "report", "exit"], policy.onFailure)
+    assert.match(policy.code, /^[a-z][a-z_]+$/)
+    assert.isTrue(policy.httpStatus >= 400 && policy.httpStatus <= 504)
+    assert.match(policy.hint, /^[^\n]{10,120}$/)
+    assert.notMatch(policy.hint, /\.$/)
   })
 
   it("gives each failure a code of its own", () => {
@@ -31,11 +31,11 @@ describe("the verdict", () => {
     { failure: Schema.toType(Failure) },
     ({ failure }) => {
       assert.strictEqual(policyOf(failure), errorPolicies[failure._tag])
-      const told = causesOf(failure)
+      const sentences = causesOf(failure)
       const sentence = failure.message === "" ? failure.name : failure.message
-      assert.strictEqual(told[0], sentence)
-      assert.isAtMost(told.length, 12)
-      for (let at = 1; at < told.length; at++) assert.notStrictEqual(told[at], told[at - 1])
+      assert.strictEqual(sentences[0], sentence)
+      assert.isAtMost(sentences.length, 12)
+      for (let at = 1; at < sentences.length; at++) assert.notStrictEqual(sentences[at], sentences[at - 1])
       assert.isTrue(explain(failure).startsWith(sentence))
       assert.isNotEmpty(hintOf(failure))
     }
@@ -43,7 +43,7 @@ describe("the verdict", () => {
 })
 
 describe("explain", () => {
-  it("tells from the outermost sentence to the root", () => {
+  it("goes from the outermost sentence to the root cause", () => {
     const root = new Error("connection refused")
     const slow = new TimedOut({ what: "the pageserver", millis: 10 })
     const failure = new BasebackupFailed({ lsn: "0/1", attempts: 3, cause: new Error("attempt 3", { cause: root }) })
@@ -54,27 +54,27 @@ describe("explain", () => {
     )
   })
 
-  it("tells a repeated sentence once", () => {
+  it("leaves out a sentence that repeats the one before it", () => {
     assert.deepStrictEqual(causesOf(new Error("a", { cause: new Error("a", { cause: new Error("b") }) })), ["a", "b"])
   })
 
-  it("ends although the causes go round", () => {
+  it("ends although the causes form a circle", () => {
     const one = new Error("one")
     const two = new Error("two", { cause: one })
     one.cause = two
-    const told = causesOf(two)
-    assert.isAtMost(told.length, 12)
-    assert.deepStrictEqual(told.slice(0, 2), ["two", "one"])
+    const sentences = causesOf(two)
+    assert.isAtMost(sentences.length, 12)
+    assert.deepStrictEqual(sentences.slice(0, 2), ["two", "one"])
   })
 
-  it("tells causes that are not errors", () => {
+  it("shows causes that are not errors", () => {
     assert.deepStrictEqual(causesOf(new Error("a", { cause: "b" })), ["a", "b"])
     assert.deepStrictEqual(causesOf(new Error("a", { cause: { code: 7 } })), ["a", '{"code":7}'])
     assert.deepStrictEqual(causesOf(new TypeError("")), ["TypeError"])
     assert.deepStrictEqual(causesOf(undefined), [])
   })
 
-  it("tells even a cause that cannot be written as JSON", () => {
+  it("shows even a cause that cannot be written as JSON", () => {
     const round: Record<string, unknown> = {}
     round["self"] = round
     for (const cause of [round, 1n, { toJSON: () => assert.fail("no") }]) {

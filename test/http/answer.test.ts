@@ -83,7 +83,7 @@ describe("failures", () => {
   })
 
   it("a failed configure tells the whole chain of causes, its code and its hint", () => {
-    const root = new PostmasterDied({ exit: { _tag: "Signal", signal: "SIGKILL" }, story: "out of memory", log: [] })
+    const root = new PostmasterDied({ exit: { _tag: "Signal", signal: "SIGKILL" }, crashReport: "out of memory", log: [] })
     const refusal = configureRefusal(new ApplyFailed({ failures: ['role "web"'], cause: root }))
     assert.strictEqual(refusal.status, 500)
     assert.strictEqual(refusal.code, "apply_failed")

@@ -65,7 +65,7 @@ describe("on Neon's storage", () => {
         const { addresses, at, pageserver } = yield* setUp(["lag", "hang", "hang"])
         const program = yield* launch(neonArguments(at, specOf(at, pageserver.url, addresses)), at.httpPort)
         const failed = yield* Effect.promise(() => program.reaches("failed"))
-        assert.match(failed.error ?? "", /cannot commitLsn the safekeepers \(6 attempts\): .*sync-safekeepers/)
+        assert.match(failed.error ?? "", /cannot sync the safekeepers \(6 attempts\): .*sync-safekeepers/)
         assert.deepStrictEqual(yield* pageserver.seen, [], "no basebackup without a settled LSN")
         program.signal("SIGTERM")
         assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)

@@ -359,7 +359,7 @@ describe("storage/neon, settling", () => {
     Effect.gen(function* () {
       const { timeline: made } = yield* claim(specOf(null), "while :; do sleep 0.05; done")
       const failure = yield* Effect.flip(made.commitLsn("end"))
-      assert.match(explain(failure), /^cannot commitLsn the safekeepers \(1 attempts\): timed out after 3000 ms: /)
+      assert.match(explain(failure), /^cannot sync the safekeepers \(1 attempts\): timed out after 3000 ms: /)
     })
   )
 

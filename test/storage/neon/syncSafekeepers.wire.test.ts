@@ -119,7 +119,7 @@ describe("storage/neon/syncSafekeepers", () => {
       assert.strictEqual(failure._tag, "SyncSafekeepersFailed")
       assert.strictEqual(failure.attempts, 3)
       const told = causesOf(failure).join(": ")
-      assert.match(told, /cannot commitLsn the safekeepers \(3 attempts\)/)
+      assert.match(told, /cannot sync the safekeepers \(3 attempts\)/)
       for (const run of [1, 2, 3])
         assert.match(told, new RegExp(`ended with exit code ${run}: half an answer \\| sqlError ${run}`))
     })
