@@ -1,9 +1,10 @@
 /**
- * What the catalog of a running Postgres holds, as far as an apply cares: observed once, then thought forward.
+ * What the catalog of a running Postgres holds, as far as an apply cares, and the names that no spec may touch.
  *
- * `Catalog` is plain data. `sql/observe.ts` fills one from a server, `draft.ts` moves one as operations would.
+ * Plain data: `observe.ts` reads it from a server, `draft.ts` changes a copy of it as the planned operations would.
  */
 import type * as Redacted from "effect/Redacted"
+import type { ApplyReport } from "../compute/ComputeState.ts"
 
 export interface ObservedRole {
   readonly name: string
@@ -28,7 +29,7 @@ export interface ObservedDatabase {
   readonly invalid: boolean
   /** The privileged role has CREATE, TEMPORARY and CONNECT of its own. */
   readonly granted: boolean
-  /** What the last visit left behind (`perDatabase.ts`); `null`: never visited, or the record is another database's. */
+  /** What the last visit left behind (`planVisits.ts`); `null`: never visited, or the record is another database's. */
   readonly visited: string | null
   readonly subscriptions: boolean
   readonly auditLogOff: boolean
@@ -40,8 +41,8 @@ export interface ObservedExtension {
   readonly installed: { readonly version: string; readonly schema: string; readonly relocatable: boolean } | null
 }
 
-/** A role that shall go and what holds on to it: `null` stands for shared objects, such as grants on databases. */
-export interface ObservedReference {
+/** A role to be dropped and where something depends on it; `null`: shared objects, such as grants on databases. */
+interface ObservedReference {
   readonly role: string
   readonly database: string | null
 }
@@ -66,17 +67,15 @@ export interface Catalog {
 
 export const majorOf = (catalog: Pick<Catalog, "serverVersion">): number => Math.trunc(catalog.serverVersion / 10_000)
 
-/** What an apply is told besides the spec. */
+/** What an apply depends on, apart from the spec. */
 export interface ApplyOptions {
-  readonly kind: "start" | "reconfigure"
+  readonly kind: ApplyReport["kind"]
   /** The almost-superuser given to users. */
   readonly privilegedRole: string
   /** Whom we log in as. */
   readonly superuser: string
   /** `CREATE DATABASE` copies files instead of logging pages: faster where fsync is off (Postgres 15 and later). */
   readonly fileCopy: boolean
-  /** Visit every wanted database, whatever the records say. */
-  readonly force: boolean
 }
 
 /** Roles that are ours or Postgres's: a spec or a delta never creates, renames, alters or drops one. */
@@ -87,7 +86,7 @@ export const isReservedRole = (name: string, options: Pick<ApplyOptions, "privil
   name === "zenith_admin" ||
   name.startsWith("pg_")
 
-/** Ours: many new databases are copied from it, then it goes (`template.ts`). No spec and no delta may mean it. */
+/** Ours: many new databases are copied from it, then it is dropped (`planTemplate.ts`). No spec and no delta may name it. */
 export const templateDatabase = "template_compute_ctl"
 
 export const isReservedDatabase = (name: string, catalog: Pick<Catalog, "systemDatabase">): boolean =>

@@ -90,14 +90,6 @@ export const add = (draft: Draft, given: Operation): Operation => {
   return operation
 }
 
-/** The catalog after these operations, all of them successful. */
-export const simulate = (catalog: Catalog, operations: ReadonlyArray<Operation>): Catalog => {
-  const draft = draftOf(catalog)
-  for (const operation of operations) add(draft, operation)
-  const { ids: _ids, madeBy: _made, operations: _operations, ...after } = draft
-  return after
-}
-
 const credit = (draft: Draft, operation: Operation): void => {
   const { change } = operation
   if (change._tag === "PutRole") made(draft, roleObject(change.role.name), operation)

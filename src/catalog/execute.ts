@@ -1,260 +1,67 @@
 /**
- * Does what a plan says: groups in order, tracks side by side, each operation answered for.
+ * Does what a plan says: groups in order, the tracks of a group concurrently, and one outcome per operation.
  *
- * Chooses nothing. A failed operation stops only those that rest on it. Connections are gone when it returns.
+ * Decides nothing. A failed operation stops only those that rest on it. Connections are gone when it returns.
  */
-import * as Duration from "effect/Duration"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
-import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import type { Admin, Purpose } from "../pgwire/Admin.ts"
-import type { Answer } from "../pgwire/Wire.ts"
 import { joinOperations } from "./joinedMessage.ts"
 import type { ApplyPlan, Group, Lane, Operation, Track } from "./operations.ts"
-import {
-  type SqlError,
-  isPassing,
-  mostAttempts,
-  type Outcome,
-  pauseBefore,
-  scrub,
-  settledBeforehand
-} from "./outcome.ts"
-import { dropTemplate, findTemplate } from "./planTemplate.ts"
-import {
-  excuse,
-  freshTally,
-  type Ledger,
-  makeSessions,
-  millisNow,
-  openSession,
-  type Session,
-  type Sessions,
-  type Tally
-} from "./sessions.ts"
+import { type Outcome, outcomesWithoutServer, skippedOutcome } from "./outcome.ts"
+import { makeSessionPool, type Session, type SessionPool, type SqlStatistics } from "./sessions.ts"
+import { isTransient, retryTransient, type SqlError, sqlErrorOf } from "./sqlErrors.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Sends the operations of one lane on one session: together as one transaction if that works, else one by one.
-//
-// Passing failures are tried again, a bounded number of times and before anything later in the lane.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** What is left to be done alone: nothing, or everything because the message failed as a whole. */
-export const runJoined: (
-  plan: ApplyPlan,
-  operations: ReadonlyArray<Operation>,
-  session: Session,
-  ledger: Ledger
-) => Effect.Effect<ReadonlyArray<Operation>, WireFailed | TimedOut> = Effect.fnUntraced(
-  function* (plan, operations, session, ledger) {
-    const message = joinOperations(operations, plan.joining)
-    if (message === null) return operations
-    const from = yield* millisNow
-    const { attempts, sqlError } = yield* persist(() => complain(session, message.sql, message.statements))
-    const to = yield* millisNow
-    if (sqlError !== null) {
-      yield* Effect.logWarning(
-        `${operations.length} operations failed together and are now done one by one: ${sqlError.message}`
-      )
-      return operations
-    }
-    const millis = (to - from) / operations.length
-    for (const operation of operations) {
-      ledger.outcomes.set(operation.id, {
-        operation,
-        outcome: "done",
-        reason: null,
-        sqlState: null,
-        hint: null,
-        attempts,
-        millis,
-        from,
-        to
-      })
-    }
-    return []
-  }
-)
-
-/** In order. Those that rest on nothing still unanswered, and are one message each, travel together. */
-export const runAlone: (
-  operations: ReadonlyArray<Operation>,
-  session: Session,
-  ledger: Ledger
-) => Effect.Effect<void, WireFailed | TimedOut> = Effect.fnUntraced(function* (operations, session, ledger) {
-  let pending: Array<Operation> = []
-  const flush = Effect.suspend(() => {
-    const those = pending
-    pending = []
-    return those.length === 0 ? Effect.void : runPipelined(those, session, ledger)
-  })
-  for (const operation of operations) {
-    const rests = operation.after.some((id) => pending.some((one) => one.id === id))
-    if (rests || operation.statements.length !== 1 || pending.length >= 256) yield* flush
-    if (excuse(operation, ledger, yield* millisNow)) continue
-    if (operation.statements.length === 1) pending.push(operation)
-    else yield* runOne(operation, session, ledger, 0, null)
-  }
-  yield* flush
-})
-
-const runPipelined = Effect.fnUntraced(function* (
-  operations: ReadonlyArray<Operation>,
-  session: Session,
-  ledger: Ledger
-) {
-  const from = yield* millisNow
-  const answers = yield* session.send(operations.flatMap((one) => one.statements.map(sent)))
-  const to = yield* millisNow
-  const millis = (to - from) / operations.length
-  for (const [index, operation] of operations.entries()) {
-    const sqlError = complaintOf(answers[index])
-    if (sqlError !== null && isPassing(sqlError)) yield* runOne(operation, session, ledger, 1, sqlError)
-    else note(ledger, operation, sqlError, 1, millis, from, to)
-  }
-})
-
-/** Statement by statement; one that failed in passing is tried again from where it stopped. */
-const runOne = Effect.fnUntraced(function* (
-  operation: Operation,
-  session: Session,
-  ledger: Ledger,
-  tried: number,
-  before: SqlError | null
-) {
-  const from = yield* millisNow
-  let attempts = Math.max(1, tried)
-  let sqlError: SqlError | null = before
-  for (const statement of operation.statements) {
-    const result = yield* persist(() => complain(session, sent(statement), 1), sqlError === null ? 0 : tried)
-    attempts = Math.max(attempts, result.attempts)
-    sqlError = result.sqlError
-    if (sqlError !== null) break
-  }
-  const to = yield* millisNow
-  note(ledger, operation, sqlError, attempts, to - from, from, to)
-})
-
-const sent = (statement: Operation["statements"][number]) => statement.secret ?? statement.shown
-
-/** Runs until it succeeds, fails for good, or has been tried often enough. `tried` times were before this. */
-const persist = Effect.fnUntraced(function* (
-  run: () => Effect.Effect<SqlError | null, WireFailed | TimedOut>,
-  tried = 0
-) {
-  for (let attempts = tried + 1; ; attempts++) {
-    if (attempts > 1) yield* Effect.sleep(Duration.millis(pauseBefore(attempts)))
-    const sqlError = yield* run()
-    if (sqlError === null || !isPassing(sqlError) || attempts >= mostAttempts) return { attempts, sqlError }
-  }
-})
-
-const complain = (session: Session, sql: string | Redacted.Redacted<string>, statements: number) =>
-  Effect.map(session.send([sql], statements), ([answer]) => complaintOf(answer))
-
-const complaintOf = (answer: Answer | undefined): SqlError | null => {
-  if (answer === undefined) return { message: "the server gave no answer", sqlState: null, hint: null }
-  if (Result.isSuccess(answer)) return null
-  const { detail, serverDetail, serverHint, sqlState } = answer.failure
-  return {
-    message: scrub(serverDetail === undefined ? detail : `${detail}; ${serverDetail}`),
-    sqlState: sqlState ?? null,
-    hint: serverHint === undefined ? null : scrub(serverHint)
-  }
+/** What the operations of one execution share. `outcomes` grows, by the ids of operations. */
+interface Execution {
+  readonly plan: ApplyPlan
+  readonly sessions: SessionPool
+  readonly connections: Semaphore.Semaphore
+  readonly outcomes: Map<string, Outcome>
 }
 
-const note = (
-  ledger: Ledger,
-  operation: Operation,
-  sqlError: SqlError | null,
-  attempts: number,
-  millis: number,
-  from: number,
-  to: number
-): void => {
-  ledger.outcomes.set(operation.id, {
-    operation,
-    outcome: sqlError === null ? "done" : "failed",
-    reason: sqlError?.message ?? null,
-    sqlState: sqlError?.sqlState ?? null,
-    hint: sqlError?.hint ?? null,
-    attempts,
-    millis,
-    from,
-    to
-  })
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Drops the private template that an apply has left: after its answer, for DROP DATABASE waits for a checkpoint.
-//
-// Allowed to miss: what is left is found by the next start or apply, and a database that is in the way of nothing.
-// ---------------------------------------------------------------------------------------------------------------------
-
-const within = Duration.minutes(1)
-
-/** Nothing where there is no template of ours. Never fails; says so in the log when it could not be dropped. */
-export const discardTemplate: Effect.Effect<void, never, Admin> = Effect.scoped(
-  Effect.gen(function* () {
-    const session = yield* openSession(freshTally(), "migrations", null)
-    const [found] = yield* session.send([findTemplate])
-    if (found === undefined) return yield* Effect.die("one message has one answer")
-    if (((yield* Effect.fromResult(found))[0]?.rows.length ?? 0) === 0) return
-    const [dropped] = yield* session.send([dropTemplate])
-    if (dropped !== undefined && Result.isFailure(dropped)) return yield* dropped.failure
-  })
-).pipe(
-  Effect.timeout(within),
-  Effect.catch((failure) =>
-    Effect.logWarning(`the template that databases were copied from is still there: ${failure.message}`)
-  ),
-  Effect.withSpan("Applier.discardTemplate")
-)
-
-// ---------------------------------------------------------------------------------------------------------------------
+export const millisNow: Effect.Effect<number> = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 /** One entry per operation of the plan. Never fails: what goes wrong is in the outcomes. */
 export const execute: (
   plan: ApplyPlan,
   main: Session,
-  tally: Tally,
+  statistics: SqlStatistics,
   purpose: Purpose
 ) => Effect.Effect<ReadonlyArray<Outcome>, never, Admin> = Effect.fn("Applier.execute")(
-  function* (plan, main, tally, purpose) {
-    const ledger: Ledger = { outcomes: new Map() }
-    for (const outcome of settledBeforehand(plan)) ledger.outcomes.set(outcome.operation.id, outcome)
+  function* (plan, main, statistics, purpose) {
+    const outcomes = new Map(outcomesWithoutServer(plan).map((outcome) => [outcome.operation.id, outcome]))
     yield* Effect.scoped(
       Effect.gen(function* () {
-        const sessions = yield* makeSessions(plan, main, tally, purpose)
-        const slots = yield* Semaphore.make(plan.width)
-        for (const group of plan.groups) yield* runGroup(plan, group, sessions, slots, ledger)
+        const sessions = yield* makeSessionPool(plan, main, statistics, purpose)
+        const execution = { plan, sessions, connections: yield* Semaphore.make(plan.width), outcomes }
+        for (const group of plan.groups) yield* runGroup(execution, group)
       })
     )
-    return [...ledger.outcomes.values()]
+    return [...outcomes.values()]
   }
 )
 
-const runGroup = (plan: ApplyPlan, group: Group, sessions: Sessions, slots: Semaphore.Semaphore, ledger: Ledger) =>
-  Effect.forEach(group.tracks, (track) => runTrack(plan, track, sessions, slots, ledger), {
-    concurrency: group.width,
-    discard: true
-  })
+const runGroup = (execution: Execution, { tracks, width }: Group) =>
+  Effect.forEach(tracks, (track) => runTrack(execution, track), { concurrency: width, discard: true })
 
-const runTrack = (plan: ApplyPlan, track: Track, sessions: Sessions, slots: Semaphore.Semaphore, ledger: Ledger) =>
-  Effect.forEach(track, (lane) => slots.withPermit(runLane(plan, lane, sessions, ledger)), { discard: true })
+const runTrack = (execution: Execution, track: Track) =>
+  Effect.forEach(track, (lane) => execution.connections.withPermit(runLane(execution, lane)), { discard: true })
 
-const runLane = Effect.fnUntraced(function* (plan: ApplyPlan, lane: Lane, sessions: Sessions, ledger: Ledger) {
+const runLane = Effect.fnUntraced(function* (execution: Execution, lane: Lane) {
+  const { outcomes, plan, sessions } = execution
   const now = yield* millisNow
-  const ready = lane.operations.filter((operation) => !excuse(operation, ledger, now))
+  const ready = lane.operations.filter((operation) => !skipIfBlocked(outcomes, operation, now))
   if (ready.length === 0) return
   const work = Effect.fnUntraced(function* (session: Session) {
-    const left = lane.joined ? yield* runJoined(plan, ready, session, ledger) : ready
-    yield* runAlone(left, session, ledger)
+    const left = lane.joined ? yield* runJoined(plan, ready, session, outcomes) : ready
+    yield* runOneByOne(left, session, outcomes)
   })
   yield* sessions.with(lane.database, work).pipe(
-    Effect.catch((failure) => giveUp(lane, ledger, failure)),
+    Effect.catch((failure) => failRest(outcomes, lane, failure)),
     // What is done and where, but never the SQL: it may hold a secret.
     Effect.withSpan("Applier.lane", {
       attributes: {
@@ -266,26 +73,136 @@ const runLane = Effect.fnUntraced(function* (plan: ApplyPlan, lane: Lane, sessio
   )
 })
 
+/** Records an operation as skipped, and returns true, when something it rests on did not happen. */
+const skipIfBlocked = (outcomes: Map<string, Outcome>, operation: Operation, now: number): boolean => {
+  const missing = operation.after
+    .map((id) => outcomes.get(id))
+    .find((one) => one !== undefined && one.outcome !== "done")
+  if (missing === undefined) return false
+  outcomes.set(operation.id, skippedOutcome(operation, missing, now))
+  return true
+}
+
 /** The connection could not be had, or broke: what has no outcome yet did not happen, as far as we know. */
-const giveUp = Effect.fnUntraced(function* (
+const failRest = Effect.fnUntraced(function* (
+  outcomes: Map<string, Outcome>,
   lane: Lane,
-  ledger: Ledger,
   failure: { readonly message: string; readonly sqlState?: string }
 ) {
   const now = yield* millisNow
+  const sqlError = { message: failure.message, sqlState: failure.sqlState ?? null, hint: null }
   for (const operation of lane.operations) {
-    if (ledger.outcomes.has(operation.id)) continue
-    if (excuse(operation, ledger, now)) continue
-    ledger.outcomes.set(operation.id, {
-      operation,
-      outcome: "failed",
-      reason: failure.message,
-      sqlState: failure.sqlState ?? null,
-      hint: null,
-      attempts: 1,
-      millis: 0,
-      from: now,
-      to: now
-    })
+    if (outcomes.has(operation.id) || skipIfBlocked(outcomes, operation, now)) continue
+    record(outcomes, operation, { attempts: 1, sqlError }, { from: now, to: now, millis: 0 })
   }
 })
+
+/** All in one message. What is left to be done one by one: nothing, or everything because the message failed. */
+const runJoined = Effect.fnUntraced(function* (
+  plan: ApplyPlan,
+  operations: ReadonlyArray<Operation>,
+  session: Session,
+  outcomes: Map<string, Outcome>
+) {
+  const message = joinOperations(operations, plan.joining)
+  if (message === null) return operations
+  const from = yield* millisNow
+  const attempted = yield* retryTransient(runStatement(session, message.sql, message.statements))
+  const to = yield* millisNow
+  if (attempted.sqlError !== null) {
+    yield* Effect.logWarning(
+      `${operations.length} operations failed together and are now done one by one: ${attempted.sqlError.message}`
+    )
+    return operations
+  }
+  const millis = (to - from) / operations.length
+  for (const operation of operations) record(outcomes, operation, attempted, { from, to, millis })
+  return []
+})
+
+/** More statements than this are not sent without reading an answer. */
+const longestPipeline = 256
+
+/** In order. Those that rest on nothing still unanswered, and are one message each, are sent as a pipeline. */
+const runOneByOne = Effect.fnUntraced(function* (
+  operations: ReadonlyArray<Operation>,
+  session: Session,
+  outcomes: Map<string, Outcome>
+) {
+  let pending: Array<Operation> = []
+  const flush = Effect.suspend(() => {
+    const sending = pending
+    pending = []
+    return sending.length === 0 ? Effect.void : runPipeline(sending, session, outcomes)
+  })
+  for (const operation of operations) {
+    const waits = operation.after.some((id) => pending.some((one) => one.id === id))
+    if (waits || operation.statements.length !== 1 || pending.length >= longestPipeline) yield* flush
+    if (skipIfBlocked(outcomes, operation, yield* millisNow)) continue
+    if (operation.statements.length === 1) pending.push(operation)
+    else yield* runAlone(operation, session, outcomes, null)
+  }
+  yield* flush
+})
+
+const runPipeline = Effect.fnUntraced(function* (
+  operations: ReadonlyArray<Operation>,
+  session: Session,
+  outcomes: Map<string, Outcome>
+) {
+  const from = yield* millisNow
+  const answers = yield* session.send(operations.flatMap((one) => one.statements.map(textOf)))
+  const to = yield* millisNow
+  const millis = (to - from) / operations.length
+  for (const [index, operation] of operations.entries()) {
+    const sqlError = sqlErrorOf(answers[index])
+    if (sqlError !== null && isTransient(sqlError)) yield* runAlone(operation, session, outcomes, sqlError)
+    else record(outcomes, operation, { attempts: 1, sqlError }, { from, to, millis })
+  }
+})
+
+/** Statement by statement. `first` is how a first attempt at the first of them failed. */
+const runAlone = Effect.fnUntraced(function* (
+  operation: Operation,
+  session: Session,
+  outcomes: Map<string, Outcome>,
+  first: SqlError | null
+) {
+  const from = yield* millisNow
+  let attempts = 1
+  let sqlError: SqlError | null = null
+  for (const [index, statement] of operation.statements.entries()) {
+    const result = yield* retryTransient(runStatement(session, textOf(statement), 1), index === 0 ? first : null)
+    attempts = Math.max(attempts, result.attempts)
+    sqlError = result.sqlError
+    if (sqlError !== null) break
+  }
+  const to = yield* millisNow
+  record(outcomes, operation, { attempts, sqlError }, { from, to, millis: to - from })
+})
+
+const textOf = (statement: Operation["statements"][number]) => statement.secret ?? statement.shown
+
+const runStatement = (
+  session: Session,
+  sql: string | Redacted.Redacted<string>,
+  statements: number
+): Effect.Effect<SqlError | null, WireFailed | TimedOut> =>
+  Effect.map(session.send([sql], statements), ([answer]) => sqlErrorOf(answer))
+
+const record = (
+  outcomes: Map<string, Outcome>,
+  operation: Operation,
+  { attempts, sqlError }: { readonly attempts: number; readonly sqlError: SqlError | null },
+  time: Pick<Outcome, "from" | "to" | "millis">
+): void => {
+  outcomes.set(operation.id, {
+    operation,
+    outcome: sqlError === null ? "done" : "failed",
+    reason: sqlError?.message ?? null,
+    sqlState: sqlError?.sqlState ?? null,
+    hint: sqlError?.hint ?? null,
+    attempts,
+    ...time
+  })
+}

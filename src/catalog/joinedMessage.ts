@@ -13,7 +13,6 @@ import { recordVisits } from "./planVisits.ts"
 export interface JoinedMessage {
   readonly sql: Redacted.Redacted<string>
   readonly statements: number
-  readonly secret: boolean
 }
 
 /** `null`: these cannot be joined. */
@@ -41,8 +40,7 @@ export const joinOperations = (
   ]
   return {
     sql: Redacted.make(sqls.join(";\n"), { label: "statements" }),
-    statements: sqls.length,
-    secret: verifiers.length > 0
+    statements: sqls.length
   }
 }
 

@@ -9,7 +9,7 @@ import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import type { Answer } from "../pgwire/Wire.ts"
-import { freshTally, openSession, type Session } from "./sessions.ts"
+import { newSqlStatistics, openSession, type Session } from "./sessions.ts"
 
 export interface Migration {
   readonly id: number
@@ -108,7 +108,7 @@ export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFail
   const admin = yield* Admin
   return yield* Effect.scoped(
     Effect.gen(function* () {
-      const session = yield* openSession(freshTally(), "migrations", null)
+      const session = yield* openSession(newSqlStatistics(), "migrations", null)
       yield* one(session, bookkeeping)
       yield* one(session, [ownBookkeeping, ...openBookkeeping(admin.superuser)])
       const [answer] = yield* session.send([`${readLast}; SHOW server_version_num`], 2)
@@ -136,7 +136,7 @@ export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFail
 /** Nothing where the extension is not installed, or is as new as the files on disk. */
 export const updateNeonExtension: Effect.Effect<void, WireFailed | TimedOut, Admin> = Effect.scoped(
   Effect.gen(function* () {
-    const session = yield* openSession(freshTally(), "post_apply_config", null)
+    const session = yield* openSession(newSqlStatistics(), "post_apply_config", null)
     const [answer] = yield* session.send([
       "SELECT a.default_version <> e.extversion FROM pg_catalog.pg_available_extensions a " +
         "JOIN pg_catalog.pg_extension e ON e.extname = a.name WHERE a.name = 'neon'"

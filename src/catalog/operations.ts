@@ -4,6 +4,7 @@
  * Plain data, made by the planners beside this file and done by `sql/` without a choice of its own.
  */
 import type * as Redacted from "effect/Redacted"
+import type { ApplyReport } from "../compute/ComputeState.ts"
 import type { ObservedRole } from "./Catalog.ts"
 
 /** Phases, in the order of the reference (section 5.4). */
@@ -112,8 +113,6 @@ export interface Operation {
   readonly joined: Joined | null
   /** Ids of operations without which this one makes no sense. */
   readonly after: ReadonlyArray<string>
-  /** May run at the same time as others of its group: it touches no catalog row that they touch. */
-  readonly beside: boolean
   readonly change: Change
 }
 
@@ -135,7 +134,7 @@ export interface Group {
 }
 
 export interface ApplyPlan {
-  readonly kind: "start" | "reconfigure"
+  readonly kind: ApplyReport["kind"]
   readonly groups: ReadonlyArray<Group>
   /** In order; those with the decision `Skip` or `Refuse` are here too. */
   readonly operations: ReadonlyArray<Operation>
@@ -156,7 +155,6 @@ export const operation = (
   statements: [],
   joined: null,
   after: [],
-  beside: false,
   change: { _tag: "Nothing" },
   ...given
 })

@@ -1,7 +1,7 @@
 /**
- * How an operation went, which failures pass by themselves, and the applyReport that comes of it all.
+ * How each operation of an apply went, and the apply report that is made of all of them.
  *
- * No text here holds a verifier: what Postgres says is scrubbed before it is kept.
+ * No text here holds a verifier: what Postgres says is scrubbed before it becomes an outcome (`sqlErrors.ts`).
  */
 import type { OperationReport, PhaseReport, ApplyReport } from "../compute/ComputeState.ts"
 import { type ApplyPlan, type Operation, phases } from "./operations.ts"
@@ -20,31 +20,8 @@ export interface Outcome {
   readonly to: number
 }
 
-/** What a server, or our own wire, said about a statement that failed. */
-export interface SqlError {
-  readonly message: string
-  readonly sqlState: string | null
-  readonly hint: string | null
-}
-
-/** Deadlock, lock not available, object in use, serialisation: the same statement may well succeed a moment later. */
-const passing = new Set(["40P01", "55P03", "55006", "40001"])
-
-/** Postgres has no code of its own for two sessions at one catalog row (heapam's simple_heap_update, XX000). */
-export const isPassing = ({ message, sqlState }: SqlError): boolean =>
-  sqlState !== null &&
-  (passing.has(sqlState) || (sqlState === "XX000" && /tuple concurrently (updated|deleted)/.test(message)))
-
-export const mostAttempts = 6
-
-/** Before attempt `n` (2, 3, ...), milliseconds. */
-export const pauseBefore = (attempt: number): number => Math.min(1000, 20 * 2 ** attempt)
-
-export const scrub = (text: string): string =>
-  text.replace(/SCRAM-SHA-256\$[^\s'"]*/g, "<redacted>").replace(/\bmd5[0-9a-f]{8,}/g, "<redacted>")
-
-/** Outcomes that need no server: refused and left alone. */
-export const settledBeforehand = (plan: ApplyPlan): ReadonlyArray<Outcome> =>
+/** Of the operations that are refused or left alone: they need no server. */
+export const outcomesWithoutServer = (plan: ApplyPlan): ReadonlyArray<Outcome> =>
   plan.operations.flatMap((operation): ReadonlyArray<Outcome> => {
     const nothing = { operation, sqlState: null, attempts: 0, millis: 0, from: 0, to: 0 }
     switch (operation.decision._tag) {
@@ -57,9 +34,25 @@ export const settledBeforehand = (plan: ApplyPlan): ReadonlyArray<Outcome> =>
     }
   })
 
+/** Of an operation that rests on `missing`. */
+export const skippedOutcome = (operation: Operation, missing: Outcome, now: number): Outcome => {
+  const { action, object } = missing.operation
+  return {
+    operation,
+    outcome: "skipped",
+    reason: `${action} ${object} ${missing.outcome === "failed" ? "failed" : "was skipped"}`,
+    sqlState: null,
+    hint: null,
+    attempts: 0,
+    millis: 0,
+    from: now,
+    to: now
+  }
+}
+
 const round = (millis: number): number => Math.round(millis * 100) / 100
 
-const printOutcome = (one: Outcome): OperationReport => ({
+const reportOfOperation = (one: Outcome): OperationReport => ({
   phase: one.operation.phase,
   database: one.operation.database,
   object: one.operation.object,
@@ -73,13 +66,13 @@ const printOutcome = (one: Outcome): OperationReport => ({
 })
 
 /** In the order of the phases; a phase lasts from its first operation to its last. */
-const totals = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<PhaseReport> => {
+const reportOfPhases = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<PhaseReport> => {
   const byPhase = Map.groupBy(outcomes, (one) => one.operation.phase)
   return phases.flatMap((phase) => {
-    const those = byPhase.get(phase)
-    if (those === undefined) return []
-    const count = (outcome: Outcome["outcome"]) => those.filter((one) => one.outcome === outcome).length
-    const ran = those.filter((one) => one.attempts > 0)
+    const inPhase = byPhase.get(phase)
+    if (inPhase === undefined) return []
+    const count = (outcome: Outcome["outcome"]) => inPhase.filter((one) => one.outcome === outcome).length
+    const ran = inPhase.filter((one) => one.attempts > 0)
     const from = ran.reduce((least, one) => Math.min(least, one.from), Infinity)
     const to = ran.reduce((most, one) => Math.max(most, one.to), -Infinity)
     const millis = ran.length === 0 ? 0 : round(to - from)
@@ -90,24 +83,24 @@ const totals = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<PhaseReport> =>
 export const applyReportOf = (
   plan: ApplyPlan,
   outcomes: ReadonlyArray<Outcome>,
-  facts: Pick<ApplyReport, "startedAt" | "millis" | "roundTrips" | "statements">
+  cost: Pick<ApplyReport, "startedAt" | "millis" | "roundTrips" | "statements">
 ): ApplyReport => {
   const order = new Map(plan.operations.map((operation, index) => [operation, index]))
   const sorted = outcomes.toSorted((a, b) => (order.get(a.operation) ?? 0) - (order.get(b.operation) ?? 0))
   return {
     kind: plan.kind,
-    startedAt: facts.startedAt,
-    millis: round(facts.millis),
+    startedAt: cost.startedAt,
+    millis: round(cost.millis),
     outcome: outcomes.some((one) => one.outcome === "failed") ? "failed" : "done",
-    phases: totals(sorted),
-    operations: sorted.map(printOutcome),
-    roundTrips: facts.roundTrips,
-    statements: facts.statements
+    phases: reportOfPhases(sorted),
+    operations: sorted.map(reportOfOperation),
+    roundTrips: cost.roundTrips,
+    statements: cost.statements
   }
 }
 
 /** One line about a failed operation: where, what, why, and what Postgres advises. */
-export const printFailure = (one: OperationReport): string => {
+const printFailure = (one: OperationReport): string => {
   const where = one.database === null ? "" : ` in database ${JSON.stringify(one.database)}`
   const state = one.sqlState === null ? "" : ` (SQLSTATE ${one.sqlState})`
   const hint = one.hint === null ? "" : `; ${one.hint}`

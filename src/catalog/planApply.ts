@@ -81,7 +81,7 @@ const shareOf = (maxConnections: number): number =>
 const useful = 16
 
 /** At least 1, whatever the spec says. */
-export const concurrencyOf = (spec: ParsedSpec, kind: "start" | "reconfigure"): number => {
+export const concurrencyOf = (spec: ParsedSpec, kind: ApplyOptions["kind"]): number => {
   if (kind === "start") return Math.min(useful, shareOf(setting(spec, "max_connections") ?? 10))
   // One of them stays free for the monitor and for people; 3 is Postgres's own default.
   const ours = (setting(spec, "superuser_reserved_connections") ?? 3) - 1

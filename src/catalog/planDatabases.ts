@@ -41,7 +41,6 @@ export const planInvalidDatabases = (draft: Draft): ReadonlyArray<Operation> =>
           action: "drop",
           because: "an interrupted CREATE or DROP DATABASE left it invalid",
           statements: [statement(`DROP DATABASE IF EXISTS ${quoteIdentifier(name)}`)],
-          beside: true,
           change: { _tag: "DropDatabase", name }
         })
       )
@@ -106,7 +105,6 @@ const planDrop = (draft: Draft, name: string, wanted: boolean): ReadonlyArray<La
         statement(`DROP DATABASE IF EXISTS ${quoted} WITH (FORCE)`)
       ],
       after: [...makersOf(draft, databaseObject(name)), ...subscriptions.map(({ id }) => id)],
-      beside: true,
       change: { _tag: "DropDatabase", name }
     })
   )
@@ -145,7 +143,6 @@ const planRename = (
         ...about,
         statements: [statement(`ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`)],
         after: makersOf(draft, databaseObject(name), databaseObject(to)),
-        beside: true,
         change: { _tag: "RenameDatabase", name, to }
       })
     )
@@ -253,7 +250,6 @@ const createDatabase = (
     decision,
     statements: decision._tag === "Do" ? [statement(`${head} ${databaseOptionsText(database)}${from}`)] : [],
     after,
-    beside: true,
     change: {
       _tag: "CreateDatabase",
       name: database.name,

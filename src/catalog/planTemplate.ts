@@ -47,9 +47,9 @@ const copyable = (database: Database): boolean =>
   database.options.every(({ name, value }) => value !== null && harmless.has(name.toUpperCase()))
 
 /** Before Postgres 15 the schema public belongs to each database's owner by name; anon's objects do so always. */
-const copiesOf = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): ReadonlySet<string> => {
+const copiesOf = (draft: Draft, spec: ParsedSpec): ReadonlySet<string> => {
   const none = new Set<string>()
-  if (majorOf(draft) < 15 || !draft.superuser || options.force || wantsAnon(draft, spec)) return none
+  if (majorOf(draft) < 15 || !draft.superuser || wantsAnon(draft, spec)) return none
   // A role that cannot be made must cost the visits that speak of it, not the databases.
   if (makersOf(draft, roleObject("web_access")).length > 0) return none
   if (draft.databases.has(templateDatabase)) return none
@@ -68,7 +68,7 @@ export const planTemplate = (
   const left = draft.databases.get(templateDatabase)
   if (left !== undefined)
     return { copies: new Set(), after: [], creation: [], visit: [], gone: planLeftover(draft, options, leaving) }
-  const copies = copiesOf(draft, spec, options)
+  const copies = copiesOf(draft, spec)
   if (copies.size === 0) return { copies, after: [], creation: [], visit: [], gone: [] }
   const about = { phase: "CreateAndAlterDatabases", object: databaseObject(templateDatabase) } as const
   const name = quoteIdentifier(templateDatabase)
@@ -82,7 +82,6 @@ export const planTemplate = (
       statements: [
         statement(`CREATE DATABASE ${name} CONNECTION LIMIT 0${options.fileCopy ? " STRATEGY FILE_COPY" : ""}`)
       ],
-      beside: true,
       change: {
         _tag: "CreateDatabase",
         name: templateDatabase,
@@ -108,7 +107,6 @@ export const planTemplate = (
       because: "a database cannot be copied while somebody is in it",
       after,
       sql: [`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`],
-      beside: true,
       change: { _tag: "CloseDatabase", name: templateDatabase }
     })
   )
@@ -156,7 +154,6 @@ const planLeftover = (
         action: "drop",
         because: "an earlier apply left it behind, and it holds on to a role that is dropped",
         statements: [statement(dropTemplate)],
-        beside: true,
         change: { _tag: "DropDatabase", name: templateDatabase }
       })
     )

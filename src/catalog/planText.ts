@@ -1,46 +1,25 @@
 /**
- * Looks at the catalog and says what an apply would do, as text or JSON, and does none of it. Shows no verifier.
+ * What an apply would do, as text or JSON. Shows no verifier.
  */
-import * as Effect from "effect/Effect"
-import type { TimedOut, WireFailed } from "../errors/Failure.ts"
-import { Admin, type Purpose } from "../pgwire/Admin.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { ApplyOptions } from "./Catalog.ts"
-import { observe } from "./observe.ts"
 import type { ApplyPlan, Operation } from "./operations.ts"
-import { planApply } from "./planApply.ts"
-import { freshTally, openSession } from "./sessions.ts"
-
-export type GivenOptions = Omit<ApplyOptions, "superuser" | "fileCopy" | "force"> &
-  Partial<Pick<ApplyOptions, "fileCopy" | "force">>
-
-export const completeOptions = (given: GivenOptions, superuser: string): ApplyOptions => ({
-  fileCopy: false,
-  force: false,
-  ...given,
-  superuser
-})
-
-/** Opens one connection, reads, and closes it. */
-export const observeAndPlan: (
-  spec: ParsedSpec,
-  given: GivenOptions
-) => Effect.Effect<ApplyPlan, WireFailed | TimedOut, Admin> = Effect.fn("Applier.observeAndPlan")(
-  function* (spec, given) {
-    const admin = yield* Admin
-    const options = completeOptions(given, admin.superuser)
-    const purpose: Purpose = given.kind === "start" ? "apply_config" : "reconfigure"
-    return yield* Effect.scoped(
-      Effect.gen(function* () {
-        const session = yield* openSession(freshTally(), purpose, null)
-        return planApply(spec, yield* observe(session, spec, options), options)
-      })
-    )
-  }
-)
 
 const toDo = (plan: ApplyPlan): ReadonlyArray<Operation> =>
   plan.operations.filter(({ decision }) => decision._tag !== "Skip")
+
+/** It touches no catalog row that the operations of its group touch. */
+const mayRunConcurrently = ({ change, phase }: Operation): boolean => {
+  switch (change._tag) {
+    case "CreateDatabase":
+    case "DropDatabase":
+    case "RenameDatabase":
+    case "CloseDatabase":
+      return true
+    case "GrantDatabase":
+      return phase !== "CreatePrivilegedRole"
+    default:
+      return phase === "ChangeSchemaPermissions" || phase === "HandleAnonExtension"
+  }
+}
 
 /** Newlines in a hostile name must not look like another operation. */
 const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, " ")
@@ -72,7 +51,7 @@ export const planJson = (plan: ApplyPlan): unknown => ({
     refused: operation.decision._tag === "Refuse" ? operation.decision.reason : null,
     statements: operation.statements.map(({ shown }) => shown.trim()),
     after: operation.after,
-    beside: operation.beside,
+    beside: mayRunConcurrently(operation),
     transactional: operation.joined !== null
   })),
   leftAlone: plan.operations.flatMap((operation) =>

@@ -3,7 +3,7 @@
  *
  * None of it can be seen from outside, so the last statement of a visit leaves a record beside the database's own
  * settings (`ALTER DATABASE ... SET compute_ctl.visited`): the database's oid and what was applied. A visit is made
- * only where the record differs. A change made by hand inside a database is not noticed; `force` visits all. The
+ * only where the record differs. A change made by hand inside a database is not noticed. The
  * oid makes the record void in a copy; a dropped database takes it along.
  */
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
@@ -90,7 +90,7 @@ export const planVisits = (
       outside.push(add(draft, grant(draft, name, options, null)), add(draft, recordCopy(draft, name, visited)))
       continue
     }
-    if (known.visited === visited && !options.force) continue
+    if (known.visited === visited) continue
     const work = [
       ...(known.granted ? [] : [add(draft, grant(draft, name, options, name))]),
       ...changePermissions(draft, name, owner, webAccess, options).map((one) => add(draft, one)),
@@ -116,7 +116,6 @@ const grant = (draft: Draft, name: string, options: ApplyOptions, database: stri
     after: makersOf(draft, databaseObject(name), roleObject(options.privilegedRole)),
     sql: [sql],
     joined: database === null ? { statements: [], granted: name } : { statements: [sql] },
-    beside: true,
     change: { _tag: "GrantDatabase", name }
   })
 }
@@ -152,7 +151,6 @@ export const changePermissions = (
   const about = {
     phase: "ChangeSchemaPermissions",
     database: name,
-    beside: true,
     because: "it is not recorded as done"
   } as const
   const database = makersOf(draft, databaseObject(name))
@@ -191,7 +189,6 @@ const record = (name: string, visited: string, work: ReadonlyArray<Operation>): 
     action: "record the visit",
     because: "so that the next apply need not come here",
     after: work.map(({ id }) => id),
-    beside: true,
     sql: [recordVisitHere(visited)],
     change: { _tag: "RecordVisit", name, visited }
   })
@@ -203,7 +200,6 @@ const recordCopy = (draft: Draft, name: string, visited: string): Operation =>
     action: "record that it needs no visit",
     because: "it came with what a visit does",
     after: makersOf(draft, databaseObject(name)),
-    beside: true,
     statements: [statement(recordVisits([{ database: name, visited }]))],
     joined: { statements: [], visited: { database: name, visited } },
     change: { _tag: "RecordVisit", name, visited }
@@ -234,7 +230,6 @@ const installAnon = (draft: Draft, name: string, owner: string): Operation => {
     action: "create",
     because: "the feature anon_extension is on",
     after: makersOf(draft, databaseObject(name), roleObject(owner)),
-    beside: true,
     sql: [
       "SET search_path TO public",
       "CREATE EXTENSION IF NOT EXISTS anon CASCADE",

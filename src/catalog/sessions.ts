@@ -1,9 +1,8 @@
 /**
- * A maintenance connection: nothing on it is forwarded, logged or kept in statistics, and it is counted.
+ * SQL sessions of an apply: nothing sent on one is forwarded, logged or kept in `pg_stat_statements`; each is counted.
  *
- * Gone with its scope. A session whose connection broke is not mended; `sessions.ts` opens another.
+ * A session is closed with its scope. One whose connection broke is not used again; the pool opens another.
  */
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -16,16 +15,15 @@ import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import { Admin, applicationName, type Purpose } from "../pgwire/Admin.ts"
 import { quoteIdentifier } from "../pgwire/quote.ts"
 import { type Answer, connect } from "../pgwire/Wire.ts"
-import type { ApplyPlan, Operation } from "./operations.ts"
-import type { Outcome } from "./outcome.ts"
+import type { ApplyPlan } from "./operations.ts"
 
-/** What an apply cost. Mutable: one apply, many sessions. */
-export interface Tally {
+/** What an apply sent. Mutable: one apply, many sessions. */
+export interface SqlStatistics {
   roundTrips: number
   statements: number
 }
 
-export const freshTally = (): Tally => ({ roundTrips: 0, statements: 0 })
+export const newSqlStatistics = (): SqlStatistics => ({ roundTrips: 0, statements: 0 })
 
 export interface Session {
   /** Each is one message and one transaction; answered in order. `statements` is how many they hold, for the count. */
@@ -41,7 +39,7 @@ export interface Session {
  * Sent along with the first message. A failed statement must not reach Postgres's log, nor `pg_stat_statements`
  * its text: it may hold verifiers. Anyone but a superuser may not say most of this, and then does not.
  */
-const preamble = [
+const sessionSettings = [
   "SET neon.forward_ddl = false",
   "SET client_encoding = 'UTF8'",
   `SELECT pg_catalog.set_config(v.name, v.value, false) FROM (VALUES
@@ -51,58 +49,58 @@ const preamble = [
   ) AS v(name, value) WHERE (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)`
 ].join(";\n")
 
-/** What Postgres says when it has no room right now. */
-const crowded = new Set(["53300", "57P03"])
+/** Too many connections, or starting up: Postgres has no room right now. */
+const noRoom = new Set(["53300", "57P03"])
 
-const patience = Schedule.max([Schedule.exponential(Duration.millis(50)), Schedule.recurs(5)])
+const betweenAttempts = Schedule.max([Schedule.exponential(Duration.millis(50)), Schedule.recurs(5)])
 
 /** The message of the query is shown to members of pg_monitor, tenants among them; so not while it holds verifiers. */
-const hide = "SET track_activities = off"
-const unhide = "RESET track_activities"
+const hideQuery = "SET track_activities = off"
+const showQuery = "RESET track_activities"
 
 export const openSession: (
-  tally: Tally,
+  statistics: SqlStatistics,
   purpose: Purpose,
   database: string | null
 ) => Effect.Effect<Session, WireFailed | TimedOut, Admin | Scope.Scope> = Effect.fnUntraced(
-  function* (tally, purpose, database) {
+  function* (statistics, purpose, database) {
     const admin = yield* Admin
-    const dial = Effect.suspend(() => {
-      tally.roundTrips++
+    const connectOnce = Effect.suspend(() => {
+      statistics.roundTrips++
       return database === null ? admin.connect(purpose) : admin.connect(purpose, database)
     })
-    const wire = yield* dial.pipe(
+    const wire = yield* connectOnce.pipe(
       Effect.catchIf(
         (failure) => database === null && (failure.sqlState === "28P01" || failure.sqlState === "28000"),
-        (failure) => Effect.andThen(makeSuperuser(admin, failure), dial)
+        (failure) => Effect.andThen(makeSuperuser(admin, failure), connectOnce)
       ),
       Effect.retry({
-        schedule: patience,
-        while: (failure) => failure._tag === "WireFailed" && crowded.has(failure.sqlState ?? "")
+        schedule: betweenAttempts,
+        while: (failure) => failure._tag === "WireFailed" && noRoom.has(failure.sqlState ?? "")
       })
     )
     let fresh = true
     const send: Session["send"] = Effect.fnUntraced(function* (sqls, statements = sqls.length) {
-      const before = fresh ? [preamble] : []
+      const before = fresh ? [sessionSettings] : []
       const secret = sqls.some(Redacted.isRedacted)
       const plain = sqls.map((sql) => (Redacted.isRedacted(sql) ? Redacted.value(sql) : sql))
-      const around = secret ? [hide] : []
-      tally.roundTrips++
-      tally.statements += statements + (fresh ? 3 : 0) + around.length * 2
-      const answers = yield* wire.pipeline([...before, ...around, ...plain, ...(secret ? [unhide] : [])])
+      const hidden = secret ? [hideQuery] : []
+      statistics.roundTrips++
+      statistics.statements += statements + (fresh ? 3 : 0) + hidden.length * 2
+      const answers = yield* wire.pipeline([...before, ...hidden, ...plain, ...(secret ? [showQuery] : [])])
       const prepared = answers[0]
       if (fresh && prepared !== undefined && Result.isFailure(prepared)) return yield* prepared.failure
       fresh = false
-      const from = before.length + around.length
+      const from = before.length + hidden.length
       return answers.slice(from, from + sqls.length)
     })
-    return { send, leave: wire.leave }
+    return { send, leave: wire.terminate }
   }
 )
 
 /**
  * Clusters made long ago have only `zenith_admin`: it makes the superuser that we want to be (reference section
- * 5.2). When that is not the trouble, the first refusal is what the caller hears.
+ * 5.2). When that cannot be, the caller gets the first refusal.
  */
 const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
   Effect.scoped(
@@ -125,13 +123,12 @@ const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
     })
   ).pipe(Effect.mapError(() => refused))
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The sessions of one apply: cluster-wide ones are kept and shared, those to other databases are closed after use.
-//
-// The session that observed is the first of the shared ones. A session that failed its user is thrown away.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface Sessions {
+/**
+ * The sessions of one apply: those to the system database are kept and shared, those to others are closed after use.
+ *
+ * The session that observed is the first of the shared ones. A session that failed its user is not shared again.
+ */
+export interface SessionPool {
   /** `null` is the system database. Fails only if the connection cannot be had, or breaks. */
   readonly with: <A>(
     database: string | null,
@@ -139,70 +136,40 @@ export interface Sessions {
   ) => Effect.Effect<A, WireFailed | TimedOut>
 }
 
-export const makeSessions: (
+export const makeSessionPool: (
   plan: ApplyPlan,
   main: Session,
-  tally: Tally,
+  statistics: SqlStatistics,
   purpose: Purpose
-) => Effect.Effect<Sessions, never, Admin | Scope.Scope> = Effect.fnUntraced(function* (plan, main, tally, purpose) {
-  const admin = yield* Admin
-  const scope = yield* Effect.scope
-  const turns = yield* Semaphore.make(plan.creators)
-  const idle: Array<Session> = [main]
+) => Effect.Effect<SessionPool, never, Admin | Scope.Scope> = Effect.fnUntraced(
+  function* (plan, main, statistics, purpose) {
+    const admin = yield* Admin
+    const scope = yield* Effect.scope
+    const permits = yield* Semaphore.make(plan.creators)
+    const idle: Array<Session> = [main]
 
-  const open = (database: string | null) =>
-    openSession(tally, purpose, database).pipe(Effect.provideService(Admin, admin))
+    const open = (database: string | null) =>
+      openSession(statistics, purpose, database).pipe(Effect.provideService(Admin, admin))
 
-  const shared = <A>(use: (session: Session) => Effect.Effect<A, WireFailed | TimedOut>) =>
-    turns.withPermit(
-      Effect.suspend(() => {
-        const known = idle.shift()
-        const session = known === undefined ? open(null).pipe(Scope.provide(scope)) : Effect.succeed(known)
-        return Effect.flatMap(session, (one) =>
-          Effect.onExit(use(one), (exit) =>
-            Effect.sync(() => void (Exit.isSuccess(exit) ? idle.unshift(one) : undefined))
+    const shared = <A>(use: (session: Session) => Effect.Effect<A, WireFailed | TimedOut>) =>
+      permits.withPermit(
+        Effect.suspend(() => {
+          const known = idle.shift()
+          const session = known === undefined ? open(null).pipe(Scope.provide(scope)) : Effect.succeed(known)
+          return Effect.flatMap(session, (one) =>
+            Effect.onExit(use(one), (exit) =>
+              Effect.sync(() => void (Exit.isSuccess(exit) ? idle.unshift(one) : undefined))
+            )
           )
-        )
-      })
-    )
+        })
+      )
 
-  return {
-    with: (database, use) =>
-      database === null
-        ? shared(use)
-        : // A database that is copied, renamed or dropped next must not have us in it.
-          Effect.scoped(Effect.flatMap(open(database), (session) => Effect.tap(use(session), () => session.leave)))
+    return {
+      with: (database, use) =>
+        database === null
+          ? shared(use)
+          : // A database that is copied, renamed or dropped next must not have us in it.
+            Effect.scoped(Effect.flatMap(open(database), (session) => Effect.tap(use(session), () => session.leave)))
+    }
   }
-})
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The outcomes of one execution, as they come in. Gone with it.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** The outcomes so far, by operation. Mutable: one execution. */
-export interface Ledger {
-  readonly outcomes: Map<string, Outcome>
-}
-
-export const millisNow: Effect.Effect<number> = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
-
-/** Notes an operation as skipped when something it rests on did not happen. */
-export const excuse = (operation: Operation, ledger: Ledger, now: number): boolean => {
-  const missing = operation.after
-    .map((id) => ledger.outcomes.get(id))
-    .find((one) => one !== undefined && one.outcome !== "done")
-  if (missing === undefined) return false
-  const { action, object } = missing.operation
-  ledger.outcomes.set(operation.id, {
-    operation,
-    outcome: "skipped",
-    reason: `${action} ${object} ${missing.outcome === "failed" ? "failed" : "was skipped"}`,
-    sqlState: null,
-    hint: null,
-    attempts: 0,
-    millis: 0,
-    from: now,
-    to: now
-  })
-  return true
-}
+)

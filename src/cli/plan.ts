@@ -5,14 +5,15 @@
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import { observeAndPlan } from "../catalog/apply.ts"
 import { isEmpty } from "../catalog/planApply.ts"
-import { observeAndPlan, planJson, printPlan } from "../catalog/planText.ts"
+import { planJson, printPlan } from "../catalog/planText.ts"
 import { SpecUnreadable } from "../errors/Failure.ts"
 import { causesOf, failed, hintOf } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
-import { type Given, type UsageError, usageError } from "./arguments.ts"
-import { findSpec } from "./run.ts"
+import { findSpec } from "./findSpec.ts"
+import { type Given, type Read, usageError } from "./given.ts"
 import {
   readConnstr,
   readPrivilegedRole,
@@ -22,10 +23,6 @@ import {
   type StorageChoice
 } from "./RunSettings.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What `compute_ctl plan` is told: which Postgres to look at, and the spec to compare it with. Looks at neither.
-// ---------------------------------------------------------------------------------------------------------------------
-
 export interface PlanSettings {
   readonly connstr: ConnString
   readonly spec: SpecSource
@@ -34,7 +31,8 @@ export interface PlanSettings {
   readonly json: boolean
 }
 
-export const readPlan = (given: Given): Result.Result<PlanSettings, UsageError> =>
+/** Which Postgres to look at, and the spec to compare it with. */
+export const readPlan = (given: Given): Read<PlanSettings> =>
   Result.gen(function* () {
     const connstr = yield* readConnstr(given)
     if (connstr === null) return yield* usageError("--connstr", "plan needs the Postgres to look at: -C (--connstr)")
@@ -51,8 +49,6 @@ export const readPlan = (given: Given): Result.Result<PlanSettings, UsageError> 
     }
   })
 
-// ---------------------------------------------------------------------------------------------------------------------
-
 const somethingToDo = 2
 
 export const planCommand = (
@@ -63,7 +59,7 @@ export const planCommand = (
   Effect.gen(function* () {
     const found = yield* findSpec({ spec, storage, computeId: null, controlPlaneToken: null, apiVersion: "head" })
     if (found.spec === null) return yield* new SpecUnreadable({ source: "a configuration without a spec" })
-    const plan = yield* observeAndPlan(found.spec, { kind: "reconfigure", privilegedRole })
+    const plan = yield* observeAndPlan({ kind: "reconfigure", spec: found.spec }, { privilegedRole })
     if (json) out(`${JSON.stringify(planJson(plan), null, 2)}\n`)
     else if (!isEmpty(plan)) out(`${printPlan(plan)}\n`)
     return isEmpty(plan) ? 0 : somethingToDo

@@ -163,7 +163,6 @@ const applier = Layer.effect(
     Applier.of({
       apply: ({ kind }) =>
         Effect.as(world.pass(kind === "start" ? "apply start" : "apply reconfigure"), nothingDone(kind)),
-      lastReceipt: Effect.succeed(null),
       actor: { name: "SQL applier", policy: "permanent", run: Effect.never },
       afterStart: { name: "after the start", policy: "temporary", run: Effect.void }
     })

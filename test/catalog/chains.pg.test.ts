@@ -1,15 +1,13 @@
 /**
- * Random specs with deltas, one after the other on a real server: the catalog is what the plan foresaw.
+ * Random specs with deltas, one after the other on a real server: the catalog is what the plan predicted.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { Catalog } from "../../src/catalog/Catalog.ts"
-import { simulate } from "../../src/catalog/draft.ts"
 import { observe } from "../../src/catalog/observe.ts"
 import { planApply } from "../../src/catalog/planApply.ts"
-import { completeOptions } from "../../src/catalog/planText.ts"
-import { freshTally, openSession } from "../../src/catalog/sessions.ts"
+import { newSqlStatistics, openSession } from "../../src/catalog/sessions.ts"
 import type { DeltaOperation, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { installs, startPostgres, type TestPostgres } from "../support/postgres.ts"
 import {
@@ -18,13 +16,13 @@ import {
   assertSettled,
   database,
   noPassword,
-  options,
   role,
   scram,
   specOf,
   unmanaged,
   verifier
 } from "./fixture.ts"
+import { options as planOptions, simulate } from "./scenario.ts"
 
 const names = ["a", "b'", 'c"$x$', "web_access", "e\\%\n"]
 const passwords = [
@@ -74,8 +72,8 @@ const seen = (postgres: TestPostgres, spec: ParsedSpec) =>
   Effect.provide(
     Effect.scoped(
       Effect.gen(function* () {
-        const session = yield* openSession(freshTally(), "apply_config", null)
-        return yield* observe(session, spec, completeOptions({ kind: "start", ...options }, "cloud_admin"))
+        const session = yield* openSession(newSqlStatistics(), "apply_config", null)
+        return yield* observe(session, spec, planOptions)
       })
     ),
     adminOf(postgres)
@@ -95,9 +93,9 @@ const plain = (catalog: Catalog) => ({
 
 const lines = (value: ReturnType<typeof plain>) => JSON.stringify(value).replaceAll("},{", "},\n{")
 
-describe("sql/chains", () => {
+describe("applies in a row", () => {
   for (const { major } of installs) {
-    it.live(`random specs in a row on Postgres ${major}`, () =>
+    it.live(`leave what each plan predicted, on Postgres ${major}`, () =>
       Effect.scoped(
         Effect.gen(function* () {
           const postgres = yield* startPostgres({ major })
@@ -105,7 +103,7 @@ describe("sql/chains", () => {
           for (let round = 0; round < 6; round++) {
             const spec = randomSpec(roll)
             const before = yield* seen(postgres, spec)
-            const plan = planApply(spec, before, completeOptions({ kind: "start", ...options }, "cloud_admin"))
+            const plan = planApply(spec, before, planOptions)
             const applyReport = yield* applyOn(postgres, spec)
             const failed = applyReport.operations.filter(({ outcome }) => outcome === "failed")
             assert.deepStrictEqual(

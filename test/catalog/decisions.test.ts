@@ -2,20 +2,24 @@
  * The small decisions of an apply, by table.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
+import * as TestClock from "effect/testing/TestClock"
 import { decideRename } from "../../src/catalog/draft.ts"
 import { joinOperations } from "../../src/catalog/joinedMessage.ts"
 import { migrations } from "../../src/catalog/migrations.ts"
 import { transactional } from "../../src/catalog/operations.ts"
-import { isPassing, mostAttempts, pauseBefore, scrub } from "../../src/catalog/outcome.ts"
 import { concurrencyOf, creatorsOf } from "../../src/catalog/planApply.ts"
 import { isVerifier } from "../../src/catalog/roleAttributes.ts"
+import { isTransient, retryTransient, scrub, type SqlError } from "../../src/catalog/sqlErrors.ts"
 import { emptySpec } from "../support/specs.ts"
 import { scramText } from "./scenario.ts"
 
 const setting = (name: string, value: string) => ({ name, value, quoted: false })
 
-describe("plan/concurrency", () => {
+describe("how many connections an apply uses", () => {
   it("follows max_connections while starting, and is never nothing", () => {
     const of = (maxConnections: string) =>
       concurrencyOf({ ...emptySpec, settings: [setting("max_connections", maxConnections)] }, "start")
@@ -50,8 +54,8 @@ describe("plan/concurrency", () => {
   })
 })
 
-describe("plan/renames", () => {
-  const judge = (there: string, wanted: string, renames: string) =>
+describe("a rename", () => {
+  const decide = (there: string, wanted: string, renames: string) =>
     renames.split(" ").map((_, index, all) =>
       decideRename(
         all.map((one) => ({ name: one[0] ?? "", to: one[1] ?? "" })),
@@ -61,21 +65,21 @@ describe("plan/renames", () => {
       )
     )
   it("is done once", () => {
-    assert.deepStrictEqual(judge("a", "b", "ab"), ["todo"])
-    assert.deepStrictEqual(judge("b", "b", "ab"), ["absent"])
-    assert.notStrictEqual(judge("ab", "ab", "ab")[0], "todo")
-    assert.deepStrictEqual(judge("a", "a", "aa"), ["absent"])
+    assert.deepStrictEqual(decide("a", "b", "ab"), ["todo"])
+    assert.deepStrictEqual(decide("b", "b", "ab"), ["absent"])
+    assert.notStrictEqual(decide("ab", "ab", "ab")[0], "todo")
+    assert.deepStrictEqual(decide("a", "a", "aa"), ["absent"])
   })
-  it("an exchange over a third name does not swing back and forth", () => {
-    assert.isTrue(judge("ab", "ab", "at ba tb").every((one) => one !== "todo"))
+  it("an exchange over a third name does not go back and forth", () => {
+    assert.isTrue(decide("ab", "ab", "at ba tb").every((one) => one !== "todo"))
   })
   it("a wanted name is given up only for another wanted one", () => {
-    assert.notStrictEqual(judge("a", "a", "ab")[0], "todo")
-    assert.deepStrictEqual(judge("a", "ab", "ab"), ["todo"])
+    assert.notStrictEqual(decide("a", "a", "ab")[0], "todo")
+    assert.deepStrictEqual(decide("a", "ab", "ab"), ["todo"])
   })
 })
 
-describe("plan/joining", () => {
+describe("operations joined in one message", () => {
   const operation = transactional({
     phase: "CreateAndAlterRoles",
     object: 'role "a"',
@@ -89,48 +93,74 @@ describe("plan/joining", () => {
     joined: { statements: ['CREATE ROLE "a"'], member: "a", verifier: { role: "a", verifier } }
   }
   const joining = { superuser: true, privilegedRole: 'p"q' }
-  it("gathers memberships and verifiers, and keeps what it holds to itself", () => {
+  it("memberships and verifiers are gathered, and the text of the message is not shown", () => {
     const message = joinOperations([withVerifier, operation], joining) ?? assert.fail("not joined")
     const sql = Redacted.value(message.sql)
     assert.include(sql, 'GRANT "p""q" TO "a"')
     assert.strictEqual(sql.split("UPDATE pg_catalog.pg_authid").length, 2)
-    assert.isTrue(message.secret)
     assert.notInclude(JSON.stringify(message), "AAAA")
   })
-  it("writes no verifier unless we are a superuser", () => {
+  it("verifiers are written only by a superuser", () => {
     assert.isNull(joinOperations([withVerifier], { ...joining, superuser: false }))
     assert.isNotNull(joinOperations([operation], { ...joining, superuser: false }))
     assert.isNull(joinOperations([{ ...operation, joined: null }], joining))
   })
 })
 
-describe("plan/outcome", () => {
+describe("errors of SQL", () => {
   const sqlError = (sqlState: string, message = "") => ({ sqlState, message, hint: null })
-  it("knows what passes by itself", () => {
-    for (const state of ["40P01", "55P03", "55006", "40001"]) assert.isTrue(isPassing(sqlError(state)))
-    assert.isTrue(isPassing(sqlError("XX000", "tuple concurrently updated")))
+  it("deadlocks, locks and concurrent updates are transient, everything else is not", () => {
+    for (const state of ["40P01", "55P03", "55006", "40001"]) assert.isTrue(isTransient(sqlError(state)))
+    assert.isTrue(isTransient(sqlError("XX000", "tuple concurrently updated")))
     for (const one of [sqlError("XX000", "something else"), sqlError("42710"), sqlError("42501")])
-      assert.isFalse(isPassing(one))
+      assert.isFalse(isTransient(one))
   })
-  it("waits longer each time, within a bound", () => {
-    const pauses = Array.from({ length: mostAttempts - 1 }, (_, index) => pauseBefore(index + 2))
-    assert.deepStrictEqual(
-      pauses,
-      pauses.toSorted((a, b) => a - b)
-    )
-    assert.isAtMost(
-      pauses.reduce((sum, one) => sum + one, 0),
-      5000
-    )
+  const attemptsOf = Effect.fnUntraced(function* (
+    answers: ReadonlyArray<SqlError | null>,
+    first: SqlError | null = null
+  ) {
+    const at: Array<number> = []
+    const run = Effect.gen(function* () {
+      at.push(yield* Clock.currentTimeMillis)
+      return answers[at.length - 1] ?? null
+    })
+    const running = yield* Effect.forkChild(retryTransient(run, first))
+    yield* TestClock.adjust("10 seconds")
+    return { at, ...(yield* Fiber.join(running)) }
   })
-  it("scrubs verifiers from what Postgres says", () => {
+  const deadlock = sqlError("40P01")
+  it.effect("a transient one is tried six times in all, with pauses that double up to a second", () =>
+    Effect.gen(function* () {
+      const all = yield* attemptsOf(Array.from({ length: 9 }, () => deadlock))
+      assert.deepStrictEqual(all, { at: [0, 80, 240, 560, 1200, 2200], attempts: 6, sqlError: deadlock })
+    })
+  )
+  it.effect("an attempt that was made before counts", () =>
+    Effect.gen(function* () {
+      const { at, attempts } = yield* attemptsOf(
+        Array.from({ length: 9 }, () => deadlock),
+        deadlock
+      )
+      assert.deepStrictEqual([at.length, attempts], [5, 6])
+    })
+  )
+  it.effect("the first success and the first lasting failure end it", () =>
+    Effect.gen(function* () {
+      const healed = yield* attemptsOf([deadlock, deadlock, null])
+      assert.deepStrictEqual([healed.attempts, healed.sqlError], [3, null])
+      const lasting = sqlError("42501")
+      const failed = yield* attemptsOf([deadlock, lasting])
+      assert.deepStrictEqual([failed.attempts, failed.sqlError], [2, lasting])
+    })
+  )
+  it("verifiers are scrubbed from what Postgres says", () => {
     assert.notInclude(scrub(`syntax error at or near "${scramText("A")}"`), "AAAA")
     assert.notInclude(scrub(`bad md5${"ab".repeat(16)}`), "abab")
   })
 })
 
-describe("plan/passwords", () => {
-  it("knows a verifier", () => {
+describe("a password", () => {
+  it("counts as a verifier only in the form of one", () => {
     const of = (text: string) => isVerifier(Redacted.make(text))
     assert.isTrue(of(scramText("A")) && of(`md5${"0".repeat(32)}`))
     for (const text of ["secret", "md5secret", "SCRAM-SHA-256$x", `${scramText("A")}'`, ""])
@@ -138,7 +168,7 @@ describe("plan/passwords", () => {
   })
 })
 
-describe("plan/migrations", () => {
+describe("the list of migrations", () => {
   it("has twelve, five of them skipped, none of which an older Postgres cannot do", () => {
     assert.deepStrictEqual(
       migrations("p", 17).map(({ id }) => id),

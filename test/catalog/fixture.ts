@@ -1,13 +1,13 @@
 /**
- * An applier on a real Postgres, with specs in a few words. Private to the tests of this room.
+ * An applier on a real Postgres, with specs in a few words. Private to the tests of this folder.
  */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { createHash, createHmac, pbkdf2Sync } from "node:crypto"
-import { type ApplierOptions, applySpec } from "../../src/catalog/Applier.ts"
+import { type ApplierOptions, applySpec, observeAndPlan } from "../../src/catalog/apply.ts"
 import { isEmpty } from "../../src/catalog/planApply.ts"
-import { observeAndPlan, printPlan } from "../../src/catalog/planText.ts"
+import { printPlan } from "../../src/catalog/planText.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import type { ParsedSpec, Password, Role } from "../../src/spec/ParsedSpec.ts"
 import { superuser, type TestPostgres } from "../support/postgres.ts"
@@ -63,7 +63,7 @@ export const applyOn = (
 ) => Effect.provide(applySpec({ kind, spec }, given), adminOf(postgres))
 
 export const planOn = (postgres: TestPostgres, spec: ParsedSpec) =>
-  Effect.provide(observeAndPlan(spec, { kind: "start", ...options }), adminOf(postgres))
+  Effect.provide(observeAndPlan({ kind: "start", spec }, options), adminOf(postgres))
 
 /** The second plan is empty, in every sense. */
 export const assertSettled = Effect.fnUntraced(function* (postgres: TestPostgres, spec: ParsedSpec) {

@@ -8,7 +8,7 @@ import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { applySpec } from "../../src/catalog/Applier.ts"
+import { applySpec } from "../../src/catalog/apply.ts"
 import { printPlan } from "../../src/catalog/planText.ts"
 import { startPostgres, type TestPostgres } from "../support/postgres.ts"
 import {

@@ -16,8 +16,7 @@ export const options: ApplyOptions = {
   kind: "start",
   privilegedRole: "neon_superuser",
   superuser: "cloud_admin",
-  fileCopy: false,
-  force: false
+  fileCopy: false
 }
 
 export const scramText = (letter: string) => `SCRAM-SHA-256$4096:c2FsdA==$${letter.repeat(4)}:${letter.repeat(4)}`
