@@ -1,9 +1,9 @@
 /**
- * What outsiders ask of the compute: a new spec, a fresh look for one, the end, the end sooner. The corridor takes
- * them one at a time.
+ * The command queue: what others ask of the compute. A new spec, a fresh look for one, the end, the end sooner.
  *
- * The status moves when an order is accepted, so two callers can not both be accepted; at most one patient caller's
- * spec waits behind it, and a later spec takes its place. A caller that goes away cancels nothing.
+ * The lifecycle takes commands one at a time. The status moves when a command is accepted, so two callers cannot both
+ * be accepted; at most one spec waits behind the one that is applied, and a later one takes its place. A caller that
+ * goes away cancels nothing. After `close` nobody waits any more: whoever did has been answered `Abandoned`.
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -16,18 +16,18 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import { Abandoned, type Failure, Superseded } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { ComputeState, type Snapshot } from "./ComputeState.ts"
-import { type IdempotencyKey, type KeyReused, type Operation, type Operations, operations } from "./Requests.ts"
+import { type ConfigureRequest, type IdempotencyKey, type KeyReused, makeRequests, type Requests } from "./Requests.ts"
 import { IllegalTransition, isTerminating } from "./transitions.ts"
 
 /** A spec that was accepted. */
 export interface Configure {
   readonly _tag: "Configure"
   readonly spec: ParsedSpec
-  /** Tells whoever waits how it went; the first answer counts. */
+  /** Answers whoever waits; the first answer counts. */
   readonly answer: (outcome: Result.Result<Snapshot, Failure>) => Effect.Effect<void>
 }
 
-/** The spec is to be looked for again where it came from; nobody waits. `null`: there is none for us any more. */
+/** The spec is to be fetched again from where it came; nobody waits. `null`: there is none for this compute any more. */
 export interface Refresh {
   readonly _tag: "Refresh"
   readonly fetch: Effect.Effect<ParsedSpec | null, Failure>
@@ -35,29 +35,29 @@ export interface Refresh {
 
 export interface Submission {
   readonly spec: ParsedSpec
-  /** Wait in line when another spec is being applied, instead of being refused. */
-  readonly patient: boolean
+  /** Queue behind a spec that is being applied, instead of being refused. */
+  readonly mayQueue: boolean
   readonly key: IdempotencyKey | null
 }
 
-/** `fast` lingers so that the end can be read; `immediate` does not. Neither chooses how Postgres is stopped. */
+/** `fast`: stay up afterwards so that the end can be read; `immediate`: do not. Neither chooses how Postgres is stopped. */
 export type TerminateMode = "fast" | "immediate"
 
-interface Waiting extends Configure {
+interface QueuedConfigure extends Configure {
   readonly id: string
 }
 
 interface Slots {
-  /** Its status has moved. */
-  readonly accepted: Waiting | null
+  /** Its status has moved; the lifecycle takes it next. */
+  readonly accepted: QueuedConfigure | null
   readonly refresh: Refresh | null
-  /** Waits until the corridor is free. */
-  readonly queued: Waiting | null
-  /** The last that the corridor took. */
-  readonly taken: Waiting | null
+  /** Waits until the lifecycle is free. */
+  readonly queued: QueuedConfigure | null
+  /** The last that the lifecycle took. */
+  readonly taken: QueuedConfigure | null
 }
 
-const nobody: Slots = { accepted: null, refresh: null, queued: null, taken: null }
+const empty: Slots = { accepted: null, refresh: null, queued: null, taken: null }
 
 export class Commands extends Context.Service<
   Commands,
@@ -65,154 +65,161 @@ export class Commands extends Context.Service<
     /** Answers when the spec is applied, or why it was not. Refused unless the compute is empty, running or healable. */
     readonly configure: (spec: ParsedSpec) => Effect.Effect<Snapshot, Failure | IllegalTransition>
     /** The same, answered as soon as it is accepted or queued. */
-    readonly submit: (submission: Submission) => Effect.Effect<Operation, IllegalTransition | KeyReused>
+    readonly submit: (submission: Submission) => Effect.Effect<ConfigureRequest, IllegalTransition | KeyReused>
     /** What became of the specs that were submitted: the latest of them, and never less than those still under way. */
-    readonly operations: Pick<Operations, "all" | "find" | "settled">
-    /** Refused unless the compute runs or can be healed; asked again while it is pending, or during a start, it is content. */
+    readonly requests: Pick<Requests, "all" | "find" | "settled">
+    /** Refused unless the compute runs or can be healed. While it is pending, or during a start, nothing is added. */
     readonly refresh: (fetch: Refresh["fetch"]) => Effect.Effect<void, IllegalTransition>
-    /** Accepted in every status; asked again in a hurry, it hurries. Does not wait for the end. */
+    /** Accepted in every status. Does not wait for the end. */
     readonly terminate: (mode: TerminateMode) => Effect.Effect<void>
-    /** The next stage of the stop stages now, and no lingering. */
+    /** The next shutdown stage now, and no exit delay. */
     readonly escalate: Effect.Effect<void>
 
-    // -- the corridor's side -------------------------------------------------------------------------------------
+    // -- for the lifecycle ---------------------------------------------------------------------------------------
     readonly next: Effect.Effect<Configure | Refresh>
-    /** The spec that waits in line, whatever the status is: fresher than any that is fetched. `null`: none waits. */
-    readonly overtake: Effect.Effect<Configure | null>
-    /** Returns once a spec waits in line. */
-    readonly lineForms: Effect.Effect<void>
-    /** Nobody will take commands any more: whoever still waits hears `Abandoned`. */
+    /** Takes the queued spec, whatever the status is: fresher than any that is fetched. `null`: none is queued. */
+    readonly takeQueued: Effect.Effect<Configure | null>
+    /** Returns once a spec is queued. */
+    readonly whenQueued: Effect.Effect<void>
+    /** No command is taken any more: whoever waits is answered `Abandoned`. */
     readonly close: Effect.Effect<void>
-    /** One element for every time somebody was in a hurry, also before it was listened to. */
-    readonly hurries: Stream.Stream<number>
-    /** Returns once somebody has been in a hurry. */
-    readonly hurried: Effect.Effect<void>
+    /** One element for each `escalate`, also for those before anybody listened. */
+    readonly escalations: Stream.Stream<number>
+    /** Returns once there was an `escalate`. */
+    readonly escalated: Effect.Effect<void>
   }
->()("compute/Orders") {
+>()("compute/Commands") {
   static readonly layer = Layer.effect(
     Commands,
     Effect.gen(function* () {
-      const state = yield* ComputeState
-      const book = yield* operations
-      const slots = yield* SubscriptionRef.make(nobody)
-      const lock = yield* Semaphore.make(1)
-      const hurry = yield* SubscriptionRef.make(0)
-      const hurries = SubscriptionRef.changes(hurry).pipe(Stream.filter((times) => times > 0))
-
-      /** One at a time, and never half done. */
-      const alone = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.uninterruptible(lock.withPermit(effect))
-      const put = (change: Partial<Slots>) => SubscriptionRef.update(slots, (old) => ({ ...old, ...change }))
-      const until = (ready: (now: Slots) => boolean) =>
-        Effect.asVoid(SubscriptionRef.changes(slots).pipe(Stream.filter(ready), Stream.runHead))
-
-      const refuseTheDead = (on: "SpecArrived" | "RefreshAsked") =>
-        Effect.flatMap(state.now, ({ postgresAlive, status }) =>
-          status === "failed" && !postgresAlive
-            ? Effect.fail(new IllegalTransition({ from: "failed", on }))
-            : Effect.void
-        )
-
-      const submitAlone = Effect.fnUntraced(function* ({ key, patient, spec }: Submission) {
-        const known = key === null ? null : yield* book.findKey(key)
-        if (known !== null) return { operation: known, reply: null }
-        yield* refuseTheDead("SpecArrived")
-        const sent = yield* Effect.result(state.send("SpecArrived"))
-        const waits = Result.isFailure(sent)
-        if (waits && (!patient || isTerminating(sent.failure.from))) return yield* Effect.fail(sent.failure)
-        const { answer, operation, reply } = yield* book.open(spec, key)
-        const order: Waiting = { _tag: "Configure", id: operation.id, spec, answer }
-        const { queued } = yield* SubscriptionRef.get(slots)
-        yield* put(waits ? { queued: order } : { accepted: order, queued: null })
-        if (queued !== null)
-          yield* queued.answer(Result.fail(new Superseded({ operation: queued.id, by: operation.id })))
-        return { operation, reply }
-      })
-
-      const begin = (order: Waiting, left: Partial<Slots>): Effect.Effect<Configure> =>
-        put({ ...left, taken: order }).pipe(Effect.andThen(book.begin(order.id)), Effect.as(order))
-
-      /** `null`: whoever waited cannot be served any more. */
-      const take = Effect.gen(function* () {
-        const { accepted, queued, refresh } = yield* SubscriptionRef.get(slots)
-        if (accepted !== null) return yield* begin(accepted, { accepted: null })
-        if (refresh !== null) return yield* Effect.as(put({ refresh: null }), refresh)
-        if (queued === null) return null
-        const sent = yield* Effect.result(state.send("SpecArrived"))
-        const order = yield* begin(queued, { queued: null })
-        if (Result.isSuccess(sent)) return order
-        yield* order.answer(Result.fail(new Abandoned({ what: "the queued spec" })))
-        return null
-      })
-
-      const next = Effect.gen(function* () {
-        while (true) {
-          yield* until(({ accepted, queued, refresh }) => accepted !== null || queued !== null || refresh !== null)
-          const order = yield* alone(take)
-          if (order !== null) return order
-        }
-      })
-
-      const submit = Effect.fn("Orders.submit")((submission: Submission) =>
-        Effect.map(alone(submitAlone(submission)), ({ operation }) => operation)
-      )
-
-      const configure = Effect.fn("Orders.configure")(function* (spec: ParsedSpec) {
-        const { reply } = yield* alone(submitAlone({ spec, patient: false, key: null })).pipe(
-          // Without a key nothing can be reused, and everything has a reply of its own.
-          Effect.catchTag("KeyReused", Effect.die)
-        )
-        return yield* reply === null ? Effect.die("a new operation without a reply") : Deferred.await(reply)
-      })
-
-      const refresh = Effect.fn("Orders.refresh")((fetch: Refresh["fetch"]) =>
-        alone(
-          Effect.gen(function* () {
-            const { status } = yield* state.now
-            if (status === "init" || status === "refresh_configuration_pending") return
-            yield* refuseTheDead("RefreshAsked")
-            yield* state.send("RefreshAsked")
-            yield* put({ refresh: { _tag: "Refresh", fetch } })
-          })
-        )
-      )
-
-      const terminate = Effect.fn("Orders.terminate")(function* (mode: TerminateMode) {
-        const trigger = mode === "fast" ? "TerminateFastAsked" : "TerminateImmediateAsked"
-        yield* state.send(trigger).pipe(
-          Effect.catchTag("IllegalTransition", (refused) =>
-            // Already ending: nothing to change, and not the caller's fault.
-            isTerminating(refused.from) ? Effect.void : Effect.die(refused)
-          )
-        )
-      })
-
-      const close = alone(
-        Effect.gen(function* () {
-          const { accepted, queued, taken } = yield* SubscriptionRef.get(slots)
-          yield* SubscriptionRef.set(slots, nobody)
-          const abandoned = Result.fail(new Abandoned({ what: "the new spec" }))
-          for (const order of [taken, accepted, queued]) yield* order?.answer(abandoned) ?? Effect.void
-        })
-      )
-
+      const queue = yield* makeQueue
+      const times = yield* SubscriptionRef.make(0)
+      const escalations = SubscriptionRef.changes(times).pipe(Stream.filter((n) => n > 0))
       return Commands.of({
-        configure,
-        submit,
-        operations: book,
-        refresh,
-        terminate,
-        escalate: SubscriptionRef.update(hurry, (times) => times + 1),
-        next,
-        overtake: alone(
-          Effect.flatMap(SubscriptionRef.get(slots), ({ queued }) =>
-            queued === null ? Effect.succeed(null) : begin(queued, { queued: null })
-          )
-        ),
-        lineForms: until(({ queued }) => queued !== null),
-        close,
-        hurries,
-        hurried: Effect.asVoid(Stream.runHead(hurries))
+        ...entry(queue),
+        ...forLifecycle(queue),
+        requests: queue.requests,
+        escalate: SubscriptionRef.update(times, (n) => n + 1),
+        escalations,
+        escalated: Effect.asVoid(Stream.runHead(escalations))
       })
     })
   )
+}
+
+/** The slots, and the rules under which they change. */
+const makeQueue = Effect.gen(function* () {
+  const slots = yield* SubscriptionRef.make(empty)
+  const lock = yield* Semaphore.make(1)
+  const requests = yield* makeRequests
+  const put = (change: Partial<Slots>) => SubscriptionRef.update(slots, (old) => ({ ...old, ...change }))
+  return {
+    state: yield* ComputeState,
+    requests,
+    slots: SubscriptionRef.get(slots),
+    put,
+    /** One change at a time, and never half of one. */
+    exclusively: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.uninterruptible(lock.withPermit(effect)),
+    until: (ready: (now: Slots) => boolean) =>
+      Effect.asVoid(SubscriptionRef.changes(slots).pipe(Stream.filter(ready), Stream.runHead)),
+    begin: (command: QueuedConfigure, left: Partial<Slots>): Effect.Effect<Configure> =>
+      put({ ...left, taken: command }).pipe(Effect.andThen(requests.begin(command.id)), Effect.as(command))
+  }
+})
+
+type Queue = Effect.Success<typeof makeQueue>
+
+/** What callers use. */
+const entry = ({ exclusively, put, requests, slots, state }: Queue) => {
+  /** A failed compute can be healed while its Postgres lives, and not after that. */
+  const refuseWithoutPostgres = (on: "SpecArrived" | "RefreshAsked") =>
+    Effect.flatMap(state.now, ({ postgresAlive, status }) =>
+      status === "failed" && !postgresAlive ? Effect.fail(new IllegalTransition({ from: "failed", on })) : Effect.void
+    )
+
+  const accept = Effect.fnUntraced(function* ({ key, mayQueue, spec }: Submission) {
+    const known = key === null ? null : yield* requests.findKey(key)
+    if (known !== null) return { request: known, reply: null }
+    yield* refuseWithoutPostgres("SpecArrived")
+    const sent = yield* Effect.result(state.send("SpecArrived"))
+    const busy = Result.isFailure(sent)
+    if (busy && (!mayQueue || isTerminating(sent.failure.from))) return yield* Effect.fail(sent.failure)
+    const { answer, reply, request } = yield* requests.open(spec, key)
+    const command: QueuedConfigure = { _tag: "Configure", id: request.id, spec, answer }
+    const { queued } = yield* slots
+    yield* put(busy ? { queued: command } : { accepted: command, queued: null })
+    if (queued !== null) yield* queued.answer(Result.fail(new Superseded({ operation: queued.id, by: request.id })))
+    return { request, reply }
+  })
+
+  return {
+    submit: Effect.fn("Commands.submit")((submission: Submission) =>
+      Effect.map(exclusively(accept(submission)), ({ request }) => request)
+    ),
+    configure: Effect.fn("Commands.configure")(function* (spec: ParsedSpec) {
+      const { reply } = yield* exclusively(accept({ spec, mayQueue: false, key: null })).pipe(
+        // Without a key nothing can be reused, and every request has a reply of its own.
+        Effect.catchTag("KeyReused", Effect.die)
+      )
+      return yield* reply === null ? Effect.die("a new request without a reply") : Deferred.await(reply)
+    }),
+    refresh: Effect.fn("Commands.refresh")((fetch: Refresh["fetch"]) =>
+      exclusively(
+        Effect.gen(function* () {
+          const { status } = yield* state.now
+          if (status === "init" || status === "refresh_configuration_pending") return
+          yield* refuseWithoutPostgres("RefreshAsked")
+          yield* state.send("RefreshAsked")
+          yield* put({ refresh: { _tag: "Refresh", fetch } })
+        })
+      )
+    ),
+    terminate: Effect.fn("Commands.terminate")((mode: TerminateMode) =>
+      state.send(mode === "fast" ? "TerminateFastAsked" : "TerminateImmediateAsked").pipe(
+        Effect.asVoid,
+        Effect.catchTag("IllegalTransition", (refused) =>
+          // Already ending: nothing to change, and not the caller's fault.
+          isTerminating(refused.from) ? Effect.void : Effect.die(refused)
+        )
+      )
+    )
+  }
+}
+
+/** What the lifecycle uses. */
+const forLifecycle = ({ begin, exclusively, put, slots, state, until }: Queue) => {
+  /** `null`: whoever waited cannot be served any more. */
+  const take = Effect.gen(function* () {
+    const { accepted, queued, refresh } = yield* slots
+    if (accepted !== null) return yield* begin(accepted, { accepted: null })
+    if (refresh !== null) return yield* Effect.as(put({ refresh: null }), refresh)
+    if (queued === null) return null
+    const sent = yield* Effect.result(state.send("SpecArrived"))
+    const command = yield* begin(queued, { queued: null })
+    if (Result.isSuccess(sent)) return command
+    yield* command.answer(Result.fail(new Abandoned({ what: "the queued spec" })))
+    return null
+  })
+
+  return {
+    next: Effect.gen(function* () {
+      while (true) {
+        yield* until(({ accepted, queued, refresh }) => accepted !== null || queued !== null || refresh !== null)
+        const command = yield* exclusively(take)
+        if (command !== null) return command
+      }
+    }),
+    takeQueued: exclusively(
+      Effect.flatMap(slots, ({ queued }) => (queued === null ? Effect.succeed(null) : begin(queued, { queued: null })))
+    ),
+    whenQueued: until(({ queued }) => queued !== null),
+    close: exclusively(
+      Effect.gen(function* () {
+        const { accepted, queued, taken } = yield* slots
+        yield* put(empty)
+        const abandoned = Result.fail(new Abandoned({ what: "the new spec" }))
+        for (const command of [taken, accepted, queued]) yield* command?.answer(abandoned) ?? Effect.void
+      })
+    )
+  }
 }

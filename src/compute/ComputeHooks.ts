@@ -1,6 +1,6 @@
 /**
- * What a compute has around its Postgres, as the corridor sees it: memory and disk, extensions, file cache,
- * inventory, companions such as pgbouncer. The corridor says when; what is done is composed in `Outfitting.ts`.
+ * What a compute has around its Postgres, as the lifecycle sees it: memory and disk, extensions, file cache,
+ * installed extensions, sidecars such as pgbouncer. The lifecycle says when; `lifecycle/hooks.ts` composes what is done.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -51,17 +51,17 @@ export class ComputeHooks extends Context.Service<
   ComputeHooks,
   {
     /** What Postgres needs before it starts. A failure ends the start. Runs beside the building of PGDATA. */
-    readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    readonly beforeStart: (spec: ParsedSpec) => Effect.Effect<void, Failure>
     /** PGDATA is built, and Postgres starts next. A failure ends the start. */
-    readonly placed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    readonly beforeSpawn: (spec: ParsedSpec) => Effect.Effect<void, Failure>
     /** The postmaster was just spawned. */
-    readonly spawned: (pid: number) => Effect.Effect<void>
+    readonly afterSpawn: (pid: number) => Effect.Effect<void>
     /** A later spec is about to be applied to the running Postgres. A failure fails the apply. */
-    readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    readonly onSpecChanged: (spec: ParsedSpec) => Effect.Effect<void, Failure>
     /** The compute has just become `running` for the first time. */
-    readonly running: (spec: ParsedSpec) => Effect.Effect<void>
-    /** Postgres is being stopped, or is gone: companions leave too. */
-    readonly ended: Effect.Effect<void>
+    readonly onRunning: (spec: ParsedSpec) => Effect.Effect<void>
+    /** Postgres is being stopped, or is gone: sidecars leave too. */
+    readonly onStopped: Effect.Effect<void>
     /** Kept running while Postgres does. `reload`: Postgres reads its files again. */
     readonly actors: (reload: Effect.Effect<void>) => ReadonlyArray<Actor>
 
@@ -79,15 +79,15 @@ export class ComputeHooks extends Context.Service<
     /** Prometheus text of what is around Postgres. */
     readonly metrics: Effect.Effect<string>
   }
->()("compute/Outfit") {
+>()("compute/ComputeHooks") {
   /** Nothing but Postgres. */
   static readonly none: Layer.Layer<ComputeHooks> = Layer.succeed(ComputeHooks, {
-    before: () => Effect.void,
-    placed: () => Effect.void,
-    spawned: () => Effect.void,
-    renewed: () => Effect.void,
-    running: () => Effect.void,
-    ended: Effect.void,
+    beforeStart: () => Effect.void,
+    beforeSpawn: () => Effect.void,
+    afterSpawn: () => Effect.void,
+    onSpecChanged: () => Effect.void,
+    onRunning: () => Effect.void,
+    onStopped: Effect.void,
     actors: () => [],
     fetchExtension: () => Effect.fail(new ExtensionsUnavailable({ missing: "store" })),
     fileCache: {

@@ -13,7 +13,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { PendingRestart } from "../postgres/configurationCheck.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { notPromoted, type Promotion } from "./Promotions.ts"
+import { notPromoted, type Promotion } from "./promotion.ts"
 import { displayStatus, type IllegalTransition, type Status, step, type Trigger } from "./transitions.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /**
- * The book of submitted specs: what became of each, for whoever asks later.
+ * The configure requests that were accepted: what became of each, for whoever asks later.
  *
- * Bounded: the oldest that has ended is forgotten first. An idempotency key is remembered as long as its operation.
+ * Bounded: the oldest that has ended is forgotten first. An idempotency key is remembered as long as its request.
  */
 import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
@@ -27,7 +27,7 @@ export class KeyReused extends Schema.TaggedError<KeyReused>()("KeyReused", {}) 
   }
 }
 
-export interface Operation {
+export interface ConfigureRequest {
   readonly id: string
   /** `operation_uuid` of the spec. */
   readonly operationId: string | null
@@ -39,9 +39,9 @@ export interface Operation {
 }
 
 interface Entry {
-  readonly operation: Operation
+  readonly request: ConfigureRequest
   readonly key: IdempotencyKey | null
-  /** `null` once it is answered: a book full of snapshots, each with its spec, would be a heavy one. */
+  /** `null` once it is answered: snapshots, each with its spec, would add up. */
   readonly reply: Deferred.Deferred<Snapshot, Failure> | null
 }
 
@@ -51,38 +51,38 @@ const applies = Metric.histogram("compute_ctl_apply_seconds", {
 })
 
 /** Two of them can be under way: one that is applied, and one in line. */
-export const maxOperations = 64
+export const maxRequests = 64
 
-export interface Operations {
+export interface Requests {
   /** The latest first. */
-  readonly all: Effect.Effect<ReadonlyArray<Operation>>
+  readonly all: Effect.Effect<ReadonlyArray<ConfigureRequest>>
   /** `null`: never heard of it, or forgotten. */
-  readonly find: (id: string) => Effect.Effect<Operation | null>
+  readonly find: (id: string) => Effect.Effect<ConfigureRequest | null>
   /** The same, once it has ended. */
-  readonly settled: (id: string) => Effect.Effect<Operation | null>
+  readonly settled: (id: string) => Effect.Effect<ConfigureRequest | null>
 }
 
-const ended = ({ operation }: Entry): boolean => operation.outcome !== null
+const ended = ({ request }: Entry): boolean => request.outcome !== null
 
 const prune = (entries: ReadonlyArray<Entry>): ReadonlyArray<Entry> => {
-  const oldest = entries.length > maxOperations ? entries.findIndex(ended) : -1
+  const oldest = entries.length > maxRequests ? entries.findIndex(ended) : -1
   return oldest === -1 ? entries : entries.toSpliced(oldest, 1)
 }
 
-export const operations = Effect.gen(function* () {
-  const book = yield* Ref.make<ReadonlyArray<Entry>>([])
+export const makeRequests = Effect.gen(function* () {
+  const kept = yield* Ref.make<ReadonlyArray<Entry>>([])
 
   const entryOf = (id: string) =>
-    Effect.map(Ref.get(book), (entries) => entries.find(({ operation }) => operation.id === id) ?? null)
-  const find = (id: string) => Effect.map(entryOf(id), (entry) => entry?.operation ?? null)
+    Effect.map(Ref.get(kept), (entries) => entries.find(({ request }) => request.id === id) ?? null)
+  const find = (id: string) => Effect.map(entryOf(id), (entry) => entry?.request ?? null)
   const amend = (id: string, change: (old: Entry) => Entry) =>
-    Ref.update(book, (entries) => entries.map((entry) => (entry.operation.id === id ? change(entry) : entry)))
+    Ref.update(kept, (entries) => entries.map((entry) => (entry.request.id === id ? change(entry) : entry)))
 
   const answer = Effect.fnUntraced(function* (id: string, outcome: Result.Result<Snapshot, Failure>) {
     const entry = yield* entryOf(id)
     if (entry === null || entry.reply === null) return
     const endedAt = yield* DateTime.now
-    const { startedAt } = entry.operation
+    const { startedAt } = entry.request
     if (startedAt !== null) {
       const seconds = (endedAt.epochMilliseconds - startedAt.epochMilliseconds) / 1000
       yield* Metric.update(
@@ -91,13 +91,13 @@ export const operations = Effect.gen(function* () {
       )
     }
     const written = Result.map(outcome, () => undefined)
-    // First written, then told: who is woken finds it in the book.
-    yield* amend(id, (old) => ({ ...old, reply: null, operation: { ...old.operation, endedAt, outcome: written } }))
+    // First recorded, then answered: who is woken finds it.
+    yield* amend(id, (old) => ({ ...old, reply: null, request: { ...old.request, endedAt, outcome: written } }))
     yield* Deferred.complete(entry.reply, Effect.fromResult(outcome))
   }, Effect.uninterruptible)
 
   return {
-    all: Effect.map(Ref.get(book), (entries) => entries.map(({ operation }) => operation).toReversed()),
+    all: Effect.map(Ref.get(kept), (entries) => entries.map(({ request }) => request).toReversed()),
     find,
     settled: Effect.fnUntraced(function* (id: string) {
       const entry = yield* entryOf(id)
@@ -106,13 +106,13 @@ export const operations = Effect.gen(function* () {
       return yield* find(id)
     }),
     findKey: Effect.fnUntraced(function* ({ fingerprint, key }: IdempotencyKey) {
-      const entry = (yield* Ref.get(book)).find((one) => one.key?.key === key)
+      const entry = (yield* Ref.get(kept)).find((one) => one.key?.key === key)
       if (entry === undefined) return null
-      return entry.key?.fingerprint === fingerprint ? entry.operation : yield* new KeyReused()
+      return entry.key?.fingerprint === fingerprint ? entry.request : yield* new KeyReused()
     }),
     open: Effect.fnUntraced(function* (spec: ParsedSpec, key: IdempotencyKey | null) {
       const reply = yield* Deferred.make<Snapshot, Failure>()
-      const operation: Operation = {
+      const request: ConfigureRequest = {
         id: randomUUID(),
         operationId: spec.operationId,
         acceptedAt: yield* DateTime.now,
@@ -120,12 +120,12 @@ export const operations = Effect.gen(function* () {
         endedAt: null,
         outcome: null
       }
-      yield* Ref.update(book, (entries) => prune([...entries, { operation, key, reply }]))
-      return { operation, reply, answer: (outcome: Result.Result<Snapshot, Failure>) => answer(operation.id, outcome) }
+      yield* Ref.update(kept, (entries) => prune([...entries, { request, key, reply }]))
+      return { request, reply, answer: (outcome: Result.Result<Snapshot, Failure>) => answer(request.id, outcome) }
     }),
     begin: (id: string) =>
       Effect.flatMap(DateTime.now, (startedAt) =>
-        amend(id, (old) => ({ ...old, operation: { ...old.operation, startedAt } }))
+        amend(id, (old) => ({ ...old, request: { ...old.request, startedAt } }))
       )
-  } satisfies Operations & Record<string, unknown>
+  } satisfies Requests & Record<string, unknown>
 })

@@ -1,23 +1,24 @@
 /**
- * What a snapshot looks like to HTTP callers: status, vitals, history, activity, operations, metrics. Reads, never acts.
+ * What a snapshot looks like to HTTP callers: status, vitals, history, activity, requests, metrics. Reads only.
  */
 import * as DateTime from "effect/DateTime"
 import * as Result from "effect/Result"
 import { livingHolds, reasonsAwake } from "../activity/activity.ts"
 import { type ActivityKind, activityKinds, type Hold, type Snapshot } from "../compute/ComputeState.ts"
-import type { Operation } from "../compute/Requests.ts"
+import type { ConfigureRequest } from "../compute/Requests.ts"
+import { isTerminating, type Status } from "../compute/transitions.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { familiesOf, printFamilies } from "../telemetry/prometheus.ts"
-import {
-  bodyOf,
-  configureRefusal,
-  isReady,
-  isStarted,
-  lastActiveText,
-  startTimeText,
-  type Vitals,
-  wireStatus
-} from "./answer.ts"
+import { bodyOf, configureRefusal, wireStatus } from "./refusals.ts"
+
+/** RFC 3339 with no or three fractional digits, as the original's clock library prints them. */
+const printTime = (at: DateTime.Utc, zone: "Z" | "+00:00"): string =>
+  DateTime.formatIso(at)
+    .replace(/\.000Z$/, "Z")
+    .replace(/Z$/, zone)
+
+export const startTimeText = (at: DateTime.Utc): string => printTime(at, "Z")
+export const lastActiveText = (at: DateTime.Utc | null): string | null => (at === null ? null : printTime(at, "+00:00"))
 
 export const statusBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   start_time: startTimeText(snapshot.startTime),
@@ -27,6 +28,21 @@ export const statusBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   last_active: lastActiveText(snapshot.lastActive),
   error: snapshot.error
 })
+
+/** What a probe looks at. */
+export interface Vitals {
+  readonly status: Status
+  readonly postgresAlive: boolean
+  /** Has the first start ever succeeded? */
+  readonly everRan: boolean
+}
+
+/** The first start is over and succeeded. */
+export const isStarted = ({ everRan, status }: Vitals): boolean => everRan || status === "running"
+
+/** Users' connections are worth sending here. A failed reconfiguration does not turn them away: Postgres still serves. */
+export const isReady = (vitals: Vitals): boolean =>
+  isStarted(vitals) && vitals.postgresAlive && !isTerminating(vitals.status)
 
 export const vitalsOf = ({ metrics, postgresAlive, status }: Snapshot): Vitals => ({
   status,
@@ -94,7 +110,7 @@ export const activityBody = (apiVersion: ApiVersion, snapshot: Snapshot, now: nu
   downtime: { current_ms: snapshot.downtime.current, total_ms: snapshot.downtime.total }
 })
 
-const stateOf = ({ outcome, startedAt }: Operation) => {
+const stateOf = ({ outcome, startedAt }: ConfigureRequest) => {
   if (outcome === null) return startedAt === null ? ("queued" as const) : ("applying" as const)
   if (Result.isSuccess(outcome)) return "done" as const
   const { _tag } = outcome.failure
@@ -105,17 +121,17 @@ const stateOf = ({ outcome, startedAt }: Operation) => {
       : ("failed" as const)
 }
 
-export const operationBody = (operation: Operation) => ({
-  id: operation.id,
-  operation_uuid: operation.operationId,
+export const requestBody = (request: ConfigureRequest) => ({
+  id: request.id,
+  operation_uuid: request.operationId,
   state: stateOf(operation),
-  accepted_at: startTimeText(operation.acceptedAt),
-  started_at: operation.startedAt === null ? null : startTimeText(operation.startedAt),
-  ended_at: operation.endedAt === null ? null : startTimeText(operation.endedAt),
+  accepted_at: startTimeText(request.acceptedAt),
+  started_at: request.startedAt === null ? null : startTimeText(request.startedAt),
+  ended_at: request.endedAt === null ? null : startTimeText(request.endedAt),
   error:
-    operation.outcome === null || Result.isSuccess(operation.outcome)
+    request.outcome === null || Result.isSuccess(request.outcome)
       ? null
-      : bodyOf(configureRefusal(operation.outcome.failure))
+      : bodyOf(configureRefusal(request.outcome.failure))
 })
 
 export const metricsText = (snapshot: Snapshot, buildTag: string): string =>

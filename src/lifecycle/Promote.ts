@@ -13,20 +13,14 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
-import {
-  type Promoted,
-  promotedSpec,
-  type PromotionOrder,
-  promotionRefusal,
-  type PromotionRequest,
-  type PromotionStep
-} from "../compute/Promotions.ts"
+import { promotedSpec, promotionRefusal, type PromotionRequest, type PromotionStep } from "../compute/promotion.ts"
+import type { Promoted, PromotionCommand } from "../compute/Promotions.ts"
 import { type Failure, NotSupported, PromotionFailed } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import type { Running } from "../postgres/Postmaster.ts"
-import { type PlanInputs, openFiles, startPlan } from "../postgres/startPlan.ts"
+import { openFiles, type PlanInputs, startPlan } from "../postgres/startPlan.ts"
 import { invalidLsn, type Lsn, parseLsn, printLsn } from "../spec/identifiers.ts"
 import { reconfigure, rewriteFiles } from "./Reconfigure.ts"
 
@@ -139,7 +133,7 @@ const run = Effect.fn("Promote.run")(function* (request: PromotionRequest, input
 
 /** Never fails, and the compute runs on either way. How it went stays to be read, and is what the next attempt begins with. */
 export const promote = Effect.fn("Promote.promote")(function* (
-  { answer, request }: PromotionOrder,
+  { answer, request }: PromotionCommand,
   inputs: PlanInputs,
   postgres: Running,
   tell: (failure: Failure) => Effect.Effect<void>

@@ -80,7 +80,7 @@ export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function* (
   postgres: Running
 ) {
   const state = yield* ComputeState
-  yield* (yield* ComputeHooks).renewed(spec)
+  yield* (yield* ComputeHooks).onSpecChanged(spec)
   yield* rewriteFiles(openFiles(plan), postgres)
   // Whatever stood in for a spec that could not be had is replaced by this one.
   yield* state.note(({ degraded }) => ({ spec, degraded: withoutCondition(degraded, "last_good_spec") }))

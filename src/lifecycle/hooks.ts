@@ -67,7 +67,7 @@ const make = Effect.fnUntraced(function* (options: HookOptions) {
   })
 
   return ComputeHooks.of({
-    before: (spec): Effect.Effect<void, Failure> =>
+    beforeStart: (spec): Effect.Effect<void, Failure> =>
       here(
         Effect.all(
           [
@@ -79,12 +79,12 @@ const make = Effect.fnUntraced(function* (options: HookOptions) {
           { concurrency: "unbounded", discard: true }
         )
       ),
-    placed: certificates.place,
-    spawned: (pid) => Effect.asVoid(protectFromOom(pid)),
-    renewed: sidecars.renewed,
-    running: (spec) => here(autoprewarm(spec)),
+    beforeSpawn: certificates.place,
+    afterSpawn: (pid) => Effect.asVoid(protectFromOom(pid)),
+    onSpecChanged: sidecars.renewed,
+    onRunning: (spec) => here(autoprewarm(spec)),
     // Only what this compute was asked to configure is its to end.
-    ended: Effect.flatMap(state.now, ({ spec }) =>
+    onStopped: Effect.flatMap(state.now, ({ spec }) =>
       (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.ended
     ),
     actors: (reload) => [

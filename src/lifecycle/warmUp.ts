@@ -24,7 +24,8 @@ import {
 } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
 import { runCommand } from "../platform/processes.ts"
-import { type ShutdownStage, Spawn } from "../platform/Spawn.ts"
+import type { ShutdownStage } from "../platform/shutdownStages.ts"
+import { Spawn } from "../platform/Spawn.ts"
 import { PostgresInstall } from "../postgres/PostgresInstall.ts"
 
 /** What a Neon compute warms up with. */

@@ -9,7 +9,7 @@ import * as path from "node:path"
 import { decide, intensity } from "../../src/compute/Supervisor.ts"
 import { displayStatus, isTerminating, statuses, table, toMermaid } from "../../src/compute/transitions.ts"
 import { exitDelay, long, short } from "../../src/lifecycle/Lifecycle.ts"
-import { shutdownStages } from "../../src/platform/Spawn.ts"
+import { shutdownStages } from "../../src/platform/shutdownStages.ts"
 
 describe("linger", () => {
   it("is long for those who may still ask how it went", () => {

@@ -6,7 +6,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { maxOperations } from "../../src/compute/Requests.ts"
+import { maxRequests } from "../../src/compute/Requests.ts"
 import { ApplyFailed } from "../../src/errors/Failure.ts"
 import { ask, configurer, inBackground, join, neighbours, open, reach, refusedOf } from "./openedServer.ts"
 
@@ -187,9 +187,9 @@ describe("Idempotency-Key", () => {
       yield* configurer(() => Effect.never)
       const { port } = yield* open()
       const first = JSON.parse((yield* send(port, "first")).text)
-      for (let n = 0; n < maxOperations + 10; n++) yield* send(port, `spec ${n}`)
+      for (let n = 0; n < maxRequests + 10; n++) yield* send(port, `spec ${n}`)
       const { operations } = JSON.parse((yield* ask(port, "GET", "/operations")).text)
-      assert.strictEqual(operations.length, maxOperations)
+      assert.strictEqual(operations.length, maxRequests)
       assert.include(JSON.stringify(operations.at(-1)), first.id)
     }).pipe(Effect.provide(neighbours))
   )

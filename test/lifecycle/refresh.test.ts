@@ -79,10 +79,10 @@ describe("refresh", () => {
       yield* running
       yield* commands.refresh(Effect.fail(unreachable))
       yield* TestClock.adjust("1 second")
-      const { id } = yield* commands.submit({ spec: named("sent"), patient: true, key: null })
+      const { id } = yield* commands.submit({ spec: named("sent"), mayQueue: true, key: null })
       yield* TestClock.adjust("1 millis")
       assert.strictEqual(yield* specNow, "sent")
-      const operation = yield* commands.operations.find(id)
+      const operation = yield* commands.requests.find(id)
       assert.isTrue(operation !== null && operation.outcome !== null && Result.isSuccess(operation.outcome))
       assert.strictEqual((yield* (yield* ComputeState).now).status, "running")
     }).pipe(Effect.provide(compute))
@@ -124,11 +124,11 @@ describe("the line", () => {
       const world = yield* World
       yield* world.interfere("ready", "hang")
       yield* life(null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
-      yield* commands.submit({ spec: named("first"), patient: true, key: null })
+      yield* commands.submit({ spec: named("first"), mayQueue: true, key: null })
       yield* state.until("init")
-      const early = yield* commands.submit({ spec: named("early"), patient: true, key: null })
-      const later = yield* commands.submit({ spec: named("later"), patient: true, key: null })
-      const told = yield* commands.operations.settled(early.id)
+      const early = yield* commands.submit({ spec: named("early"), mayQueue: true, key: null })
+      const later = yield* commands.submit({ spec: named("later"), mayQueue: true, key: null })
+      const told = yield* commands.requests.settled(early.id)
       assert.isTrue(
         told !== null &&
           told.outcome !== null &&
@@ -138,7 +138,7 @@ describe("the line", () => {
       // The start that hangs is left, so the end tells whoever is still in line.
       yield* commands.terminate("immediate")
       yield* TestClock.adjust("2 minutes")
-      const abandoned = yield* commands.operations.settled(later.id)
+      const abandoned = yield* commands.requests.settled(later.id)
       assert.isTrue(
         abandoned !== null &&
           abandoned.outcome !== null &&
@@ -155,12 +155,12 @@ describe("the line", () => {
       const world = yield* World
       yield* running
       yield* world.interfere("apply reconfigure", new ApplyFailed({ failures: ["no"] }))
-      const bad = yield* commands.submit({ spec: named("bad"), patient: true, key: null })
-      yield* commands.operations.settled(bad.id)
+      const bad = yield* commands.submit({ spec: named("bad"), mayQueue: true, key: null })
+      yield* commands.requests.settled(bad.id)
       assert.strictEqual((yield* state.now).status, "failed")
       yield* world.interfere("apply reconfigure", null)
-      const good = yield* commands.submit({ spec: named("good"), patient: true, key: null })
-      const settled = yield* commands.operations.settled(good.id)
+      const good = yield* commands.submit({ spec: named("good"), mayQueue: true, key: null })
+      const settled = yield* commands.requests.settled(good.id)
       assert.isTrue(settled !== null && settled.outcome !== null && Result.isSuccess(settled.outcome))
       assert.strictEqual((yield* state.now).status, "running")
     }).pipe(Effect.provide(compute))
