@@ -1,5 +1,9 @@
 /**
- * Processes that are not our children: which one a pid file means, and how it is made to leave.
+ * Helper programs, run to their end; and processes that are not our children: which one a pid file means, whether it
+ * is alive, and how it is made to leave.
+ *
+ * A helper's outputs are read while it runs and only their tails are kept, so one that prints a lot neither hangs nor
+ * fills our memory. Not for anything that lives as long as the compute.
  *
  * A pid is only a number that the kernel uses again, so a process is its pid and its start time, and it is looked at
  * again before every signal. Reads Linux's `/proc`; elsewhere nothing is ever found.
@@ -13,16 +17,12 @@ import * as fs from "node:fs"
 import { codeOf } from "../errors/errno.ts"
 import { CommandFailed, type SpawnFailed, type TimedOut } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
-import { runStages, type ShutdownStage, Spawn, type SpawnRequest } from "./Spawn.ts"
+import { helperStages, runStages, type ShutdownStage } from "./shutdownStages.ts"
+import { Spawn, type SpawnRequest } from "./Spawn.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Runs a short helper program to its end and hands back what it said.
-//
-// Both outputs are read while it runs and only their tails are kept, so a talkative helper neither hangs nor fills
-// our memory. Not for anything that lives as long as the compute.
-// ---------------------------------------------------------------------------------------------------------------------
+// A helper program, run to its end.
 
-export interface Said {
+export interface CommandOutput {
   readonly stdout: string
   readonly stderr: string
 }
@@ -31,14 +31,8 @@ export interface Said {
 const kept = 256 * 1024
 /** Characters of output that an error carries. */
 const quoted = 2000
-/** How long a helper that has left may still be heard: its own children may hold the pipes for ever. */
+/** How long the output of a helper that has left is still read: its own children may hold the pipes for ever. */
 const drain = Duration.seconds(1)
-
-/** How a helper that is no longer wanted is made to leave. */
-export const helperStages: ReadonlyArray<ShutdownStage> = [
-  { signal: "SIGINT", grace: Duration.seconds(2), meaning: "interrupt" },
-  { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
-]
 
 export type RunRequest = Omit<SpawnRequest, "stages"> & Partial<Pick<SpawnRequest, "stages">>
 
@@ -51,26 +45,26 @@ const keepTail = (tail: Buffer, chunk: Uint8Array): Buffer => {
 export const runCommand = Effect.fnUntraced(function* (
   request: RunRequest,
   duration: Duration.Input
-): Effect.fn.Return<Said, SpawnFailed | CommandFailed | TimedOut, Spawn> {
+): Effect.fn.Return<CommandOutput, SpawnFailed | CommandFailed | TimedOut, Spawn> {
   const { spawn } = yield* Spawn
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const child = yield* spawn({ stages: helperStages, ...request })
-      const heard: Record<keyof Said, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) }
-      const listen = (name: "stdout" | "stderr") =>
-        Stream.runForEach(child[name], (chunk) => Effect.sync(() => void (heard[name] = keepTail(heard[name], chunk))))
-      const listening = yield* Effect.forkScoped(Effect.all([listen("stdout"), listen("stderr")], { concurrency: 2 }))
+      const tails: Record<keyof CommandOutput, Buffer> = { stdout: Buffer.alloc(0), stderr: Buffer.alloc(0) }
+      const read = (name: "stdout" | "stderr") =>
+        Stream.runForEach(child[name], (chunk) => Effect.sync(() => void (tails[name] = keepTail(tails[name], chunk))))
+      const reading = yield* Effect.forkScoped(Effect.all([read("stdout"), read("stderr")], { concurrency: 2 }))
       const exit = yield* child.exit
-      yield* Effect.timeoutOption(Fiber.join(listening), drain)
-      const said: Said = { stdout: heard.stdout.toString("utf8"), stderr: heard.stderr.toString("utf8") }
-      if (exit._tag === "Code" && exit.code === 0) return said
-      const words = said.stderr.trim() === "" ? said.stdout.trim() : said.stderr.trim()
-      return yield* new CommandFailed({ command: request.command, exit, output: words.slice(-quoted) })
+      yield* Effect.timeoutOption(Fiber.join(reading), drain)
+      const output: CommandOutput = { stdout: tails.stdout.toString("utf8"), stderr: tails.stderr.toString("utf8") }
+      if (exit._tag === "Code" && exit.code === 0) return output
+      const text = output.stderr.trim() === "" ? output.stdout.trim() : output.stderr.trim()
+      return yield* new CommandFailed({ command: request.command, exit, output: text.slice(-quoted) })
     })
   ).pipe(within(`waiting for ${request.command}`, duration))
 })
 
-// ---------------------------------------------------------------------------------------------------------------------
+// Processes that are not our children.
 
 export interface OtherProcess {
   readonly pid: number
@@ -136,7 +130,7 @@ export const signalProcess = (other: OtherProcess, signal: NodeJS.Signals): Effe
     }
   })
 
-/** Somebody else's child cannot be waited for, only looked at. */
+/** The exit of somebody else's child is not reported to us, so we look. */
 const lookEvery = Duration.millis(20)
 
 const gone = (other: OtherProcess) =>
@@ -145,7 +139,7 @@ const gone = (other: OtherProcess) =>
     Effect.as({ _tag: "Code", code: 0 } as const)
   )
 
-/** Climbs the stages; false when it is still there at the end. */
+/** Stage by stage; false when it is still there at the end. */
 export const stopProcess = (other: OtherProcess, stages: ReadonlyArray<ShutdownStage>): Effect.Effect<boolean> =>
   runStages({
     stages,

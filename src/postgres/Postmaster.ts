@@ -16,14 +16,8 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "../errors/Failure.ts"
-import {
-  type Child,
-  runStages,
-  type ShutdownStage,
-  Spawn,
-  type SpawnRequest,
-  shutdownStages
-} from "../platform/Spawn.ts"
+import { runStages, type ShutdownStage, shutdownStages } from "../platform/shutdownStages.ts"
+import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
 import { coreDumpsIn, crashReport, tellCoreDumps } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
@@ -253,7 +247,7 @@ const stopper = Effect.fnUntraced(function* (
         exit: child.exit,
         signal: child.signal,
         escalate: Queue.take(hurry),
-        onRung: ({ meaning, signal }) => Effect.logInfo(`asking Postgres to leave with ${signal} (${meaning})`)
+        onStage: ({ meaning, signal }) => Effect.logInfo(`asking Postgres to leave with ${signal} (${meaning})`)
       })
     ),
     Effect.flatMap((left) =>

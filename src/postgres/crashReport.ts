@@ -10,7 +10,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import type { CommandFailed, ExitStatus, SpawnFailed, TimedOut } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
-import { runCommand, type Said } from "../platform/processes.ts"
+import { runCommand, type CommandOutput } from "../platform/processes.ts"
 import type { RunAs, Spawn } from "../platform/Spawn.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ const backtrace = Effect.fnUntraced(function* (
   return null
 })
 
-const wordsOf = ({ stderr, stdout }: Said): string => `${stdout}\n${stderr}`
+const wordsOf = ({ stderr, stdout }: CommandOutput): string => `${stdout}\n${stderr}`
 
 /** `null`: this debugger is not there, try the next. */
 const excuse = (failure: SpawnFailed | CommandFailed | TimedOut) =>

@@ -12,8 +12,8 @@ import * as fs from "node:fs/promises"
 import { type Failure, FileFailed, SidecarUnusable, type TimedOut, type WireFailed } from "../errors/Failure.ts"
 import { connect } from "../pgwire/Wire.ts"
 import { replaceFile } from "../platform/files.ts"
-import { stopProcess, processInFile } from "../platform/processes.ts"
-import type { ShutdownStage } from "../platform/Spawn.ts"
+import { processInFile, stopProcess } from "../platform/processes.ts"
+import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { type Failure, NotSupported, SidecarUnusable } from "../errors/Failure.ts"
 import { replaceFile } from "../platform/files.ts"
-import { stopProcess, processInFile, processOf, type OtherProcess } from "../platform/processes.ts"
-import type { ShutdownStage } from "../platform/Spawn.ts"
+import { type OtherProcess, processInFile, processOf, stopProcess } from "../platform/processes.ts"
+import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Tracer from "effect/Tracer"
-import { Tracing } from "../platform/Spawn.ts"
+import { Tracing } from "../platform/tracing.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What OpenTelemetry's environment variables ask for (reference section 1.2). Pure.

@@ -17,7 +17,7 @@ import {
   newLogContext,
   postgresRecordsAsJson
 } from "../../src/logging/Log.ts"
-import { Tracing } from "../../src/platform/Spawn.ts"
+import { Tracing } from "../../src/platform/tracing.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const logged = (format: LogFormat, filter = "info") => {

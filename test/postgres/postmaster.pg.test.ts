@@ -10,7 +10,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { PostmasterNotReady } from "../../src/errors/Failure.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import type { ShutdownStage } from "../../src/platform/Spawn.ts"
+import type { ShutdownStage } from "../../src/platform/shutdownStages.ts"
 import { configOf, installs, makeCluster, runAs } from "../support/postgres.ts"
 import { eventually, houseOver, isGone, makeHouse, processesOf } from "./clusters.ts"
 
