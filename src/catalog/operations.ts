@@ -1,7 +1,7 @@
 /**
- * The vocabulary of an apply: operations, what each would change, and the order they may run in.
+ * What a plan consists of: operations, what each would change, and the order they may run in.
  *
- * Plain data, made by the planners beside this file and done by `sql/` without a choice of its own.
+ * Plain data: the planners (`plan*.ts`) make it, `execute.ts` does it and decides nothing.
  */
 import type * as Redacted from "effect/Redacted"
 import type { ApplyReport } from "../compute/ComputeState.ts"
@@ -39,10 +39,15 @@ export interface Statement {
 export const statement = (shown: string): Statement => ({ shown, secret: null })
 
 /** What an operation does to the catalog once done; enough to plan the operations after it. */
-export type Change =
+export type Change = RoleChange | DatabaseChange | SystemChange | { readonly _tag: "Nothing" }
+
+export type RoleChange =
   | { readonly _tag: "PutRole"; readonly role: ObservedRole }
   | { readonly _tag: "RenameRole"; readonly name: string; readonly to: string }
   | { readonly _tag: "DropRole"; readonly name: string }
+  | { readonly _tag: "DropReferences"; readonly role: string; readonly database: string; readonly newOwner: string }
+
+export type DatabaseChange =
   | {
       readonly _tag: "CreateDatabase"
       readonly name: string
@@ -56,8 +61,11 @@ export type Change =
   | { readonly _tag: "OwnDatabase"; readonly name: string; readonly owner: string }
   | { readonly _tag: "GrantDatabase"; readonly name: string }
   | { readonly _tag: "RecordVisit"; readonly name: string; readonly visited: string }
-  | { readonly _tag: "DropReferences"; readonly role: string; readonly database: string; readonly heir: string }
-  | { readonly _tag: "DropSubscriptions"; readonly database: string }
+  | { readonly _tag: "DropSubscriptions"; readonly name: string }
+  | { readonly _tag: "AuditLogOff"; readonly name: string }
+
+/** Of the system database, or of the whole cluster. */
+export type SystemChange =
   | { readonly _tag: "SubscriptionsDropped" }
   | { readonly _tag: "CreateSchema"; readonly name: string }
   | {
@@ -68,8 +76,6 @@ export type Change =
       readonly relocatable: boolean
     }
   | { readonly _tag: "CreateHealthCheck" }
-  | { readonly _tag: "AuditLogOff"; readonly database: string }
-  | { readonly _tag: "Nothing" }
 
 /**
  * How an operation joins others in one message: plain statements, and parts that are gathered into one statement
@@ -86,7 +92,7 @@ export interface Joined {
   readonly visited?: { readonly database: string; readonly visited: string }
 }
 
-/** Whether it is to be done, is known to be impossible, or is left alone and worth a word. */
+/** Whether it is to be done, is known to be impossible, or is left undone for a reason that people should see. */
 export type Decision =
   | { readonly _tag: "Do" }
   | { readonly _tag: "Refuse"; readonly reason: string; readonly hint: string }
@@ -107,9 +113,9 @@ export interface Operation {
   /** Why it is needed, for people. */
   readonly because: string
   readonly decision: Decision
-  /** On its own: each is one message, in order; a failure ends it. */
+  /** When it is sent on its own: each is one message, in order; a failure ends it. */
   readonly statements: ReadonlyArray<Statement>
-  /** In company: `null` when it cannot run inside a transaction. */
+  /** When it is sent in one message with others; `null`: it cannot run inside a transaction. */
   readonly joined: Joined | null
   /** Ids of operations without which this one makes no sense. */
   readonly after: ReadonlyArray<string>
@@ -126,7 +132,7 @@ export interface Lane {
 /** Lanes one after the other. */
 export type Track = ReadonlyArray<Lane>
 
-/** Tracks side by side. Groups run one after the other. */
+/** Tracks, which run concurrently. Groups run one after the other. */
 export interface Group {
   readonly tracks: ReadonlyArray<Track>
   /** Most tracks at once. */
@@ -145,7 +151,7 @@ export interface ApplyPlan {
   readonly creators: number
 }
 
-/** The rest of an operation, for the planners: what is usual need not be said. */
+/** An operation, with the usual value of every field that is not given. */
 export const operation = (
   given: Pick<Operation, "phase" | "object" | "action" | "because"> & Partial<Operation>
 ): Operation => ({
@@ -159,7 +165,7 @@ export const operation = (
   ...given
 })
 
-/** One transactional operation: the same statements alone and in company. */
+/** An operation whose statements are the same on its own and joined with others. */
 export const transactional = (
   given: Pick<Operation, "phase" | "object" | "action" | "because"> &
     Partial<Operation> & { readonly sql: ReadonlyArray<string> }

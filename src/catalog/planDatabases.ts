@@ -8,7 +8,7 @@ import { faultOfOption, renderOptions } from "./options.ts"
 import { faultOfName } from "../spec/ComputeSpec.ts"
 import type { Database, DeltaOperation, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, isReservedDatabase, majorOf, templateDatabase } from "./Catalog.ts"
-import { add, type Draft, decideRename, makersOf } from "./draft.ts"
+import { add, type Draft, makersOf } from "./draft.ts"
 import {
   databaseObject,
   type Lane,
@@ -22,6 +22,7 @@ import {
   transactional,
   type Decision
 } from "./operations.ts"
+import { decideRename } from "./renames.ts"
 import { planSubscriptionDrop } from "./planSubscriptions.ts"
 
 /** The last of a name counts. */

@@ -7,12 +7,12 @@
 import { quoteIdentifier } from "../pgwire/quote.ts"
 import { readList } from "../postgres/confText.ts"
 import { type ParsedSpec, settingOf } from "../spec/ParsedSpec.ts"
-import { add, type Draft, made, makersOf } from "./draft.ts"
+import { add, type Draft, makersOf, setMaker } from "./draft.ts"
 import { databaseObject, operation, type Phase, refuse, skip, transactional } from "./operations.ts"
 
 export const planSchemaNeon = (draft: Draft): void => {
   if (draft.schemas.has("neon")) return
-  made(
+  setMaker(
     draft,
     "schema neon",
     add(
@@ -39,7 +39,7 @@ const planExtension = (draft: Draft, name: string, phase: Phase, because: string
   if (known?.installed != null) return
   const about = { phase, object: `extension ${name}`, action: "create", because } as const
   if (known === undefined) {
-    made(
+    setMaker(
       draft,
       `extension ${name}`,
       add(
@@ -58,7 +58,7 @@ const planExtension = (draft: Draft, name: string, phase: Phase, because: string
     )
     return
   }
-  made(
+  setMaker(
     draft,
     `extension ${name}`,
     add(
@@ -164,7 +164,7 @@ export const planAudit = (draft: Draft, spec: ParsedSpec): void => {
       because: "only what is done in users' databases is audited",
       after: makersOf(draft, ...names.map((name) => `extension ${name}`)),
       sql: [`ALTER DATABASE ${quoteIdentifier(system)} SET pgaudit.log TO 'none'`],
-      change: { _tag: "AuditLogOff", database: system }
+      change: { _tag: "AuditLogOff", name: system }
     })
   )
 }

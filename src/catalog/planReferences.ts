@@ -53,20 +53,20 @@ const free = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, role: strin
     return operation({ ...about, decision: skip(`${databaseObject(database)} does not allow connections`) })
   }
   const isSystem = database === draft.systemDatabase && !spec.databases.some(({ name }) => name === database)
-  const heir = isSystem || known.owner === role ? options.superuser : known.owner
+  const newOwner = isSystem || known.owner === role ? options.superuser : known.owner
   return transactional({
     ...about,
-    after: makersOf(draft, databaseObject(database), roleObject(role), roleObject(heir)),
+    after: makersOf(draft, databaseObject(database), roleObject(role), roleObject(newOwner)),
     sql: [
-      `REASSIGN OWNED BY ${quoteIdentifier(role)} TO ${quoteIdentifier(heir)}`,
+      `REASSIGN OWNED BY ${quoteIdentifier(role)} TO ${quoteIdentifier(newOwner)}`,
       revokeGrants(role),
       `DROP OWNED BY ${quoteIdentifier(role)}`
     ],
-    change: { _tag: "DropReferences", role, database, heir }
+    change: { _tag: "DropReferences", role, database, newOwner }
   })
 }
 
-/** DROP OWNED revokes only what the owner granted; what others passed on must be revoked in their name. */
+/** DROP OWNED revokes only what the owner granted; what others passed on must be revoked in tnewOwner name. */
 const revokeGrants = (role: string): string =>
   doBlock(`
 DECLARE held record;

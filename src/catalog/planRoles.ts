@@ -9,7 +9,7 @@ import { faultOfName } from "../spec/ComputeSpec.ts"
 import type { ParsedSpec, Role } from "../spec/ParsedSpec.ts"
 import { faultOfOption } from "./options.ts"
 import { type ApplyOptions, isReservedRole, type ObservedRole } from "./Catalog.ts"
-import { add, type Draft, decideRename, makersOf } from "./draft.ts"
+import { add, type Draft, makersOf } from "./draft.ts"
 import {
   databaseObject,
   type Joined,
@@ -22,6 +22,7 @@ import {
   transactional,
   type Decision
 } from "./operations.ts"
+import { decideRename } from "./renames.ts"
 import { wantedDatabases } from "./planDatabases.ts"
 import {
   attributesText,

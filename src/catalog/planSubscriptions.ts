@@ -35,7 +35,7 @@ export const planSubscriptionDrop = (draft: Draft, database: string, phase: Phas
       because,
       after: makersOf(draft, databaseObject(database)),
       sql: [dropAll],
-      change: { _tag: "DropSubscriptions", database }
+      change: { _tag: "DropSubscriptions", name: database }
     })
   )
 
@@ -64,7 +64,7 @@ export const planSubscriptionDrops = (draft: Draft, spec: ParsedSpec): ReadonlyA
 }
 
 /** Refuses to write to a table that is not ours: what a tenant plants there would run as the superuser. */
-const remember = (timeline: string): string =>
+const recordTimeline = (timeline: string): string =>
   doBlock(`
 BEGIN
   CREATE TABLE IF NOT EXISTS neon.drop_subscriptions_done (
@@ -90,7 +90,7 @@ export const planSubscriptionsDone = (draft: Draft, spec: ParsedSpec, drops: Rea
       action: "remember the timeline",
       because: "subscriptions are dropped once per timeline",
       after: [...drops.map(({ id }) => id), ...makersOf(draft, "schema neon")],
-      sql: [remember(spec.timeline)],
+      sql: [recordTimeline(spec.timeline)],
       change: { _tag: "SubscriptionsDropped" }
     })
   )
