@@ -1,5 +1,5 @@
 /**
- * The rules of a run: from the flags that were given to settings with nothing left open (reference section 1.1).
+ * Settings of a run, and the rules that lead to them from the flags given (reference section 1.1). Nothing is left open.
  *
  * Both generations' flags are understood, also mixed; where they mean different things, the source of the spec says
  * which generation is speaking. Messages name flags and never repeat values.
@@ -9,12 +9,17 @@ import * as Result from "effect/Result"
 import { type LogFilter, parseLogFilter } from "../logging/filter.ts"
 import { type ConnString, isConnUrl, parseConnString } from "../pgwire/ConnString.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
-import { type Environment, type Given, readPorts, type UsageError, usageError } from "./arguments.ts"
-import { defaults, type FlagName, flags } from "./flags.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// What `compute_ctl` was told to run, with every flag resolved. Shapes only; `readRun.ts` makes one.
-// ---------------------------------------------------------------------------------------------------------------------
+import { defaults, flags } from "./flags.ts"
+import {
+  type Environment,
+  type Given,
+  type Read,
+  readChoice,
+  readCount,
+  readPort,
+  readText,
+  usageError
+} from "./given.ts"
 
 export type SpecSource =
   | { readonly _tag: "Inline"; readonly text: string }
@@ -72,10 +77,6 @@ export interface RunSettings {
   /** For the log: what was given and will have no effect. */
   readonly warnings: ReadonlyArray<string>
 }
-
-// ---------------------------------------------------------------------------------------------------------------------
-
-type Read<A> = Result.Result<A, UsageError>
 
 export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
   Result.gen(function* () {
@@ -203,6 +204,55 @@ export const readConnstr = (given: Given): Read<ConnString | null> => {
   }))
 }
 
+/**
+ * The two generations disagree about `--http-port`: in the older it is the port; in the newer it is an old alias that has
+ * no effect outside one vendor's mode.
+ */
+interface Ports {
+  readonly externalHttpPort: number
+  /** `null` in the 2024 apiVersion. */
+  readonly internalHttpPort: number | null
+}
+
+const readPorts = (given: Given, apiVersion: ApiVersion, warnings: Array<string>): Read<Ports> =>
+  Result.gen(function* () {
+    const single = yield* readPort(given, "http-port")
+    const external = yield* readPort(given, "external-http-port")
+    const internal = yield* readPort(given, "internal-http-port")
+    const lakebase = yield* readLakebase(given)
+    if (single !== null && (external !== null || internal !== null)) {
+      const rival = external === null ? "--internal-http-port" : "--external-http-port"
+      return yield* usageError("--http-port", `--http-port cannot be used together with ${rival}`)
+    }
+    if (lakebase) warnings.push("--lakebase-mode: only its meaning of --http-port is known here")
+    if (apiVersion === "2024") {
+      if (internal !== null) warnings.push("--internal-http-port has no effect: the 2024 API has one port")
+      return { externalHttpPort: single ?? external ?? defaults.externalHttpPort, internalHttpPort: null }
+    }
+    const olderSpec = given.has("spec") || given.has("spec-path")
+    if (single !== null && (lakebase || olderSpec)) {
+      if (single === 65535) {
+        return yield* usageError("--http-port", "--http-port is too high: the port after it is needed, too")
+      }
+      return { externalHttpPort: single, internalHttpPort: single === 0 ? 0 : single + 1 }
+    }
+    if (single !== null) warnings.push("--http-port has no effect; use --external-http-port and --internal-http-port")
+    const ports = {
+      externalHttpPort: external ?? defaults.externalHttpPort,
+      internalHttpPort: internal ?? defaults.internalHttpPort
+    }
+    if (ports.externalHttpPort === ports.internalHttpPort && ports.externalHttpPort !== 0) {
+      return yield* usageError("--internal-http-port", "--external-http-port and --internal-http-port must differ")
+    }
+    return ports
+  })
+
+const readLakebase = (given: Given): Read<boolean> => {
+  const said = given.get("lakebase-mode")
+  if (said === undefined || said.value === "false") return Result.succeed(false)
+  return said.value === "true" ? Result.succeed(true) : usageError(said.as, `${said.as} expects true or false`)
+}
+
 const readTls = (given: Given): Read<RunSettings["httpTls"]> =>
   Result.gen(function* () {
     const certPath = yield* readText(given, "http-tls-cert")
@@ -263,35 +313,6 @@ const readLogFilter = (given: Given, env: Environment, warnings: Array<string>):
 const readToken = (env: Environment): Redacted.Redacted<string> | null => {
   const token = env["NEON_CONTROL_PLANE_TOKEN"] ?? ""
   return token === "" ? null : Redacted.make(token, { label: "NEON_CONTROL_PLANE_TOKEN" })
-}
-
-const readText = (given: Given, name: FlagName): Read<string | null> => {
-  const text = given.get(name)
-  return text?.value === ""
-    ? usageError(text.as, `${text.as} needs a value that is not empty`)
-    : Result.succeed(text?.value ?? null)
-}
-
-export const readChoice = <A extends string>(
-  given: Given,
-  name: FlagName,
-  choices: ReadonlyArray<A>,
-  fallback: A
-): Read<A> => {
-  const said = given.get(name)
-  if (said === undefined) return Result.succeed(fallback)
-  const choice = choices.find((one) => one === said.value)
-  return choice === undefined
-    ? usageError(said.as, `${said.as} expects ${choices.join(" or ")}`)
-    : Result.succeed(choice)
-}
-
-const readCount = (given: Given, name: FlagName, fallback: number): Read<number> => {
-  const said = given.get(name)
-  if (said === undefined) return Result.succeed(fallback)
-  return /^[0-9]{1,15}$/.test(said.value)
-    ? Result.succeed(Number(said.value))
-    : usageError(said.as, `${said.as} expects a whole number of seconds`)
 }
 
 const isHttpUrl = (text: string): boolean => /^https?:$/.test(URL.parse(text)?.protocol ?? "")

@@ -7,137 +7,11 @@
 import * as Result from "effect/Result"
 import { parseArgs } from "node:util"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
-import {
-  type CommandName,
-  type CommandRow,
-  commands,
-  defaults,
-  type Flag,
-  type FlagName,
-  flags,
-  helpText
-} from "./flags.ts"
+import { type CommandName, type CommandRow, commands, type Flag, type FlagName, flags, helpText } from "./flags.ts"
+import { type Environment, type Given, type Read, type UsageError, usageError } from "./given.ts"
 import { type HealthSettings, readHealth } from "./health.ts"
 import { type PlanSettings, readPlan } from "./plan.ts"
 import { readApiVersion, readRun, readStorage, type RunSettings } from "./RunSettings.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// What is wrong with a command line: one sentence that names the flag, and maybe the flag that was meant.
-//
-// The caller prints it on stderr and exits with 2. Values are not repeated: they may be specs or URLs with passwords.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface UsageError {
-  /** As typed: `-D`, `--pgdata`; `null` when it is about the whole line. */
-  readonly flag: string | null
-  readonly message: string
-}
-
-export const usageError = (flag: string | null, message: string): Result.Result<never, UsageError> =>
-  Result.fail({ flag, message })
-
-export const printUsageError = (error: UsageError): string => `compute_ctl: ${error.message}; try compute_ctl --help\n`
-
-/** The nearest known long flag, when it is near enough to have been meant. */
-export const meant = (name: string): string | null => {
-  const known = [...new Set<string>(flags.map((flag) => flag.name))]
-  const whole = name.toLowerCase().replaceAll("_", "-")
-  const starts = known.filter((flag) => whole.length >= 3 && flag.startsWith(whole))
-  if (starts.length === 1) return starts[0] ?? null
-  const near = known
-    .map((flag) => ({ flag, steps: editDistance(whole, flag) }))
-    .filter(({ flag, steps }) => steps <= Math.min(Math.max(2, flag.length / 4), flag.length / 2))
-    .sort((a, b) => a.steps - b.steps)
-  return near[0]?.flag ?? null
-}
-
-/** Letters to add, drop or change. */
-const editDistance = (from: string, to: string): number => {
-  if (from.length > 64) return from.length
-  let row = Array.from({ length: to.length + 1 }, (_, index) => index)
-  for (let i = 1; i <= from.length; i += 1) {
-    const next = [i]
-    for (let j = 1; j <= to.length; j += 1) {
-      const change = (row[j - 1] ?? 0) + (from[i - 1] === to[j - 1] ? 0 : 1)
-      next.push(Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
-    }
-    row = next
-  }
-  return row[to.length] ?? 0
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// What was given on the command line and in the environment, before it is read as settings.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export type Environment = Readonly<Record<string, string | undefined>>
-
-/** What was given, by long name. `as` is how it was spelled, for errors. A switch has the value `true`. */
-export type Given = ReadonlyMap<FlagName, { readonly value: string; readonly as: string }>
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Which ports the HTTP API gets. The two generations disagree about `--http-port`: in the older it is the port; in
-// the newer it is an old alias that has no effect outside one vendor's mode.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface Ports {
-  readonly externalHttpPort: number
-  /** `null` in the 2024 apiVersion. */
-  readonly internalHttpPort: number | null
-}
-
-export const readPorts = (
-  given: Given,
-  apiVersion: ApiVersion,
-  warnings: Array<string>
-): Result.Result<Ports, UsageError> =>
-  Result.gen(function* () {
-    const single = yield* readPort(given, "http-port")
-    const external = yield* readPort(given, "external-http-port")
-    const internal = yield* readPort(given, "internal-http-port")
-    const lakebase = yield* readLakebase(given)
-    if (single !== null && (external !== null || internal !== null)) {
-      const rival = external === null ? "--internal-http-port" : "--external-http-port"
-      return yield* usageError("--http-port", `--http-port cannot be used together with ${rival}`)
-    }
-    if (lakebase) warnings.push("--lakebase-mode: only its meaning of --http-port is known here")
-    if (apiVersion === "2024") {
-      if (internal !== null) warnings.push("--internal-http-port has no effect: the 2024 API has one port")
-      return { externalHttpPort: single ?? external ?? defaults.externalHttpPort, internalHttpPort: null }
-    }
-    const olderSpec = given.has("spec") || given.has("spec-path")
-    if (single !== null && (lakebase || olderSpec)) {
-      if (single === 65535) {
-        return yield* usageError("--http-port", "--http-port is too high: the port after it is needed, too")
-      }
-      return { externalHttpPort: single, internalHttpPort: single === 0 ? 0 : single + 1 }
-    }
-    if (single !== null) warnings.push("--http-port has no effect; use --external-http-port and --internal-http-port")
-    const ports = {
-      externalHttpPort: external ?? defaults.externalHttpPort,
-      internalHttpPort: internal ?? defaults.internalHttpPort
-    }
-    if (ports.externalHttpPort === ports.internalHttpPort && ports.externalHttpPort !== 0) {
-      return yield* usageError("--internal-http-port", "--external-http-port and --internal-http-port must differ")
-    }
-    return ports
-  })
-
-export const readPort = (given: Given, name: FlagName): Result.Result<number | null, UsageError> => {
-  const said = given.get(name)
-  if (said === undefined) return Result.succeed(null)
-  return /^[0-9]{1,5}$/.test(said.value) && Number(said.value) <= 65535
-    ? Result.succeed(Number(said.value))
-    : usageError(said.as, `${said.as} expects a port from 0 to 65535`)
-}
-
-const readLakebase = (given: Given): Result.Result<boolean, UsageError> => {
-  const said = given.get("lakebase-mode")
-  if (said === undefined || said.value === "false") return Result.succeed(false)
-  return said.value === "true" ? Result.succeed(true) : usageError(said.as, `${said.as} expects true or false`)
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 export type Command =
   | { readonly _tag: "Run"; readonly settings: RunSettings }
@@ -157,7 +31,8 @@ interface Words {
 
 const rows: ReadonlyArray<Flag & { readonly name: FlagName }> = flags
 
-const ofOthersAlone: ReadonlySet<FlagName> = new Set<FlagName>(["wait", "timeout", "json"])
+/** Flags of other commands, which a run does not take. */
+const notOfRun: ReadonlySet<FlagName> = new Set<FlagName>(["wait", "timeout", "json"])
 
 /** Two rows share `-r`; the first of them has it here, and `readRun` minds the generation. */
 const options = Object.fromEntries(
@@ -168,8 +43,8 @@ const options = Object.fromEntries(
   })
 )
 
-export const parseArguments = (argv: ReadonlyArray<string>, env: Environment): Result.Result<Command, UsageError> =>
-  Result.flatMap(split(argv), ({ given, positionals }): Result.Result<Command, UsageError> => {
+export const parseArguments = (argv: ReadonlyArray<string>, env: Environment): Read<Command> =>
+  Result.flatMap(split(argv), ({ given, positionals }): Read<Command> => {
     if (given.has("help")) return Result.succeed({ _tag: "Help", text: helpText() })
     if (given.has("version")) return Result.succeed({ _tag: "Version" })
     const [first, ...rest] = positionals
@@ -181,10 +56,10 @@ export const parseArguments = (argv: ReadonlyArray<string>, env: Environment): R
       const word = /^[a-z-]{1,20}$/.test(first ?? "")
         ? `there is no command ${first}`
         : "there is an argument that belongs to no flag"
-      return usageError(null, `${word}; the commands are ${known()}`)
+      return usageError(null, `${word}; the commands are ${commandNames()}`)
     }
     for (const [name, { as }] of given) {
-      if (command.flags === null ? ofOthersAlone.has(name) : !command.flags.includes(name)) {
+      if (command.flags === null ? notOfRun.has(name) : !command.flags.includes(name)) {
         return usageError(as, `${as} does not belong to ${command.name}`)
       }
     }
@@ -194,12 +69,7 @@ export const parseArguments = (argv: ReadonlyArray<string>, env: Environment): R
     return read(command.name, given, rest, env)
   })
 
-const read = (
-  command: CommandName,
-  given: Given,
-  rest: ReadonlyArray<string>,
-  env: Environment
-): Result.Result<Command, UsageError> => {
+const read = (command: CommandName, given: Given, rest: ReadonlyArray<string>, env: Environment): Read<Command> => {
   switch (command) {
     case "run":
       return Result.map(readRun(given, env), (settings) => ({ _tag: "Run", settings }))
@@ -221,7 +91,7 @@ const read = (
   }
 }
 
-const split = (argv: ReadonlyArray<string>): Result.Result<Words, UsageError> => {
+const split = (argv: ReadonlyArray<string>): Read<Words> => {
   const { tokens } = parseArgs({ args: [...argv], options, strict: false, allowPositionals: true, tokens: true })
   const given = new Map<FlagName, { readonly value: string; readonly as: string }>()
   const positionals: Array<string> = []
@@ -245,8 +115,36 @@ const split = (argv: ReadonlyArray<string>): Result.Result<Words, UsageError> =>
 }
 
 const unknown = (as: string): Result.Result<never, UsageError> => {
-  const near = as.startsWith("--") ? meant(as.slice(2)) : null
+  const near = as.startsWith("--") ? nearestFlag(as.slice(2)) : null
   return usageError(as, `there is no flag ${as}${near === null ? "" : `; did you mean --${near}?`}`)
 }
 
-const known = (): string => commands.map((command) => command.name).join(", ")
+const commandNames = (): string => commands.map((command) => command.name).join(", ")
+
+/** The nearest known long flag, when it is near enough to have been meant. */
+const nearestFlag = (name: string): string | null => {
+  const names = [...new Set<string>(flags.map((flag) => flag.name))]
+  const whole = name.toLowerCase().replaceAll("_", "-")
+  const starts = names.filter((flag) => whole.length >= 3 && flag.startsWith(whole))
+  if (starts.length === 1) return starts[0] ?? null
+  const near = names
+    .map((flag) => ({ flag, steps: editDistance(whole, flag) }))
+    .filter(({ flag, steps }) => steps <= Math.min(Math.max(2, flag.length / 4), flag.length / 2))
+    .sort((a, b) => a.steps - b.steps)
+  return near[0]?.flag ?? null
+}
+
+/** Letters to add, drop or change. */
+const editDistance = (from: string, to: string): number => {
+  if (from.length > 64) return from.length
+  let row = Array.from({ length: to.length + 1 }, (_, index) => index)
+  for (let i = 1; i <= from.length; i += 1) {
+    const next = [i]
+    for (let j = 1; j <= to.length; j += 1) {
+      const change = (row[j - 1] ?? 0) + (from[i - 1] === to[j - 1] ? 0 : 1)
+      next.push(Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
+    }
+    row = next
+  }
+  return row[to.length] ?? 0
+}

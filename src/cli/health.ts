@@ -8,12 +8,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Http from "node:http"
-import { type Given, readPort, type UsageError, usageError } from "./arguments.ts"
+import { parseMillis } from "../platform/duration.ts"
 import { defaults } from "./flags.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// What `compute_ctl health` is told: whom to ask, what to wait for, and for how long. Asks nobody.
-// ---------------------------------------------------------------------------------------------------------------------
+import { type Given, type Read, readPort, usageError } from "./given.ts"
 
 export interface HealthSettings {
   readonly host: string
@@ -23,17 +20,15 @@ export interface HealthSettings {
   readonly timeoutMillis: number
 }
 
-const units = { ms: 1, s: 1_000, m: 60_000 } as const
-
-const readTime = (given: Given): Result.Result<number, UsageError> => {
-  const text = given.get("timeout")?.value ?? "30s"
-  const found = /^(\d{1,6})(ms|s|m)?$/.exec(text)
-  if (found === null) return usageError("--timeout", "--timeout expects a time such as 30s, 500ms or 2m")
-  const unit = found[2] === "ms" || found[2] === "m" ? found[2] : "s"
-  return Result.succeed(Number(found[1]) * units[unit])
+const readTime = (given: Given): Read<number> => {
+  const millis = parseMillis(given.get("timeout")?.value ?? "30s")
+  return millis === null
+    ? usageError("--timeout", "--timeout expects a time such as 30s, 500ms or 2m")
+    : Result.succeed(millis)
 }
 
-export const readHealth = (given: Given): Result.Result<HealthSettings, UsageError> =>
+/** Whom to ask, what to wait for, and for how long. */
+export const readHealth = (given: Given): Read<HealthSettings> =>
   Result.gen(function* () {
     const wait = given.get("wait")?.value ?? null
     if (wait !== null && wait !== "ready" && wait !== "running") {
@@ -48,8 +43,6 @@ export const readHealth = (given: Given): Result.Result<HealthSettings, UsageErr
     }
   })
 
-// ---------------------------------------------------------------------------------------------------------------------
-
 export interface Health {
   readonly well: boolean
   /** For the terminal, without an end of line. */
@@ -60,13 +53,13 @@ export interface Health {
 const requestWithin = Duration.seconds(2)
 const pause = Duration.millis(100)
 
-interface Heard {
+interface Answer {
   readonly status: number
   readonly body: string
 }
 
 const get = ({ host, port }: HealthSettings, path: string) =>
-  Effect.callback<Heard, string>((resume) => {
+  Effect.callback<Answer, string>((resume) => {
     const request = Http.get({ host, port, path, agent: false }, (answer) => {
       let body = ""
       answer.setEncoding("utf8").on("data", (text: string) => (body = (body + text).slice(0, 10_000)))
@@ -77,20 +70,20 @@ const get = ({ host, port }: HealthSettings, path: string) =>
     return Effect.sync(() => request.destroy())
   }).pipe(Effect.timeoutOrElse({ duration: requestWithin, orElse: () => Effect.fail("no answer in time") }))
 
-const said = (body: string, field: "status" | "error"): string | null => {
+const textIn = (body: string, field: "status" | "error"): string | null => {
   const parsed = Result.getOrNull(Result.try((): unknown => JSON.parse(body)))
   const value = typeof parsed === "object" && parsed !== null ? Reflect.get(parsed, field) : null
   return typeof value === "string" ? value : null
 }
 
-const judge = (settings: HealthSettings, { body, status }: Heard): Health => {
-  const state = said(body, "status") ?? said(body, "error") ?? `HTTP ${status}`
+const healthOf = (settings: HealthSettings, { body, status }: Answer): Health => {
+  const state = textIn(body, "status") ?? textIn(body, "error") ?? `HTTP ${status}`
   return { well: status === 200 && (settings.wait !== "running" || state === "running"), text: state }
 }
 
 const look = (settings: HealthSettings): Effect.Effect<Health> =>
   get(settings, settings.wait === null ? "/livez" : "/readyz").pipe(
-    Effect.map((heard) => judge(settings, heard)),
+    Effect.map((answer) => healthOf(settings, answer)),
     Effect.catch((why) => Effect.succeed({ well: false, text: why }))
   )
 

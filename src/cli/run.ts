@@ -1,6 +1,6 @@
 /**
- * From settings (arguments and environment, parsed) to what the program needs: reads the spec from where it is, and
- * fills in what local storage lets a person leave out. Starts nothing.
+ * From settings (arguments and environment, parsed) to the options of the program, and the banner of a started compute.
+ * Fills in what local storage lets a person leave out. Starts nothing.
  */
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
@@ -9,26 +9,23 @@ import * as FS from "node:fs/promises"
 import * as Net from "node:net"
 import * as OS from "node:os"
 import * as Path from "node:path"
-import { pullDefaults, pullSpec } from "../controlplane/ControlPlane.ts"
-import { isDown, lastGoodSpec, type LastGoodSpec, standIn } from "../controlplane/LastGoodSpec.ts"
-import { type Failure, SpecInvalid, SpecUnreadable } from "../errors/Failure.ts"
-import { keyWatcher, type Verifier, verifierOf } from "../http/Verifier.ts"
+import { lastGoodSpec, type LastGoodSpec } from "../controlplane/LastGoodSpec.ts"
+import { type Failure, SpecInvalid } from "../errors/Failure.ts"
+import { verifierOf } from "../http/Verifier.ts"
 import type { HookOptions } from "../lifecycle/hooks.ts"
 import type { ProgramOptions } from "../lifecycle/Program.ts"
 import { defaultSuperuser } from "../pgwire/Admin.ts"
-import { type ConnString, parseConnString, printPeer } from "../pgwire/ConnString.ts"
-import { parseComputeConfig, parseControlPlaneResponse, type Tls } from "../spec/ComputeConfig.ts"
+import { printHostPort } from "../pgwire/address.ts"
+import { type ConnString, parseConnString } from "../pgwire/ConnString.ts"
+import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { parseJsonText, parseSpec } from "../spec/parseSpec.ts"
+import { parseSpec } from "../spec/parseSpec.ts"
 import { buildTag, version } from "../version.ts"
+import { findOrRecall, parseOptionsOf, refetchOf, watchersOf } from "./findSpec.ts"
 import { defaults } from "./flags.ts"
 import type { RunSettings } from "./RunSettings.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What a person at a terminal is told once the compute runs: where Postgres and `/status` are, and how to stop.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface BannerFacts {
+interface Addresses {
   readonly at: ConnString
   readonly httpHost: string
   readonly httpPort: number
@@ -37,21 +34,20 @@ export interface BannerFacts {
 /** A listener on all addresses is reached on this one. */
 const reachable = (host: string): string => (host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host)
 
-export const banner = ({ at, httpHost, httpPort }: BannerFacts): string => {
+/** For a person at a terminal, once the compute runs: where Postgres and `/status` are, and how to stop. */
+export const banner = ({ at, httpHost, httpPort }: Addresses): string => {
   const user = at.user === null ? "" : `${encodeURIComponent(at.user)}@`
   const database = encodeURIComponent(at.database ?? "postgres")
   return [
     "",
     "  Postgres   " +
-      `psql 'postgresql://${user}${printPeer({ host: reachable(at.host), port: at.port })}/${database}'`,
-    "  Status     " + `curl http://${printPeer({ host: reachable(httpHost), port: httpPort })}/status`,
+      `psql 'postgresql://${user}${printHostPort({ host: reachable(at.host), port: at.port })}/${database}'`,
+    "  Status     " + `curl http://${printHostPort({ host: reachable(httpHost), port: httpPort })}/status`,
     "  Stop       Ctrl-C",
     "",
     ""
   ].join("\n")
 }
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 /** What main knows of the process and hands on as values. */
 export interface Surroundings {
@@ -68,115 +64,8 @@ export interface Surroundings {
   readonly programFolder: string
 }
 
-interface Found {
-  readonly spec: ParsedSpec | null
-  readonly jwks: ReadonlyArray<unknown> | null
-  /** The control plane's answer that they are from; `null`: they are from elsewhere. */
-  readonly answer: unknown | null
-  /** Where the compute's own certificate is kept. */
-  readonly tls: Tls | null
-}
-
 /** With local storage, where Postgres listens when nobody says. Apart from 5432, which others like. */
 const localPort = 55432
-
-const readText = (path: string) =>
-  Effect.tryPromise({
-    try: () => FS.readFile(path === "-" ? "/dev/stdin" : path, "utf8"),
-    catch: (cause) => new SpecUnreadable({ source: path, cause })
-  })
-
-/** What finding a spec needs of the settings; commands that only look at one have no more. */
-export type SpecSettings = Pick<RunSettings, "spec" | "storage" | "computeId" | "controlPlaneToken" | "apiVersion">
-
-/** Reads and parses the spec from wherever it is. */
-export const findSpec = Effect.fnUntraced(function* (settings: SpecSettings): Effect.fn.Return<Found, Failure> {
-  const storage = settings.storage._tag === "Neon" ? ("neon" as const) : ("local" as const)
-  const from = settings.spec
-  const read = (input: unknown, source: string, under: ReadonlyArray<string> = []) =>
-    Effect.fromResult(parseSpec(input, { source, storage, under }))
-  switch (from._tag) {
-    case "Inline":
-      return {
-        spec: yield* read(yield* Effect.fromResult(parseJsonText(from.text, "-s")), "-s"),
-        jwks: null,
-        answer: null,
-        tls: null
-      }
-    case "File": {
-      const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
-      return { spec: yield* read(json, from.path), jwks: null, answer: null, tls: null }
-    }
-    case "ConfigFile": {
-      const json = yield* Effect.fromResult(parseJsonText(yield* readText(from.path), from.path))
-      const config = yield* Effect.fromResult(parseComputeConfig(json, from.path))
-      const { jwks, spec, tls } = config
-      return { spec: spec === null ? null : yield* read(spec, from.path, ["spec"]), jwks, answer: null, tls }
-    }
-    case "ControlPlane": {
-      const json = yield* pullSpec({
-        base: from.uri,
-        computeId: settings.computeId ?? "",
-        token: settings.controlPlaneToken,
-        ...pullDefaults
-      })
-      return yield* readAnswer(settings, json, from.uri)
-    }
-  }
-})
-
-/** What a control plane answered, or once answered. */
-const readAnswer = Effect.fnUntraced(function* (
-  settings: SpecSettings,
-  json: unknown,
-  source: string
-): Effect.fn.Return<Found, Failure> {
-  const storage = settings.storage._tag === "Neon" ? ("neon" as const) : ("local" as const)
-  const answer = yield* Effect.fromResult(parseControlPlaneResponse(json, source))
-  const spec =
-    answer.spec === null ? null : yield* Effect.fromResult(parseSpec(answer.spec, { source, storage, under: ["spec"] }))
-  return { spec, jwks: settings.apiVersion === "2024" ? null : answer.jwks, answer: json, tls: answer.tls }
-})
-
-/** From where it is; from what was kept when the control plane is down and `kept` is given. */
-const findOrRecall = Effect.fnUntraced(function* (settings: RunSettings, kept: LastGoodSpec | null, path: string) {
-  const found = yield* Effect.result(findSpec(settings))
-  if (Result.isSuccess(found)) return { ...found.success, degraded: [] }
-  const answer = kept !== null && isDown(found.failure) ? yield* kept.read : null
-  if (answer === null) return yield* Effect.fail(found.failure)
-  const condition = standIn(found.failure, path)
-  yield* Effect.logWarning(condition.message)
-  return { ...(yield* readAnswer(settings, answer, path)), degraded: [condition] }
-})
-
-/** Standard input can be read once, and a spec on the command line stays what it is. */
-const refetchOf = (
-  settings: RunSettings,
-  verifier: Verifier | null,
-  kept: LastGoodSpec | null
-): Effect.Effect<ParsedSpec | null, Failure> | null =>
-  settings.spec._tag === "Inline" || ("path" in settings.spec && settings.spec.path === "-")
-    ? null
-    : Effect.gen(function* () {
-        const { answer, jwks, spec } = yield* findSpec(settings)
-        if (spec !== null) kept?.remember(spec, answer)
-        if (verifier !== null && jwks !== null) yield* verifier.rotate(jwks)
-        return spec
-      })
-
-const watchersOf = (
-  { spec }: RunSettings,
-  given: ReadonlyArray<unknown> | null,
-  verifier: Verifier | null
-): ProgramOptions["watchers"] => {
-  if (given === null || verifier === null || spec._tag !== "ConfigFile" || spec.path === "-") return []
-  const read = readText(spec.path).pipe(
-    Effect.flatMap((text) => Effect.fromResult(parseJsonText(text, spec.path))),
-    Effect.flatMap((json) => Effect.fromResult(parseComputeConfig(json, spec.path))),
-    Effect.map(({ jwks }) => jwks)
-  )
-  return [keyWatcher({ path: spec.path, given, read }, verifier)]
-}
 
 /** Where local storage lives when nobody says: the machine's place for state when we are root, the user's otherwise. */
 const localDirectory = ({ home, isRoot, stateHome }: Surroundings): string =>
@@ -231,11 +120,11 @@ const overcommit = Effect.orElseSucceed(
 
 /** Nobody said where the file cache is asked about: at our own Postgres, which need not be on the default's port. */
 const vmOptions = Effect.fnUntraced(function* ({ vmMonitor }: RunSettings, { path }: Surroundings, ours: ConnString) {
-  const said = vmMonitor.filecacheConnstr
+  const given = vmMonitor.filecacheConnstr
   const fileCacheConnstr =
-    said === defaults.filecacheConnstr
+    given === defaults.filecacheConnstr
       ? ours
-      : yield* Effect.fromResult(parseConnString(said)).pipe(
+      : yield* Effect.fromResult(parseConnString(given)).pipe(
           Effect.mapError(
             (message) =>
               new SpecInvalid({
@@ -253,16 +142,8 @@ const vmOptions = Effect.fnUntraced(function* ({ vmMonitor }: RunSettings, { pat
   }
 })
 
-export const prepare = Effect.fn("Run.prepare")(function* (
-  settings: RunSettings,
-  around: Surroundings
-): Effect.fn.Return<ProgramOptions, Failure> {
-  const keptAt = lastGoodPath(settings, around)
-  const kept = keptAt === null ? null : lastGoodSpec(keptAt, settings.computeId ?? "")
-  const { answer, degraded, jwks, spec, tls } = yield* findOrRecall(settings, kept, keptAt ?? "")
-  if (spec !== null) kept?.remember(spec, answer)
-  const verifier = jwks === null ? null : verifierOf(jwks)
-  const storageKind = settings.storage._tag === "Neon" ? ("neon" as const) : ("local" as const)
+/** Where this run keeps its data: local storage or Neon's, PGDATA, and the machine's place for state. */
+const placesOf = (settings: RunSettings, around: Surroundings, spec: ParsedSpec | null) => {
   const state = localDirectory(around)
   const storage: ProgramOptions["storage"] =
     settings.storage._tag === "Neon"
@@ -274,8 +155,46 @@ export const prepare = Effect.fn("Run.prepare")(function* (
         }
   const home = storage._tag === "Local" ? storage.directory : state
   const ids = spec === null ? [] : [spec.tenant, spec.timeline]
-  const at = yield* chooseConnString(settings)
   const pgdata = Path.resolve(settings.pgdata ?? Path.join(home, ...ids, "pgdata"))
+  return { state, storage, pgdata }
+}
+
+const hookOptions = (settings: RunSettings, around: Surroundings, pgdata: string, tls: Tls | null): HookOptions => ({
+  apiVersion: settings.apiVersion,
+  buildTag,
+  extensionsBase: settings.remoteExtBaseUrl,
+  arch: OS.arch(),
+  resizeSwap: settings.resizeSwapOnBind,
+  diskQuotaMount: settings.diskQuotaMount,
+  inventorySeconds: settings.installedExtensionsIntervalSeconds,
+  pgdata,
+  tls,
+  dev: settings.dev,
+  autoscaling: settings.autoscaling,
+  pgbouncerPassword: around.pgbouncerPassword,
+  auditEndpoints: around.auditEndpoints
+})
+
+/** Of `/configure` and its like; what becomes good is kept in the words in which it came. */
+const requestParser =
+  (settings: RunSettings, kept: LastGoodSpec | null): ProgramOptions["parseSpec"] =>
+  (input) =>
+    Result.map(parseSpec(input, { ...parseOptionsOf(settings, "the request"), under: ["spec"] }), (parsed) => {
+      kept?.rememberSpec(parsed, input)
+      return parsed
+    })
+
+export const prepare = Effect.fn("Run.prepare")(function* (
+  settings: RunSettings,
+  around: Surroundings
+): Effect.fn.Return<ProgramOptions, Failure> {
+  const keptAt = lastGoodPath(settings, around)
+  const kept = keptAt === null ? null : lastGoodSpec(keptAt, settings.computeId ?? "")
+  const { answer, degraded, jwks, spec, tls } = yield* findOrRecall(settings, kept, keptAt ?? "")
+  if (spec !== null) kept?.remember(spec, answer)
+  const verifier = jwks === null ? null : verifierOf(jwks)
+  const { pgdata, state, storage } = placesOf(settings, around, spec)
+  const at = yield* chooseConnString(settings)
   return {
     apiVersion: settings.apiVersion,
     spec,
@@ -288,21 +207,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
     exitDelay: true,
     computeId: settings.computeId,
     buildTag,
-    hooks: {
-      apiVersion: settings.apiVersion,
-      buildTag,
-      extensionsBase: settings.remoteExtBaseUrl,
-      arch: OS.arch(),
-      resizeSwap: settings.resizeSwapOnBind,
-      diskQuotaMount: settings.diskQuotaMount,
-      inventorySeconds: settings.installedExtensionsIntervalSeconds,
-      pgdata,
-      tls,
-      dev: settings.dev,
-      autoscaling: settings.autoscaling,
-      pgbouncerPassword: around.pgbouncerPassword,
-      auditEndpoints: around.auditEndpoints
-    },
+    hooks: hookOptions(settings, around, pgdata, tls),
     vm: settings.autoscaling ? yield* vmOptions(settings, around, at) : null,
     http: {
       host: settings.httpHost,
@@ -313,14 +218,10 @@ export const prepare = Effect.fn("Run.prepare")(function* (
       tls: settings.httpTls,
       refetch: refetchOf(settings, verifier, kept)
     },
-    watchers: [...watchersOf(settings, jwks, verifier), ...(kept === null ? [] : [kept.keeper])],
+    watchers: [...watchersOf(settings, jwks, verifier), ...(kept === null ? [] : [kept.watcher])],
     degraded,
     version,
-    parseSpec: (input) =>
-      Result.map(parseSpec(input, { source: "the request", storage: storageKind, under: ["spec"] }), (parsed) => {
-        kept?.rememberSpec(parsed, input)
-        return parsed
-      }),
+    parseSpec: requestParser(settings, kept),
     host: {
       path: around.path,
       platform: OS.platform(),

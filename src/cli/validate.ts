@@ -6,18 +6,17 @@
 import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import type { Problem, SpecInvalid } from "../errors/Failure.ts"
+import type { SpecInvalid } from "../errors/Failure.ts"
 import { parseConfigText } from "../spec/ComputeConfig.ts"
 import { ComputeSpec } from "../spec/ComputeSpec.ts"
-import { parseSpec, readJsonText } from "../spec/parseSpec.ts"
+import { readJsonText } from "../spec/json.ts"
+import { type ParseOptions, parseSpecInput } from "../spec/parseSpec.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ.
-//
-// A first check for editors and control planes. What JSON Schema can not say (bytes of a name, where addresses may
-// come from) only `parseSpec` says.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/**
+ * The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ. A first
+ * check for editors and control planes: what JSON Schema can not say (bytes of a name, where addresses may come from)
+ * only `parseSpec` says.
+ */
 export const specJsonSchema = (): unknown => {
   const { definitions, schema } = Schema.toJsonSchemaDocument(ComputeSpec)
   return {
@@ -29,8 +28,6 @@ export const specJsonSchema = (): unknown => {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-
 export interface Report {
   readonly text: string
   readonly exitCode: 0 | 1
@@ -38,9 +35,11 @@ export interface Report {
 
 /** One line `SOURCE: ok`, or one line `SOURCE: path: expected …` per problem. */
 export const validateText = (text: string, source: string, storage: "neon" | "local"): Report => {
-  const problems = problemsIn(text, source, storage)
-  if (problems.length === 0) return { text: `${source}: ok\n`, exitCode: 0 }
-  const lines = problems.map(({ message, path }) => `${source}: ${path === "" ? "" : `${path}: `}${message}\n`)
+  const parsed = parse(text, { source, storage })
+  if (Result.isSuccess(parsed)) return { text: `${source}: ok\n`, exitCode: 0 }
+  const lines = parsed.failure.problems.map(
+    ({ message, path }) => `${source}: ${path === "" ? "" : `${path}: `}${message}\n`
+  )
   return { text: lines.join(""), exitCode: 1 }
 }
 
@@ -57,16 +56,12 @@ export const joinReports = (reports: ReadonlyArray<Report>): Report => ({
 
 export const schemaText = (): string => `${JSON.stringify(specJsonSchema(), null, 2)}\n`
 
-const problemsIn = (text: string, source: string, storage: "neon" | "local"): ReadonlyArray<Problem> => {
-  const document = readJsonText(text, source)
-  if (Result.isFailure(document)) return document.failure.problems
-  const { twice, value } = document.success
-  if (Predicate.isObject(value) && !("cluster" in value)) {
-    if ("compute_ctl_config" in value) return problemsOf(parseConfigText(text, { source, storage }))
-    if ("spec" in value) return [...twice, ...problemsOf(parseSpec(value.spec, { source, storage, under: ["spec"] }))]
-  }
-  return [...twice, ...problemsOf(parseSpec(value, { source, storage }))]
-}
-
-const problemsOf = (parsed: Result.Result<unknown, SpecInvalid>): ReadonlyArray<Problem> =>
-  Result.isFailure(parsed) ? parsed.failure.problems : []
+/** By the functions that a run parses specs with, so that the two agree. */
+const parse = (text: string, options: ParseOptions): Result.Result<unknown, SpecInvalid> =>
+  Result.flatMap(readJsonText(text, options.source), ({ duplicates, value }): Result.Result<unknown, SpecInvalid> => {
+    const inDocument = Predicate.isObject(value) && !("cluster" in value)
+    if (inDocument && "compute_ctl_config" in value) return parseConfigText(text, options)
+    return inDocument && "spec" in value
+      ? parseSpecInput({ duplicates, value: value.spec }, { ...options, under: ["spec"] })
+      : parseSpecInput({ duplicates, value }, options)
+  })

@@ -26,7 +26,8 @@ export interface LastGoodSpec {
   readonly rememberSpec: (spec: ParsedSpec, input: unknown) => void
   /** The kept answer; `null`: there is none for this compute. */
   readonly read: Effect.Effect<unknown | null>
-  readonly keeper: Actor<ComputeState>
+  /** Writes the file whenever a remembered spec runs. */
+  readonly watcher: Actor<ComputeState>
 }
 
 /** A control plane that said no is not down. */
@@ -61,7 +62,7 @@ export const lastGoodSpec = (path: string, computeId: string): LastGoodSpec => {
       Effect.map((kept) => (kept === null || kept.compute_id !== computeId ? null : (kept.answer ?? null))),
       Effect.orElseSucceed(() => null)
     ),
-    keeper: {
+    watcher: {
       name: "spec keeper",
       policy: "permanent",
       run: Effect.gen(function* () {

@@ -1,15 +1,17 @@
 /**
- * What surrounds a spec: the file of `-c` (reference section 9.3) and the control plane's answers (section 9.2).
+ * Documents that hold a spec: the file of `-c` (reference section 9.3) and the control plane's answers (section 9.2).
  *
- * The spec inside stays unread here, so that it goes through the one door (`parseSpec`) like any other.
+ * Read whole: all that is wrong with a document and with the spec in it comes at once, with paths from the document's
+ * root. The spec inside is parsed by `parseSpec`, like any other. Pure; fetches nothing.
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { type Problem, SpecInvalid } from "../errors/Failure.ts"
 import { opt, TlsWire } from "./ComputeSpec.ts"
-import { problemsOf } from "./json.ts"
+import { type JsonInput, readJsonText } from "./json.ts"
 import type { ParsedSpec } from "./ParsedSpec.ts"
-import { type ParseOptions, parseSpec, readJsonText } from "./parseSpec.ts"
+import { type ParseOptions, parseSpec } from "./parseSpec.ts"
+import { problemsOf } from "./problems.ts"
 
 export interface Tls {
   readonly keyPath: string
@@ -18,7 +20,7 @@ export interface Tls {
 
 export interface ComputeConfig {
   /** `null`: there is none yet; wait for `/configure`. */
-  readonly spec: unknown | null
+  readonly spec: ParsedSpec | null
   /** Public keys that tokens of the external API are verified with. */
   readonly jwks: ReadonlyArray<unknown>
   readonly tls: Tls | null
@@ -54,76 +56,70 @@ const decodeConfig = Schema.decodeUnknownResult(ConfigWire, { errors: "all" })
 const decodeResponse = Schema.decodeUnknownResult(ResponseWire, { errors: "all" })
 const decodeRawKeys = Schema.decodeUnknownResult(RawKeys)
 
-export const parseComputeConfig = (input: unknown, source: string): Result.Result<ComputeConfig, SpecInvalid> =>
-  Result.mapBoth(decodeConfig(input), {
-    onSuccess: (wire) => readConfig(input, wire.spec, wire.compute_ctl_config),
-    onFailure: (error) => new SpecInvalid({ source, problems: problemsOf(error) })
-  })
-
-export interface ControlPlaneResponse extends ComputeConfig {
-  readonly status: "empty" | "attached"
+interface Decoded {
+  readonly tls: typeof TlsWire.Type | null
+  readonly problems: ReadonlyArray<Problem>
 }
+
+const decoded = (settings: typeof SettingsWire.Type | undefined, problems: ReadonlyArray<Problem> = []): Decoded => ({
+  tls: settings?.tls ?? null,
+  problems
+})
+
+const decodeFile = (input: unknown): Decoded =>
+  Result.match(decodeConfig(input), {
+    onSuccess: (wire) => decoded(wire.compute_ctl_config),
+    onFailure: (error) => decoded(undefined, problemsOf(error))
+  })
 
 /** Both generations: the older one's answer has no `compute_ctl_config`, and so no keys. */
-export const parseControlPlaneResponse = (
-  input: unknown,
-  source: string
-): Result.Result<ControlPlaneResponse, SpecInvalid> => {
-  const decoded = decodeResponse(input)
-  const fail = (problems: ReadonlyArray<Problem>) => Result.fail(new SpecInvalid({ source, problems }))
-  if (Result.isFailure(decoded)) return fail(problemsOf(decoded.failure))
-  const { compute_ctl_config, spec, status } = decoded.success
-  if (status === "attached" && (spec ?? null) === null) {
-    return fail([{ path: "spec", message: "compute is attached, but spec is empty" }])
-  }
-  return Result.succeed({ status, ...readConfig(input, spec, compute_ctl_config) })
-}
-
-const readConfig = (input: unknown, spec: unknown, wire: typeof SettingsWire.Type | undefined): ComputeConfig => {
-  const keys = Result.getOrNull(decodeRawKeys(input))?.compute_ctl_config?.jwks.keys ?? []
-  const tls = wire?.tls ?? null
-  return {
-    spec: spec ?? null,
-    jwks: keys,
-    tls: tls === null ? null : { keyPath: tls.key_path, certPath: tls.cert_path }
-  }
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Documents that hold a spec, read whole: the file of `-c` and the control plane's answer. All that is wrong with the
-// document and with the spec in it comes at once, with paths from the document's root.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface BelievedConfig extends Omit<ComputeConfig, "spec"> {
-  /** `null`: none yet; wait for `/configure`. */
-  readonly spec: ParsedSpec | null
-}
-
-/** Reference section 9.3. */
-export const parseConfigText = (text: string, options: ParseOptions): Result.Result<BelievedConfig, SpecInvalid> =>
-  parseAround(text, options, parseComputeConfig)
-
-/** Reference section 9.2, both generations. `attached` without a spec is a problem. */
-export const parseResponseText = (text: string, options: ParseOptions): Result.Result<BelievedConfig, SpecInvalid> =>
-  parseAround(text, options, parseControlPlaneResponse)
-
-const parseAround = (
-  text: string,
-  options: ParseOptions,
-  parse: (input: unknown, source: string) => Result.Result<ComputeConfig, SpecInvalid>
-): Result.Result<BelievedConfig, SpecInvalid> =>
-  Result.flatMap(readJsonText(text, options.source), ({ twice, value }) => {
-    const config = parse(value, options.source)
-    const inside = typeof value === "object" && value !== null && "spec" in value ? value.spec : null
-    const spec = inside === null ? null : parseSpec(inside, { ...options, under: [...(options.under ?? []), "spec"] })
-    const problems = [
-      ...twice,
-      ...(Result.isFailure(config) ? config.failure.problems : []),
-      ...(spec !== null && Result.isFailure(spec) ? spec.failure.problems : [])
-    ]
-    if (Result.isFailure(config) || problems.length > 0) {
-      return Result.fail(new SpecInvalid({ source: options.source, problems }))
-    }
-    const { jwks, tls } = config.success
-    return Result.succeed({ spec: spec === null ? null : Result.getOrNull(spec), jwks, tls })
+const decodeAnswer = (input: unknown): Decoded =>
+  Result.match(decodeResponse(input), {
+    onSuccess: ({ compute_ctl_config, spec = null, status }) =>
+      decoded(
+        compute_ctl_config,
+        status === "attached" && spec === null
+          ? [{ path: "spec", message: "compute is attached, but spec is empty" }]
+          : []
+      ),
+    onFailure: (error) => decoded(undefined, problemsOf(error))
   })
+
+/** The file of `-c`. */
+export const parseConfigText = (text: string, options: ParseOptions): Result.Result<ComputeConfig, SpecInvalid> =>
+  Result.flatMap(readJsonText(text, options.source), (input) => parseDocument(input, options, decodeFile))
+
+/** The control plane's answer; its spec is missing only as long as it says `empty`. */
+export const parseResponse = (answer: unknown, options: ParseOptions): Result.Result<ComputeConfig, SpecInvalid> =>
+  parseDocument({ value: answer, duplicates: [] }, options, decodeAnswer)
+
+/** The keys of a file of `-c` alone: they may be rotated while the spec beside them is not valid. */
+export const parseConfigKeys = (text: string, source: string): Result.Result<ReadonlyArray<unknown>, SpecInvalid> =>
+  Result.flatMap(readJsonText(text, source), ({ duplicates, value }) => {
+    const problems = [...duplicates, ...decodeFile(value).problems]
+    return problems.length > 0 ? Result.fail(new SpecInvalid({ source, problems })) : Result.succeed(rawKeys(value))
+  })
+
+const rawKeys = (input: unknown): ReadonlyArray<unknown> =>
+  Result.getOrNull(decodeRawKeys(input))?.compute_ctl_config?.jwks.keys ?? []
+
+const parseDocument = (
+  { duplicates, value }: JsonInput,
+  options: ParseOptions,
+  decode: (input: unknown) => Decoded
+): Result.Result<ComputeConfig, SpecInvalid> => {
+  const { problems: outside, tls } = decode(value)
+  const inside = typeof value === "object" && value !== null && "spec" in value ? value.spec : null
+  const spec = inside === null ? null : parseSpec(inside, { ...options, under: [...(options.under ?? []), "spec"] })
+  const problems = [
+    ...duplicates,
+    ...outside,
+    ...(spec !== null && Result.isFailure(spec) ? spec.failure.problems : [])
+  ]
+  if (problems.length > 0) return Result.fail(new SpecInvalid({ source: options.source, problems }))
+  return Result.succeed({
+    spec: spec === null ? null : Result.getOrNull(spec),
+    jwks: rawKeys(value),
+    tls: tls === null ? null : { keyPath: tls.key_path, certPath: tls.cert_path }
+  })
+}

@@ -1,5 +1,5 @@
 /**
- * The spec as we believe it: validated once at the door, and the only shape rooms may see.
+ * The spec after validation: the only shape that the rest of the program sees.
  *
  * Shapes only; `parseSpec.ts` makes one from the lenient `ComputeSpec`.
  * Secrets are `Redacted`, so printing a parsed spec prints none of them.
@@ -115,14 +115,12 @@ export interface LocalProxyKeys {
 }
 
 export interface ParsedSpec {
-  readonly formatVersion: number
   readonly operationId: string | null
   readonly mode: ComputeMode
   readonly tenant: TenantId
   readonly timeline: TimelineId
   /** `null` when the storage is local: the spec needs no addresses then, and given ones are not used. */
   readonly neon: NeonStorage | null
-  readonly clusterId: string | null
   readonly projectId: string | null
   readonly branchId: string | null
   readonly endpointId: string | null

@@ -5,12 +5,8 @@
  * its errors; this scanner does neither. It never repeats a value.
  */
 import * as Result from "effect/Result"
-import type * as Schema from "effect/Schema"
-import * as SchemaIssue from "effect/SchemaIssue"
-import type { Problem } from "../errors/Failure.ts"
-import { expectedMode } from "./ComputeSpec.ts"
-
-export type JsonPath = ReadonlyArray<string | number>
+import { type Problem, SpecInvalid } from "../errors/Failure.ts"
+import { distinct, type JsonPath, problemAt } from "./problems.ts"
 
 export interface JsonDocument {
   readonly value: unknown
@@ -33,86 +29,101 @@ const number = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
 const word = /true|false|null/y
 const escape = /\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})/y
 
-export const parseJson = (text: string): Result.Result<JsonDocument, JsonFault> => {
-  const duplicates: Array<JsonPath> = []
-  const path: Array<string | number> = []
-  let at = 0
+/** Walks over a text. Each method says what was expected where `at` stands then, or `null` when all is well. */
+class Scanner {
+  readonly duplicates: Array<JsonPath> = []
+  readonly #text: string
+  readonly #path: Array<string | number> = []
+  at = 0
 
-  const take = (pattern: RegExp): boolean => {
-    pattern.lastIndex = at
-    const found = pattern.test(text)
-    if (found) at = pattern.lastIndex
-    return found
-  }
-  const takeMark = (mark: string): boolean => {
-    take(blank)
-    const found = text[at] === mark
-    if (found) at += 1
-    return found
+  constructor(text: string) {
+    this.#text = text
   }
 
-  /** Each of these answers what was expected where `at` stands now, or `null` when all is well. */
-  const string = (): string | null => {
-    if (!takeMark('"')) return "a string"
+  document(): string | null {
+    const wrong = this.#value(0)
+    if (wrong !== null) return wrong
+    this.#take(blank)
+    return this.at < this.#text.length ? "nothing after the JSON value" : null
+  }
+
+  #take(pattern: RegExp): boolean {
+    pattern.lastIndex = this.at
+    const found = pattern.test(this.#text)
+    if (found) this.at = pattern.lastIndex
+    return found
+  }
+
+  #takeMark(mark: string): boolean {
+    this.#take(blank)
+    const found = this.#text[this.at] === mark
+    if (found) this.at += 1
+    return found
+  }
+
+  #string(): string | null {
+    if (!this.#takeMark('"')) return "a string"
     for (;;) {
-      const code = text.charCodeAt(at)
+      const code = this.#text.charCodeAt(this.at)
       if (Number.isNaN(code)) return "the end of the string"
       if (code < 0x20) return "no control character in a string"
       if (code === 0x22) break
-      if (code !== 0x5c) at += 1
-      else if (!take(escape)) return "a JSON escape"
+      if (code !== 0x5c) this.at += 1
+      else if (!this.#take(escape)) return "a JSON escape"
     }
-    at += 1
+    this.at += 1
     return null
   }
 
-  const object = (depth: number): string | null => {
+  #object(depth: number): string | null {
     const seen = new Set<string>()
-    if (takeMark("}")) return null
+    if (this.#takeMark("}")) return null
     for (;;) {
-      take(blank)
-      const start = at
-      const wrong = string()
+      this.#take(blank)
+      const start = this.at
+      const wrong = this.#string()
       if (wrong !== null) return wrong === "a string" ? "a key in double quotes" : wrong
-      const key = String(JSON.parse(text.slice(start, at)))
-      path.push(key)
-      if (seen.has(key)) duplicates.push([...path])
+      const key = String(JSON.parse(this.#text.slice(start, this.at)))
+      this.#path.push(key)
+      if (seen.has(key)) this.duplicates.push([...this.#path])
       seen.add(key)
-      if (!takeMark(":")) return '":"'
-      const deeper = value(depth + 1)
+      if (!this.#takeMark(":")) return '":"'
+      const deeper = this.#value(depth + 1)
       if (deeper !== null) return deeper
-      path.pop()
-      if (takeMark("}")) return null
-      if (!takeMark(",")) return '"," or "}"'
+      this.#path.pop()
+      if (this.#takeMark("}")) return null
+      if (!this.#takeMark(",")) return '"," or "}"'
     }
   }
 
-  const array = (depth: number): string | null => {
-    if (takeMark("]")) return null
+  #array(depth: number): string | null {
+    if (this.#takeMark("]")) return null
     for (let index = 0; ; index += 1) {
-      path.push(index)
-      const deeper = value(depth + 1)
+      this.#path.push(index)
+      const deeper = this.#value(depth + 1)
       if (deeper !== null) return deeper
-      path.pop()
-      if (takeMark("]")) return null
-      if (!takeMark(",")) return '"," or "]"'
+      this.#path.pop()
+      if (this.#takeMark("]")) return null
+      if (!this.#takeMark(",")) return '"," or "]"'
     }
   }
 
-  const value = (depth: number): string | null => {
+  #value(depth: number): string | null {
     if (depth > maxDepth) return `at most ${maxDepth} levels of nesting`
-    if (takeMark("{")) return object(depth)
-    if (takeMark("[")) return array(depth)
-    if (text[at] === '"') return string()
-    return take(number) || take(word) ? null : "a JSON value"
+    if (this.#takeMark("{")) return this.#object(depth)
+    if (this.#takeMark("[")) return this.#array(depth)
+    if (this.#text[this.at] === '"') return this.#string()
+    return this.#take(number) || this.#take(word) ? null : "a JSON value"
   }
+}
 
-  const wrong = value(0)
-  const expected = wrong ?? (take(blank) && at < text.length ? "nothing after the JSON value" : null)
-  if (expected !== null) return Result.fail(faultAt(text, at, `expected ${expected}`))
+export const parseJson = (text: string): Result.Result<JsonDocument, JsonFault> => {
+  const scanner = new Scanner(text)
+  const expected = scanner.document()
+  if (expected !== null) return Result.fail(faultAt(text, scanner.at, `expected ${expected}`))
   return Result.map(
     Result.try({ try: (): unknown => JSON.parse(text), catch: () => faultAt(text, 0, "expected JSON") }),
-    (parsed) => ({ value: parsed, duplicates })
+    (value) => ({ value, duplicates: scanner.duplicates })
   )
 }
 
@@ -122,45 +133,19 @@ const faultAt = (text: string, at: number, message: string): JsonFault => {
   return { line: before.split("\n").length, column: at - lineStart + 1, message }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What is wrong with an input, place by place, in words that never repeat a value.
-//
-// Schema issues become `Problem`s here; the decoders are asked for all issues and never for the input.
-// ---------------------------------------------------------------------------------------------------------------------
+/** A value, and a problem for each key that occurs more than once in an object. */
+export interface JsonInput {
+  readonly value: unknown
+  readonly duplicates: ReadonlyArray<Problem>
+}
 
-/** `cluster.roles[0].name`; keys that are not words are quoted in brackets. */
-export const printPath = (path: ReadonlyArray<PropertyKey>): string =>
-  path.reduce<string>((before, step) => {
-    if (typeof step === "number") return `${before}[${step}]`
-    const key = String(step)
-    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(key)) return `${before}[${JSON.stringify(key)}]`
-    return before === "" ? key : `${before}.${key}`
-  }, "")
-
-export const problemAt = (path: JsonPath, message: string): Problem => ({ path: printPath(path), message })
-
-/** Schemas that have an identifier (for the JSON Schema) are expected by that name; people want the shape. */
-const spoken = (expected: string): string =>
-  expected
-    .split(" | ")
-    .map((one) =>
-      one === "ComputeMode"
-        ? expectedMode
-        : one
-            .replace(/^(?:object|[A-Z][A-Za-z0-9]*)$/, "an object")
-            .replace(/^array$/, "an array")
-            .replace(/^(string|number|boolean)$/, "a $1")
-    )
-    .join(" or ")
-
-const leaf: SchemaIssue.LeafHook = (issue) =>
-  issue._tag === "MissingKey" ? "expected a value, but the key is missing" : SchemaIssue.defaultLeafHook(issue)
-
-const format = SchemaIssue.makeFormatterStandardSchemaV1({ leafHook: leaf })
-
-/** `under` is where the decoded value sits in the whole input. */
-export const problemsOf = (error: Schema.SchemaError, under: JsonPath = []): ReadonlyArray<Problem> =>
-  format(error.issue).issues.map(({ message, path }) => ({
-    path: printPath([...under, ...(path ?? []).map((step) => (typeof step === "object" ? step.key : step))]),
-    message: message.replace(/^Expected (.*)$/s, (_, expected: string) => `expected ${spoken(expected)}`)
-  }))
+/** What is not JSON is one problem, with line and column. */
+export const readJsonText = (text: string, source: string): Result.Result<JsonInput, SpecInvalid> =>
+  Result.mapBoth(parseJson(text), {
+    onSuccess: ({ duplicates, value }) => ({
+      value,
+      duplicates: distinct(duplicates.map((path) => problemAt(path, "expected the key once, but it is there twice")))
+    }),
+    onFailure: ({ column, line, message }) =>
+      new SpecInvalid({ source, problems: [{ path: "", message: `line ${line}, column ${column}: ${message}` }] })
+  })

@@ -1,14 +1,14 @@
 /**
- * The door: from whatever was sent to the spec that rooms may believe, or all that is wrong with it at once.
+ * From whatever was sent to a `ParsedSpec`, or to all that is wrong with it at once.
  *
- * Pure and total: whatever comes, a `ParsedSpec` or a `SpecInvalid` is the answer. Messages never repeat a value
- * that may be secret. Nothing behind this file looks at the wire again.
+ * Pure and total: whatever comes, a `ParsedSpec` or a `SpecInvalid` is the answer. Messages never repeat a value that
+ * may be secret. `validate`, a run, `/configure` and the library all decide by `parseSpec`; nobody else reads the wire.
  */
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { type Problem, SpecInvalid } from "../errors/Failure.ts"
+import { SpecInvalid } from "../errors/Failure.ts"
 import {
   type ComputeModeWire,
   ComputeSpec,
@@ -22,7 +22,7 @@ import {
   storageFields
 } from "./ComputeSpec.ts"
 import { parseLsn } from "./identifiers.ts"
-import { type JsonDocument, type JsonFault, type JsonPath, parseJson, problemAt, problemsOf } from "./json.ts"
+import { type JsonInput, readJsonText } from "./json.ts"
 import type {
   ComputeMode,
   Database,
@@ -35,34 +35,7 @@ import type {
   Role
 } from "./ParsedSpec.ts"
 import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseStorage.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// What the spec says about extensions that are fetched, from the wire's words. Whether one may be had is a plan's
-// question (`plan/hooks/remoteExtensions.ts`).
-// ---------------------------------------------------------------------------------------------------------------------
-
-const setOf = (names: ReadonlyArray<string> | null | undefined): ReadonlySet<string> | null =>
-  names == null ? null : new Set(names)
-
-export const readRemoteExtensions = (wire: RemoteExtensionsWire | null): RemoteExtensionList | null =>
-  wire === null
-    ? null
-    : {
-        public: setOf(wire.public_extensions),
-        custom: setOf(wire.custom_extensions),
-        libraries: new Map(Object.entries(wire.library_index)),
-        extensions: new Map(
-          Object.entries(wire.extension_data).map(([name, one]) => [
-            name,
-            {
-              controlFiles: new Map(Object.entries(one.control_data)),
-              sha256: one.sha256?.toLowerCase() ?? null
-            }
-          ])
-        )
-      }
-
-// ---------------------------------------------------------------------------------------------------------------------
+import { distinct, type JsonPath, printPath, problemsOf } from "./problems.ts"
 
 export interface ParseOptions {
   /** For people: where the spec came from. */
@@ -95,58 +68,40 @@ export const parseSpec = (input: unknown, options: ParseOptions): Result.Result<
   if (Result.isFailure(decoded) || tenant === null || timeline === null || problems.length > 0) {
     return Result.fail(new SpecInvalid({ source: options.source, problems: distinct(problems) }))
   }
-  return Result.succeed(believe(decoded.success, storage?.neon ?? null, tenant, timeline))
+  return Result.succeed(toParsedSpec(decoded.success, storage?.neon ?? null, tenant, timeline))
 }
 
-/** The same for JSON text. A key that occurs twice is a problem, as it is to the reference. */
+/** The same for JSON text. */
 export const parseSpecText = (text: string, options: ParseOptions): Result.Result<ParsedSpec, SpecInvalid> =>
-  Result.flatMap(readJsonText(text, options.source), ({ twice, value }) => {
-    const parsed = parseSpec(value, options)
-    if (twice.length === 0) return parsed
-    const others = Result.isFailure(parsed) ? parsed.failure.problems : []
-    return Result.fail(new SpecInvalid({ source: options.source, problems: [...twice, ...others] }))
-  })
+  Result.flatMap(readJsonText(text, options.source), (input) => parseSpecInput(input, options))
 
-/** JSON for doors that look around the spec first; keys that occur twice are a failure. */
-export const parseJsonText = (text: string, source: string): Result.Result<unknown, SpecInvalid> =>
-  Result.flatMap(readJsonText(text, source), ({ twice, value }) =>
-    twice.length === 0 ? Result.succeed(value) : Result.fail(new SpecInvalid({ source, problems: twice }))
-  )
-
-/** Syntax errors carry line and column; `twice` names keys that occur more than once. */
-export const readJsonText = (
-  text: string,
-  source: string
-): Result.Result<{ readonly value: unknown; readonly twice: ReadonlyArray<Problem> }, SpecInvalid> =>
-  Result.mapBoth(parseJson(text), {
-    onSuccess: (document) => ({ value: document.value, twice: duplicateProblems(document) }),
-    onFailure: (fault) => notJson(fault, source)
-  })
-
-const notJson = ({ column, line, message }: JsonFault, source: string): SpecInvalid =>
-  new SpecInvalid({ source, problems: [{ path: "", message: `line ${line}, column ${column}: ${message}` }] })
-
-const duplicateProblems = (document: JsonDocument): ReadonlyArray<Problem> =>
-  distinct(document.duplicates.map((path) => problemAt(path, "expected the key once, but it is there twice")))
+/** The same for a value that was read from text. A key that occurs twice is a problem, as it is to the reference. */
+export const parseSpecInput = (
+  { duplicates, value }: JsonInput,
+  options: ParseOptions
+): Result.Result<ParsedSpec, SpecInvalid> => {
+  const parsed = parseSpec(value, options)
+  if (duplicates.length === 0) return parsed
+  const others = Result.isFailure(parsed) ? parsed.failure.problems : []
+  return Result.fail(new SpecInvalid({ source: options.source, problems: [...duplicates, ...others] }))
+}
 
 const readStorage = (wire: typeof StorageOnly.Type, storage: ParseOptions["storage"]): StorageReading => {
   const source = { ...wire, settings: wire.cluster.settings ?? null }
   return storage === "local" ? readLocalStorage(source) : readNeonStorage(source, readMode(wire.mode)._tag)
 }
 
-const believe = (
+const toParsedSpec = (
   wire: ComputeSpec,
   neon: ParsedSpec["neon"],
   tenant: ParsedSpec["tenant"],
   timeline: ParsedSpec["timeline"]
 ): ParsedSpec => ({
-  formatVersion: wire.format_version,
   operationId: wire.operation_uuid ?? null,
   mode: readMode(wire.mode),
   tenant,
   timeline,
   neon,
-  clusterId: wire.cluster.cluster_id ?? null,
   projectId: wire.project_id ?? null,
   branchId: wire.branch_id ?? null,
   endpointId: wire.endpoint_id ?? null,
@@ -211,6 +166,27 @@ const readDatabase = (wire: DatabaseWire): Database => ({
   options: (wire.options ?? []).map(readOption)
 })
 
+const setOf = (names: ReadonlyArray<string> | null | undefined): ReadonlySet<string> | null =>
+  names == null ? null : new Set(names)
+
+const readRemoteExtensions = (wire: RemoteExtensionsWire | null): RemoteExtensionList | null =>
+  wire === null
+    ? null
+    : {
+        public: setOf(wire.public_extensions),
+        custom: setOf(wire.custom_extensions),
+        libraries: new Map(Object.entries(wire.library_index)),
+        extensions: new Map(
+          Object.entries(wire.extension_data).map(([name, one]) => [
+            name,
+            {
+              controlFiles: new Map(Object.entries(one.control_data)),
+              sha256: one.sha256?.toLowerCase() ?? null
+            }
+          ])
+        )
+      }
+
 const readKeys = (wire: LocalProxyKeysWire): LocalProxyKeys => ({
   id: wire.id,
   roleNames: wire.role_names,
@@ -236,11 +212,6 @@ const readDelta = (wire: DeltaOperationWire): ReadonlyArray<DeltaOperation> => {
 }
 
 const prefixed = (under: JsonPath, path: string): string => {
-  const before = problemAt(under, "").path
+  const before = printPath(under)
   return before === "" ? path : `${before}.${path}`
 }
-
-const distinct = (problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> =>
-  problems.filter(
-    (one, index) => problems.findIndex((other) => other.path === one.path && other.message === one.message) === index
-  )

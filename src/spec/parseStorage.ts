@@ -9,8 +9,8 @@ import type { Problem } from "../errors/Failure.ts"
 import { parseConnString } from "../pgwire/ConnString.ts"
 import type { PageserverConnectionInfoWire } from "./ComputeSpec.ts"
 import { parseTenantId, parseTimelineId, printShardIndex, type TenantId, type TimelineId } from "./identifiers.ts"
-import { type JsonPath, problemAt } from "./json.ts"
 import type { ComputeMode, NeonStorage, Pageservers, PageserverShard } from "./ParsedSpec.ts"
+import { type JsonPath, problemAt } from "./problems.ts"
 
 /** What is read of the wire; `settings` is `cluster.settings`. */
 export interface StorageWire {

@@ -7,7 +7,7 @@ import { execFile } from "node:child_process"
 import * as path from "node:path"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { declared } from "../http/declared.ts"
-import { inBackground, join, neighbours, open, reach } from "../http/openedServer.ts"
+import { inBackground, join, inMemoryServices, open, reach } from "../http/testServer.ts"
 import { compiledOnce } from "../support/runFolder.ts"
 
 const main = path.resolve(import.meta.dirname, "../../src/main.ts")
@@ -41,7 +41,7 @@ describe("compute_ctl health", () => {
           yield* run("health", "--http-port", String(port), "--wait", "ready", "--timeout", "0s"),
           unwell("compute status is failed")
         )
-      }).pipe(Effect.provide(neighbours)),
+      }).pipe(Effect.provide(inMemoryServices)),
     30_000
   )
 
@@ -59,7 +59,7 @@ describe("compute_ctl health", () => {
         const waiting = yield* inBackground(run("health", "--http-port", String(port), "--wait", "running"))
         yield* state.send("ConfigureDone")
         assert.deepStrictEqual(yield* join(waiting), well("running"))
-      }).pipe(Effect.provide(neighbours)),
+      }).pipe(Effect.provide(inMemoryServices)),
     30_000
   )
 

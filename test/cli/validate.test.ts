@@ -2,9 +2,15 @@
  * Reports of `compute_ctl validate`, for specs alone and inside documents.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import * as fs from "node:fs"
+import * as path from "node:path"
+import { findSpec } from "../../src/cli/findSpec.ts"
+import type { SpecSource } from "../../src/cli/RunSettings.ts"
 import { joinReports, schemaText, unreadable, validateText } from "../../src/cli/validate.ts"
 import { type Json, least, leastNeon } from "../support/fixtures.ts"
+import { temporaryFolder } from "../support/postgres.ts"
 
 const read = (file: string) => fs.readFileSync(new URL(`../../${file}`, import.meta.url), "utf8")
 const validate = (value: unknown, storage: "neon" | "local" = "neon") =>
@@ -74,6 +80,59 @@ describe("validateText", () => {
     })
     assert.strictEqual(joinReports([validate(least, "local")]).exitCode, 0)
   })
+})
+
+describe("validate and a run", () => {
+  const settings = { storage: { _tag: "Neon" }, computeId: null, controlPlaneToken: null, apiVersion: "head" } as const
+  /** Lines as `validate` prints them, of what a run fails with. */
+  const runLines = (spec: SpecSource, source: string) =>
+    Effect.map(Effect.result(findSpec({ ...settings, spec })), (found) =>
+      Result.isSuccess(found)
+        ? `${source}: ok\n`
+        : found.failure._tag === "SpecInvalid"
+          ? found.failure.problems
+              .map(({ message, path }) => `${source}: ${path === "" ? "" : `${path}: `}${message}\n`)
+              .join("")
+          : assert.fail(found.failure.message)
+    )
+  const twice = JSON.stringify(leastNeon).replace("{", '{"format_version": "x", ')
+  const bare = [
+    read("test/fixtures/cloud-2024.json"),
+    JSON.stringify(least),
+    JSON.stringify({ ...leastNeon, mode: "x", cluster: { roles: [{ name: "" }], databases: [] } }),
+    twice,
+    `${twice.slice(0, -1)}, "mode": "x"}`,
+    "[]",
+    "{\n]"
+  ]
+  const documents = [
+    read("test/fixtures/neon-local-head.json"),
+    JSON.stringify({ compute_ctl_config: config }),
+    JSON.stringify({ spec: { ...leastNeon, mode: "x" }, compute_ctl_config: {} }),
+    `{"spec": ${twice}, "compute_ctl_config": {"jwks": {"keys": [3]}}}`
+  ]
+
+  it.effect("find the same problems in a spec on the command line and in a file", () =>
+    Effect.gen(function* () {
+      const file = path.join(yield* temporaryFolder, "spec.json")
+      for (const text of bare) {
+        fs.writeFileSync(file, text)
+        assert.strictEqual(yield* runLines({ _tag: "Inline", text }, "-s"), validateText(text, "-s", "neon").text)
+        assert.strictEqual(yield* runLines({ _tag: "File", path: file }, file), validateText(text, file, "neon").text)
+      }
+    })
+  )
+
+  it.effect("find the same problems in a configuration file", () =>
+    Effect.gen(function* () {
+      const file = path.join(yield* temporaryFolder, "config.json")
+      for (const text of documents) {
+        fs.writeFileSync(file, text)
+        const ofRun = yield* runLines({ _tag: "ConfigFile", path: file }, file)
+        assert.strictEqual(ofRun, validateText(text, file, "neon").text)
+      }
+    })
+  )
 })
 
 describe("schemaText", () => {

@@ -137,7 +137,7 @@ describe("the log as JSON", () => {
   )
 
   it.live(
-    "tells of a start that never was in JSON, too",
+    "a start that failed before it began is logged as JSON, too",
     () =>
       Effect.gen(function* () {
         const at = yield* place

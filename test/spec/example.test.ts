@@ -1,11 +1,11 @@
 /**
- * The example spec: its verifiers belong to the passwords that its README tells.
+ * The example spec: its verifiers belong to the passwords in its README.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import * as crypto from "node:crypto"
 import * as fs from "node:fs"
-import { believed, fixtures } from "../support/fixtures.ts"
+import { specOf, fixtures } from "../support/fixtures.ts"
 
 const readme = fs.readFileSync(new URL("../../examples/README.md", import.meta.url), "utf8")
 
@@ -18,15 +18,16 @@ const scramVerifier = (password: string, salt: string, iterations: number): stri
 }
 
 describe("examples/spec.json", () => {
-  const spec = believed(fixtures.example, "local")
+  const spec = specOf(fixtures.example, "local")
   for (const { name, password } of spec.roles) {
     it(`${name} can log in with the password of the README`, () => {
-      const told = new RegExp(`\\| \`${name}\` \\| \`([^\`]+)\` \\|`).exec(readme)?.[1] ?? assert.fail("it tells none")
+      const plain =
+        new RegExp(`\\| \`${name}\` \\| \`([^\`]+)\` \\|`).exec(readme)?.[1] ?? assert.fail("the README has none")
       const verifier = password._tag === "Verifier" ? Redacted.value(password.verifier) : assert.fail(password._tag)
       const [, iterations, salt] =
         /^SCRAM-SHA-256\$(\d+):([^$]+)\$/.exec(verifier) ?? assert.fail("it is no SCRAM verifier")
       assert.strictEqual(iterations, "4096")
-      assert.strictEqual(verifier, scramVerifier(told, salt ?? "", 4096))
+      assert.strictEqual(verifier, scramVerifier(plain, salt ?? "", 4096))
     })
   }
 

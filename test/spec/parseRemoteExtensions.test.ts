@@ -1,10 +1,10 @@
 /**
- * What the door says about extensions, the host, and the local file cache.
+ * What a parsed spec holds about extensions, the host, and the local file cache.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import { inspect } from "node:util"
-import { believed, complaints, fixtures, least } from "../support/fixtures.ts"
+import { specOf, problemLines, fixtures, least } from "../support/fixtures.ts"
 
 const withExtensions = (data: Readonly<Record<string, unknown>>, more: Readonly<Record<string, unknown>> = {}) => ({
   ...least,
@@ -14,7 +14,7 @@ const entry = { control_data: {}, archive_path: "unused" }
 
 describe("remote extensions", () => {
   it("are read as they are sent", () => {
-    const list = believed(fixtures.cloud2024, "neon").remoteExtensions
+    const list = specOf(fixtures.cloud2024, "neon").remoteExtensions
     assert.deepStrictEqual([...(list?.public ?? [])], ["hypothetical"])
     assert.isNull(list?.custom)
     assert.deepStrictEqual([...(list?.libraries ?? [])], [["hypothetical", "hypothetical"]])
@@ -26,27 +26,27 @@ describe("remote extensions", () => {
 
   it("may carry a digest, which is checked for shape", () => {
     const digest = "AB".repeat(32)
-    const list = believed(withExtensions({ x: { ...entry, sha256: digest } }), "local").remoteExtensions
+    const list = specOf(withExtensions({ x: { ...entry, sha256: digest } }), "local").remoteExtensions
     assert.strictEqual(list?.extensions.get("x")?.sha256, digest.toLowerCase())
-    assert.isNull(believed(withExtensions({ x: entry }), "local").remoteExtensions?.extensions.get("x")?.sha256)
+    assert.isNull(specOf(withExtensions({ x: entry }), "local").remoteExtensions?.extensions.get("x")?.sha256)
     assert.match(
-      complaints(withExtensions({ x: { ...entry, sha256: "short" } }), "local").join(),
+      problemLines(withExtensions({ x: { ...entry, sha256: "short" } }), "local").join(),
       /64 hexadecimal digits/
     )
   })
 
   it.each(["../x.control", "/etc/x", "a/b", "..", "", "a\0b"])("cannot name a file %j", (name) => {
     assert.match(
-      complaints(withExtensions({ x: { ...entry, control_data: { [name]: "" } } }), "local").join(),
+      problemLines(withExtensions({ x: { ...entry, control_data: { [name]: "" } } }), "local").join(),
       /the plain name of a file/
     )
-    assert.match(complaints(withExtensions({ [name]: entry }), "local").join(), /the name of an extension/)
+    assert.match(problemLines(withExtensions({ [name]: entry }), "local").join(), /the name of an extension/)
   })
 })
 
-describe("what the host and the cache are told", () => {
+describe("fields for the host and the local file cache", () => {
   it("is read, and absent without being said", () => {
-    const spec = believed(
+    const spec = specOf(
       {
         ...least,
         swap_size_bytes: 1024,
@@ -66,7 +66,7 @@ describe("what the host and the cache are told", () => {
     })
     assert.strictEqual(spec.endpointStorage.token === null ? "" : Redacted.value(spec.endpointStorage.token), "canary")
     assert.notInclude(inspect(spec, { depth: 9 }), "canary")
-    assert.deepInclude(believed(least, "local"), {
+    assert.deepInclude(specOf(least, "local"), {
       remoteExtensions: null,
       swapSizeBytes: null,
       endpointStorage: { address: null, token: null },

@@ -1,5 +1,5 @@
 /**
- * Laws of the door: it answers anything, unknown keys change nothing, and what the Schema makes it takes.
+ * Laws of parsing: it answers anything, unknown keys change nothing, and what the Schema makes it takes.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
@@ -10,8 +10,8 @@ import { specJsonSchema } from "../../src/cli/validate.ts"
 import { SpecInvalid } from "../../src/errors/Failure.ts"
 import { ComputeSpec } from "../../src/spec/ComputeSpec.ts"
 import { parseSpecText } from "../../src/spec/parseSpec.ts"
-import { believed, fixtures, type Json, leastNeon, parseLocal, parseNeon, show } from "../support/fixtures.ts"
-import { conforms } from "./jsonSchema.ts"
+import { specOf, fixtures, type Json, leastNeon, parseLocal, parseNeon, show } from "../support/fixtures.ts"
+import { conforms } from "./conforms.ts"
 
 const isRecord = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value)
 
@@ -89,7 +89,7 @@ describe("parseSpec", () => {
   it.prop("ignores unknown keys at every level", [Schema.Json], ([extra]) => {
     for (const document of documents) {
       const storage = document === fixtures.example ? "local" : "neon"
-      assert.strictEqual(show(believed(sprinkle(document, extra), storage)), show(believed(document, storage)))
+      assert.strictEqual(show(specOf(sprinkle(document, extra), storage)), show(specOf(document, storage)))
     }
   })
 

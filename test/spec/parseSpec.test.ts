@@ -6,14 +6,14 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import { inspect } from "node:util"
 import { parseSpec, parseSpecText } from "../../src/spec/parseSpec.ts"
-import { believed, complaints, fixtures, type Json, least, leastNeon, show } from "../support/fixtures.ts"
+import { specOf, problemLines, fixtures, type Json, least, leastNeon, show } from "../support/fixtures.ts"
 
 const cluster = (more: Json): Json => ({ ...least, cluster: { roles: [], databases: [], ...more } })
 const role = (more: Json): Json => cluster({ roles: [{ name: "r", ...more }] })
 const delta = (...operations: ReadonlyArray<Json>): Json => ({ ...least, delta_operations: operations })
 
 describe("a 2024 cloud spec", () => {
-  const spec = believed(fixtures.cloud2024, "neon")
+  const spec = specOf(fixtures.cloud2024, "neon")
 
   it("says where the data lives", () => {
     assert.strictEqual(spec.tenant, "c5a8c3b3f2e14d0b9a7766554433221f" as typeof spec.tenant)
@@ -74,7 +74,7 @@ describe("a 2024 cloud spec", () => {
 })
 
 describe("a newer spec of neon_local", () => {
-  const spec = believed(fixtures.neonLocal, "neon")
+  const spec = specOf(fixtures.neonLocal, "neon")
 
   it("prefers the structured pageserver addresses", () => {
     assert.deepStrictEqual(spec.neon?.pageservers, {
@@ -100,7 +100,7 @@ describe("a newer spec of neon_local", () => {
 
 describe("a spec with addresses in its settings only", () => {
   it("finds them there and says so", () => {
-    const spec = believed(fixtures.compose, "neon")
+    const spec = specOf(fixtures.compose, "neon")
     assert.deepStrictEqual([...(spec.neon?.fromSettings ?? [])].sort(), [
       "pageservers",
       "safekeepers",
@@ -117,24 +117,24 @@ describe("a spec with addresses in its settings only", () => {
 
 describe("with local storage", () => {
   it("the example is a spec, and it needs no addresses", () => {
-    const spec = believed(fixtures.example, "local")
+    const spec = specOf(fixtures.example, "local")
     assert.isNull(spec.neon)
     assert.isTrue(spec.roles.length >= 2 && spec.roles.every((one) => one.password._tag === "Verifier"))
   })
 
   it("absent ids are zero", () => {
-    assert.strictEqual(String(believed(least, "local").tenant), "0".repeat(32))
-    assert.strictEqual(String(believed(least, "local").timeline), "0".repeat(32))
+    assert.strictEqual(String(specOf(least, "local").tenant), "0".repeat(32))
+    assert.strictEqual(String(specOf(least, "local").timeline), "0".repeat(32))
   })
 
-  it("ids of settings count, and bad ones are told", () => {
+  it("ids of settings count, and bad ones are problems", () => {
     const setting = (value: string) => cluster({ settings: [{ name: "neon.tenant_id", value, vartype: "string" }] })
-    assert.strictEqual(String(believed(setting("F".repeat(32)), "local").tenant), "f".repeat(32))
-    assert.deepStrictEqual(complaints(setting("x"), "local"), ["cluster.settings[0].value: invalid tenant id"])
+    assert.strictEqual(String(specOf(setting("F".repeat(32)), "local").tenant), "f".repeat(32))
+    assert.deepStrictEqual(problemLines(setting("x"), "local"), ["cluster.settings[0].value: invalid tenant id"])
   })
 
   it("given addresses are not used, and not judged", () => {
-    assert.isNull(believed({ ...leastNeon, safekeeper_connstrings: ["?"] }, "local").neon)
+    assert.isNull(specOf({ ...leastNeon, safekeeper_connstrings: ["?"] }, "local").neon)
   })
 })
 
@@ -149,13 +149,13 @@ describe("passwords", () => {
   ]
   for (const [wire, verifier] of normal) {
     it(`${wire} is ${verifier} to Postgres`, () => {
-      const password = believed(role({ encrypted_password: wire }), "local").roles[0]?.password
+      const password = specOf(role({ encrypted_password: wire }), "local").roles[0]?.password
       assert.strictEqual(password?._tag === "Verifier" ? Redacted.value(password.verifier) : null, verifier)
     })
   }
 })
 
-const table: ReadonlyArray<readonly [what: string, input: unknown, complaints: ReadonlyArray<string>]> = [
+const table: ReadonlyArray<readonly [what: string, input: unknown, problemLines: ReadonlyArray<string>]> = [
   ["null", null, [": expected an object"]],
   ["an array", [], [": expected an object"]],
   [
@@ -281,15 +281,15 @@ const table: ReadonlyArray<readonly [what: string, input: unknown, complaints: R
 
 describe("what is wrong", () => {
   for (const [what, input, expected] of table) {
-    it(`${what} is told`, () => {
-      assert.deepStrictEqual(complaints(input, "local"), expected)
+    it(`${what} is a problem`, () => {
+      assert.deepStrictEqual(problemLines(input, "local"), expected)
       assert.notInclude(expected.join(), "hunter2")
     })
   }
 
   it("63 bytes are a name, and unknown actions are nobody's business", () => {
-    assert.strictEqual(believed(role({ name: "x".repeat(63) }), "local").roles[0]?.name.length, 63)
-    assert.deepStrictEqual(believed(delta({ action: "future", name: "x".repeat(99) }), "local").deltas, [])
+    assert.strictEqual(specOf(role({ name: "x".repeat(63) }), "local").roles[0]?.name.length, 63)
+    assert.deepStrictEqual(specOf(delta({ action: "future", name: "x".repeat(99) }), "local").deltas, [])
   })
 
   it("is placed where the spec sits in its document", () => {
@@ -314,7 +314,7 @@ describe("parseSpecText", () => {
   const parse = (text: string) => parseSpecText(text, { source: "spec.json", storage: "local" })
 
   it("reads JSON", () => {
-    assert.strictEqual(show(Result.getOrThrow(parse(JSON.stringify(least)))), show(believed(least, "local")))
+    assert.strictEqual(show(Result.getOrThrow(parse(JSON.stringify(least)))), show(specOf(least, "local")))
   })
 
   it("says line and column of what is not JSON", () => {
@@ -322,7 +322,7 @@ describe("parseSpecText", () => {
     assert.strictEqual(failure.message, "the spec (spec.json) is not valid: line 2, column 8: expected a JSON value")
   })
 
-  it("tells of keys that occur twice, beside everything else", () => {
+  it("names keys that occur twice, and everything else that is wrong", () => {
     const failure = Result.getOrThrow(Result.flip(parse('{"cluster":{"roles":[],"roles":[],"databases":[]}}')))
     assert.deepStrictEqual(
       failure.problems.map(({ path }) => path),

@@ -2,7 +2,7 @@
  * Where the data lives: which source wins, and the reference's words for what is missing.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { believed, complaints, type Json, least, leastNeon } from "../support/fixtures.ts"
+import { specOf, problemLines, type Json, least, leastNeon } from "../support/fixtures.ts"
 
 const settings = (entries: Readonly<Record<string, string>>, more: Json = {}): Json => ({
   ...least,
@@ -28,7 +28,7 @@ const server = (more: Json): Json => ({ pageservers: [more] })
 
 describe("sources", () => {
   it("settings serve when there is nothing else", () => {
-    const { neon, tenant, timeline } = believed(settings(all), "neon")
+    const { neon, tenant, timeline } = specOf(settings(all), "neon")
     assert.strictEqual(String(tenant), "3".repeat(32))
     assert.strictEqual(String(timeline), "4".repeat(32))
     assert.strictEqual(neon?.pageservers.shardCount, 2)
@@ -40,7 +40,7 @@ describe("sources", () => {
 
   it("fields win over settings", () => {
     const fields = { ...leastNeon, safekeepers_generation: 3 }
-    const { neon, tenant } = believed(settings(all, fields), "neon")
+    const { neon, tenant } = specOf(settings(all, fields), "neon")
     assert.strictEqual(String(tenant), "1".repeat(32))
     assert.strictEqual(neon?.pageservers.shardCount, 0)
     assert.deepStrictEqual(neon?.safekeepers, ["sk1:5454", "sk2:5454"])
@@ -49,7 +49,7 @@ describe("sources", () => {
   })
 
   it("structured addresses win over the connstring", () => {
-    const { neon } = believed(
+    const { neon } = specOf(
       info({
         shard_count: 1,
         stripe_size: 8,
@@ -69,24 +69,24 @@ describe("sources", () => {
   it("the first setting of a name counts, and without a value it says nothing", () => {
     const twice = settings(all) as { cluster: { settings: Array<Json> } }
     twice.cluster.settings.push({ name: "neon.tenant_id", value: "9".repeat(32), vartype: "string" })
-    assert.strictEqual(String(believed(twice, "neon").tenant), "3".repeat(32))
+    assert.strictEqual(String(specOf(twice, "neon").tenant), "3".repeat(32))
     twice.cluster.settings.unshift({ name: "neon.tenant_id", vartype: "string" })
-    assert.deepStrictEqual(complaints(twice, "neon"), ["tenant_id: tenant id should be provided"])
+    assert.deepStrictEqual(problemLines(twice, "neon"), ["tenant_id: tenant id should be provided"])
   })
 
   it("one pageserver is unsharded, and its stripe size means nothing", () => {
-    const { neon } = believed({ ...leastNeon, shard_stripe_size: 99 }, "neon")
+    const { neon } = specOf({ ...leastNeon, shard_stripe_size: 99 }, "neon")
     assert.deepInclude(neon?.pageservers, { shardCount: 0, stripeSize: null })
   })
 
   it("a replica needs no safekeepers", () => {
     for (const mode of ["Replica", { Static: "0/1" }]) {
-      assert.deepStrictEqual(believed({ ...leastNeon, mode, safekeeper_connstrings: [] }, "neon").neon?.safekeepers, [])
+      assert.deepStrictEqual(specOf({ ...leastNeon, mode, safekeeper_connstrings: [] }, "neon").neon?.safekeepers, [])
     }
   })
 
   it("safekeepers of the settings are read for a primary only", () => {
-    const { neon } = believed(settings(all, { mode: "Replica" }), "neon")
+    const { neon } = specOf(settings(all, { mode: "Replica" }), "neon")
     assert.deepStrictEqual(neon?.safekeepers, [])
     assert.isFalse(neon?.fromSettings.has("safekeepers"))
   })
@@ -98,12 +98,12 @@ describe("sources", () => {
         server({ libpq_url: `host=p${number}` })
       ])
     )
-    const { neon } = believed(info({ shard_count: 12, stripe_size: 8, shards }), "neon")
+    const { neon } = specOf(info({ shard_count: 12, stripe_size: 8, shards }), "neon")
     assert.strictEqual(neon?.pageservers.shards[11]?.libpqUrl, "host=p11")
   })
 })
 
-const table: ReadonlyArray<readonly [what: string, input: Json, complaints: ReadonlyArray<string>]> = [
+const table: ReadonlyArray<readonly [what: string, input: Json, problemLines: ReadonlyArray<string>]> = [
   [
     "nothing",
     least,
@@ -172,7 +172,7 @@ const table: ReadonlyArray<readonly [what: string, input: Json, complaints: Read
     ['pageserver_connection_info.shards["0000"].pageservers[0]: no grpc_url for shard 0000']
   ],
   [
-    "a role beside a missing address",
+    "a bad role and a missing address",
     { ...least, cluster: { roles: [{ name: "" }], databases: [] }, tenant_id: "1".repeat(32) },
     [
       "cluster.roles[0].name: expected a name that is not empty",
@@ -185,6 +185,6 @@ const table: ReadonlyArray<readonly [what: string, input: Json, complaints: Read
 
 describe("what is wrong", () => {
   for (const [what, input, expected] of table) {
-    it(`${what} is told`, () => assert.deepStrictEqual(complaints(input, "neon"), expected))
+    it(`${what} is a problem`, () => assert.deepStrictEqual(problemLines(input, "neon"), expected))
   }
 })

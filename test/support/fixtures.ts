@@ -1,5 +1,5 @@
 /**
- * Specs for the tests of the door: the fixtures, the least that is a spec, and a print that shows everything.
+ * Specs for tests of parsing: the fixtures, the least that is a spec, and a print that shows everything.
  */
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
@@ -35,16 +35,16 @@ export const leastNeon: Json = {
 export const parseLocal = (input: unknown) => parseSpec(input, { source: "test", storage: "local" })
 export const parseNeon = (input: unknown) => parseSpec(input, { source: "test", storage: "neon" })
 
-export const believed = (input: unknown, storage: "neon" | "local"): ParsedSpec =>
+export const specOf = (input: unknown, storage: "neon" | "local"): ParsedSpec =>
   Result.getOrThrow(parseSpec(input, { source: "test", storage }))
 
-export const problems = (input: unknown, storage: "neon" | "local"): ReadonlyArray<Problem> => {
+const problems = (input: unknown, storage: "neon" | "local"): ReadonlyArray<Problem> => {
   const parsed = parseSpec(input, { source: "test", storage })
   return Result.isFailure(parsed) ? parsed.failure.problems : []
 }
 
 /** Lines `path: message`. */
-export const complaints = (input: unknown, storage: "neon" | "local"): ReadonlyArray<string> =>
+export const problemLines = (input: unknown, storage: "neon" | "local"): ReadonlyArray<string> =>
   problems(input, storage).map(({ message, path }) => `${path}: ${message}`)
 
 /** With secrets, so that specs can be compared. */

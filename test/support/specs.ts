@@ -6,13 +6,11 @@ import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 
 export const emptySpec: ParsedSpec = {
-  formatVersion: 1,
   operationId: null,
   mode: { _tag: "Primary" },
   tenant: "0".repeat(32) as TenantId,
   timeline: "1".repeat(32) as TimelineId,
   neon: null,
-  clusterId: null,
   projectId: null,
   branchId: null,
   endpointId: null,

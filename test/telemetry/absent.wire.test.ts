@@ -7,7 +7,7 @@ import * as path from "node:path"
 
 const root = path.resolve(import.meta.dirname, "../..")
 
-/** Builds the layer in a process of its own and tells which modules of observability it had to load. */
+/** Builds the layer in a process of its own and prints which modules of observability it had to load. */
 const loaded = (env: Record<string, string>): ReadonlyArray<string> => {
   const script = `
     import { registerHooks } from "node:module"

@@ -1,5 +1,5 @@
 /**
- * Children are told of our trace when somebody follows it, and of nothing otherwise.
+ * Children get our trace in their environment when somebody follows it, and nothing otherwise.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -10,7 +10,7 @@ import { telemetryOf } from "../../src/telemetry/Telemetry.ts"
 const trace = "0af7651916cd43dd8448eb211c80319c"
 
 /** What a child would find in its environment. */
-const told = (env: Record<string, string>) => {
+const childTrace = (env: Record<string, string>) => {
   const { layer, underCaller } = telemetryOf(env, "0")
   return Effect.gen(function* () {
     const { spanId } = yield* Effect.currentSpan
@@ -22,17 +22,17 @@ const told = (env: Record<string, string>) => {
 describe("a child process", () => {
   it.live("continues the caller's trace, below the step that started it", () =>
     Effect.gen(function* () {
-      const { line, spanId } = yield* told({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-01` })
+      const { line, spanId } = yield* childTrace({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-01` })
       assert.strictEqual(line, `TRACEPARENT=00-${trace}-${spanId}-01`)
-      const silent = yield* told({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-00` })
+      const silent = yield* childTrace({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-00` })
       assert.strictEqual(silent.line, `TRACEPARENT=00-${trace}-${silent.spanId}-00`, "what is not sampled stays so")
     })
   )
 
   it.live("hears nothing when nobody follows", () =>
     Effect.gen(function* () {
-      assert.isNull((yield* told({})).line)
-      assert.isNull((yield* told({ TRACEPARENT: "garbage" })).line)
+      assert.isNull((yield* childTrace({})).line)
+      assert.isNull((yield* childTrace({ TRACEPARENT: "garbage" })).line)
     })
   )
 })

@@ -79,12 +79,12 @@ describe("/metrics", () => {
         const said =
           promtool === null ? "" : spawnSync(promtool, ["check", "metrics"], { input: text, encoding: "utf8" }).stderr
         // Names that the reference gave are kept, also where Prometheus's taste is another.
-        const complaints = said
+        const problemLines = said
           .split("\n")
           .filter(
             (line) => line !== "" && !/metric names should not contain abbreviated units|use base unit/.test(line)
           )
-        assert.deepStrictEqual(complaints, [])
+        assert.deepStrictEqual(problemLines, [])
       }),
     120_000
   )

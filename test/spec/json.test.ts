@@ -1,11 +1,12 @@
 /**
- * The JSON scanner beside `JSON.parse`: the same values, and what that one does not tell.
+ * The JSON scanner compared with `JSON.parse`: the same values, and what that one does not say.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { parseJson, printPath } from "../../src/spec/json.ts"
+import { parseJson } from "../../src/spec/json.ts"
+import { printPath } from "../../src/spec/problems.ts"
 
 const accepts = (text: string): boolean => {
   try {
