@@ -1,13 +1,14 @@
 /**
- * What Postgres can do with its local file cache: tell its map, load one, and say how far it got.
+ * The SQL of the local file cache: read its map, load one, and how many pages were loaded.
  *
  * The functions are those of the extension `neon`. A load that is interrupted has ended in Postgres too when the
  * interruption is over: the backend is cancelled, then ended, and waited for.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
-import { causesOf } from "../errors/policy.ts"
+import { explain } from "../errors/policy.ts"
 import { type Admin, applicationName } from "../pgwire/Admin.ts"
 
 type Sessions = Admin["Service"]
@@ -47,7 +48,7 @@ export const loadMap = (admin: Sessions, map: Uint8Array): Effect.Effect<Pages, 
       const literal = `'\\x${Buffer.from(map).toString("hex")}'::pg_catalog.bytea`
       yield* wire
         .simple(`SELECT neon.prewarm_local_cache(${literal})`, loadWithin)
-        .pipe(Effect.onInterrupt(() => end(admin, wire.backendPid)))
+        .pipe(Effect.onInterrupt(() => stopBackend(admin, wire.backendPid)))
       const rows = yield* wire.rows("SELECT * FROM neon.get_prewarm_info()", askWithin)
       const [total, prewarmed, skipped] = (rows[0] ?? []).map(Number)
       return { total: total ?? 0, prewarmed: prewarmed ?? 0, skipped: skipped ?? 0 }
@@ -55,17 +56,19 @@ export const loadMap = (admin: Sessions, map: Uint8Array): Effect.Effect<Pages, 
   )
 
 /** Returns when this backend is gone, or when nothing makes it go. */
-const end = (admin: Sessions, pid: number): Effect.Effect<void> =>
+const stopBackend = (admin: Sessions, pid: number): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
       const wire = yield* admin.connect("lfc_prewarm")
-      const it = `FROM pg_catalog.pg_stat_activity WHERE pid = ${pid} AND application_name = '${applicationName("lfc_prewarm")}'`
-      const gone: Effect.Effect<void, WireFailed | TimedOut> = Effect.flatMap(
-        wire.rows(`SELECT 1 ${it}`, "5 seconds"),
-        (rows) => (rows.length === 0 ? Effect.void : Effect.andThen(Effect.sleep("20 millis"), gone))
-      )
+      const backend =
+        `FROM pg_catalog.pg_stat_activity WHERE pid = ${pid} ` +
+        `AND application_name = '${applicationName("lfc_prewarm")}'`
+      const gone = Effect.repeat(wire.rows(`SELECT 1 ${backend}`, "5 seconds"), {
+        schedule: Schedule.spaced("20 millis"),
+        until: (rows) => rows.length === 0
+      })
       for (const how of ["pg_cancel_backend", "pg_terminate_backend"]) {
-        yield* wire.rows(`SELECT pg_catalog.${how}(pid) ${it}`, "5 seconds")
+        yield* wire.rows(`SELECT pg_catalog.${how}(pid) ${backend}`, "5 seconds")
         const left = yield* Effect.timeoutOption(gone, leaveWithin)
         if (left._tag === "Some") return
       }
@@ -74,7 +77,7 @@ const end = (admin: Sessions, pid: number): Effect.Effect<void> =>
   ).pipe(
     Effect.timeoutOption(Duration.seconds(30)),
     Effect.catch((failure) =>
-      Effect.logWarning(`the prewarm's backend ${pid} could not be stopped: ${causesOf(failure).join(": ")}`)
+      Effect.logWarning(`the prewarm's backend ${pid} could not be stopped: ${explain(failure)}`)
     ),
     Effect.asVoid
   )

@@ -5,7 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import type { PrewarmState } from "../../src/compute/ComputeHooks.ts"
-import { beginOffload, beginPrewarm, isWorthSaving, mapPlace } from "../../src/lfc/Lfc.ts"
+import { beginOffload, beginPrewarm, isWorthSaving } from "../../src/lfc/Lfc.ts"
+import { mapLocation } from "../../src/lfc/mapStore.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const completed = {
@@ -43,19 +44,19 @@ describe("a prewarm", () => {
   })
 })
 
-describe("the map's place", () => {
+describe("the map's location", () => {
   const spec = { ...emptySpec, endpointId: "ep", endpointStorage: { address: "store:9993", token: Redacted.make("t") } }
 
   it("is the endpoint's, or the one that was named, which cannot lead elsewhere", () => {
     const base = `http://store:9993/${spec.tenant}/${spec.timeline}`
-    assert.strictEqual(Result.getOrThrow(mapPlace(spec, null)).url, `${base}/ep/lfc_state`)
-    assert.strictEqual(Result.getOrThrow(mapPlace(spec, "../../x?y#z")).url, `${base}/..%2F..%2Fx%3Fy%23z/lfc_state`)
+    assert.strictEqual(Result.getOrThrow(mapLocation(spec, null)).url, `${base}/ep/lfc_state`)
+    assert.strictEqual(Result.getOrThrow(mapLocation(spec, "../../x?y#z")).url, `${base}/..%2F..%2Fx%3Fy%23z/lfc_state`)
   })
 
-  it("is nowhere without all of its parts", () => {
+  it("names the part of the spec that is missing", () => {
     const lack = (changed: Partial<typeof emptySpec> | null) => {
-      const place = mapPlace(changed === null ? null : { ...spec, ...changed }, null)
-      return Result.isFailure(place) ? place.failure : ""
+      const location = mapLocation(changed === null ? null : { ...spec, ...changed }, null)
+      return Result.isFailure(location) ? location.failure : ""
     }
     assert.strictEqual(lack(null), "there is no spec yet")
     assert.match(lack({ endpointStorage: { address: null, token: null } }), /endpoint_storage_addr missing/)

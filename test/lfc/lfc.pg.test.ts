@@ -2,7 +2,7 @@
  * The local file cache's map between a real Postgres and a real HTTP store.
  *
  * A stock Postgres has no extension `neon`, so functions with the same names and shapes stand in for its own: they
- * keep the map in a table, and sleep when told to.
+ * keep the map in a table, and sleep on request.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
@@ -16,7 +16,7 @@ import * as http from "node:http"
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { autoprewarm, Lfc, lfcActor } from "../../src/lfc/Lfc.ts"
-import { storeDefaults } from "../../src/lfc/mapStore.ts"
+import { defaultLimits } from "../../src/lfc/mapStore.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
@@ -29,7 +29,8 @@ insert into public.cache values (null);
 create function neon.get_local_cache_state() returns bytea language sql as 'select map from public.cache';
 create function neon.prewarm_local_cache(state bytea, n_workers int default 1) returns void language plpgsql as $$
 begin perform pg_catalog.pg_sleep(nap) from public.cache; update public.cache set map = state; end $$;
-create function neon.get_prewarm_info(out total_pages int8, out prewarmed_pages int8, out skipped_pages int8, out active_workers int4)
+create function neon.get_prewarm_info(
+  out total_pages int8, out prewarmed_pages int8, out skipped_pages int8, out active_workers int4)
 language sql as 'select 7, length(map), 1, 0 from public.cache'`
 
 const token = "canary-endpoint-token"
@@ -85,7 +86,7 @@ const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(function
 
 const here = (endpoint = "ep-here") => `/${emptySpec.tenant}/${emptySpec.timeline}/${endpoint}/lfc_state`
 
-const furnished = Effect.fnUntraced(function* (more: Partial<ParsedSpec> = {}) {
+const setUp = Effect.fnUntraced(function* (more: Partial<ParsedSpec> = {}) {
   const postgres = yield* startPostgres({ settings: { log_statement: "all" } })
   const store = yield* startStore
   const owner = yield* postgres.connect()
@@ -99,9 +100,9 @@ const furnished = Effect.fnUntraced(function* (more: Partial<ParsedSpec> = {}) {
     options: null,
     applicationName: null
   })
-  const patience = { ...storeDefaults, requestWithin: Duration.millis(1000) }
+  const limits = { ...defaultLimits, requestWithin: Duration.millis(1000) }
   const context = yield* Layer.build(
-    Lfc.layer(patience).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
+    Lfc.layer(limits).pipe(Layer.provideMerge(Layer.mergeAll(admin, Layer.fresh(ComputeState.layer))))
   )
   const state = yield* Effect.provide(ComputeState, context)
   const spec: ParsedSpec = {
@@ -151,7 +152,7 @@ const asleep = (owner: { readonly rows: (sql: string) => Effect.Effect<ReadonlyA
 describe("the local file cache's map", () => {
   it.live("is saved by one compute and loaded by another", () =>
     Effect.gen(function* () {
-      const { lfc, offloaded, owner, prewarmed, store } = yield* furnished()
+      const { lfc, offloaded, owner, prewarmed, store } = yield* setUp()
       assert.deepStrictEqual(
         [yield* lfc.prewarmState, yield* lfc.offloadState],
         [{ status: "not_prewarmed" }, { status: "not_offloaded" }]
@@ -177,7 +178,7 @@ describe("the local file cache's map", () => {
 
   it.live("may be another endpoint's, and may not be there", () =>
     Effect.gen(function* () {
-      const { lfc, offloaded, owner, prewarmed, store } = yield* furnished()
+      const { lfc, offloaded, owner, prewarmed, store } = yield* setUp()
       yield* lfc.prewarm(null)
       assert.deepStrictEqual(yield* prewarmed, { status: "skipped" })
       yield* lfc.offload
@@ -189,9 +190,9 @@ describe("the local file cache's map", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("is tried again when the store stumbles, and is told when it falls", () =>
+  it.live("is tried again when the store fails for a moment, and is a failed state when it keeps failing", () =>
     Effect.gen(function* () {
-      const { lfc, offloaded, owner, prewarmed, store } = yield* furnished()
+      const { lfc, offloaded, owner, prewarmed, store } = yield* setUp()
       store.objects.set(here(), zstdCompressSync(Buffer.from("map")))
       store.faults.push(503, 0)
       yield* lfc.prewarm(null)
@@ -210,15 +211,15 @@ describe("the local file cache's map", () => {
       yield* owner.simple("drop function neon.get_prewarm_info, neon.prewarm_local_cache")
       store.objects.set(here(), zstdCompressSync(Buffer.from("map")))
       yield* lfc.prewarm(null)
-      const told = JSON.stringify(yield* prewarmed)
-      assert.include(told, "does not exist")
-      assert.notInclude(told, token)
+      const report = JSON.stringify(yield* prewarmed)
+      assert.include(report, "does not exist")
+      assert.notInclude(report, token)
     }).pipe(Effect.scoped)
   )
 
   it.live("says what the spec lacks, also before there is one", () =>
     Effect.gen(function* () {
-      const { lfc, prewarmed, spec, state } = yield* furnished()
+      const { lfc, prewarmed, spec, state } = yield* setUp()
       const error = Effect.fnUntraced(function* (one: ParsedSpec | null) {
         yield* state.note({ spec: one })
         yield* lfc.prewarm(null)
@@ -238,7 +239,7 @@ describe("the local file cache's map", () => {
 describe("a prewarm", () => {
   it.live("is one at a time, and its cancel returns when Postgres has stopped", () =>
     Effect.gen(function* () {
-      const { lfc, owner, postgres, prewarmed, store } = yield* furnished()
+      const { lfc, owner, postgres, prewarmed, store } = yield* setUp()
       store.objects.set(here(), zstdCompressSync(Buffer.from("map")))
       yield* owner.simple("update public.cache set nap = 600")
       yield* lfc.prewarm(null)
@@ -264,7 +265,7 @@ describe("a prewarm", () => {
 
   it.live("is cancelled in the middle of the download too, and a cancel of nothing harms nobody", () =>
     Effect.gen(function* () {
-      const { lfc, prewarmed, store } = yield* furnished()
+      const { lfc, prewarmed, store } = yield* setUp()
       yield* lfc.cancelPrewarm
       assert.deepStrictEqual(yield* lfc.prewarmState, { status: "not_prewarmed" })
       store.faults.push(0)
@@ -280,7 +281,7 @@ describe("a prewarm", () => {
 
   it.live("begins by itself when the spec says so", () =>
     Effect.gen(function* () {
-      const { context, lfc, prewarmed, spec, store } = yield* furnished({ autoprewarm: true })
+      const { context, lfc, prewarmed, spec, store } = yield* setUp({ autoprewarm: true })
       store.objects.set(here(), zstdCompressSync(Buffer.from("map")))
       yield* Effect.provide(autoprewarm({ ...spec, autoprewarm: false }), context)
       assert.strictEqual((yield* lfc.prewarmState).status, "not_prewarmed")
@@ -290,19 +291,19 @@ describe("a prewarm", () => {
   )
 })
 
-describe("the keeper", () => {
+describe("the periodic offload", () => {
   it.live("saves when an interval has passed", () =>
     Effect.gen(function* () {
-      const { context, owner, spec, state, store } = yield* furnished()
+      const { context, owner, spec, state, store } = yield* setUp()
       yield* owner.simple("update public.cache set map = 'x'")
-      const keeper = yield* Effect.forkChild(Effect.provide(lfcActor.run, context))
+      const offloading = yield* Effect.forkChild(Effect.provide(lfcActor.run, context))
       yield* state.note({ spec: { ...spec, offloadLfcIntervalSeconds: 1 } })
       yield* Effect.sync(() => store.objects.has(here())).pipe(
         Effect.delay("10 millis"),
         Effect.repeat({ until: (saved) => saved }),
         Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("it does not save")) })
       )
-      yield* Fiber.interrupt(keeper)
+      yield* Fiber.interrupt(offloading)
     }).pipe(Effect.scoped)
   )
 })

@@ -12,7 +12,7 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Lfc, lfcActor } from "../../src/lfc/Lfc.ts"
 import { emptySpec } from "../support/specs.ts"
 
-const furnished = Effect.gen(function* () {
+const setUp = Effect.gen(function* () {
   const saved = yield* Ref.make(0)
   const prewarm = yield* Ref.make<PrewarmState>({ status: "not_prewarmed" })
   const lfc = Lfc.of({
@@ -26,21 +26,21 @@ const furnished = Effect.gen(function* () {
   const state = yield* Effect.provide(ComputeState, context)
   yield* state.send("StartBegan")
   yield* state.send("PostgresReady", { spec: emptySpec })
-  const keeper = yield* Effect.forkChild(Effect.provide(lfcActor.run, context), { startImmediately: true })
+  const offloading = yield* Effect.forkChild(Effect.provide(lfcActor.run, context), { startImmediately: true })
   const every = (seconds: number | null) => state.note({ spec: { ...emptySpec, offloadLfcIntervalSeconds: seconds } })
-  /** Lets the keeper see what was noted before time goes on. */
+  /** Lets the actor see what was noted before time goes on. */
   const passes = (seconds: number) =>
     Effect.andThen(
       Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow),
       TestClock.adjust(`${seconds} seconds`)
     )
-  return { saved: Ref.get(saved), prewarm, state, keeper, every, passes }
+  return { saved: Ref.get(saved), prewarm, state, offloading, every, passes }
 })
 
-describe("the keeper of the map", () => {
+describe("the periodic offload", () => {
   it.effect("waits an interval first, then saves every interval, and follows the spec", () =>
     Effect.gen(function* () {
-      const { every, keeper, passes, saved } = yield* furnished
+      const { every, offloading, passes, saved } = yield* setUp
       yield* passes(10_000)
       assert.strictEqual(yield* saved, 0)
       yield* every(60)
@@ -56,13 +56,13 @@ describe("the keeper of the map", () => {
       yield* every(null)
       yield* passes(1000)
       assert.strictEqual(yield* saved, 5)
-      yield* Fiber.interrupt(keeper)
+      yield* Fiber.interrupt(offloading)
     }).pipe(Effect.scoped)
   )
 
   it.effect("does not save a cache that is half loaded, or of a compute that is not running", () =>
     Effect.gen(function* () {
-      const { every, passes, prewarm, saved, state } = yield* furnished
+      const { every, passes, prewarm, saved, state } = yield* setUp
       yield* every(10)
       for (const status of ["prewarming", "cancelled"] as const) {
         yield* Ref.set(prewarm, { status })
