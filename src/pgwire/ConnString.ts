@@ -17,21 +17,21 @@ export interface ConnString {
 }
 
 const make = (fields: ReadonlyMap<string, string>, defaultPort: number): Result.Result<ConnString, string> => {
-  const said = (key: string): string | null => fields.get(key) || null
-  const portText = said("port") ?? String(defaultPort)
+  const field = (key: string): string | null => fields.get(key) || null
+  const portText = field("port") ?? String(defaultPort)
   const port = Number(portText)
   if (!/^[0-9]+$/.test(portText) || port < 1 || port > 65535) return Result.fail("its port is not between 1 and 65535")
-  const host = said("host") ?? said("hostaddr") ?? "localhost"
+  const host = field("host") ?? field("hostaddr") ?? "localhost"
   if (!host.startsWith("/") && host.includes(",")) return Result.fail("it names more than one host")
-  const password = said("password")
+  const password = field("password")
   return Result.succeed({
     host,
     port,
-    user: said("user"),
+    user: field("user"),
     password: password === null ? null : Redacted.make(password, { label: "password" }),
-    database: said("dbname"),
-    options: said("options"),
-    applicationName: said("application_name")
+    database: field("dbname"),
+    options: field("options"),
+    applicationName: field("application_name")
   })
 }
 
@@ -90,7 +90,3 @@ export const parseConnString = (text: string, defaultPort = 5432): Result.Result
 
 /** Does it claim to be a URL? */
 export const isConnUrl = (text: string): boolean => /^postgres(ql)?:\/\//.test(text)
-
-/** For people: who and where, never the password. */
-export const printPeer = (at: Pick<ConnString, "host" | "port">): string =>
-  at.host.includes(":") ? `[${at.host}]:${at.port}` : `${at.host}:${at.port}`

@@ -1,8 +1,9 @@
 /**
  * One authenticated connection that speaks the Postgres protocol: bytes in, messages out.
  *
- * Knows start-up and authentication (cleartext, MD5, SCRAM-SHA-256); everything after the first `ReadyForQuery`
- * belongs to `Wire.ts`. The socket is destroyed when the scope closes.
+ * Knows start-up, authentication (trust, cleartext, MD5, SCRAM-SHA-256), termination and cancel requests; what is
+ * asked and answered after the first `ReadyForQuery` belongs to `Wire.ts`. Never reconnects. The socket is terminated
+ * and destroyed when the scope closes.
  */
 import * as PgAuth from "@effect/sql-pg/PgAuth"
 import * as PgProtocol from "@effect/sql-pg/PgProtocol"
@@ -14,7 +15,7 @@ import type * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
 import * as Net from "node:net"
 import { WireFailed } from "../errors/Failure.ts"
-import { printPeer } from "./ConnString.ts"
+import { printHostPort } from "./address.ts"
 
 export interface WireConfig {
   /** Starts with `/`: the folder of a unix socket. */
@@ -30,22 +31,26 @@ export interface WireConfig {
   readonly connectWithin: Duration.Duration
 }
 
-export type BackendMessage = PgProtocol.BackendMessage
+type BackendMessage = PgProtocol.BackendMessage
 
+/** Who reads the answers right now. */
 export interface Listener {
   readonly onMessage: (message: BackendMessage) => void
-  readonly onDead: (failure: WireFailed) => void
+  readonly onFailure: (failure: WireFailed) => void
 }
 
 /** The live connection. Mutable on purpose: it is the single reader of one socket. */
 export interface WireSocket {
   readonly peer: string
   readonly socket: Net.Socket
+  /** What was connected to, resolved: a host name may stand for several servers. Cancel requests go there. */
+  readonly address: Net.NetConnectOpts
   /** Set once the connection can no longer be used. */
-  dead: WireFailed | undefined
+  failure: WireFailed | undefined
   listener: Listener | undefined
   readonly backend: { pid: number; secret: number }
-  readonly die: (detail: string, cause?: unknown) => void
+  /** Breaks the connection off. Only the first reason counts. */
+  readonly fail: (detail: string, cause?: unknown) => void
 }
 
 export const failureOf = (operation: string, peer: string, fields: PgProtocol.ErrorFields): WireFailed =>
@@ -58,11 +63,12 @@ export const failureOf = (operation: string, peer: string, fields: PgProtocol.Er
     ...(fields.hint === undefined ? {} : { serverHint: fields.hint })
   })
 
+const addressOf = ({ host, port }: Pick<WireConfig, "host" | "port">): Net.NetConnectOpts =>
+  host.startsWith("/") ? { path: `${host}/.s.PGSQL.${port}` } : { host, port }
+
 const dial = (config: WireConfig, peer: string) =>
   Effect.callback<Net.Socket, WireFailed>((resume) => {
-    const socket = config.host.startsWith("/")
-      ? Net.connect({ path: `${config.host}/.s.PGSQL.${config.port}` })
-      : Net.connect({ host: config.host, port: config.port, noDelay: true, keepAlive: true })
+    const socket = Net.connect({ ...addressOf(config), noDelay: true, keepAlive: true })
     socket.once("error", (cause) =>
       resume(Effect.fail(new WireFailed({ operation: "connect to", peer, detail: cause.message, cause })))
     )
@@ -70,11 +76,14 @@ const dial = (config: WireConfig, peer: string) =>
     return Effect.sync(() => socket.destroy())
   })
 
+const unsupported = "the server wants a kind of authentication this client does not speak"
+
 /** Answers one authentication message; the result is what to send, a failure text, or nothing. */
 const authenticate = (config: WireConfig) => {
   const password = config.password === undefined ? "" : Redacted.value(config.password)
   let first: PgAuth.ScramFirst | undefined
   let final: PgAuth.ScramFinal | undefined
+  let proven = false
   return (message: BackendMessage): Result.Result<Uint8Array | null, string> => {
     switch (message._tag) {
       case "AuthenticationCleartextPassword":
@@ -86,6 +95,7 @@ const authenticate = (config: WireConfig) => {
           : Result.succeed(PgProtocol.encodePasswordMessage({ password: answer.success }))
       }
       case "AuthenticationSASL": {
+        if (!message.mechanisms.includes(PgAuth.SCRAM_SHA_256)) return Result.fail(unsupported)
         const answer = PgAuth.scramInit({ password, nonce: randomBytes(18).toString("base64") })
         if (Result.isFailure(answer)) return Result.fail(answer.failure.message)
         first = answer.success.state
@@ -106,10 +116,17 @@ const authenticate = (config: WireConfig) => {
       case "AuthenticationSASLFinal": {
         if (final === undefined) return Result.fail("the server ended an exchange that was not begun")
         const answer = PgAuth.scramFinish(final, message.data)
-        return Result.isFailure(answer) ? Result.fail(answer.failure.message) : Result.succeed(null)
+        if (Result.isFailure(answer)) return Result.fail(answer.failure.message)
+        proven = true
+        return Result.succeed(null)
       }
+      case "AuthenticationOk":
+        // SCRAM proves both ways: a server that cuts it short may not know the password at all.
+        return first === undefined || proven
+          ? Result.succeed(null)
+          : Result.fail("the server did not prove that it knows the password")
       case "AuthenticationUnsupported":
-        return Result.fail("the server wants a kind of authentication this client does not speak")
+        return Result.fail(unsupported)
       default:
         return Result.succeed(null)
     }
@@ -121,7 +138,7 @@ const startUp = (wire: WireSocket, config: WireConfig) =>
     const answer = authenticate(config)
     const { peer, socket } = wire
     wire.listener = {
-      onDead: (failure) => resume(Effect.fail(failure)),
+      onFailure: (failure) => resume(Effect.fail(failure)),
       onMessage: (message) => {
         if (message._tag === "ErrorResponse") return resume(Effect.fail(failureOf("log in to", peer, message.fields)))
         if (message._tag === "ReadyForQuery") return resume(Effect.void)
@@ -144,49 +161,60 @@ const startUp = (wire: WireSocket, config: WireConfig) =>
     )
   })
 
-const open = Effect.fnUntraced(function* (config: WireConfig) {
-  const peer = printPeer(config)
-  const socket = yield* Effect.acquireRelease(
-    dial(config, peer),
-    (socket) =>
-      Effect.sync(() => {
-        // A polite goodbye, then the end: a half-open peer must not hold us.
-        if (socket.writable) socket.end(PgProtocol.encodeTerminate())
-        socket.destroySoon()
-        socket.on("error", () => {})
-      }),
-    { interruptible: true }
-  ) // Or a peer that never answers the dial outlives every deadline.
+/** Terminates in order, then closes: a half-open peer must not hold us. */
+const close = (socket: Net.Socket) =>
+  Effect.sync(() => {
+    if (socket.writable) socket.end(PgProtocol.encodeTerminate())
+    socket.destroySoon()
+    socket.on("error", () => {})
+  })
+
+/** Puts the protocol onto a connected socket. Notices and parameters may come at any time and are dropped here. */
+const attach = (socket: Net.Socket, config: WireConfig): WireSocket => {
+  const peer = printHostPort(config)
   const parser = PgProtocol.makeParser()
+  /** The server's last error as long as no `ReadyForQuery` followed: when it closes now, this is why. */
+  let unfinished: PgProtocol.ErrorFields | undefined
+  const address = addressOf(config)
+  const broken = (failure: WireFailed) => {
+    if (wire.failure !== undefined) return
+    wire.failure = failure
+    socket.destroy()
+    wire.listener?.onFailure(failure)
+  }
   const wire: WireSocket = {
     peer,
     socket,
-    dead: undefined,
+    address: "path" in address ? address : { ...address, host: socket.remoteAddress ?? config.host },
+    failure: undefined,
     listener: undefined,
     backend: { pid: 0, secret: 0 },
-    die: (detail, cause) => {
-      if (wire.dead !== undefined) return
-      wire.dead = new WireFailed({
-        operation: "connection to",
-        peer,
-        detail,
-        ...(cause === undefined ? {} : { cause })
-      })
-      socket.destroy()
-      wire.listener?.onDead(wire.dead)
-    }
+    fail: (detail, cause) =>
+      broken(new WireFailed({ operation: "connection to", peer, detail, ...(cause === undefined ? {} : { cause }) }))
   }
-  socket.on("error", (cause) => wire.die(cause.message, cause))
-  socket.on("close", () => wire.die("the server closed the connection"))
+  const closed = (detail: string, cause?: unknown) =>
+    unfinished === undefined ? wire.fail(detail, cause) : broken(failureOf("connection to", peer, unfinished))
+  socket.on("error", (cause) => closed(cause.message, cause))
+  socket.on("close", () => closed("the server closed the connection"))
   socket.on("data", (chunk: Buffer) => {
     try {
       parser.pushEach(chunk, (message) => {
-        if (message._tag !== "NoticeResponse" && message._tag !== "ParameterStatus") wire.listener?.onMessage(message)
+        if (message._tag === "NoticeResponse" || message._tag === "ParameterStatus") return
+        if (message._tag === "ErrorResponse") unfinished = message.fields
+        if (message._tag === "ReadyForQuery") unfinished = undefined
+        wire.listener?.onMessage(message)
       })
     } catch (cause) {
-      wire.die("the server broke the protocol", cause)
+      wire.fail("the server broke the protocol", cause)
     }
   })
+  return wire
+}
+
+const open = Effect.fnUntraced(function* (config: WireConfig) {
+  // Interruptible, or a peer that never answers the dial outlives every deadline.
+  const socket = yield* Effect.acquireRelease(dial(config, printHostPort(config)), close, { interruptible: true })
+  const wire = attach(socket, config)
   yield* startUp(wire, config)
   wire.listener = undefined
   return wire
@@ -201,18 +229,21 @@ export const openWireSocket = (config: WireConfig): Effect.Effect<WireSocket, Wi
         Effect.fail(
           new WireFailed({
             operation: "connect to",
-            peer: printPeer(config),
+            peer: printHostPort(config),
             detail: `no answer within ${Duration.toMillis(config.connectWithin)} ms`
           })
         )
     })
   )
 
-/** The server's process closes its end as the last thing it does, once it is in no list of Postgres any more. */
-export const sayGoodbye = (wire: WireSocket): Effect.Effect<void> =>
+/**
+ * Sends `Terminate` and waits until the server closed, at most two seconds: its process does that as the last thing,
+ * once it is in no list of Postgres any more.
+ */
+export const terminate = (wire: WireSocket): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
     const { socket } = wire
-    if (wire.dead !== undefined || socket.closed) return resume(Effect.void)
+    if (wire.failure !== undefined || socket.closed) return resume(Effect.void)
     socket.once("close", () => resume(Effect.void))
     socket.end(PgProtocol.encodeTerminate())
   }).pipe(Effect.timeoutOption(Duration.seconds(2)), Effect.asVoid)
@@ -221,12 +252,11 @@ export const sayGoodbye = (wire: WireSocket): Effect.Effect<void> =>
  * Asks the server, on a connection of its own, to give up what it is doing for this one. Nobody answers a cancel
  * request, so nothing is waited for.
  */
-export const sendCancel = (wire: WireSocket): void => {
-  const { remoteAddress, remotePort } = wire.socket
-  if (wire.backend.pid === 0 || remoteAddress === undefined || remotePort === undefined) return
-  const side = Net.connect({ host: remoteAddress, port: remotePort })
-  side.on("error", () => {})
-  side.once("connect", () => side.end(PgProtocol.encodeCancelRequest(wire.backend)))
-  side.setTimeout(2000, () => side.destroy())
-  side.unref()
+export const sendCancel = ({ address, backend }: WireSocket): void => {
+  if (backend.pid === 0) return
+  const socket = Net.connect(address)
+  socket.on("error", () => {})
+  socket.once("connect", () => socket.end(PgProtocol.encodeCancelRequest(backend)))
+  socket.setTimeout(2000, () => socket.destroy())
+  socket.unref()
 }

@@ -2,8 +2,8 @@
  * A Postgres connection at the level we need it: simple queries, pipelines of them, and COPY OUT.
  *
  * `@effect/sql-pg`'s client speaks only the extended protocol and refuses COPY; its codec is public, and this is
- * the rest. A call that is interrupted or times out takes the connection with it: an answer nobody waits for
- * would be mistaken for the next one's.
+ * the rest. Calls on one connection wait for each other. One that is interrupted or times out takes the connection
+ * with it: an answer nobody waits for would be mistaken for the next one's. Gone with the scope it was opened in.
  */
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
@@ -14,13 +14,14 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import { TimedOut, type WireFailed } from "../errors/Failure.ts"
+import type { TimedOut, WireFailed } from "../errors/Failure.ts"
+import { within } from "../errors/within.ts"
 import {
   failureOf,
   type Listener,
   openWireSocket,
-  sayGoodbye,
   sendCancel,
+  terminate,
   type WireConfig,
   type WireSocket
 } from "./Socket.ts"
@@ -42,14 +43,17 @@ export interface Wire {
   /** One message; it may hold many `;`-separated statements, which then are one implicit transaction. */
   readonly simple: (
     sql: string,
-    within?: Duration.Input
+    deadline?: Duration.Input
   ) => Effect.Effect<ReadonlyArray<StatementResult>, WireFailed | TimedOut>
   /** Rows of the last statement that returned any. */
-  readonly rows: (sql: string, within?: Duration.Input) => Effect.Effect<StatementResult["rows"], WireFailed | TimedOut>
+  readonly rows: (
+    sql: string,
+    deadline?: Duration.Input
+  ) => Effect.Effect<StatementResult["rows"], WireFailed | TimedOut>
   /** n messages in one write; each is its own implicit transaction, fails alone, and is answered in order. */
   readonly pipeline: (
     sqls: ReadonlyArray<string>,
-    within?: Duration.Input
+    deadline?: Duration.Input
   ) => Effect.Effect<ReadonlyArray<Answer>, WireFailed | TimedOut>
   /**
    * Any command whose answer is COPY OUT. Back-pressure reaches the socket. The stream fails if the server
@@ -57,16 +61,17 @@ export interface Wire {
    */
   readonly copyOut: (command: string) => Stream.Stream<Uint8Array, WireFailed>
   /**
-   * Says goodbye and waits until the server's process is gone, at most two seconds. The end of the scope alone does
-   * not wait, and until then the server counts us among the database's users.
+   * Terminates the session and waits until the server's process is gone, at most two seconds. The end of the scope
+   * alone does not wait, and until then the server counts us among the database's users.
    */
-  readonly leave: Effect.Effect<void>
+  readonly terminate: Effect.Effect<void>
 }
 
 /** A statement may take long (DROP DATABASE waits for a checkpoint), but not for ever. */
-export const defaultWithin = Duration.minutes(2)
+const defaultDeadline = Duration.minutes(2)
 
-const utf8 = new TextDecoder()
+/** A value may begin with U+FEFF, which a decoder takes for a mark and drops unless told otherwise. */
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
 
 const encodeQuery = (sql: string): Uint8Array => {
   const length = Buffer.byteLength(sql)
@@ -85,7 +90,7 @@ const runPipeline = (wire: WireSocket, sqls: ReadonlyArray<string>) =>
     let rows: Array<ReadonlyArray<string | null>> = []
     let failure: WireFailed | undefined
     const listener: Listener = {
-      onDead: (dead) => resume(Effect.fail(dead)),
+      onFailure: (broken) => resume(Effect.fail(broken)),
       onMessage: (message) => {
         switch (message._tag) {
           case "RowDescription":
@@ -104,7 +109,7 @@ const runPipeline = (wire: WireSocket, sqls: ReadonlyArray<string>) =>
           case "CopyInResponse":
           case "CopyOutResponse":
           case "CopyBothResponse":
-            return wire.die(`the server answered a query with ${message._tag}`)
+            return wire.fail(`the server answered a query with ${message._tag}`)
           case "ReadyForQuery":
             answers.push(failure === undefined ? Result.succeed(statements) : Result.fail(failure))
             statements = []
@@ -122,7 +127,7 @@ const runPipeline = (wire: WireSocket, sqls: ReadonlyArray<string>) =>
     wire.socket.write(Buffer.concat(sqls.map(encodeQuery)))
     return Effect.sync(() => {
       sendCancel(wire)
-      wire.die("the caller gave up waiting")
+      wire.fail("the caller gave up waiting")
     })
   })
 
@@ -136,15 +141,22 @@ const runCopyOut = Effect.fnUntraced(function* (wire: WireSocket, command: strin
   let paused = false
   let finished = false
   let failure: WireFailed | undefined
+  const resume = () => {
+    if (!paused) return
+    paused = false
+    wire.socket.resume()
+  }
   const end = (result: WireFailed | undefined) => {
     finished = true
     wire.listener = undefined
+    // Nobody may read on, and the next answer must come through.
+    resume()
     Deferred.doneUnsafe(started, result === undefined ? Effect.void : Effect.fail(result))
     if (result === undefined) Queue.endUnsafe(queue)
     else Queue.failCauseUnsafe(queue, Cause.fail(result))
   }
   wire.listener = {
-    onDead: end,
+    onFailure: end,
     onMessage: (message) => {
       switch (message._tag) {
         case "CopyOutResponse":
@@ -157,6 +169,9 @@ const runCopyOut = Effect.fnUntraced(function* (wire: WireSocket, command: strin
             wire.socket.pause()
           }
           return
+        case "CopyInResponse":
+        case "CopyBothResponse":
+          return wire.fail(`the server answered a copy out with ${message._tag}`)
         case "ErrorResponse":
           failure = failureOf("copy out", wire.peer, message.fields)
           return
@@ -165,16 +180,13 @@ const runCopyOut = Effect.fnUntraced(function* (wire: WireSocket, command: strin
       }
     }
   }
-  yield* Effect.addFinalizer(() => Effect.sync(() => (finished ? undefined : wire.die("the copy was abandoned"))))
+  yield* Effect.addFinalizer(() => Effect.sync(() => (finished ? undefined : wire.fail("the copy was abandoned"))))
   wire.socket.write(encodeQuery(command))
   yield* Deferred.await(started)
   return Stream.fromPull(
     Effect.succeed(
       Effect.map(Queue.takeAll(queue), (chunks) => {
-        if (paused) {
-          paused = false
-          wire.socket.resume()
-        }
+        resume()
         return chunks
       })
     )
@@ -184,36 +196,38 @@ const runCopyOut = Effect.fnUntraced(function* (wire: WireSocket, command: strin
 export const connect: (config: WireConfig) => Effect.Effect<Wire, WireFailed, Scope.Scope> = Effect.fnUntraced(
   function* (config) {
     const wire = yield* openWireSocket(config)
-    const turn = yield* Semaphore.make(1)
-    const alive = Effect.suspend(() => (wire.dead === undefined ? Effect.void : Effect.fail(wire.dead)))
+    const oneAtATime = yield* Semaphore.make(1)
+    const alive = Effect.suspend(() => (wire.failure === undefined ? Effect.void : Effect.fail(wire.failure)))
 
-    const pipeline: Wire["pipeline"] = (sqls, within = defaultWithin) =>
+    const pipeline: Wire["pipeline"] = (sqls, deadline = defaultDeadline) =>
       sqls.length === 0
         ? Effect.succeed([])
-        : turn.withPermit(Effect.andThen(alive, runPipeline(wire, sqls))).pipe(
-            Effect.timeoutOrElse({
-              duration: within,
-              orElse: () =>
-                Effect.fail(new TimedOut({ what: `a query to ${wire.peer}`, millis: Duration.toMillis(within) }))
-            })
-          )
-    const simple: Wire["simple"] = (sql, within) =>
-      Effect.flatMap(pipeline([sql], within), ([answer]) =>
+        : oneAtATime
+            .withPermit(Effect.andThen(alive, runPipeline(wire, sqls)))
+            .pipe(within(`a query to ${wire.peer}`, deadline))
+    const simple: Wire["simple"] = (sql, deadline) =>
+      Effect.flatMap(pipeline([sql], deadline), ([answer]) =>
         answer === undefined ? Effect.die("a pipeline of one has one answer") : Effect.fromResult(answer)
       )
-    const rows: Wire["rows"] = (sql, within) =>
-      Effect.map(simple(sql, within), (results) => results.findLast((result) => result.rows.length > 0)?.rows ?? [])
+    const rows: Wire["rows"] = (sql, deadline) =>
+      Effect.map(simple(sql, deadline), (results) => results.findLast((result) => result.rows.length > 0)?.rows ?? [])
     const copyOut: Wire["copyOut"] = (command) =>
       Stream.unwrap(
         Effect.gen(function* () {
-          yield* Effect.acquireRelease(turn.take(1), () => turn.release(1))
+          yield* Effect.acquireRelease(oneAtATime.take(1), () => oneAtATime.release(1))
           yield* alive
           return yield* runCopyOut(wire, command)
         })
       )
 
-    const leave: Wire["leave"] = turn.withPermit(sayGoodbye(wire))
-
-    return { peer: wire.peer, backendPid: wire.backend.pid, simple, rows, pipeline, copyOut, leave }
+    return {
+      peer: wire.peer,
+      backendPid: wire.backend.pid,
+      simple,
+      rows,
+      pipeline,
+      copyOut,
+      terminate: oneAtATime.withPermit(terminate(wire))
+    }
   }
 )

@@ -17,10 +17,10 @@ import type { Wire } from "../../src/pgwire/Wire.ts"
 type Row = ReadonlyArray<string | null>
 
 const broken = new WireFailed({ operation: "query", peer: "memory", detail: "connection lost" })
-const idle = (at: number, rested: number | null = null): Row => [
+const idle = (at: number, idleSince: number | null = null): Row => [
   String(at),
   "0",
-  rested === null ? null : String(rested),
+  idleSince === null ? null : String(idleSince),
   "0",
   "0",
   "0"
@@ -50,7 +50,7 @@ const scripted = (answer: (looks: number) => Effect.Effect<Row, WireFailed>) =>
       copyOut: () => {
         throw new Error("the monitor copies nothing")
       },
-      leave: Effect.void
+      terminate: Effect.void
     }
     const admin = Layer.succeed(
       Admin,

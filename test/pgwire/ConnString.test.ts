@@ -7,7 +7,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { inspect } from "node:util"
-import { type ConnString, parseConnString, printPeer } from "../../src/pgwire/ConnString.ts"
+import { type ConnString, parseConnString } from "../../src/pgwire/ConnString.ts"
 
 const blank = {
   host: "localhost",
@@ -95,11 +95,6 @@ describe("parseConnString", () => {
   it("does not print the password", () => {
     const at = Result.getOrThrow(parseConnString("postgresql://u:hunter2@h"))
     assert.notInclude(inspect(at, { depth: 9 }) + JSON.stringify(at), "hunter2")
-  })
-
-  it("prints peers so that they can be pasted", () => {
-    assert.strictEqual(printPeer({ host: "::1", port: 5432 }), "[::1]:5432")
-    assert.strictEqual(printPeer({ host: "h", port: 1 }), "h:1")
   })
 
   const word = Arbitrary.schema(

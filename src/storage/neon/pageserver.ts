@@ -13,7 +13,8 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type Failure, SpecInvalid, TimedOut, WireFailed } from "../../errors/Failure.ts"
-import { parseConnString, printPeer } from "../../pgwire/ConnString.ts"
+import { printHostPort } from "../../pgwire/address.ts"
+import { parseConnString } from "../../pgwire/ConnString.ts"
 import { connect } from "../../pgwire/Wire.ts"
 import type { Archive } from "../../postgres/Pgdata.ts"
 import { invalidLsn, type Lsn, printLsn, printShardIndex, printTenantShard } from "../../spec/identifiers.ts"
@@ -77,7 +78,7 @@ const libpqPageserver = (
   deadlines: NeonDeadlines
 ): Result.Result<Pageserver, SpecInvalid> =>
   Result.map(Result.mapError(parseConnString(url), invalid), (at) => {
-    const peer = printPeer(at)
+    const peer = printHostPort(at)
     const password = question.token ?? at.password
     const mode = `-c neon.compute_mode=${modeName(question.spec.mode)}`
     const dial = connect({
