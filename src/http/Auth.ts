@@ -1,94 +1,19 @@
 /**
  * Who may ask: bearer tokens on the routes that are not anonymous (reference section 7.4).
  *
- * It trusts a verifier for signatures and `plan/http/authorize.ts` for claims. A token is never logged or repeated.
+ * It trusts a verifier for signatures and `authorize.ts` for claims. A token is never logged or repeated.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
-import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as HttpApiSecurity from "effect/http-api/HttpApiSecurity"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
-import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
-import { answerOf, type Refusal, refusal } from "./answer.ts"
+import { answerOf } from "./answer.ts"
+import { authorize, missingToken, type Rights } from "./authorize.ts"
+import { refused } from "./bodies.ts"
+import type { Refusal } from "./refusals.ts"
 import type { Verify } from "./Verifier.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Whether a verified token's claims admit a caller to this compute (reference section 7.4). Verifies no signature.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** `aud` may be one audience or a list (RFC 7519). The one scope is the administrator's, who may ask every compute. */
-const Claims = Schema.Struct({
-  compute_id: Schema.optionalKey(Schema.NullOr(Schema.String)),
-  scope: Schema.optionalKey(Schema.NullOr(Schema.Literal("compute_ctl:admin"))),
-  aud: Schema.optionalKey(Schema.NullOr(Schema.Union([Schema.String, Schema.Array(Schema.String)])))
-})
-
-const decode = Schema.decodeUnknownResult(Claims)
-
-const audience = "compute"
-const hint = "ask the control plane for a token made for this compute"
-
-export const missingToken: Refusal = refusal(
-  400,
-  "token_missing",
-  "invalid authorization token",
-  "send `Authorization: Bearer <token>`"
-)
-export const unverified: Refusal = refusal(401, "token_unverified", "failed to verify authorization token", hint)
-
-const denied = (status: number, error: string): Refusal =>
-  refusal(
-    status,
-    status === 401 ? "token_unverified" : "token_forbidden",
-    `${error} in authorization token claims`,
-    hint
-  )
-
-/** What a caller has proven beyond being admitted. */
-export interface Rights {
-  readonly admin: boolean
-}
-
-/** Clocks of the control plane and of this machine may differ this much. */
-const leewaySeconds = 60
-
-/** Is now between `nbf` and `exp`? Either may be missing; one that is no number is never met. */
-export const isTimely = (
-  { exp, nbf }: { readonly exp?: unknown; readonly nbf?: unknown },
-  nowSeconds: number
-): boolean =>
-  (exp === undefined || (typeof exp === "number" && nowSeconds <= exp + leewaySeconds)) &&
-  (nbf === undefined || (typeof nbf === "number" && nowSeconds >= nbf - leewaySeconds))
-
-export const authorize = (claims: unknown, computeId: string): Result.Result<Rights, Refusal> => {
-  const decoded = decode(claims)
-  if (Result.isFailure(decoded)) return Result.fail(unverified)
-  const { aud, compute_id, scope } = decoded.success
-  if (scope === "compute_ctl:admin") {
-    if (aud === undefined || aud === null) return Result.fail(denied(401, "missing audience"))
-    return (typeof aud === "string" ? aud === audience : aud.includes(audience))
-      ? Result.succeed({ admin: true })
-      : Result.fail(denied(401, "invalid audience"))
-  }
-  if (compute_id === undefined || compute_id === null) return Result.fail(denied(403, "missing compute_id"))
-  return compute_id === computeId ? Result.succeed({ admin: false }) : Result.fail(denied(403, "invalid compute ID"))
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** Every answer that is not 2xx. */
-export const Refused = Schema.Struct({
-  error: Schema.String,
-  code: Schema.String,
-  hint: Schema.String,
-  problems: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String })))
-}).annotate({ identifier: "Refused" })
-
-export const refused = (...statuses: ReadonlyArray<number>) =>
-  statuses.map((status) => Refused.pipe(HttpApiSchema.status(status)))
 
 /** Who asks, as far as it was proven. */
 export class Caller extends Context.Service<Caller, Rights>()("compute/http/Caller") {}

@@ -1,6 +1,6 @@
 /**
- * Checks a token's signature, expiry and beginning against a JSON Web Key Set that may change (reference section 7.4).
- * Judges no claims.
+ * Checks a token's signature, expiry and beginning against a JSON Web Key Set that may change (reference section 7.4),
+ * also because the file that it came from did. What the claims allow is decided in `authorize.ts`.
  *
  * One algorithm is accepted: EdDSA, or RS256 as soon as one key declares it. Keys are tried in order, whatever `kid`
  * says. A set without a key that can be used never replaces one that has: nobody could send a better one then.
@@ -16,10 +16,11 @@ import { importJWK } from "jose/key/import"
 import { createHash } from "node:crypto"
 import * as FS from "node:fs/promises"
 import type { Actor } from "../compute/Supervisor.ts"
-import { type Failure, FileFailed } from "../errors/Failure.ts"
+import type { Failure } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
-import type { Refusal } from "./answer.ts"
-import { isTimely, unverified } from "./Auth.ts"
+import { attemptPromise } from "../platform/files.ts"
+import { isTimely, unverified } from "./authorize.ts"
+import type { Refusal } from "./refusals.ts"
 
 /** The claims of a token whose signature and times are good, undecoded; or why it is not (`unverified`). */
 export type Verify = (token: Redacted.Redacted<string>) => Effect.Effect<unknown, Refusal>
@@ -28,7 +29,7 @@ export interface Verifier {
   readonly verify: Verify
   /** The same for a token that was checked before, at once; `null`: it must be checked. */
   readonly recall: (token: string, nowSeconds: number) => unknown | null
-  /** From the next token on these keys count; answers whether they do. Calls that are being checked are not disturbed. */
+  /** These keys count from the next token on; false: none of them is usable, and the old ones stay. */
   readonly rotate: (jwks: ReadonlyArray<unknown>) => Effect.Effect<boolean>
 }
 
@@ -73,7 +74,7 @@ export const verifierOf = (jwks: ReadonlyArray<unknown>): Verifier => {
       remembered = new Map()
       return keys
     })
-  // Whoever rotated them while the first were being read has the last word.
+  // Keys that were rotated in while the first were being read stay.
   const adoptFirst = (keys: Keys) => Effect.suspend(() => (known === undefined ? adopt(keys) : Effect.succeed(known)))
   const current = Effect.suspend(() =>
     known === undefined ? Effect.flatMap(readKeys(jwks), adoptFirst) : Effect.succeed(known)
@@ -121,22 +122,15 @@ export const verifierOf = (jwks: ReadonlyArray<unknown>): Verifier => {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Watches the file that the API's keys came from, and hands new ones to the verifier, without a restart.
-//
-// By looking at it now and then: what mounts files into containers replaces links and folders, which no watcher of a
-// single file sees. A file that cannot be read or is no configuration changes nothing, and is told once. The first look
-// reads, too: the file may have changed between the start's own reading and the keeper's beginning.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- keys in a file ------------------------------------------------------------------------------------------------
 
-const every = Duration.seconds(1)
+const checkEvery = Duration.seconds(1)
 
 /** Changes whenever the file does. */
 const markOf = (path: string) =>
-  Effect.tryPromise({
-    try: () => FS.stat(path),
-    catch: (cause) => new FileFailed({ operation: "look at", path, cause })
-  }).pipe(Effect.map(({ ctimeMs, ino, mtimeMs, size }) => `${ino} ${size} ${mtimeMs} ${ctimeMs}`))
+  attemptPromise("look at", path, () => FS.stat(path)).pipe(
+    Effect.map(({ ctimeMs, ino, mtimeMs, size }) => `${ino} ${size} ${mtimeMs} ${ctimeMs}`)
+  )
 
 export interface WatchedKeys {
   readonly path: string
@@ -146,33 +140,36 @@ export interface WatchedKeys {
   readonly read: Effect.Effect<ReadonlyArray<unknown>, Failure>
 }
 
+/**
+ * Hands the verifier new keys when the file that they came from changes. It polls: what mounts files into containers
+ * replaces links and folders, which no watcher of a single file sees. A file that cannot be read or is no
+ * configuration changes nothing, and is logged once. The first look reads, too: the file may have changed between the
+ * start's own reading and this.
+ */
 export const keyWatcher = ({ given, path, read }: WatchedKeys, verifier: Verifier): Actor => ({
-  name: "key keeper",
+  name: "key watcher",
   policy: "permanent",
-  run: Effect.gen(function* () {
-    let told: string | null = null
+  run: Effect.suspend(() => {
+    let lastWarning: string | null = null
     let seen: string | null = null
-    while (true) {
-      yield* Effect.sleep(every)
-      yield* Effect.gen(function* () {
-        const mark = yield* markOf(path)
-        if (mark === seen) return
-        const keys = yield* read
-        const isFirstLook = seen === null
-        // Only what was read whole counts as seen.
-        seen = mark
-        told = null
-        if (isFirstLook && JSON.stringify(keys) === JSON.stringify(given)) return
-        if (yield* verifier.rotate(keys))
-          yield* Effect.logInfo(`the HTTP API takes the ${keys.length} keys of ${path} from now on`)
-      }).pipe(
-        Effect.catch((failure) => {
-          const why = causesOf(failure).join(": ")
-          if (told === why) return Effect.void
-          told = why
-          return Effect.logWarning(`the HTTP API keeps its keys: ${why}`)
-        })
-      )
-    }
+    const look = Effect.gen(function* () {
+      const mark = yield* markOf(path)
+      if (mark === seen) return
+      const keys = yield* read
+      const isFirstLook = seen === null
+      // Only what was read whole counts as seen.
+      seen = mark
+      lastWarning = null
+      if (isFirstLook && JSON.stringify(keys) === JSON.stringify(given)) return
+      if (yield* verifier.rotate(keys))
+        yield* Effect.logInfo(`the HTTP API takes the ${keys.length} keys of ${path} from now on`)
+    })
+    const keep = Effect.fnUntraced(function* (failure: Failure) {
+      const why = causesOf(failure).join(": ")
+      if (lastWarning === why) return
+      lastWarning = why
+      yield* Effect.logWarning(`the HTTP API keeps its keys: ${why}`)
+    })
+    return Effect.forever(Effect.andThen(Effect.sleep(checkEvery), Effect.catch(look, keep)))
   })
 })

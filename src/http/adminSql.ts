@@ -1,36 +1,14 @@
 /**
- * The SQL that HTTP routes run as superuser, as text. Every name and value in it is quoted; nothing is sent.
+ * The SQL that HTTP routes run as superuser, as text. Every name and value in it is quoted; nothing is sent. Pure.
  */
-import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
 import { templateDatabase } from "../catalog/Catalog.ts"
-import type { ComputeState } from "../compute/ComputeState.ts"
-import type { Admin, Purpose } from "../pgwire/Admin.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
-import type { ApiVersion } from "../spec/ParsedSpec.ts"
-import { type Asked, wrongStatus } from "./answer.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// How routes ask Postgres: one superuser session per request, with a deadline, and only where the status allows it.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** For one query. */
-export const queryWithin = Duration.seconds(60)
-
-/** One query by a session of its own. */
-export const ask = (admin: Admin["Service"], purpose: Purpose, sql: string, database?: string) =>
-  Effect.scoped(Effect.flatMap(admin.connect(purpose, database), (wire) => wire.rows(sql, queryWithin)))
-
-export const mustRun = (state: ComputeState["Service"], apiVersion: ApiVersion, asked: Asked) =>
-  Effect.flatMap(state.now, ({ status }) =>
-    status === "running" ? Effect.void : Effect.fail(wrongStatus(apiVersion, asked, status))
-  )
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 /** One row, one column: the whole answer as JSON text, because 64-bit query ids do not survive a JavaScript number. */
 export const insights = (superuser: string): string => `
-SELECT pg_catalog.json_build_object('pg_stat_statements', COALESCE(pg_catalog.json_agg(s.*), '[]'::pg_catalog.json))::pg_catalog.text
+SELECT pg_catalog.json_build_object(
+  'pg_stat_statements', COALESCE(pg_catalog.json_agg(s.*), '[]'::pg_catalog.json)
+)::pg_catalog.text
 FROM (
   SELECT * FROM public.pg_stat_statements
   WHERE userid IS DISTINCT FROM (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = ${quoteLiteral(superuser)})
@@ -41,7 +19,7 @@ FROM (
 /** Columns: name. */
 export const roles = "SELECT rolname FROM pg_catalog.pg_roles ORDER BY rolname"
 
-/** Columns: name, owner, refuses connections, was left half dropped. Without the applier's own, which is about to go. */
+/** Columns: name, owner, refuses connections, was left half dropped. Without the applier's own temporary template. */
 export const databases = `
 SELECT d.datname, pg_catalog.pg_get_userbyid(d.datdba), NOT d.datallowconn, d.datconnlimit = -2
 FROM pg_catalog.pg_database d WHERE d.datname <> ${quoteLiteral(templateDatabase)} ORDER BY d.datname`
@@ -52,7 +30,7 @@ INSERT INTO public.health_check (id, updated_at) OVERRIDING SYSTEM VALUE VALUES 
 ON CONFLICT (id) DO UPDATE SET updated_at = pg_catalog.now()`
 
 /** Columns: the installed version, and the schema that the wanted version insists on; each may be null. */
-export const extensionFacts = (extension: string, version: string): string => `
+export const extensionVersions = (extension: string, version: string): string => `
 SELECT
   (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = ${quoteLiteral(extension)}),
   (SELECT v.schema FROM pg_catalog.pg_available_extension_versions v
@@ -67,8 +45,8 @@ export const installExtension = (
 ): string | null => {
   if (installed === version) return null
   if (installed !== null) return `ALTER EXTENSION ${quoteIdentifier(extension)} UPDATE TO ${quoteLiteral(version)}`
-  const home = schema === null ? " WITH SCHEMA public" : ""
-  return `CREATE EXTENSION IF NOT EXISTS ${quoteIdentifier(extension)}${home} VERSION ${quoteLiteral(version)}`
+  const inSchema = schema === null ? " WITH SCHEMA public" : ""
+  return `CREATE EXTENSION IF NOT EXISTS ${quoteIdentifier(extension)}${inSchema} VERSION ${quoteLiteral(version)}`
 }
 
 /** Column: a privilege that the role holds on the schema itself, not through another role. */

@@ -1,7 +1,6 @@
 /**
- * The routes about what is around Postgres: the local file cache, extensions on demand, and a replica's promotion.
- *
- * Before Postgres was looked for there is nothing around it yet, and they say so.
+ * The routes about what runs with Postgres: its communicator's metrics, the local file cache, extensions on demand, and
+ * a replica's promotion. They only ask the hooks; before Postgres was located there are none, and the answer is 412.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -11,19 +10,14 @@ import * as Http from "node:http"
 import * as OS from "node:os"
 import * as Path from "node:path"
 import type { ComputeHooks } from "../compute/ComputeHooks.ts"
-import { promotionBody, type Promotions } from "../compute/Promotions.ts"
+import { promotionBody } from "../compute/promotion.ts"
+import type { Promotions } from "../compute/Promotions.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { parseLsn } from "../spec/identifiers.ts"
-import { answered, json, readBody, type Refusal, refusal, refusalOf, within } from "./answer.ts"
+import { answered, answeredWithin, json, readBody } from "./answer.ts"
 import { PromoteBody } from "./bodies.ts"
-import type { EndpointOptions } from "./Server.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Metrics that Postgres's communicator answers on a Unix socket in PGDATA, passed on as they are.
-//
-// It does not exist in every Postgres; without it the answer says so. A socket path that is too long for the system
-// is reached by a link in the temporary folder, which is gone afterwards.
-// ---------------------------------------------------------------------------------------------------------------------
+import type { ServerOptions } from "./options.ts"
+import { type Refusal, refusal, refusalOf } from "./refusals.ts"
 
 const absent = refusal(
   503,
@@ -38,6 +32,7 @@ const maxPath = 100
 /** More than this is not a page of metrics. */
 const maxBytes = 8 * 1024 * 1024
 
+/** A socket path that is too long for the system is reached by a link in the temporary folder, gone afterwards. */
 const shortened = (socket: string) =>
   Buffer.byteLength(socket) < maxPath
     ? Effect.succeed(socket)
@@ -83,12 +78,14 @@ const fetchMetrics = (socketPath: string) =>
     return Effect.sync(() => request.destroy())
   })
 
+/**
+ * Metrics that Postgres's communicator answers on a Unix socket in PGDATA, passed on as they are. It does not exist in
+ * every Postgres; without it the answer is 503.
+ */
 export const communicatorMetrics = (socket: string) =>
   Effect.scoped(Effect.flatMap(shortened(socket), fetchMetrics)).pipe(
-    within("the communicator's answer", Duration.seconds(5))
+    answeredWithin("the communicator's answer", Duration.seconds(5))
   )
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 const tooEarly = refusal(412, "too_early", "Postgres was not looked for yet", "GET /status says where the start is")
 const notAnLsn = refusal(
@@ -101,13 +98,13 @@ const notAnLsn = refusal(
 const accepted = HttpServerResponse.empty({ status: 202 })
 const done = HttpServerResponse.empty({ status: 200 })
 
-export const neighbours = (options: EndpointOptions, promotions: Promotions["Service"]) => {
+export const auxiliaryRoutes = (options: ServerOptions, promotions: Promotions["Service"]) => {
   const { apiVersion } = options
-  const around = Effect.flatMap(options.hooks, (hooks) =>
+  const located = Effect.flatMap(options.hooks, (hooks) =>
     hooks === null ? Effect.fail(tooEarly) : Effect.succeed(hooks)
   )
-  const ask = <A>(answer: (hooks: ComputeHooks["Service"]) => Effect.Effect<A, Failure | Refusal>) =>
-    answered(Effect.flatMap(around, answer))
+  const withHooks = <A>(answer: (hooks: ComputeHooks["Service"]) => Effect.Effect<A, Failure | Refusal>) =>
+    answered(Effect.flatMap(located, answer))
 
   /** The reference tells an unknown list of extensions (409) from a store that is not configured (412). */
   const extensionRefusal = (failure: Failure): Refusal => {
@@ -120,20 +117,19 @@ export const neighbours = (options: EndpointOptions, promotions: Promotions["Ser
     const { spec, wal_flush_lsn } = yield* readBody(PromoteBody, apiVersion, "invalid request body")
     const flushLsn = yield* Effect.mapError(Effect.fromOption(parseLsn(wal_flush_lsn)), () => notAnLsn)
     const parsed = yield* Effect.fromResult(options.parseSpec(spec))
-    const outcome = yield* within(
-      "the promotion",
-      options.patience.configure
-    )(promotions.promote({ spec: parsed, flushLsn }))
+    const outcome = yield* promotions
+      .promote({ spec: parsed, flushLsn })
+      .pipe(answeredWithin("the promotion", options.timeouts.configure))
     return json(promotionBody(outcome), outcome._tag === "Completed" ? 200 : 500)
   })
 
   return {
     prewarm: ({ query }: { readonly query: { readonly from_endpoint?: string } }) =>
-      ask(({ fileCache }) => Effect.as(fileCache.prewarm(query.from_endpoint ?? null), accepted)),
-    prewarmState: () => ask(({ fileCache }) => Effect.map(fileCache.prewarmState, (state) => json(state))),
-    cancelPrewarm: () => ask(({ fileCache }) => Effect.as(fileCache.cancelPrewarm, accepted)),
-    offload: () => ask(({ fileCache }) => Effect.as(fileCache.offload, accepted)),
-    offloadState: () => ask(({ fileCache }) => Effect.map(fileCache.offloadState, (state) => json(state))),
+      withHooks(({ fileCache }) => Effect.as(fileCache.prewarm(query.from_endpoint ?? null), accepted)),
+    prewarmState: () => withHooks(({ fileCache }) => Effect.map(fileCache.prewarmState, (state) => json(state))),
+    cancelPrewarm: () => withHooks(({ fileCache }) => Effect.as(fileCache.cancelPrewarm, accepted)),
+    offload: () => withHooks(({ fileCache }) => Effect.as(fileCache.offload, accepted)),
+    offloadState: () => withHooks(({ fileCache }) => Effect.map(fileCache.offloadState, (state) => json(state))),
     promote: () => answered(promote),
     fetchExtension: ({
       params,
@@ -142,7 +138,7 @@ export const neighbours = (options: EndpointOptions, promotions: Promotions["Ser
       readonly params: { readonly id: string }
       readonly query: { readonly is_library?: "true" | "false" }
     }) =>
-      ask((hooks) =>
+      withHooks((hooks) =>
         hooks
           .fetchExtension(params.id, query.is_library === "true")
           .pipe(

@@ -1,10 +1,21 @@
 /**
  * The bodies of the HTTP API, as schemas. Shapes only: which route takes or answers them is in `Api.ts`.
  */
+import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as Schema from "effect/Schema"
 import { maxHoldSeconds } from "../activity/activity.ts"
 import { PgName, PgText } from "../spec/ComputeSpec.ts"
-import { Refused } from "./Auth.ts"
+
+/** Every answer that is not 2xx. */
+const Refused = Schema.Struct({
+  error: Schema.String,
+  code: Schema.String,
+  hint: Schema.String,
+  problems: Schema.optionalKey(Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String })))
+}).annotate({ identifier: "Refused" })
+
+export const refused = (...statuses: ReadonlyArray<number>) =>
+  statuses.map((status) => Refused.pipe(HttpApiSchema.status(status)))
 
 /** `status` is a wire name of the apiVersion spoken. */
 export const ComputeStatusResponse = Schema.Struct({
@@ -126,7 +137,7 @@ export const ExtensionResponse = Schema.Struct({ extension: Schema.String, versi
   identifier: "ExtensionResponse"
 })
 
-export const Privilege = Schema.Literals([
+const Privilege = Schema.Literals([
   "SELECT",
   "INSERT",
   "UPDATE",

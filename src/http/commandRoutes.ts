@@ -1,7 +1,7 @@
 /**
- * The routes that give commands: a spec, the end, a fresh look for the spec; and what became of each spec.
+ * The routes that give commands: apply a spec, terminate, fetch the spec again; and what became of each spec.
  *
- * Commands go to `Commands`; nothing here waits for ever, and a caller that goes away takes nothing with it.
+ * They only hand commands to `Commands`. Every wait has a deadline, and a caller that goes away cancels nothing.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -15,24 +15,20 @@ import type { ComputeState } from "../compute/ComputeState.ts"
 import type { IdempotencyKey, KeyReused } from "../compute/Requests.ts"
 import type { IllegalTransition } from "../compute/transitions.ts"
 import { printLsn } from "../spec/identifiers.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
+import { answered, answeredWithin, answerOf, json, readBody, readTimeout } from "./answer.ts"
+import { ConfigureBody } from "./bodies.ts"
+import type { ServerOptions } from "./options.ts"
 import {
-  answered,
-  answerOf,
   configureRefusal,
-  json,
   keyReused,
   liveConfigRefused,
-  readBody,
   refreshRefused,
   type Refusal,
   refusal,
-  within,
   wrongStatus
-} from "./answer.ts"
-import { ConfigureBody } from "./bodies.ts"
-import type { EndpointOptions } from "./Server.ts"
-import { readTimeout } from "./statusRoutes.ts"
-import { operationBody, statusBody } from "./views.ts"
+} from "./refusals.ts"
+import { configureRequestBody, statusBody } from "./views.ts"
 
 const noMode = refusal(
   400,
@@ -46,7 +42,7 @@ const badKey = refusal(
   "the idempotency key is not 1 to 255 printable characters",
   "a UUID is a good key"
 )
-const noOperation = refusal(
+const unknownRequest = refusal(
   404,
   "operation_unknown",
   "there is no such operation",
@@ -59,13 +55,13 @@ const noSource = refusal(
   "send a spec to POST /configure"
 )
 
-const suspicions = Metric.counter("pg_cctl_pagestream_request_errors_total", {
+const staleSpecReports = Metric.counter("pg_cctl_pagestream_request_errors_total", {
   description: "How often Postgres suspected that its spec is stale",
   incremental: true
 })
 
 const wantsAsync = (prefer: string | undefined): boolean =>
-  (prefer ?? "").split(",").some((one) => one.trim().toLowerCase() === "respond-async")
+  (prefer ?? "").split(",").some((preference) => preference.trim().toLowerCase() === "respond-async")
 
 const readKey = (key: string | undefined, body: unknown): Result.Result<IdempotencyKey | null, Refusal> =>
   key === undefined
@@ -74,41 +70,49 @@ const readKey = (key: string | undefined, body: unknown): Result.Result<Idempote
       ? Result.succeed({ key, fingerprint: createHash("sha256").update(JSON.stringify(body)).digest("base64") })
       : Result.fail(badKey)
 
-export const ordering = (state: ComputeState["Service"], commands: Commands["Service"], options: EndpointOptions) => {
-  const { apiVersion, patience } = options
+const refuse = (apiVersion: ApiVersion, error: IllegalTransition | KeyReused): Refusal =>
+  error._tag === "KeyReused" ? keyReused : wrongStatus(apiVersion, "configuration", error.from)
 
-  const refuse = (error: IllegalTransition | KeyReused): Refusal =>
-    error._tag === "KeyReused" ? keyReused : wrongStatus(apiVersion, "configuration", error.from)
+const configure = Effect.fnUntraced(function* (
+  state: ComputeState["Service"],
+  commands: Commands["Service"],
+  { apiVersion, liveConfigAllowed, parseSpec, timeouts, verifier }: ServerOptions
+) {
+  if (!liveConfigAllowed) return yield* Effect.fail(liveConfigRefused)
+  const { headers } = yield* HttpServerRequest.HttpServerRequest
+  const body = yield* readBody(ConfigureBody, apiVersion, "invalid spec")
+  const key = yield* Effect.fromResult(readKey(headers["idempotency-key"], body))
+  const spec = yield* Effect.fromResult(parseSpec(body.spec))
+  const mayQueue = wantsAsync(headers["prefer"])
+  const request = yield* Effect.mapError(commands.submit({ spec, mayQueue, key }), (error) => refuse(apiVersion, error))
+  const keys = body.compute_ctl_config?.jwks?.keys
+  if (verifier !== null && keys !== undefined) yield* verifier.rotate(keys)
+  if (mayQueue) {
+    const headers = { location: `/operations/${request.id}`, "preference-applied": "respond-async" }
+    return HttpServerResponse.setHeaders(json(configureRequestBody(request), 202), headers)
+  }
+  const settled = yield* commands.requests
+    .settled(request.id)
+    .pipe(answeredWithin("the configuration", timeouts.configure))
+  const outcome = settled?.outcome ?? null
+  return outcome === null || Result.isSuccess(outcome)
+    ? json(statusBody(apiVersion, yield* state.now))
+    : answerOf(configureRefusal(outcome.failure))
+})
 
-  const configure = Effect.gen(function* () {
-    if (!options.liveConfigAllowed) return yield* Effect.fail(liveConfigRefused)
-    const { headers } = yield* HttpServerRequest.HttpServerRequest
-    const body = yield* readBody(ConfigureBody, apiVersion, "invalid spec")
-    const key = yield* Effect.fromResult(readKey(headers["idempotency-key"], body))
-    const spec = yield* Effect.fromResult(options.parseSpec(body.spec))
-    const patient = wantsAsync(headers["prefer"])
-    const operation = yield* Effect.mapError(commands.submit({ spec, patient, key }), refuse)
-    const keys = body.compute_ctl_config?.jwks?.keys
-    if (options.verifier !== null && keys !== undefined) yield* options.verifier.rotate(keys)
-    if (patient) {
-      const headers = { location: `/operations/${operation.id}`, "preference-applied": "respond-async" }
-      return HttpServerResponse.setHeaders(json(operationBody(operation), 202), headers)
-    }
-    const settled = yield* commands.operations
-      .settled(operation.id)
-      .pipe(within("the configuration", patience.configure))
-    const outcome = settled?.outcome ?? null
-    return outcome === null || Result.isSuccess(outcome)
-      ? json(statusBody(apiVersion, yield* state.now))
-      : answerOf(configureRefusal(outcome.failure))
-  })
+export const commandRoutes = (
+  state: ComputeState["Service"],
+  commands: Commands["Service"],
+  options: ServerOptions
+) => {
+  const { apiVersion, timeouts } = options
 
   const operation = Effect.fnUntraced(function* (id: string, timeout: string | undefined) {
-    const found = yield* commands.operations.find(id)
-    if (found === null) return yield* Effect.fail(noOperation)
-    if (timeout === undefined) return operationBody(found)
-    yield* Effect.timeoutOption(commands.operations.settled(id), Duration.millis(readTimeout(timeout)))
-    return operationBody((yield* commands.operations.find(id)) ?? found)
+    const found = yield* commands.requests.find(id)
+    if (found === null) return yield* Effect.fail(unknownRequest)
+    if (timeout === undefined) return configureRequestBody(found)
+    yield* Effect.timeoutOption(commands.requests.settled(id), Duration.millis(readTimeout(timeout)))
+    return configureRequestBody((yield* commands.requests.find(id)) ?? found)
   })
 
   const terminate = Effect.fnUntraced(function* (mode: "fast" | "immediate" | undefined) {
@@ -116,22 +120,22 @@ export const ordering = (state: ComputeState["Service"], commands: Commands["Ser
     if (apiVersion === "head" && mode === undefined && request.url.includes("?")) return yield* Effect.fail(noMode)
     const { status } = yield* state.now
     yield* commands.terminate(mode ?? "fast")
-    const ended = yield* state.until("terminated").pipe(within("the end", patience.terminate))
+    const ended = yield* state.until("terminated").pipe(answeredWithin("the end", timeouts.terminate))
     if (apiVersion === "2024") return HttpServerResponse.empty({ status: 200 })
     const lsn = ended.flushLsn === null ? null : printLsn(ended.flushLsn)
     return json({ lsn }, status === "terminated" ? 201 : 200)
   })
 
   const refresh = Effect.gen(function* () {
-    yield* Metric.update(suspicions, 1)
+    yield* Metric.update(staleSpecReports, 1)
     if (options.refetch === null) return yield* Effect.fail(noSource)
     yield* Effect.mapError(commands.refresh(options.refetch), ({ from }) => refreshRefused(from))
     return HttpServerResponse.empty({ status: 200 })
   })
 
   return {
-    configure: () => answered(configure),
-    operations: () => Effect.map(commands.operations.all, (all) => ({ operations: all.map(operationBody) })),
+    configure: () => answered(configure(state, commands, options)),
+    operations: () => Effect.map(commands.requests.all, (all) => ({ operations: all.map(configureRequestBody) })),
     operation: ({
       params,
       query

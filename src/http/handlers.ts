@@ -1,5 +1,5 @@
 /**
- * The control plane's routes and the neighbours': which handler answers which endpoint of `Api.ts`.
+ * Which handler answers which endpoint of `Api.ts`, group by group. What they do is in the files of routes.
  */
 import * as Effect from "effect/Effect"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
@@ -9,29 +9,24 @@ import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { Commands } from "../compute/Commands.ts"
 import { ComputeState, type Snapshot } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
-import type { Failure } from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
-import * as adminSql from "./adminSql.ts"
-import { mustRun, queryWithin } from "./adminSql.ts"
-import { answered, answerOf, bodyOf, json, readBody, refusal, refusalOf } from "./answer.ts"
+import { activityRoutes } from "./activityRoutes.ts"
+import { answered, answerOf, json, metricsType } from "./answer.ts"
 import { wholeApi } from "./Api.ts"
-import { communicatorMetrics, neighbours } from "./auxiliaryRoutes.ts"
-import { ExtensionBody, Grants } from "./bodies.ts"
-import { ordering } from "./commandRoutes.ts"
+import { auxiliaryRoutes, communicatorMetrics } from "./auxiliaryRoutes.ts"
+import { commandRoutes } from "./commandRoutes.ts"
 import type { Traffic } from "./middleware.ts"
-import { insight } from "./postgresRoutes.ts"
-import { livez, metricsType, readyz, type Said, startupz } from "./probes.ts"
-import { docsPage } from "./routes.ts"
-import type { EndpointOptions } from "./Server.ts"
-import { holding, watching } from "./statusRoutes.ts"
+import type { ServerOptions } from "./options.ts"
+import { docsPage } from "./pages.ts"
+import { grantRoutes, postgresRoutes } from "./postgresRoutes.ts"
+import { livez, type ProbeResult, readyz, startupz } from "./probes.ts"
+import { bodyOf, refusal } from "./refusals.ts"
+import { statusRoutes } from "./statusRoutes.ts"
 import { metricsText, verboseVitals } from "./views.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Probes, metrics and the document: anonymous, cheap, never blocked by Postgres.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export const openHandlers = (options: EndpointOptions, traffic: Traffic) =>
+/** Probes, metrics and the document: anonymous, cheap, never blocked by Postgres. */
+export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
   HttpApiBuilder.group(
     wholeApi(),
     "open",
@@ -40,17 +35,14 @@ export const openHandlers = (options: EndpointOptions, traffic: Traffic) =>
       const state = yield* ComputeState
       const document = yield* Effect.cached(Effect.sync(() => OpenApi.fromApi(wholeApi())))
 
-      interface Asked {
-        readonly query: { readonly verbose?: string }
-      }
       const probe =
-        (read: (apiVersion: ApiVersion, snapshot: Snapshot) => Said) =>
-        ({ query }: Asked) =>
+        (read: (apiVersion: ApiVersion, snapshot: Snapshot) => ProbeResult) =>
+        ({ query }: { readonly query: { readonly verbose?: string } }) =>
           Effect.map(state.now, (snapshot) => {
             const { body, refused } = read(apiVersion, snapshot)
             if (query.verbose === undefined) return refused === null ? json(body) : answerOf(refused)
             const vitals = verboseVitals(apiVersion, snapshot)
-            // A refusal in full, and the vitals beside it.
+            // A refusal in full, and the vitals with it.
             return refused === null ? json(vitals) : json({ ...vitals, ...bodyOf(refused) }, refused.status)
           })
 
@@ -73,94 +65,52 @@ export const openHandlers = (options: EndpointOptions, traffic: Traffic) =>
     })
   )
 
-// ---------------------------------------------------------------------------------------------------------------------
-
 const nothingApplied = refusal(404, "nothing_applied", "nothing was applied yet", "GET /status says where the start is")
 
-export const controlHandlers = (options: EndpointOptions) =>
+export const controlHandlers = (options: ServerOptions) =>
   HttpApiBuilder.group(
     wholeApi(),
     "control",
     Effect.fnUntraced(function* (handlers) {
       const state = yield* ComputeState
-      const commands = ordering(state, yield* Commands, options)
-      const holds = holding(state, options.apiVersion)
-      const around = neighbours(options, yield* Promotions)
+      const commands = commandRoutes(state, yield* Commands, options)
+      const activity = activityRoutes(state, options.apiVersion)
+      const auxiliary = auxiliaryRoutes(options, yield* Promotions)
       return handlers
         .handleAll({
-          ...watching(state, options.apiVersion),
-          ...insight(state, yield* Admin, options),
+          ...statusRoutes(state, options.apiVersion),
+          ...postgresRoutes(state, yield* Admin, options),
           metricsJson: () => Effect.map(state.now, ({ metrics }) => metrics),
           apply: () => Effect.map(state.now, ({ applyReport }) => applyReport ?? answerOf(nothingApplied)),
           operations: commands.operations,
           operation: commands.operation,
           terminate: commands.terminate,
-          activity: holds.activity,
-          holds: holds.holds,
-          release: holds.release,
-          prewarm: around.prewarm,
-          prewarmState: around.prewarmState,
-          cancelPrewarm: around.cancelPrewarm,
-          offload: around.offload,
-          offloadState: around.offloadState
+          activity: activity.activity,
+          holds: activity.holds,
+          release: activity.release,
+          prewarm: auxiliary.prewarm,
+          prewarmState: auxiliary.prewarmState,
+          cancelPrewarm: auxiliary.cancelPrewarm,
+          offload: auxiliary.offload,
+          offloadState: auxiliary.offloadState
         })
-        .handleRaw("promote", around.promote)
+        .handleRaw("promote", auxiliary.promote)
         .handleRaw("configure", commands.configure)
-        .handleRaw("hold", holds.hold)
+        .handleRaw("hold", activity.hold)
     })
   )
 
-export const insideHandlers = (options: EndpointOptions) =>
+export const insideHandlers = (options: ServerOptions) =>
   HttpApiBuilder.group(
     wholeApi(),
     "inside",
     Effect.fnUntraced(function* (handlers) {
-      const { apiVersion } = options
-      const admin = yield* Admin
       const state = yield* ComputeState
-      const { refresh } = ordering(state, yield* Commands, options)
-      const created = apiVersion === "head" ? 201 : 200
-
-      const framed = (frame: string) => Effect.mapError((error: Failure) => refusalOf(error, `${frame}: `))
-
-      const extensions = Effect.gen(function* () {
-        const { database, extension, version } = yield* readBody(ExtensionBody, apiVersion, "invalid request body")
-        yield* mustRun(state, apiVersion, "extensions")
-        yield* Effect.scoped(
-          Effect.gen(function* () {
-            const wire = yield* admin.connect("install_extension", database)
-            const [facts] = yield* wire.rows(adminSql.extensionFacts(extension, version), queryWithin)
-            const sql = adminSql.installExtension(extension, version, facts?.[0] ?? null, facts?.[1] ?? null)
-            if (sql !== null) yield* wire.simple(sql, queryWithin)
-          })
-        ).pipe(framed("failed to install extension"))
-        return json({ extension, version }, created)
-      })
-
-      const grants = Effect.gen(function* () {
-        const wanted = yield* readBody(Grants, apiVersion, "invalid request body")
-        yield* mustRun(state, apiVersion, "set_role_grants")
-        yield* Effect.scoped(
-          Effect.gen(function* () {
-            const wire = yield* admin.connect("set_role_grants", wanted.database)
-            const held = yield* wire.rows(adminSql.heldPrivileges(wanted.schema, wanted.role), queryWithin)
-            const sql = adminSql.grant(
-              wanted.schema,
-              wanted.role,
-              wanted.privileges,
-              new Set(held.map(([privilege]) => privilege ?? ""))
-            )
-            if (sql !== null) yield* wire.simple(sql, queryWithin)
-          })
-        ).pipe(framed(`${apiVersion === "head" ? "failed to" : "could not"} grant role privileges to the schema`))
-        return json(wanted, created)
-      })
-
-      const { fetchExtension } = neighbours(options, yield* Promotions)
+      const { extensions, grants } = grantRoutes(state, yield* Admin, options.apiVersion)
       return handlers
-        .handle("refreshConfiguration", refresh)
-        .handle("fetchExtension", fetchExtension)
-        .handleRaw("extensions", () => answered(extensions))
-        .handleRaw("grants", () => answered(grants))
+        .handle("refreshConfiguration", commandRoutes(state, yield* Commands, options).refresh)
+        .handle("fetchExtension", auxiliaryRoutes(options, yield* Promotions).fetchExtension)
+        .handleRaw("extensions", extensions)
+        .handleRaw("grants", grants)
     })
   )

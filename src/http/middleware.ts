@@ -1,6 +1,6 @@
 /**
- * What every request gets around its route: an id, a line in the log, a count, and a JSON answer when no route or a
- * fault of ours would have left it empty. Bodies, queries and headers are never logged: they may hold secrets.
+ * What every request gets around its route: an id, a line in the log, a count, and a JSON answer when no route matched
+ * or a defect would have left it empty. Bodies, queries and headers are never logged: they may hold secrets.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -18,16 +18,15 @@ import {
   printHead,
   printSample
 } from "../telemetry/prometheus.ts"
-import { answerOf, internalFault, methodNotAllowed, notFound, refusal } from "./answer.ts"
+import { answerOf } from "./answer.ts"
+import { internalFault, methodNotAllowed, notFound, refusal } from "./refusals.ts"
 import { routePattern, type RouteTable } from "./routes.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Counts what was answered: how often, with what, and how fast. Kept as text already, because it is read as often as
-// it is counted.
-//
-// Labels come from small fixed sets, so that a stranger can not grow them.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/**
+ * What was answered: how often, with what, and how fast. Each sample stays printed until it changes, because metrics
+ * are read about as often as requests are counted. Labels come from small fixed sets, so that a stranger cannot grow
+ * them.
+ */
 export interface Traffic {
   /** `route` is the declared path; `null`: there is none. */
   readonly count: (method: string | undefined, route: string | null, status: number, millis: number) => void
@@ -94,10 +93,8 @@ export const makeTraffic = (): Traffic => {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** Commands are worth a line each; everything else is polled. */
-const loud = new Set(["/configure", "/terminate"])
+/** Commands are worth a line each at level info; everything else is polled. */
+const loggedPaths = new Set(["/configure", "/terminate"])
 
 const pathOf = (url: string): string => /^[^?#;]*/.exec(url)?.[0] ?? url
 
@@ -119,7 +116,8 @@ const fromDefect = (path: string, error: unknown) =>
 const isRouteNotFound = (error: unknown): boolean =>
   error instanceof HttpServerError && error.reason._tag === "RouteNotFound"
 
-export const envelope = <R>(
+/** Wraps all routes of a port. */
+export const middleware = <R>(
   app: Effect.Effect<HttpServerResponse.HttpServerResponse, unknown, R>,
   routes: RouteTable,
   traffic: Traffic
@@ -131,11 +129,11 @@ export const envelope = <R>(
     const route = routePattern(routes, path)
     const methods = route === null ? undefined : routes.get(route)
     const line = `request{method=${request.method} uri=${path} version=HTTP/1.1 request_id=${id}}`
-    const say = loud.has(path) ? Effect.logInfo : Effect.logDebug
+    const log = loggedPaths.has(path) ? Effect.logInfo : Effect.logDebug
     const began = yield* Clock.currentTimeNanos
-    yield* say(`${line}: started`)
+    yield* log(`${line}: started`)
 
-    const strayed =
+    const noRoute =
       methods === undefined || methods.includes(request.method)
         ? answerOf(notFound(path))
         : HttpServerResponse.setHeader(
@@ -146,16 +144,16 @@ export const envelope = <R>(
 
     const response = yield* app.pipe(
       Effect.catchCause((cause) => {
-        // A caller that went away, or the end of the endpoint: the server knows what to do.
+        // A caller that went away, or the end of the server: Node knows what to do.
         if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
         const error = Cause.squash(cause)
-        return isRouteNotFound(error) ? Effect.succeed(strayed) : fromDefect(path, error)
+        return isRouteNotFound(error) ? Effect.succeed(noRoute) : fromDefect(path, error)
       }),
       Effect.annotateLogs({ request_id: id })
     )
 
     const millis = Number((yield* Clock.currentTimeNanos) - began) / 1e6
-    yield* say(`${line}: finished with ${response.status} in ${Math.round(millis)} ms`)
+    yield* log(`${line}: finished with ${response.status} in ${Math.round(millis)} ms`)
     traffic.count(request.method, route, response.status, millis)
     return HttpServerResponse.setHeader(response, "x-request-id", id)
   })

@@ -1,5 +1,6 @@
 /**
- * The routes that look inside Postgres and at the machine, as superuser. What they ask is in `adminSql.ts`.
+ * The routes that ask Postgres: one superuser session per request, with a deadline, and only where the status allows
+ * it. The SQL is in `adminSql.ts`. Sessions, and the child of a schema dump, end with the request.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -13,25 +14,20 @@ import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as OS from "node:os"
 import type { ComputeState } from "../compute/ComputeState.ts"
-import { CommandFailed, TimedOut } from "../errors/Failure.ts"
-import type { Admin } from "../pgwire/Admin.ts"
+import { CommandFailed, type Failure } from "../errors/Failure.ts"
+import { within } from "../errors/within.ts"
+import type { Admin, Purpose } from "../pgwire/Admin.ts"
 import { quoteLiteral } from "../pgwire/quote.ts"
-import { helperStages } from "../platform/processes.ts"
+import { helperStages } from "../platform/shutdownStages.ts"
 import { Spawn } from "../platform/Spawn.ts"
 import type { PostgresInstall } from "../postgres/PostgresInstall.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import * as adminSql from "./adminSql.ts"
-import { ask, mustRun, queryWithin } from "./adminSql.ts"
-import { answered, refusal, within } from "./answer.ts"
+import { answered, answeredWithin, json, readBody, sqlType } from "./answer.ts"
 import { Caller } from "./Auth.ts"
-import { sqlType } from "./probes.ts"
-import type { EndpointOptions } from "./Server.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// A database's schema as `pg_dump` says it, passed on while it speaks.
-//
-// The child lives as long as the answer: a caller that goes away ends it. What it says before its first byte of output
-// decides the status; a dump that breaks off later breaks the answer off, so that nobody takes half for the whole.
-// ---------------------------------------------------------------------------------------------------------------------
+import { ExtensionBody, Grants } from "./bodies.ts"
+import type { ServerOptions } from "./options.ts"
+import { type Asked, refusal, refusalOf, wrongStatus } from "./refusals.ts"
 
 const noDump = refusal(
   503,
@@ -45,14 +41,45 @@ const notYet = refusal(
   "Postgres was not looked for yet",
   "wait until GET /status says running"
 )
+const adminsOnly = refusal(
+  403,
+  "admin_only",
+  "only an administrator may see password verifiers",
+  "use a token of scope compute_ctl:admin"
+)
+const oneDatabase = refusal(
+  400,
+  "database_missing",
+  "the query must have one `database`",
+  "GET /database_schema?database=NAME"
+)
+const noDatabase = refusal(404, "database_unknown", "database does not exist", "GET /dbs_and_roles lists what there is")
 
-/** Characters kept of what it complains about. */
-const kept = 4_000
+/** For one query. */
+const queryWithin = Duration.seconds(60)
 
-const exists = /database ".*" does not exist/
+/** One query by a session of its own. */
+const ask = (admin: Admin["Service"], purpose: Purpose, sql: string, database?: string) =>
+  Effect.scoped(Effect.flatMap(admin.connect(purpose, database), (wire) => wire.rows(sql, queryWithin)))
 
-/** `database` is passed by the environment: as an argument it could be read as a whole connection string. */
-export const schemaDump = Effect.fn("Http.schemaDump")(function* (
+const mustRun = (state: ComputeState["Service"], apiVersion: ApiVersion, asked: Asked) =>
+  Effect.flatMap(state.now, ({ status }) =>
+    status === "running" ? Effect.void : Effect.fail(wrongStatus(apiVersion, asked, status))
+  )
+
+/** Characters kept of its error output. */
+const keptErrorOutput = 4_000
+
+const missingDatabase = /database ".*" does not exist/
+
+/**
+ * A database's schema as `pg_dump` prints it, passed on as it comes. The child lives as long as the answer: a caller
+ * that goes away ends it. Its exit before the first byte of output decides the status; a dump that breaks off later
+ * breaks the answer off, so that nobody takes half for the whole.
+ *
+ * `database` is passed by the environment: as an argument it could be read as a whole connection string.
+ */
+const schemaDump = Effect.fn("Http.schemaDump")(function* (
   install: PostgresInstall["Service"] | null,
   { at, superuser }: Admin["Service"],
   database: string
@@ -72,59 +99,68 @@ export const schemaDump = Effect.fn("Http.schemaDump")(function* (
     runAs: install.runAs,
     stages: helperStages
   })
-  const sqlError = yield* Ref.make("")
-  const listening = yield* child.stderr.pipe(
+  const errorOutput = yield* Ref.make("")
+  const readingErrors = yield* child.stderr.pipe(
     Stream.decodeText(),
-    Stream.runForEach((text) => Ref.update(sqlError, (old) => (old + text).slice(-kept))),
+    Stream.runForEach((text) => Ref.update(errorOutput, (old) => (old + text).slice(-keptErrorOutput))),
     Effect.forkScoped
   )
-  const failed = Effect.gen(function* () {
+  const failUnlessWhole = Effect.gen(function* () {
     const exit = yield* child.exit
-    yield* Effect.timeoutOption(Fiber.await(listening), Duration.seconds(1))
-    const output = (yield* Ref.get(sqlError)).trim()
+    yield* Effect.timeoutOption(Fiber.await(readingErrors), Duration.seconds(1))
+    const output = (yield* Ref.get(errorOutput)).trim()
     if (exit._tag === "Code" && exit.code === 0) return
-    return yield* exists.test(output)
+    return yield* missingDatabase.test(output)
       ? Effect.fail(noDatabase)
       : Effect.fail(new CommandFailed({ command, exit, output }))
   })
 
   const [first, rest] = yield* Stream.peel(child.stdout, Sink.head<Uint8Array>()).pipe(
-    Effect.timeoutOrElse({
-      duration: queryWithin,
-      orElse: () =>
-        Effect.fail(new TimedOut({ what: "the first words of pg_dump", millis: Duration.toMillis(queryWithin) }))
-    })
+    within("the first words of pg_dump", queryWithin)
   )
   if (Option.isNone(first)) {
-    yield* failed
+    yield* failUnlessWhole
     return HttpServerResponse.text("", { contentType: sqlType })
   }
-  const body = Stream.succeed(first.value).pipe(Stream.concat(rest), Stream.concat(Stream.fromEffectDrain(failed)))
+  const body = Stream.succeed(first.value).pipe(
+    Stream.concat(rest),
+    Stream.concat(Stream.fromEffectDrain(failUnlessWhole))
+  )
   return HttpEffect.scopeTransferToStream(HttpServerResponse.stream(body, { contentType: sqlType }))
 })
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 /** Disk full: the compute's disk is not its storage, so writing is as good as possible (reference section 7.1). */
 const diskFull = "53100"
 
-const adminsOnly = refusal(
-  403,
-  "admin_only",
-  "only an administrator may see password verifiers",
-  "use a token of scope compute_ctl:admin"
-)
-const oneDatabase = refusal(
-  400,
-  "database_missing",
-  "the query must have one `database`",
-  "GET /database_schema?database=NAME"
-)
-const noDatabase = refusal(404, "database_unknown", "database does not exist", "GET /dbs_and_roles lists what there is")
-
 /** Databases that are looked into, and how many at a time (reference section 4.9). */
 const maxDatabases = 500
 const databasesAtOnce = 4
+
+const catalog = Effect.fnUntraced(function* (admin: Admin["Service"], passwords: boolean) {
+  const caller = yield* Caller
+  if (passwords && !caller.admin) return yield* Effect.fail(adminsOnly)
+  const [roles, databases] = yield* Effect.scoped(
+    Effect.gen(function* () {
+      const wire = yield* admin.connect("get_dbs_and_roles")
+      const roles = yield* wire.rows(passwords ? adminSql.rolesWithVerifiers : adminSql.roles, queryWithin)
+      return [roles, yield* wire.rows(adminSql.databases, queryWithin)] as const
+    })
+  )
+  return {
+    roles: roles.map(([name, verifier]) => ({
+      name: name ?? "",
+      encrypted_password: verifier ?? null,
+      options: null
+    })),
+    databases: databases.map(([name, owner, refuses, invalid]) => ({
+      name: name ?? "",
+      owner: owner ?? "",
+      options: null,
+      restrict_conn: refuses === "t",
+      invalid: invalid === "t"
+    }))
+  }
+})
 
 interface Installed {
   readonly versions: Set<string>
@@ -132,39 +168,43 @@ interface Installed {
   bySuperuser: boolean
 }
 
-export const insight = (state: ComputeState["Service"], admin: Admin["Service"], options: EndpointOptions) => {
+const installedExtensions = Effect.fnUntraced(function* (admin: Admin["Service"]) {
+  const names = yield* ask(admin, "get_installed_extensions", adminSql.connectable(maxDatabases))
+  const found = new Map<string, Installed>()
+  yield* Effect.forEach(
+    names,
+    ([database]) =>
+      Effect.map(ask(admin, "get_installed_extensions", adminSql.installedExtensions, database ?? ""), (rows) => {
+        for (const [name, version, bySuperuser] of rows) {
+          const known = found.get(name ?? "") ?? { versions: new Set(), databases: 0, bySuperuser: false }
+          known.versions.add(version ?? "")
+          known.databases += 1
+          known.bySuperuser ||= bySuperuser === "t"
+          found.set(name ?? "", known)
+        }
+      }),
+    { concurrency: databasesAtOnce, discard: true }
+  )
+  return {
+    extensions: [...found]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([extname, { bySuperuser, databases, versions }]) => ({
+        extname,
+        versions: [...versions].toSorted(),
+        n_databases: databases,
+        owned_by_superuser: bySuperuser
+      }))
+  }
+})
+
+/** The control plane's routes. */
+export const postgresRoutes = (state: ComputeState["Service"], admin: Admin["Service"], options: ServerOptions) => {
   const { apiVersion } = options
 
   const insights = Effect.gen(function* () {
     yield* mustRun(state, apiVersion, "insights")
     const rows = yield* ask(admin, "collect_insights", adminSql.insights(admin.superuser))
     return HttpServerResponse.text(rows[0]?.[0] ?? '{"pg_stat_statements":[]}', { contentType: "application/json" })
-  })
-
-  const catalog = Effect.fnUntraced(function* (passwords: boolean) {
-    const caller = yield* Caller
-    if (passwords && !caller.admin) return yield* Effect.fail(adminsOnly)
-    const [roles, databases] = yield* Effect.scoped(
-      Effect.gen(function* () {
-        const wire = yield* admin.connect("get_dbs_and_roles")
-        const roles = yield* wire.rows(passwords ? adminSql.rolesWithVerifiers : adminSql.roles, queryWithin)
-        return [roles, yield* wire.rows(adminSql.databases, queryWithin)] as const
-      })
-    )
-    return {
-      roles: roles.map(([name, verifier]) => ({
-        name: name ?? "",
-        encrypted_password: verifier ?? null,
-        options: null
-      })),
-      databases: databases.map(([name, owner, refuses, invalid]) => ({
-        name: name ?? "",
-        owner: owner ?? "",
-        options: null,
-        restrict_conn: refuses === "t",
-        invalid: invalid === "t"
-      }))
-    }
   })
 
   const checkWritability = Effect.gen(function* () {
@@ -184,35 +224,10 @@ export const insight = (state: ComputeState["Service"], admin: Admin["Service"],
     return yield* schemaDump(yield* options.install, admin, database)
   }, Effect.provide(Spawn.layer))
 
-  const installedExtensions = Effect.gen(function* () {
-    yield* mustRun(state, apiVersion, "installed_extensions")
-    const names = yield* ask(admin, "get_installed_extensions", adminSql.connectable(maxDatabases))
-    const found = new Map<string, Installed>()
-    yield* Effect.forEach(
-      names,
-      ([database]) =>
-        Effect.map(ask(admin, "get_installed_extensions", adminSql.installedExtensions, database ?? ""), (rows) => {
-          for (const [name, version, bySuperuser] of rows) {
-            const known = found.get(name ?? "") ?? { versions: new Set(), databases: 0, bySuperuser: false }
-            known.versions.add(version ?? "")
-            known.databases += 1
-            known.bySuperuser ||= bySuperuser === "t"
-            found.set(name ?? "", known)
-          }
-        }),
-      { concurrency: databasesAtOnce, discard: true }
-    )
-    return {
-      extensions: [...found]
-        .toSorted(([a], [b]) => (a < b ? -1 : 1))
-        .map(([extname, { bySuperuser, databases, versions }]) => ({
-          extname,
-          versions: [...versions].toSorted(),
-          n_databases: databases,
-          owned_by_superuser: bySuperuser
-        }))
-    }
-  }).pipe(within("counting extensions", Duration.minutes(2)))
+  const extensions = Effect.andThen(
+    mustRun(state, apiVersion, "installed_extensions"),
+    installedExtensions(admin)
+  ).pipe(answeredWithin("counting extensions", Duration.minutes(2)))
 
   const liveness = Effect.as(ask(admin, "availability_checker", "SELECT 1"), "ok")
 
@@ -227,12 +242,54 @@ export const insight = (state: ComputeState["Service"], admin: Admin["Service"],
   return {
     insights: () => answered(insights),
     catalog: ({ query }: { readonly query: { readonly passwords?: "true" | "false" } }) =>
-      answered(catalog(query.passwords === "true")),
+      answered(catalog(admin, query.passwords === "true")),
     databaseSchema: ({ query }: { readonly query: { readonly database?: string | ReadonlyArray<string> } }) =>
       answered(databaseSchema(query.database)),
-    installedExtensions: () => answered(installedExtensions),
+    installedExtensions: () => answered(extensions),
     checkWritability: () => answered(checkWritability),
     hadronLiveness: () => answered(liveness),
     info: () => info
   }
+}
+
+const prefixed = (prefix: string) => Effect.mapError((error: Failure) => refusalOf(error, `${prefix}: `))
+
+/** The routes that change Postgres for its own machine: an extension installed, privileges granted. */
+export const grantRoutes = (state: ComputeState["Service"], admin: Admin["Service"], apiVersion: ApiVersion) => {
+  const created = apiVersion === "head" ? 201 : 200
+
+  const extensions = Effect.gen(function* () {
+    const { database, extension, version } = yield* readBody(ExtensionBody, apiVersion, "invalid request body")
+    yield* mustRun(state, apiVersion, "extensions")
+    yield* Effect.scoped(
+      Effect.gen(function* () {
+        const wire = yield* admin.connect("install_extension", database)
+        const [versions] = yield* wire.rows(adminSql.extensionVersions(extension, version), queryWithin)
+        const sql = adminSql.installExtension(extension, version, versions?.[0] ?? null, versions?.[1] ?? null)
+        if (sql !== null) yield* wire.simple(sql, queryWithin)
+      })
+    ).pipe(prefixed("failed to install extension"))
+    return json({ extension, version }, created)
+  })
+
+  const grants = Effect.gen(function* () {
+    const wanted = yield* readBody(Grants, apiVersion, "invalid request body")
+    yield* mustRun(state, apiVersion, "set_role_grants")
+    yield* Effect.scoped(
+      Effect.gen(function* () {
+        const wire = yield* admin.connect("set_role_grants", wanted.database)
+        const held = yield* wire.rows(adminSql.heldPrivileges(wanted.schema, wanted.role), queryWithin)
+        const sql = adminSql.grant(
+          wanted.schema,
+          wanted.role,
+          wanted.privileges,
+          new Set(held.map(([privilege]) => privilege ?? ""))
+        )
+        if (sql !== null) yield* wire.simple(sql, queryWithin)
+      })
+    ).pipe(prefixed(`${apiVersion === "head" ? "failed to" : "could not"} grant role privileges to the schema`))
+    return json(wanted, created)
+  })
+
+  return { extensions: () => answered(extensions), grants: () => answered(grants) }
 }

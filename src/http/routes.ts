@@ -3,46 +3,8 @@
  *
  * The policy that `compute_ctl routes` prints is this table, so it cannot differ from what is served.
  */
-import type { OpenAPISpec } from "effect/http-api/OpenApi"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { controlGroup, externalApi, insideGroup, internalApi, openGroup, wholeApi } from "./Api.ts"
-import { escapeHtml, page } from "./statusRoutes.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The human page of the API, made from the document that machines read. One small page, no scripts.
-// ---------------------------------------------------------------------------------------------------------------------
-
-const summaryOf = (operation: { readonly summary?: string | undefined }): string => escapeHtml(operation.summary ?? "")
-
-const answersOf = (operation: { readonly responses: object }): string => Object.keys(operation.responses).join(" ")
-
-const tokenOf = (operation: { readonly security?: ReadonlyArray<object> | undefined }): string =>
-  (operation.security ?? []).length === 0 ? "" : "token"
-
-const methods = ["get", "post", "put", "delete", "patch"] as const
-
-/** One row per route, in the order of the declaration. */
-export const docsPage = (spec: OpenAPISpec): string => {
-  const rows = Object.entries(spec.paths).flatMap(([path, item]) =>
-    methods.flatMap((method) => {
-      const operation = item[method]
-      return operation === undefined
-        ? []
-        : [
-            `<tr><td>${method.toUpperCase()}<td><code>${escapeHtml(path)}</code><td>${summaryOf(operation)}` +
-              `<td>${tokenOf(operation)}<td>${answersOf(operation)}`
-          ]
-    })
-  )
-  return page(
-    `${spec.info.title}: the HTTP API`,
-    `<p>${escapeHtml(spec.info.description ?? "")} Shapes of bodies: <a href="/openapi.json">/openapi.json</a>. Every answer that is ` +
-      'not 2xx is <code>{"error", "code", "hint"}</code>; codes are stable.</p>' +
-      `<table><tr><th>Method<th>Route<th>What it does<th>Needs<th>Answers</tr>${rows.join("")}</table>`
-  )
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 /** Path to the methods it takes. A path may have parameters: `/operations/:id`. */
 export type RouteTable = ReadonlyMap<string, ReadonlyArray<string>>
@@ -80,7 +42,7 @@ export const routePattern = (routes: RouteTable, path: string): string | null =>
   return parent !== undefined && routes.has(pattern) ? pattern : null
 }
 
-// -- policy ----------------------------------------------------------------------------------------------------
+// -- policy --------------------------------------------------------------------------------------------------------
 
 export interface PolicyRow {
   readonly method: string
@@ -124,7 +86,8 @@ export const policyText = (apiVersion: ApiVersion): string => {
   const width = (column: "method" | "path" | "listeners") =>
     rows.reduce((most, row) => Math.max(most, row[column].length), 0)
   const line = (row: PolicyRow): string =>
-    `${row.method.padEnd(width("method"))}  ${row.path.padEnd(width("path"))}  ${row.listeners.padEnd(width("listeners"))}  ${row.who}\n`
+    `${row.method.padEnd(width("method"))}  ${row.path.padEnd(width("path"))}  ` +
+    `${row.listeners.padEnd(width("listeners"))}  ${row.who}\n`
   const notes =
     apiVersion === "head"
       ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n" +

@@ -40,7 +40,7 @@ export interface Vitals {
 /** The first start is over and succeeded. */
 export const isStarted = ({ everRan, status }: Vitals): boolean => everRan || status === "running"
 
-/** Users' connections are worth sending here. A failed reconfiguration does not turn them away: Postgres still serves. */
+/** Are users' connections worth sending here? After a failed reconfiguration they are: Postgres still serves. */
 export const isReady = (vitals: Vitals): boolean =>
   isStarted(vitals) && vitals.postgresAlive && !isTerminating(vitals.status)
 
@@ -121,10 +121,10 @@ const stateOf = ({ outcome, startedAt }: ConfigureRequest) => {
       : ("failed" as const)
 }
 
-export const requestBody = (request: ConfigureRequest) => ({
+export const configureRequestBody = (request: ConfigureRequest) => ({
   id: request.id,
   operation_uuid: request.operationId,
-  state: stateOf(operation),
+  state: stateOf(request),
   accepted_at: startTimeText(request.acceptedAt),
   started_at: request.startedAt === null ? null : startTimeText(request.startedAt),
   ended_at: request.endedAt === null ? null : startTimeText(request.endedAt),

@@ -20,7 +20,8 @@ import { ComputeState, type Condition } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import { type Actor, supervise } from "../compute/Supervisor.ts"
 import type { CgroupUnusable, Failure, SpecInvalid } from "../errors/Failure.ts"
-import { defaultPatience, endpoint } from "../http/Server.ts"
+import { defaultTimeouts } from "../http/options.ts"
+import { httpServer } from "../http/Server.ts"
 import type { Verifier } from "../http/Verifier.ts"
 import { type LogContext, logNameActor } from "../logging/Log.ts"
 import { Admin } from "../pgwire/Admin.ts"
@@ -224,7 +225,7 @@ export const program = Effect.fnUntraced(
     const vm = options.vm === null ? null : yield* openVm(options.vm)
     const around = yield* Ref.make<ComputeHooks["Service"] | null>(null)
     const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
-    const http = yield* endpoint({
+    const http = yield* httpServer({
       ...options.http,
       apiVersion: options.apiVersion,
       computeId: options.computeId ?? "",
@@ -238,7 +239,7 @@ export const program = Effect.fnUntraced(
         Effect.runSync(Effect.flatMap(Ref.get(around), (hooks) => hooks?.metrics ?? Effect.succeed(""))) +
         (vm === null ? "" : Effect.runSync(vm.metrics)),
       communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
-      patience: defaultPatience
+      timeouts: defaultTimeouts
     })
     const main = Effect.gen(function* () {
       const install = yield* PostgresInstall

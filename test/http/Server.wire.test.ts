@@ -11,9 +11,9 @@ import { once } from "node:events"
 import { type AddressInfo, connect, createServer } from "node:net"
 import { networkInterfaces } from "node:os"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { unverified } from "../../src/http/Auth.ts"
+import { unverified } from "../../src/http/authorize.ts"
 import type { Verify } from "../../src/http/Verifier.ts"
-import { ask, inBackground, join, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+import { ask, inBackground, join, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 
 /** Accepts or refuses a TCP connection. */
 const accepts = (host: string, port: number): Effect.Effect<boolean> =>
@@ -54,7 +54,7 @@ describe("listening", () => {
         assert.deepStrictEqual([error.what, error.port], [what, taken])
         assert.include(String(error.cause), "EADDRINUSE")
         yield* Scope.close(scope, Exit.void)
-      }).pipe(Effect.provide(neighbours))
+      }).pipe(Effect.provide(inMemoryServices))
     )
   }
 
@@ -69,7 +69,7 @@ describe("listening", () => {
         )
       )
       assert.include([200, "no IPv6"], v6)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("the internal port is this machine's alone", () =>
@@ -80,7 +80,7 @@ describe("listening", () => {
         assert.isTrue(yield* accepts(outward, port))
         assert.isFalse(yield* accepts(outward, internalPort ?? 0))
       }
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("each port serves its own routes; one port alone serves all", () =>
@@ -97,7 +97,7 @@ describe("listening", () => {
       const one = yield* open({ apiVersion: "2024" })
       assert.isNull(one.internalPort)
       assert.strictEqual((yield* ask(one.port, "POST", "/grants", grants)).status, 412)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -115,7 +115,7 @@ describe("leaving", () => {
       assert.deepStrictEqual(JSON.parse((yield* join(asked)).text), { lsn: "0/20" })
       yield* join(closing)
       assert.isFalse(yield* accepts("127.0.0.1", port))
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("silent peers and a caller that waits hold it two seconds at most", () =>
@@ -138,7 +138,7 @@ describe("leaving", () => {
       assert.isBelow((yield* Clock.currentTimeMillis) - before, 4_000)
       yield* join(waiting)
       for (const socket of silent) socket.destroy()
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -184,7 +184,7 @@ describe("tokens", () => {
       assert.strictEqual((yield* ask(port, "GET", "/status", bearer("bearer ours"))).status, 200)
       for (const path of ["/livez", "/metrics", "/openapi.json"])
         assert.strictEqual((yield* ask(port, "GET", path)).status, 200)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("are not asked for on the internal port, nor in the 2024 dialect", () =>
@@ -195,6 +195,6 @@ describe("tokens", () => {
       assert.strictEqual((yield* ask(port, "GET", "/status")).status, 400)
       const old = yield* open({ verifier, apiVersion: "2024" })
       assert.strictEqual((yield* ask(old.port, "GET", "/status")).status, 200)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

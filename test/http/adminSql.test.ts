@@ -2,7 +2,7 @@
  * The SQL of HTTP routes as text: nothing that a caller names gets out of its quotes.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { extensionFacts, grant, installExtension } from "../../src/http/adminSql.ts"
+import { extensionVersions, grant, installExtension } from "../../src/http/adminSql.ts"
 
 describe("extensions", () => {
   it("that are there in that version are left alone", () => assert.isNull(installExtension("e", "1.0", "1.0", null)))
@@ -22,7 +22,7 @@ describe("extensions", () => {
     )
   })
 
-  it("are looked up by literal", () => assert.include(extensionFacts("o'x", "1"), "'o''x'"))
+  it("are looked up by literal", () => assert.include(extensionVersions("o'x", "1"), "'o''x'"))
 })
 
 describe("grants", () => {

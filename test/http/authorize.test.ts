@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
-import { authorize } from "../../src/http/Auth.ts"
+import { authorize } from "../../src/http/authorize.ts"
 
 const verdict = (claims: unknown): string => {
   const result = authorize(claims, "compute-1")

@@ -8,8 +8,8 @@ import * as Ref from "effect/Ref"
 import { ComputeHooks, type PrewarmState } from "../../src/compute/ComputeHooks.ts"
 import { type Promoted, Promotions } from "../../src/compute/Promotions.ts"
 import { ExtensionsUnavailable, ExtensionUnknown, type Failure, LfcBusy } from "../../src/errors/Failure.ts"
-import { endpoint } from "../../src/http/Server.ts"
-import { anyOptions, ask, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+import { httpServer } from "../../src/http/Server.ts"
+import { anyOptions, ask, inBackground, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 
 const bare = Effect.provide(ComputeHooks, ComputeHooks.none)
 
@@ -50,7 +50,7 @@ describe("the local file cache", () => {
         error: "the store is full"
       })
       assert.deepStrictEqual(yield* asked, ["prewarm from ep-1", "cancel", "prewarm from ourselves", "offload"])
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("one load at a time", () =>
@@ -60,7 +60,7 @@ describe("the local file cache", () => {
       const refused = yield* ask(port, "POST", "/lfc/prewarm")
       assert.strictEqual(refused.status, 429)
       assert.strictEqual(refusedOf(refused).error, "Multiple requests for prewarm are not allowed")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("before Postgres was looked for there is none", () =>
@@ -75,7 +75,7 @@ describe("the local file cache", () => {
         assert.strictEqual(answer.status, 412, path)
         assert.strictEqual(refusedOf(answer).code, "too_early")
       }
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -92,7 +92,7 @@ describe("extensions on demand", () => {
         assert.deepStrictEqual([answer.status, answer.text], [200, text])
         assert.strictEqual((yield* ask(port, "POST", "/extension_server/postgis-3.so?is_library=true")).status, 200)
         assert.deepStrictEqual(yield* asked, ["extension postgis", "library postgis-3.so"])
-      }).pipe(Effect.provide(neighbours))
+      }).pipe(Effect.provide(inMemoryServices))
     )
   }
 
@@ -109,7 +109,7 @@ describe("extensions on demand", () => {
         const answer = yield* ask(port, "POST", "/extension_server/x")
         assert.strictEqual(answer.status, status)
         assert.strictEqual(refusedOf(answer).error, trouble.message)
-      }).pipe(Effect.provide(neighbours))
+      }).pipe(Effect.provide(inMemoryServices))
     )
   }
 })
@@ -140,12 +140,12 @@ describe("/promote", () => {
             return order.answer(outcome)
           })
         )
-        const { port, serve } = yield* endpoint(anyOptions)
+        const { port, serve } = yield* httpServer(anyOptions)
         yield* serve
         const answer = yield* ask(port, "POST", "/promote", { json: { spec, wal_flush_lsn: "0/10" } })
         assert.strictEqual(answer.status, status)
         assert.deepStrictEqual(JSON.parse(answer.text), body)
-      }).pipe(Effect.provide(Promotions.layer), Effect.provide(neighbours))
+      }).pipe(Effect.provide(Promotions.layer), Effect.provide(inMemoryServices))
     )
   }
 
@@ -160,7 +160,7 @@ describe("/promote", () => {
         400
       )
       assert.strictEqual((yield* ask(port, "POST", "/promote", { json: { spec } })).status, 422)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -174,6 +174,6 @@ describe("/conditions", () => {
         pending_restart: [],
         promotion: { status: "not_promoted" }
       })
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

@@ -8,7 +8,7 @@ import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
-import { ask, open, reach, refusedOf } from "./openedServer.ts"
+import { ask, open, reach, refusedOf } from "./testServer.ts"
 
 const opened = Effect.gen(function* () {
   const postgres = yield* startPostgres()
@@ -70,7 +70,8 @@ describe("routes on a real Postgres", () => {
         "int4 generated always as identity primary key"
       ]) {
         yield* postgres.rows(
-          `drop table if exists public.health_check; create table public.health_check (id ${id}, updated_at timestamptz default now())`
+          `drop table if exists public.health_check;
+          create table public.health_check (id ${id}, updated_at timestamptz default now())`
         )
         for (const at of [port, old, port]) {
           const answer = yield* ask(at, "POST", "/check_writability")
@@ -86,7 +87,8 @@ describe("routes on a real Postgres", () => {
       const { port, postgres } = yield* opened
       yield* postgres.rows(`
         create table public.health_check (id int primary key, updated_at timestamptz);
-        create function public.full() returns trigger language plpgsql as $$ begin raise exception 'no space' using errcode = '53100'; end $$;
+        create function public.full() returns trigger language plpgsql as
+          $$ begin raise exception 'no space' using errcode = '53100'; end $$;
         create trigger full_disk before insert on public.health_check for each row execute function public.full()`)
       assert.strictEqual((yield* ask(port, "POST", "/check_writability")).text, "true")
     })

@@ -16,12 +16,12 @@ import {
   ender,
   inBackground,
   join,
-  neighbours,
+  inMemoryServices,
   open,
   reach,
   refusedOf,
-  short
-} from "./openedServer.ts"
+  shortTimeouts
+} from "./testServer.ts"
 
 const apiVersions: ReadonlyArray<ApiVersion> = ["2024", "head"]
 const good = { spec: { format_version: 1, operation_uuid: "op" } }
@@ -50,7 +50,7 @@ describe("POST /configure", () => {
             assert.match(refusedOf(answer).error, text)
             assert.strictEqual((yield* state.now).status, status)
           }
-        }).pipe(Effect.provide(neighbours))
+        }).pipe(Effect.provide(inMemoryServices))
       )
     }
 
@@ -75,7 +75,7 @@ describe("POST /configure", () => {
           [healed.status, JSON.parse(healed.text).status, JSON.parse(healed.text).error],
           [200, "running", null]
         )
-      }).pipe(Effect.provide(neighbours))
+      }).pipe(Effect.provide(inMemoryServices))
     )
   }
 
@@ -122,7 +122,7 @@ describe("POST /configure", () => {
       assert.deepStrictEqual(invalid.problems, [{ path: "format_version", message: "is missing" }])
       assert.strictEqual(refusedOf(yield* ask(old.port, "POST", "/configure", { body: "{}" })).error, "invalid spec")
       assert.strictEqual((yield* state.now).status, "empty")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a large body without a length is cut off at the limit", () =>
@@ -146,7 +146,7 @@ describe("POST /configure", () => {
       })
       assert.strictEqual(answer.status, 413)
       yield* Effect.promise(() => answer.text())
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a compute that brought its own spec takes no other", () =>
@@ -155,7 +155,7 @@ describe("POST /configure", () => {
       const answer = yield* ask(port, "POST", "/configure", { json: good })
       assert.strictEqual(answer.status, 412)
       assert.strictEqual(refusedOf(answer).error, "live configuration is not allowed for this compute node")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("of ten at once one is applied and nine are 412", () =>
@@ -185,7 +185,7 @@ describe("POST /configure", () => {
       assert.deepStrictEqual(answers.map(({ status }) => status).sort(), [200, ...Array.from({ length: 9 }, () => 412)])
       assert.strictEqual(applied, 1)
       assert.strictEqual((yield* state.now).status, "running")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a caller that goes away cancels nothing", () =>
@@ -198,7 +198,8 @@ describe("POST /configure", () => {
       const socket = connect(port, "127.0.0.1")
       const body = JSON.stringify(good)
       socket.write(
-        `POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+        "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" +
+          `content-length: ${body.length}\r\n\r\n${body}`
       )
       yield* state.until("configuration")
       socket.destroy()
@@ -207,7 +208,7 @@ describe("POST /configure", () => {
       assert.strictEqual((yield* ask(port, "GET", "/livez")).status, 200)
       yield* Deferred.succeed(gone, undefined)
       assert.strictEqual((yield* state.until("running")).spec?.operationId, "op")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("nobody waits for ever: 504, and the order goes on", () =>
@@ -216,14 +217,14 @@ describe("POST /configure", () => {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
       yield* configurer(() => Deferred.await(go))
-      const { port } = yield* open({ patience: short })
+      const { port } = yield* open({ timeouts: shortTimeouts })
       const answer = yield* ask(port, "POST", "/configure", { json: good })
       assert.strictEqual(answer.status, 504)
       assert.strictEqual(refusedOf(answer).code, "deadline_passed")
       assert.strictEqual((yield* state.now).status, "configuration")
       yield* Deferred.succeed(go, undefined)
       yield* state.until("running")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -247,7 +248,7 @@ describe("POST /terminate", () => {
               assert.include(codes, answer.status)
               assert.deepStrictEqual(JSON.parse(answer.text), { lsn: "1/20" })
             }
-          }).pipe(Effect.provide(neighbours))
+          }).pipe(Effect.provide(inMemoryServices))
         )
       }
     }
@@ -267,7 +268,7 @@ describe("POST /terminate", () => {
       for (const fiber of [patient, hurried])
         assert.deepStrictEqual(JSON.parse((yield* join(fiber)).text), { lsn: null })
       assert.isBelow((yield* join(late)).status, 300)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a query without a mode, or with another, is 400 and ends nothing", () =>
@@ -279,14 +280,14 @@ describe("POST /terminate", () => {
         refusedOf(answer)
       }
       assert.strictEqual((yield* (yield* ComputeState).now).status, "empty")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("an end that does not come is 504", () =>
     Effect.gen(function* () {
       yield* reach("running")
-      const { port } = yield* open({ patience: short })
+      const { port } = yield* open({ timeouts: shortTimeouts })
       assert.strictEqual((yield* ask(port, "POST", "/terminate")).status, 504)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

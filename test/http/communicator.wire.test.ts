@@ -9,7 +9,7 @@ import { createServer, type RequestListener } from "node:http"
 import * as os from "node:os"
 import * as path from "node:path"
 import { temporaryFolder } from "../support/postgres.ts"
-import { ask, neighbours, open, refusedOf } from "./openedServer.ts"
+import { ask, inMemoryServices, open, refusedOf } from "./testServer.ts"
 
 /** Listens by a relative name, because a long absolute one is what the tests are about. */
 const communicator = (socket: string, answer: RequestListener) =>
@@ -48,7 +48,7 @@ describe("GET /autoscaling_metrics", () => {
         const { status, text, type } = yield* ask(port, "GET", "/autoscaling_metrics")
         assert.deepStrictEqual([status, type, text], [200, "text/plain; version=0.0.4", "lfc_hits 7\n"], String(depth))
       }
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live(
@@ -69,7 +69,7 @@ describe("GET /autoscaling_metrics", () => {
         assert.strictEqual((yield* ask(port, "GET", "/autoscaling_metrics")).status, 503)
         hang = true
         assert.strictEqual((yield* ask(port, "GET", "/autoscaling_metrics")).status, 504)
-      }).pipe(Effect.provide(neighbours)),
+      }).pipe(Effect.provide(inMemoryServices)),
     20_000
   )
 })

@@ -8,7 +8,7 @@ import * as Schema from "effect/Schema"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { statuses } from "../../src/compute/transitions.ts"
 import { bodies, declared } from "./declared.ts"
-import { ask, configurer, ender, neighbours, open, reach, refusedOf, short } from "./openedServer.ts"
+import { ask, configurer, ender, inMemoryServices, open, reach, refusedOf, shortTimeouts } from "./testServer.ts"
 
 const Name = Schema.Literals(declared.map(({ name }) => name))
 
@@ -92,7 +92,7 @@ describe("random requests", () => {
           yield* reach(status)
           if (status !== "terminated") yield* ender(null)
           if (status === "running" || status === "empty") yield* configurer(() => Effect.void)
-          const { port } = yield* open({ apiVersion, patience: short, refetch: Effect.never })
+          const { port } = yield* open({ apiVersion, timeouts: shortTimeouts, refetch: Effect.never })
           const path = route.path.replace(":id", () => encodeURIComponent(`x${wellFormed(id)}`).replaceAll(".", "%2e"))
           const encoded = query.includes("=") && /^[\w=&]*$/.test(query) ? query : encodeURIComponent(wellFormed(query))
           const streams =
@@ -115,7 +115,7 @@ describe("random requests", () => {
           if (answer.status >= 300 && !streams) refusedOf(answer)
           assert.strictEqual((yield* ask(port, "GET", "/livez")).status, 200)
           yield* (yield* ComputeState).now
-        }).pipe(Effect.scoped, Effect.provide(neighbours)),
+        }).pipe(Effect.scoped, Effect.provide(inMemoryServices)),
       { arbitrary: { runs: 400 } }
     )
   }

@@ -1,16 +1,16 @@
 /**
- * Every declared route in every status, both apiVersions, with every kind of caller, over real sockets: the answer is one
- * that the document declares, a refusal is a refusal in full, and nobody passes who must not.
+ * Every declared route in every status, both API versions, with every kind of caller, over real sockets: the answer is
+ * one that the document declares, a refusal is a refusal in full, and nobody passes who must not.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { statuses } from "../../src/compute/transitions.ts"
-import { unverified } from "../../src/http/Auth.ts"
+import { unverified } from "../../src/http/authorize.ts"
 import { policy } from "../../src/http/routes.ts"
 import type { Verifier } from "../../src/http/Verifier.ts"
 import { bodies, type Declared, declared, documentedRoutes, pathFor } from "./declared.ts"
-import { type Ask, ask, neighbours, open, reach, refusedOf, short } from "./openedServer.ts"
+import { type Ask, ask, inMemoryServices, open, reach, refusedOf, shortTimeouts } from "./testServer.ts"
 
 const claims: Readonly<Record<string, unknown>> = {
   ours: { compute_id: "compute-1" },
@@ -80,7 +80,7 @@ describe("every route, status and caller", () => {
           for (const [name, authorization, refusedWith] of callers) {
             yield* Effect.gen(function* () {
               yield* reach(status)
-              const { port } = yield* open({ apiVersion, verifier, patience: short, refetch: Effect.never })
+              const { port } = yield* open({ apiVersion, verifier, timeouts: shortTimeouts, refetch: Effect.never })
               for (const route of ordered) {
                 const answer = yield* ask(port, methodFor(route), pathFor(route), requestFor(route, authorization))
                 const where = `${route.method} ${route.path} for ${name}: ${answer.status} ${answer.text.slice(0, 200)}`
@@ -93,7 +93,7 @@ describe("every route, status and caller", () => {
                 }
                 if (authorization !== null) assert.notInclude(answer.text, authorization)
               }
-            }).pipe(Effect.scoped, Effect.provide(neighbours))
+            }).pipe(Effect.scoped, Effect.provide(inMemoryServices))
           }
         })
       )
@@ -103,7 +103,7 @@ describe("every route, status and caller", () => {
   it.live("with two ports each route is on those that the policy says, and the internal one asks for no token", () =>
     Effect.gen(function* () {
       yield* reach("running")
-      const { internalPort, port } = yield* open({ verifier, internalPort: 0, patience: short })
+      const { internalPort, port } = yield* open({ verifier, internalPort: 0, timeouts: shortTimeouts })
       const rows = new Map(policy("head").map((row) => [`${row.method} ${row.path}`, row.listeners.split(", ")]))
       for (const route of ordered.filter(({ name }) => name !== "terminate")) {
         const listeners = rows.get(`${route.method} ${route.path}`) ?? []
@@ -123,6 +123,6 @@ describe("every route, status and caller", () => {
           if (listener === "internal") assert.notInclude(text, "token_")
         }
       }
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

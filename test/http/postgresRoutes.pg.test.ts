@@ -1,5 +1,5 @@
 /**
- * The routes that look inside Postgres further: schemas streamed from pg_dump, extensions, verifiers for administrators.
+ * The routes that look further into Postgres: schemas streamed from pg_dump, extensions, verifiers for administrators.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -10,11 +10,11 @@ import { connect } from "node:net"
 import * as path from "node:path"
 import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { unverified } from "../../src/http/Auth.ts"
+import { unverified } from "../../src/http/authorize.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import type { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import { startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
-import { ask, open, reach, refusedOf } from "./openedServer.ts"
+import { ask, open, reach, refusedOf } from "./testServer.ts"
 
 /** The system's client programs; newer than the server or of its version. */
 const pgDump = ["/usr/lib/postgresql/15/bin/pg_dump", "/usr/bin/pg_dump"].find((file) => fs.existsSync(file)) ?? null

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { statuses } from "../../src/compute/transitions.ts"
-import { ask, neighbours, open, reach } from "./openedServer.ts"
+import { ask, inMemoryServices, open, reach } from "./testServer.ts"
 
 /** Counters move with every request, and are compared elsewhere. */
 const still = (text: string): string =>
@@ -38,7 +38,7 @@ describe("the shortest way", () => {
               assert.deepStrictEqual([head.status, head.type, head.text], [quick.status, quick.type, ""], path)
             }
           }
-        }).pipe(Effect.provide(neighbours))
+        }).pipe(Effect.provide(inMemoryServices))
       )
     }
   }
@@ -56,7 +56,7 @@ describe("the shortest way", () => {
         'compute_ctl_http_request_seconds_count{route="/status"} 2'
       ])
         assert.include(text, `${line}\n`)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a change of state is seen by the next request", () =>
@@ -69,6 +69,6 @@ describe("the shortest way", () => {
       assert.include((yield* ask(port, "GET", "/metrics")).text, 'status="init"')
       yield* state.send("PostgresReady", { postgresAlive: true })
       assert.strictEqual((yield* ask(port, "GET", "/readyz")).status, 200)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

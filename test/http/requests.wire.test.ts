@@ -1,5 +1,5 @@
 /**
- * Specs that nobody waits for: accepted at once, queued behind one another, superseded, watched, and never applied twice.
+ * Specs that nobody waits for: accepted at once, queued behind one another, superseded, and never applied twice.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
@@ -8,7 +8,7 @@ import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { maxRequests } from "../../src/compute/Requests.ts"
 import { ApplyFailed } from "../../src/errors/Failure.ts"
-import { ask, configurer, inBackground, join, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+import { ask, configurer, inBackground, join, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 
 const spec = (name: string) => ({ spec: { format_version: 1, operation_uuid: name } })
 const patient = { prefer: "respond-async" }
@@ -40,7 +40,7 @@ describe("Prefer: respond-async", () => {
       assert.strictEqual(done.state, "done")
       assert.isNotNull(done.ended_at)
       assert.include((yield* ask(port, "GET", "/metrics")).text, 'compute_ctl_apply_seconds_count{outcome="done"}')
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a later spec takes the place of one in line, whose caller hears it; each applied one is applied once", () =>
@@ -74,7 +74,7 @@ describe("Prefer: respond-async", () => {
       const { operations } = JSON.parse((yield* ask(port, "GET", "/operations")).text)
       assert.strictEqual(operations.length, 21)
       assert.strictEqual(operations[0].id, queued.at(-1).id)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("what is sent during the first start waits for it", () =>
@@ -85,7 +85,7 @@ describe("Prefer: respond-async", () => {
       assert.strictEqual(at, "queued")
       yield* configurer(() => Effect.void)
       assert.strictEqual((yield* ask(port, "GET", `/operations/${id}?timeout=50ms`)).text.includes("queued"), true)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a spec that fails says so under its operation, and a later one in line still gets its turn", () =>
@@ -109,7 +109,7 @@ describe("Prefer: respond-async", () => {
       assert.match(failed.error.error, /^compute configuration failed: .*no room/)
       assert.strictEqual((yield* ended(port, good.id)).state, "done")
       assert.strictEqual((yield* (yield* ComputeState).now).status, "running")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("is refused when nobody will ever take it", () =>
@@ -121,7 +121,7 @@ describe("Prefer: respond-async", () => {
           const answer = yield* send(port, "late")
           assert.strictEqual(answer.status, 412, status)
           refusedOf(answer)
-        }).pipe(Effect.scoped, Effect.provide(neighbours))
+        }).pipe(Effect.scoped, Effect.provide(inMemoryServices))
       }
     })
   )
@@ -135,14 +135,14 @@ describe("Prefer: respond-async", () => {
       const waiting = yield* inBackground(ended(port, id))
       yield* commands.close
       assert.deepInclude(yield* join(waiting), { state: "abandoned" })
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("an operation that nobody knows is 404", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
       assert.strictEqual(refusedOf(yield* ask(port, "GET", "/operations/none")).code, "operation_unknown")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -163,7 +163,7 @@ describe("Idempotency-Key", () => {
       assert.strictEqual(applied, 1)
       assert.strictEqual(refusedOf(yield* send(port, "two", { ...patient, ...key })).code, "idempotency_key_reused")
       assert.strictEqual((yield* send(port, "one", { "idempotency-key": "k".repeat(300) })).status, 400)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a repeated call while the first is under way waits for the same end", () =>
@@ -178,7 +178,7 @@ describe("Idempotency-Key", () => {
       const second = yield* inBackground(send(port, "one", { "idempotency-key": "k" }))
       yield* Deferred.succeed(go, undefined)
       assert.deepStrictEqual([(yield* join(first)).status, (yield* join(second)).status, applied], [200, 200, 1])
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("what is remembered is bounded, and what is under way is not forgotten", () =>
@@ -191,6 +191,6 @@ describe("Idempotency-Key", () => {
       const { operations } = JSON.parse((yield* ask(port, "GET", "/operations")).text)
       assert.strictEqual(operations.length, maxRequests)
       assert.include(JSON.stringify(operations.at(-1)), first.id)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

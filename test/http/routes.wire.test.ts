@@ -6,11 +6,11 @@ import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import { ComputeState, type ApplyReport, zeroMetrics } from "../../src/compute/ComputeState.ts"
 import { type Status, statuses } from "../../src/compute/transitions.ts"
-import { wireStatus } from "../../src/http/answer.ts"
+import { wireStatus } from "../../src/http/refusals.ts"
 import type { ApiVersion } from "../../src/spec/ParsedSpec.ts"
 import { parseLsn } from "../../src/spec/identifiers.ts"
 import { emptySpec } from "../support/specs.ts"
-import { ask, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+import { ask, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 
 const apiVersions: ReadonlyArray<ApiVersion> = ["2024", "head"]
 const extension = { extension: "hstore", database: "app", version: "1.8" }
@@ -63,7 +63,7 @@ describe("routes", () => {
           const metrics = (yield* ask(port, "GET", "/metrics")).text
           const up = metrics.split("\n").filter((line) => line.startsWith("compute_ctl_up{"))
           assert.deepStrictEqual(up, [`compute_ctl_up{build_tag="test",status="${status.replaceAll("_", "-")}"} 1`])
-        }).pipe(Effect.provide(neighbours))
+        }).pipe(Effect.provide(inMemoryServices))
       )
     }
   }
@@ -83,7 +83,7 @@ describe("routes", () => {
         last_active: "2022-10-12T08:00:00+00:00",
         error: null
       })
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a failure is told in /status and in the probes", () =>
@@ -94,7 +94,7 @@ describe("routes", () => {
       const { port } = yield* open()
       assert.strictEqual(JSON.parse((yield* ask(port, "GET", "/status")).text).error, "the data directory is gone")
       assert.strictEqual(refusedOf(yield* ask(port, "GET", "/readyz")).error, "the data directory is gone")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("the measures of the start, its steps and its receipt", () =>
@@ -140,7 +140,7 @@ describe("routes", () => {
         { name: "settle", started_at_ms: 4, ms: 6 }
       ])
       assert.include((yield* ask(port, "GET", "/metrics")).text, 'compute_ctl_step_ms{step="settle"} 6\n')
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("what is not there is 404, a wrong method 405 with what is allowed, both in JSON", () =>
@@ -161,7 +161,7 @@ describe("routes", () => {
         assert.strictEqual(answer.headers.get("allow"), allowed)
         refusedOf(answer)
       }
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a request keeps its id; a missing or unprintable one is replaced", () =>
@@ -173,6 +173,6 @@ describe("routes", () => {
       assert.match((yield* ask(port, "GET", "/livez")).headers.get("x-request-id") ?? "", uuid)
       const replaced = yield* ask(port, "GET", "/livez", { headers: { "x-request-id": "a {injected}" } })
       assert.match(replaced.headers.get("x-request-id") ?? "", uuid)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

@@ -9,7 +9,7 @@ import { get } from "node:http"
 import { ComputeState, maxHistory } from "../../src/compute/ComputeState.ts"
 import { statuses } from "../../src/compute/transitions.ts"
 import { declared } from "./declared.ts"
-import { ask, inBackground, join, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+import { ask, inBackground, join, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 
 /** Reads events until there are `count`, or the stream ends. */
 const events = (port: number, path: string, count: number, headers: Record<string, string> = {}) =>
@@ -54,7 +54,7 @@ describe("GET /status?wait_for", () => {
         JSON.parse((yield* ask(port, "GET", "/status?wait_for=running&timeout=9m")).text).status,
         "running"
       )
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("answers what is, when the time is over", () =>
@@ -64,7 +64,7 @@ describe("GET /status?wait_for", () => {
       const answer = yield* ask(port, "GET", "/status?wait_for=running&timeout=200ms")
       assert.deepStrictEqual([answer.status, JSON.parse(answer.text).status], [200, "empty"])
       assert.isAtLeast((yield* Clock.currentTimeMillis) - before, 190)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("does not wait for what can not come any more", () =>
@@ -75,7 +75,7 @@ describe("GET /status?wait_for", () => {
       yield* state.send("TerminateFastAsked")
       yield* state.send("PostgresGone")
       assert.strictEqual(JSON.parse((yield* join(waiting)).text).status, "terminated")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("400 for a status that does not exist, or a time that is none; 2024 knows one termination_pending", () =>
@@ -96,7 +96,7 @@ describe("GET /status?wait_for", () => {
       const old = yield* open({ apiVersion: "2024" })
       const answer = yield* ask(old.port, "GET", "/status?wait_for=termination_pending&timeout=9s")
       assert.strictEqual(JSON.parse(answer.text).status, "termination_pending")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live(
@@ -120,7 +120,7 @@ describe("GET /status?wait_for", () => {
         yield* state.send("ConfigureDone")
         for (const { status, text } of yield* join(waiting))
           assert.deepStrictEqual([status, JSON.parse(text).status], [200, "running"])
-      }).pipe(Effect.provide(neighbours)),
+      }).pipe(Effect.provide(inMemoryServices)),
     60_000
   )
 })
@@ -146,7 +146,7 @@ describe("the stream of statuses", () => {
         const seen = (yield* join(all)).map(statusOf)
         assert.strictEqual(seen.at(-1), "terminated")
         assert.deepStrictEqual(seen, [...new Set(seen)], "that Postgres was used is no event")
-      }).pipe(Effect.provide(neighbours))
+      }).pipe(Effect.provide(inMemoryServices))
     )
   }
 })
@@ -166,7 +166,7 @@ describe("history", () => {
       )
       assert.deepInclude(changes[2], { error: "the disk is gone", because: "Postgres died unasked" })
       for (const { at } of changes) assert.match(at, /^\d{4}-\d\d-\d\dT.*Z$/)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("forgets the oldest of many", () =>
@@ -181,7 +181,7 @@ describe("history", () => {
       const { history } = yield* state.now
       assert.strictEqual(history.length, maxHistory)
       assert.strictEqual(history.at(-1)?.to, "running")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -211,7 +211,7 @@ describe("pages", () => {
           assert.include(answer.text, "margin-left:25.00%")
         }
       }
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("/docs names every route, and is small", () =>
@@ -222,7 +222,7 @@ describe("pages", () => {
       for (const { documented, method } of declared)
         assert.include(text, `<tr><td>${method}<td><code>${documented}</code>`)
       assert.isBelow(text.length, 20_000)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a verbose probe says what it looked at", () =>
@@ -242,7 +242,7 @@ describe("pages", () => {
             postgres_alive: runs
           })
           if (!runs) refusedOf(answer)
-        }).pipe(Effect.scoped, Effect.provide(neighbours))
+        }).pipe(Effect.scoped, Effect.provide(inMemoryServices))
       }
     })
   )

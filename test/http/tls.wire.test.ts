@@ -8,7 +8,7 @@ import * as fs from "node:fs"
 import { get } from "node:https"
 import * as path from "node:path"
 import { temporaryFolder } from "../support/postgres.ts"
-import { ask, inBackground, neighbours, open } from "./openedServer.ts"
+import { ask, inBackground, inMemoryServices, open } from "./testServer.ts"
 
 const certificate = (folder: string, name: string) => {
   const [key, cert] = [path.join(folder, "key.pem"), path.join(folder, "cert.pem")]
@@ -54,7 +54,7 @@ describe("TLS", () => {
           Effect.retry({ times: 100_000 }),
           Effect.timeout("30 seconds")
         )
-      }).pipe(Effect.provide(neighbours)),
+      }).pipe(Effect.provide(inMemoryServices)),
     60_000
   )
 
@@ -62,6 +62,6 @@ describe("TLS", () => {
     Effect.gen(function* () {
       const refused = yield* Effect.flip(open({ tls: { certPath: "/nowhere/cert.pem", keyPath: "/nowhere/key.pem" } }))
       assert.strictEqual(refused._tag, "ListenFailed")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

@@ -4,10 +4,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import { explainSample, maxHolds, maxHoldSeconds, nothingSeen } from "../../src/activity/activity.ts"
+import { explainSample, maxHolds, maxHoldSeconds, noBaseline } from "../../src/activity/activity.ts"
 import { holdActor } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { ask, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+import { ask, inBackground, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 
 const hold = (port: number, json: unknown) => ask(port, "POST", "/holds", { json })
 
@@ -22,13 +22,13 @@ describe("/activity", () => {
       const sample = {
         at: 5_000,
         busy: 0,
-        rested: 3_000,
+        idleSince: 3_000,
         autovacuum: 1,
-        followers: 0,
+        walsenders: 0,
         subscriptions: 0,
         statistics: null
       }
-      yield* state.note({ activity: explainSample(null, nothingSeen, sample), downtime: { current: 0, total: 70 } })
+      yield* state.note({ activity: explainSample(null, noBaseline, sample), downtime: { current: 0, total: 70 } })
       yield* state.active(DateTime.makeUnsafe(5_000))
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/activity")).text), {
         status: "running",
@@ -46,7 +46,7 @@ describe("/activity", () => {
         holds: [],
         downtime: { current_ms: 0, total_ms: 70 }
       })
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -68,7 +68,7 @@ describe("/holds", () => {
       assert.strictEqual((yield* ask(port, "DELETE", `/holds/${id}`)).status, 200)
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/holds")).text).holds, [])
       assert.strictEqual(refusedOf(yield* ask(port, "DELETE", `/holds/${id}`)).code, "hold_unknown")
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("there are never more than the most, nor longer ones, and each has a reason", () =>
@@ -92,6 +92,6 @@ describe("/holds", () => {
         []
       ])
         assert.strictEqual((yield* hold(port, json)).status, 422, JSON.stringify(json).slice(0, 50))
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })

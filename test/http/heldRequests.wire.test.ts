@@ -8,13 +8,13 @@ import * as Fiber from "effect/Fiber"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { once } from "node:events"
 import { connect } from "node:net"
-import type { Quick } from "../../src/http/probes.ts"
+import type { FastPath } from "../../src/http/probes.ts"
 import { listenExternal } from "../../src/http/Server.ts"
-import { anyOptions, ask, inBackground } from "./openedServer.ts"
+import { anyOptions, ask, inBackground } from "./testServer.ts"
 
 /** Answers the probe, and tells when something came that it does not answer. */
 const watchful =
-  (passed: Deferred.Deferred<void>): Quick =>
+  (passed: Deferred.Deferred<void>): FastPath =>
   (request, response) => {
     if (request.url === "/livez") {
       response.end("alive")

@@ -16,7 +16,7 @@ import * as path from "node:path"
 import { SpecUnreadable } from "../../src/errors/Failure.ts"
 import { keyWatcher, verifierOf } from "../../src/http/Verifier.ts"
 import { temporaryFolder } from "../support/postgres.ts"
-import { ask, configurer, inBackground, neighbours, open, reach, refusedOf } from "./openedServer.ts"
+import { ask, configurer, inBackground, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 
 const pair = Effect.promise(async () => {
   const { privateKey, publicKey } = await generateKeyPair("EdDSA", { extractable: true })
@@ -71,7 +71,7 @@ describe("rotation", () => {
       yield* Fiber.interrupt(calling)
       assert.deepStrictEqual(wrong, [])
       assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 401)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live("a set without a usable key, or a refused spec, locks nobody out", () =>
@@ -89,7 +89,7 @@ describe("rotation", () => {
       refusedOf(refused)
       assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.token))).status, 200)
       assert.strictEqual((yield* ask(port, "GET", "/status", as(theirs.token))).status, 401)
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 
   it.live(
@@ -122,7 +122,7 @@ describe("rotation", () => {
         )
         yield* taken
         assert.strictEqual((yield* ask(port, "GET", "/status", as(old.token))).status, 401)
-      }).pipe(Effect.provide(neighbours)),
+      }).pipe(Effect.provide(inMemoryServices)),
     60_000
   )
 })
@@ -142,7 +142,7 @@ describe("a token that is shown again", () => {
           400
         )
       }
-    }).pipe(Effect.provide(neighbours))
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 
@@ -181,7 +181,7 @@ describe("canaries", () => {
           assert.notInclude(text, ours.token)
         }
       }).pipe(
-        Effect.provide(neighbours),
+        Effect.provide(inMemoryServices),
         Effect.provide(Logger.layer([listener])),
         Effect.provideService(References.MinimumLogLevel, "Trace")
       )

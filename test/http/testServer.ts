@@ -1,5 +1,5 @@
 /**
- * A real endpoint on a free port over in-memory neighbours, a stand-in for the corridor, and ways to ask it.
+ * A real endpoint on a free port over in-memory inMemoryServices, a stand-in for the corridor, and ways to ask it.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -12,13 +12,14 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import { type Status, table, type Trigger } from "../../src/compute/transitions.ts"
 import { type Failure, SpecInvalid, WireFailed } from "../../src/errors/Failure.ts"
-import { defaultPatience, endpoint, type EndpointOptions } from "../../src/http/Server.ts"
+import { defaultTimeouts, type ServerOptions } from "../../src/http/options.ts"
+import { httpServer } from "../../src/http/Server.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
 /** No Postgres: whoever connects is told so at once. */
-export const noPostgres = Layer.succeed(
+const noPostgres = Layer.succeed(
   Admin,
   Admin.of({
     at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
@@ -30,13 +31,13 @@ export const noPostgres = Layer.succeed(
 )
 
 /** State, commands and an `Admin` without Postgres, new for each test. */
-export const neighbours = Layer.provideMerge(
+export const inMemoryServices = Layer.provideMerge(
   Layer.mergeAll(Commands.layer, noPostgres),
   Layer.fresh(ComputeState.layer)
 )
 
 /** Accepts `{"format_version": 1.0, …}` and nothing else: the parser has tests of its own. */
-export const parseSpec: EndpointOptions["parseSpec"] = (input) =>
+const parseSpec: ServerOptions["parseSpec"] = (input) =>
   typeof input === "object" && input !== null && "format_version" in input
     ? Result.succeed<ParsedSpec>({
         ...emptySpec,
@@ -46,7 +47,7 @@ export const parseSpec: EndpointOptions["parseSpec"] = (input) =>
         new SpecInvalid({ source: "the body", problems: [{ path: "format_version", message: "is missing" }] })
       )
 
-export const anyOptions: EndpointOptions = {
+export const anyOptions: ServerOptions = {
   apiVersion: "head",
   host: "127.0.0.1",
   externalPort: 0,
@@ -63,7 +64,7 @@ export const anyOptions: EndpointOptions = {
   otherMetrics: () => "",
   communicatorSocket: "/nowhere/neon-communicator.socket",
   buildTag: "test",
-  patience: defaultPatience
+  timeouts: defaultTimeouts
 }
 
 export interface Answer {
@@ -121,8 +122,8 @@ export const refusedOf = (answer: Answer) => {
   return decodeRefused(answer.text)
 }
 
-export const open = (options: Partial<EndpointOptions> = {}) =>
-  endpoint({ ...anyOptions, ...options }).pipe(
+export const open = (options: Partial<ServerOptions> = {}) =>
+  httpServer({ ...anyOptions, ...options }).pipe(
     Effect.tap(({ serve }) => serve),
     Effect.provide(Promotions.layer)
   )
@@ -178,4 +179,4 @@ export const ender = (flushLsn: bigint | null) =>
 export const inBackground = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.forkScoped(effect, { startImmediately: true })
 export const join = Fiber.join
-export const short = { configure: Duration.millis(100), terminate: Duration.millis(100) } as const
+export const shortTimeouts = { configure: Duration.millis(100), terminate: Duration.millis(100) } as const

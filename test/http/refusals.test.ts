@@ -1,5 +1,5 @@
 /**
- * What callers are told, as pure facts: words of both apiVersions, times, codes, probes.
+ * The words of answers without a server: status names of both API versions, times, refusals, probes.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
@@ -15,17 +15,8 @@ import {
   WireFailed
 } from "../../src/errors/Failure.ts"
 import { errorPolicies } from "../../src/errors/policy.ts"
-import {
-  configureRefusal,
-  httpStatusOf,
-  isReady,
-  isStarted,
-  lastActiveText,
-  refusalOf,
-  startTimeText,
-  wireStatus,
-  wrongStatus
-} from "../../src/http/answer.ts"
+import { configureRefusal, httpStatusOf, refusalOf, wireStatus, wrongStatus } from "../../src/http/refusals.ts"
+import { isReady, isStarted, lastActiveText, startTimeText } from "../../src/http/views.ts"
 
 const at = (text: string) => DateTime.makeUnsafe(text)
 
@@ -83,7 +74,11 @@ describe("failures", () => {
   })
 
   it("a failed configure tells the whole chain of causes, its code and its hint", () => {
-    const root = new PostmasterDied({ exit: { _tag: "Signal", signal: "SIGKILL" }, crashReport: "out of memory", log: [] })
+    const root = new PostmasterDied({
+      exit: { _tag: "Signal", signal: "SIGKILL" },
+      crashReport: "out of memory",
+      log: []
+    })
     const refusal = configureRefusal(new ApplyFailed({ failures: ['role "web"'], cause: root }))
     assert.strictEqual(refusal.status, 500)
     assert.strictEqual(refusal.code, "apply_failed")

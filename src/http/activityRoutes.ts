@@ -1,0 +1,59 @@
+/**
+ * The routes that explain activity, and the holds that keep a compute awake. What moves `last_active` while a hold
+ * lasts is the activity monitor's, not theirs.
+ */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import { randomUUID } from "node:crypto"
+import { livingHolds, maxHolds } from "../activity/activity.ts"
+import type { ComputeState, Hold } from "../compute/ComputeState.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
+import { answered, json, readBody } from "./answer.ts"
+import { HoldBody } from "./bodies.ts"
+import { refusal } from "./refusals.ts"
+import { activityBody, holdBody } from "./views.ts"
+
+const tooMany = refusal(
+  429,
+  "too_many_holds",
+  `there are ${maxHolds} holds already`,
+  "release one, or wait until one expires"
+)
+const noHold = refusal(404, "hold_unknown", "there is no such hold", "it was released, or it has expired")
+
+export const activityRoutes = (state: ComputeState["Service"], apiVersion: ApiVersion) => {
+  const hold = Effect.gen(function* () {
+    const { reason, ttl_seconds } = yield* readBody(HoldBody, apiVersion, "invalid hold")
+    const now = yield* Clock.currentTimeMillis
+    const made: Hold = { id: randomUUID(), reason, createdAt: now, expiresAt: now + ttl_seconds * 1000 }
+    yield* state.note(({ holds }) => {
+      const living = livingHolds(holds, now)
+      return living.length < maxHolds ? { holds: [...living, made] } : {}
+    })
+    const taken = (yield* state.now).holds.includes(made)
+    return taken ? json(holdBody(made), 201) : yield* Effect.fail(tooMany)
+  })
+
+  const release = Effect.fnUntraced(function* (id: string) {
+    const now = yield* Clock.currentTimeMillis
+    const found = livingHolds((yield* state.now).holds, now).find((one) => one.id === id)
+    if (found === undefined) return yield* Effect.fail(noHold)
+    // It expires now, and the monitor, which counts the time until then, takes it away.
+    const ended: Hold = { ...found, expiresAt: now }
+    yield* state.note(({ holds }) => ({ holds: holds.map((one) => (one.id === id ? ended : one)) }))
+    return holdBody(ended)
+  })
+
+  return {
+    activity: () =>
+      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([snapshot, now]) =>
+        activityBody(apiVersion, snapshot, now)
+      ),
+    holds: () =>
+      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([{ holds }, now]) => ({
+        holds: livingHolds(holds, now).map(holdBody)
+      })),
+    hold: () => answered(hold),
+    release: ({ params }: { readonly params: { readonly id: string } }) => answered(release(params.id))
+  }
+}
