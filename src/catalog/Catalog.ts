@@ -4,7 +4,7 @@
  * Plain data: `observe.ts` reads it from a server, `draft.ts` changes a copy of it as the planned operations would.
  */
 import type * as Redacted from "effect/Redacted"
-import type { ApplyReport } from "../compute/ComputeState.ts"
+import type { ApplyReport } from "../compute/snapshot.ts"
 
 export interface ObservedRole {
   readonly name: string
@@ -86,7 +86,9 @@ export const isReservedRole = (name: string, options: Pick<ApplyOptions, "privil
   name === "zenith_admin" ||
   name.startsWith("pg_")
 
-/** Ours: many new databases are copied from it, then it is dropped (`planTemplate.ts`). No spec and no delta may name it. */
+/**
+ * Ours: many new databases are copied from it, then it is dropped (`planTemplate.ts`). No spec or delta may name it.
+ */
 export const templateDatabase = "template_compute_ctl"
 
 export const isReservedDatabase = (name: string, catalog: Pick<Catalog, "systemDatabase">): boolean =>

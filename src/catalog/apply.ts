@@ -5,7 +5,7 @@
  */
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import type { ApplyReport } from "../compute/ComputeState.ts"
+import type { ApplyReport } from "../compute/snapshot.ts"
 import type { Failure, TimedOut, WireFailed } from "../errors/Failure.ts"
 import { Admin, type Purpose } from "../pgwire/Admin.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"

@@ -1,7 +1,9 @@
 /**
- * Numbered changes to the catalog that are made once per cluster (reference section 5.7).
+ * What is done once Postgres is up and users may connect: the numbered migrations, which are made once per cluster
+ * (reference section 5.7), and the newest version of the extension `neon`.
  *
- * Numbers are for ever: one that is no longer wanted stays as a skipped one.
+ * Each migration is a transaction of its own. The first that fails ends it; the next start tries again from there.
+ * Numbers are for ever: one that is no longer wanted stays in the list and is skipped.
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -17,13 +19,14 @@ export interface Migration {
   readonly sql: string | null
 }
 
-export const bookkeeping: ReadonlyArray<string> = [
+const bookkeeping: ReadonlyArray<string> = [
   "CREATE SCHEMA IF NOT EXISTS neon_migration",
-  "CREATE TABLE IF NOT EXISTS neon_migration.migration_id (key pg_catalog.int4 NOT NULL PRIMARY KEY, id pg_catalog.int8 NOT NULL DEFAULT 0)"
+  "CREATE TABLE IF NOT EXISTS neon_migration.migration_id " +
+    "(key pg_catalog.int4 NOT NULL PRIMARY KEY, id pg_catalog.int8 NOT NULL DEFAULT 0)"
 ]
 
 /** Fails unless schema and table are a superuser's: what a tenant plants there would run as one. */
-export const ownBookkeeping = doBlock(`
+const checkBookkeepingOwner = doBlock(`
 BEGIN
   IF NOT EXISTS (
     SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -34,15 +37,15 @@ BEGIN
   END IF;
 END`)
 
-export const openBookkeeping = (superuser: string): ReadonlyArray<string> => [
+const openBookkeeping = (superuser: string): ReadonlyArray<string> => [
   "INSERT INTO neon_migration.migration_id VALUES (0, 0) ON CONFLICT DO NOTHING",
   `ALTER SCHEMA neon_migration OWNER TO ${quoteIdentifier(superuser)}`,
   "REVOKE ALL ON SCHEMA neon_migration FROM PUBLIC"
 ]
 
-export const readLast = "SELECT id FROM neon_migration.migration_id WHERE key = 0"
+const readLast = "SELECT id FROM neon_migration.migration_id WHERE key = 0"
 
-export const writeLast = (id: number): string => `UPDATE neon_migration.migration_id SET id = ${id} WHERE key = 0`
+const writeLast = (id: number): string => `UPDATE neon_migration.migration_id SET id = ${id} WHERE key = 0`
 
 /** Members of the privileged role INHERIT; everybody else but Postgres's own roles loses BYPASSRLS. */
 const inheritance = (privilegedRole: string): string =>
@@ -85,21 +88,14 @@ export const migrations = (privilegedRole: string, major: number): ReadonlyArray
   return all.map((sql, index) => ({ id: index + 1, sql }))
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What is done once Postgres is up and users may come: numbered migrations, each in a transaction of its own, and
-// the newest version of the extension `neon`.
-//
-// The first migration that fails ends it; the next start tries again from there.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** Every message succeeds, or the first failure is the answer. Later ones were sent all the same. */
-const all = (answers: ReadonlyArray<Answer>): Effect.Effect<void, WireFailed> => {
+/** Fails with the first message that failed. Later ones were sent all the same. */
+const firstFailure = (answers: ReadonlyArray<Answer>): Effect.Effect<void, WireFailed> => {
   const failed = answers.find(Result.isFailure)
   return failed === undefined ? Effect.void : Effect.fail(failed.failure)
 }
 
-const one = (session: Session, sqls: ReadonlyArray<string>) =>
-  Effect.flatMap(session.send([sqls.filter((sql) => sql !== "").join(";\n")], sqls.length), all)
+const sendJoined = (session: Session, sqls: ReadonlyArray<string>) =>
+  Effect.flatMap(session.send([sqls.filter((sql) => sql !== "").join(";\n")], sqls.length), firstFailure)
 
 /** The number of the last migration that is done. */
 export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFailed | TimedOut, Admin> = Effect.fn(
@@ -109,8 +105,8 @@ export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFail
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const session = yield* openSession(newSqlStatistics(), "migrations", null)
-      yield* one(session, bookkeeping)
-      yield* one(session, [ownBookkeeping, ...openBookkeeping(admin.superuser)])
+      yield* sendJoined(session, bookkeeping)
+      yield* sendJoined(session, [checkBookkeepingOwner, ...openBookkeeping(admin.superuser)])
       const [answer] = yield* session.send([`${readLast}; SHOW server_version_num`], 2)
       if (answer === undefined) return yield* Effect.die("one message has one answer")
       const [read, version] = yield* Effect.fromResult(answer)
@@ -120,10 +116,10 @@ export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFail
         if (id <= last) continue
         if (sql === null) {
           yield* Effect.logInfo(`Skipping migration id=${id}`)
-          yield* one(session, [writeLast(id)])
+          yield* sendJoined(session, [writeLast(id)])
         } else {
           yield* Effect.logInfo(`Running migration id=${id}`)
-          yield* one(session, ["BEGIN", sql, writeLast(id), "COMMIT"])
+          yield* sendJoined(session, ["BEGIN", sql, writeLast(id), "COMMIT"])
           yield* Effect.logInfo(`Finished migration id=${id}`)
         }
         last = id
@@ -143,6 +139,6 @@ export const updateNeonExtension: Effect.Effect<void, WireFailed | TimedOut, Adm
     ])
     if (answer === undefined) return yield* Effect.die("one message has one answer")
     const [known] = yield* Effect.fromResult(answer)
-    if (known?.rows[0]?.[0] === "t") yield* Effect.flatMap(session.send(["ALTER EXTENSION neon UPDATE"]), all)
+    if (known?.rows[0]?.[0] === "t") yield* Effect.flatMap(session.send(["ALTER EXTENSION neon UPDATE"]), firstFailure)
   })
 )

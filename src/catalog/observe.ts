@@ -16,7 +16,7 @@ import type { Session } from "./sessions.ts"
 
 type Rows = StatementResult["rows"]
 
-const factsSql = `SELECT pg_catalog.current_setting('server_version_num'),
+const serverSql = `SELECT pg_catalog.current_setting('server_version_num'),
   (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user),
   pg_catalog.current_database(),
   pg_catalog.to_regclass('public.health_check') IS NOT NULL,
@@ -26,19 +26,21 @@ const schemasSql = "SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.nspn
 
 const extensionsSql = `SELECT a.name, a.default_version, e.extversion, n.nspname, e.extrelocatable
   FROM pg_catalog.pg_available_extensions a
-  LEFT JOIN pg_catalog.pg_extension e ON e.extname = a.name LEFT JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+  LEFT JOIN pg_catalog.pg_extension e ON e.extname = a.name
+  LEFT JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
   WHERE a.name IN ('neon', 'pg_stat_statements', 'anon', 'pgaudit', 'pgauditlogtofile')`
 
 /** `pg_roles` shows everybody the same, but for the verifier. */
 const rolesSql = (superuser: boolean) =>
-  `SELECT rolname, ${superuser ? "rolpassword" : "NULL"}, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
-  rolbypassrls, rolconnlimit FROM pg_catalog.${superuser ? "pg_authid" : "pg_roles"}`
+  `SELECT rolname, ${superuser ? "rolpassword" : "NULL"}, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin,
+  rolreplication, rolbypassrls, rolconnlimit FROM pg_catalog.${superuser ? "pg_authid" : "pg_roles"}`
 
 const databasesSql = (privilegedRole: string) =>
   `SELECT d.datname, o.rolname, d.datallowconn, d.datistemplate, d.datconnlimit = -2,
   (SELECT pg_catalog.count(*) FROM pg_catalog.aclexplode(d.datacl) a JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
     WHERE g.rolname = ${quoteLiteral(privilegedRole)} AND a.privilege_type IN ('CREATE', 'TEMPORARY', 'CONNECT')) = 3,
-  d.oid, (SELECT c FROM pg_catalog.unnest(s.setconfig) c WHERE pg_catalog.starts_with(c, ${quoteLiteral(`${visitSetting}=`)})),
+  d.oid, (SELECT c FROM pg_catalog.unnest(s.setconfig) c
+    WHERE pg_catalog.starts_with(c, ${quoteLiteral(`${visitSetting}=`)})),
   EXISTS (SELECT FROM pg_catalog.pg_subscription u WHERE u.subdbid = d.oid),
   coalesce('pgaudit.log=none' = ANY (s.setconfig), false)
   FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_roles o ON o.oid = d.datdba
@@ -65,9 +67,8 @@ BEGIN
     SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
     WHERE c.oid = pg_catalog.to_regclass('neon.drop_subscriptions_done') AND c.relkind = 'r' AND r.rolsuper
   ) THEN
-    EXECUTE 'SELECT EXISTS (SELECT FROM neon.drop_subscriptions_done WHERE timeline_id = $1)' INTO done USING ${quoteLiteral(
-      spec.timeline
-    )}::pg_catalog.text;
+    EXECUTE 'SELECT EXISTS (SELECT FROM neon.drop_subscriptions_done WHERE timeline_id = $1)'
+      INTO done USING ${quoteLiteral(spec.timeline)}::pg_catalog.text;
   END IF;
   PERFORM pg_catalog.set_config('compute_ctl.subscriptions_dropped', done::pg_catalog.text, false);
 END`)
@@ -76,7 +77,7 @@ END`)
 const message = (spec: ParsedSpec, options: ApplyOptions, superuser: boolean): string =>
   [
     subscriptionsSql(spec),
-    factsSql,
+    serverSql,
     schemasSql,
     extensionsSql,
     rolesSql(superuser),
@@ -101,13 +102,13 @@ export const observe: (
 
 const read = (results: ReadonlyArray<StatementResult>, verifiers: boolean): Catalog => {
   const at = (index: number): Rows => results[index]?.rows ?? []
-  const [facts] = at(1)
+  const [server] = at(1)
   return {
-    serverVersion: Number(facts?.[0]),
-    superuser: facts?.[1] === "t",
-    systemDatabase: facts?.[2] ?? "",
-    healthCheck: facts?.[3] === "t",
-    subscriptionsDropped: facts?.[4] === "true",
+    serverVersion: Number(server?.[0]),
+    superuser: server?.[1] === "t",
+    systemDatabase: server?.[2] ?? "",
+    healthCheck: server?.[3] === "t",
+    subscriptionsDropped: server?.[4] === "true",
     schemas: new Set(at(2).map(([name]) => name ?? "")),
     extensions: new Map(at(3).map((row) => [row[0] ?? "", readExtension(row)])),
     roles: new Map(at(4).map((row) => [row[0] ?? "", readRole(row, verifiers)])),

@@ -4,7 +4,7 @@
  * Plain data: the planners (`plan*.ts`) make it, `execute.ts` does it and decides nothing.
  */
 import type * as Redacted from "effect/Redacted"
-import type { ApplyReport } from "../compute/ComputeState.ts"
+import type { ApplyReport } from "../compute/snapshot.ts"
 import type { ObservedRole } from "./Catalog.ts"
 
 /** Phases, in the order of the reference (section 5.4). */

@@ -3,7 +3,7 @@
  *
  * No text here holds a verifier: what Postgres says is scrubbed before it becomes an outcome (`sqlErrors.ts`).
  */
-import type { OperationReport, PhaseReport, ApplyReport } from "../compute/ComputeState.ts"
+import type { ApplyReport, OperationReport, PhaseReport } from "../compute/snapshot.ts"
 import { type ApplyPlan, type Operation, phases } from "./operations.ts"
 
 export interface Outcome {

@@ -1,12 +1,11 @@
 /**
  * From a spec and the catalog that is there to the operations that make them agree, in the reference's order.
  *
- * Decides everything, does nothing: the same input gives the same plan, and the plan after a plan that succeeded is
- * empty.
+ * Pure: the same input gives the same plan, and the plan after a plan that succeeded is empty.
  */
-import { readConf } from "../postgres/confText.ts"
-import { type ParsedSpec, settingOf } from "../spec/ParsedSpec.ts"
+import { appliesCatalog, type ParsedSpec } from "../spec/ParsedSpec.ts"
 import type { ApplyOptions, Catalog } from "./Catalog.ts"
+import { concurrencyOf, creatorsOf } from "./concurrency.ts"
 import { add, type Draft, draftOf } from "./draft.ts"
 import {
   type ApplyPlan,
@@ -26,11 +25,72 @@ import { planSubscriptionDrops, planSubscriptionsDone } from "./planSubscription
 import { planTemplate } from "./planTemplate.ts"
 import { planVisits } from "./planVisits.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The table that the availability checker writes to: `public.health_check` of the system database (phase 10).
-// ---------------------------------------------------------------------------------------------------------------------
+export const planApply = (spec: ParsedSpec, catalog: Catalog, options: ApplyOptions): ApplyPlan => {
+  const draft = draftOf(catalog)
+  const width = concurrencyOf(spec, options.kind)
+  const creators = creatorsOf(width)
+  const groups = appliesCatalog(spec) ? planGroups(draft, spec, options, width, creators) : []
+  return {
+    kind: options.kind,
+    groups,
+    operations: draft.operations,
+    joining: { superuser: catalog.superuser, privilegedRole: options.privilegedRole },
+    width,
+    creators
+  }
+}
 
-export const planAvailability = (draft: Draft): void => {
+const planGroups = (
+  draft: Draft,
+  spec: ParsedSpec,
+  options: ApplyOptions,
+  width: number,
+  creators: number
+): ReadonlyArray<Group> => {
+  const privileged = addedBy(draft, () => planPrivilegedRole(draft, spec, options))
+  const invalid = planInvalidDatabases(draft)
+  const roles = addedBy(draft, () => {
+    planRoleRenames(draft, spec, options)
+    planRoles(draft, spec, options)
+  })
+  const deltas = planDatabaseDeltas(draft, spec)
+  const dropped = rolesToDrop(draft, spec, options)
+  const template = planTemplate(draft, spec, options, dropped)
+  const { altered, created } = planDatabases(draft, spec, options, template)
+  const schema = addedBy(draft, () => planSchemaNeon(draft))
+  const { outside, visits } = planVisits(draft, spec, options, dropped, template.copies)
+  const references = planReferences(draft, spec, options, dropped)
+  const subscriptions = planSubscriptionDrops(draft, spec)
+  const system = addedBy(draft, () => {
+    planOtherExtensions(draft, spec)
+    planNeonExtension(draft)
+    planAvailability(draft)
+    planRoleDrops(draft, spec, options, references.ofRole)
+    planSubscriptionsDone(draft, spec, subscriptions)
+    planAudit(draft, spec)
+  })
+  const first =
+    invalid.length === 0
+      ? [withTrack(joined([...privileged, ...roles]), template.creation)]
+      : [
+          joined(privileged),
+          { tracks: invalid.map((one) => [ownLane(one)]), width: creators },
+          withTrack(joined(roles), template.creation)
+        ]
+  return [
+    ...first,
+    { tracks: [...deltas, ...template.drops.map((one) => [ownLane(one)])], width: creators },
+    withTrack(joined([...altered, ...schema]), template.visit),
+    { tracks: databaseTracks(created, visits), width },
+    joined(outside),
+    // One database at a time: these touch shared rows (pg_shdepend, pg_subscription, privileges on databases).
+    { tracks: laneOfEachDatabase([...references.operations, ...subscriptions]), width: 1 },
+    joined(system)
+  ].filter(({ tracks }) => tracks.length > 0)
+}
+
+/** The table that the availability checker writes to: `public.health_check` of the system database (phase 10). */
+const planAvailability = (draft: Draft): void => {
   if (draft.healthCheck) return
   const about = {
     phase: "CreateAvailabilityCheck",
@@ -56,110 +116,6 @@ export const planAvailability = (draft: Draft): void => {
   )
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// How many connections an apply may hold at once (reference section 5.3, without its zero that waits for ever).
-//
-// While Postgres starts nobody else is in; on a live system only what is reserved for superusers is ours.
-// ---------------------------------------------------------------------------------------------------------------------
-
-const wholeNumber = (text: string | null | undefined): number | null =>
-  text != null && /^\d+$/.test(text.trim()) ? Number(text) : null
-
-/** From the settings, which come later in the file, or else from the verbatim head of postgresql.conf. */
-const setting = (spec: ParsedSpec, name: string): number | null =>
-  wholeNumber(settingOf(spec.settings, name)) ??
-  wholeNumber(readConf(spec.postgresqlConf ?? "").findLast((entry) => entry.name === name)?.value)
-
-const shareOf = (maxConnections: number): number =>
-  maxConnections < 10
-    ? Math.max(1, maxConnections)
-    : maxConnections < 30
-      ? 10
-      : Math.min(100, Math.trunc(maxConnections / 3))
-
-/** More connections than this only queue for the same locks and disks. */
-const useful = 16
-
-/** At least 1, whatever the spec says. */
-export const concurrencyOf = (spec: ParsedSpec, kind: ApplyOptions["kind"]): number => {
-  if (kind === "start") return Math.min(useful, shareOf(setting(spec, "max_connections") ?? 10))
-  // One of them stays free for the monitor and for people; 3 is Postgres's own default.
-  const ours = (setting(spec, "superuser_reserved_connections") ?? 3) - 1
-  return Math.max(1, Math.min(useful, spec.reconfigureConcurrency, ours))
-}
-
-/** CREATE DATABASE is bound by the disk: beyond four at once nothing is won. */
-export const creatorsOf = (concurrency: number): number => Math.max(1, Math.min(4, concurrency))
-
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** Whether this spec wants its catalog applied at all: never on a read-only compute. */
-export const appliesCatalog = (spec: ParsedSpec): boolean => spec.mode._tag === "Primary" && !spec.skipCatalogUpdates
-
-export const planApply = (spec: ParsedSpec, seen: Catalog, options: ApplyOptions): ApplyPlan => {
-  const draft = draftOf(seen)
-  const width = concurrencyOf(spec, options.kind)
-  const creators = creatorsOf(width)
-  const groups = appliesCatalog(spec) ? planGroups(draft, spec, options, width, creators) : []
-  return {
-    kind: options.kind,
-    groups,
-    operations: draft.operations,
-    joining: { superuser: seen.superuser, privilegedRole: options.privilegedRole },
-    width,
-    creators
-  }
-}
-
-const planGroups = (
-  draft: Draft,
-  spec: ParsedSpec,
-  options: ApplyOptions,
-  width: number,
-  creators: number
-): ReadonlyArray<Group> => {
-  const privileged = addedBy(draft, () => planPrivilegedRole(draft, spec, options))
-  const invalid = planInvalidDatabases(draft)
-  const roles = addedBy(draft, () => {
-    planRoleRenames(draft, spec, options)
-    planRoles(draft, spec, options)
-  })
-  const deltas = planDatabaseDeltas(draft, spec)
-  const leaving = rolesToDrop(draft, spec, options)
-  const template = planTemplate(draft, spec, options, leaving)
-  const { altered, created } = planDatabases(draft, spec, options, template)
-  const schema = addedBy(draft, () => planSchemaNeon(draft))
-  const { outside, visits } = planVisits(draft, spec, options, leaving, template.copies)
-  const references = planReferences(draft, spec, options, leaving)
-  const subscriptions = planSubscriptionDrops(draft, spec)
-  const system = addedBy(draft, () => {
-    planOtherExtensions(draft, spec)
-    planNeonExtension(draft)
-    planAvailability(draft)
-    planRoleDrops(draft, spec, options, references.ofRole)
-    planSubscriptionsDone(draft, spec, subscriptions)
-    planAudit(draft, spec)
-  })
-  const first =
-    invalid.length === 0
-      ? [beside(joined([...privileged, ...roles]), template.creation)]
-      : [
-          joined(privileged),
-          { tracks: invalid.map((one) => [alone(one)]), width: creators },
-          beside(joined(roles), template.creation)
-        ]
-  return [
-    ...first,
-    { tracks: [...deltas, ...template.gone.map((one) => [alone(one)])], width: creators },
-    beside(joined([...altered, ...schema]), template.visit),
-    { tracks: databaseTracks(created, visits), width },
-    joined(outside),
-    // One database at a time: these touch shared rows (pg_shdepend, pg_subscription, privileges on databases).
-    { tracks: inDatabases([...references.operations, ...subscriptions]), width: 1 },
-    joined(system)
-  ].filter(({ tracks }) => tracks.length > 0)
-}
-
 /** The operations to be done that a planner added. */
 const addedBy = (draft: Draft, plan: () => void): ReadonlyArray<Operation> => {
   const before = draft.operations.length
@@ -172,11 +128,15 @@ const joined = (operations: ReadonlyArray<Operation>): Group => ({
   width: 1
 })
 
-/** One more track: making the template rests on none of the roles, and its visit on nothing outside of it. */
-const beside = ({ tracks, width }: Group, track: Track): Group =>
+/** The group and one more track: the template's creation needs no role, and its visit nothing outside of it. */
+const withTrack = ({ tracks, width }: Group, track: Track): Group =>
   track.length === 0 ? { tracks, width } : { tracks: [...tracks, track], width: width + 1 }
 
-const alone = (operation: Operation): Lane => ({ database: operation.database, joined: false, operations: [operation] })
+const ownLane = (operation: Operation): Lane => ({
+  database: operation.database,
+  joined: false,
+  operations: [operation]
+})
 
 /** A database is visited as soon as it is there, while others are still being made. */
 const databaseTracks = (
@@ -187,15 +147,15 @@ const databaseTracks = (
     const creation = created.get(name)
     const visit = visits.get(name)
     return [
-      ...(creation === undefined ? [] : [alone(creation)]),
+      ...(creation === undefined ? [] : [ownLane(creation)]),
       ...(visit === undefined ? [] : [{ database: name, joined: true, operations: visit }])
     ]
   })
 
-const inDatabases = (operations: ReadonlyArray<Operation>): ReadonlyArray<Track> =>
-  [...Map.groupBy(operations, ({ database }) => database)].map(([database, those]) => [
-    { database, joined: true, operations: those }
+const laneOfEachDatabase = (all: ReadonlyArray<Operation>): ReadonlyArray<Track> =>
+  [...Map.groupBy(all, ({ database }) => database)].map(([database, operations]) => [
+    { database, joined: true, operations }
   ])
 
-/** Nothing is to be done, and nothing was refused. */
+/** Nothing is to be done, and nothing is refused. */
 export const isEmpty = (plan: ApplyPlan): boolean => plan.operations.every(({ decision }) => decision._tag === "Skip")

@@ -1,10 +1,10 @@
 /**
- * Databases: invalid ones go, deltas are followed, wanted ones are made and get their owner (phases 2, 5 and 6).
+ * Databases: invalid ones are dropped, deltas are done, wanted ones are made and get their owner (phases 2, 5 and 6).
  *
  * A database that the spec wants is never dropped, whatever a delta says; nor is one that Postgres needs.
  */
 import { quoteIdentifier } from "../pgwire/quote.ts"
-import { faultOfOption, renderOptions } from "./options.ts"
+import { faultOfOption, renderOption } from "./options.ts"
 import { faultOfName } from "../spec/ComputeSpec.ts"
 import type { Database, DeltaOperation, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, isReservedDatabase, majorOf, templateDatabase } from "./Catalog.ts"
@@ -29,7 +29,7 @@ import { planSubscriptionDrop } from "./planSubscriptions.ts"
 export const wantedDatabases = (spec: ParsedSpec): ReadonlyMap<string, Database> =>
   new Map(spec.databases.flatMap((database) => (database.name === templateDatabase ? [] : [[database.name, database]])))
 
-/** What is left of a CREATE or DROP that was interrupted can only be dropped. Our template is, in the background. */
+/** What an interrupted CREATE or DROP left can only be dropped. Our template is, in the background. */
 export const planInvalidDatabases = (draft: Draft): ReadonlyArray<Operation> =>
   [...draft.databases.values()]
     .filter(({ invalid, name }) => invalid && name !== templateDatabase)
@@ -52,7 +52,7 @@ type DatabaseDelta = Extract<DeltaOperation, { readonly _tag: "DropDatabase" | "
 const isDatabaseDelta = (delta: DeltaOperation): delta is DatabaseDelta =>
   delta._tag === "DropDatabase" || delta._tag === "RenameDatabase"
 
-/** In the order of the deltas; those that share no name may run side by side. */
+/** In the order of the deltas; those that share no name may run concurrently. */
 export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec): ReadonlyArray<Track> => {
   const deltas = spec.deltas.filter(isDatabaseDelta)
   const renames = deltas.filter((delta) => delta._tag === "RenameDatabase")
@@ -152,7 +152,7 @@ const planRename = (
 
 /** `NAME value ... OWNER "o"` (golden strings of reference section 5.8). */
 export const databaseOptionsText = (database: Database): string =>
-  `${database.options.length === 0 ? "" : `${renderOptions(database.options)} `}OWNER ${quoteIdentifier(database.owner)}`
+  [...database.options.map(renderOption), `OWNER ${quoteIdentifier(database.owner)}`].join(" ")
 
 export const faultOfDatabase = (database: Database): Decision => {
   const name = faultOfName(database.name) ?? faultOfName(database.owner)

@@ -1,7 +1,7 @@
 /**
  * Extensions of the system database, the schema `neon`, and the audit extensions (phases 6a, 8, 9 and 13).
  *
- * On a Postgres that does not have one, the work for it is skipped and said so; only the audit, which somebody
+ * On a Postgres that does not have one, the work for it is skipped, with the reason; only the audit, which somebody
  * relies on, is refused.
  */
 import { quoteIdentifier } from "../pgwire/quote.ts"

@@ -1,7 +1,7 @@
 /**
- * What holds on to a role that shall be dropped: objects it owns go to the database's owner, privileges go away.
+ * What depends on a role that is dropped: objects it owns go to the database's owner, its privileges are revoked.
  *
- * `pg_shdepend` tells from outside in which databases there is anything, so only those are visited.
+ * `pg_shdepend` shows from outside in which databases there is anything, so only those are connected to.
  */
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -23,14 +23,14 @@ export const planReferences = (
   const operations: Array<Operation> = []
   const ofRole = new Map<string, ReadonlyArray<string>>()
   for (const role of dropped) {
-    const held = draft.references.filter((one) => one.role === role)
-    if (held.length === 0) continue
+    const dependent = draft.references.filter((one) => one.role === role)
+    if (dependent.length === 0) continue
     // What is shared (databases, privileges on them, memberships) can be reached from any database, and goes with
     // the first: the system database, so that no tenant inherits another's database.
-    const databases = [...new Set(held.map((one) => one.database ?? draft.systemDatabase))].sort((one, other) =>
+    const databases = [...new Set(dependent.map((one) => one.database ?? draft.systemDatabase))].sort((one, other) =>
       one === draft.systemDatabase ? -1 : other === draft.systemDatabase ? 1 : one < other ? -1 : 1
     )
-    const made = databases.map((database) => add(draft, free(draft, spec, options, role, database)))
+    const made = databases.map((database) => add(draft, reassignAndDrop(draft, spec, options, role, database)))
     ofRole.set(
       role,
       made.filter(({ decision }) => decision._tag === "Do").map(({ id }) => id)
@@ -40,7 +40,13 @@ export const planReferences = (
   return { operations, ofRole }
 }
 
-const free = (draft: Draft, spec: ParsedSpec, options: ApplyOptions, role: string, database: string): Operation => {
+const reassignAndDrop = (
+  draft: Draft,
+  spec: ParsedSpec,
+  options: ApplyOptions,
+  role: string,
+  database: string
+): Operation => {
   const known = draft.databases.get(database)
   const about = {
     phase: "DeleteRoleReferences",

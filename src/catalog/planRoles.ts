@@ -1,5 +1,5 @@
 /**
- * Roles: the privileged one, renames, those the spec wants, and those a delta gives up (phases 1, 3, 4 and 11).
+ * Roles: the privileged one, renames, those the spec wants, and those a delta drops (phases 1, 3, 4 and 11).
  *
  * Reserved roles are left alone, but for one thing: a verifier that the spec gives for the superuser is set.
  */
@@ -27,8 +27,8 @@ import { wantedDatabases } from "./planDatabases.ts"
 import {
   attributesText,
   bareRole,
-  generousRole,
-  generousText,
+  newRole,
+  newRoleText,
   hasUnseenOptions,
   isVerifier,
   sameAttributes,
@@ -37,7 +37,7 @@ import {
 } from "./roleAttributes.ts"
 
 /** The last of a name counts. */
-export const wantedRoles = (spec: ParsedSpec): ReadonlyMap<string, Role> =>
+const wantedRoles = (spec: ParsedSpec): ReadonlyMap<string, Role> =>
   new Map(spec.roles.map((role) => [role.name, role]))
 
 export const planPrivilegedRole = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): void => {
@@ -52,9 +52,10 @@ export const planPrivilegedRole = (draft: Draft, spec: ParsedSpec, options: Appl
       action: "create",
       because: "the privileged role does not exist",
       sql: [
-        `CREATE ROLE ${quoted} CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data, pg_write_all_data`
+        `CREATE ROLE ${quoted} CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS ` +
+          "IN ROLE pg_read_all_data, pg_write_all_data"
       ],
-      change: { _tag: "PutRole", role: { ...generousRole(name), login: false } }
+      change: { _tag: "PutRole", role: { ...newRole(name), login: false } }
     })
   )
   const about = {
@@ -167,7 +168,7 @@ const passwordText = (role: Role): { readonly sent: string; readonly shown: stri
   }
 }
 
-/** The whole option text of a role, with a leading blank (golden strings of reference section 5.8). Holds the verifier. */
+/** All options of a role, with a leading blank (golden strings of reference section 5.8). Holds the verifier. */
 export const roleOptionsText = (role: Role): string => `${attributesText(role.options)}${passwordText(role).sent}`
 
 const withPassword = (head: string, role: Role): Statement => {
@@ -194,9 +195,9 @@ const wantedVerifier = (role: Role, known: ObservedRole): ObservedRole["verifier
 const planNewRole = (draft: Draft, role: Role, jwks: boolean, options: ApplyOptions): void => {
   const quoted = quoteIdentifier(role.name)
   const decision = faultOfRole(role)
-  const generous = jwks ? "" : generousText(role.options)
+  const attributes = jwks ? "" : newRoleText(role.options)
   const membership = jwks ? "" : ` IN ROLE ${quoteIdentifier(options.privilegedRole)}`
-  const known = jwks ? bareRole(role.name) : generousRole(role.name)
+  const known = jwks ? bareRole(role.name) : newRole(role.name)
   const described = decision._tag === "Do" ? attributesText(role.options) : ""
   add(
     draft,
@@ -207,9 +208,11 @@ const planNewRole = (draft: Draft, role: Role, jwks: boolean, options: ApplyOpti
       because: "the spec wants it",
       decision,
       statements:
-        decision._tag === "Do" ? [withPassword(`CREATE ROLE ${quoted}${generous}${membership}${described}`, role)] : [],
+        decision._tag === "Do"
+          ? [withPassword(`CREATE ROLE ${quoted}${attributes}${membership}${described}`, role)]
+          : [],
       joined: {
-        statements: [`CREATE ROLE ${quoted}${generous}${described}`],
+        statements: [`CREATE ROLE ${quoted}${attributes}${described}`],
         ...(jwks ? {} : { member: role.name }),
         ...(role.password._tag === "Verifier" ? joinedVerifier(role) : {})
       },
@@ -219,7 +222,7 @@ const planNewRole = (draft: Draft, role: Role, jwks: boolean, options: ApplyOpti
   )
 }
 
-const differs = (role: Role, known: ObservedRole): boolean =>
+const passwordDiffers = (role: Role, known: ObservedRole): boolean =>
   role.password._tag !== "Unmanaged" &&
   (known.verifier === "unseen" ||
     !sameVerifier(role.password._tag === "None" ? null : role.password.verifier, known.verifier))
@@ -228,7 +231,7 @@ const planKnownRole = (draft: Draft, role: Role, known: ObservedRole): void => {
   const decision = faultOfRole(role)
   const wanted = decision._tag === "Do" ? wantedRole(known, role) : known
   const drifted = !sameAttributes(known, wanted)
-  const password = differs(role, known)
+  const password = passwordDiffers(role, known)
   if (decision._tag === "Do" && !drifted && !password) return
   const head = `ALTER ROLE ${quoteIdentifier(role.name)}`
   const attributes = decision._tag === "Do" ? attributesText(role.options) : ""
@@ -257,7 +260,7 @@ const planKnownRole = (draft: Draft, role: Role, known: ObservedRole): void => {
 const planReserved = (draft: Draft, role: Role, known: ObservedRole | undefined, options: ApplyOptions): void => {
   const about = { phase: "CreateAndAlterRoles", object: roleObject(role.name) } as const
   if (role.name === options.superuser && known !== undefined && role.password._tag === "Verifier") {
-    if (!differs(role, known)) return
+    if (!passwordDiffers(role, known)) return
     const decision = faultOfRole({ ...role, options: [] })
     add(
       draft,
@@ -299,13 +302,13 @@ const keptBecause = (spec: ParsedSpec, options: ApplyOptions, name: string): str
 
 const ownedBy = (spec: ParsedSpec, name: string) => spec.databases.find((database) => database.owner === name)
 
-/** Roles that a delta gives up, that exist, and that nothing else in the spec holds. */
+/** Roles that a delta drops, that exist, and that nothing else in the spec needs. */
 export const rolesToDrop = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): ReadonlyArray<string> =>
   [...dropsOf(spec)].filter(
     (name) => draft.roles.has(name) && keptBecause(spec, options, name) === null && ownedBy(spec, name) === undefined
   )
 
-/** `references` are the operations that free a role from what holds on to it. */
+/** `references` are, by role, the operations that reassign and drop what depends on it. */
 export const planRoleDrops = (
   draft: Draft,
   spec: ParsedSpec,

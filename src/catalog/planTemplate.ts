@@ -3,10 +3,10 @@
  * visit would have done in each.
  *
  * Made only where a copy cannot differ from a database that was made and visited by itself; all others take the plain
- * way. It is dropped in the background (`sql/discard.ts`), because DROP DATABASE waits for a checkpoint. One that an
- * earlier apply left behind is never copied: nothing says what template1 was when it was made.
+ * way. It is dropped in the background (`discardTemplate.ts`), because DROP DATABASE waits for a checkpoint. One
+ * that an earlier apply left behind is never copied: nothing says what template1 was when it was made.
  */
-import type { ApplyReport } from "../compute/ComputeState.ts"
+import type { ApplyReport } from "../compute/snapshot.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, majorOf, templateDatabase } from "./Catalog.ts"
@@ -30,21 +30,21 @@ export interface PlannedTemplate {
   /** What a copy rests on. */
   readonly after: ReadonlyArray<string>
   readonly creation: ReadonlyArray<Lane>
-  /** Its one visit, and its end: from then on nobody can be in it while it is copied. */
+  /** Its one visit, and ALLOW_CONNECTIONS false: a database cannot be copied while somebody is connected to it. */
   readonly visit: ReadonlyArray<Lane>
   /** One of an earlier apply that cannot wait to be dropped in the background. */
-  readonly gone: ReadonlyArray<Operation>
+  readonly drops: ReadonlyArray<Operation>
 }
 
-/** For fewer it costs more (a database, a visit and, later, a checkpoint) than it spares. */
+/** For fewer it costs more (a database, a visit and, later, a checkpoint) than it saves. */
 const fewest = 8
 
-/** Whatever else a database may say could ask for something that the template is not. */
-const harmless = new Set(["CONNECTION LIMIT", "IS_TEMPLATE", "TABLESPACE"])
+/** Any other option of a database could ask for something that the template is not. */
+const copyableOptions = new Set(["CONNECTION LIMIT", "IS_TEMPLATE", "TABLESPACE"])
 
 const copyable = (database: Database): boolean =>
   faultOfDatabase(database)._tag === "Do" &&
-  database.options.every(({ name, value }) => value !== null && harmless.has(name.toUpperCase()))
+  database.options.every(({ name, value }) => value !== null && copyableOptions.has(name.toUpperCase()))
 
 /** Before Postgres 15 the schema public belongs to each database's owner by name; anon's objects do so always. */
 const copiesOf = (draft: Draft, spec: ParsedSpec): ReadonlySet<string> => {
@@ -63,13 +63,13 @@ export const planTemplate = (
   draft: Draft,
   spec: ParsedSpec,
   options: ApplyOptions,
-  leaving: ReadonlyArray<string>
+  dropped: ReadonlyArray<string>
 ): PlannedTemplate => {
   const left = draft.databases.get(templateDatabase)
   if (left !== undefined)
-    return { copies: new Set(), after: [], creation: [], visit: [], gone: planLeftover(draft, options, leaving) }
+    return { copies: new Set(), after: [], creation: [], visit: [], drops: planLeftover(draft, options, dropped) }
   const copies = copiesOf(draft, spec)
-  if (copies.size === 0) return { copies, after: [], creation: [], visit: [], gone: [] }
+  if (copies.size === 0) return { copies, after: [], creation: [], visit: [], drops: [] }
   const about = { phase: "CreateAndAlterDatabases", object: databaseObject(templateDatabase) } as const
   const name = quoteIdentifier(templateDatabase)
   const created = add(
@@ -77,7 +77,9 @@ export const planTemplate = (
     operation({
       ...about,
       action: "create",
-      because: `${copies.size} new databases are copied from it, so that none of them needs a visit; it is dropped in the background`,
+      because:
+        `${copies.size} new databases are copied from it, so that none of them needs a visit; ` +
+        "it is dropped in the background",
       // Nobody but a superuser gets in.
       statements: [
         statement(`CREATE DATABASE ${name} CONNECTION LIMIT 0${options.fileCopy ? " STRATEGY FILE_COPY" : ""}`)
@@ -95,7 +97,7 @@ export const planTemplate = (
     draft,
     templateDatabase,
     "pg_database_owner",
-    grantsWebAccess(draft, leaving),
+    grantsWebAccess(draft, dropped),
     options
   ).map((one) => add(draft, { ...one, because: "its copies come with it" }))
   const after = [created.id, ...visit.map(({ id }) => id)]
@@ -119,11 +121,11 @@ export const planTemplate = (
       { database: templateDatabase, joined: true, operations: visit },
       { database: null, joined: false, operations: [closed] }
     ],
-    gone: []
+    drops: []
   }
 }
 
-/** For the applyReport: by this the applier knows that there is something to be dropped once it has answered. */
+/** For the apply report: by this the applier knows that there is something to be dropped once it has answered. */
 const droppedLater: Operation = operation({
   phase: "CreateAndAlterDatabases",
   object: databaseObject(templateDatabase),
@@ -136,11 +138,11 @@ const droppedLater: Operation = operation({
 const planLeftover = (
   draft: Draft,
   options: ApplyOptions,
-  leaving: ReadonlyArray<string>
+  dropped: ReadonlyArray<string>
 ): ReadonlyArray<Operation> => {
   const left = draft.databases.get(templateDatabase)
   if (left === undefined || left.owner !== options.superuser) return []
-  const holds = draft.references.some(({ database, role }) => database === templateDatabase && leaving.includes(role))
+  const holds = draft.references.some(({ database, role }) => database === templateDatabase && dropped.includes(role))
   if (!holds) {
     add(draft, droppedLater)
     return []

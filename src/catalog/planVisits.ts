@@ -1,7 +1,8 @@
 /**
- * What is done inside each wanted database: the public schema's owner and default privileges, and anon.
+ * Visits: what is done inside each wanted database, over a connection to it. The public schema's owner and default
+ * privileges, and anon.
  *
- * None of it can be seen from outside, so the last statement of a visit leaves a record beside the database's own
+ * None of it can be seen from outside, so the last statement of a visit leaves a record among the database's own
  * settings (`ALTER DATABASE ... SET compute_ctl.visited`): the database's oid and what was applied. A visit is made
  * only where the record differs. A change made by hand inside a database is not noticed. The
  * oid makes the record void in a copy; a dropped database takes it along.
@@ -14,25 +15,23 @@ import { add, type Draft, makersOf } from "./draft.ts"
 import { databaseObject, type Operation, operation, roleObject, skip, statement, transactional } from "./operations.ts"
 import { wantedDatabases } from "./planDatabases.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The record that a visit leaves beside a database's own settings, as SQL. Decides nothing.
-//
-// It holds the database's oid, so that it is void in a copy.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/** The name of the setting that holds the record. It holds the oid too, so that it is void in a copy. */
 export const visitSetting = "compute_ctl.visited"
 
 /** From inside the database. */
-export const recordVisitHere = (visited: string): string =>
+const recordVisitHere = (visited: string): string =>
   doBlock(`
 BEGIN
   EXECUTE pg_catalog.format('ALTER DATABASE %I SET ${visitSetting} TO %L', pg_catalog.current_database(),
-    (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || ':' || ${quoteLiteral(visited)});
+    (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+      || ':' || ${quoteLiteral(visited)});
 END`)
 
 /** From outside, for many. A database that is gone has no name to be formatted, which undoes the message. */
-export const recordVisits = (those: ReadonlyArray<{ readonly database: string; readonly visited: string }>): string => {
-  const values = those.map(({ database, visited }) => `(${quoteLiteral(database)}, ${quoteLiteral(visited)})`)
+export const recordVisits = (
+  visits: ReadonlyArray<{ readonly database: string; readonly visited: string }>
+): string => {
+  const values = visits.map(({ database, visited }) => `(${quoteLiteral(database)}, ${quoteLiteral(visited)})`)
   return doBlock(`
 DECLARE one record;
 BEGIN
@@ -46,17 +45,15 @@ BEGIN
 END`)
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-
 /**
- * `leaving` are the roles that this same apply drops: nothing is granted to them any more. `copies` are new databases
+ * `dropped` are the roles that this same apply drops: nothing is granted to them any more. `copies` are new databases
  * that come with what a visit does; that much is recorded from outside.
  */
 export const planVisits = (
   draft: Draft,
   spec: ParsedSpec,
   options: ApplyOptions,
-  leaving: ReadonlyArray<string>,
+  dropped: ReadonlyArray<string>,
   copies: ReadonlySet<string>
 ): {
   readonly visits: ReadonlyMap<string, ReadonlyArray<Operation>>
@@ -65,7 +62,7 @@ export const planVisits = (
 } => {
   const visits = new Map<string, ReadonlyArray<Operation>>()
   const outside: Array<Operation> = []
-  const webAccess = grantsWebAccess(draft, leaving)
+  const webAccess = grantsWebAccess(draft, dropped)
   const anon = wantsAnon(draft, spec)
   if (anon === null) add(draft, missingAnon)
   for (const { name, owner } of wantedDatabases(spec).values()) {
@@ -102,8 +99,8 @@ export const planVisits = (
 }
 
 /** Before Postgres 15 everybody may create in the schema public. */
-export const grantsWebAccess = (draft: Draft, leaving: ReadonlyArray<string>): boolean =>
-  majorOf(draft) >= 15 && draft.roles.has("web_access") && !leaving.includes("web_access")
+export const grantsWebAccess = (draft: Draft, dropped: ReadonlyArray<string>): boolean =>
+  majorOf(draft) >= 15 && draft.roles.has("web_access") && !dropped.includes("web_access")
 
 const grant = (draft: Draft, name: string, options: ApplyOptions, database: string | null): Operation => {
   const sql = `GRANT ALL PRIVILEGES ON DATABASE ${quoteIdentifier(name)} TO ${quoteIdentifier(options.privilegedRole)}`

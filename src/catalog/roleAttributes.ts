@@ -1,19 +1,14 @@
 /**
- * Attributes of a role: what a spec's options say, what the catalog says, and whether they agree.
+ * Attributes and the password verifier of a role: what the spec says, what the catalog says, and whether they agree.
  *
  * Only what the spec says now is repaired: LOGIN, and the options it names. The generous attributes that a new
  * role is given (CREATEROLE, BYPASSRLS, ...) are not given back to a role from which someone took them: that is
- * usually how a tenant makes row security bite.
+ * usually how a tenant makes row security bite. No verifier is ever shown.
  */
 import * as Redacted from "effect/Redacted"
-
 import { renderOptions } from "./options.ts"
 import type { GenericOption, Role } from "../spec/ParsedSpec.ts"
 import type { ObservedRole } from "./Catalog.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Verifiers: what counts as one, and whether two are the same. Never shows one.
-// ---------------------------------------------------------------------------------------------------------------------
 
 const base64 = "[A-Za-z0-9+/]+={0,2}"
 const scram = new RegExp(`^SCRAM-SHA-256\\$[0-9]+:${base64}\\$${base64}:${base64}$`)
@@ -32,8 +27,6 @@ export const isVerifier = (verifier: Verifier): boolean =>
 
 export const sameVerifier = (one: Verifier | null, other: Verifier | null): boolean =>
   one === null || other === null ? one === other : Redacted.value(one) === Redacted.value(other)
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 type Flag = "superuser" | "inherit" | "createRole" | "createDatabase" | "login" | "replication" | "bypassRls"
 
@@ -59,7 +52,7 @@ const limitOf = (option: GenericOption): number | null =>
   /^CONNECTION LIMIT$/i.test(option.name) && option.value !== null ? Number(option.value) : null
 
 /** The role with what the options say. */
-export const withOptions = (role: ObservedRole, options: ReadonlyArray<GenericOption>): ObservedRole =>
+const withOptions = (role: ObservedRole, options: ReadonlyArray<GenericOption>): ObservedRole =>
   options.reduce((known, option) => {
     const flag = flagOf(option)
     const limit = limitOf(option)
@@ -85,13 +78,13 @@ export const sameAttributes = (one: ObservedRole, other: ObservedRole): boolean 
 export const attributesText = (options: ReadonlyArray<GenericOption>): string =>
   `${options.length === 0 ? "" : ` ${renderOptions(options)}`}${mentionsLogin(options) ? "" : " LOGIN"}`
 
-const generous = ["INHERIT", "CREATEROLE", "CREATEDB", "BYPASSRLS", "REPLICATION"]
+const newRoleAttributes = ["INHERIT", "CREATEROLE", "CREATEDB", "BYPASSRLS", "REPLICATION"]
 
-/** What a new role gets besides, unless the spec says otherwise: Postgres refuses an attribute said twice. */
-export const generousText = (options: ReadonlyArray<GenericOption>): string => {
-  const said = new Set(options.map(flagOf).map((flag) => flag?.[0]))
-  return generous
-    .filter((word) => !said.has(flags[word]))
+/** The other attributes of a new role, but for those that the spec names: Postgres refuses an attribute said twice. */
+export const newRoleText = (options: ReadonlyArray<GenericOption>): string => {
+  const named = new Set(options.map(flagOf).map((flag) => flag?.[0]))
+  return newRoleAttributes
+    .filter((word) => !named.has(flags[word]))
     .map((word) => ` ${word}`)
     .join("")
 }
@@ -109,7 +102,7 @@ export const bareRole = (name: string): ObservedRole => ({
   connectionLimit: -1
 })
 
-export const generousRole = (name: string): ObservedRole => ({
+export const newRole = (name: string): ObservedRole => ({
   ...bareRole(name),
   createRole: true,
   createDatabase: true,

@@ -1,7 +1,7 @@
 /**
  * From a spec to the files PGDATA shall hold, before the start and once it is open. Decides everything, does nothing.
  */
-import type { ApiVersion, GenericOption, ParsedSpec } from "../spec/ParsedSpec.ts"
+import { type ApiVersion, appliesCatalog, type GenericOption, type ParsedSpec } from "../spec/ParsedSpec.ts"
 import { isInclude, localHba, neonHbaLine, printName, readConf, unwritable } from "./confText.ts"
 import { localInsists, localRefusal } from "./localConf.ts"
 import { postgresConf, saidBy, signalFiles } from "./postgresqlConf.ts"
@@ -152,7 +152,7 @@ const differing = (from: ReadonlyArray<PgdataFile>, to: ReadonlyArray<PgdataFile
   to.filter((file) => !from.some((old) => old.name === file.name && old.content === file.content))
 
 export const startPlan = (spec: ParsedSpec, inputs: PlanInputs): StartPlan => {
-  const applyCatalog = spec.mode._tag === "Primary" && !spec.skipCatalogUpdates
+  const applyCatalog = appliesCatalog(spec)
   const common = { signalFiles: signalFiles(spec.mode), applyCatalog }
   if (inputs.storage._tag === "Local") {
     const { superuser } = inputs.storage

@@ -82,7 +82,7 @@ export interface NeonStorage {
 export type AuditLevel = "Disabled" | "Log" | "Base" | "Hipaa" | "Extended" | "Full"
 
 /** An extension that is not in the image: fetched before Postgres starts, or when somebody asks for it. */
-export interface RemoteExtension {
+interface RemoteExtension {
   /** Names of files in the folder of extensions, and what is in them; each is one plain name. */
   readonly controlFiles: ReadonlyMap<string, string>
   /** Of the archive as it is served, in lower-case hex; `null`: it is not checked. */
@@ -99,7 +99,7 @@ export interface RemoteExtensionList {
 }
 
 /** Where the map of the local file cache is kept between computes. Each piece may be missing. */
-export interface EndpointStorage {
+interface EndpointStorage {
   /** `host:port`. */
   readonly address: string | null
   readonly token: Redacted.Redacted<string> | null
@@ -161,6 +161,10 @@ export interface ParsedSpec {
 /** Value of the first setting with this name; `null` when absent or without a value (section 2.8). */
 export const settingOf = (settings: ReadonlyArray<GenericOption> | null, name: string): string | null =>
   settings?.find((setting) => setting.name === name)?.value ?? null
+
+/** Whether roles, databases and extensions are made to match the spec: never on a read-only compute. */
+export const appliesCatalog = (spec: Pick<ParsedSpec, "mode" | "skipCatalogUpdates">): boolean =>
+  spec.mode._tag === "Primary" && !spec.skipCatalogUpdates
 
 export const modeName = (mode: ComputeMode): "primary" | "static" | "replica" =>
   mode._tag === "Primary" ? "primary" : mode._tag === "Static" ? "static" : "replica"
