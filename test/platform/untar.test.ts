@@ -1,294 +1,117 @@
 /**
- * Laws of unpacking: chunking changes nothing, every truncation is noticed, and nothing gets out of the folder.
+ * What the tar reader lets in beside files and folders, and where it stops. The laws of chunking, truncation and
+ * damage are those of `postgres/basebackup.test.ts`.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { createGzip, gzipSync } from "node:zlib"
-import { type ArchiveInvalid, type Failure, WireFailed } from "../../src/errors/Failure.ts"
-import { unpack } from "../../src/platform/untar.ts"
-import { runAs, temporaryFolder } from "../support/postgres.ts"
-import { blocksOf, contentOf, endOfArchive, type Entry, gzipped, tarOf, unpacked } from "../support/tars.ts"
+import { makeUntar, TarInvalid, type TarProblem, type UntarOptions } from "../../src/platform/untar.ts"
+import { temporaryFolder } from "../support/postgres.ts"
+import { type Entry, gzipped, tarOf } from "../support/tars.ts"
 
-const long = `base/${"long-folder-name-".repeat(5)}/${"n".repeat(90)}`
-const tree: ReadonlyArray<Entry> = [
-  { path: "PG_VERSION", body: "17\n" },
-  { path: "base/", type: "Directory" },
-  { path: "base/1/112", body: Buffer.alloc(1300, "page") },
-  { path: "./global/pg_control", body: "control" },
-  { path: "empty", body: "" },
-  { path: long, body: "deep" }
-]
-const expected = {
-  PG_VERSION: "17\n",
-  base: null,
-  "base/1": null,
-  "base/1/112": Buffer.alloc(1300, "page").toString("latin1"),
-  empty: "",
-  global: null,
-  "global/pg_control": "control",
-  [path.dirname(long)]: null,
-  [long]: "deep"
-}
-const sorted = (content: Record<string, string | null>) =>
-  Object.fromEntries(Object.entries(content).sort(([a], [b]) => (a < b ? -1 : 1)))
+const plain = { owner: null, fileMode: 0o644, folderMode: 0o755, links: "sameFolder" } as const
 
-const failureOf = (exit: Exit.Exit<number, Failure>): Failure => {
-  const reason = Exit.isFailure(exit) ? exit.cause.reasons.find((one) => one._tag === "Fail") : undefined
-  return reason === undefined ? assert.fail(`it did not fail: ${JSON.stringify(exit)}`) : reason.error
-}
-const refusedAs = (exit: Exit.Exit<number, Failure>, kind: ArchiveInvalid["kind"], detail: RegExp): void => {
-  const failure = failureOf(exit)
-  if (failure._tag !== "ArchiveInvalid") return assert.fail(`it failed with ${failure._tag}: ${failure.message}`)
-  assert.strictEqual(failure.kind, kind, failure.message)
-  assert.match(failure.detail, detail)
-}
+const read = (tar: Buffer, options: Partial<UntarOptions> = {}) =>
+  Effect.map(temporaryFolder, (directory) => {
+    const untar = makeUntar({ ...plain, directory, ...options })
+    untar.write(tar)
+    untar.end()
+    untar.close()
+    const failure = untar.failure()
+    return { directory, problem: failure instanceof TarInvalid ? failure.problem : failure, failure }
+  })
 
-describe("pgdata/unpack", () => {
-  it.effect("files and folders arrive, closed to others, and the bytes are counted", () =>
+describe("the tar reader", () => {
+  it.effect("writes files and folders with the modes that were asked for", () =>
     Effect.gen(function* () {
-      const gzip = gzipped(tarOf(tree))
-      const { exit, pgdata } = yield* unpacked(gzip)
-      assert.deepStrictEqual(exit, Exit.succeed(gzip.length))
-      assert.deepStrictEqual(contentOf(pgdata), sorted(expected))
-      for (const entry of fs.readdirSync(pgdata, { recursive: true, withFileTypes: true })) {
-        const mode = fs.statSync(path.join(entry.parentPath, entry.name)).mode & 0o7777
-        assert.strictEqual(mode, entry.isDirectory() ? 0o700 : 0o600, entry.name)
-      }
+      const { directory, failure } = yield* read(tarOf([{ path: "lib/x.so", body: "x" }]))
+      assert.isNull(failure)
+      const modeOf = (name: string) => fs.statSync(path.join(directory, name)).mode & 0o777 & ~0o022
+      assert.deepStrictEqual([modeOf("lib"), modeOf("lib/x.so")], [0o755, 0o644])
     })
   )
 
-  it.effect("all of it belongs to the owner, when we may give it away", () =>
+  it.effect("makes a link to a name in its own folder, when links are let in", () =>
     Effect.gen(function* () {
-      const folder = yield* temporaryFolder
-      const owner = runAs ?? { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
-      yield* unpack(Stream.make(gzipped(tarOf(tree))), folder, owner)
-      for (const name of Object.keys(expected)) {
-        const { gid, uid } = fs.statSync(path.join(folder, name))
-        assert.deepStrictEqual({ uid, gid }, { uid: owner.uid, gid: owner.gid })
-      }
+      const entries: ReadonlyArray<Entry> = [
+        { path: "lib/libx.so", type: "SymbolicLink", linkpath: "libx.so.1" },
+        { path: "lib/libx.so.1", body: "x" }
+      ]
+      const { directory, failure } = yield* read(tarOf(entries))
+      assert.isNull(failure)
+      assert.strictEqual(fs.readlinkSync(path.join(directory, "lib/libx.so")), "libx.so.1")
+      assert.strictEqual((yield* read(tarOf(entries), { links: "refuse" })).problem, "refused")
     })
   )
 
-  it.effect.prop(
-    "any chunking of the same bytes gives the same files",
-    { sizes: Schema.NonEmptyArray(Schema.Literals([1, 2, 3, 7, 10, 64, 511, 512, 513, 1000])) },
-    ({ sizes }) =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          const { exit, pgdata } = yield* unpacked(gzipped(tarOf(tree)), sizes)
-          assert.isTrue(Exit.isSuccess(exit))
-          assert.deepStrictEqual(contentOf(pgdata), sorted(expected))
-        })
-      ),
-    { arbitrary: { runs: 40 } }
-  )
-
-  it.effect("stored, not compressed, in one-byte chunks: the tar reader sees every boundary", () =>
-    Effect.gen(function* () {
-      const { exit, pgdata } = yield* unpacked(gzipSync(tarOf(tree), { level: 0 }), [1])
-      assert.isTrue(Exit.isSuccess(exit))
-      assert.deepStrictEqual(contentOf(pgdata), sorted(expected))
-    })
-  )
-
-  it.effect("no truncation of the gzip goes unnoticed", () =>
-    Effect.gen(function* () {
-      const gzip = gzipped(tarOf(tree))
-      for (let length = 0; length < gzip.length; length++) {
-        const { exit } = yield* Effect.scoped(unpacked(gzip.subarray(0, length)))
-        refusedAs(exit, "truncated", /stops early|ends before/)
-      }
-    })
-  )
-
-  it.effect("no truncation of the tar goes unnoticed, also not between two entries", () =>
-    Effect.gen(function* () {
-      const tar = tarOf(tree)
-      for (let length = 0; length < tar.length; length += 64) {
-        const { exit } = yield* Effect.scoped(unpacked(gzipped(tar.subarray(0, length))))
-        assert.strictEqual(failureOf(exit)._tag, "ArchiveInvalid", `${length} of ${tar.length}`)
-      }
-    })
-  )
-
-  it.effect("one bit turned over anywhere in the gzip is noticed, or changes no file", () =>
-    Effect.gen(function* () {
-      const gzip = gzipped(tarOf(tree))
-      // The header's time, flags of the compressor and system say nothing about the content.
-      for (let at = 10; at < gzip.length; at++) {
-        const spoiled = Buffer.from(gzip)
-        spoiled[at] = (spoiled[at] ?? 0) ^ 0x10
-        yield* Effect.scoped(
-          Effect.gen(function* () {
-            const { exit, pgdata } = yield* unpacked(spoiled)
-            // Some bits only choose between two equal places to copy from.
-            if (Exit.isSuccess(exit)) assert.deepStrictEqual(contentOf(pgdata), sorted(expected), `byte ${at}`)
-            else assert.strictEqual(failureOf(exit)._tag, "ArchiveInvalid", `byte ${at}`)
-          })
-        )
-      }
-    })
-  )
-
-  it.effect("a damaged tar in a sound gzip is noticed by its checksum", () =>
-    Effect.gen(function* () {
-      const tar = tarOf(tree)
-      tar[0] = 0x51
-      const { exit } = yield* unpacked(gzipped(tar))
-      refusedAs(exit, "corrupt", /not a tar archive/)
-    })
-  )
-
-  it.effect("reads to the end: an error that comes after a whole archive counts", () =>
-    Effect.gen(function* () {
-      const folder = yield* temporaryFolder
-      const late = new WireFailed({ operation: "copy out", peer: "pageserver", detail: "shut down" })
-      const bytes = Stream.concat(Stream.make(gzipped(tarOf(tree))), Stream.fail(late))
-      assert.strictEqual(yield* Effect.flip(unpack(bytes, folder, null)), late)
-    })
-  )
-
-  it.effect("what follows the end marker is padding, however it is chunked; what follows the gzip is not", () =>
-    Effect.gen(function* () {
-      const more = Buffer.concat([tarOf(tree), blocksOf([{ path: "more", body: "x" }]), endOfArchive])
-      for (const sizes of [[100_000], [50], [1]]) {
-        for (const tar of [more, Buffer.concat([tarOf(tree), Buffer.alloc(8192)])]) {
-          const { exit, pgdata } = yield* unpacked(gzipSync(tar, { level: 0 }), sizes)
-          assert.isTrue(Exit.isSuccess(exit))
-          assert.deepStrictEqual(contentOf(pgdata), sorted(expected))
-        }
-        const { exit } = yield* unpacked(Buffer.concat([gzipped(tarOf(tree)), Buffer.alloc(600)]), sizes)
-        refusedAs(exit, "corrupt", /after the end of the gzip stream/)
-      }
-    })
-  )
-
-  const hostile: ReadonlyArray<readonly [string, ReadonlyArray<Entry>, ArchiveInvalid["kind"], RegExp]> = [
-    ["an absolute path", [{ path: "/etc/evil", body: "x" }], "escapes", /"\/etc\/evil" is an absolute path/],
-    ["a path upwards", [{ path: "../evil", body: "x" }], "escapes", /leads upwards/],
-    ["a path upwards in the middle", [{ path: "base/../../evil", body: "x" }], "escapes", /leads upwards/],
-    ["a folder upwards", [{ path: "../evil/", type: "Directory" }], "escapes", /leads upwards/],
-    [
-      "a symbolic link out, absolute",
-      [{ path: "pg_wal", type: "SymbolicLink", linkpath: "/etc" }],
-      "escapes",
-      /link to "\/etc"/
-    ],
-    [
-      "a symbolic link out, relative",
-      [{ path: "base/x", type: "SymbolicLink", linkpath: "../../neighbour" }],
-      "escapes",
-      /link to/
-    ],
-    ["a hard link out", [{ path: "x", type: "Link", linkpath: "../neighbour" }], "escapes", /link to "..\/neighbour"/],
-    ["a link within", [{ path: "x", type: "SymbolicLink", linkpath: "PG_VERSION" }], "corrupt", /has no links/],
-    [
-      "a file through a symbolic link",
-      [
-        { path: "out", type: "SymbolicLink", linkpath: ".." },
-        { path: "out/neighbour", body: "overwritten" }
-      ],
-      "escapes",
-      /link to "\.\."/
-    ],
-    ["a device", [{ path: "null", type: "CharacterDevice", devmaj: 1, devmin: 3 }], "corrupt", /CharacterDevice/],
-    ["a named pipe", [{ path: "pipe", type: "FIFO" }], "corrupt", /FIFO/],
-    [
-      "a file below a file",
-      [
-        { path: "a", body: "x" },
-        { path: "a/b", body: "x" }
-      ],
-      "corrupt",
-      /cannot be written where it says/
-    ],
-    [
-      "a file where a folder is",
-      [
-        { path: "a/", type: "Directory" },
-        { path: "a", body: "x" }
-      ],
-      "corrupt",
-      /cannot be written where it says/
-    ]
+  const links: ReadonlyArray<readonly [string, Entry, TarProblem]> = [
+    ["to another folder", { path: "a/x", type: "SymbolicLink", linkpath: "../b" }, "refused"],
+    ["to its own folder", { path: "a/x", type: "SymbolicLink", linkpath: "." }, "refused"],
+    ["to the folder above", { path: "x", type: "SymbolicLink", linkpath: ".." }, "escapes"],
+    ["to an absolute path", { path: "x", type: "SymbolicLink", linkpath: "/etc" }, "escapes"],
+    ["that is hard", { path: "x", type: "Link", linkpath: "y" }, "refused"]
   ]
-  for (const [name, entries, kind, detail] of hostile) {
-    it.effect(`refuses ${name}`, () =>
+  for (const [name, entry, problem] of links) {
+    it.effect(`refuses a link ${name}, also when links are let in`, () =>
       Effect.gen(function* () {
-        const { around, exit, pgdata } = yield* unpacked(gzipped(tarOf([...entries, { path: "later", body: "x" }])))
-        refusedAs(exit, kind, detail)
-        assert.deepStrictEqual(fs.readdirSync(around).sort(), ["neighbour", "pgdata"])
-        assert.strictEqual(fs.readFileSync(path.join(around, "neighbour"), "utf8"), "untouched")
-        assert.isFalse(fs.existsSync(path.join(pgdata, "later")))
-        for (const entry of fs.readdirSync(pgdata, { withFileTypes: true }))
-          assert.isTrue(entry.isFile() || entry.isDirectory())
+        const found = yield* read(tarOf([entry]))
+        assert.strictEqual(found.problem, problem)
+        assert.isUndefined(fs.lstatSync(path.join(found.directory, entry.path), { throwIfNoEntry: false }))
       })
     )
   }
 
-  it.effect("refuses an entry of an unknown kind", () =>
+  it.effect("writes nothing through a link that the archive made", () =>
     Effect.gen(function* () {
-      const tar = tarOf([{ path: "odd", body: "x" }])
-      // The type byte, and the checksum that goes with it (octal, six digits).
-      tar[156] = "Z".charCodeAt(0)
-      const sum = tar.subarray(0, 512).reduce((all, byte, at) => all + (at >= 148 && at < 156 ? 32 : byte), 0)
-      tar.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1")
-      const { exit } = yield* unpacked(gzipped(tar))
-      refusedAs(exit, "corrupt", /"odd" is of an unknown kind/)
+      const { directory, problem } = yield* read(
+        tarOf([
+          { path: "target/", type: "Directory" },
+          { path: "link", type: "SymbolicLink", linkpath: "target" },
+          { path: "link/x", body: "x" }
+        ])
+      )
+      assert.strictEqual(problem, "refused")
+      assert.deepStrictEqual(fs.readdirSync(path.join(directory, "target")), [])
     })
   )
 
-  it.effect("an archive inside an archive's gzip is not unpacked twice", () =>
+  it.effect("takes the later of two entries with one name, and leaves the target of a link alone", () =>
     Effect.gen(function* () {
-      const { exit, pgdata } = yield* unpacked(gzipped(gzipped(tarOf(tree))))
-      assert.strictEqual(failureOf(exit)._tag, "ArchiveInvalid")
-      assert.deepStrictEqual(contentOf(pgdata), {})
+      const { directory, failure } = yield* read(
+        tarOf([
+          { path: "a", body: "first" },
+          { path: "a", body: "second" },
+          { path: "target", body: "kept" },
+          { path: "b", type: "SymbolicLink", linkpath: "target" },
+          { path: "b", body: "a file" }
+        ])
+      )
+      assert.isNull(failure)
+      const textOf = (name: string) => fs.readFileSync(path.join(directory, name), "utf8")
+      assert.deepStrictEqual(["a", "b", "target"].map(textOf), ["second", "a file", "kept"])
     })
   )
 
-  it.effect(
-    "memory stays flat: 200 MB go through",
-    () =>
-      Effect.gen(function* () {
-        const folder = yield* temporaryFolder
-        const piece = Buffer.alloc(1024 * 1024, Array.from({ length: 997 }, (_, at) => (at * 7919) % 251).join(","))
-        const files = 20
-        const perFile = 10
-        const tar = async function* () {
-          for (let file = 0; file < files; file++) {
-            const block = Buffer.alloc(512)
-            blocksOf([{ path: `base/${file}`, size: perFile * piece.length }]).copy(block)
-            yield block
-            for (let at = 0; at < perFile; at++) yield piece
-          }
-          yield endOfArchive
-        }
-        const gzip = async function* () {
-          const zip = createGzip({ level: 0 })
-          const feed = (async () => {
-            for await (const bytes of tar())
-              if (!zip.write(bytes)) await new Promise((resolve) => zip.once("drain", resolve))
-            zip.end()
-          })()
-          yield* zip as AsyncIterable<Uint8Array>
-          await feed
-        }
-        let highest = 0
-        const before = process.memoryUsage().rss
-        const bytes = Stream.fromAsyncIterable(
-          gzip(),
-          (cause) => new WireFailed({ operation: "test", peer: "", detail: String(cause) })
-        ).pipe(Stream.tap(() => Effect.sync(() => (highest = Math.max(highest, process.memoryUsage().rss)))))
-        const arrived = yield* unpack(bytes, folder, null)
-        assert.isAbove(arrived, files * perFile * piece.length)
-        assert.strictEqual(fs.statSync(path.join(folder, "base/19")).size, perFile * piece.length)
-        assert.isBelow((highest - before) / piece.length, 100, "megabytes of growth")
-      }),
-    60_000
+  it.effect("stops at the limits of entries and bytes", () =>
+    Effect.gen(function* () {
+      const tar = tarOf([
+        { path: "a", body: "1" },
+        { path: "b", body: "2" }
+      ])
+      assert.isNull((yield* read(tar, { mostEntries: 2, mostBytes: tar.length })).failure)
+      assert.strictEqual((yield* read(tar, { mostEntries: 1 })).failure?.message, "it has too many entries")
+      const large = yield* read(tar, { mostBytes: tar.length - 1 })
+      assert.strictEqual(large.failure?.message, `it unpacks to more than ${tar.length - 1} bytes`)
+    })
+  )
+
+  it.effect("tells an archive that ends early from one that is none", () =>
+    Effect.gen(function* () {
+      const tar = tarOf([{ path: "a", body: "x".repeat(600) }])
+      assert.strictEqual((yield* read(tar.subarray(0, 1000))).problem, "truncated")
+      assert.strictEqual((yield* read(Buffer.alloc(1024, "not a tar"))).problem, "damaged")
+      assert.strictEqual((yield* read(gzipped(tar))).failure?.message, "it is compressed twice")
+    })
   )
 })

@@ -10,7 +10,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { gzipSync } from "node:zlib"
 import type { Failure } from "../../src/errors/Failure.ts"
-import { unpack } from "../../src/platform/untar.ts"
+import { unpack } from "../../src/postgres/basebackup.ts"
 import { temporaryFolder } from "./postgres.ts"
 
 export type Entry = HeaderData & { readonly path: string; readonly body?: string | Buffer }
@@ -39,7 +39,7 @@ export const blocksOf = (entries: ReadonlyArray<Entry>): Buffer =>
 export const tarOf = (entries: ReadonlyArray<Entry>): Buffer => Buffer.concat([blocksOf(entries), endOfArchive])
 
 /** The same bytes, cut after each of `sizes` in turn, over and over. */
-export const chunked = (bytes: Uint8Array, sizes: ReadonlyArray<number>): ReadonlyArray<Uint8Array> => {
+const chunked = (bytes: Uint8Array, sizes: ReadonlyArray<number>): ReadonlyArray<Uint8Array> => {
   const chunks: Array<Uint8Array> = []
   for (let at = 0, turn = 0; at < bytes.length; turn++) {
     const size = sizes[turn % sizes.length] ?? bytes.length
