@@ -1,8 +1,9 @@
 /**
- * The activity monitor: learns when Postgres was last used, and how long it does not answer (reference section 8).
+ * The activity monitor: learns when Postgres was last used, and how long it does not answer (reference section 8). And
+ * the actor that keeps `last_active` fresh while somebody holds the compute awake.
  *
- * It may miss: a look that fails is logged, counted as downtime and tried again over a new connection, and never
- * stops the compute. It rests while the compute does not run and is done when the compute is ending.
+ * A sample that fails is logged, counted as downtime and tried again over a new connection; it never stops the compute.
+ * The monitor waits while the compute does not run and is done when the compute is ending.
  */
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
@@ -15,33 +16,29 @@ import { templateDatabase } from "../catalog/Catalog.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import { isTerminating, type Status } from "../compute/transitions.ts"
-import { TimedOut, WireFailed } from "../errors/Failure.ts"
-import { causesOf } from "../errors/policy.ts"
+import { type TimedOut, WireFailed } from "../errors/Failure.ts"
+import { explain } from "../errors/policy.ts"
+import { within } from "../errors/within.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import { quoteLiteral } from "../pgwire/quote.ts"
 import type { Wire } from "../pgwire/Wire.ts"
 import {
   answered,
-  bornUp,
+  upSince,
   explainSample,
-  judge,
+  decideActivity,
   livingHolds,
-  nothingSeen,
+  noBaseline,
   pauseMillis,
   type Sample,
   sawTheSame,
-  type Seen,
-  silent,
+  type Baseline,
+  unanswered,
   type Statistics,
   type Uptime
 } from "./activity.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The one question the monitor asks, and how its answer is read. Sends nothing.
-//
-// Everything is counted in one statement, so that a look is one round trip and one snapshot. Times are fetched as
-// numbers: a text would be in the time zone that `ALTER ROLE … SET timezone` chose.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- the sample
 
 const millis = (at: string): string => `(pg_catalog.date_part('epoch', ${at}) * 1000)::pg_catalog.int8`
 
@@ -55,6 +52,9 @@ const statistics = `
    FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notTheirs}))`
 
 /**
+ * Everything is counted in one statement, so that a sample is one round trip and one snapshot. Times are numbers: a
+ * text would be in the time zone that `ALTER ROLE … SET timezone` chose.
+ *
  * `superuser` is who we, the VM's monitor and the metric exporters connect as: none of its sessions counts, and no
  * `application_name` makes a tenant's session not count. A walproposer is the way to storage, not a follower.
  */
@@ -65,7 +65,8 @@ SELECT
   ${millis("pg_catalog.max(a.state_change) FILTER (WHERE theirs AND a.state = 'idle')")},
   pg_catalog.count(*) FILTER (WHERE a.backend_type = 'autovacuum worker'),
   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication r WHERE r.application_name <> 'walproposer'),
-  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL)${experimental ? `,${statistics}` : ""}
+  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL)
+  ${experimental ? `,${statistics}` : ""}
 FROM (
   SELECT *, backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()
     AND usename IS DISTINCT FROM ${quoteLiteral(superuser)} AS theirs
@@ -81,115 +82,106 @@ export const readSample = (row: ReadonlyArray<string | null> | undefined): Optio
   const [
     at = NaN,
     busy = NaN,
-    rested = NaN,
+    idleSince = NaN,
     autovacuum = NaN,
-    followers = NaN,
+    walsenders = NaN,
     subscriptions = NaN,
     active = NaN,
     sessions = NaN
   ] = row.map((text) => (text === null ? NaN : Number(text)))
-  if (![at, busy, autovacuum, followers, subscriptions].every(Number.isFinite)) return Option.none()
+  if (![at, busy, autovacuum, walsenders, subscriptions].every(Number.isFinite)) return Option.none()
   return Option.some({
     at,
     busy,
-    rested: Number.isFinite(rested) ? rested : null,
+    idleSince: Number.isFinite(idleSince) ? idleSince : null,
     autovacuum,
-    followers,
+    walsenders,
     subscriptions,
     statistics: statisticsOf(active, sessions)
   })
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Holds: somebody's word that the compute is needed for a while, which keeps `last_active` fresh until it expires.
-//
-// A hold ends with its time, when it is released, or with the compute. They are few, and none lasts longer than a day.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- holds
 
-/** As often as the activity monitor looks. */
-const every = Duration.millis(500)
+/** As often as the activity monitor takes a sample. */
+const holdsEvery = Duration.millis(500)
 
-const tick = Effect.gen(function* () {
+const refreshLastActive = Effect.gen(function* () {
   const state = yield* ComputeState
   const now = yield* Clock.currentTimeMillis
   const { holds } = yield* state.now
   const living = livingHolds(holds, now)
-  // It held until the moment it expired, which may be before this look.
+  // It held until the moment it expired, which may be before now.
   const until = living.length > 0 ? now : Math.min(now, Math.max(...holds.map(({ expiresAt }) => expiresAt)))
   if (holds.length > 0) yield* state.active(DateTime.makeUnsafe(until))
   if (living.length < holds.length) yield* state.note((old) => ({ holds: livingHolds(old.holds, now) }))
 })
 
-/** Works in every status, also while Postgres does not answer. */
+/**
+ * Keeps `last_active` fresh while there are holds: requests that the compute stays awake for a while. A hold ends with
+ * its time, when it is released, or with the compute. Works in every status, also while Postgres does not answer.
+ */
 export const holdActor: Actor<ComputeState> = {
-  name: "hold keeper",
+  name: "activity holds",
   policy: "permanent",
   run: Effect.gen(function* () {
     const state = yield* ComputeState
-    const somebodyHolds = state.changes.pipe(
+    const firstHold = state.changes.pipe(
       Stream.filter(({ holds }) => holds.length > 0),
       Stream.runHead
     )
     while (true) {
-      yield* somebodyHolds
-      yield* tick
-      yield* Effect.sleep(every)
+      yield* firstHold
+      yield* refreshLastActive
+      yield* Effect.sleep(holdsEvery)
     }
   })
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- monitor
 
 export interface MonitorOptions {
   readonly every: Duration.Duration
-  /** For the connection, and for each look. */
+  /** For the connection, and for each sample. */
   readonly within: Duration.Duration
 }
 
-export const defaults: MonitorOptions = { every: Duration.millis(500), within: Duration.seconds(5) }
+const defaults: MonitorOptions = { every: Duration.millis(500), within: Duration.seconds(5) }
 
-/** Asks for the sums of pg_stat_database too. Looked up at every look, so a new spec takes effect at once. */
+/** Asks for the sums of pg_stat_database too. Read before every sample, so a new spec takes effect at once. */
 const experimentalFeature = "activity_monitor_experimental"
 
-/** A Postgres that is away for an hour is told in minutes, not in lines. */
-const tellEveryMillis = 30_000
+/** A Postgres that does not answer for an hour gets two lines a minute, not two a second. */
+const logEveryMillis = 30_000
 
-const ending = [
+const terminating = [
   "termination_pending_fast",
   "termination_pending_immediate",
   "terminated"
 ] as const satisfies ReadonlyArray<Status>
 
-interface Memory {
-  readonly seen: Seen
+interface MonitorState {
+  readonly baseline: Baseline
   readonly uptime: Uptime
   readonly failures: number
-  /** When a failure was last told. */
-  readonly toldAt: number
+  /** When a failure was last logged. */
+  readonly loggedAt: number
 }
 
-const nobody = { client: 0, walsender: 0, subscription: 0, autovacuum: 0 } as const
+const noSessions = { client: 0, walsender: 0, subscription: 0, autovacuum: 0 } as const
 
-type Remember = Ref.Ref<Memory>
-
-const inTime =
-  (what: string, limit: Duration.Duration) =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    Effect.timeoutOrElse(effect, {
-      duration: limit,
-      orElse: () => Effect.fail(new TimedOut({ what, millis: Duration.toMillis(limit) }))
-    })
+type StateRef = Ref.Ref<MonitorState>
 
 const downtimeInfo = ({ current, lastUp, total }: Uptime): string =>
   `total_ms: ${total}, current_ms: ${current}, last_up: ${DateTime.formatIso(DateTime.makeUnsafe(lastUp))}`
 
-/** One look. What it proves goes to the shared state. */
-const look = Effect.fnUntraced(function* (wire: Wire, memory: Remember, { within }: MonitorOptions) {
+/** One sample. What it proves goes to the shared state. */
+const takeSample = Effect.fnUntraced(function* (wire: Wire, memory: StateRef, options: MonitorOptions) {
   const state = yield* ComputeState
   const admin = yield* Admin
   const { activity, spec } = yield* state.now
   const experimental = spec?.features.has(experimentalFeature) ?? false
-  const rows = yield* wire.rows(sampleSql(admin.superuser, experimental), within)
+  const rows = yield* wire.rows(sampleSql(admin.superuser, experimental), options.within)
   const sample = readSample(rows[0])
   if (Option.isNone(sample)) {
     return yield* new WireFailed({
@@ -200,51 +192,51 @@ const look = Effect.fnUntraced(function* (wire: Wire, memory: Remember, { within
   }
   const before = yield* Ref.get(memory)
   const now = yield* Clock.currentTimeMillis
-  const { active, seen } = judge(before.seen, sample.value)
+  const { active, baseline } = decideActivity(before.baseline, sample.value)
   const uptime = answered(before.uptime, now)
-  yield* Ref.set(memory, { seen, uptime, failures: 0, toldAt: 0 })
+  yield* Ref.set(memory, { baseline, uptime, failures: 0, loggedAt: 0 })
   if (before.failures > 0) {
     yield* Effect.logInfo(`Postgres answers the activity monitor again, downtime_info="${downtimeInfo(before.uptime)}"`)
   }
   if (before.uptime.current !== 0) yield* state.note({ downtime: { current: 0, total: uptime.total } })
-  const explained = explainSample(activity, before.seen, sample.value)
-  // A look that sees nothing new wakes nobody who watches the state.
+  const explained = explainSample(activity, before.baseline, sample.value)
+  // A sample without news wakes none of those who watch the state.
   if (!sawTheSame(activity, explained)) yield* state.note({ activity: explained })
   if (active !== null) yield* state.active(DateTime.makeUnsafe(active))
 })
 
-/** Looks over one connection until one fails. */
-const session = Effect.fnUntraced(function* (memory: Remember, options: MonitorOptions) {
+/** Samples over one connection until one fails. */
+const sampleSession = Effect.fnUntraced(function* (memory: StateRef, options: MonitorOptions) {
   const admin = yield* Admin
-  const wire = yield* admin.connect("compute_monitor").pipe(inTime("the activity monitor's connection", options.within))
+  const wire = yield* admin.connect("compute_monitor").pipe(within("the activity monitor's connection", options.within))
   while (true) {
-    yield* look(wire, memory, options)
+    yield* takeSample(wire, memory, options)
     yield* Effect.sleep(options.every)
   }
 }, Effect.scoped)
 
-const miss = Effect.fnUntraced(function* (memory: Remember, error: WireFailed | TimedOut) {
+const recordFailure = Effect.fnUntraced(function* (memory: StateRef, error: WireFailed | TimedOut) {
   const state = yield* ComputeState
   const now = yield* Clock.currentTimeMillis
   const before = yield* Ref.get(memory)
-  const uptime = silent(before.uptime, now)
-  const tell = before.failures === 0 || now - before.toldAt >= tellEveryMillis
-  yield* Ref.set(memory, { ...before, uptime, failures: before.failures + 1, toldAt: tell ? now : before.toldAt })
+  const uptime = unanswered(before.uptime, now)
+  const log = before.failures === 0 || now - before.loggedAt >= logEveryMillis
+  yield* Ref.set(memory, { ...before, uptime, failures: before.failures + 1, loggedAt: log ? now : before.loggedAt })
   yield* state.note({ downtime: { current: uptime.current, total: uptime.total } })
-  if (tell) {
+  if (log) {
     yield* Effect.logWarning(
-      `the activity monitor has no answer from Postgres: ${causesOf(error).join(": ")}, downtime_info="${downtimeInfo(uptime)}"`
+      `the activity monitor has no answer from Postgres: ${explain(error)}, downtime_info="${downtimeInfo(uptime)}"`
     )
   }
   return pauseMillis(before.failures + 1)
 })
 
-const watch = Effect.fnUntraced(function* (memory: Remember, options: MonitorOptions) {
+const watchPostgres = Effect.fnUntraced(function* (memory: StateRef, options: MonitorOptions) {
   const now = yield* Clock.currentTimeMillis
   // Time in which Postgres was not meant to run is not downtime.
-  yield* Ref.update(memory, (old) => ({ ...old, failures: 0, uptime: { ...bornUp(now), total: old.uptime.total } }))
+  yield* Ref.update(memory, (old) => ({ ...old, failures: 0, uptime: { ...upSince(now), total: old.uptime.total } }))
   while (true) {
-    const pause = yield* Effect.catch(session(memory, options), (error) => miss(memory, error))
+    const pause = yield* Effect.catch(sampleSession(memory, options), (error) => recordFailure(memory, error))
     yield* Effect.sleep(Duration.millis(Math.max(pause, Duration.toMillis(options.every))))
   }
 })
@@ -255,15 +247,20 @@ export const monitor = (options: MonitorOptions = defaults): Actor<ComputeState 
   run: Effect.gen(function* () {
     const state = yield* ComputeState
     const now = yield* Clock.currentTimeMillis
-    const memory = yield* Ref.make<Memory>({ seen: nothingSeen, uptime: bornUp(now), failures: 0, toldAt: 0 })
+    const memory = yield* Ref.make<MonitorState>({
+      baseline: noBaseline,
+      uptime: upSince(now),
+      failures: 0,
+      loggedAt: 0
+    })
     while (true) {
-      const { status } = yield* state.until("running", ...ending)
+      const { status } = yield* state.until("running", ...terminating)
       if (isTerminating(status)) return
-      yield* Effect.raceFirst(watch(memory, options), state.until("failed", ...ending))
+      yield* Effect.raceFirst(watchPostgres(memory, options), state.until("failed", ...terminating))
       yield* state.note(({ activity, downtime }) => ({
         downtime: { ...downtime, current: 0 },
         // Whoever was at work is gone with Postgres.
-        activity: activity === null ? null : { ...activity, sessions: nobody, statisticsMoved: false }
+        activity: activity === null ? null : { ...activity, sessions: noSessions, statisticsMoved: false }
       }))
     }
   })

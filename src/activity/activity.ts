@@ -3,18 +3,18 @@
  *
  * Times are milliseconds since the epoch by Postgres's own clock, fetched as numbers: no time zone can bend them.
  */
-import { type Activity, activityKinds, type Hold } from "../compute/ComputeState.ts"
+import { type Activity, activityKinds, type Hold } from "../compute/snapshot.ts"
 
-/** One look at Postgres. Sessions of our superuser are not in it. */
+/** One sample of what Postgres is doing. Sessions of our superuser are not in it. */
 export interface Sample {
   readonly at: number
   /** Client sessions that are doing something, or are inside a transaction. */
   readonly busy: number
-  /** When the client session that rested last began to rest; `null`: none rests. */
-  readonly rested: number | null
+  /** When the client session that became idle last did so; `null`: none is idle. */
+  readonly idleSince: number | null
   readonly autovacuum: number
-  /** Walsenders other than the walproposer: somebody follows us. */
-  readonly followers: number
+  /** Walsenders other than the walproposer: replicas and subscribers. */
+  readonly walsenders: number
   /** Subscriptions of ours that have a worker. */
   readonly subscriptions: number
   /** Sums over user databases, only with the feature `activity_monitor_experimental`. */
@@ -26,17 +26,17 @@ export interface Statistics {
   readonly sessions: number
 }
 
-/** What one look leaves for the next. */
-export interface Seen {
+/** What one sample leaves for the next to be compared with. */
+export interface Baseline {
   readonly statistics: Statistics | null
 }
 
-export const nothingSeen: Seen = { statistics: null }
+export const noBaseline: Baseline = { statistics: null }
 
-export interface Judgement {
+export interface ActivityDecision {
   /** The latest moment this sample proves Postgres was used; `null`: it proves nothing. */
   readonly active: number | null
-  readonly seen: Seen
+  readonly baseline: Baseline
 }
 
 /** Up or down: a crash resets the sums, and that too is activity. The first reading proves nothing. */
@@ -45,36 +45,36 @@ const moved = (before: Statistics | null, after: Statistics | null): boolean =>
   after !== null &&
   (before.activeMillis !== after.activeMillis || before.sessions !== after.sessions)
 
-const worksNow = ({ autovacuum, busy, followers, subscriptions }: Sample): boolean =>
-  busy > 0 || followers > 0 || subscriptions > 0 || autovacuum > 0
+const worksNow = ({ autovacuum, busy, walsenders, subscriptions }: Sample): boolean =>
+  busy > 0 || walsenders > 0 || subscriptions > 0 || autovacuum > 0
 
-export const judge = (seen: Seen, sample: Sample): Judgement => ({
+export const decideActivity = (baseline: Baseline, sample: Sample): ActivityDecision => ({
   active:
-    worksNow(sample) || moved(seen.statistics, sample.statistics)
+    worksNow(sample) || moved(baseline.statistics, sample.statistics)
       ? sample.at
-      : sample.rested === null
+      : sample.idleSince === null
         ? null
-        : Math.min(sample.rested, sample.at),
-  seen: { statistics: sample.statistics ?? seen.statistics }
+        : Math.min(sample.idleSince, sample.at),
+  baseline: { statistics: sample.statistics ?? baseline.statistics }
 })
 
-// -- explained -------------------------------------------------------------------------------------------------
+// -- explained
 
 const later = (before: number | null, after: number | null): number | null =>
   before === null ? after : after === null ? before : Math.max(before, after)
 
-/** `seen` is what the look before left. */
-export const explainSample = (before: Activity | null, seen: Seen, sample: Sample): Activity => {
-  const { at, autovacuum, busy, followers, rested, subscriptions } = sample
-  const statisticsMoved = moved(seen.statistics, sample.statistics)
+/** `baseline` is what the sample before left. */
+export const explainSample = (before: Activity | null, baseline: Baseline, sample: Sample): Activity => {
+  const { at, autovacuum, busy, walsenders, idleSince, subscriptions } = sample
+  const statisticsMoved = moved(baseline.statistics, sample.statistics)
   const when = (happens: boolean): number | null => (happens ? at : null)
   return {
     at,
-    sessions: { client: busy, walsender: followers, subscription: subscriptions, autovacuum },
+    sessions: { client: busy, walsender: walsenders, subscription: subscriptions, autovacuum },
     statisticsMoved,
     last: {
-      client: later(before?.last.client ?? null, busy > 0 ? at : rested === null ? null : Math.min(rested, at)),
-      walsender: later(before?.last.walsender ?? null, when(followers > 0)),
+      client: later(before?.last.client ?? null, busy > 0 ? at : idleSince === null ? null : Math.min(idleSince, at)),
+      walsender: later(before?.last.walsender ?? null, when(walsenders > 0)),
       subscription: later(before?.last.subscription ?? null, when(subscriptions > 0)),
       autovacuum: later(before?.last.autovacuum ?? null, when(autovacuum > 0)),
       statistics: later(before?.last.statistics ?? null, when(statisticsMoved))
@@ -82,7 +82,7 @@ export const explainSample = (before: Activity | null, seen: Seen, sample: Sampl
   }
 }
 
-/** Did this look see something else than the one before? Its own time does not count. */
+/** Does this sample say the same as the one before? Its own time does not count. */
 export const sawTheSame = (before: Activity | null, after: Activity): boolean =>
   before !== null &&
   before.statisticsMoved === after.statisticsMoved &&
@@ -124,9 +124,9 @@ export const reasonsAwake = (
   ]
 }
 
-// -- downtime --------------------------------------------------------------------------------------------------
+// -- downtime
 
-/** Milliseconds of our own clock. `total` grows by the time between two looks that both ended without an answer's proof. */
+/** Milliseconds of our own clock. `total` grows by the time between two samples that both went unanswered. */
 export interface Uptime {
   readonly lastUp: number
   readonly lastChecked: number
@@ -135,7 +135,7 @@ export interface Uptime {
   readonly current: number
 }
 
-export const bornUp = (now: number): Uptime => ({ lastUp: now, lastChecked: now, total: 0, current: 0 })
+export const upSince = (now: number): Uptime => ({ lastUp: now, lastChecked: now, total: 0, current: 0 })
 
 export const answered = (uptime: Uptime, now: number): Uptime => ({
   ...uptime,
@@ -144,12 +144,12 @@ export const answered = (uptime: Uptime, now: number): Uptime => ({
   current: 0
 })
 
-export const silent = (uptime: Uptime, now: number): Uptime => ({
+export const unanswered = (uptime: Uptime, now: number): Uptime => ({
   lastUp: uptime.lastUp,
   lastChecked: now,
   total: uptime.total + Math.max(0, now - uptime.lastChecked),
   current: Math.max(0, now - uptime.lastUp)
 })
 
-/** Every look that fails waits twice as long for the next, between half a second and five. */
+/** After every failed sample the pause is twice as long, between half a second and five. */
 export const pauseMillis = (failuresInRow: number): number => Math.min(5_000, 500 * 2 ** Math.max(0, failuresInRow - 1))

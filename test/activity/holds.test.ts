@@ -6,16 +6,17 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { TestClock } from "effect/testing"
-import { explainSample, nothingSeen, reasonsAwake, type Sample, sawTheSame } from "../../src/activity/activity.ts"
+import { explainSample, noBaseline, reasonsAwake, type Sample, sawTheSame } from "../../src/activity/activity.ts"
 import { holdActor } from "../../src/activity/ActivityMonitor.ts"
-import { ComputeState, type Hold } from "../../src/compute/ComputeState.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import type { Hold } from "../../src/compute/snapshot.ts"
 
-const quiet: Sample = {
+const idle: Sample = {
   at: 1_000,
   busy: 0,
-  rested: null,
+  idleSince: null,
   autovacuum: 0,
-  followers: 0,
+  walsenders: 0,
   subscriptions: 0,
   statistics: null
 }
@@ -29,7 +30,7 @@ const holdFor = Effect.fnUntraced(function* (id: string, millis: number) {
   yield* state.note(({ holds }) => ({ holds: [...holds, hold] }))
 })
 
-describe("the hold keeper", () => {
+describe("the actor of holds", () => {
   it.effect("keeps last_active fresh while a hold lives, in any status, and not a moment longer", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
@@ -67,14 +68,14 @@ describe("the hold keeper", () => {
 describe("activity explained", () => {
   it("says each reason once, and nothing when there is none", () => {
     assert.deepStrictEqual(reasonsAwake(null, [], 0), [])
-    assert.deepStrictEqual(reasonsAwake(explainSample(null, nothingSeen, quiet), [], 0), [])
+    assert.deepStrictEqual(reasonsAwake(explainSample(null, noBaseline, idle), [], 0), [])
     const all = explainSample(
       null,
       { statistics: { activeMillis: 1, sessions: 1 } },
       {
-        ...quiet,
+        ...idle,
         busy: 1,
-        followers: 2,
+        walsenders: 2,
         subscriptions: 1,
         autovacuum: 3,
         statistics: { activeMillis: 2, sessions: 1 }
@@ -92,21 +93,21 @@ describe("activity explained", () => {
   })
 
   const Counts = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 3 }))
-  const Look = Schema.Struct({
+  const AnySample = Schema.Struct({
     busy: Counts,
-    followers: Counts,
+    walsenders: Counts,
     subscriptions: Counts,
     autovacuum: Counts,
-    rested: Schema.NullOr(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 5_000 })))
+    idleSince: Schema.NullOr(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 5_000 })))
   })
   it.prop(
     "the moment of each kind never goes back, and is never in the future",
-    { looks: Schema.Array(Look) },
-    ({ looks }) => {
+    { samples: Schema.Array(AnySample) },
+    ({ samples }) => {
       let before = null
-      for (const [index, look] of looks.entries()) {
-        const sample: Sample = { ...quiet, ...look, at: 1_000 * (index + 1) }
-        const after = explainSample(before, nothingSeen, sample)
+      for (const [index, one] of samples.entries()) {
+        const sample: Sample = { ...idle, ...one, at: 1_000 * (index + 1) }
+        const after = explainSample(before, noBaseline, sample)
         for (const kind of ["client", "walsender", "subscription", "autovacuum"] as const) {
           assert.isAtMost(after.last[kind] ?? 0, sample.at)
           assert.isAtLeast(after.last[kind] ?? 0, before?.last[kind] ?? 0)

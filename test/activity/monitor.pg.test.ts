@@ -10,10 +10,12 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { connect as dial, type Socket } from "node:net"
 import { monitor, readSample, sampleSql } from "../../src/activity/ActivityMonitor.ts"
-import { ComputeState, type Snapshot } from "../../src/compute/ComputeState.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import type { Snapshot } from "../../src/compute/snapshot.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
 import { installs, startPostgres, superuser } from "../support/postgres.ts"
@@ -55,8 +57,8 @@ const activeAfter =
   ({ lastActive }: Snapshot) =>
     lastActive !== null && lastActive.epochMilliseconds > moment
 
-/** One look by hand, over a session like the monitor's. */
-const looked = (postgres: { readonly port: number }, experimental = false) =>
+/** One sample by hand, over a session like the monitor's. */
+const sampled = (postgres: { readonly port: number }, experimental = false) =>
   Effect.scoped(
     Effect.gen(function* () {
       const wire = yield* connect({
@@ -96,17 +98,17 @@ describe("the monitor on a real Postgres", () => {
       Effect.gen(function* () {
         const { postgres } = yield* watched(major)
         const now = yield* Clock.currentTimeMillis
-        const plain = yield* looked(postgres)
+        const plain = yield* sampled(postgres)
         assert.isBelow(Math.abs(plain.at - now), 5_000)
         assert.deepInclude(plain, {
           busy: 0,
-          rested: null,
+          idleSince: null,
           autovacuum: 0,
-          followers: 0,
+          walsenders: 0,
           subscriptions: 0,
           statistics: null
         })
-        assert.deepStrictEqual((yield* looked(postgres, true)).statistics, { activeMillis: 0, sessions: 0 })
+        assert.deepStrictEqual((yield* sampled(postgres, true)).statistics, { activeMillis: 0, sessions: 0 })
       })
     )
   }
@@ -143,10 +145,10 @@ describe("the monitor on a real Postgres", () => {
       const ours = yield* connect({ ...postgres.config(), applicationName: "compute_ctl:reconfigure" })
       const exporter = yield* connect({ ...postgres.config(), applicationName: "sql_exporter" })
       yield* Effect.forEach([ours, exporter], (wire) => wire.simple("begin"))
-      assert.deepInclude(yield* looked(postgres), { busy: 0, rested: null })
+      assert.deepInclude(yield* sampled(postgres), { busy: 0, idleSince: null })
       const tenant = yield* connect({ ...postgres.config("web"), applicationName: "compute_ctl:compute_monitor" })
       yield* tenant.simple("begin")
-      assert.deepInclude(yield* looked(postgres), { busy: 1, rested: null })
+      assert.deepInclude(yield* sampled(postgres), { busy: 1, idleSince: null })
     })
   )
 
@@ -154,9 +156,9 @@ describe("the monitor on a real Postgres", () => {
     Effect.gen(function* () {
       const { postgres } = yield* watched()
       yield* walsender(postgres.port, "walproposer")
-      assert.deepInclude(yield* looked(postgres), { followers: 0 })
+      assert.deepInclude(yield* sampled(postgres), { walsenders: 0 })
       yield* walsender(postgres.port, "standby-1")
-      assert.deepInclude(yield* looked(postgres), { followers: 1, busy: 0 })
+      assert.deepInclude(yield* sampled(postgres), { walsenders: 1, busy: 0 })
     })
   )
 
@@ -185,7 +187,7 @@ describe("the monitor on a real Postgres", () => {
       yield* begin
       // Statistics of a session are reported when it ends; until then nobody else is connected for long.
       yield* Effect.forkScoped(
-        Effect.forever(Effect.scoped(Effect.andThen(postgres.connect(superuser, "app"), Effect.sleep("20 millis"))))
+        Effect.repeat(Effect.scoped(postgres.connect(superuser, "app")), Schedule.spaced("20 millis"))
       )
       yield* until(state, ({ lastActive }) => lastActive !== null)
     })

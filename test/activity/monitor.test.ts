@@ -26,14 +26,14 @@ const idle = (at: number, idleSince: number | null = null): Row => [
   "0"
 ]
 
-/** Counts looks and connections; `answer` decides each look. */
-const scripted = (answer: (looks: number) => Effect.Effect<Row, WireFailed>) =>
+/** Counts samples and connections; `answer` decides each sample. */
+const scripted = (answer: (samples: number) => Effect.Effect<Row, WireFailed>) =>
   Effect.gen(function* () {
-    const looks = yield* Ref.make(0)
+    const samples = yield* Ref.make(0)
     const connections = yield* Ref.make(0)
     const rows: Wire["rows"] = (_, within = "1 hour") =>
       Effect.flatMap(
-        Ref.updateAndGet(looks, (n) => n + 1),
+        Ref.updateAndGet(samples, (n) => n + 1),
         (n) => Effect.map(answer(n), (row) => [row])
       ).pipe(
         Effect.timeoutOrElse({
@@ -45,8 +45,8 @@ const scripted = (answer: (looks: number) => Effect.Effect<Row, WireFailed>) =>
       peer: "memory",
       backendPid: 1,
       rows,
-      simple: () => Effect.die("the monitor asks one query a look"),
-      pipeline: () => Effect.die("the monitor asks one query a look"),
+      simple: () => Effect.die("the monitor asks one query a sample"),
+      pipeline: () => Effect.die("the monitor asks one query a sample"),
       copyOut: () => {
         throw new Error("the monitor copies nothing")
       },
@@ -73,7 +73,7 @@ const scripted = (answer: (looks: number) => Effect.Effect<Row, WireFailed>) =>
           )
       })
     )
-    return { admin, looks: Ref.get(looks), connections: Ref.get(connections) }
+    return { admin, samples: Ref.get(samples), connections: Ref.get(connections) }
   })
 
 const running = Effect.gen(function* () {
@@ -87,16 +87,16 @@ const start = (admin: Layer.Layer<Admin>) =>
   monitor().run.pipe(Effect.provide(admin), Effect.forkChild({ startImmediately: true }))
 
 describe("the activity monitor", () => {
-  it.effect("rests until the compute runs, then looks every 500 ms over one connection", () =>
+  it.effect("waits until the compute runs, then takes a sample every 500 ms over one connection", () =>
     Effect.gen(function* () {
-      const { admin, connections, looks } = yield* scripted((n) => Effect.succeed(idle(n)))
+      const { admin, connections, samples } = yield* scripted((n) => Effect.succeed(idle(n)))
       const state = yield* ComputeState
       yield* start(admin)
       yield* TestClock.adjust("10 seconds")
-      assert.strictEqual(yield* looks, 0)
+      assert.strictEqual(yield* samples, 0)
       yield* running
       yield* TestClock.adjust("10 seconds")
-      assert.strictEqual(yield* looks, 21)
+      assert.strictEqual(yield* samples, 21)
       assert.strictEqual(yield* connections, 1)
       assert.isNull((yield* state.now).lastActive)
     }).pipe(Effect.provide(ComputeState.layer))
@@ -112,7 +112,7 @@ describe("the activity monitor", () => {
     }).pipe(Effect.provide(ComputeState.layer))
   )
 
-  it.effect("a failed look is downtime and a new connection; the next answer ends it, the total stays", () =>
+  it.effect("a failed sample is downtime and a new connection; the next answer ends it, the total stays", () =>
     Effect.gen(function* () {
       const { admin, connections } = yield* scripted((n) =>
         n >= 2 && n <= 4 ? Effect.fail(broken) : Effect.succeed(idle(n))
@@ -120,7 +120,7 @@ describe("the activity monitor", () => {
       const state = yield* running
       yield* start(admin)
       yield* TestClock.adjust("500 millis")
-      // The failure is the second look's, half a second after the first, which was answered.
+      // The failure is the second sample's, half a second after the first, which was answered.
       assert.deepStrictEqual((yield* state.now).downtime, { current: 500, total: 500 })
       yield* TestClock.adjust("500 millis")
       assert.deepStrictEqual((yield* state.now).downtime, { current: 1_000, total: 1_000 })
@@ -132,7 +132,7 @@ describe("the activity monitor", () => {
     }).pipe(Effect.provide(ComputeState.layer))
   )
 
-  it.effect("an answer that does not come is a failed look", () =>
+  it.effect("an answer that does not come is a failed sample", () =>
     Effect.gen(function* () {
       const { admin, connections } = yield* scripted(() => Effect.never)
       const state = yield* running
@@ -143,7 +143,7 @@ describe("the activity monitor", () => {
     }).pipe(Effect.provide(ComputeState.layer))
   )
 
-  it.effect("an answer of another shape is a failed look, and never stops the compute", () =>
+  it.effect("an answer of another shape is a failed sample, and never stops the compute", () =>
     Effect.gen(function* () {
       const { admin } = yield* scripted(() => Effect.succeed(["x"]))
       const state = yield* running
@@ -155,29 +155,29 @@ describe("the activity monitor", () => {
     }).pipe(Effect.provide(ComputeState.layer))
   )
 
-  it.effect("rests while the compute is failed, and looks again when it is healed", () =>
+  it.effect("waits while the compute is failed, and takes samples again when it is healed", () =>
     Effect.gen(function* () {
-      const { admin, connections, looks } = yield* scripted((n) => Effect.succeed(idle(n)))
+      const { admin, connections, samples } = yield* scripted((n) => Effect.succeed(idle(n)))
       const state = yield* running
       yield* start(admin)
       yield* TestClock.adjust("1 second")
       yield* state.send("Broke")
       yield* TestClock.adjust("1 second")
-      const before = yield* looks
+      const before = yield* samples
       yield* TestClock.adjust("1 minute")
-      assert.strictEqual(yield* looks, before)
+      assert.strictEqual(yield* samples, before)
       yield* state.send("SpecArrived")
       yield* state.send("ConfigureBegan")
       yield* state.send("ConfigureDone")
       yield* TestClock.adjust("1 second")
-      assert.isAbove(yield* looks, before)
+      assert.isAbove(yield* samples, before)
       assert.strictEqual(yield* connections, 2)
       assert.deepStrictEqual((yield* state.now).downtime, { current: 0, total: 0 })
     }).pipe(Effect.provide(ComputeState.layer))
   )
 
   for (const trigger of ["TerminateFastAsked", "TerminateImmediateAsked"] as const) {
-    it.effect(`is done at once after ${trigger}, also in the middle of a look`, () =>
+    it.effect(`is done at once after ${trigger}, also in the middle of a sample`, () =>
       Effect.gen(function* () {
         const { admin } = yield* scripted(() => Effect.never)
         const state = yield* running
@@ -189,14 +189,14 @@ describe("the activity monitor", () => {
     )
   }
 
-  it.effect("is done without a look when the compute ends before it ran", () =>
+  it.effect("is done without a sample when the compute ends before it ran", () =>
     Effect.gen(function* () {
-      const { admin, looks } = yield* scripted(() => Effect.die("nobody should look"))
+      const { admin, samples } = yield* scripted(() => Effect.die("nobody should take a sample"))
       const state = yield* ComputeState
       const fiber = yield* start(admin)
       yield* state.send("TerminateFastAsked")
       yield* Fiber.join(fiber)
-      assert.strictEqual(yield* looks, 0)
+      assert.strictEqual(yield* samples, 0)
     }).pipe(Effect.provide(ComputeState.layer))
   )
 })

@@ -100,7 +100,7 @@ describe("the inventory", () => {
             ),
             Effect.map(
               look,
-              ({ busy, rested }) => void (busy > 0 || rested !== null ? active.push({ busy, rested }) : 0)
+              ({ busy, idleSince }) => void (busy > 0 || idleSince !== null ? active.push({ busy, idleSince }) : 0)
             )
           )
         )
