@@ -15,8 +15,9 @@ import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import { Abandoned, type Failure, Superseded } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { ComputeState, type Snapshot } from "./ComputeState.ts"
+import { ComputeState } from "./ComputeState.ts"
 import { type ConfigureRequest, type IdempotencyKey, type KeyReused, makeRequests, type Requests } from "./Requests.ts"
+import type { Snapshot } from "./snapshot.ts"
 import { IllegalTransition, isTerminating } from "./transitions.ts"
 
 /** A spec that was accepted. */

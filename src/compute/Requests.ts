@@ -13,7 +13,7 @@ import * as Schema from "effect/Schema"
 import { randomUUID } from "node:crypto"
 import type { Failure } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { Snapshot } from "./ComputeState.ts"
+import type { Snapshot } from "./snapshot.ts"
 
 /** The same key means the same request; the fingerprint says whether it is. */
 export interface IdempotencyKey {

@@ -6,10 +6,11 @@ import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import { get } from "node:http"
-import { ComputeState, maxHistory } from "../../src/compute/ComputeState.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { maxHistory } from "../../src/compute/snapshot.ts"
 import { statuses } from "../../src/compute/transitions.ts"
 import { declared } from "./declared.ts"
-import { ask, inBackground, join, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
+import { ask, inBackground, inMemoryServices, join, open, reach, refusedOf } from "./testServer.ts"
 
 /** Reads events until there are `count`, or the stream ends. */
 const events = (port: number, path: string, count: number, headers: Record<string, string> = {}) =>
