@@ -1,7 +1,7 @@
 /**
  * The program's own log lines, on stderr: plain text for people and `grep`, or one JSON object per line.
  *
- * Writes to an injected sink, so that a closed pipe is the sink's business and tests can read what was said. One line
+ * Writes to an injected sink, so that a closed pipe is the sink's business and tests can read the lines. One line
  * is one line, whatever is in it.
  */
 import * as Cause from "effect/Cause"
@@ -23,7 +23,7 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type FilterLevel, isWanted, type LogFilter, loosest } from "./filter.ts"
 
 export type LogFormat = "text" | "json"
-export type Sink = (line: string) => void
+type Sink = (line: string) => void
 
 /** Who we are, on every line: known only once there is a spec, and another with the next. Mutable on purpose. */
 export interface LogContext {
@@ -65,19 +65,19 @@ const onOneLine = (text: string): string => text.replaceAll("\r", "\\r").replace
  * `2026-01-31T12:00:00.000Z  INFO message {actor=monitor}`: the message first, because that is what is read and searched
  * for. A cause follows, on several lines for a defect. The operation is left to JSON: it is long, and says little here.
  */
-export const textLogger = (sink: Sink, context: LogContext = newLogContext()): Logger.Logger<unknown, void> =>
+const textLogger = (sink: Sink, context: LogContext): Logger.Logger<unknown, void> =>
   Logger.make((options) => {
     const about = Object.entries({ ...annotationsOf(options.fiber), ...context.ids, ...traceOf(options.fiber) }).filter(
       ([key]) => key !== "operation_id"
     )
-    const told =
+    const suffix =
       about.length === 0 ? "" : ` {${about.map(([key, value]) => `${key}=${onOneLine(String(value))}`).join(" ")}}`
     const cause = options.cause.reasons.length === 0 ? "" : `: ${Cause.pretty(options.cause)}`
     const level = options.logLevel.toUpperCase().padStart(5)
-    sink(`${options.date.toISOString()} ${level} ${onOneLine(words(options.message))}${told}${cause}\n`)
+    sink(`${options.date.toISOString()} ${level} ${onOneLine(words(options.message))}${suffix}${cause}\n`)
   })
 
-export const jsonLogger = (sink: Sink, context: LogContext = newLogContext()): Logger.Logger<unknown, void> =>
+const jsonLogger = (sink: Sink, context: LogContext): Logger.Logger<unknown, void> =>
   Logger.make((options) => {
     const cause = options.cause.reasons.length === 0 ? {} : { cause: Cause.pretty(options.cause) }
     sink(
@@ -158,7 +158,7 @@ export const logNameActor = (context: LogContext): Actor<ComputeState> => ({
 
 /**
  * Turns Postgres's records (`PG:` and one line each) into JSON objects of the same stream, on their way to `sink`. The
- * text of a record is always there; what could be read from it stands beside it.
+ * text of a record is always there, and the fields that could be read from it.
  */
 export const postgresRecordsAsJson =
   (context: LogContext, sink: (text: string) => Effect.Effect<void>) => (text: string) =>

@@ -5,7 +5,7 @@
  * `applier.execute`). Names that we do not have match nothing, so a filter written for the reference does no harm.
  */
 
-export const logLevels = ["trace", "debug", "info", "warn", "error", "off"] as const
+const logLevels = ["trace", "debug", "info", "warn", "error", "off"] as const
 export type FilterLevel = (typeof logLevels)[number]
 
 export interface LogFilter {

@@ -6,9 +6,7 @@
  */
 import * as Schema from "effect/Schema"
 
-// ---------------------------------------------------------------------------------------------------------------------
 // The scalars of the wire: sized numbers, ids, LSNs, names that Postgres can hold. Messages say what was expected.
-// ---------------------------------------------------------------------------------------------------------------------
 
 /** Missing or `null`. */
 export const opt = <S extends Schema.Constraint>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
@@ -24,15 +22,15 @@ const integer = (minimum: number, maximum: number, expected: string) =>
     Schema.isBetween({ minimum, maximum }, { expected })
   )
 
-export const U8 = integer(0, 2 ** 8 - 1, "an integer from 0 to 255")
-export const U32 = integer(0, 2 ** 32 - 1, "an integer from 0 to 4294967295")
-export const U64 = integer(0, 2 ** 64, "an integer that is not negative")
-export const NonZeroU64 = integer(1, 2 ** 64, "an integer above 0")
-export const I64 = integer(-(2 ** 63), 2 ** 63, "an integer")
+const U8 = integer(0, 2 ** 8 - 1, "an integer from 0 to 255")
+const U32 = integer(0, 2 ** 32 - 1, "an integer from 0 to 4294967295")
+const U64 = integer(0, 2 ** 64, "an integer that is not negative")
+const NonZeroU64 = integer(1, 2 ** 64, "an integer above 0")
+const I64 = integer(-(2 ** 63), 2 ** 63, "an integer")
 
-export const HexId = Schema.String.check(Schema.isPattern(/^[0-9A-Fa-f]{32}$/u, { expected: "32 hexadecimal digits" }))
+const HexId = Schema.String.check(Schema.isPattern(/^[0-9A-Fa-f]{32}$/u, { expected: "32 hexadecimal digits" }))
 
-export const LsnText = Schema.String.check(
+const LsnText = Schema.String.check(
   Schema.isPattern(/^\s*[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}\s*$/u, {
     expected: "an LSN such as 0/16B3748 (LsnParseError)"
   })
@@ -67,10 +65,8 @@ export const PgText = Schema.String.check(Schema.makeFilter((text: string) => fa
 /** The name of a role or database. */
 export const PgName = Schema.String.check(Schema.makeFilter((name: string) => faultOfName(name) ?? undefined))
 
-// ---------------------------------------------------------------------------------------------------------------------
 // The wire's `cluster` and `delta_operations` (reference section 2.4): roles, databases, settings, and renames
 // and drops that a desired state can not express. Leniently typed; `parseSpec.ts` gives it meaning.
-// ---------------------------------------------------------------------------------------------------------------------
 
 export const GenericOptionWire = Schema.Struct({
   name: PgText,
@@ -83,7 +79,7 @@ export type GenericOptionWire = typeof GenericOptionWire.Type
 /** `foo` or `extension.foo`, as postgresql.conf spells names; anything else would be more than one line of it. */
 const settingName = /^[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*(\.[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)*$/
 
-export const SettingWire = GenericOptionWire.check(
+const SettingWire = GenericOptionWire.check(
   Schema.makeFilter((setting: GenericOptionWire) => {
     if (!settingName.test(setting.name)) return { path: ["name"], issue: "expected the name of a Postgres setting" }
     if (setting.vartype !== "string" && /[\n\r]/.test(setting.value ?? "")) {
@@ -134,7 +130,7 @@ export const DeltaOperationWire = Schema.Struct({
   .annotate({ identifier: "DeltaOperation" })
 export type DeltaOperationWire = typeof DeltaOperationWire.Type
 
-export const ClusterWire = Schema.Struct({
+const ClusterWire = Schema.Struct({
   cluster_id: opt(Schema.String),
   name: opt(Schema.String),
   state: opt(Schema.String),
@@ -144,12 +140,9 @@ export const ClusterWire = Schema.Struct({
   postgresql_conf: opt(PgText),
   settings: opt(Schema.Array(SettingWire))
 }).annotate({ identifier: "Cluster" })
-export type ClusterWire = typeof ClusterWire.Type
 
-// ---------------------------------------------------------------------------------------------------------------------
 // The wire's words about things beside Postgres (reference sections 2.6 and 2.7): extensions that are fetched on
 // demand, the local proxy, TLS, and one vendor's settings. Checked for shape; most of it is not used by us.
-// ---------------------------------------------------------------------------------------------------------------------
 
 /** A file's own name: with a slash or dots in it, writing the file would end up elsewhere. */
 const isPlainName = (name: string): boolean => name !== "" && name !== "." && name !== ".." && !/[/\0]/.test(name)
@@ -204,12 +197,12 @@ export const LocalProxyKeysWire = Schema.Struct({
 })
 export type LocalProxyKeysWire = typeof LocalProxyKeysWire.Type
 
-export const LocalProxyWire = Schema.Struct({
+const LocalProxyWire = Schema.Struct({
   jwks: opt(Schema.Array(LocalProxyKeysWire)),
   tls: opt(TlsWire)
 }).annotate({ identifier: "LocalProxy" })
 
-export const DatabricksWire = Schema.Struct({
+const DatabricksWire = Schema.Struct({
   pg_compute_tls_settings: Schema.Struct({
     cert_file: Schema.String,
     key_file: Schema.String,
@@ -220,10 +213,8 @@ export const DatabricksWire = Schema.Struct({
   databricks_workspace_host: Schema.String
 }).annotate({ identifier: "DatabricksSettings" })
 
-// ---------------------------------------------------------------------------------------------------------------------
 // The wire's words about where the data lives (reference sections 2.2 and 2.5). `parseStorage.ts` reads them in
 // the order of their sources.
-// ---------------------------------------------------------------------------------------------------------------------
 
 export const expectedMode = '"Primary", "Replica" or {"Static": LSN}'
 
@@ -233,7 +224,7 @@ export const ComputeModeWire = Schema.Union([
 ]).annotate({ identifier: "ComputeMode" })
 export type ComputeModeWire = typeof ComputeModeWire.Type
 
-export const PageserverWire = Schema.Struct({
+const PageserverWire = Schema.Struct({
   id: opt(U64),
   libpq_url: opt(Schema.String),
   grpc_url: opt(Schema.String)
@@ -261,8 +252,6 @@ export const storageFields = {
   mode: Schema.optionalKey(ComputeModeWire),
   storage_auth_token: opt(Schema.String)
 }
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 export const ComputeSpec = Schema.Struct({
   /** Not interpreted. */

@@ -1,15 +1,13 @@
 /**
- * Names of storage: a tenant and one of its timelines, 16 bytes each, 32 hex digits on the wire.
+ * Names in storage: a tenant and one of its timelines (16 bytes each, 32 hex digits on the wire), and a position in the
+ * write-ahead log.
  */
 import * as Option from "effect/Option"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// A byte position in the write-ahead log: 64 bits, printed `X/Y` in hexadecimal.
-//
-// Parsing is as lenient as the control planes are (either case, surrounding
-// blanks); printing is Postgres's `%X/%X`, without zero padding.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/**
+ * A byte position in the write-ahead log: 64 bits, printed `X/Y` in hexadecimal. Parsing is as lenient as the control
+ * planes are (either case, surrounding blanks); printing is Postgres's `%X/%X`, without zero padding.
+ */
 export type Lsn = bigint
 
 /** `0/0`: no position. In a basebackup request it means "the latest there is". */
@@ -23,8 +21,6 @@ export const parseLsn = (text: string): Option.Option<Lsn> => {
 
 export const printLsn = (lsn: Lsn): string =>
   `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffff_ffffn).toString(16).toUpperCase()}`
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 export type TenantId = string & { readonly TenantId: unique symbol }
 export type TimelineId = string & { readonly TimelineId: unique symbol }

@@ -6,6 +6,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import type { Problem } from "../errors/Failure.ts"
+import { parseHostPort } from "../pgwire/address.ts"
 import { parseConnString } from "../pgwire/ConnString.ts"
 import type { PageserverConnectionInfoWire } from "./ComputeSpec.ts"
 import { parseTenantId, parseTimelineId, printShardIndex, type TenantId, type TimelineId } from "./identifiers.ts"
@@ -194,7 +195,7 @@ const readSafekeepers = (wire: StorageWire, mode: ComputeMode["_tag"], report: R
   const pathOf = (index: number): JsonPath => (found === null ? ["safekeeper_connstrings", index] : found.path)
   if (found !== null && value.length === 0) report(found.path, "safekeeper_connstrings is empty")
   for (const [index, one] of value.entries()) {
-    if (!isHostPort(one)) report(pathOf(index), "expected host:port of a safekeeper")
+    if (Result.isFailure(parseHostPort(one))) report(pathOf(index), "expected host:port of a safekeeper")
     if (primary && value.indexOf(one) !== index && value.lastIndexOf(one) === index) {
       report(pathOf(index), `duplicate entry in safekeeper_connstrings: ${one}!`)
     }
@@ -204,10 +205,4 @@ const readSafekeepers = (wire: StorageWire, mode: ComputeMode["_tag"], report: R
     generation: wire.safekeepers_generation ?? (generation === null ? null : Number(generation[1])),
     fromSetting: found !== null
   }
-}
-
-const isHostPort = (text: string): boolean => {
-  const match = /^(?:\[[0-9A-Fa-f:.%]+\]|[^\s:,[\]/@]+):([0-9]{1,5})$/.exec(text)
-  const port = Number(match?.[1] ?? 0)
-  return port >= 1 && port <= 65535
 }

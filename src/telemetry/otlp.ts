@@ -14,10 +14,10 @@ import * as OtlpSerialization from "effect/observability/OtlpSerialization"
 import * as OtlpTracer from "effect/observability/OtlpTracer"
 import * as Redacted from "effect/Redacted"
 import * as Tracer from "effect/Tracer"
-import type { OtlpSettings } from "./Telemetry.ts"
+import type { OtlpSettings } from "./environment.ts"
 
 /** At the end of the program. */
-export const flushWithin = Duration.seconds(2)
+const flushWithin = Duration.seconds(2)
 
 const client = (timeoutMillis: number) =>
   Layer.effect(

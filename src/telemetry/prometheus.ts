@@ -1,5 +1,6 @@
 /**
- * What a snapshot says in the Prometheus text format 0.0.4. Counters that others count are not known here.
+ * The Prometheus text format 0.0.4: families, histograms, and the families of a snapshot of the compute's state. Counters
+ * that others count are not known here.
  *
  * Derived afresh for every scrape, so a status that has passed leaves no sample behind (reference section 7.5).
  */
@@ -113,12 +114,9 @@ export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<
   ]
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Counts of values by size, as Prometheus wants them. Labels and names are the caller's.
-//
-// A histogram is counted up in place: it is the one thing in `plan/` that changes, because it is counted up per request.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/**
+ * Counts of values by size. Labels and names are the caller's. Changed in place, because it is counted up per request.
+ */
 export interface Histogram {
   /** Upper ends, rising; what is larger than all is counted beyond them. */
   readonly bounds: ReadonlyArray<number>

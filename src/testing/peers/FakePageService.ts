@@ -111,69 +111,88 @@ const listen = (server: Grpc.Server) =>
     )
   )
 
+type ArchiveCall = Grpc.ServerWritableStream<Readonly<Record<string, unknown>>, unknown>
+
+const metadataOf = ({ metadata }: Call, key: string): string => String(metadata.get(key)[0] ?? "")
+
+const seenOf = (method: PageServiceSeen["method"], call: Call): PageServiceSeen => {
+  const keys = ["neon-tenant-id", "neon-timeline-id", "neon-shard-id", "authorization"].filter(
+    (key) => call.metadata.get(key).length > 0
+  )
+  return {
+    method,
+    metadata: Object.fromEntries(keys.map((key) => [key, metadataOf(call, key)])),
+    request: call.request
+  }
+}
+
+/** Why a call is refused; `null`: it is not. */
+const refusalOf = (options: PageServiceOptions, call: Call, now: PageServiceFault | undefined) => {
+  const token = options.token === undefined ? null : `Bearer ${options.token}`
+  if (now === "wrong token" || (token !== null && metadataOf(call, "authorization") !== token)) {
+    return { code: Grpc.status.UNAUTHENTICATED, details: "the token is not valid for this tenant" }
+  }
+  const known =
+    metadataOf(call, "neon-tenant-id") === options.tenant &&
+    metadataOf(call, "neon-timeline-id") === options.timeline &&
+    metadataOf(call, "neon-shard-id") === (options.shard ?? "0000")
+  return now === "unknown timeline" || !known
+    ? { code: Grpc.status.NOT_FOUND, details: "the timeline was not found" }
+    : null
+}
+
+const send = async (call: ArchiveCall, bytes: Uint8Array, to: number, pieceBytes: number) => {
+  const cancelled = new Promise<void>((resolve) => call.once("cancelled", () => resolve()))
+  for (let from = 0; from < to && !call.cancelled; from += pieceBytes) {
+    const writable = call.write({ chunk: bytes.subarray(from, Math.min(from + pieceBytes, to)) })
+    if (!writable && !call.cancelled)
+      await Promise.race([new Promise<void>((resolve) => call.once("drain", resolve)), cancelled])
+  }
+}
+/** The answer to GetBaseBackup, with what goes wrong in it. */
+const serveArchive = async (
+  server: Grpc.Server,
+  { archive, at = 0.5, pieceBytes = 64 * 1024 }: PageServiceOptions,
+  call: ArchiveCall,
+  now: PageServiceFault | undefined
+) => {
+  const bytes = spoiled(archive, now, at)
+  const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
+  await send(call, bytes, breaks ? Math.floor(bytes.length * at) : bytes.length, pieceBytes)
+  if (now === "stall") return
+  if (now === "reset") return server.forceShutdown()
+  if (now === "error mid-way")
+    return call.emit("error", { code: Grpc.status.INTERNAL, details: "a layer file could not be read" })
+  if (now === "error after the end") {
+    return call.emit("error", { code: Grpc.status.INTERNAL, details: "the timeline was shut down while it was read" })
+  }
+  call.end()
+}
+
 export const makeFakePageService: (
   options: PageServiceOptions
 ) => Effect.Effect<FakePageService, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
   const clock = yield* Clock.Clock
   const seen: Array<PageServiceSeen> = []
-  const { archive, at = 0.5, fault, pieceBytes = 64 * 1024 } = options
-  const bad = spoiled(archive, fault, at)
+  const server = new Grpc.Server()
   let attempts = 0
   let calls = 0
 
-  /** Why this call is refused; `null`: it is not. */
-  const meet = (name: PageServiceSeen["method"], { metadata, request }: Call, now: PageServiceFault | undefined) => {
-    const said = (key: string) => String(metadata.get(key)[0] ?? "")
-    const keys = ["neon-tenant-id", "neon-timeline-id", "neon-shard-id", "authorization"].filter(
-      (key) => metadata.get(key).length > 0
-    )
-    seen.push({ method: name, metadata: Object.fromEntries(keys.map((key) => [key, said(key)])), request })
-    const token = options.token === undefined ? null : `Bearer ${options.token}`
-    if (now === "wrong token" || (token !== null && said("authorization") !== token)) {
-      return { code: Grpc.status.UNAUTHENTICATED, details: "the token is not valid for this tenant" }
-    }
-    const mine = said("neon-tenant-id") === options.tenant && said("neon-timeline-id") === options.timeline
-    return now === "unknown timeline" || !mine || said("neon-shard-id") !== (options.shard ?? "0000")
-      ? { code: Grpc.status.NOT_FOUND, details: "the timeline was not found" }
-      : null
-  }
-
-  const server = new Grpc.Server()
-  const send = async (call: Grpc.ServerWritableStream<unknown, unknown>, bytes: Uint8Array, to: number) => {
-    const cancelled = new Promise<void>((resolve) => call.once("cancelled", () => resolve()))
-    for (let from = 0; from < to && !call.cancelled; from += pieceBytes) {
-      const room = call.write({ chunk: bytes.subarray(from, Math.min(from + pieceBytes, to)) })
-      if (!room && !call.cancelled)
-        await Promise.race([new Promise<void>((resolve) => call.once("drain", resolve)), cancelled])
-    }
-  }
-  const serveArchive = async (call: Grpc.ServerWritableStream<unknown, unknown>, now: PageServiceFault | undefined) => {
-    const bytes = now === undefined ? archive : bad
-    const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
-    await send(call, bytes, breaks ? Math.floor(bytes.length * at) : bytes.length)
-    if (now === "stall") return
-    if (now === "reset") return server.forceShutdown()
-    if (now === "error mid-way")
-      return call.emit("error", { code: Grpc.status.INTERNAL, details: "a layer file could not be read" })
-    if (now === "error after the end") {
-      return call.emit("error", { code: Grpc.status.INTERNAL, details: "the timeline was shut down while it was read" })
-    }
-    call.end()
-  }
   const faultNow = (): PageServiceFault | undefined => {
     attempts += 1
-    return attempts <= (options.failFirst ?? Infinity) ? fault : undefined
+    return attempts <= (options.failFirst ?? Infinity) ? options.fault : undefined
   }
 
   server.addService(service, {
-    GetBaseBackup: (call: Grpc.ServerWritableStream<Readonly<Record<string, unknown>>, unknown>) => {
+    GetBaseBackup: (call: ArchiveCall) => {
       const now = faultNow()
       calls += 1
       call.once("close", () => void (calls -= 1))
-      const refused = meet("GetBaseBackup", call, now)
+      seen.push(seenOf("GetBaseBackup", call))
+      const refused = refusalOf(options, call, now)
       if (now === "hang") return
       if (refused !== null) return void call.emit("error", refused)
-      serveArchive(call, now).catch((cause: unknown) =>
+      serveArchive(server, options, call, now).catch((cause: unknown) =>
         call.emit("error", { code: Grpc.status.INTERNAL, details: String(cause) })
       )
     },
@@ -182,7 +201,8 @@ export const makeFakePageService: (
       answer: Grpc.sendUnaryData<unknown>
     ) => {
       const now = faultNow()
-      const refused = meet("LeaseLsn", call, now)
+      seen.push(seenOf("LeaseLsn", call))
+      const refused = refusalOf(options, call, now)
       if (now === "hang") return
       if (refused !== null) return answer(refused)
       const { lease = 3_600_000 } = options

@@ -90,44 +90,66 @@ export const spoiled = (archive: Uint8Array, fault: PageserverFault | undefined,
   return archive.map((byte, index) => (index >= from && index < from + 16 ? byte ^ 0xff : byte))
 }
 
+const copy = Effect.fnUntraced(function* (
+  session: Session,
+  pieceBytes: number,
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+  drip: boolean
+) {
+  const step = drip ? Math.min(pieceBytes, 1024) : pieceBytes
+  for (let start = from; start < to; start += step) {
+    yield* session.send(copyData(bytes.subarray(start, Math.min(start + step, to))))
+    if (drip) yield* Effect.sleep("1 millis")
+  }
+})
+
+/** The answer to the command, with what goes wrong in it. */
+const serveArchive = Effect.fnUntraced(function* (
+  session: Session,
+  { archive, at = 0.5, pieceBytes = 64 * 1024 }: PageserverOptions,
+  now: PageserverFault | undefined
+) {
+  const bytes = spoiled(archive, now, at)
+  const stop = Math.floor(bytes.length * at)
+  const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
+  yield* session.send(copyOut)
+  yield* copy(session, pieceBytes, bytes, 0, breaks ? stop : bytes.length, now === "slow drip")
+  if (now === "stall") return yield* Effect.never
+  if (now === "reset") return yield* session.reset
+  if (now === "error mid-way")
+    return yield* session.send(error("ERROR", "XX000", "a layer file could not be read"), readyForQuery)
+  if (now === "error after the end") {
+    return yield* session.send(error("ERROR", "XX000", "the timeline was shut down while it was read"), readyForQuery)
+  }
+  yield* session.send(copyDone, commandComplete("COPY"), readyForQuery)
+})
+
+/** The answer to `lease lsn`; `false`: it was refused, and the session with it. */
+const grantLease = Effect.fnUntraced(function* (
+  session: Session,
+  options: PageserverOptions,
+  words: ReadonlyArray<string>
+) {
+  const known =
+    words[1] === "lsn" && words[2]?.replace(/-[0-9a-f]{4}$/, "") === options.tenant && words[3] === options.timeline
+  if (!known) {
+    yield* session.send(error("ERROR", "XX000", `timeline ${words[2]}/${words[3]} was not found`), readyForQuery)
+    return false
+  }
+  const { lease = 3_600_000 } = options
+  const until = lease === "refused" ? null : String((yield* Clock.currentTimeMillis) + lease)
+  yield* session.send(table(["valid_until"], [[until]]))
+  return true
+})
+
 export const makeFakePageserver: (
   options: PageserverOptions
 ) => Effect.Effect<FakePageserver, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
   const seen: Array<PageserverSeen> = []
-  const { archive, at = 0.5, fault, pieceBytes = 64 * 1024 } = options
-  const bad = spoiled(archive, fault, at)
+  const { fault } = options
   let attempts = 0
-
-  const copy = Effect.fnUntraced(function* (
-    session: Session,
-    bytes: Uint8Array,
-    from: number,
-    to: number,
-    drip: boolean
-  ) {
-    const step = drip ? Math.min(pieceBytes, 1024) : pieceBytes
-    for (let start = from; start < to; start += step) {
-      yield* session.send(copyData(bytes.subarray(start, Math.min(start + step, to))))
-      if (drip) yield* Effect.sleep("1 millis")
-    }
-  })
-
-  /** The answer to the command, with what goes wrong in it. */
-  const serveArchive = Effect.fnUntraced(function* (session: Session, now: PageserverFault | undefined) {
-    const bytes = now === undefined ? archive : bad
-    const stop = Math.floor(bytes.length * at)
-    const breaks = now === "cut" || now === "stall" || now === "reset" || now === "error mid-way"
-    yield* session.send(copyOut)
-    yield* copy(session, bytes, 0, breaks ? stop : bytes.length, now === "slow drip")
-    if (now === "stall") return yield* Effect.never
-    if (now === "reset") return yield* session.reset
-    if (now === "error mid-way")
-      return yield* session.send(error("ERROR", "XX000", "a layer file could not be read"), readyForQuery)
-    if (now === "error after the end") {
-      return yield* session.send(error("ERROR", "XX000", "the timeline was shut down while it was read"), readyForQuery)
-    }
-    yield* session.send(copyDone, commandComplete("COPY"), readyForQuery)
-  })
 
   const answer = Effect.fnUntraced(function* (session: Session) {
     attempts += 1
@@ -147,16 +169,7 @@ export const makeFakePageserver: (
     seen.push({ ...who, password, command })
     const words = (command ?? "").split(" ")
     if (words[0] === "lease") {
-      const known =
-        words[1] === "lsn" && words[2]?.replace(/-[0-9a-f]{4}$/, "") === options.tenant && words[3] === options.timeline
-      if (!known)
-        return yield* session.send(
-          error("ERROR", "XX000", `timeline ${words[2]}/${words[3]} was not found`),
-          readyForQuery
-        )
-      const { lease = 3_600_000 } = options
-      const until = lease === "refused" ? null : String((yield* Clock.currentTimeMillis) + lease)
-      yield* session.send(table(["valid_until"], [[until]]))
+      if (!(yield* grantLease(session, options, words))) return
       return void (yield* session.query)
     }
     if (words[0] !== "basebackup") return yield* session.send(error("FATAL", "42601", "unknown command"))
@@ -166,7 +179,7 @@ export const makeFakePageserver: (
         readyForQuery
       )
     }
-    yield* serveArchive(session, now)
+    yield* serveArchive(session, options, now)
     yield* session.query
   })
 

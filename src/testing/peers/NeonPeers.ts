@@ -12,13 +12,12 @@ import type { Lsn } from "../../spec/identifiers.ts"
 import { type FakePageserver, makeFakePageserver, type PageserverOptions } from "./FakePageserver.ts"
 import { type FakeSafekeeper, makeFakeSafekeeper, type SafekeeperMode } from "./FakeSafekeeper.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The gzipped tar a pageserver would send, made from a real PGDATA whose Postgres was shut down in order.
-//
-// Like the pageserver's it has no postgresql.conf and nothing of a running postmaster. Unlike it, it holds the
-// relation files, so that a stock Postgres can start from it. Held in memory: for small test clusters only.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/**
+ * The gzipped tar a pageserver would send, made from a real PGDATA whose Postgres was shut down in order.
+ *
+ * Like the pageserver's it has no postgresql.conf and nothing of a running postmaster. Unlike it, it holds the
+ * relation files, so that a stock Postgres can start from it. Held in memory: for small test clusters only.
+ */
 const leftOut = new Set(["postgresql.conf", "postmaster.pid", "postmaster.opts"])
 
 export const basebackupOf = (pgdata: string): Effect.Effect<Uint8Array, FileFailed> =>
@@ -33,8 +32,6 @@ export const basebackupOf = (pgdata: string): Effect.Effect<Uint8Array, FileFail
     },
     catch: (cause) => new FileFailed({ operation: "archive", path: pgdata, cause })
   })
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 export interface NeonPeersOptions {
   /** A gzipped tar, such as `basebackupOf` makes. */
@@ -55,7 +52,7 @@ export class NeonPeers extends Context.Service<
   {
     readonly pageserver: FakePageserver
     readonly safekeepers: ReadonlyArray<FakeSafekeeper>
-    /** For a spec, beside its `cluster`. */
+    /** For a spec, next to its `cluster`. */
     readonly storageFields: {
       readonly tenant_id: string
       readonly timeline_id: string
