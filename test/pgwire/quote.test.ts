@@ -29,7 +29,7 @@ const readLiteral = (text: string): string => {
   return inner.replace(/''|\\([\s\S])/g, (whole, one: string | undefined) => one ?? whole.slice(1))
 }
 
-describe("domain/quote", () => {
+describe("quoting", () => {
   it.prop(
     "identifiers and literals read back as what they were",
     { parts: hostile },
@@ -57,13 +57,13 @@ describe("domain/quote", () => {
     runs
   )
 
-  it("the dollar table of the reference", () => {
+  it("a dollar tag grows until it does not occur in the value", () => {
     assert.deepStrictEqual(quoteDollar("name"), { text: "$x$name$x$", outer: "xx" })
     assert.deepStrictEqual(quoteDollar("x"), { text: "$xx$x$xx$", outer: "xxx" })
     assert.deepStrictEqual(quoteDollar("xx$"), { text: "$xxx$xx$$xxx$", outer: "xxxx" })
   })
 
-  it("the golden strings of the reference", () => {
+  it("options of roles and databases are the text that compute_ctl sends", () => {
     const md5 = `md5${"0b".repeat(16)}`
     assert.strictEqual(
       roleOptionsText({ name: "r", password: { _tag: "Verifier", verifier: Redacted.make(md5) }, options: [] }),
