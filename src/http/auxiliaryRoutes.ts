@@ -26,7 +26,7 @@ const absent = refusal(
   "only Neon's Postgres has one"
 )
 
-/** What the system allows, with room for the ending zero. */
+/** What the system allows for a socket's path, with its ending zero. */
 const maxPath = 100
 
 /** More than this is not a page of metrics. */
@@ -106,7 +106,7 @@ export const auxiliaryRoutes = (options: ServerOptions, promotions: Promotions["
   const withHooks = <A>(answer: (hooks: ComputeHooks["Service"]) => Effect.Effect<A, Failure | Refusal>) =>
     answered(Effect.flatMap(located, answer))
 
-  /** The reference tells an unknown list of extensions (409) from a store that is not configured (412). */
+  /** In the reference an unknown list of extensions is 409, a store that is not configured 412. */
   const extensionRefusal = (failure: Failure): Refusal => {
     const refused = refusalOf(failure)
     const noList = apiVersion === "head" && failure._tag === "ExtensionsUnavailable" && failure.missing === "list"

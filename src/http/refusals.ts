@@ -84,7 +84,7 @@ export const refusalOf = (failure: Failure, prefix = ""): Refusal =>
     problemsOf(failure)
   )
 
-/** A spec that could not be applied; a spec that is not one is the caller's, and is said without this frame. */
+/** A spec that could not be applied; one that is invalid is the caller's fault, and its error has no such prefix. */
 export const configureRefusal = (failure: Failure): Refusal =>
   httpStatusOf(failure) < 500
     ? refusalOf(failure)

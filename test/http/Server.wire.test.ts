@@ -1,8 +1,7 @@
 /**
- * Ports: who listens where, who is refused one, and how an endpoint leaves.
+ * Ports: who listens where, who is refused one, and how the server closes.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Redacted from "effect/Redacted"
@@ -72,7 +71,7 @@ describe("listening", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("the internal port is this machine's alone", () =>
+  it.live("the internal port is reached from this machine alone", () =>
     Effect.gen(function* () {
       const { internalPort, port } = yield* open({ host: "::", internalPort: 0 })
       assert.isTrue(yield* accepts("127.0.0.1", internalPort ?? 0))
@@ -101,7 +100,7 @@ describe("listening", () => {
   )
 })
 
-describe("leaving", () => {
+describe("closing", () => {
   it.live("an answer on its way arrives, then the port is free", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
@@ -118,7 +117,7 @@ describe("leaving", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("silent peers and a caller that waits hold it two seconds at most", () =>
+  it.live("silent peers and a caller that waits do not keep it open", () =>
     Effect.gen(function* () {
       yield* reach("running")
       const scope = yield* Scope.make()
@@ -133,9 +132,8 @@ describe("leaving", () => {
       )
       const waiting = yield* inBackground(Effect.exit(ask(port, "POST", "/terminate")))
       yield* (yield* ComputeState).until("termination_pending_fast")
-      const before = yield* Clock.currentTimeMillis
       yield* Scope.close(scope, Exit.void)
-      assert.isBelow((yield* Clock.currentTimeMillis) - before, 4_000)
+      assert.isFalse(yield* accepts("127.0.0.1", port))
       yield* join(waiting)
       for (const socket of silent) socket.destroy()
     }).pipe(Effect.provide(inMemoryServices))
@@ -187,7 +185,7 @@ describe("tokens", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("are not asked for on the internal port, nor in the 2024 dialect", () =>
+  it.live("are not asked for on the internal port, nor by the 2024 API", () =>
     Effect.gen(function* () {
       const { internalPort, port } = yield* open({ verifier, internalPort: 0 })
       const grants = { json: { database: "d", schema: "s", privileges: [], role: "r" } }

@@ -24,7 +24,7 @@ const pair = (algorithm: Algorithm) =>
     return { jwk, sign }
   })
 
-const told = (jwks: ReadonlyArray<unknown>, token: string) =>
+const claimsOrStatus = (jwks: ReadonlyArray<unknown>, token: string) =>
   verifierOf(jwks)
     .verify(Redacted.make(token))
     .pipe(Effect.catch(({ status }) => Effect.succeed(status)))
@@ -35,12 +35,12 @@ describe("verifier", () => {
       const one = yield* pair("EdDSA")
       const two = yield* pair("EdDSA")
       const token = yield* two.sign({ compute_id: "c", nbf: 1 })
-      assert.deepStrictEqual(yield* told([one.jwk, { kty: "broken" }, "no key", two.jwk], token), {
+      assert.deepStrictEqual(yield* claimsOrStatus([one.jwk, { kty: "broken" }, "no key", two.jwk], token), {
         compute_id: "c",
         nbf: 1
       })
-      assert.strictEqual(yield* told([one.jwk], token), 401)
-      assert.strictEqual(yield* told([], token), 401)
+      assert.strictEqual(yield* claimsOrStatus([one.jwk], token), 401)
+      assert.strictEqual(yield* claimsOrStatus([], token), 401)
     })
   )
 
@@ -48,12 +48,12 @@ describe("verifier", () => {
     Effect.gen(function* () {
       const { jwk, sign } = yield* pair("EdDSA")
       const now = Math.floor(performance.timeOrigin / 1000 + performance.now() / 1000)
-      assert.deepStrictEqual(yield* told([jwk], yield* sign({ exp: now - 30 })), { exp: now - 30 })
-      assert.strictEqual(yield* told([jwk], yield* sign({ exp: now - 90 })), 401)
-      assert.strictEqual(yield* told([jwk], yield* sign({ exp: "tomorrow" })), 401)
-      assert.deepStrictEqual(yield* told([jwk], yield* sign({ nbf: now + 30 })), { nbf: now + 30 })
-      assert.strictEqual(yield* told([jwk], yield* sign({ nbf: now + 90 })), 401)
-      assert.strictEqual(yield* told([jwk], yield* sign({ nbf: "now" })), 401)
+      assert.deepStrictEqual(yield* claimsOrStatus([jwk], yield* sign({ exp: now - 30 })), { exp: now - 30 })
+      assert.strictEqual(yield* claimsOrStatus([jwk], yield* sign({ exp: now - 90 })), 401)
+      assert.strictEqual(yield* claimsOrStatus([jwk], yield* sign({ exp: "tomorrow" })), 401)
+      assert.deepStrictEqual(yield* claimsOrStatus([jwk], yield* sign({ nbf: now + 30 })), { nbf: now + 30 })
+      assert.strictEqual(yield* claimsOrStatus([jwk], yield* sign({ nbf: now + 90 })), 401)
+      assert.strictEqual(yield* claimsOrStatus([jwk], yield* sign({ nbf: "now" })), 401)
     })
   )
 
@@ -62,9 +62,9 @@ describe("verifier", () => {
       const rsa = yield* pair("RS256")
       const ed = yield* pair("EdDSA")
       const declared = { ...rsa.jwk, alg: "RS256" }
-      assert.deepStrictEqual(yield* told([declared], yield* rsa.sign({ a: 1 })), { a: 1 })
-      assert.strictEqual(yield* told([rsa.jwk], yield* rsa.sign({ a: 1 })), 401)
-      assert.strictEqual(yield* told([declared, ed.jwk], yield* ed.sign({ a: 1 })), 401)
+      assert.deepStrictEqual(yield* claimsOrStatus([declared], yield* rsa.sign({ a: 1 })), { a: 1 })
+      assert.strictEqual(yield* claimsOrStatus([rsa.jwk], yield* rsa.sign({ a: 1 })), 401)
+      assert.strictEqual(yield* claimsOrStatus([declared, ed.jwk], yield* ed.sign({ a: 1 })), 401)
     })
   )
 
@@ -84,7 +84,7 @@ describe("verifier", () => {
         yield* sign("[1]"),
         yield* sign("7")
       ]
-      for (const text of list) assert.strictEqual(yield* told([jwk], text), 401, text)
+      for (const text of list) assert.strictEqual(yield* claimsOrStatus([jwk], text), 401, text)
     })
   )
 

@@ -1,6 +1,6 @@
 /**
- * The routes about what is around Postgres, over real sockets, with an hooks and a corridor in memory: which answer in
- * which apiVersion, what is handed on, and what a caller hears before there is anything.
+ * The routes about what runs with Postgres, over real sockets, with hooks and promotions in memory: which answer in which
+ * API version, what is handed on, and the answer before Postgres was located.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -13,12 +13,12 @@ import { anyOptions, ask, inBackground, inMemoryServices, open, reach, refusedOf
 
 const bare = Effect.provide(ComputeHooks, ComputeHooks.none)
 
-/** An hooks that remembers what it was asked for, and fails as told. */
-const makeOutfit = Effect.fnUntraced(function* (trouble: Failure | null = null) {
+/** Hooks that record what they were asked for, and fail with `failure`. */
+const makeHooks = Effect.fnUntraced(function* (failure: Failure | null = null) {
   const asked = yield* Ref.make<ReadonlyArray<string>>([])
   const loading = yield* Ref.make<PrewarmState>({ status: "not_prewarmed" })
   const note = (what: string) => Ref.update(asked, (before) => [...before, what])
-  const noteOrFail = (what: string) => Effect.andThen(note(what), trouble === null ? Effect.void : Effect.fail(trouble))
+  const noteOrFail = (what: string) => Effect.andThen(note(what), failure === null ? Effect.void : Effect.fail(failure))
   const hooks: ComputeHooks["Service"] = {
     ...(yield* bare),
     fetchExtension: (name, isLibrary) => Effect.as(noteOrFail(`${isLibrary ? "library" : "extension"} ${name}`), 10),
@@ -37,7 +37,7 @@ const makeOutfit = Effect.fnUntraced(function* (trouble: Failure | null = null) 
 describe("the local file cache", () => {
   it.live("is loaded, looked at, stopped, and saved", () =>
     Effect.gen(function* () {
-      const { asked, hooks } = yield* makeOutfit()
+      const { asked, hooks } = yield* makeHooks()
       const { port } = yield* open({ hooks })
       assert.strictEqual((yield* ask(port, "POST", "/lfc/prewarm?from_endpoint=ep-1")).status, 202)
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/lfc/prewarm")).text), { status: "prewarming" })
@@ -55,7 +55,7 @@ describe("the local file cache", () => {
 
   it.live("one load at a time", () =>
     Effect.gen(function* () {
-      const { hooks } = yield* makeOutfit(new LfcBusy({ what: "prewarm" }))
+      const { hooks } = yield* makeHooks(new LfcBusy({ what: "prewarm" }))
       const { port } = yield* open({ hooks })
       const refused = yield* ask(port, "POST", "/lfc/prewarm")
       assert.strictEqual(refused.status, 429)
@@ -63,7 +63,7 @@ describe("the local file cache", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("before Postgres was looked for there is none", () =>
+  it.live("before Postgres was located the answer is 412", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
       for (const [method, path] of [
@@ -86,7 +86,7 @@ describe("extensions on demand", () => {
   ] as const) {
     it.live(`${apiVersion}: an extension and a library are fetched`, () =>
       Effect.gen(function* () {
-        const { asked, hooks } = yield* makeOutfit()
+        const { asked, hooks } = yield* makeHooks()
         const { port } = yield* open({ hooks, apiVersion })
         const answer = yield* ask(port, "POST", "/extension_server/postgis")
         assert.deepStrictEqual([answer.status, answer.text], [200, text])
@@ -96,19 +96,19 @@ describe("extensions on demand", () => {
     )
   }
 
-  const troubles: ReadonlyArray<readonly [Failure, number]> = [
+  const failures: ReadonlyArray<readonly [Failure, number]> = [
     [new ExtensionUnknown({ asked: "x", detail: "extension x is not found" }), 404],
     [new ExtensionsUnavailable({ missing: "store" }), 412],
     [new ExtensionsUnavailable({ missing: "list" }), 409]
   ]
-  for (const [trouble, status] of troubles) {
-    it.live(`"${trouble.message}" is a ${status}`, () =>
+  for (const [failure, status] of failures) {
+    it.live(`"${failure.message}" is a ${status}`, () =>
       Effect.gen(function* () {
-        const { hooks } = yield* makeOutfit(trouble)
+        const { hooks } = yield* makeHooks(failure)
         const { port } = yield* open({ hooks })
         const answer = yield* ask(port, "POST", "/extension_server/x")
         assert.strictEqual(answer.status, status)
-        assert.strictEqual(refusedOf(answer).error, trouble.message)
+        assert.strictEqual(refusedOf(answer).error, failure.message)
       }).pipe(Effect.provide(inMemoryServices))
     )
   }
@@ -130,14 +130,14 @@ describe("/promote", () => {
     [{ _tag: "Failed", error: "no", at: null }, 500, { status: "failed", error: "no" }]
   ]
   for (const [outcome, status, body] of outcomes) {
-    it.live(`answers how it went: ${outcome._tag}`, () =>
+    it.live(`answers the outcome: ${outcome._tag}`, () =>
       Effect.gen(function* () {
         const promotions = yield* Promotions
         yield* reach("running")
         yield* inBackground(
-          Effect.flatMap(promotions.next, (order) => {
-            assert.strictEqual(order.request.flushLsn, 0x10n)
-            return order.answer(outcome)
+          Effect.flatMap(promotions.next, (asked) => {
+            assert.strictEqual(asked.request.flushLsn, 0x10n)
+            return asked.answer(outcome)
           })
         )
         const { port, serve } = yield* httpServer(anyOptions)
@@ -149,7 +149,7 @@ describe("/promote", () => {
     )
   }
 
-  it.live("a position that is none, and a spec that is none, are refused before anything is asked", () =>
+  it.live("an LSN that is none, and a spec that is none, are refused before a promotion is asked for", () =>
     Effect.gen(function* () {
       yield* reach("running")
       const { port } = yield* open()
@@ -165,7 +165,7 @@ describe("/promote", () => {
 })
 
 describe("/conditions", () => {
-  it.live("is empty on a good day", () =>
+  it.live("is empty when nothing is degraded", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
       const answer = yield* ask(port, "GET", "/conditions")

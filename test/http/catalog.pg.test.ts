@@ -58,7 +58,7 @@ describe("routes on a real Postgres", () => {
     })
   )
 
-  it.live("writability: a written row, or the reason", () =>
+  it.live("writability: true when a row was written, else the reason", () =>
     Effect.gen(function* () {
       const { old, port, postgres } = yield* opened
       const without = yield* ask(port, "POST", "/check_writability")
@@ -82,7 +82,7 @@ describe("routes on a real Postgres", () => {
     })
   )
 
-  it.live("writability: a full disk is as good as writable", () =>
+  it.live("writability: a full disk counts as writable", () =>
     Effect.gen(function* () {
       const { port, postgres } = yield* opened
       yield* postgres.rows(`
@@ -94,7 +94,7 @@ describe("routes on a real Postgres", () => {
     })
   )
 
-  it.live("grants: what is missing, told in the code of each dialect, and why not", () =>
+  it.live("grants: what is missing is granted, with the status code of each API version; a failure says why", () =>
     Effect.gen(function* () {
       const { old, port, postgres } = yield* opened
       yield* postgres.rows(`create role "r""1"; create schema "s 1"`)
@@ -124,7 +124,7 @@ describe("routes on a real Postgres", () => {
     })
   )
 
-  it.live("extensions: created, left, brought to a version, refused", () =>
+  it.live("extensions: created, left alone, updated to a version, refused", () =>
     Effect.gen(function* () {
       const { old, port, postgres } = yield* opened
       const body = (version: string, extension = "plpgsql") => ({ json: { extension, database: "postgres", version } })
@@ -144,7 +144,7 @@ describe("routes on a real Postgres", () => {
     })
   )
 
-  it.live("insights: one JSON object, also when empty; a missing view is an error and not half of one", () =>
+  it.live("insights: one JSON object, also when empty; a missing view is an error", () =>
     Effect.gen(function* () {
       const { old, port, postgres } = yield* opened
       const missing = yield* ask(port, "GET", "/insights")

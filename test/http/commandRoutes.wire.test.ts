@@ -1,5 +1,5 @@
 /**
- * `/configure` and `/terminate` over real sockets: who is accepted, who waits, who is told what, and who goes away.
+ * `/configure` and `/terminate` over real sockets: what is accepted, what waits, and what each caller is answered.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
@@ -204,14 +204,14 @@ describe("POST /configure", () => {
       yield* state.until("configuration")
       socket.destroy()
       yield* Effect.promise(() => once(socket, "close"))
-      // The endpoint has seen it go once it answers the next one.
+      // The server has seen it go once it answers the next one.
       assert.strictEqual((yield* ask(port, "GET", "/livez")).status, 200)
       yield* Deferred.succeed(gone, undefined)
       assert.strictEqual((yield* state.until("running")).spec?.operationId, "op")
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("nobody waits for ever: 504, and the order goes on", () =>
+  it.live("nobody waits for ever: 504, and the configuration goes on", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
@@ -254,18 +254,18 @@ describe("POST /terminate", () => {
     }
   }
 
-  it.live("the mode decides which pending status it is; asked again in a hurry it hurries", () =>
+  it.live("the mode decides the pending status; a later immediate one replaces a fast one", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
       const { port } = yield* open()
-      const patient = yield* inBackground(ask(port, "POST", "/terminate"))
+      const fast = yield* inBackground(ask(port, "POST", "/terminate"))
       yield* state.until("termination_pending_fast")
-      const hurried = yield* inBackground(ask(port, "POST", "/terminate?mode=immediate"))
+      const immediate = yield* inBackground(ask(port, "POST", "/terminate?mode=immediate"))
       yield* state.until("termination_pending_immediate")
       const late = yield* inBackground(ask(port, "POST", "/terminate?mode=fast"))
       yield* state.send("PostgresGone", { flushLsn: null })
-      for (const fiber of [patient, hurried])
+      for (const fiber of [fast, immediate])
         assert.deepStrictEqual(JSON.parse((yield* join(fiber)).text), { lsn: null })
       assert.isBelow((yield* join(late)).status, 300)
     }).pipe(Effect.provide(inMemoryServices))

@@ -1,5 +1,5 @@
 /**
- * Metrics of Postgres's communicator, over a Unix socket: passed on, or said to be missing, and never waited for.
+ * Metrics of Postgres's communicator, over a Unix socket: passed on, 503 when it is missing, 504 when it hangs.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -52,7 +52,7 @@ describe("GET /autoscaling_metrics", () => {
   )
 
   it.live(
-    "says when there is none, when it hangs up, and when it says nothing",
+    "is 503 when there is none or it hangs up, and 504 when it says nothing",
     () =>
       Effect.gen(function* () {
         const absent = yield* open()

@@ -1,6 +1,6 @@
 /**
  * Random methods, paths, queries, headers and bodies at every declared route: an answer that the document declares, in
- * full, soon; and the endpoint serves the next caller.
+ * full, soon; and the server answers the next caller.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -110,7 +110,6 @@ describe("random requests", () => {
             }
           )
           const where = `${route.method} ${path}?${encoded} in ${status}: ${answer.status} ${answer.text.slice(0, 300)}`
-          // A refresh would be taken by a corridor that these tests have not.
           assert.isTrue(route.answers.has(answer.status), where)
           if (answer.status >= 300 && !streams) refusedOf(answer)
           assert.strictEqual((yield* ask(port, "GET", "/livez")).status, 200)

@@ -12,8 +12,8 @@ import type { FastPath } from "../../src/http/probes.ts"
 import { listenExternal } from "../../src/http/Server.ts"
 import { anyOptions, ask, inBackground } from "./testServer.ts"
 
-/** Answers the probe, and tells when something came that it does not answer. */
-const watchful =
+/** Answers the probe, and completes `passed` when a request came that it does not answer. */
+const onlyLivez =
   (passed: Deferred.Deferred<void>): FastPath =>
   (request, response) => {
     if (request.url === "/livez") {
@@ -29,13 +29,13 @@ const listening = Effect.gen(function* () {
   const {
     listening: [first],
     port
-  } = yield* listenExternal({ ...anyOptions, host: "127.0.0.1" }, watchful(passed))
+  } = yield* listenExternal({ ...anyOptions, host: "127.0.0.1" }, onlyLivez(passed))
   assert.exists(first)
   return { passed, port, first }
 })
 
 describe("before the routes are there", () => {
-  it.live("probes are answered, everything else is held and answered once they are", () =>
+  it.live("probes are answered; everything else is held, and answered once the routes are there", () =>
     Effect.gen(function* () {
       const { first, passed, port } = yield* listening
       const held = yield* Effect.forkScoped(ask(port, "POST", "/configure", { json: { some: "body" } }), {
@@ -52,7 +52,7 @@ describe("before the routes are there", () => {
     })
   )
 
-  it.live("who left meanwhile is not answered, and does not disturb those who stayed", () =>
+  it.live("a peer that left meanwhile is not answered, and does not disturb one that stayed", () =>
     Effect.gen(function* () {
       const { first, passed, port } = yield* listening
       const socket = connect(port, "127.0.0.1")
@@ -77,7 +77,7 @@ describe("before the routes are there", () => {
   )
 
   it.live(
-    "those who wait are bounded: the rest is told to ask again",
+    "held requests are bounded: the rest gets a 503",
     () =>
       Effect.gen(function* () {
         const { first, port } = yield* listening
@@ -90,7 +90,7 @@ describe("before the routes are there", () => {
             "GET /held HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         )
         const ended = once(socket, "close")
-        // Whoever comes later than the last of them finds it refused: the port reads in order.
+        // The port reads in order: once a later request is answered, the last of them has been refused.
         yield* ask(port, "GET", "/livez")
         yield* first.server.serve(Effect.succeed(HttpServerResponse.text("routed")))
         first.open()

@@ -51,7 +51,7 @@ const callers = (port: number, current: () => string, wrong: Array<string>) =>
   )
 
 describe("rotation", () => {
-  it.live("keys in /configure count from then on, without a call that fails; the old one is refused at last", () =>
+  it.live("keys in /configure count from then on, and no call fails meanwhile; a removed key is refused", () =>
     Effect.gen(function* () {
       const [old, next] = [yield* pair, yield* pair]
       yield* reach("running")
@@ -74,7 +74,7 @@ describe("rotation", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("a set without a usable key, or a refused spec, locks nobody out", () =>
+  it.live("a set without a usable key, or a refused spec, changes no keys", () =>
     Effect.gen(function* () {
       const [ours, theirs] = [yield* pair, yield* pair]
       yield* reach("running")
@@ -128,7 +128,7 @@ describe("rotation", () => {
 })
 
 describe("a token that is shown again", () => {
-  it.live("is judged again: another compute's stays forbidden, a forged one unverified", () =>
+  it.live("is checked again: another compute's stays forbidden, a forged one unverified", () =>
     Effect.gen(function* () {
       const ours = yield* pair
       const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
@@ -146,15 +146,15 @@ describe("a token that is shown again", () => {
   )
 })
 
-describe("canaries", () => {
+describe("secrets", () => {
   it.live("no token, body or query is in the log, however it is refused, nor in an answer", () =>
     Effect.gen(function* () {
       const ours = yield* pair
       const canary = "canary-7f3a"
-      const said: Array<string> = []
+      const logged: Array<string> = []
       const listener = Logger.make(
         ({ cause, message }) =>
-          void said.push(`${JSON.stringify(message)} ${cause.reasons.length === 0 ? "" : Cause.pretty(cause)}`)
+          void logged.push(`${JSON.stringify(message)} ${cause.reasons.length === 0 ? "" : Cause.pretty(cause)}`)
       )
       yield* Effect.gen(function* () {
         yield* reach("running")
@@ -185,8 +185,8 @@ describe("canaries", () => {
         Effect.provide(Logger.layer([listener])),
         Effect.provideService(References.MinimumLogLevel, "Trace")
       )
-      assert.isAbove(said.length, 8, "everything is logged, so the log is worth reading")
-      for (const line of said) {
+      assert.isAbove(logged.length, 8, "everything is logged, so the log is worth reading")
+      for (const line of logged) {
         assert.notInclude(line, canary)
         for (const part of ours.token.split(".")) assert.notInclude(line, part)
       }

@@ -65,8 +65,8 @@ const opened = (dump: string | null, major?: 15) =>
 const ours = { headers: { authorization: "Bearer ours" } }
 const admin = { headers: { authorization: "Bearer admin" } }
 
-/** A stand-in that says what it is told and exits as it is told: what matters here is how its words are passed on. */
-const speaking = Effect.fnUntraced(function* (script: string) {
+/** A stand-in for pg_dump: what matters here is how its output and its exit are passed on. */
+const fakePgDump = Effect.fnUntraced(function* (script: string) {
   const file = path.join(yield* temporaryFolder, "pg_dump")
   fs.writeFileSync(file, `#!/bin/sh\n${script}\n`, { mode: 0o755 })
   return file
@@ -94,7 +94,7 @@ describe("GET /database_schema", () => {
     })
   )
 
-  it.live("without a pg_dump it says so", () =>
+  it.live("without a pg_dump the answer is 503", () =>
     Effect.gen(function* () {
       const { port } = yield* opened(null)
       const refused = yield* ask(port, "GET", "/database_schema?database=postgres", ours)
@@ -102,13 +102,13 @@ describe("GET /database_schema", () => {
     })
   )
 
-  it.live("a dump that fails before its first word is 500 with its words; one that fails later breaks off", () =>
+  it.live("a dump that fails before its first byte is 500 with its error output; one that fails later breaks off", () =>
     Effect.gen(function* () {
-      const early = yield* opened(yield* speaking("echo 'pg_dump: error: no rights' >&2; exit 1"))
+      const early = yield* opened(yield* fakePgDump("echo 'pg_dump: error: no rights' >&2; exit 1"))
       const refused = yield* ask(early.port, "GET", "/database_schema?database=postgres", ours)
       assert.strictEqual(refused.status, 500)
       assert.include(refusedOf(refused).error, "no rights")
-      const late = yield* opened(yield* speaking("echo '-- half'; exit 1"))
+      const late = yield* opened(yield* fakePgDump("echo '-- half'; exit 1"))
       const broken = yield* Effect.promise(async () => {
         const response = await fetch(`http://127.0.0.1:${late.port}/database_schema?database=postgres`, ours)
         return response.text().then(
@@ -127,7 +127,7 @@ describe("GET /database_schema", () => {
         const folder = yield* temporaryFolder
         const pidFile = path.join(folder, "pid")
         const { port } = yield* opened(
-          yield* speaking(`echo $$ > ${pidFile}.new; mv ${pidFile}.new ${pidFile}; while :; do echo '-- more'; done`)
+          yield* fakePgDump(`echo $$ > ${pidFile}.new; mv ${pidFile}.new ${pidFile}; while :; do echo '-- more'; done`)
         )
         yield* Effect.callback<void>((resume) => {
           const socket = connect(port, "127.0.0.1")
@@ -147,7 +147,7 @@ describe("GET /database_schema", () => {
   )
 })
 
-describe("routes for administrators, and counting", () => {
+describe("verifiers and installed extensions", () => {
   it.live("verifiers are for an administrator who asks, and for nobody else", () =>
     Effect.gen(function* () {
       const { port, postgres } = yield* opened(null)

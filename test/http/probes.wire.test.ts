@@ -1,5 +1,5 @@
 /**
- * The shortest way answers what the declared route answers: same status, same body, same headers that matter.
+ * The fast path answers what the declared route answers: same status, same body, same headers that matter.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -8,16 +8,16 @@ import { statuses } from "../../src/compute/transitions.ts"
 import { ask, inMemoryServices, open, reach } from "./testServer.ts"
 
 /** Counters move with every request, and are compared elsewhere. */
-const still = (text: string): string =>
+const withoutCounters = (text: string): string =>
   text
     .split("\n")
     .filter((line) => !line.includes("compute_ctl_http_"))
     .join("\n")
 
-describe("the shortest way", () => {
+describe("the fast path", () => {
   for (const apiVersion of ["2024", "head"] as const) {
     for (const status of statuses) {
-      it.live(`${apiVersion}, ${status}: a query sends the same request the long way, to the same answer`, () =>
+      it.live(`${apiVersion}, ${status}: the declared route, which a query asks for, gives the same answer`, () =>
         Effect.gen(function* () {
           const state = yield* ComputeState
           yield* reach(status)
@@ -26,16 +26,16 @@ describe("the shortest way", () => {
             yield* state.note({ error })
             for (const path of ["/livez", "/readyz", "/startupz", "/status", "/metrics"]) {
               const headers = { "x-request-id": "same" }
-              const quick = yield* ask(port, "GET", path, { headers })
-              const long = yield* ask(port, "GET", `${path}?x`, { headers })
+              const fast = yield* ask(port, "GET", path, { headers })
+              const routed = yield* ask(port, "GET", `${path}?x`, { headers })
               assert.deepStrictEqual(
-                [quick.status, quick.type, still(quick.text)],
-                [long.status, long.type, still(long.text)],
+                [fast.status, fast.type, withoutCounters(fast.text)],
+                [routed.status, routed.type, withoutCounters(routed.text)],
                 path
               )
-              assert.strictEqual(quick.headers.get("x-request-id"), "same")
+              assert.strictEqual(fast.headers.get("x-request-id"), "same")
               const head = yield* ask(port, "HEAD", path, { headers })
-              assert.deepStrictEqual([head.status, head.type, head.text], [quick.status, quick.type, ""], path)
+              assert.deepStrictEqual([head.status, head.type, head.text], [fast.status, fast.type, ""], path)
             }
           }
         }).pipe(Effect.provide(inMemoryServices))
@@ -43,7 +43,7 @@ describe("the shortest way", () => {
     }
   }
 
-  it.live("every request is counted once, whichever way it took", () =>
+  it.live("every request is counted once, on the fast path or not", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
       for (const path of ["/status", "/status?x", "/livez", "/nope", "/operations/x"]) yield* ask(port, "GET", path)

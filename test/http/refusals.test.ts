@@ -21,7 +21,7 @@ import { isReady, isStarted, lastActiveText, startTimeText } from "../../src/htt
 const at = (text: string) => DateTime.makeUnsafe(text)
 
 describe("words", () => {
-  it("the 2024 dialect knows one pending termination, the other keeps every name", () => {
+  it("the 2024 API knows one pending termination, the later one keeps every name", () => {
     for (const status of statuses) {
       assert.strictEqual(wireStatus("head", status), status)
       assert.strictEqual(
@@ -45,7 +45,7 @@ describe("words", () => {
     assert.strictEqual(DateTime.makeUnsafe(lastActiveText(moment) ?? "").epochMilliseconds, moment.epochMilliseconds)
   })
 
-  it("a wrong status is said in each dialect's words", () => {
+  it("a wrong status has the text of each API version", () => {
     assert.strictEqual(
       wrongStatus("head", "configuration", "termination_pending_fast").error,
       "invalid compute status: termination-pending-fast"
@@ -73,7 +73,7 @@ describe("failures", () => {
     for (const { httpStatus } of Object.values(errorPolicies)) assert.isAtLeast(httpStatus, 400)
   })
 
-  it("a failed configure tells the whole chain of causes, its code and its hint", () => {
+  it("a failed configure has the whole chain of causes, its code and its hint", () => {
     const root = new PostmasterDied({
       exit: { _tag: "Signal", signal: "SIGKILL" },
       crashReport: "out of memory",

@@ -11,16 +11,16 @@ import { ApplyFailed } from "../../src/errors/Failure.ts"
 import { ask, configurer, inBackground, join, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 
 const spec = (name: string) => ({ spec: { format_version: 1, operation_uuid: name } })
-const patient = { prefer: "respond-async" }
+const respondAsync = { prefer: "respond-async" }
 
-const send = (port: number, name: string, headers: Readonly<Record<string, string>> = patient) =>
+const send = (port: number, name: string, headers: Readonly<Record<string, string>> = respondAsync) =>
   ask(port, "POST", "/configure", { json: spec(name), headers })
 
 const ended = (port: number, id: string) =>
   Effect.map(ask(port, "GET", `/operations/${id}?timeout=9s`), ({ text }) => JSON.parse(text))
 
 describe("Prefer: respond-async", () => {
-  it.live("202, a place to look, and what became of it", () =>
+  it.live("202 with a Location, under which the outcome is found", () =>
     Effect.gen(function* () {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
@@ -43,7 +43,7 @@ describe("Prefer: respond-async", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("a later spec takes the place of one in line, whose caller hears it; each applied one is applied once", () =>
+  it.live("a later spec supersedes one in line; each applied one is applied once", () =>
     Effect.gen(function* () {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
@@ -59,8 +59,8 @@ describe("Prefer: respond-async", () => {
       yield* (yield* ComputeState).until("configuration")
       const queued = []
       for (let n = 0; n < 20; n++) queued.push(JSON.parse((yield* send(port, `queued ${n}`)).text))
-      // A caller that waits is refused meanwhile, as it always was.
-      assert.strictEqual((yield* send(port, "impatient", {})).status, 412)
+      // A caller that does not queue is refused meanwhile.
+      assert.strictEqual((yield* send(port, "blocking", {})).status, 412)
       yield* Deferred.succeed(go, undefined)
       assert.strictEqual((yield* ended(port, first.id)).state, "done")
       assert.strictEqual((yield* ended(port, queued.at(-1).id)).state, "done")
@@ -88,7 +88,7 @@ describe("Prefer: respond-async", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("a spec that fails says so under its operation, and a later one in line still gets its turn", () =>
+  it.live("a spec that fails is a failed operation, and a later one in line is applied still", () =>
     Effect.gen(function* () {
       yield* reach("running")
       const go = yield* Deferred.make<void>()
@@ -112,7 +112,7 @@ describe("Prefer: respond-async", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("is refused when nobody will ever take it", () =>
+  it.live("is refused when it will never be applied", () =>
     Effect.gen(function* () {
       for (const status of ["failed", "termination_pending_fast", "terminated"] as const) {
         yield* Effect.gen(function* () {
@@ -126,7 +126,7 @@ describe("Prefer: respond-async", () => {
     })
   )
 
-  it.live("whoever is in line when the compute ends hears it", () =>
+  it.live("a request in line when the compute ends is abandoned", () =>
     Effect.gen(function* () {
       const commands = yield* Commands
       yield* reach("init")
@@ -138,7 +138,7 @@ describe("Prefer: respond-async", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("an operation that nobody knows is 404", () =>
+  it.live("an unknown operation is 404", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
       assert.strictEqual(refusedOf(yield* ask(port, "GET", "/operations/none")).code, "operation_unknown")
@@ -154,14 +154,17 @@ describe("Idempotency-Key", () => {
       yield* configurer(() => Effect.sync(() => void applied++))
       const { port } = yield* open()
       const key = { "idempotency-key": "abc" }
-      const { id } = JSON.parse((yield* send(port, "one", { ...patient, ...key })).text)
+      const { id } = JSON.parse((yield* send(port, "one", { ...respondAsync, ...key })).text)
       yield* ended(port, id)
-      const again = yield* send(port, "one", { ...patient, ...key })
+      const again = yield* send(port, "one", { ...respondAsync, ...key })
       assert.deepStrictEqual([again.status, JSON.parse(again.text).id], [202, id])
       const waited = yield* send(port, "one", key)
       assert.deepStrictEqual([waited.status, JSON.parse(waited.text).status], [200, "running"])
       assert.strictEqual(applied, 1)
-      assert.strictEqual(refusedOf(yield* send(port, "two", { ...patient, ...key })).code, "idempotency_key_reused")
+      assert.strictEqual(
+        refusedOf(yield* send(port, "two", { ...respondAsync, ...key })).code,
+        "idempotency_key_reused"
+      )
       assert.strictEqual((yield* send(port, "one", { "idempotency-key": "k".repeat(300) })).status, 400)
     }).pipe(Effect.provide(inMemoryServices))
   )
@@ -181,7 +184,7 @@ describe("Idempotency-Key", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("what is remembered is bounded, and what is under way is not forgotten", () =>
+  it.live("the list of requests is bounded, and one under way is not forgotten", () =>
     Effect.gen(function* () {
       yield* reach("running")
       yield* configurer(() => Effect.never)

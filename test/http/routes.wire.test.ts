@@ -1,5 +1,5 @@
 /**
- * Every route in every status in both apiVersions, over real sockets: codes, shapes, types, and nothing left empty.
+ * Every route in every status in both API versions, over real sockets: codes, shapes, types, and nothing left empty.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
@@ -59,8 +59,8 @@ describe("routes", () => {
               assert.deepStrictEqual([head.status, head.text], [answer.status, ""], `HEAD ${path}`)
             }
           }
-          const { status: said } = JSON.parse((yield* ask(port, "GET", "/status")).text)
-          assert.strictEqual(said, wireStatus(apiVersion, status))
+          const { status: answered } = JSON.parse((yield* ask(port, "GET", "/status")).text)
+          assert.strictEqual(answered, wireStatus(apiVersion, status))
           const metrics = (yield* ask(port, "GET", "/metrics")).text
           const up = metrics.split("\n").filter((line) => line.startsWith("compute_ctl_up{"))
           assert.deepStrictEqual(up, [`compute_ctl_up{build_tag="test",status="${status.replaceAll("_", "-")}"} 1`])
@@ -69,7 +69,7 @@ describe("routes", () => {
     }
   }
 
-  it.live("the status is told to the letter", () =>
+  it.live("GET /status has these fields, and times in these forms", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")
@@ -87,7 +87,7 @@ describe("routes", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("a failure is told in /status and in the probes", () =>
+  it.live("a failure is in /status and in the probes", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("failed")
@@ -98,7 +98,7 @@ describe("routes", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("the measures of the start, its steps and its receipt", () =>
+  it.live("the start's metrics, its steps and its apply report", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       const applyReport: ApplyReport = {

@@ -16,7 +16,7 @@ import { ask, inBackground, inMemoryServices, join, open, reach, refusedOf } fro
 const events = (port: number, path: string, count: number, headers: Record<string, string> = {}) =>
   Effect.callback<ReadonlyArray<string>>((resume) => {
     let text = ""
-    const told = () =>
+    const received = () =>
       text
         .split("\n\n")
         .slice(0, -1)
@@ -26,18 +26,16 @@ const events = (port: number, path: string, count: number, headers: Record<strin
         .setEncoding("utf8")
         .on("data", (chunk: string) => {
           text += chunk
-          if (told().length >= count) {
+          if (received().length >= count) {
             request.destroy()
-            resume(Effect.succeed(told()))
+            resume(Effect.succeed(received()))
           }
         })
-        .on("close", () => resume(Effect.succeed(told())))
+        .on("close", () => resume(Effect.succeed(received())))
     })
     request.on("error", () => undefined)
     return Effect.sync(() => request.destroy())
-  }).pipe(
-    Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.die(new Error("the events do not come")) })
-  )
+  }).pipe(Effect.timeoutOrElse({ duration: "10 seconds", orElse: () => Effect.die(new Error("no event came")) }))
 
 const statusOf = (event: string): string => JSON.parse(event.split("data: ")[1] ?? "{}").status
 
@@ -153,7 +151,7 @@ describe("the stream of statuses", () => {
 })
 
 describe("history", () => {
-  it.live("tells each change, when, and why; the failure that caused it too", () =>
+  it.live("lists each change, when, and why; the failure that caused it too", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       yield* reach("running")

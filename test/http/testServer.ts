@@ -1,5 +1,5 @@
 /**
- * A real endpoint on a free port over in-memory inMemoryServices, a stand-in for the corridor, and ways to ask it.
+ * A real HTTP server on a free port over services in memory, a stand-in for the lifecycle, and ways to ask it.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -18,7 +18,7 @@ import { Admin } from "../../src/pgwire/Admin.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
-/** No Postgres: whoever connects is told so at once. */
+/** No Postgres: every connection is refused at once. */
 const noPostgres = Layer.succeed(
   Admin,
   Admin.of({
@@ -128,8 +128,8 @@ export const open = (options: Partial<ServerOptions> = {}) =>
     Effect.provide(Promotions.layer)
   )
 
-/** The shortest way from birth to a status, by the table itself. */
-const wayTo = (status: Status): ReadonlyArray<Trigger> => {
+/** The fewest triggers from the beginning to a status, by the table itself. */
+const triggersTo = (status: Status): ReadonlyArray<Trigger> => {
   const ways = new Map<Status, ReadonlyArray<Trigger>>([["empty", []]])
   for (const [from, way] of ways) {
     for (const row of table) if (row.from === from && !ways.has(row.to)) ways.set(row.to, [...way, row.on])
@@ -141,20 +141,20 @@ const wayTo = (status: Status): ReadonlyArray<Trigger> => {
 
 export const reach = Effect.fnUntraced(function* (status: Status) {
   const state = yield* ComputeState
-  for (const trigger of wayTo(status)) yield* state.send(trigger).pipe(Effect.orDie)
+  for (const trigger of triggersTo(status)) yield* state.send(trigger).pipe(Effect.orDie)
   const everRan = ["running", "configuration"].includes(status)
   if (everRan) yield* state.note((now) => ({ postgresAlive: true, metrics: { ...now.metrics, total_startup_ms: 1 } }))
 })
 
-/** Takes commands as the corridor does: one at a time, each ending in running or failed. */
+/** Takes commands as the lifecycle does: one at a time, each ending in running or failed. */
 export const configurer = (apply: (spec: ParsedSpec) => Effect.Effect<void, Failure>) =>
   Effect.gen(function* () {
     const commands = yield* Commands
     const state = yield* ComputeState
     while (true) {
-      const order = yield* commands.next
-      if (order._tag === "Refresh") throw new Error("nobody asked for a refresh")
-      const { answer, spec } = order
+      const command = yield* commands.next
+      if (command._tag === "Refresh") throw new Error("nobody asked for a refresh")
+      const { answer, spec } = command
       const alive = (yield* state.now).postgresAlive
       yield* state.send(alive ? "ConfigureBegan" : "StartBegan", { spec })
       const done = alive ? "ConfigureDone" : "PostgresReady"
@@ -168,7 +168,7 @@ export const configurer = (apply: (spec: ParsedSpec) => Effect.Effect<void, Fail
     }
   }).pipe(Effect.orDie, Effect.forkScoped({ startImmediately: true }))
 
-/** Ends the compute when asked, with this LSN settled. */
+/** Ends the compute when asked, with this LSN. */
 export const ender = (flushLsn: bigint | null) =>
   Effect.gen(function* () {
     const state = yield* ComputeState
