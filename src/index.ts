@@ -1,7 +1,7 @@
 /**
  * What the package `compute-ctl` exports: a real compute as a layer, and the parts to build another from.
  */
-export { Compute, type LiveOptions } from "./testing/LiveCompute.ts"
+export { Compute, type ComputeOptions } from "./testing/Compute.ts"
 export { life, type Ended } from "./lifecycle/Lifecycle.ts"
 export { ComputeState } from "./compute/ComputeState.ts"
 export type { ApplyReport, Snapshot, Step } from "./compute/snapshot.ts"
@@ -15,4 +15,4 @@ export { Status } from "./compute/transitions.ts"
 export { explain, hintOf } from "./errors/policy.ts"
 export { toMermaid } from "./compute/transitions.ts"
 export type { PlanInputs } from "./postgres/startPlan.ts"
-export { memoryRooms, type Place, World } from "./testing/memory.ts"
+export { Simulation, simulationLayer, type SimulationStep } from "./testing/Simulation.ts"

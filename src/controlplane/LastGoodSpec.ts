@@ -65,7 +65,7 @@ export const lastGoodSpec = (path: string, computeId: string): LastGoodSpec => {
     ),
     watcher: {
       name: "spec keeper",
-      policy: "permanent",
+      kind: "auxiliary",
       run: Effect.gen(function* () {
         const state = yield* ComputeState
         const last = yield* Ref.make<ParsedSpec | null>(null)

@@ -147,7 +147,7 @@ export const logLayer = ({ context, filter, format, sink }: LogOptions): Layer.L
 /** Says who we are on every line, with every new spec. */
 export const logNameActor = (context: LogContext): Actor<ComputeState> => ({
   name: "log name keeper",
-  policy: "permanent",
+  kind: "auxiliary",
   run: Effect.flatMap(ComputeState, (state) =>
     Stream.runForEach(
       Stream.changesWith(state.changes, (one, other) => one.spec === other.spec),

@@ -1,6 +1,6 @@
 /**
  * What `compute-ctl/testing` exports: peers that speak the real protocols over real sockets, well or badly on demand,
- * and the rooms of a compute in memory.
+ * and a compute whose Postgres and storage are simulated.
  */
 export { basebackupOf } from "./peers/NeonPeers.ts"
 export {
@@ -32,4 +32,4 @@ export {
   type PageServiceSeen
 } from "./peers/FakePageService.ts"
 export { NeonPeers, type NeonPeersOptions } from "./peers/NeonPeers.ts"
-export { type Interference, memoryRooms, type Place, World } from "./memory.ts"
+export { type Interference, Simulation, simulationLayer, type SimulationStep } from "./Simulation.ts"

@@ -14,11 +14,11 @@ import { Promotions } from "../../src/compute/Promotions.ts"
 import type { Status } from "../../src/compute/transitions.ts"
 import { ApplyFailed, BasebackupFailed, type Failure } from "../../src/errors/Failure.ts"
 import { type Ended, life, long, short } from "../../src/lifecycle/Lifecycle.ts"
-import { memoryRooms, type Place, World } from "../../src/testing/memory.ts"
+import { simulationLayer, type SimulationStep, Simulation } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
 const asked = Layer.mergeAll(Commands.layer, Promotions.layer)
-const compute = memoryRooms.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
+const compute = simulationLayer.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
 
 const begin = (given = true) =>
   life(given ? emptySpec : null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
@@ -37,16 +37,16 @@ const hold: Record<
 > = {
   empty: begin(false),
   init: Effect.gen(function* () {
-    const world = yield* World
-    yield* world.interfere("ready", "hang")
+    const simulation = yield* Simulation
+    yield* simulation.interfere("ready", "hang")
     return yield* begin()
   }),
   running: begin(),
   configuration: Effect.gen(function* () {
-    const world = yield* World
+    const simulation = yield* Simulation
     const commands = yield* Commands
     const state = yield* ComputeState
-    yield* world.interfere("apply reconfigure", "hang")
+    yield* simulation.interfere("apply reconfigure", "hang")
     const fiber = yield* begin()
     yield* state.until("running")
     yield* commands.configure(emptySpec).pipe(Effect.ignore, Effect.forkChild({ startImmediately: true }))
@@ -54,23 +54,23 @@ const hold: Record<
     return fiber
   }),
   failed: Effect.gen(function* () {
-    const world = yield* World
-    yield* world.interfere("apply start", broken)
+    const simulation = yield* Simulation
+    yield* simulation.interfere("apply start", broken)
     const fiber = yield* begin()
     yield* (yield* ComputeState).until("failed")
     return fiber
   }),
   termination_pending_fast: Effect.gen(function* () {
-    const world = yield* World
-    yield* world.interfere("leave", "hang")
+    const simulation = yield* Simulation
+    yield* simulation.interfere("leave", "hang")
     const fiber = yield* begin()
     yield* (yield* ComputeState).until("running")
     yield* (yield* Commands).terminate("fast")
     return fiber
   }),
   termination_pending_immediate: Effect.gen(function* () {
-    const world = yield* World
-    yield* world.interfere("leave", "hang")
+    const simulation = yield* Simulation
+    yield* simulation.interfere("leave", "hang")
     const fiber = yield* begin()
     yield* (yield* ComputeState).until("running")
     yield* (yield* Commands).terminate("immediate")
@@ -86,18 +86,18 @@ describe("the life of a compute", () => {
       yield* state.until("running")
       yield* (yield* Commands).terminate("immediate")
       assert.deepStrictEqual(yield* ends(fiber), { exit: { _tag: "Code", code: 0 }, failure: null })
-      const expected: ReadonlyArray<Place> = [
+      const expected: ReadonlyArray<SimulationStep> = [
         "claim",
         "begin",
-        "settle start",
+        "commitLsn start",
         "build",
         "spawn",
         "ready",
         "apply start"
       ]
-      const passed = yield* (yield* World).passed
+      const passed = yield* (yield* Simulation).passed
       assert.deepStrictEqual(passed.slice(0, expected.length), expected)
-      assert.deepStrictEqual(passed.slice(-3), ["stop", "leave", "settle end"])
+      assert.deepStrictEqual(passed.slice(-3), ["stop", "leave", "commitLsn end"])
       const last = yield* state.now
       assert.strictEqual(last.status, "terminated")
       assert.strictEqual(last.flushLsn, 32n)
@@ -121,8 +121,8 @@ describe("the life of a compute", () => {
     it.effect(`a start that fails at "${place}" is told with its causes, lingers, and leaves nothing running`, () =>
       Effect.gen(function* () {
         const state = yield* ComputeState
-        const world = yield* World
-        yield* world.interfere(
+        const simulation = yield* Simulation
+        yield* simulation.interfere(
           place,
           new BasebackupFailed({ lsn: "0/10", attempts: 3, cause: new Error("failpoint hit") })
         )
@@ -143,17 +143,17 @@ describe("the life of a compute", () => {
     Effect.gen(function* () {
       const state = yield* ComputeState
       const commands = yield* Commands
-      const world = yield* World
+      const simulation = yield* Simulation
       const fiber = yield* begin()
       yield* state.until("running")
-      yield* world.interfere("apply reconfigure", broken)
+      yield* simulation.interfere("apply reconfigure", broken)
       const refused = yield* Effect.flip(commands.configure(emptySpec))
       assert.strictEqual(refused._tag, "ApplyFailed")
       const failed = yield* state.now
       assert.strictEqual(failed.status, "failed")
       assert.include(failed.error ?? "", 'role "web"')
       assert.isTrue(failed.postgresAlive)
-      yield* world.interfere("apply reconfigure", null)
+      yield* simulation.interfere("apply reconfigure", null)
       const healed = yield* commands.configure(emptySpec)
       assert.strictEqual(healed.status, "running")
       assert.isNull(healed.error)
@@ -167,7 +167,7 @@ describe("the life of a compute", () => {
       const state = yield* ComputeState
       const fiber = yield* begin()
       yield* state.until("running")
-      yield* (yield* World).kill({ _tag: "Signal", signal: "SIGKILL" })
+      yield* (yield* Simulation).kill({ _tag: "Signal", signal: "SIGKILL" })
       const failed = yield* state.until("failed")
       assert.include(failed.error ?? "", "SIGKILL")
       assert.include(failed.error ?? "", "LOG:  imaginary")
@@ -184,7 +184,7 @@ describe("the life of a compute", () => {
       const fiber = yield* begin()
       yield* state.until("running")
       // An imaginary apply takes no time at all, so this one is made to last.
-      yield* (yield* World).interfere("apply reconfigure", "hang")
+      yield* (yield* Simulation).interfere("apply reconfigure", "hang")
       const answers = yield* Effect.all(
         [Effect.result(commands.configure(emptySpec)), Effect.result(commands.configure(emptySpec))],
         {
@@ -223,8 +223,8 @@ describe("the life of a compute", () => {
     Effect.gen(function* () {
       const state = yield* ComputeState
       const commands = yield* Commands
-      const world = yield* World
-      yield* world.interfere("stop", "hang")
+      const simulation = yield* Simulation
+      yield* simulation.interfere("stop", "hang")
       const fiber = yield* begin()
       yield* state.until("running")
       yield* commands.terminate("fast")
@@ -232,7 +232,7 @@ describe("the life of a compute", () => {
       yield* commands.escalate
       yield* state.until("terminated")
       yield* Fiber.join(fiber)
-      assert.strictEqual(yield* world.hastened, 1)
+      assert.strictEqual(yield* simulation.escalations, 1)
     }).pipe(Effect.provide(compute))
   )
 })

@@ -16,10 +16,10 @@ import { Standby } from "../../src/lifecycle/Promote.ts"
 import { ConfigurationCheck } from "../../src/postgres/configurationCheck.ts"
 import type { Lsn } from "../../src/spec/identifiers.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { memoryRooms, World } from "../../src/testing/memory.ts"
+import { simulationLayer, Simulation } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
-const compute = memoryRooms.pipe(
+const compute = simulationLayer.pipe(
   Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer)),
   Layer.provideMerge(ComputeState.layer)
 )
@@ -105,10 +105,10 @@ describe("promotions", () => {
     Effect.gen(function* () {
       const { promoted } = yield* replica({ replayed: 100n, promotes: false })
       const promotions = yield* Promotions
-      const world = yield* World
+      const simulation = yield* Simulation
       assert.deepInclude(yield* promotions.promote(request), { _tag: "Failed", at: "promoting Postgres" })
       assert.strictEqual(yield* Ref.get(promoted), 1)
-      assert.deepStrictEqual((yield* world.passed).slice(-4), ["rewrite", "reload", "rewrite", "reload"])
+      assert.deepStrictEqual((yield* simulation.passed).slice(-4), ["rewrite", "reload", "rewrite", "reload"])
     }).pipe(Effect.provide(compute))
   )
 
@@ -118,7 +118,11 @@ describe("promotions", () => {
       const outcome = yield* (yield* Promotions).promote(request)
       assert.deepInclude(outcome, { _tag: "Failed", at: "preparing the files" })
       assert.strictEqual(yield* Ref.get(promoted), 0)
-      assert.deepStrictEqual((yield* (yield* World).passed).slice(-2), ["rewrite", "rewrite"], "nothing is reloaded")
+      assert.deepStrictEqual(
+        (yield* (yield* Simulation).passed).slice(-2),
+        ["rewrite", "rewrite"],
+        "nothing is reloaded"
+      )
     }).pipe(Effect.provide(compute))
   )
 

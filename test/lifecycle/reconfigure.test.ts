@@ -12,10 +12,10 @@ import { type Failure, TimedOut } from "../../src/errors/Failure.ts"
 import { life } from "../../src/lifecycle/Lifecycle.ts"
 import { ConfigurationCheck, type ConfigurationVerdict } from "../../src/postgres/configurationCheck.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { memoryRooms, World } from "../../src/testing/memory.ts"
+import { simulationLayer, Simulation } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
-const compute = memoryRooms.pipe(
+const compute = simulationLayer.pipe(
   Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer)),
   Layer.provideMerge(ComputeState.layer)
 )
@@ -35,13 +35,13 @@ const running = Effect.fnUntraced(function* () {
     Effect.forkChild({ startImmediately: true })
   )
   const state = yield* ComputeState
-  const world = yield* World
+  const simulation = yield* Simulation
   yield* state.until("running")
-  const before = (yield* world.passed).length
+  const before = (yield* simulation.passed).length
   return {
     opinion,
     state,
-    since: Effect.map(world.passed, (passed) => passed.slice(before)),
+    since: Effect.map(simulation.passed, (passed) => passed.slice(before)),
     commands: yield* Commands
   }
 })

@@ -14,10 +14,10 @@ import { Promotions } from "../../src/compute/Promotions.ts"
 import { ApplyFailed, ControlPlaneFailed, type Failure } from "../../src/errors/Failure.ts"
 import { life } from "../../src/lifecycle/Lifecycle.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { memoryRooms, World } from "../../src/testing/memory.ts"
+import { simulationLayer, Simulation } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
-const compute = memoryRooms.pipe(
+const compute = simulationLayer.pipe(
   Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer)),
   Layer.provideMerge(ComputeState.layer)
 )
@@ -121,8 +121,8 @@ describe("the line", () => {
     Effect.gen(function* () {
       const commands = yield* Commands
       const state = yield* ComputeState
-      const world = yield* World
-      yield* world.interfere("ready", "hang")
+      const simulation = yield* Simulation
+      yield* simulation.interfere("ready", "hang")
       yield* life(null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
       yield* commands.submit({ spec: named("first"), mayQueue: true, key: null })
       yield* state.until("init")
@@ -152,13 +152,13 @@ describe("the line", () => {
     Effect.gen(function* () {
       const commands = yield* Commands
       const state = yield* ComputeState
-      const world = yield* World
+      const simulation = yield* Simulation
       yield* running
-      yield* world.interfere("apply reconfigure", new ApplyFailed({ failures: ["no"] }))
+      yield* simulation.interfere("apply reconfigure", new ApplyFailed({ failures: ["no"] }))
       const bad = yield* commands.submit({ spec: named("bad"), mayQueue: true, key: null })
       yield* commands.requests.settled(bad.id)
       assert.strictEqual((yield* state.now).status, "failed")
-      yield* world.interfere("apply reconfigure", null)
+      yield* simulation.interfere("apply reconfigure", null)
       const good = yield* commands.submit({ spec: named("good"), mayQueue: true, key: null })
       const settled = yield* commands.requests.settled(good.id)
       assert.isTrue(settled !== null && settled.outcome !== null && Result.isSuccess(settled.outcome))

@@ -1,8 +1,8 @@
 /**
- * The same program over rooms in memory, in virtual time: what does a compute do when its storage never answers?
+ * The same program with Postgres and storage simulated, in virtual time: what when the storage never answers?
  */
 import { assert, it } from "@effect/vitest"
-import { ComputeState, life, memoryRooms, Commands, parseSpec, Promotions, World } from "compute-ctl"
+import { ComputeState, life, simulationLayer, Commands, parseSpec, Promotions, Simulation } from "compute-ctl"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -13,11 +13,11 @@ import { localFacts } from "../test/support/specs.ts"
 const input = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
 const spec = Result.getOrThrow(parseSpec(input, { source: "example", storage: "local" }))
 const asked = Layer.mergeAll(Commands.layer, Promotions.layer)
-const compute = memoryRooms.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
+const compute = simulationLayer.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
 
 it.effect("a compute whose storage hangs can still be ended", () =>
   Effect.gen(function* () {
-    yield* (yield* World).interfere("settle start", "hang")
+    yield* (yield* Simulation).interfere("commitLsn start", "hang")
     const fiber = yield* life(spec, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
     yield* (yield* Commands).terminate("immediate")
     yield* TestClock.adjust("1 minute")

@@ -23,9 +23,10 @@ import type { Ended } from "../lifecycle/Lifecycle.ts"
 import { program, type ProgramOptions } from "../lifecycle/Program.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
 import { resolveRunAs } from "../platform/users.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
 
-export interface LiveOptions {
+export interface ComputeOptions {
   /** The spec as the control plane would write it. Default: an empty cluster. */
   readonly spec?: unknown
   /** Path of a `postgres` program. Default: the embedded one. */
@@ -80,20 +81,19 @@ export class Compute extends Context.Service<
     readonly terminate: Effect.Effect<Ended, Failure>
   }
 >()("compute/testing/Compute") {
-  static readonly layer = (options: LiveOptions = {}): Layer.Layer<Compute, Failure> =>
+  static readonly layer = (options: ComputeOptions = {}): Layer.Layer<Compute, Failure> =>
     Layer.effect(Compute, live(options))
 }
 
-const live = Effect.fn("Compute.layer")(function* (options: LiveOptions) {
-  const directory = options.directory ?? (yield* folder)
-  const port = yield* freePort
-  const read = (input: unknown) => parseSpec(input, { source: "Compute.layer", storage: "local" })
-  const spec = yield* Effect.fromResult(read(options.spec ?? emptyCluster))
-  const programOptions: ProgramOptions = {
+const parse = (input: unknown) => parseSpec(input, { source: "Compute.layer", storage: "local" })
+
+const programOptions = (options: ComputeOptions, directory: string, port: number, spec: ParsedSpec): ProgramOptions => {
+  const pgdata = Path.join(directory, "pgdata")
+  return {
     apiVersion: "head",
     spec,
     storage: { _tag: "Local", directory: Path.join(directory, "storage"), durability: options.durability ?? "process" },
-    pgdata: Path.join(directory, "pgdata"),
+    pgdata,
     at: {
       host: "127.0.0.1",
       port,
@@ -110,21 +110,7 @@ const live = Effect.fn("Compute.layer")(function* (options: LiveOptions) {
     computeId: null,
     buildTag: "library",
     vm: null,
-    hooks: {
-      apiVersion: "head",
-      buildTag: "library",
-      extensionsBase: null,
-      arch: OS.arch(),
-      resizeSwap: false,
-      diskQuotaMount: null,
-      inventorySeconds: 3600,
-      pgdata: Path.join(directory, "pgdata"),
-      tls: null,
-      dev: true,
-      autoscaling: false,
-      pgbouncerPassword: null,
-      auditEndpoints: { plain: null, tls: null }
-    },
+    hooks: hookOptions(pgdata),
     http: {
       host: "127.0.0.1",
       externalPort: 0,
@@ -136,7 +122,7 @@ const live = Effect.fn("Compute.layer")(function* (options: LiveOptions) {
     },
     watchers: [],
     version: "library",
-    parseSpec: read,
+    parseSpec: parse,
     host: {
       path: undefined,
       platform: OS.platform(),
@@ -145,15 +131,34 @@ const live = Effect.fn("Compute.layer")(function* (options: LiveOptions) {
       cacheDirectory: Path.join(OS.tmpdir(), "compute-ctl-cache")
     }
   }
+}
 
-  const listening = yield* Deferred.make<
-    {
-      readonly httpPort: number
-      readonly context: Context.Context<ComputeState | Commands>
-    },
-    Failure
-  >()
-  const fiber = yield* program(programOptions, ({ httpPort }) =>
+/** Nothing of the machine around is changed, and nothing is fetched. */
+const hookOptions = (pgdata: string): ProgramOptions["hooks"] => ({
+  apiVersion: "head",
+  buildTag: "library",
+  extensionsBase: null,
+  arch: OS.arch(),
+  resizeSwap: false,
+  diskQuotaMount: null,
+  inventorySeconds: 3600,
+  pgdata,
+  tls: null,
+  dev: true,
+  autoscaling: false,
+  pgbouncerPassword: null,
+  auditEndpoints: { plain: null, tls: null }
+})
+
+interface Listening {
+  readonly httpPort: number
+  readonly context: Context.Context<ComputeState | Commands>
+}
+
+/** Runs the program in the scope; succeeds once it listens, when its state and commands can be used. */
+const listen = Effect.fnUntraced(function* (options: ProgramOptions) {
+  const listening = yield* Deferred.make<Listening, Failure>()
+  const fiber = yield* program(options, ({ httpPort }) =>
     Effect.flatMap(Effect.context<ComputeState | Commands>(), (context) =>
       Effect.asVoid(Deferred.succeed(listening, { httpPort, context }))
     )
@@ -161,7 +166,14 @@ const live = Effect.fn("Compute.layer")(function* (options: LiveOptions) {
     Effect.tapError((failure) => Deferred.fail(listening, failure)),
     Effect.forkScoped
   )
-  const { context, httpPort } = yield* Deferred.await(listening)
+  return { ...(yield* Deferred.await(listening)), fiber }
+})
+
+const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
+  const directory = options.directory ?? (yield* folder)
+  const port = yield* freePort
+  const spec = yield* Effect.fromResult(parse(options.spec ?? emptyCluster))
+  const { context, fiber, httpPort } = yield* listen(programOptions(options, directory, port, spec))
   const state = Context.get(context, ComputeState)
   const commands = Context.get(context, Commands)
   const terminate = Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber))
@@ -179,7 +191,7 @@ const live = Effect.fn("Compute.layer")(function* (options: LiveOptions) {
     connect: (database = "postgres") =>
       connect({ host: "127.0.0.1", port, user: "cloud_admin", database, connectWithin: Duration.seconds(10) }),
     configure: (input) =>
-      Effect.fromResult(read(input)).pipe(
+      Effect.fromResult(parse(input)).pipe(
         Effect.flatMap(commands.configure),
         Effect.catchTag("IllegalTransition", (refused) =>
           Effect.fail(
