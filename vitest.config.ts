@@ -10,7 +10,7 @@ const long = [
   "storage/local/bases",
   "program/neon",
   "program/signals",
-  "program/lives"
+  "program/lifecycle"
 ]
 const rank = ({ moduleId }: TestSpecification) => long.findIndex((name) => moduleId.includes(`/test/${name}.`)) >>> 0
 

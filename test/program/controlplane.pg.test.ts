@@ -7,7 +7,7 @@ import { makeFakeControlPlane } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { launch, type Place, place, rows, runAsArguments } from "./harness.ts"
-import { setUp, specOf } from "./neonPlace.ts"
+import { setUp, specOf } from "./neonPeers.ts"
 
 const computeId = "compute-quiet-meadow"
 

@@ -7,7 +7,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { makeFakePageService } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import { gone, launch, neonArguments, rows } from "./harness.ts"
-import { setUp, specOf, tenant, timeline, token } from "./neonPlace.ts"
+import { setUp, specOf, tenant, timeline, token } from "./neonPeers.ts"
 
 /** The same without a field: only settings, the way docker-compose has it. */
 const asSettings = ({

@@ -7,7 +7,7 @@ import { makeFakePageserver, makeFakePageService } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { gone, launch, neonArguments, rows } from "./harness.ts"
-import { setUp, specOf, tenant, timeline, token } from "./neonPlace.ts"
+import { setUp, specOf, tenant, timeline, token } from "./neonPeers.ts"
 
 const until = (what: () => Promise<boolean>) =>
   Effect.promise(async () => {

@@ -11,7 +11,7 @@ import { NeonDeadlines } from "../../src/storage/neon/NeonStorage.ts"
 import { atHand, installOf } from "../support/postgres.ts"
 import { gone, launch, neonArguments, type Place, processesIn, rows } from "./harness.ts"
 import { living } from "./inProcess.ts"
-import { setUp, specOf, tenant, timeline } from "./neonPlace.ts"
+import { setUp, specOf, tenant, timeline } from "./neonPeers.ts"
 
 /** `$1` is there as for Postgres; what it says on stdout is the LSN. */
 const standIn = (at: Place, sync: string): Effect.Effect<string> =>
