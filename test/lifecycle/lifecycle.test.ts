@@ -170,7 +170,7 @@ describe("the life of a compute", () => {
       yield* (yield* Simulation).kill({ _tag: "Signal", signal: "SIGKILL" })
       const failed = yield* state.until("failed")
       assert.include(failed.error ?? "", "SIGKILL")
-      assert.include(failed.error ?? "", "LOG:  imaginary")
+      assert.include(failed.error ?? "", "LOG:  simulated")
       yield* TestClock.adjust(short)
       const ended = yield* Fiber.join(fiber)
       assert.deepStrictEqual(ended.exit, { _tag: "Signal", signal: "SIGKILL" })
