@@ -47,7 +47,7 @@ export const makersOf = (draft: Draft, ...objects: ReadonlyArray<string>): Reado
 /** Others rest on this operation, though it changes nothing that a catalog holds. */
 export const setMaker = (draft: Draft, object: string, { id }: Operation): void => void draft.madeBy.set(object, id)
 
-/** Keeps the operation, and what it would change if it is to be done. Hands it back, with an id of its own. */
+/** Adds an operation to the plan and, if it is to be done, its change to the catalog. Returns it under its own id. */
 export const add = (draft: Draft, given: Operation): Operation => {
   const times = (draft.ids.get(given.id) ?? 0) + 1
   draft.ids.set(given.id, times)

@@ -164,7 +164,7 @@ export const faultOfDatabase = (database: Database): Decision => {
   return { _tag: "Do" }
 }
 
-const saysTrue = (database: Database, name: string, otherwise: boolean): boolean => {
+const optionIsTrue = (database: Database, name: string, otherwise: boolean): boolean => {
   const value = database.options.find((option) => option.name.toUpperCase() === name)?.value
   return value == null ? otherwise : /^(true|on|yes|1)$/i.test(value)
 }
@@ -255,8 +255,8 @@ const createDatabase = (
       _tag: "CreateDatabase",
       name: database.name,
       owner: database.owner,
-      allowsConnections: saysTrue(database, "ALLOW_CONNECTIONS", true),
-      template: saysTrue(database, "IS_TEMPLATE", false)
+      allowsConnections: optionIsTrue(database, "ALLOW_CONNECTIONS", true),
+      template: optionIsTrue(database, "IS_TEMPLATE", false)
     }
   })
 }

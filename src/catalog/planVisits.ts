@@ -177,7 +177,7 @@ export const changePermissions = (
   ]
 }
 
-/** The record goes last, in the same transaction if it can, and rests on everything it speaks of. */
+/** The record is the last statement, in the same transaction if it can be, and rests on everything that it records. */
 const record = (name: string, visited: string, work: ReadonlyArray<Operation>): Operation =>
   transactional({
     phase: "ChangeSchemaPermissions",

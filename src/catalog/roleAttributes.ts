@@ -1,7 +1,7 @@
 /**
  * Attributes and the password verifier of a role: what the spec says, what the catalog says, and whether they agree.
  *
- * Only what the spec says now is repaired: LOGIN, and the options it names. The generous attributes that a new
+ * Only what the spec says now is repaired: LOGIN, and the options it names. The attributes that a new
  * role is given (CREATEROLE, BYPASSRLS, ...) are not given back to a role from which someone took them: that is
  * usually how a tenant makes row security bite. No verifier is ever shown.
  */

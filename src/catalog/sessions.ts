@@ -37,7 +37,7 @@ export interface Session {
 
 /**
  * Sent along with the first message. A failed statement must not reach Postgres's log, nor `pg_stat_statements`
- * its text: it may hold verifiers. Anyone but a superuser may not say most of this, and then does not.
+ * its text: it may hold verifiers. Only a superuser may set most of these; for anyone else they are left out.
  */
 const sessionSettings = [
   "SET neon.forward_ddl = false",

@@ -1,5 +1,5 @@
 /**
- * What Postgres says about a statement that failed: read, freed of verifiers, and tried again where that may help.
+ * What Postgres says about a statement that failed: read, scrubbed of verifiers, and tried again where that may help.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -44,7 +44,7 @@ const betweenAttempts = Schedule.exponential(Duration.millis(80)).pipe(
   Schedule.upTo({ times: mostAttempts - 1 })
 )
 
-export interface Attempted {
+interface Attempted {
   readonly attempts: number
   /** Of the last attempt; `null`: it succeeded. */
   readonly sqlError: SqlError | null

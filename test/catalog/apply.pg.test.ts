@@ -20,9 +20,9 @@ const hostile = [
   "é".repeat(31)
 ]
 
-describe("sql/apply", () => {
+describe("an apply on a real Postgres", () => {
   for (const { major } of installs) {
-    it.live(`hostile names on Postgres ${major}, applied twice`, () =>
+    it.live(`hostile names are applied once, and again changes nothing (Postgres ${major})`, () =>
       Effect.scoped(
         Effect.gen(function* () {
           const postgres = yield* startPostgres({ major })
@@ -37,9 +37,11 @@ describe("sql/apply", () => {
           )
           yield* assertSettled(postgres, spec)
           const rows = yield* postgres.rows(
-            "select d.datname, r.rolname, r.rolcanlogin, r.rolcreatedb, r.rolbypassrls, pg_has_role(r.oid, 'neon_superuser', 'member'), " +
+            "select d.datname, r.rolname, r.rolcanlogin, r.rolcreatedb, r.rolbypassrls, pg_has_role(r.oid, " +
+              "'neon_superuser', 'member'), " +
               "has_database_privilege('neon_superuser', d.oid, 'create') " +
-              "from pg_database d join pg_roles r on r.oid = d.datdba where d.datname <> 'template_compute_ctl' and not datistemplate and datname <> 'postgres'"
+              "from pg_database d join pg_roles r on r.oid = d.datdba where d.datname <> 'template_compute_ctl' " +
+              "and not datistemplate and datname <> 'postgres'"
           )
           assert.deepStrictEqual(
             rows.map((row) => row.join("|")).sort(),

@@ -93,9 +93,9 @@ const plain = (catalog: Catalog) => ({
 
 const lines = (value: ReturnType<typeof plain>) => JSON.stringify(value).replaceAll("},{", "},\n{")
 
-describe("applies in a row", () => {
+describe("applies of random specs in a row", () => {
   for (const { major } of installs) {
-    it.live(`leave what each plan predicted, on Postgres ${major}`, () =>
+    it.live(`each leaves what its plan predicted (Postgres ${major})`, () =>
       Effect.scoped(
         Effect.gen(function* () {
           const postgres = yield* startPostgres({ major })

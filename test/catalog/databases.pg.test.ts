@@ -1,5 +1,5 @@
 /**
- * Databases that are odd, deltas that take things away, and settings that try to bend us.
+ * Unusual databases, deltas that rename and drop, and hostile settings of roles and databases.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -24,49 +24,51 @@ const failed = (applyReport: {
     .filter(({ outcome }) => outcome === "failed")
     .map(({ object, reason }) => `${object}: ${reason}`)
 
-describe("sql/databases", () => {
-  it.live("invalid, template and closed databases", () =>
-    Effect.scoped(
-      Effect.gen(function* () {
-        const postgres = yield* startPostgres({ major: 17 })
-        for (const name of ["broken", "wanted broken", "mould", "closed", "closed and gone"])
-          yield* postgres.rows(`create database "${name}"`)
-        yield* postgres.rows("update pg_database set datconnlimit = -2 where datname like '%broken'")
-        yield* postgres.rows("alter database mould is_template true; alter database closed allow_connections false")
-        yield* postgres.rows('alter database "closed and gone" with allow_connections false is_template true')
-        const spec = specOf({
-          roles: [role("r")],
-          databases: [database("wanted broken", "r"), database("closed", "r")],
-          deltas: [
-            { _tag: "DropDatabase", name: "mould" },
-            { _tag: "DropDatabase", name: "closed and gone" },
-            { _tag: "DropDatabase", name: "never was" },
-            { _tag: "DropDatabase", name: "closed" },
-            { _tag: "DropDatabase", name: "postgres" },
-            { _tag: "DropDatabase", name: "template1" }
-          ]
+describe("databases on a real Postgres", () => {
+  it.live(
+    "an invalid database is dropped, and made again if wanted; a delta drops templates and closed databases too",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const postgres = yield* startPostgres({ major: 17 })
+          for (const name of ["broken", "wanted broken", "mould", "closed", "closed and gone"])
+            yield* postgres.rows(`create database "${name}"`)
+          yield* postgres.rows("update pg_database set datconnlimit = -2 where datname like '%broken'")
+          yield* postgres.rows("alter database mould is_template true; alter database closed allow_connections false")
+          yield* postgres.rows('alter database "closed and gone" with allow_connections false is_template true')
+          const spec = specOf({
+            roles: [role("r")],
+            databases: [database("wanted broken", "r"), database("closed", "r")],
+            deltas: [
+              { _tag: "DropDatabase", name: "mould" },
+              { _tag: "DropDatabase", name: "closed and gone" },
+              { _tag: "DropDatabase", name: "never was" },
+              { _tag: "DropDatabase", name: "closed" },
+              { _tag: "DropDatabase", name: "postgres" },
+              { _tag: "DropDatabase", name: "template1" }
+            ]
+          })
+          const applyReport = yield* applyOn(postgres, spec)
+          assert.deepStrictEqual(failed(applyReport), [])
+          assert.deepStrictEqual(yield* names(postgres), ["closed", "wanted broken"])
+          assert.deepStrictEqual(
+            applyReport.operations
+              .filter(({ outcome }) => outcome === "skipped")
+              .map(({ object, reason }) => [object, reason])
+              .slice(0, 4),
+            [
+              ['database "closed"', "the spec wants this database"],
+              ['database "postgres"', "Postgres or this program needs it"],
+              ['database "template1"', "Postgres or this program needs it"],
+              ['database "closed"', "the database does not allow connections"]
+            ]
+          )
+          yield* assertSettled(postgres, spec)
         })
-        const applyReport = yield* applyOn(postgres, spec)
-        assert.deepStrictEqual(failed(applyReport), [])
-        assert.deepStrictEqual(yield* names(postgres), ["closed", "wanted broken"])
-        assert.deepStrictEqual(
-          applyReport.operations
-            .filter(({ outcome }) => outcome === "skipped")
-            .map(({ object, reason }) => [object, reason])
-            .slice(0, 4),
-          [
-            ['database "closed"', "the spec wants this database"],
-            ['database "postgres"', "Postgres or this program needs it"],
-            ['database "template1"', "Postgres or this program needs it"],
-            ['database "closed"', "the database does not allow connections"]
-          ]
-        )
-        yield* assertSettled(postgres, spec)
-      })
-    )
+      )
   )
 
-  it.live("databases are renamed and dropped in order, with people in them", () =>
+  it.live("databases are renamed and dropped in order, also while clients are connected to them", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
@@ -95,7 +97,7 @@ describe("sql/databases", () => {
     )
   )
 
-  it.live("a dropped role lets go of what it holds, also of what others passed on to it", () =>
+  it.live("what a dropped role owns is reassigned, and its privileges are revoked, whoever granted them", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
@@ -113,7 +115,8 @@ describe("sql/databases", () => {
         )
         yield* postgres.rows(
           "create table public.given (id int); alter table public.given owner to keeper; set role keeper; " +
-            'grant all on public.given to middle with grant option; set role middle; grant select, insert on public.given to "go\'ner"; ' +
+            "grant all on public.given to middle with grant option; set role middle; grant select, insert on " +
+            'public.given to "go\'ner"; ' +
             'grant update (id) on public.given to "go\'ner"',
           "two"
         )
@@ -144,7 +147,7 @@ describe("sql/databases", () => {
   )
 
   for (const major of [15, 17]) {
-    it.live(`settings of roles and databases do not bend us (Postgres ${major})`, () =>
+    it.live(`settings of roles and databases do not change what an apply does (Postgres ${major})`, () =>
       Effect.scoped(
         Effect.gen(function* () {
           const postgres = yield* startPostgres({ major })
@@ -153,7 +156,8 @@ describe("sql/databases", () => {
           const wire = yield* postgres.connect()
           for (const target of ["database d", "database postgres", "role cloud_admin"]) {
             yield* wire.simple(
-              `alter ${target} set role = 'r'; alter ${target} set search_path = 'evil, pg_catalog'; alter ${target} set statement_timeout = 1; ` +
+              `alter ${target} set role = 'r'; alter ${target} set search_path = 'evil, pg_catalog'; alter ` +
+                `${target} set statement_timeout = 1; ` +
                 `alter ${target} set default_transaction_read_only = on; alter ${target} set lock_timeout = 1`
             )
           }
@@ -169,7 +173,7 @@ describe("sql/databases", () => {
     )
   }
 
-  it.live("what a visit does is there, and a visit is made again only when its record differs", () =>
+  it.live("a visit leaves its privileges, and is made again only when its record differs", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 15 })
@@ -196,7 +200,8 @@ describe("sql/databases", () => {
         // The record does not come along when the database is copied.
         yield* postgres.rows("create database copy template d owner r")
         yield* postgres.rows(
-          "do $$begin execute (select format('alter database copy set compute_ctl.visited to %L', split_part(setconfig[1], '=', 2)) " +
+          "do $$begin execute (select format('alter database copy set compute_ctl.visited to %L', " +
+            "split_part(setconfig[1], '=', 2)) " +
             "from pg_db_role_setting s join pg_database d on d.oid = setdatabase where datname = 'd'); end$$"
         )
         const copied = { ...spec, databases: [...spec.databases, database("copy", "r")] }
@@ -235,7 +240,7 @@ describe("sql/databases", () => {
     )
   )
 
-  it.live("a cluster that has only zenith_admin is given our superuser", () =>
+  it.live("a cluster that has only zenith_admin gets the superuser", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 16 })
@@ -248,7 +253,8 @@ describe("sql/databases", () => {
         assert.strictEqual(applyReport.outcome, "done")
         assert.deepStrictEqual(
           yield* postgres.rows(
-            "select rolsuper, pg_has_role('new_admin', 'zenith_admin', 'member') from pg_roles where rolname = 'new_admin'"
+            "select rolsuper, pg_has_role('new_admin', 'zenith_admin', 'member') from pg_roles where rolname = " +
+              "'new_admin'"
           ),
           [["t", "t"]]
         )

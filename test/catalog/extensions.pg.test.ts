@@ -1,5 +1,5 @@
 /**
- * Extensions and migrations. Stock servers have no `neon`, `anon` or `pgaudit`: Postgres 18 is shown false ones.
+ * Extensions and migrations. Stock servers have no `neon`, `anon` or `pgaudit`: Postgres 18 gets stand-ins.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -15,7 +15,7 @@ import { adminOf, applyOn, assertSettled, database, options, role, specOf } from
 
 const preloaded = (value: string) => [{ name: "shared_preload_libraries", value, quoted: true }]
 
-/** A folder with control files and scripts that Postgres 18 is told of. */
+/** A folder with control files and scripts, for `extension_control_path` of Postgres 18. */
 const falseExtensions = Effect.map(temporaryFolder, (folder) => {
   const at = path.join(folder, "extension")
   fs.mkdirSync(at)
@@ -42,11 +42,12 @@ const falseExtensions = Effect.map(temporaryFolder, (folder) => {
 
 const versionOf = (postgres: TestPostgres) =>
   postgres.rows(
-    "select e.extversion, n.nspname, e.extrelocatable from pg_extension e join pg_namespace n on n.oid = e.extnamespace where extname = 'neon'"
+    "select e.extversion, n.nspname, e.extrelocatable from pg_extension e join pg_namespace n on n.oid = " +
+      "e.extnamespace where extname = 'neon'"
   )
 
-describe("sql/extensions", () => {
-  it.live("what a stock Postgres lacks is skipped and said, but an audit is refused", () =>
+describe("extensions and migrations on a real Postgres", () => {
+  it.live("what a stock Postgres lacks is skipped with the reason, but an audit is refused", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
@@ -95,7 +96,8 @@ describe("sql/extensions", () => {
         )
         assert.deepStrictEqual(
           yield* postgres.rows(
-            "select setconfig::text from pg_db_role_setting s join pg_database d on d.oid = setdatabase where datname = 'postgres'"
+            "select setconfig::text from pg_db_role_setting s join pg_database d on d.oid = setdatabase where " +
+              "datname = 'postgres'"
           ),
           [["{pgaudit.log=none}"]]
         )
@@ -141,7 +143,8 @@ describe("sql/extensions", () => {
           assert.deepStrictEqual(yield* postgres.rows("select key, id from neon_migration.migration_id"), [["0", "12"]])
           assert.deepStrictEqual(
             yield* postgres.rows(
-              "select has_schema_privilege('in', 'neon_migration', 'usage'), pg_has_role('neon_superuser', 'pg_signal_backend', 'member')"
+              "select has_schema_privilege('in', 'neon_migration', 'usage'), pg_has_role('neon_superuser', " +
+                "'pg_signal_backend', 'member')"
             ),
             [[major >= 0 ? "t" : "", "t"]]
           )
@@ -153,7 +156,7 @@ describe("sql/extensions", () => {
     )
   }
 
-  it.live("a migration that fails leaves its number, and the next run goes on from there", () =>
+  it.live("a migration that fails is where the next run begins", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
@@ -175,10 +178,12 @@ describe("sql/extensions", () => {
         yield* postgres.rows("create role tenant login; alter database postgres owner to tenant")
         yield* postgres.rows(
           "set role tenant; create schema neon; create schema neon_migration; create table public.stolen (id int); " +
-            "create function neon.steal() returns trigger language plpgsql as 'begin alter role tenant superuser; return new; end'; " +
+            "create function neon.steal() returns trigger language plpgsql as 'begin alter role tenant " +
+            "superuser; return new; end'; " +
             "create table neon.drop_subscriptions_done (id int primary key, timeline_id text); " +
             "create table neon_migration.migration_id (key int primary key, id bigint); " +
-            "create trigger t before insert on neon.drop_subscriptions_done for each row execute function neon.steal(); " +
+            "create trigger t before insert on neon.drop_subscriptions_done for each row execute function " +
+            "neon.steal(); " +
             "create trigger t before insert on neon_migration.migration_id for each row execute function neon.steal()"
         )
         const applyReport = yield* applyOn(postgres, specOf({ dropSubscriptions: true }))
@@ -189,7 +194,7 @@ describe("sql/extensions", () => {
     )
   )
 
-  it.live("after the start: nothing to migrate unless the catalog was applied", () =>
+  it.live("after the start nothing is migrated unless the catalog was applied", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })

@@ -14,7 +14,7 @@ import { adminOf, applyOn, database, options, role, scram, specOf, verifier } fr
 
 const of = (name: string, value: string) => ({ name, value, quoted: true })
 
-describe("sql/failures", () => {
+describe("an apply of which something fails", () => {
   it.live("k of n fail: k are reported, what rests on them is skipped, n - k are done", () =>
     Effect.scoped(
       Effect.gen(function* () {
@@ -62,7 +62,7 @@ describe("sql/failures", () => {
     )
   )
 
-  it.live("the applier answers with all failures, keeps the report, and goes on", () =>
+  it.live("the applier answers with all failures, keeps the report, and takes the next apply", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
@@ -110,7 +110,7 @@ describe("sql/failures", () => {
     )
   )
 
-  it.live("a statement that meets another session at one row is tried again", () =>
+  it.live("a statement that conflicts with another session on one row is tried again", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
@@ -137,7 +137,7 @@ describe("sql/failures", () => {
     )
   )
 
-  it.live("a reconfigure with a concurrency of nothing ends", () =>
+  it.live("a reconfigure with a concurrency of 0 is done all the same", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })

@@ -55,9 +55,9 @@ const stored = (postgres: TestPostgres) =>
     (rows) => Object.fromEntries(rows)
   )
 
-describe("sql/passwords", () => {
+describe("passwords on a real Postgres", () => {
   for (const major of [16, 18]) {
-    it.live(`verifiers log in, and change, on Postgres ${major}`, () =>
+    it.live(`a role logs in with its verifier, and with the next one (Postgres ${major})`, () =>
       Effect.scoped(
         Effect.gen(function* () {
           const postgres = yield* startPostgres({ major })
@@ -112,7 +112,7 @@ describe("sql/passwords", () => {
     )
   }
 
-  it.live("drift of what the spec says is repaired; what was taken away on purpose is not given back", () =>
+  it.live("drift of what the spec says is repaired; attributes that it does not name stay as they are", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
@@ -120,7 +120,8 @@ describe("sql/passwords", () => {
         const spec = specOf({ roles: [role("r", verifier(scram("x")), limit), role("free", verifier(scram("y")))] })
         yield* applyOn(postgres, spec)
         yield* postgres.rows(
-          "alter role r nologin connection limit 1 password 'other'; alter role free nobypassrls nocreatedb; revoke neon_superuser from free"
+          "alter role r nologin connection limit 1 password 'other'; alter role free nobypassrls nocreatedb; " +
+            "revoke neon_superuser from free"
         )
         const applyReport = yield* applyOn(postgres, spec)
         assert.deepStrictEqual(
@@ -129,7 +130,8 @@ describe("sql/passwords", () => {
         )
         assert.deepStrictEqual(
           yield* postgres.rows(
-            "select rolname, rolcanlogin, rolconnlimit, rolbypassrls, rolcreatedb from pg_roles where rolname in ('r', 'free') order by 1"
+            "select rolname, rolcanlogin, rolconnlimit, rolbypassrls, rolcreatedb from pg_roles where rolname " +
+              "in ('r', 'free') order by 1"
           ),
           [
             ["free", "t", "-1", "f", "f"],
@@ -172,7 +174,7 @@ describe("sql/passwords", () => {
     )
   )
 
-  it.live("no verifier in the log, the receipt, the plan, the statistics or the activity, even when it fails", () =>
+  it.live("no verifier is in the log, the report, the plan, the statistics or the activity, even when it fails", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const contrib = {
@@ -215,13 +217,15 @@ describe("sql/passwords", () => {
     )
   )
 
-  it.live("without a superuser the PASSWORD form is used", () =>
+  it.live("whoever is no superuser sets passwords with the PASSWORD form", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
         yield* postgres.rows(
-          "create role neon_superuser createdb createrole replication bypassrls; create role boss login createrole createdb replication bypassrls; " +
-            "grant neon_superuser to boss with admin option; grant create on database postgres to boss; grant create on schema public to boss"
+          "create role neon_superuser createdb createrole replication bypassrls; create role boss login " +
+            "createrole createdb replication bypassrls; " +
+            "grant neon_superuser to boss with admin option; grant create on database postgres to boss; grant " +
+            "create on schema public to boss"
         )
         const spec = specOf({ roles: [role("r", verifier(scram("pencil"))), role("n", noPassword)] })
         const applyReport = yield* Effect.provide(
@@ -238,7 +242,7 @@ describe("sql/passwords", () => {
     )
   )
 
-  it.live("the superuser keeps everything but may be given a password", () =>
+  it.live("the superuser may get a password, and nothing else of it is changed", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })

@@ -20,19 +20,22 @@ const template = (postgres: TestPostgres) =>
   postgres.rows(`select datallowconn from pg_database where datname = '${templateDatabase}'`)
 
 /** Everything an apply decides in and about a database, without what differs by nature (its oid). */
-const planInputsOf = Effect.fnUntraced(function* (postgres: TestPostgres, name: string) {
+const describeDatabase = Effect.fnUntraced(function* (postgres: TestPostgres, name: string) {
   const quoted = name.replaceAll("'", "''")
   const outside = yield* postgres.rows(
     "select r.rolname, d.encoding, d.datcollate, d.datallowconn, d.datistemplate, d.datconnlimit, d.datacl, " +
       "(select array_agg(replace(c, '=' || d.oid || ':', '=OID:')) from unnest(s.setconfig) c) " +
-      "from pg_database d join pg_roles r on r.oid = d.datdba left join pg_db_role_setting s on s.setdatabase = d.oid " +
+      "from pg_database d join pg_roles r on r.oid = d.datdba left join pg_db_role_setting s on s.setdatabase = " +
+      "d.oid " +
       `where d.datname = '${quoted}'`
   )
   const inside = yield* postgres.rows(
     "select 'd', defaclrole::regrole::text, defaclobjtype::text, defaclacl::text from pg_default_acl " +
-      "union all select 'n', nspowner::regrole::text, nspname, nspacl::text from pg_namespace where nspname = 'public' " +
+      "union all select 'n', nspowner::regrole::text, nspname, nspacl::text from pg_namespace where nspname = " +
+      "'public' " +
       "union all select 's', deptype::text, refobjid::regrole::text, count(*)::text from pg_shdepend " +
-      "where refclassid = 'pg_authid'::regclass and dbid = (select oid from pg_database where datname = current_database()) " +
+      "where refclassid = 'pg_authid'::regclass and dbid = (select oid from pg_database where datname = " +
+      "current_database()) " +
       "group by 2, 3 order by 1, 2, 3",
     name
   )
@@ -40,7 +43,7 @@ const planInputsOf = Effect.fnUntraced(function* (postgres: TestPostgres, name: 
   return { outside, inside }
 })
 
-describe("sql/template", () => {
+describe("the template that databases are copied from", () => {
   for (const { major } of installs) {
     it.live(`a copy equals a database that was visited (Postgres ${major})`, () =>
       Effect.scoped(
@@ -65,7 +68,7 @@ describe("sql/template", () => {
           }
           assert.deepStrictEqual(yield* template(visited), [])
           for (const { name } of all)
-            assert.deepStrictEqual(yield* planInputsOf(copied, name), yield* planInputsOf(visited, name), name)
+            assert.deepStrictEqual(yield* describeDatabase(copied, name), yield* describeDatabase(visited, name), name)
           yield* assertSettled(copied, specOf({ roles, databases: all }))
           yield* Effect.provide(discardTemplate, adminOf(copied))
           assert.deepStrictEqual(yield* template(copied), [])
@@ -75,7 +78,7 @@ describe("sql/template", () => {
     )
   }
 
-  it.live("a template that was left behind is not copied, and is in nobody's way", () =>
+  it.live("a template that was left behind is not copied, and holds no role back", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
