@@ -1,5 +1,5 @@
 /**
- * Where everything of local storage is, and what its small files say.
+ * Where everything of local storage is, and what its small files say. Reads and writes those files; decides nothing.
  *
  * `<directory>/<tenant>/<timeline>/`: `current.json` names the base; `base-<n>.tar` is it; `wal/` is what pg_wal
  * links to; `spare/` is a base already unpacked, valid only while `spare.id` says so; `trash-<n>/` is what PGDATA
@@ -11,65 +11,12 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as fs from "node:fs"
+import { codeOf } from "../../errors/errno.ts"
 import { type FileFailed, StorageDamaged } from "../../errors/Failure.ts"
-import type { Admin } from "../../pgwire/Admin.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
 import { type Lsn, parseLsn } from "../../spec/identifiers.ts"
-import { codeOf, namesIn, replaceFile, textOrNull } from "./disk.ts"
-import { parseBackupLabel } from "./publishBase.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Says once what a start from the storage will not bring back: it is not in the WAL, and PGDATA is thrown away.
-// ---------------------------------------------------------------------------------------------------------------------
-
-const unloggedIn = Effect.fnUntraced(function* (pgdata: string) {
-  let found = 0
-  for (const database of yield* namesIn(`${pgdata}/base`)) {
-    found += (yield* namesIn(`${pgdata}/base/${database}`)).filter((name) => /^\d+_init$/.test(name)).length
-    yield* Effect.yieldNow
-  }
-  return found
-})
-
-const look = Effect.fnUntraced(function* (pgdata: string, admin: Admin["Service"]) {
-  const lines = new Map<string, string>()
-  const [row] = yield* Effect.scoped(
-    Effect.flatMap(admin.connect("local_storage"), (wire) =>
-      wire.rows(
-        "SELECT string_agg(slot_name, ', ') FROM pg_catalog.pg_replication_slots WHERE NOT temporary",
-        "10 seconds"
-      )
-    )
-  )
-  const slots = row?.[0] ?? null
-  if (slots !== null) lines.set("slots", `replication slots are lost at the next start: ${slots}`)
-  const unlogged = yield* unloggedIn(pgdata)
-  if (unlogged > 0) {
-    lines.set("unlogged", `unlogged tables and indexes (${unlogged} files) are emptied at the next start`)
-  }
-  const auto = (yield* textOrNull(`${pgdata}/postgresql.auto.conf`)) ?? ""
-  const names = auto
-    .split("\n")
-    .map((line) => line.replace(/\s*=.*$/, "").trim())
-    .filter((name) => name !== "" && !name.startsWith("#"))
-  if (names.length > 0) lines.set("auto", `settings by ALTER SYSTEM are lost at the next start: ${names.join(", ")}`)
-  return lines
-})
-
-/** Each kind is warned about once per start; a look that fails says nothing. */
-export const warnings = (pgdata: string, admin: Admin["Service"]): Effect.Effect<Effect.Effect<void>> =>
-  Effect.sync(() => {
-    const said = new Set<string>()
-    return Effect.gen(function* () {
-      for (const [kind, line] of yield* look(pgdata, admin)) {
-        if (said.has(kind)) continue
-        said.add(kind)
-        yield* Effect.logWarning(line)
-      }
-    }).pipe(Effect.ignore)
-  })
-
-// ---------------------------------------------------------------------------------------------------------------------
+import { parseBackupLabel } from "./backupLabel.ts"
+import { namesIn, replaceUnflushed, textOrNull } from "./disk.ts"
 
 export interface Layout {
   readonly root: string
@@ -99,7 +46,7 @@ export const layoutOf = (root: string, owner: RunAs | null): Layout => ({
   lock: `${root}/lock`
 })
 
-/** The published base. LSNs are text, `start` and `startFile` as the label says them. */
+/** The published base. LSNs are text; where replay starts is in the label. */
 export const Current = Schema.Struct({
   format: Schema.Literal(1),
   n: Schema.Int,
@@ -122,7 +69,7 @@ export const SpareId = Schema.Struct({ n: Schema.Int, bootId: Schema.String, lab
 export type SpareId = typeof SpareId.Type
 
 /** Enforced only within one boot: a power cut may take a file that was never promised. */
-export const Reached = Schema.Struct({ segment: Schema.String, bootId: Schema.String })
+const Reached = Schema.Struct({ segment: Schema.String, bootId: Schema.String })
 
 /** WAL after the segment number `through` may never have reached the disk: `bootId` says since when. */
 export const Unflushed = Schema.Struct({ through: Schema.String, bootId: Schema.NullOr(Schema.String) })
@@ -170,7 +117,7 @@ export const readReached = (layout: Layout): Effect.Effect<typeof Reached.Type |
   Effect.map(textOrNull(layout.reached), (text) => (text === null ? null : Option.getOrNull(decodeReached(text))))
 
 export const writeReached = (layout: Layout, segment: string, bootId: string | null): Effect.Effect<void, FileFailed> =>
-  bootId === null ? Effect.void : replaceFile(layout.reached, printRecord({ segment, bootId }), layout.owner)
+  bootId === null ? Effect.void : replaceUnflushed(layout.reached, printRecord({ segment, bootId }), layout.owner)
 
 /** A note that is there and cannot be read is from a power cut while it was being made: it notes nothing yet. */
 export const readUnflushed = (layout: Layout): Effect.Effect<Unflushed | null, FileFailed> =>
@@ -199,5 +146,5 @@ const firstLine = (path: string): string | null => {
   }
 }
 
-/** Changes with every boot of the kernel; `null` where the system does not tell, and then nothing relies on it. */
+/** Changes with every boot of the kernel; `null` where the system has none, and then nothing relies on it. */
 export const readBootId: Effect.Effect<string | null> = Effect.sync(() => firstLine("/proc/sys/kernel/random/boot_id"))

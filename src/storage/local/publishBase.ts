@@ -1,5 +1,10 @@
 /**
- * A new base: from the running cluster with Postgres's backup protocol, or from a cleanly stopped one.
+ * A new base, from the running cluster with Postgres's backup protocol or from a cleanly stopped one, and how it
+ * becomes the one that starts begin from.
+ *
+ * The order of publishing is what makes a crash at any point leave a storage that starts: everything a start needs is
+ * on the disk before `current.json` names it, and nothing a start needs is removed before `current.json`, on the
+ * disk, no longer names it.
  *
  * The online copy holds one connection from start to stop, with a deadline; when it breaks Postgres drops the backup
  * by itself. The WAL from the copy's start to its stop makes it whole: that it is still there is what `wal_keep_size`
@@ -13,33 +18,17 @@ import * as Result from "effect/Result"
 import * as fs from "node:fs"
 import type { Failure, FileFailed } from "../../errors/Failure.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
+import { attempt } from "../../platform/files.ts"
 import { type ControlFile, parseControlFile } from "../../postgres/controlFile.ts"
 import { type Lsn, parseLsn, printLsn } from "../../spec/identifiers.ts"
-import { attempt, failpoint, flush, handOver, namesIn, removeFile, rename, replaceFile, statOrNull } from "./disk.ts"
+import { coldBackupLabel, parseBackupLabel } from "./backupLabel.ts"
+import { flush, handOver, namesIn, removeFile, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { failpoint } from "./failpoint.ts"
 import { type Base, type Current, damaged, type Layout, printRecord, readBase } from "./layout.ts"
-import { inSlices, type Pace, packTar } from "./tarPack.ts"
-import { printWalFile, segmentNumberOf, segmentsBefore, segmentsFrom } from "./wal.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Makes a base the one that starts begin from, so that a crash at any point leaves a storage that starts.
-//
-// The order is the whole content of this file. Everything a start needs is on the disk before `current.json` names
-// it; nothing a start needs is removed before `current.json`, on the disk, no longer names it.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/**
- * Flushes every segment from `from` on, then their names. All of them, not only those that changed: flushing what is
- * flushLsn costs nothing, and an earlier run may have had fsync off.
- */
-export const flushWal = Effect.fnUntraced(function* (
-  layout: Layout,
-  from: bigint,
-  segmentBytes: number
-): Effect.fn.Return<void, FileFailed> {
-  const names = segmentsFrom(yield* namesIn(layout.wal), from, segmentBytes)
-  yield* Effect.forEach(names, (name) => flush(`${layout.wal}/${name}`), { concurrency: 4, discard: true })
-  yield* flush(layout.wal)
-})
+import { inSlices, type Pace } from "./slices.ts"
+import { packTar } from "./tarPack.ts"
+import { flushWal } from "./wal.ts"
+import { segmentNumberOf, segmentsBefore } from "./walSegments.ts"
 
 /** `tar` is the finished copy under a name of its own; it becomes `next.tar`. `start` is where its label begins. */
 export const publish: (
@@ -59,11 +48,11 @@ export const publish: (
   yield* flush(layout.root)
   yield* failpoint("base-tar-renamed")
   // 3. The pointer to it: content first, then the name, then the folder.
-  const beside = `${layout.root}/current.next`
-  yield* replaceFile(beside, printRecord(next), layout.owner)
-  yield* flush(beside)
+  const pending = `${layout.root}/current.next`
+  yield* replaceUnflushed(pending, printRecord(next), layout.owner)
+  yield* flush(pending)
   yield* failpoint("base-current-written")
-  yield* rename(beside, layout.current)
+  yield* rename(pending, layout.current)
   yield* flush(layout.root)
   yield* failpoint("base-current-renamed")
 })
@@ -89,57 +78,6 @@ export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect
     }
     yield* failpoint("base-wal-pruned")
   })
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The text of backup_label, which makes Postgres replay from where a base begins, whatever pg_control says.
-//
-// Without it a base taken from a cleanly stopped cluster starts at once, ignores all later WAL and overwrites it.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface BackupLabel {
-  /** Replay begins here. */
-  readonly start: Lsn
-  /** The segment that holds `start`. */
-  readonly startFile: string
-  readonly checkpoint: Lsn
-  readonly pgTimeline: number
-}
-
-export const parseBackupLabel = (text: string): Option.Option<BackupLabel> => {
-  const start = /^START WAL LOCATION: (\S+) \(file ([0-9A-F]{24})\)$/m.exec(text)
-  const checkpoint = /^CHECKPOINT LOCATION: (\S+)$/m.exec(text)
-  const timeline = /^START TIMELINE: (\d+)$/m.exec(text)
-  return Option.gen(function* () {
-    return {
-      start: yield* parseLsn(start?.[1] ?? ""),
-      startFile: yield* Option.fromNullishOr(start?.[2]),
-      checkpoint: yield* parseLsn(checkpoint?.[1] ?? ""),
-      pgTimeline: Number(yield* Option.fromNullishOr(timeline?.[1]))
-    }
-  })
-}
-
-/**
- * The label of a base taken from a cleanly stopped cluster. Its method is not `streamed`, so Postgres does not look
- * for a record that ends the backup: the base was whole from the start. The time is a constant because nothing
- * reads it.
- */
-export const coldBackupLabel = (control: ControlFile, segmentBytes: number): string => {
-  const number = segmentNumberOf(control.redo, segmentBytes)
-  const file = printWalFile({ pgTimeline: control.pgTimeline, number }, segmentBytes)
-  return [
-    `START WAL LOCATION: ${printLsn(control.redo)} (file ${file})`,
-    `CHECKPOINT LOCATION: ${printLsn(control.checkpoint)}`,
-    "BACKUP METHOD: pg_start_backup",
-    "BACKUP FROM: primary",
-    "START TIME: 2026-01-01 00:00:00 UTC",
-    "LABEL: cold",
-    `START TIMELINE: ${control.pgTimeline}`,
-    ""
-  ].join("\n")
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 const copyWithin = Duration.minutes(30)
 /** A fast checkpoint writes every dirty page. */
@@ -234,7 +172,7 @@ export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function* (
       // Asked before the copy: what is made during it counts towards the next base.
       const [facts] = yield* wire.rows("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text")
       const databases = yield* countDatabases(pgdata)
-      const tar = yield* pack(layout, base, pgdata, "quiet")
+      const tar = yield* pack(layout, base, pgdata, "background")
       const [stopped] = yield* wire.rows(
         old
           ? "SELECT lsn::text, labelfile FROM pg_catalog.pg_stop_backup(false, false)"

@@ -1,8 +1,11 @@
 /**
- * A new cluster without initdb: made once per Postgres version and superuser, then copied with an identity of its own.
+ * A new cluster without initdb: a seed cluster, made once per Postgres version and superuser, becomes base 1 of a
+ * timeline with a system identifier of its own.
  *
- * initdb takes about a second, a copy a few milliseconds. Several first starts may build the template at the same
- * time: each under its own name, and the first to finish gives it.
+ * initdb takes about a second, a copy a few milliseconds. Several first starts may make the seed cluster at the same
+ * time: each under its own name, and the first to finish gives it. Until `current.json` names base 1 a marker shows
+ * that nothing here is anybody's data yet, so a first start that was cut short begins again. A folder with WAL and
+ * neither marker nor `current.json` has lost something, and is refused.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -14,6 +17,7 @@ import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type Failure, PostgresUnusable, StorageDamaged } from "../../errors/Failure.ts"
+import { attempt, attemptPromise } from "../../platform/files.ts"
 import { runCommand } from "../../platform/processes.ts"
 import type { Spawn } from "../../platform/Spawn.ts"
 import {
@@ -25,10 +29,8 @@ import {
 } from "../../postgres/controlFile.ts"
 import type { PostgresInstall } from "../../postgres/PostgresInstall.ts"
 import { printLsn } from "../../spec/identifiers.ts"
+import { coldBackupLabel } from "./backupLabel.ts"
 import {
-  attempt,
-  attemptPromise,
-  failpoint,
   flush,
   handOver,
   hasCode,
@@ -37,14 +39,16 @@ import {
   removeFile,
   removeTree,
   rename,
-  replaceFile,
+  replaceUnflushed,
   statOrNull,
   textOrNull
 } from "./disk.ts"
+import { failpoint } from "./failpoint.ts"
 import { type Base, Current, damaged, type Layout, readBase } from "./layout.ts"
-import { coldBackupLabel, publish, removeOld } from "./publishBase.ts"
-import { inSlices, packTar } from "./tarPack.ts"
-import { segmentNumberOf, segmentsFrom } from "./wal.ts"
+import { publish, removeOld } from "./publishBase.ts"
+import { inSlices } from "./slices.ts"
+import { packTar } from "./tarPack.ts"
+import { segmentNumberOf, segmentsFrom } from "./walSegments.ts"
 
 const Record = Schema.Struct({
   label: Schema.String,
@@ -56,13 +60,13 @@ const Record = Schema.Struct({
 })
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Record))
 
-export interface Template {
+interface SeedCluster {
   readonly folder: string
   readonly record: typeof Record.Type
 }
 
-export interface TemplateFor {
-  /** The storage's own folder, in which `templates/` is. */
+export interface ClusterRequest {
+  /** The storage's own folder, in which `templates/` (the seed clusters) is. */
   readonly directory: string
   readonly install: PostgresInstall["Service"]
   readonly superuser: string
@@ -72,13 +76,13 @@ const initdbWithin = Duration.minutes(2)
 /** A build that old was killed. */
 const staleMillis = 3_600_000
 
-const keyOf = ({ install, superuser }: TemplateFor): string => {
+const keyOf = ({ install, superuser }: ClusterRequest): string => {
   const version = install.version.replace(/[^0-9A-Za-z.]/g, "_")
   const user = /^[a-z0-9_]{1,63}$/.test(superuser) ? superuser : `HEX${Buffer.from(superuser).toString("hex")}`
   return `${version}-${user}`
 }
 
-const initdb = Effect.fnUntraced(function* ({ install, superuser }: TemplateFor, pgdata: string) {
+const initdb = Effect.fnUntraced(function* ({ install, superuser }: ClusterRequest, pgdata: string) {
   const command = install.initdb
   if (command === null) {
     return yield* new PostgresUnusable({
@@ -133,7 +137,7 @@ const describe = Effect.fnUntraced(function* (work: string, pgdata: string) {
   }
 })
 
-const build = Effect.fnUntraced(function* (wanted: TemplateFor, templates: string, folder: string) {
+const build = Effect.fnUntraced(function* (wanted: ClusterRequest, templates: string, folder: string) {
   const owner = wanted.install.runAs
   const now = yield* Clock.currentTimeMillis
   for (const name of yield* namesIn(templates)) {
@@ -150,7 +154,7 @@ const build = Effect.fnUntraced(function* (wanted: TemplateFor, templates: strin
     yield* handOver(`${work}/base.tar`, owner)
     for (const name of facts.segments) yield* rename(`${pgdata}/pg_wal/${name}`, `${work}/${name}`)
     const record: typeof Record.Type = { ...facts, tarBytes: packed.bytes, controlOffset: packed.controlOffset }
-    yield* replaceFile(`${work}/template.json`, JSON.stringify(record), owner)
+    yield* replaceUnflushed(`${work}/template.json`, JSON.stringify(record), owner)
     yield* removeTree(pgdata)
     for (const name of [...facts.segments, "base.tar", "template.json"]) yield* flush(`${work}/${name}`)
     yield* flush(work)
@@ -175,13 +179,13 @@ const read = Effect.fnUntraced(function* (folder: string) {
   const record = text === null ? null : Option.getOrNull(decode(text))
   if (record === null) return null
   const stat = yield* statOrNull(`${folder}/base.tar`)
-  return stat?.size === record.tarBytes ? ({ folder, record } satisfies Template) : null
+  return stat?.size === record.tarBytes ? ({ folder, record } satisfies SeedCluster) : null
 })
 
-/** The template, built if need be. */
-export const findTemplate = Effect.fnUntraced(function* (
-  wanted: TemplateFor
-): Effect.fn.Return<Template, Failure, Spawn> {
+/** The seed cluster, made if need be. */
+const findSeedCluster = Effect.fnUntraced(function* (
+  wanted: ClusterRequest
+): Effect.fn.Return<SeedCluster, Failure, Spawn> {
   const templates = `${wanted.directory}/templates`
   const folder = `${templates}/${keyOf(wanted)}`
   const known = yield* read(folder)
@@ -192,18 +196,11 @@ export const findTemplate = Effect.fnUntraced(function* (
     (yield* read(folder)) ??
     (yield* new StorageDamaged({
       directory: folder,
-      detail: "the template of a new cluster is not whole",
+      detail: "the seed cluster, which new ones are copied from, is not whole",
       hint: "remove this folder; it is made anew and holds no data of yours"
     }))
   )
 })
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The first start of a timeline: the template becomes base 1, with a system identifier of its own.
-//
-// Until `current.json` names base 1 a marker says that nothing here is anybody's data yet, so a first start that was
-// cut short begins again. A folder with WAL and neither marker nor `current.json` has lost something, and is refused.
-// ---------------------------------------------------------------------------------------------------------------------
 
 /** Seconds in the upper half, as initdb does it, and chance in the lower. */
 const freshSystemId = Effect.map(
@@ -230,7 +227,7 @@ const mark = Effect.fnUntraced(function* (layout: Layout) {
     if (segments.length > 0 || names.some((name) => /^base-\d+\.tar$/.test(name))) {
       return yield* damaged(layout, "there is data, but current.json, which says how to start from it, is missing")
     }
-    yield* replaceFile(layout.first, "the first base is being made\n", layout.owner)
+    yield* replaceUnflushed(layout.first, "the first base is being made\n", layout.owner)
     yield* flush(layout.first)
     yield* flush(layout.root)
   }
@@ -240,11 +237,11 @@ const mark = Effect.fnUntraced(function* (layout: Layout) {
 })
 
 /** Returns when base 1 would survive a power cut. */
-export const makeFirstBase: (layout: Layout, wanted: TemplateFor) => Effect.Effect<Base, Failure, Spawn> =
+export const makeFirstBase: (layout: Layout, wanted: ClusterRequest) => Effect.Effect<Base, Failure, Spawn> =
   Effect.fnUntraced(function* (layout, wanted) {
     yield* mark(layout)
     yield* failpoint("first-marked")
-    const { folder, record } = yield* findTemplate(wanted)
+    const { folder, record } = yield* findSeedCluster(wanted)
     const systemId = yield* freshSystemId
     const eight = Buffer.alloc(8)
     eight.writeBigUInt64LE(systemId)

@@ -1,21 +1,20 @@
 /**
  * Makes a folder hold exactly what a base holds, reusing the files that are there.
  *
+ * Not `platform/untar.ts`, which reads a stream into an empty folder and trusts nobody: here the tar is our own, lies
+ * on this disk and is read by position, so a start can be done in slices and over the files of the last one.
  * Creating a thousand files costs ten times as much as overwriting them, and truncating to zero first makes some
- * filesystems flush (reference section 2.4): files are written, then cut. No link is followed, neither when writing
- * nor when deleting: pg_wal is a link into durable WAL. Nothing is flushLsn, because PGDATA is never trusted after
- * a power cut.
+ * filesystems flush (reference section 2.4): files are written, then cut. No link is followed, neither when writing nor
+ * when deleting: pg_wal is a link into durable WAL. Nothing is flushed, because PGDATA is never trusted after a power
+ * cut.
  */
 import * as fs from "node:fs"
+import { codeOf } from "../../errors/errno.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
-import { codeOf } from "./disk.ts"
-import type { Steps } from "./tarPack.ts"
+import type { Steps } from "./slices.ts"
+import { parseHeader, tarBlock, TarInvalid } from "./tarHeader.ts"
 
-const block = 512
 const windowBytes = 2 * 1024 * 1024
-
-/** Thrown inside the generator; `inSlices` makes it the cause of its failure. */
-class TarInvalid extends Error {}
 
 class TarReader {
   readonly window = Buffer.allocUnsafe(windowBytes)
@@ -40,26 +39,6 @@ class TarReader {
     }
     const from = position - this.start
     return this.window.subarray(from, Math.min(from + want, this.filled))
-  }
-}
-
-interface Entry {
-  readonly name: string
-  readonly size: number
-  readonly kind: string
-}
-
-const parseHeader = (bytes: Buffer): Entry | null => {
-  let sum = 0
-  for (let index = 0; index < block; index++) sum += index >= 148 && index < 156 ? 32 : (bytes[index] ?? 0)
-  if (sum === 256) return null
-  if (Number.parseInt(bytes.toString("latin1", 148, 156), 8) !== sum)
-    throw new TarInvalid("a header's checksum is wrong")
-  const name = bytes.toString("utf8", 0, 100)
-  return {
-    name: name.includes("\0") ? name.slice(0, name.indexOf("\0")) : name,
-    size: Number.parseInt(bytes.toString("latin1", 124, 136), 8),
-    kind: String.fromCharCode(bytes[156] ?? 0)
   }
 }
 
@@ -145,9 +124,9 @@ export function* unpackTar(tarPath: string, root: string, owner: RunAs | null): 
     const kept = new Set<string>()
     let longName: string | null = null
     for (let position = 0; ;) {
-      const entry = parseHeader(tar.at(position, block, block))
+      const entry = parseHeader(tar.at(position, tarBlock, tarBlock))
       if (entry === null) break
-      position += block
+      position += tarBlock
       if (entry.kind === "L") {
         if (entry.size > 8192) throw new TarInvalid("a long name is too long")
         longName = Buffer.from(tar.at(position, entry.size, entry.size))
@@ -160,7 +139,7 @@ export function* unpackTar(tarPath: string, root: string, owner: RunAs | null): 
         if (entry.kind === "5") makeFolder(`${root}/${name}`, owner)
         else yield* writeFile(tar, position, entry.size, `${root}/${name}`, owner)
       }
-      position += Math.ceil(entry.size / block) * block
+      position += Math.ceil(entry.size / tarBlock) * tarBlock
       yield
     }
     if (!kept.has("global/pg_control") || !kept.has("PG_VERSION"))

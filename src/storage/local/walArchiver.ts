@@ -2,97 +2,27 @@
  * Upkeep while Postgres runs: the next spare, a new base before replay gets long, and settings that stay safe.
  *
  * A base that fails is logged and tried again later: the last one still starts. The database is not touched while
- * nothing writes, so an idle compute stays idle.
+ * nothing writes, so an idle compute stays idle. Runs until it is interrupted.
  */
-import * as Clock from "effect/Clock"
-import type * as Duration from "effect/Duration"
+import * as Cause from "effect/Cause"
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import type { Failure } from "../../errors/Failure.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
-import { type Lsn, parseLsn } from "../../spec/identifiers.ts"
-import { namesIn, statOrNull } from "./disk.ts"
+import { parseLsn } from "../../spec/identifiers.ts"
+import { baseDue, type BaseLimits } from "./basePolicy.ts"
+import { namesIn, statOrNull, textOrNull } from "./disk.ts"
 import { type Durability, restoreSettings } from "./durability.ts"
-import { type Base, damaged, type Layout, readBase, readBootId, warnings, writeReached } from "./layout.ts"
-import { copyRunning, countDatabases, flushWal } from "./publishBase.ts"
-import { prepareSpare } from "./restoreBase.ts"
-import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./wal.ts"
+import { type Base, damaged, type Layout, readBase, readBootId, writeReached } from "./layout.ts"
+import { copyRunning, countDatabases } from "./publishBase.ts"
+import { prepareSpare } from "./spare.ts"
+import { flushWal } from "./wal.ts"
+import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./walSegments.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// When local storage makes a new base, and which files of PGDATA belong into one.
-//
-// A base costs a copy of the cluster; the WAL since the last one costs replay at the next start.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface BaseLimits {
-  /** WAL since the base, in bytes, that is always allowed. */
-  readonly walBytes: number
-  /** Transactions that wrote, since the base: with small records, bytes alone understate replay time. */
-  readonly transactions: number
-  /** Databases made since the base: replaying one copies a whole directory but is a few bytes of WAL. */
-  readonly databases: number
-}
-
-export const defaultBaseLimits: BaseLimits = { walBytes: 64 * 1024 * 1024, transactions: 100_000, databases: 8 }
-
-/** Replay runs at about 300 MB/s, so this bounds it to a few seconds however large the cluster is. */
-const mostWalBytes = 512 * 1024 * 1024
-
-export interface BaseFacts {
-  readonly baseStart: Lsn
-  readonly baseBytes: number
-  readonly walAt: Lsn
-  readonly transactions: number
-  readonly databases: number
-  /** A segment that the base needs is gone: nothing could be started from it any more. */
-  readonly broken: boolean
-}
-
-/** Why a new base is due; `null` when it is not. A large cluster may gather a quarter of its size in WAL first. */
-export const baseDue = (facts: BaseFacts, limits: BaseLimits): string | null => {
-  const allowed = BigInt(Math.max(limits.walBytes, Math.min(Math.floor(facts.baseBytes / 4), mostWalBytes)))
-  if (facts.broken) return "WAL that the present base needs was removed"
-  if (facts.walAt - facts.baseStart > allowed) return `${facts.walAt - facts.baseStart} bytes of WAL since the base`
-  if (facts.transactions > limits.transactions) return `${facts.transactions} transactions since the base`
-  if (facts.databases > limits.databases) return `${facts.databases} databases made since the base`
-  return null
-}
-
-/** Pause before the next try after `failures` in a row: 10 s, doubling, at most 10 minutes. */
-export const retryMillis = (failures: number): number => Math.min(10_000 * 2 ** Math.max(0, failures - 1), 600_000)
-
-/** Folders whose content Postgres makes anew at each start, or that must not be carried over. */
-const emptied = new Set([
-  "pg_wal",
-  "pg_replslot",
-  "pg_dynshmem",
-  "pg_notify",
-  "pg_serial",
-  "pg_snapshots",
-  "pg_stat_tmp",
-  "pg_subtrans"
-])
-
-/** The files at the top that are Postgres's own. The settings files are written by us at each start. */
-const topFiles = new Set(["PG_VERSION", "pg_ident.conf"])
-
-/** Never in a base, wherever they are: temporary files, and a cache that is rebuilt when missing. */
-const passing = /^(pgsql_tmp.*|pg_internal\.init.*|t\d+_\d+(_.+)?|\.DS_Store)$/
-
-/** `empty`: the folder without its content. Paths are relative to PGDATA, with `/`. */
-export const contentRule = (path: string, kind: "file" | "directory"): "copy" | "empty" | "skip" => {
-  const slash = path.lastIndexOf("/")
-  if (passing.test(path.slice(slash + 1))) return "skip"
-  if (slash !== -1) return "copy"
-  if (kind === "file") return topFiles.has(path) ? "copy" : "skip"
-  if (emptied.has(path)) return "empty"
-  return path === "base" || path === "global" || path.startsWith("pg_") ? "copy" : "skip"
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface Keeping {
+export interface WalArchiverOptions {
   readonly layout: Layout
   readonly pgdata: string
   readonly admin: Admin["Service"]
@@ -115,14 +45,14 @@ const walChangedAt = Effect.fnUntraced(function* (layout: Layout) {
   return newest
 })
 
-interface Seen {
-  /** The first transaction counted towards the next base, per base. */
+/** The first transaction that counts towards the next base: `from`, since base `n`. */
+interface Counted {
   readonly n: number
   readonly from: bigint
 }
 
-interface Looked {
-  readonly seen: Seen
+interface Observed {
+  readonly counted: Counted
   /** Why a new base is due, or `null`. */
   readonly due: string | null
 }
@@ -130,11 +60,11 @@ interface Looked {
 const couldNotLook = (failure: Failure) => Effect.as(Effect.logDebug("could not look at the WAL", failure), null)
 
 const observe = Effect.fnUntraced(function* (
-  keeping: Keeping,
+  options: WalArchiverOptions,
   base: Base,
-  seen: Seen | null
-): Effect.fn.Return<Looked, Failure> {
-  const { admin, durability, layout, limits, pgdata } = keeping
+  counted: Counted | null
+): Effect.fn.Return<Observed, Failure> {
+  const { admin, durability, layout, limits, pgdata } = options
   const { segmentBytes } = base.current
   const { pgTimeline } = base
   const firstNumber = segmentNumberOf(base.start, segmentBytes)
@@ -155,7 +85,7 @@ const observe = Effect.fnUntraced(function* (
   yield* writeReached(layout, written, yield* readBootId)
   const recorded = BigInt(base.current.transaction)
   const { n } = base.current
-  const now: Seen = seen?.n === n ? seen : { n, from: recorded === 0n ? next : recorded }
+  const now: Counted = counted?.n === n ? counted : { n, from: recorded === 0n ? next : recorded }
   const first = printWalFile({ pgTimeline, number: firstNumber }, segmentBytes)
   const due = baseDue(
     {
@@ -168,25 +98,91 @@ const observe = Effect.fnUntraced(function* (
     },
     limits
   )
-  return { seen: now, due }
+  return { counted: now, due }
 })
 
-/** Never returns; fails only when durability can no longer be had. */
-export const keepUp: (keeping: Keeping) => Effect.Effect<void, Failure> = Effect.fnUntraced(function* (keeping) {
-  const { admin, every, layout, pgdata } = keeping
-  const warn = yield* warnings(pgdata, admin)
-  let changedAt = -1
-  let seen: Seen | null = null
-  let failures = 0
-  let notBefore = 0
-  let spareFor = 0
-  // The WAL writer may have heard of `fsync = on` a moment after `secure` looked, and flushes on behalf of others.
-  if (keeping.durability === "os") {
-    const { current, start } = yield* currentBase(layout)
-    yield* flushWal(layout, segmentNumberOf(start, current.segmentBytes), current.segmentBytes)
+// What a start from the storage will not bring back: it is not in the WAL, and PGDATA is thrown away.
+
+const unloggedIn = Effect.fnUntraced(function* (pgdata: string) {
+  let found = 0
+  for (const database of yield* namesIn(`${pgdata}/base`)) {
+    found += (yield* namesIn(`${pgdata}/base/${database}`)).filter((name) => /^\d+_init$/.test(name)).length
+    yield* Effect.yieldNow
   }
-  while (true) {
-    const base: Base = yield* currentBase(layout)
+  return found
+})
+
+const findLosses = Effect.fnUntraced(function* (pgdata: string, admin: Admin["Service"]) {
+  const lines = new Map<string, string>()
+  const [row] = yield* Effect.scoped(
+    Effect.flatMap(admin.connect("local_storage"), (wire) =>
+      wire.rows(
+        "SELECT string_agg(slot_name, ', ') FROM pg_catalog.pg_replication_slots WHERE NOT temporary",
+        "10 seconds"
+      )
+    )
+  )
+  const slots = row?.[0] ?? null
+  if (slots !== null) lines.set("slots", `replication slots are lost at the next start: ${slots}`)
+  const unlogged = yield* unloggedIn(pgdata)
+  if (unlogged > 0) {
+    lines.set("unlogged", `unlogged tables and indexes (${unlogged} files) are emptied at the next start`)
+  }
+  const auto = (yield* textOrNull(`${pgdata}/postgresql.auto.conf`)) ?? ""
+  const names = auto
+    .split("\n")
+    .map((line) => line.replace(/\s*=.*$/, "").trim())
+    .filter((name) => name !== "" && !name.startsWith("#"))
+  if (names.length > 0) lines.set("auto", `settings by ALTER SYSTEM are lost at the next start: ${names.join(", ")}`)
+  return lines
+})
+
+/** Logs each kind once per start; a look that fails is not reported. */
+const makeLossWarnings = (pgdata: string, admin: Admin["Service"]): Effect.Effect<Effect.Effect<void>> =>
+  Effect.sync(() => {
+    const logged = new Set<string>()
+    return Effect.gen(function* () {
+      for (const [kind, line] of yield* findLosses(pgdata, admin)) {
+        if (logged.has(kind)) continue
+        logged.add(kind)
+        yield* Effect.logWarning(line)
+      }
+    }).pipe(Effect.ignore)
+  })
+
+class NoBase extends Data.TaggedError("NoBase")<{ readonly cause: Cause.Cause<Failure> }> {}
+
+/** Between two attempts at a base: 10 s, doubling, at most 10 minutes. */
+export const baseRetries = Schedule.exponential("10 seconds").pipe(
+  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.minutes(10))))
+)
+
+const retriesOf = baseRetries.pipe(
+  Schedule.tap(({ attempt, duration, input }: Schedule.Metadata<Duration.Duration, NoBase | Failure>) =>
+    Effect.logError(
+      `no new base (attempt ${attempt}, again in ${Duration.toSeconds(duration)} s)`,
+      input._tag === "NoBase" ? input.cause : input
+    )
+  )
+)
+
+const makeBase = (options: WalArchiverOptions, base: Base) =>
+  copyRunning(options.layout, base, options.pgdata, options.admin).pipe(
+    // Interruption is the end of the archiver and no failure of the base.
+    Effect.catchCause((cause): Effect.Effect<never, Failure | NoBase> =>
+      Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.fail(new NoBase({ cause }))
+    )
+  )
+
+/** One look: prepares the spare and makes a base where they are due. True when a base was made. */
+const makeLook = (options: WalArchiverOptions) => {
+  const { admin, layout, pgdata } = options
+  const logLosses = makeLossWarnings(pgdata, admin)
+  let changedAt = -1
+  let counted: Counted | null = null
+  let spareFor = 0
+  return Effect.gen(function* () {
+    const base = yield* currentBase(layout)
     if (spareFor !== base.current.n) {
       spareFor = base.current.n
       yield* prepareSpare(layout, base, pgdata).pipe(
@@ -196,33 +192,36 @@ export const keepUp: (keeping: Keeping) => Effect.Effect<void, Failure> = Effect
       )
     }
     const changed = yield* walChangedAt(layout)
-    const now = yield* Clock.currentTimeMillis
-    if ((changed !== changedAt || failures > 0) && now >= notBefore) {
-      const looked: Looked | null = yield* observe(keeping, base, seen).pipe(
-        // A look that did not succeed is repeated; only a broken promise ends the actor.
-        Effect.catchTags({ WireFailed: couldNotLook, TimedOut: couldNotLook })
-      )
-      if (looked !== null) {
-        seen = looked.seen
-        changedAt = changed
-      }
-      const due = looked?.due ?? null
-      if (due !== null) {
-        yield* Effect.logInfo(`making a new base: ${due}`)
-        const made: Exit.Exit<Base, Failure> = yield* Effect.exit(copyRunning(layout, base, pgdata, admin))
-        if (Exit.isSuccess(made)) {
-          failures = 0
-          yield* warn
-          continue
-        }
-        // Being told to stop is not a failure of the base.
-        if (Exit.hasInterrupts(made)) return yield* Effect.interrupt
-        failures += 1
-        notBefore = (yield* Clock.currentTimeMillis) + retryMillis(failures)
-        const seconds = retryMillis(failures) / 1000
-        yield* Effect.logError(`no new base (attempt ${failures}, again in ${seconds} s)`, made.cause)
-      } else failures = 0
+    if (changed === changedAt) return false
+    const observed: Observed | null = yield* observe(options, base, counted).pipe(
+      // A look that did not succeed is repeated; only a broken promise ends the actor.
+      Effect.catchTags({ WireFailed: couldNotLook, TimedOut: couldNotLook })
+    )
+    if (observed === null) return false
+    counted = observed.counted
+    if (observed.due !== null) {
+      yield* Effect.logInfo(`making a new base: ${observed.due}`)
+      yield* makeBase(options, base)
+      yield* logLosses
     }
-    yield* Effect.sleep(every)
+    changedAt = changed
+    return observed.due !== null
+  })
+}
+
+/** Never returns; fails only when durability can no longer be had. */
+export const runWalArchiver: (options: WalArchiverOptions) => Effect.Effect<never, Failure> = Effect.fnUntraced(
+  function* (options) {
+    const { durability, every, layout } = options
+    // The WAL writer may have seen `fsync = on` a moment after `secure` looked, and flushes on behalf of others.
+    if (durability === "os") {
+      const { current, start } = yield* currentBase(layout)
+      yield* flushWal(layout, segmentNumberOf(start, current.segmentBytes), current.segmentBytes)
+    }
+    const look = makeLook(options).pipe(
+      Effect.retry({ schedule: retriesOf, while: (failure) => failure._tag === "NoBase" }),
+      Effect.catchTag("NoBase", ({ cause }) => Effect.failCause(cause))
+    )
+    return yield* Effect.forever(Effect.flatMap(look, (made) => (made ? Effect.void : Effect.sleep(every))))
   }
-})
+)

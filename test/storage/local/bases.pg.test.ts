@@ -47,7 +47,8 @@ describe("a base of the running cluster", () => {
           delay.disable()
           if (measure)
             process.stderr.write(
-              `${major}: ${current(world).n - 1} bases in ${(performance.now() - began).toFixed(0)} ms, loop delay p99 ${(delay.percentile(99) / 1e6).toFixed(0)} max ${(delay.max / 1e6).toFixed(0)} ms\n`
+              `${major}: ${current(world).n - 1} bases in ${(performance.now() - began).toFixed(0)} ms, ` +
+                `loop delay p99 ${(delay.percentile(99) / 1e6).toFixed(0)} max ${(delay.max / 1e6).toFixed(0)} ms\n`
             )
           yield* first.crash()
           yield* Fiber.interrupt(keep)

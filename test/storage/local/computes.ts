@@ -18,7 +18,7 @@ import { connect, type Wire } from "../../../src/pgwire/Wire.ts"
 import { Spawn } from "../../../src/platform/Spawn.ts"
 import { PostgresInstall } from "../../../src/postgres/PostgresInstall.ts"
 import type { TimelineId } from "../../../src/spec/identifiers.ts"
-import { layer as localLayer, type LocalStorageOptions } from "../../../src/storage/local/LocalStorage.ts"
+import { LocalStorage, type LocalStorageOptions } from "../../../src/storage/local/LocalStorage.ts"
 import { Storage, type Timeline } from "../../../src/storage/Storage.ts"
 import {
   cleanEnvironment,
@@ -117,7 +117,7 @@ export const storageFor = (
     applicationName: null
   })
   const { durability = "os", limits, lookEvery } = options
-  const local = localLayer({
+  const local = LocalStorage.layer({
     directory: world.directory,
     durability,
     ...(limits === undefined ? {} : { limits }),
@@ -238,7 +238,7 @@ export interface Started {
   /** From the end of the claim to the first query answered, and its parts. */
   readonly millis: {
     readonly claim: number
-    readonly lay: number
+    readonly restore: number
     readonly postgres: number
     readonly secure: number
     readonly total: number
@@ -284,9 +284,9 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
       const atClaimed = performance.now()
       makeFolderFor(pgdata)
       const source = claimed.source(yield* claimed.commitLsn("start"))
-      if (source._tag !== "InPlace") throw new Error("local storage lays its files itself")
-      yield* source.lay(pgdata)
-      const atLaid = performance.now()
+      if (source._tag !== "InPlace") throw new Error("local storage restores its files itself")
+      yield* source.restore(pgdata)
+      const atRestored = performance.now()
       put(path.join(pgdata, "postgresql.conf"), settings(world, "off", options.settings ?? ""))
       put(path.join(pgdata, "pg_hba.conf"), hba.starting)
       launched = true
@@ -351,8 +351,8 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
         child,
         millis: {
           claim: atClaimed - began,
-          lay: atLaid - atClaimed,
-          postgres: atReady - atLaid,
+          restore: atRestored - atClaimed,
+          postgres: atReady - atRestored,
           secure: atEnd - atReady,
           total: atEnd - began
         },

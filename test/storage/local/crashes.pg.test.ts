@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as fs from "node:fs"
-import { Failpoint, type Step } from "../../../src/storage/local/disk.ts"
+import { Failpoint, type Step } from "../../../src/storage/local/failpoint.ts"
 import { makeWorld, pgTimeline, start, type Started, until, type World } from "./computes.ts"
 
 /** Runs an effect until it reaches the step, and ends it there as a crash would: nothing after it happens. */
@@ -100,7 +100,7 @@ describe("a crash", () => {
     )
   )
 
-  it.live.each(["swap-begun", "swap-half-out", "swap-out", "swap-half-in", "lay-linked"] as const)(
+  it.live.each(["swap-begun", "swap-half-out", "swap-out", "swap-half-in", "wal-linked"] as const)(
     "of a start that swaps the spare in, at %s, loses nothing",
     (step) =>
       Effect.scoped(

@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import { once } from "node:events"
-import { holdLock } from "../../../src/storage/local/fence.ts"
+import { holdLock } from "../../../src/storage/local/lock.ts"
 
 const folder = process.argv[2] ?? ""
 const say = (line: string) => Effect.sync(() => process.stdout.write(`${line}\n`))

@@ -88,7 +88,8 @@ describe("local storage", () => {
           assert.strictEqual(yield* lost(last, load.acknowledged), 0)
           if (process.env["MEASURE"] !== undefined) {
             process.stderr.write(
-              `${cycles} cycles, ${load.acknowledged.length} rows, 0 lost, Postgres timeline ${yield* pgTimeline(last)}\n`
+              `${cycles} cycles, ${load.acknowledged.length} rows, 0 lost, ` +
+                `Postgres timeline ${yield* pgTimeline(last)}\n`
             )
           }
           yield* last.stop
@@ -125,7 +126,8 @@ describe("local storage", () => {
               until("enough was written", () => load.acknowledged.length - before > 300 + ((cycle * 101) % 700))
             )
             const end = cycle === cycles ? 3 : cycle % 5
-            // A backend that still commits while bases are no longer made; the program gone before Postgres; a clean stop.
+            // A backend that still commits while bases are no longer made; the program gone before Postgres; a clean
+            // stop.
             if (end === 0) yield* started.crash("group")
             if (end === 1) yield* started.crash("postmaster")
             if (end === 2) yield* started.letGo

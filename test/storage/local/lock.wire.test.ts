@@ -7,7 +7,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { holdLock, liveHolder } from "../../../src/storage/local/fence.ts"
+import { holdLock, liveHolder } from "../../../src/storage/local/lock.ts"
 import { temporaryFolder } from "../../support/postgres.ts"
 
 const program = (lock: string) =>

@@ -2,8 +2,11 @@
  * The pure half of local storage: names of segments, pg_control's checksum, labels, and when a base is due.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import {
   controlFileWithSystemId,
@@ -11,7 +14,8 @@ import {
   parseControlFile,
   parseSegmentHeader
 } from "../../../src/postgres/controlFile.ts"
-import { coldBackupLabel, parseBackupLabel } from "../../../src/storage/local/publishBase.ts"
+import { coldBackupLabel, parseBackupLabel } from "../../../src/storage/local/backupLabel.ts"
+import { baseDue, contentRule, defaultBaseLimits } from "../../../src/storage/local/basePolicy.ts"
 import {
   firstMissing,
   parseWalFile,
@@ -20,8 +24,8 @@ import {
   segmentNumberOf,
   segmentsBefore,
   segmentsFrom
-} from "../../../src/storage/local/wal.ts"
-import { baseDue, contentRule, defaultBaseLimits, retryMillis } from "../../../src/storage/local/walArchiver.ts"
+} from "../../../src/storage/local/walSegments.ts"
+import { baseRetries } from "../../../src/storage/local/walArchiver.ts"
 
 const MiB = 1024 * 1024
 
@@ -223,8 +227,19 @@ describe("a new base", () => {
     assert.strictEqual(baseDue({ ...facts, ...change }, defaultBaseLimits) !== null, due)
   )
 
-  it("is tried again later and later", () =>
-    assert.deepStrictEqual([1, 2, 3, 20].map(retryMillis), [10_000, 20_000, 40_000, 600_000]))
+  it.effect("is tried again later and later", () =>
+    Effect.gen(function* () {
+      const step = yield* Schedule.toStep(baseRetries)
+      const pauses = yield* Effect.replicateEffect(
+        Effect.suspend(() => step(0, undefined)),
+        9
+      )
+      assert.deepStrictEqual(
+        pauses.map(([, pause]) => Duration.toSeconds(pause)),
+        [10, 20, 40, 80, 160, 320, 600, 600, 600]
+      )
+    })
+  )
 
   it.each([
     ["PG_VERSION", "file", "copy"],

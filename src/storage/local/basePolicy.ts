@@ -1,0 +1,68 @@
+/**
+ * When local storage makes a new base, and which files of PGDATA belong into one. Pure.
+ *
+ * A base costs a copy of the cluster; the WAL since the last one costs replay at the next start.
+ */
+import type { Lsn } from "../../spec/identifiers.ts"
+
+export interface BaseLimits {
+  /** WAL since the base, in bytes, that is always allowed. */
+  readonly walBytes: number
+  /** Transactions that wrote, since the base: with small records, bytes alone understate replay time. */
+  readonly transactions: number
+  /** Databases made since the base: replaying one copies a whole directory but is a few bytes of WAL. */
+  readonly databases: number
+}
+
+export const defaultBaseLimits: BaseLimits = { walBytes: 64 * 1024 * 1024, transactions: 100_000, databases: 8 }
+
+/** Replay runs at about 300 MB/s, so this bounds it to a few seconds however large the cluster is. */
+const mostWalBytes = 512 * 1024 * 1024
+
+interface SinceBase {
+  readonly baseStart: Lsn
+  readonly baseBytes: number
+  readonly walAt: Lsn
+  readonly transactions: number
+  readonly databases: number
+  /** A segment that the base needs is gone: nothing could be started from it any more. */
+  readonly broken: boolean
+}
+
+/** Why a new base is due; `null` when it is not. A large cluster may gather a quarter of its size in WAL first. */
+export const baseDue = (since: SinceBase, limits: BaseLimits): string | null => {
+  const allowed = BigInt(Math.max(limits.walBytes, Math.min(Math.floor(since.baseBytes / 4), mostWalBytes)))
+  if (since.broken) return "WAL that the present base needs was removed"
+  if (since.walAt - since.baseStart > allowed) return `${since.walAt - since.baseStart} bytes of WAL since the base`
+  if (since.transactions > limits.transactions) return `${since.transactions} transactions since the base`
+  if (since.databases > limits.databases) return `${since.databases} databases made since the base`
+  return null
+}
+
+/** Folders whose content Postgres makes anew at each start, or that must not be carried over. */
+const emptied = new Set([
+  "pg_wal",
+  "pg_replslot",
+  "pg_dynshmem",
+  "pg_notify",
+  "pg_serial",
+  "pg_snapshots",
+  "pg_stat_tmp",
+  "pg_subtrans"
+])
+
+/** The files at the top that are Postgres's own. The settings files are written by us at each start. */
+const topFiles = new Set(["PG_VERSION", "pg_ident.conf"])
+
+/** Never in a base, wherever they are: temporary files, and a cache that is rebuilt when missing. */
+const passing = /^(pgsql_tmp.*|pg_internal\.init.*|t\d+_\d+(_.+)?|\.DS_Store)$/
+
+/** `empty`: the folder without its content. Paths are relative to PGDATA, with `/`. */
+export const contentRule = (path: string, kind: "file" | "directory"): "copy" | "empty" | "skip" => {
+  const slash = path.lastIndexOf("/")
+  if (passing.test(path.slice(slash + 1))) return "skip"
+  if (slash !== -1) return "copy"
+  if (kind === "file") return topFiles.has(path) ? "copy" : "skip"
+  if (emptied.has(path)) return "empty"
+  return path === "base" || path === "global" || path.startsWith("pg_") ? "copy" : "skip"
+}

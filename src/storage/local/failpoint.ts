@@ -1,0 +1,37 @@
+/**
+ * The steps of local storage at which a crash would do most harm, by name, so that tests can crash there.
+ *
+ * Outside of tests the reference keeps its default, which does nothing; nothing else may be made to depend on it.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+
+export type Step =
+  /** First start: the marker is written; the WAL is there; the tar is there; nothing is published yet. */
+  | "first-marked"
+  | "first-wal"
+  | "first-tar"
+  /** Publishing a base, in this order. */
+  | "base-copied"
+  | "base-wal-synced"
+  | "base-tar-renamed"
+  | "base-current-written"
+  | "base-current-renamed"
+  | "base-old-removed"
+  | "base-wal-pruned"
+  /** Swapping the spare in: it is no longer valid; half of PGDATA is away; all of it is; half of the spare is in. */
+  | "swap-begun"
+  | "swap-half-out"
+  | "swap-out"
+  | "swap-half-in"
+  /** PGDATA's files are there and pg_wal is linked; the label that makes Postgres replay is not written yet. */
+  | "wal-linked"
+  /** Making a spare: from the files of the last PGDATA; before it is declared valid. */
+  | "spare-begun"
+  | "spare-filled"
+
+export const Failpoint = Context.Reference<(step: Step) => Effect.Effect<void>>("compute/storage/local/Failpoint", {
+  defaultValue: () => () => Effect.void
+})
+
+export const failpoint = (step: Step): Effect.Effect<void> => Effect.flatMap(Failpoint, (at) => at(step))
