@@ -1,12 +1,14 @@
 /**
- * The data directory: wiped and built anew on each start, never trusted, never kept.
+ * The data directory: wiped and built anew on each start, never trusted, never kept. It outlives us, so that what is
+ * left of it can be looked at; the next start wipes it.
  */
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import { BasebackupFailed, type Failure, type FileFailed } from "../errors/Failure.ts"
 import type { RunAs } from "../platform/Spawn.ts"
 import { type Lsn, printLsn } from "../spec/identifiers.ts"
@@ -14,16 +16,13 @@ import { unpack } from "./basebackup.ts"
 import { appendLine, copyUnlessThere, ensureFolder, link, readText, replaceFile, wipe } from "./pgdataFiles.ts"
 import type { PgdataFile, StartPlan } from "./startPlan.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Where a data directory's content comes from: the one thing that `storage` says and `pgdata` understands.
-// ---------------------------------------------------------------------------------------------------------------------
-
 /** One attempt at an archive: its bytes, and how long it took to reach who sends it. */
 export interface Archive {
   readonly bytes: Stream.Stream<Uint8Array, Failure>
   readonly connectMicros: number
 }
 
+/** Where a data directory's content comes from: what storage says and `Pgdata` understands. */
 export type PgdataSource =
   /** A gzipped tar, asked for anew on every attempt; PGDATA is wiped before each. */
   | {
@@ -32,28 +31,27 @@ export type PgdataSource =
       readonly open: Effect.Effect<Archive, Failure, Scope.Scope>
     }
   /** The storage arranges the files itself: afterwards PGDATA holds exactly its base, and its inode is the same. */
-  | { readonly _tag: "InPlace"; readonly lay: (pgdata: string) => Effect.Effect<void, Failure> }
-
-// ---------------------------------------------------------------------------------------------------------------------
-// How often, and after which pauses, the parts of a start are tried again (reference sections 4.6 and 4.7).
-//
-// A schedule is the list of pauses between attempts: one attempt more than it has pauses.
-// ---------------------------------------------------------------------------------------------------------------------
+  | { readonly _tag: "InPlace"; readonly restore: (pgdata: string) => Effect.Effect<void, Failure> }
 
 /** `postgres --sync-safekeepers`: six attempts; the first retry is at once, the later ones wait a little longer each. */
 export const settlePauses: ReadonlyArray<Duration.Duration> = Array.from({ length: 5 }, (_, retry) =>
   Duration.millis(retry === 0 ? 0 : Math.min(1000 * 1.1 ** retry, 3000))
 )
 
-/** The basebackup: eleven attempts, half a second, then half as long again each time: 57 s of pauses in all. */
-export const basebackupPauses: ReadonlyArray<Duration.Duration> = Array.from({ length: 10 }, (_, retry) =>
-  Duration.millis(500 * 1.5 ** retry)
+/** Ten more attempts; after half a second, then half as long again each time: 57 s in all (reference section 4.7). */
+const basebackupRetries = Schedule.exponential("500 millis", 1.5).pipe(
+  Schedule.setInputType<Failure>(),
+  Schedule.upTo({ times: 10 }),
+  Schedule.tap(({ attempt, duration, input }) =>
+    Effect.logWarning(
+      `attempt ${attempt} to get the basebackup failed, the next in ${Math.round(Duration.toMillis(duration))} ms: ` +
+        input.message
+    )
+  )
 )
 
-// ---------------------------------------------------------------------------------------------------------------------
-
 export interface Built {
-  /** Bytes of the archive as it came (compressed); 0 when the storage laid the files itself. */
+  /** Bytes of the archive as it came (compressed); 0 when the storage restored the files itself. */
   readonly archiveBytes: number
   /** Of the attempt that succeeded. */
   readonly connectMicros: number
@@ -66,19 +64,13 @@ export interface PgdataOptions {
   readonly runAs: RunAs | null
 }
 
-/** What a corridor asked of an imaginary PGDATA. */
-export type PgdataCall =
-  | { readonly _tag: "Begin"; readonly source: PgdataSource["_tag"]; readonly plan: StartPlan }
-  | { readonly _tag: "Build"; readonly source: PgdataSource["_tag"]; readonly plan: StartPlan }
-  | { readonly _tag: "Rewrite"; readonly files: ReadonlyArray<PgdataFile> }
-
 export class Pgdata extends Context.Service<
   Pgdata,
   {
     readonly directory: string
     /**
      * Makes the folder (0700, owned by the run-as user). For an archive: empties it and writes the starting files,
-     * which `postgres --sync-safekeepers` reads. For files laid in place: leaves the content to the storage.
+     * which `postgres --sync-safekeepers` reads. Otherwise leaves the content to the storage.
      */
     readonly begin: (plan: StartPlan, source: PgdataSource["_tag"]) => Effect.Effect<void, FileFailed>
     /** Fills it: archive with retries and a wipe before each, or in place; then files, lines, links, signal files. */
@@ -92,10 +84,6 @@ export class Pgdata extends Context.Service<
 >()("compute/pgdata/Pgdata") {
   static readonly layer = (options: PgdataOptions): Layer.Layer<Pgdata> =>
     Layer.sync(Pgdata, () => Pgdata.of(make(options)))
-
-  /** Keeps what it was asked for in `calls`; reads an archive to its end, and unpacks nothing. */
-  static readonly layerMemory = (calls: Array<PgdataCall>): Layer.Layer<Pgdata> =>
-    Layer.sync(Pgdata, () => Pgdata.of(makeMemory(calls)))
 }
 
 const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
@@ -120,26 +108,27 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
   }, Effect.scoped)
 
   /** An archive may fail at its last byte, so only a whole one counts, and each attempt begins with an empty folder. */
-  const fetchWithRetries = Effect.fnUntraced(function* (lsn: Lsn, open: Effect.Effect<Archive, Failure, Scope.Scope>) {
-    for (let attempts = 1; ; attempts++) {
-      const result = yield* Effect.result(fetch(open))
-      if (result._tag === "Success") return result.success
-      const cause = result.failure
-      if (!isSendersFault(cause)) return yield* Effect.fail(cause)
-      const pause = basebackupPauses[attempts - 1]
-      if (pause === undefined || !mayBeCured(cause))
-        return yield* new BasebackupFailed({ lsn: printLsn(lsn), attempts, cause })
-      yield* Effect.logWarning(
-        `attempt ${attempts} to get the basebackup failed, the next in ${Math.round(Duration.toMillis(pause))} ms: ${cause.message}`
+  const fetchWithRetries = (lsn: Lsn, open: Effect.Effect<Archive, Failure, Scope.Scope>) =>
+    Effect.suspend(() => {
+      let attempts = 0
+      return Effect.suspend(() => {
+        attempts += 1
+        return fetch(open)
+      }).pipe(
+        Effect.retry({
+          schedule: basebackupRetries,
+          while: (failure) => isSendersFault(failure) && mayBeCured(failure)
+        }),
+        Effect.mapError((cause) =>
+          isSendersFault(cause) ? new BasebackupFailed({ lsn: printLsn(lsn), attempts, cause }) : cause
+        )
       )
-      yield* Effect.sleep(pause)
-    }
-  })
+    })
 
   const fill = (source: PgdataSource): Effect.Effect<Built, Failure> =>
     source._tag === "Archive"
       ? fetchWithRetries(source.lsn, source.open)
-      : Effect.as(source.lay(directory), { archiveBytes: 0, connectMicros: 0 })
+      : Effect.as(source.restore(directory), { archiveBytes: 0, connectMicros: 0 })
 
   return {
     directory,
@@ -167,48 +156,15 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
 const isSendersFault = (failure: Failure): boolean =>
   failure._tag === "WireFailed" || failure._tag === "TimedOut" || failure._tag === "ArchiveInvalid"
 
-/** What a gRPC service goes on saying. */
+/** Statuses that a gRPC service will answer again. */
 const final: ReadonlyArray<string | undefined> = ["UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"]
 
-/** A sender that tries to leave PGDATA would try again; one that refuses our token (SQLSTATE class 28) will go on refusing. */
+/**
+ * A sender whose archive leads out of PGDATA would send it again; one that refuses our token (SQLSTATE class 28) will go
+ * on refusing.
+ */
 const mayBeCured = (failure: Failure): boolean =>
   failure._tag === "ArchiveInvalid"
     ? failure.kind !== "escapes"
     : failure._tag !== "WireFailed" ||
       (failure.sqlState?.startsWith("28") !== true && !final.includes(failure.grpcStatus))
-
-const makeMemory = (calls: Array<PgdataCall>): Pgdata["Service"] => {
-  const content = new Map<string, string>()
-  const write = (files: ReadonlyArray<PgdataFile>): ReadonlyArray<PgdataFile> => {
-    const before = files
-      .filter((file) => content.get(file.name) !== file.content)
-      .map(({ name }) => ({ name, content: content.get(name) ?? "" }))
-    for (const file of files) content.set(file.name, file.content)
-    return before
-  }
-  const directory = "/memory/pgdata"
-  return {
-    directory,
-    begin: (plan, source) => Effect.sync(() => void calls.push({ _tag: "Begin", source, plan })),
-    build: Effect.fnUntraced(function* (plan: StartPlan, source: PgdataSource) {
-      calls.push({ _tag: "Build", source: source._tag, plan })
-      write(plan.starting)
-      if (source._tag === "InPlace") {
-        yield* source.lay(directory)
-        return { archiveBytes: 0, connectMicros: 0 }
-      }
-      const { bytes, connectMicros } = yield* source.open
-      const archiveBytes = yield* Stream.runFold(
-        bytes,
-        () => 0,
-        (sum, piece) => sum + piece.length
-      )
-      return { archiveBytes, connectMicros }
-    }, Effect.scoped),
-    rewrite: (files) =>
-      Effect.sync(() => {
-        calls.push({ _tag: "Rewrite", files })
-        return write(files)
-      })
-  }
-}

@@ -1,8 +1,8 @@
 /**
- * The one Postgres process this compute exists to keep.
+ * The postmaster: starts it, knows when it is ready, makes it leave, and knows how it left.
  *
- * Starts it, knows when it is ready, makes it leave, and tells how it left. It does not start it again: a compute
- * whose Postgres died is over. When the scope of a start closes, the stop stages is climbed and nothing is left.
+ * Does not start it again: a compute whose Postgres died is over. When the scope of a start closes, the shutdown stages
+ * are run and nothing is left.
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -13,108 +13,14 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import * as fs from "node:fs"
-import * as path from "node:path"
 import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "../errors/Failure.ts"
 import { runStages, type ShutdownStage, shutdownStages } from "../platform/shutdownStages.ts"
 import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
-import { coreDumpsIn, crashReport, tellCoreDumps } from "./crashReport.ts"
+import { coreDumpsIn, reportCoreDumps } from "./coreDumps.ts"
+import { crashReport } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
+import { awaitReady, readPidFile } from "./pidFile.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// What postmaster.pid says: whose it is and how far that Postgres has come.
-//
-// Postgres rewrites the file in place, so a reader may see any beginning of it; a line counts only once its end is
-// there. Never throws.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** `standby` is a replica that does not accept connections yet; one that does says `ready`. */
-export type PidFileStatus = "starting" | "ready" | "standby" | "stopping"
-
-export interface PidFile {
-  readonly pid: number
-  readonly status: PidFileStatus
-}
-
-const statuses: ReadonlyArray<string> = [
-  "starting",
-  "ready",
-  "standby",
-  "stopping"
-] satisfies ReadonlyArray<PidFileStatus>
-const isStatus = (text: string): text is PidFileStatus => statuses.includes(text)
-
-/** Line 1 is the pid, line 8 the status, padded with spaces. `null`: not all of it is there (yet). */
-export const parsePidFile = (text: string): PidFile | null => {
-  const lines = text.split("\n")
-  const whole = lines.slice(0, -1)
-  const [pid, status] = [whole[0]?.trim() ?? "", whole[7]?.trim() ?? ""]
-  return /^\d+$/.test(pid) && isStatus(status) ? { pid: Number(pid), status } : null
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Waits until postmaster.pid says that our Postgres is ready.
-//
-// The kernel tells of each change of PGDATA; a look every 50 ms makes up for file systems where it does not. Has no
-// deadline of its own, and leaves no watcher behind when it is interrupted.
-// ---------------------------------------------------------------------------------------------------------------------
-
-const name = "postmaster.pid"
-const look = "50 millis"
-
-/** Empty where there is none. */
-export const readPidFile = (pgdata: string): string => {
-  try {
-    return fs.readFileSync(path.join(pgdata, name), "utf8")
-  } catch {
-    return ""
-  }
-}
-
-export interface Expected {
-  readonly pgdata: string
-  readonly pid: number
-  /** The file's text before this Postgres was started: a dead one's, which may even have had the same pid. */
-  readonly before: string
-}
-
-const isReady = ({ before, pgdata, pid }: Expected): boolean => {
-  const text = readPidFile(pgdata)
-  const said = text === before ? null : parsePidFile(text)
-  return said !== null && said.pid === pid && said.status === "ready"
-}
-
-const watching = (expected: Expected): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    const watcher = watch(expected.pgdata)
-    const check = (file: string | null) => {
-      if ((file !== null && file !== name) || !isReady(expected)) return
-      watcher?.close()
-      resume(Effect.void)
-    }
-    watcher?.on("change", (_, file) => check(file === null ? null : String(file)))
-    check(null)
-    return Effect.sync(() => watcher?.close())
-  })
-
-/** `null`: the kernel will not tell, for example because of too many watches on this host. The looks go on. */
-const watch = (folder: string): fs.FSWatcher | null => {
-  try {
-    const watcher = fs.watch(folder)
-    return watcher.on("error", () => watcher.close())
-  } catch {
-    return null
-  }
-}
-
-const looking = (expected: Expected): Effect.Effect<void> =>
-  Effect.suspend(() => (isReady(expected) ? Effect.void : Effect.andThen(Effect.sleep(look), looking(expected))))
-
-export const awaitReady = (expected: Expected): Effect.Effect<void> =>
-  Effect.raceFirst(watching(expected), looking(expected))
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 export interface Running {
   readonly pid: number
@@ -122,9 +28,9 @@ export interface Running {
   readonly ready: Effect.Effect<void, Failure>
   /** Any number may wait. What Postgres wrote has been passed on by then, unless orphans still hold the pipe. */
   readonly exit: Effect.Effect<ExitStatus>
-  /** Climbs the stop stages until Postgres has left. Safe to call twice: both wait for the same end. */
+  /** Runs the shutdown stages until Postgres has left. Safe to call twice: both wait for the same end. */
   readonly stop: Effect.Effect<ExitStatus>
-  /** The next stage of the stages, now; the first one when nobody asked for a stop yet. */
+  /** The next stage, now; the first one when nobody asked for a stop yet. */
   readonly escalate: Effect.Effect<void>
   /** SIGHUP: Postgres reads its files again. */
   readonly reload: Effect.Effect<void>
@@ -138,7 +44,7 @@ export interface PostmasterOptions {
   /** Our stderr by default. */
   readonly sink?: LogSink
   readonly stages?: ReadonlyArray<ShutdownStage>
-  /** The last word on how Postgres is started, such as inside a cgroup. */
+  /** The last change to how Postgres is started, such as inside a cgroup. */
   readonly enter?: (request: SpawnRequest) => Effect.Effect<SpawnRequest, Failure>
   /** Recovery after a crash counts in, hence 60 s by default. */
   readonly readyWithin?: Duration.Duration
@@ -147,7 +53,7 @@ export interface PostmasterOptions {
 export class Postmaster extends Context.Service<
   Postmaster,
   {
-    /** Starts `postgres -D PGDATA`; the scope's end climbs the stop stages. `token` becomes NEON_AUTH_TOKEN. */
+    /** Starts `postgres -D PGDATA`; the scope's end runs the shutdown stages. `token` becomes NEON_AUTH_TOKEN. */
     readonly start: (options: {
       readonly token: Redacted.Redacted<string> | null
     }) => Effect.Effect<Running, Failure, Scope.Scope>
@@ -166,12 +72,12 @@ export class Postmaster extends Context.Service<
     )
 }
 
-/** How long a Postgres that has left may still be heard: its orphans may hold the log pipe. */
+/** How long the log of a Postgres that has left is still read: its orphans may hold the pipe. */
 const drain = Duration.seconds(1)
-/** How long the scope's end waits for the last words about core dumps. */
-const autopsy = Duration.seconds(30)
-/** More hurry than the stages has rungs means nothing. */
-const mostHurry = 8
+/** How long the scope's end waits for the report of core dumps. */
+const reportWithin = Duration.seconds(30)
+/** More escalations than there are stages mean nothing. */
+const mostEscalations = 8
 
 const start = Effect.fn("Postmaster.start")(function* (
   options: PostmasterOptions,
@@ -202,16 +108,16 @@ const start = Effect.fn("Postmaster.start")(function* (
   const log = yield* openLogPipe([child.stderr, child.stdout], options.sink ?? stderrSink)
 
   const exited = yield* Deferred.make<ExitStatus>()
-  const autopsied = yield* Deferred.make<void>()
+  const dumpsReported = yield* Deferred.make<void>()
   yield* child.exit.pipe(
     Effect.tap(() => Effect.timeoutOption(log.drained, drain)),
     Effect.flatMap((exit) => Deferred.succeed(exited, exit)),
-    Effect.andThen(tellCoreDumps({ pgdata, postgres: install.postgres, runAs: install.runAs, before: coresBefore })),
-    Effect.ensuring(Deferred.succeed(autopsied, undefined)),
+    Effect.andThen(reportCoreDumps({ pgdata, postgres: install.postgres, runAs: install.runAs, before: coresBefore })),
+    Effect.ensuring(Deferred.succeed(dumpsReported, undefined)),
     Effect.forkScoped
   )
   const exit = Deferred.await(exited)
-  const { escalate, stop } = yield* stopper(child, stages, exit)
+  const { escalate, stop } = yield* makeStop(child, stages, exit)
 
   const ready = yield* Deferred.make<void, PostmasterNotReady>()
   const readyWithin = options.readyWithin ?? Duration.seconds(60)
@@ -219,7 +125,9 @@ const start = Effect.fn("Postmaster.start")(function* (
     Deferred.into(ready),
     Effect.forkScoped({ startImmediately: true })
   )
-  yield* Effect.addFinalizer(() => Effect.andThen(stop, Effect.timeoutOption(Deferred.await(autopsied), autopsy)))
+  yield* Effect.addFinalizer(() =>
+    Effect.andThen(stop, Effect.timeoutOption(Deferred.await(dumpsReported), reportWithin))
+  )
   return {
     pid: child.pid,
     ready: Deferred.await(ready),
@@ -231,22 +139,22 @@ const start = Effect.fn("Postmaster.start")(function* (
   } satisfies Running
 })
 
-/** One runStages, however many ask for it, and one that an interrupted caller does not take along. */
-const stopper = Effect.fnUntraced(function* (
+/** One run of the stages, however many ask for it, and one that an interrupted caller does not take along. */
+const makeStop = Effect.fnUntraced(function* (
   child: Child,
   stages: ReadonlyArray<ShutdownStage>,
   exit: Effect.Effect<ExitStatus>
 ) {
-  const asked = yield* Latch.make()
-  const hurry = yield* Queue.dropping<void>(mostHurry)
-  const undying = yield* Deferred.make<ExitStatus>()
-  yield* asked.await.pipe(
+  const requested = yield* Latch.make()
+  const escalations = yield* Queue.dropping<void>(mostEscalations)
+  const unkillable = yield* Deferred.make<ExitStatus>()
+  yield* requested.await.pipe(
     Effect.andThen(
       runStages({
         stages,
         exit: child.exit,
         signal: child.signal,
-        escalate: Queue.take(hurry),
+        escalate: Queue.take(escalations),
         onStage: ({ meaning, signal }) => Effect.logInfo(`asking Postgres to leave with ${signal} (${meaning})`)
       })
     ),
@@ -255,15 +163,15 @@ const stopper = Effect.fnUntraced(function* (
         ? Effect.void
         : Effect.andThen(
             Effect.logError(`Postgres (pid ${child.pid}) does not even leave for SIGKILL; the kernel still holds it`),
-            Deferred.succeed(undying, { _tag: "Signal", signal: "SIGKILL" })
+            Deferred.succeed(unkillable, { _tag: "Signal", signal: "SIGKILL" })
           )
     ),
     Effect.forkScoped
   )
-  const stop = Effect.andThen(asked.open, Effect.raceFirst(exit, Deferred.await(undying)))
-  const escalate = Effect.suspend(() => (asked.isOpen() ? Queue.offer(hurry, undefined) : asked.open)).pipe(
-    Effect.asVoid
-  )
+  const stop = Effect.andThen(requested.open, Effect.raceFirst(exit, Deferred.await(unkillable)))
+  const escalate = Effect.suspend(() =>
+    requested.isOpen() ? Queue.offer(escalations, undefined) : requested.open
+  ).pipe(Effect.asVoid)
   return { stop, escalate }
 })
 

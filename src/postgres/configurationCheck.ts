@@ -1,9 +1,9 @@
 /**
- * What Postgres thinks of its configuration files before it is told to take them up.
+ * Asks Postgres for the errors in its configuration files as they are now, before it is told to reload them.
  *
  * `pg_file_settings` reads the files anew in the session that asks, and calls every setting it could not take an
  * error. A setting that only a restart can change is among them, but is no mistake: the same session knows it then as
- * `pending_restart`, and that is how the two are told apart.
+ * `pending_restart`, and that is how the two are told apart. Changes nothing, and opens one session for each check.
  */
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -21,16 +21,17 @@ export interface PendingRestart {
 }
 
 /** Columns in the order of `problemsOf`; lines that a later one overrides say nothing. */
-export const fileSettingsSql =
+const fileSettingsSql =
   "SELECT name, sourcefile, sourceline, error, setting FROM pg_catalog.pg_file_settings ORDER BY seqno"
 
 /** Asked in the session that asked `fileSettingsSql` before. */
-export const pendingSettingsSql = `SELECT name, pg_catalog.current_setting(name, true), setting IS NOT DISTINCT FROM boot_val
+const pendingSettingsSql = `SELECT name, pg_catalog.current_setting(name, true),
+  setting IS NOT DISTINCT FROM boot_val
 FROM pg_catalog.pg_settings WHERE pending_restart`
 
 export type Row = ReadonlyArray<string | null>
 
-export interface ConfigurationVerdict {
+export interface ConfigurationProblems {
   /** Why the files must not be taken up. */
   readonly problems: ReadonlyArray<Problem>
   readonly pending: ReadonlyArray<PendingRestart>
@@ -45,9 +46,9 @@ const shown = (name: string, value: string): string =>
 
 const fileOf = (path: string | null): string => path?.split("/").at(-1) ?? "postgresql.conf"
 
-export const readFileSettings = (files: ReadonlyArray<Row>, waiting: ReadonlyArray<Row>): ConfigurationVerdict => {
+export const readFileSettings = (files: ReadonlyArray<Row>, waiting: ReadonlyArray<Row>): ConfigurationProblems => {
   const current = new Map(waiting.map(([name, value]) => [name ?? "", value ?? ""]))
-  /** Which waiting setting an error speaks of. One that was taken out of the files has no row, but an error that names it. */
+  /** The waiting setting of an error. One that was taken out of the files has no row, but an error that names it. */
   const waitingOf = ([name = null, , , error = null]: Row): string | undefined =>
     error === null
       ? undefined
@@ -62,7 +63,7 @@ export const readFileSettings = (files: ReadonlyArray<Row>, waiting: ReadonlyArr
   const pending = [...new Set(files.map(waitingOf))]
     .filter((name) => name !== undefined)
     .flatMap((name) => {
-      // Without a line of its own it was taken out of the files, so the built-in value waits, unless it is in force already.
+      // Without a line of its own it was taken out of the files: the built-in value waits, unless it is in force already.
       const wanted = files.findLast(([one]) => one === name)?.[4] ?? null
       const same = wanted === null && waiting.some(([one, , isBuiltIn]) => one === name && isBuiltIn === "t")
       return same
@@ -78,24 +79,19 @@ export const printPending = (pending: ReadonlyArray<PendingRestart>): string =>
     .map(({ current, name, wanted }) => `${name} (${current} now, ${wanted} then)`)
     .join(", ")}`
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Asks Postgres what it thinks of its configuration files as they lie there now, whether or not it has taken them up.
-//
-// Changes nothing. Short of time on purpose: a session of a Postgres whose pageserver is gone may never begin.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/** Short on purpose: a session of a Postgres whose pageserver is gone may never begin. */
 const deadline = Duration.seconds(5)
 
 /** Finds nothing wrong unless there is a Postgres to ask: see `configurationCheck`. */
-export const ConfigurationCheck = Context.Reference<Effect.Effect<ConfigurationVerdict, Failure>>(
+export const ConfigurationCheck = Context.Reference<Effect.Effect<ConfigurationProblems, Failure>>(
   "compute/pg/ConfigurationCheck",
   {
     defaultValue: () => Effect.succeed({ problems: [], pending: [] })
   }
 )
 
-/** One session for both questions: it is the first that tells it what the second answers. */
-const ask = (admin: Admin["Service"]): Effect.Effect<ConfigurationVerdict, Failure> =>
+/** One session for both queries: the second answers from what the first has read. */
+const ask = (admin: Admin["Service"]): Effect.Effect<ConfigurationProblems, Failure> =>
   Effect.gen(function* () {
     const wire = yield* admin.connect("configure_check")
     const files = yield* wire.rows(fileSettingsSql)

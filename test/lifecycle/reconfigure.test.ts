@@ -10,7 +10,7 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import { type Failure, TimedOut } from "../../src/errors/Failure.ts"
 import { life } from "../../src/lifecycle/Lifecycle.ts"
-import { ConfigurationCheck, type ConfigurationVerdict } from "../../src/postgres/configurationCheck.ts"
+import { ConfigurationCheck, type ConfigurationProblems } from "../../src/postgres/configurationCheck.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { simulationLayer, Simulation } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
@@ -25,11 +25,11 @@ const specWith = (value: string): ParsedSpec => ({
   operationId: value,
   settings: [{ name: "work_mem", value, quoted: true }]
 })
-const well: ConfigurationVerdict = { problems: [], pending: [] }
+const well: ConfigurationProblems = { problems: [], pending: [] }
 
 /** A running compute whose Postgres thinks of its files what the test says. */
 const running = Effect.fnUntraced(function* () {
-  const opinion = yield* Ref.make<Effect.Effect<ConfigurationVerdict, Failure>>(Effect.succeed(well))
+  const opinion = yield* Ref.make<Effect.Effect<ConfigurationProblems, Failure>>(Effect.succeed(well))
   yield* life(specWith("4MB"), localFacts).pipe(
     Effect.provideService(ConfigurationCheck, Effect.flatten(Ref.get(opinion))),
     Effect.forkChild({ startImmediately: true })

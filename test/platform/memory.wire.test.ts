@@ -10,7 +10,7 @@ import * as path from "node:path"
 import { causesOf } from "../../src/errors/policy.ts"
 import { resizeSwap, setDiskQuota } from "../../src/platform/memory.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
-import { liftCoreLimit } from "../../src/postgres/crashReport.ts"
+import { liftCoreLimit } from "../../src/postgres/coreDumps.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 
 /** `sudo` writes down what it was asked to run, and runs it. */

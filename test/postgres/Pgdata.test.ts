@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
@@ -11,7 +12,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { type Failure, FileFailed, NotSupported, WireFailed } from "../../src/errors/Failure.ts"
 import { explain } from "../../src/errors/policy.ts"
-import { Pgdata, type PgdataCall, type PgdataSource } from "../../src/postgres/Pgdata.ts"
+import { Pgdata, type PgdataSource } from "../../src/postgres/Pgdata.ts"
 import type { StartPlan } from "../../src/postgres/startPlan.ts"
 import { runAs, temporaryFolder } from "../support/postgres.ts"
 import { contentOf, type Entry, gzipped, tarOf } from "../support/tars.ts"
@@ -67,7 +68,7 @@ const withPgdata = (body: (pgdata: Pgdata["Service"], around: string) => Effect.
   })
 
 /** Runs an effect whose pauses are virtual and whose files are real. */
-const hurried = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E>) {
+const overTime = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E>) {
   const fiber = yield* Effect.forkChild(effect)
   while (fiber.pollUnsafe() === undefined) {
     yield* TestClock.adjust("1 minute")
@@ -76,7 +77,7 @@ const hurried = Effect.fnUntraced(function* <A, E>(effect: Effect.Effect<A, E>) 
   return yield* Fiber.join(fiber)
 })
 
-describe("pgdata/Pgdata", () => {
+describe("PGDATA", () => {
   it.effect("begin: a closed folder of the run-as user, with parents, and only the starting files in it", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
@@ -112,7 +113,7 @@ describe("pgdata/Pgdata", () => {
     )
   )
 
-  it.effect("begin for files laid in place leaves the content alone", () =>
+  it.effect("begin for a storage that restores in place leaves the content alone", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
         fs.mkdirSync(pgdata.directory, { recursive: true, mode: 0o755 })
@@ -201,7 +202,7 @@ describe("pgdata/Pgdata", () => {
                 })
           })
         }
-        yield* hurried(pgdata.build(plan, source))
+        yield* overTime(pgdata.build(plan, source))
         assert.deepStrictEqual(attempts, [[], [], []])
         assert.notProperty(contentOf(pgdata.directory), "dirt1")
         assert.property(contentOf(pgdata.directory), "PG_VERSION")
@@ -209,12 +210,25 @@ describe("pgdata/Pgdata", () => {
     )
   )
 
-  it.effect("gives up after eleven attempts, about a minute, and says why", () =>
+  it.effect("gives up after eleven attempts and 57 seconds of pauses, and says why", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         const source = archiveOf(backup, [broke])
-        const failure = yield* Effect.flip(hurried(pgdata.build(plan, source)))
+        const lines: Array<string> = []
+        const logger = Logger.make(({ message }) => void lines.push(String(message)))
+        const failure = yield* Effect.flip(overTime(Effect.provide(pgdata.build(plan, source), Logger.layer([logger]))))
+        const pauses = lines.flatMap((line) => {
+          const [, attempt, millis] =
+            /^attempt (\d+) to get the basebackup failed, the next in (\d+) ms: /.exec(line) ?? []
+          return attempt === undefined ? [] : [[Number(attempt), Number(millis)] as const]
+        })
+        assert.deepStrictEqual(
+          pauses.map(([attempt]) => attempt),
+          [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+        )
+        assert.strictEqual(pauses[0]?.[1], 500)
+        assert.strictEqual(Math.round(pauses.reduce((sum, [, millis]) => sum + millis, 0) / 1000), 57)
         assert.strictEqual(failure._tag, "BasebackupFailed")
         assert.strictEqual(source.opened(), 11)
         assert.strictEqual(
@@ -230,13 +244,13 @@ describe("pgdata/Pgdata", () => {
       Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
         const source = archiveOf(backup, [broke, broke, broke])
-        yield* hurried(pgdata.build(plan, source))
+        yield* overTime(pgdata.build(plan, source))
         assert.strictEqual(source.opened(), 4)
       })
     )
   )
 
-  it.effect("an archive that wants out is asked for once", () =>
+  it.effect("an archive that leads out of PGDATA is asked for once", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
@@ -251,7 +265,7 @@ describe("pgdata/Pgdata", () => {
     )
   )
 
-  it.effect("what is not the sender's fault is told as it is, at once", () =>
+  it.effect("what is not the sender's fault fails at once, as it is", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")
@@ -266,12 +280,12 @@ describe("pgdata/Pgdata", () => {
     )
   )
 
-  it.effect("in place: the storage lays the files, the rest is the same", () =>
+  it.effect("in place: the storage restores the files, the rest is the same", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
         yield* pgdata.begin(plan, "InPlace")
-        const lay = (at: string) => Effect.sync(() => fs.writeFileSync(path.join(at, "PG_VERSION"), "17\n"))
-        const built = yield* pgdata.build({ ...plan, appended: [] }, { _tag: "InPlace", lay })
+        const restore = (at: string) => Effect.sync(() => fs.writeFileSync(path.join(at, "PG_VERSION"), "17\n"))
+        const built = yield* pgdata.build({ ...plan, appended: [] }, { _tag: "InPlace", restore })
         assert.deepStrictEqual(built, { archiveBytes: 0, connectMicros: 0 })
         assert.deepStrictEqual(contentOf(pgdata.directory), { PG_VERSION: "17\n", "postgresql.conf": "port = 5432\n" })
       })
@@ -333,23 +347,5 @@ describe("pgdata/Pgdata", () => {
         assert.deepStrictEqual(fs.readdirSync(pgdata.directory).sort(), ["postgresql.conf", "taken"])
       })
     )
-  )
-
-  it.effect("in memory: records what it was asked for, and meets the archive's failures", () =>
-    Effect.gen(function* () {
-      const calls: Array<PgdataCall> = []
-      yield* Effect.gen(function* () {
-        const pgdata = yield* Pgdata
-        yield* pgdata.begin(plan, "Archive")
-        assert.isAbove((yield* pgdata.build(plan, archiveOf(backup))).archiveBytes, 0)
-        assert.strictEqual(yield* Effect.flip(pgdata.build(plan, archiveOf(backup, [broke]))), broke)
-        assert.deepStrictEqual(yield* pgdata.rewrite(plan.starting), [])
-        assert.deepStrictEqual(yield* pgdata.rewrite([{ name: "a", content: "b" }]), [{ name: "a", content: "" }])
-      }).pipe(Effect.provide(Pgdata.layerMemory(calls)))
-      assert.deepStrictEqual(
-        calls.map((call) => call._tag),
-        ["Begin", "Build", "Build", "Rewrite", "Rewrite"]
-      )
-    })
   )
 })

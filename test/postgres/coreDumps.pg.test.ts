@@ -1,5 +1,5 @@
 /**
- * Core dumps: found, told apart from old ones, handed to a debugger or to nobody; and a real one where the host makes them.
+ * Core dumps: new ones are found and handed to a debugger, if there is one; and a real one where the host makes them.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -9,11 +9,12 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { Spawn } from "../../src/platform/Spawn.ts"
-import { coreDumpsIn, type Debugger, tellCoreDumps } from "../../src/postgres/crashReport.ts"
+import { coreDumpsIn } from "../../src/postgres/coreDumps.ts"
+import { type Debugger, reportCoreDumps } from "../../src/postgres/coreDumps.ts"
 import { makeCluster, runAs, temporaryFolder } from "../support/postgres.ts"
 import { eventually, houseOver } from "./clusters.ts"
 
-const hearing = <A, E, R>(effect: (said: () => string) => Effect.Effect<A, E, R>) => {
+const withLog = <A, E, R>(effect: (logged: () => string) => Effect.Effect<A, E, R>) => {
   const lines: Array<string> = []
   const logger = Logger.make((options) => void lines.push(`${options.logLevel} ${String(options.message)}`))
   return effect(() => lines.join("\n")).pipe(Effect.provide(Layer.merge(Logger.layer([logger]), Spawn.layer)))
@@ -31,55 +32,55 @@ const limitCores = (limit: string): boolean => {
 
 const missing: Debugger = { command: "no-such-debugger", args: () => [] }
 
-const scene = Effect.fnUntraced(function* () {
+const crashed = Effect.fnUntraced(function* () {
   const pgdata = yield* temporaryFolder
   fs.chmodSync(pgdata, 0o755)
   const debug = path.join(pgdata, "debugger")
-  fs.writeFileSync(debug, '#!/bin/sh\necho "frame of $1"\necho complaint >&2\n', { mode: 0o755 })
+  fs.writeFileSync(debug, '#!/bin/sh\necho "frame of $1"\necho a warning >&2\n', { mode: 0o755 })
   return { pgdata, postgres: "/postgres", runAs, debug: { command: debug, args: (_: string, core: string) => [core] } }
 })
 
 describe("core dumps", () => {
-  it.live("that are new are looked into, by the first debugger there is", () =>
-    hearing((said) =>
+  it.live("that are new are handed to the first debugger there is", () =>
+    withLog((logged) =>
       Effect.gen(function* () {
-        const at = yield* scene()
+        const at = yield* crashed()
         fs.writeFileSync(path.join(at.pgdata, "core.1"), "old")
         const before = coreDumpsIn(at.pgdata)
         for (const name of ["core", "core.2", "corexit", "score.1"]) fs.writeFileSync(path.join(at.pgdata, name), "")
         fs.mkdirSync(path.join(at.pgdata, "core.folder"))
-        yield* tellCoreDumps({ ...at, before, debuggers: [missing, at.debug] })
-        assert.match(said(), /Warn Postgres left 2 core dump\(s\)/)
-        assert.match(said(), new RegExp(`Warn core.2: frame of ${at.pgdata}/core.2\nWarn core.2: sqlError`))
-        assert.notMatch(said(), /core\.1|corexit|score|folder/)
+        yield* reportCoreDumps({ ...at, before, debuggers: [missing, at.debug] })
+        assert.match(logged(), /Warn Postgres left 2 core dump\(s\)/)
+        assert.match(logged(), new RegExp(`Warn core.2: frame of ${at.pgdata}/core.2\nWarn core.2: a warning`))
+        assert.notMatch(logged(), /core\.1|corexit|score|folder/)
       })
     )
   )
 
-  it.live("are told once when there is no debugger", () =>
-    hearing((said) =>
+  it.live("are reported once when there is no debugger", () =>
+    withLog((logged) =>
       Effect.gen(function* () {
-        const at = yield* scene()
+        const at = yield* crashed()
         for (const name of ["core.1", "core.2"]) fs.writeFileSync(path.join(at.pgdata, name), "")
-        yield* tellCoreDumps({ ...at, before: new Set(), debuggers: [missing, missing] })
-        assert.strictEqual(said().split("no debugger is installed").length, 2)
+        yield* reportCoreDumps({ ...at, before: new Set(), debuggers: [missing, missing] })
+        assert.strictEqual(logged().split("no debugger is installed").length, 2)
       })
     )
   )
 
-  it.live("that are not there are no news", () =>
-    hearing((said) =>
+  it.live("that do not exist leave no line in the log", () =>
+    withLog((logged) =>
       Effect.gen(function* () {
-        const at = yield* scene()
-        yield* tellCoreDumps({ ...at, before: new Set() })
-        yield* tellCoreDumps({ ...at, pgdata: "/no/such/folder", before: new Set() })
-        assert.strictEqual(said(), "")
+        const at = yield* crashed()
+        yield* reportCoreDumps({ ...at, before: new Set() })
+        yield* reportCoreDumps({ ...at, pgdata: "/no/such/folder", before: new Set() })
+        assert.strictEqual(logged(), "")
       })
     )
   )
 
-  it.live("of a real Postgres are told when it has aborted", () =>
-    hearing((said) =>
+  it.live("of a real Postgres are reported when it has aborted", () =>
+    withLog((logged) =>
       Effect.gen(function* () {
         const pattern = "/proc/sys/kernel/core_pattern"
         const dumps =
@@ -97,8 +98,8 @@ describe("core dumps", () => {
           })
         )
         if (!dumps) return
-        yield* eventually("the dump was told", () => /left 1 core dump/.test(said()))
-        assert.match(said(), /core[.\d]*: #\d+ |no debugger is installed/)
+        yield* eventually("the dump was reported", () => /left 1 core dump/.test(logged()))
+        assert.match(logged(), /core[.\d]*: #\d+ |no debugger is installed/)
       })
     )
   )

@@ -1,11 +1,11 @@
 /**
- * Every way to leave has a story.
+ * The crash report: a sentence for every way to leave, and what the log suggests.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as os from "node:os"
 import { crashReport } from "../../src/postgres/crashReport.ts"
 
-describe("exitStory", () => {
+describe("the crash report", () => {
   it("has a sentence for every code and every signal", () => {
     for (let code = 0; code < 256; code++)
       assert.match(crashReport({ _tag: "Code", code }), /^(it|its|the|a) .{10,}/, String(code))
@@ -14,7 +14,7 @@ describe("exitStory", () => {
     }
   })
 
-  it("suspects the kernel of a SIGKILL, also when a shell told it", () => {
+  it("suspects the kernel of a SIGKILL, also when a shell passed it on as a code", () => {
     for (const exit of [
       { _tag: "Signal", signal: "SIGKILL" },
       { _tag: "Code", code: 137 }
@@ -23,7 +23,7 @@ describe("exitStory", () => {
     }
   })
 
-  it("adds what the newest telling record betrays", () => {
+  it("adds what the newest record with a known cause suggests", () => {
     const log = [
       "FATAL:  could not write: No space left on device",
       "FATAL:  could not bind IPv4 address",
