@@ -26,6 +26,7 @@ import { explain } from "../errors/policy.ts"
 import { runCommand } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import { Spawn } from "../platform/Spawn.ts"
+import { parsePidFile, readPidFile } from "../postgres/pidFile.ts"
 import { PostgresInstall } from "../postgres/PostgresInstall.ts"
 
 /** What a Neon compute warms up with. */
@@ -103,13 +104,7 @@ export const warmUp = Effect.fn("Host.warmUp")(function* (
   yield* Effect.logInfo("Postgres is warm")
 }, Effect.scoped)
 
-const isReady = (folder: string): boolean => {
-  try {
-    return fs.readFileSync(path.join(folder, "postmaster.pid"), "utf8").trimEnd().endsWith("ready")
-  } catch {
-    return false
-  }
-}
+const isReady = (folder: string): boolean => parsePidFile(readPidFile(folder))?.status === "ready"
 
 const untilReady = (folder: string): Effect.Effect<void> =>
   Effect.suspend(() => (isReady(folder) ? Effect.void : Effect.andThen(Effect.sleep(look), untilReady(folder))))
