@@ -50,7 +50,7 @@ const copyable = (database: Database): boolean =>
 const copiesOf = (draft: Draft, spec: ParsedSpec): ReadonlySet<string> => {
   const none = new Set<string>()
   if (majorOf(draft) < 15 || !draft.superuser || wantsAnon(draft, spec)) return none
-  // A role that cannot be made must cost the visits that speak of it, not the databases.
+  // Making, renaming or altering web_access may fail: that must cost the visits that grant to it, not the databases.
   if (makersOf(draft, roleObject("web_access")).length > 0) return none
   if (draft.databases.has(templateDatabase)) return none
   const names = [...wantedDatabases(spec).values()]

@@ -4,8 +4,8 @@
  *
  * None of it can be seen from outside, so the last statement of a visit leaves a record among the database's own
  * settings (`ALTER DATABASE ... SET compute_ctl.visited`): the database's oid and what was applied. A visit is made
- * only where the record differs. A change made by hand inside a database is not noticed. The
- * oid makes the record void in a copy; a dropped database takes it along.
+ * only where the record differs. A change made by hand inside a database is not noticed. The oid makes the record void
+ * in a copy; a dropped database takes it along.
  */
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import { readList } from "../postgres/confText.ts"
