@@ -40,7 +40,7 @@ export class Applier extends Context.Service<
     /** Run once users may connect: migrations if the catalog was applied, the newest `neon` extension, no template. */
     readonly afterStart: Actor
   }
->()("compute/sql/Applier") {
+>()("compute/catalog/Applier") {
   static readonly layer = (options: ApplierOptions): Layer.Layer<Applier, never, Admin | ComputeState> =>
     Layer.effect(
       Applier,
