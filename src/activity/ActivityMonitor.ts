@@ -123,7 +123,7 @@ const refreshLastActive = Effect.gen(function* () {
  */
 export const holdActor: Actor<ComputeState> = {
   name: "activity holds",
-  policy: "permanent",
+  kind: "auxiliary",
   run: Effect.gen(function* () {
     const state = yield* ComputeState
     const firstHold = state.changes.pipe(
@@ -243,7 +243,7 @@ const watchPostgres = Effect.fnUntraced(function* (memory: StateRef, options: Mo
 
 export const monitor = (options: MonitorOptions = defaults): Actor<ComputeState | Admin> => ({
   name: "activity monitor",
-  policy: "transient",
+  kind: "auxiliary",
   run: Effect.gen(function* () {
     const state = yield* ComputeState
     const now = yield* Clock.currentTimeMillis

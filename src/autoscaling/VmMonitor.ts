@@ -207,7 +207,7 @@ const isOver = ({ postgresAlive, status }: Snapshot): boolean =>
 
 export const vmMonitor = (options: VmMonitorOptions): Actor<ComputeState | VmMetrics> => ({
   name: "vm-monitor",
-  policy: "transient",
+  kind: "auxiliary",
   run: Effect.gen(function* () {
     const state = yield* ComputeState
     while (true) {

@@ -210,7 +210,7 @@ export const autoprewarm = Effect.fnUntraced(function* (spec: ParsedSpec) {
 /** Saves the map periodically, by the interval of the spec of that time; waits while there is none. */
 export const lfcActor: Actor<Lfc | ComputeState> = {
   name: "local file cache offload",
-  policy: "permanent",
+  kind: "auxiliary",
   run: Effect.gen(function* () {
     const lfc = yield* Lfc
     const state = yield* ComputeState

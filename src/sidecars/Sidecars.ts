@@ -1,8 +1,9 @@
 /**
- * What runs beside Postgres on this machine: pgbouncer, local_proxy, rsyslogd. Told of every spec, and at the end to leave.
+ * The programs that run with Postgres on this machine: pgbouncer, local_proxy, rsyslogd. They are configured from every
+ * spec, and stopped at the end.
  *
  * Starts none of them. Only exports of logs can fail a start or a spec, as in the reference; a pgbouncer or local_proxy
- * that is not there is told of once and held up by nobody.
+ * that is missing is logged once and delays nothing.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -13,7 +14,7 @@ import * as path from "node:path"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import type { Failure } from "../errors/Failure.ts"
-import { causesOf } from "../errors/policy.ts"
+import { explain } from "../errors/policy.ts"
 import { showsCertificate } from "../postgres/postgresqlConf.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -31,21 +32,21 @@ export interface SidecarOptions {
   readonly pgdata: string
   /** The compute's certificate where it is kept; `null`: it has none. */
   readonly tls: Tls | null
-  /** `--dev`: what runs beside is somebody else's and stays. */
+  /** `--dev`: the sidecars are not stopped at the end. */
   readonly dev: boolean
 }
 
 export class Sidecars extends Context.Service<
   Sidecars,
   {
-    /** At the start, beside the building of PGDATA. */
-    readonly before: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    /** At the start, while PGDATA is built. */
+    readonly beforeStart: (spec: ParsedSpec) => Effect.Effect<void, Failure>
     /** With the first spec and every later one. */
-    readonly renewed: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    readonly onSpec: (spec: ParsedSpec) => Effect.Effect<void, Failure>
     /** The certificate has new content under its old name. */
-    readonly certificateChanged: Effect.Effect<void>
-    /** They leave, each within seconds. */
-    readonly ended: Effect.Effect<void>
+    readonly onCertificateChanged: Effect.Effect<void>
+    /** Stops them, each within seconds. */
+    readonly stop: Effect.Effect<void>
     readonly actors: ReadonlyArray<Actor>
     readonly families: Effect.Effect<ReadonlyArray<Family>>
   }
@@ -54,39 +55,56 @@ export class Sidecars extends Context.Service<
     Layer.effect(Sidecars, make(options))
 }
 
-const make = Effect.fnUntraced(function* (options: SidecarOptions) {
-  const state = yield* ComputeState
-  const bytes = yield* Ref.make<number | null>(null)
-  const told = new Set<string>()
-
-  /** The same sqlError once, and again only after it has been well in between. */
-  const tell =
-    (name: string) =>
+/** Logs a failure once, and again only after the same thing has succeeded in between. */
+const makeLogOnce = () => {
+  const failing = new Set<string>()
+  return (name: string) =>
     <E extends Failure>(effect: Effect.Effect<unknown, E>): Effect.Effect<void> =>
       Effect.matchEffect(effect, {
-        onSuccess: () => Effect.sync(() => void told.delete(name)),
+        onSuccess: () => Effect.sync(() => void failing.delete(name)),
         onFailure: (failure) =>
           Effect.suspend(() => {
-            if (told.has(name)) return Effect.logDebug(causesOf(failure).join(": "))
-            told.add(name)
-            return Effect.logWarning(causesOf(failure).join(": "))
+            if (failing.has(name)) return Effect.logDebug(explain(failure))
+            failing.add(name)
+            return Effect.logWarning(explain(failure))
           })
       })
+}
 
-  const tune = Effect.fn("Sidecars.tune")(function* ({ features, localProxy, pgbouncerSettings }: ParsedSpec) {
+type LogOnce = ReturnType<typeof makeLogOnce>
+
+const inParallel = { concurrency: "unbounded", discard: true } as const
+
+const configure = (options: SidecarOptions, logOnce: LogOnce) =>
+  Effect.fn("Sidecars.configure")(function* ({ features, localProxy, pgbouncerSettings }: ParsedSpec) {
     const tls = showsCertificate(features) ? options.tls : null
     yield* Effect.all(
       [
         pgbouncerSettings === null
           ? Effect.void
-          : tell("pgbouncer")(tunePgbouncer(options.pgbouncer, pgbouncerSettings, tls)),
+          : logOnce("pgbouncer")(tunePgbouncer(options.pgbouncer, pgbouncerSettings, tls)),
         localProxy === null
           ? Effect.void
-          : tell("local_proxy")(configureLocalProxy(options.localProxy, localProxy, tls))
+          : logOnce("local_proxy")(configureLocalProxy(options.localProxy, localProxy, tls))
       ],
-      { concurrency: "unbounded", discard: true }
+      inParallel
     )
   })
+
+const reloadCertificate = (options: SidecarOptions, logOnce: LogOnce, spec: ParsedSpec) =>
+  Effect.all(
+    [
+      spec.pgbouncerSettings === null ? Effect.void : logOnce("pgbouncer")(reloadPgbouncer(options.pgbouncer)),
+      spec.localProxy === null ? Effect.void : reloadLocalProxy(options.localProxy)
+    ],
+    inParallel
+  )
+
+const make = Effect.fnUntraced(function* (options: SidecarOptions) {
+  const state = yield* ComputeState
+  const auditBytes = yield* Ref.make<number | null>(null)
+  const logOnce = makeLogOnce()
+  const configureFrom = configure(options, logOnce)
 
   const specs = Stream.changesWith(
     Stream.map(state.changes, ({ spec }) => spec),
@@ -94,39 +112,26 @@ const make = Effect.fnUntraced(function* (options: SidecarOptions) {
   )
   const tuner: Actor = {
     name: "sidecar tuner",
-    policy: "permanent",
-    run: Stream.runForEach(specs, (spec) => (spec === null ? Effect.void : tune(spec)))
+    kind: "auxiliary",
+    run: Stream.runForEach(specs, (spec) => (spec === null ? Effect.void : configureFrom(spec)))
   }
-
-  const sweeper = auditSweeper(path.join(options.pgdata, "log"), (left) => Ref.set(bytes, left))
-  const sweeperOfAudited: Actor = {
+  const sweeper = auditSweeper(path.join(options.pgdata, "log"), (left) => Ref.set(auditBytes, left))
+  const sweeperIfAudited: Actor = {
     ...sweeper,
-    policy: "transient",
     run: Effect.flatMap(state.now, ({ spec }) => (spec !== null && exportsAudit(spec) ? sweeper.run : Effect.void))
   }
 
   return Sidecars.of({
-    before: (spec) => exportAudit(options.rsyslog, spec, options.auditEndpoints, options.pgdata),
-    renewed: (spec) => exportLog(options.rsyslog, spec),
-    certificateChanged: Effect.flatMap(state.now, ({ spec }) =>
-      spec === null || !showsCertificate(spec.features)
-        ? Effect.void
-        : Effect.all(
-            [
-              spec.pgbouncerSettings === null ? Effect.void : tell("pgbouncer")(reloadPgbouncer(options.pgbouncer)),
-              spec.localProxy === null ? Effect.void : reloadLocalProxy(options.localProxy)
-            ],
-            { concurrency: "unbounded", discard: true }
-          )
+    beforeStart: (spec) => exportAudit(options.rsyslog, spec, options.auditEndpoints, options.pgdata),
+    onSpec: (spec) => exportLog(options.rsyslog, spec),
+    onCertificateChanged: Effect.flatMap(state.now, ({ spec }) =>
+      spec === null || !showsCertificate(spec.features) ? Effect.void : reloadCertificate(options, logOnce, spec)
     ),
-    ended: options.dev
+    stop: options.dev
       ? Effect.void
-      : Effect.all([stopPgbouncer(options.pgbouncer), stopLocalProxy(options.localProxy)], {
-          concurrency: "unbounded",
-          discard: true
-        }),
-    actors: [tuner, sweeperOfAudited],
-    families: Effect.map(Ref.get(bytes), (size) => [
+      : Effect.all([stopPgbouncer(options.pgbouncer), stopLocalProxy(options.localProxy)], inParallel),
+    actors: [tuner, sweeperIfAudited],
+    families: Effect.map(Ref.get(auditBytes), (size) => [
       {
         name: "compute_audit_log_dir_size",
         type: "gauge",

@@ -1,8 +1,8 @@
 /**
- * The local_proxy of this machine: its configuration is written, and it is told to read it again.
+ * The local_proxy of this machine: its configuration is written, and it is signalled to read it again.
  *
- * It is told only while the file with its pid is locked: local_proxy holds that lock as long as it lives, and without
- * the lock the pid may be anybody's. Linux tells of locks in `/proc/locks`; elsewhere nobody is ever told.
+ * Starts nothing. It is signalled only while its pid file is locked: local_proxy holds that lock as long as it lives,
+ * and without the lock the pid may be anybody's. Locks are read from `/proc/locks`; without it, it is never found.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -13,11 +13,8 @@ import { type OtherProcess, pidInFile, processOf, signalProcess, stopProcess } f
 import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import { flockHolders } from "./auditFiles.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The configuration of local_proxy as text (reference sections 2.7 and 11.2). Pure.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- configuration (reference sections 2.7 and 11.2)
 
 /** Pretty JSON; what is `null` is left out. */
 export const localProxyText = (config: NonNullable<ParsedSpec["localProxy"]>, tls: Tls | null): string => {
@@ -38,7 +35,22 @@ export const localProxyText = (config: NonNullable<ParsedSpec["localProxy"]>, tl
   )
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- the lock on its pid file
+
+const flock = /^\d+:\s+FLOCK\s+\S+\s+\S+\s+(-?\d+)\s+[0-9a-fA-F]+:[0-9a-fA-F]+:(\d+)\s/
+
+/**
+ * Pids that hold a flock on the file, from `/proc/locks`; 0 for a holder that our pid namespace cannot see. A line is
+ * `1: FLOCK  ADVISORY  WRITE 1234 08:01:131 0 EOF`: kind, holder's pid, device and inode; lines with `->` wait for a
+ * lock and hold none. The device is not compared: overlay and btrfs say another one here than `stat` does.
+ */
+export const flockHolders = (locks: string, inode: bigint): ReadonlyArray<number> =>
+  locks.split("\n").flatMap((line) => {
+    const [, pid, lockedInode] = flock.exec(line) ?? []
+    return pid !== undefined && lockedInode !== undefined && BigInt(lockedInode) === inode ? [Number(pid)] : []
+  })
+
+// -- process
 
 export interface LocalProxyPlace {
   readonly config: string
@@ -54,7 +66,7 @@ export const localProxyPlace: LocalProxyPlace = {
 export const findLocalProxy = ({ pidFile }: LocalProxyPlace): OtherProcess | null => {
   try {
     const inode = fs.statSync(pidFile, { bigint: true }).ino
-    const holders = flockHolders(fs.readFileSync("/proc/locks", "utf8"), { inode })
+    const holders = flockHolders(fs.readFileSync("/proc/locks", "utf8"), inode)
     const pid = pidInFile(pidFile)
     return pid === null || holders.every((holder) => holder === process.pid) ? null : processOf(pid)
   } catch {
@@ -62,7 +74,7 @@ export const findLocalProxy = ({ pidFile }: LocalProxyPlace): OtherProcess | nul
   }
 }
 
-/** Was a running local_proxy told? One that is not running reads the file when it starts. */
+/** True: a running local_proxy was signalled. One that is not running reads the file when it starts. */
 export const configureLocalProxy = Effect.fn("LocalProxy.configure")(function* (
   place: LocalProxyPlace,
   config: NonNullable<ParsedSpec["localProxy"]>,

@@ -1,5 +1,5 @@
 /**
- * The pgbouncer of this machine: its ini is edited, and it is told to read it again.
+ * The pgbouncer of this machine: its ini is edited, and it is made to reload it.
  *
  * Never starts it and never restarts it. What a running pgbouncer did not take up is taken back, so that the next
  * spec tries again. Its password is in no message.
@@ -10,18 +10,19 @@ import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs/promises"
 import { type Failure, FileFailed, SidecarUnusable, type TimedOut, type WireFailed } from "../errors/Failure.ts"
+import { codeOf } from "../errors/errno.ts"
 import { connect } from "../pgwire/Wire.ts"
 import { replaceFile } from "../platform/files.ts"
 import { processInFile, stopProcess } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- process
 // Changes settings in an ini file and nothing else: comments, order, blank lines and unknown keys stay as they are.
 //
 // Pure. Knows the ini of pgbouncer: `;` and `#` begin a comment only at the beginning of a line, values are not
 // quoted, and of two lines with one key the later counts.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- process
 
 const head = /^\s*\[([^\]]*)\]/
 const assignment = /^(\s*)([^\s=;#%][^\s=]*)(\s*=\s*)(.*?)(\s*)$/
@@ -44,7 +45,9 @@ export const fitsIni = (key: string, value: string): boolean =>
   /^[A-Za-z_][A-Za-z0-9_.-]*$/.test(key) && !/[\r\n\0]/.test(value) && value === value.trim()
 
 /**
- * The text with every entry of the section set; `null` when it has no such section. Entries must fit (`fitsIni`).
+ * The text with every entry of the section set; `null` when it has no such section. Comments, order, blank lines and
+ * unknown keys stay as they are. In this ini, `;` and `#` begin a comment only at the beginning of a line, values are
+ * not quoted, and of two lines with one key the later counts. Entries must fit (`fitsIni`).
  * New keys go to the end of the section, in their order.
  */
 export const setInIni = (text: string, section: string, entries: ReadonlyMap<string, string>): string | null => {
@@ -78,9 +81,7 @@ export const setInIni = (text: string, section: string, entries: ReadonlyMap<str
     .join("")
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What pgbouncer shall be told, and where it is found (reference section 11.1). Pure.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- settings and where it is found (reference section 11.1)
 
 /** A pgbouncer of this machine. */
 export interface PgbouncerPlace {
@@ -104,7 +105,7 @@ export const pgbouncerPlace = (autoscaling: boolean, password: Redacted.Redacted
   pidFile: "/tmp/pgbouncer.pid"
 })
 
-export const pgbouncerSection = "pgbouncer"
+const pgbouncerSection = "pgbouncer"
 
 /** The spec's settings, and the certificate when there is one. */
 export const pgbouncerEntries = (settings: ReadonlyMap<string, string>, tls: Tls | null): ReadonlyMap<string, string> =>
@@ -118,15 +119,14 @@ export const pgbouncerEntries = (settings: ReadonlyMap<string, string>, tls: Tls
       ])
 
 /** Names of the settings that no ini file can hold; a value may be secret, so it is not repeated. */
-export const unfitEntries = (entries: ReadonlyMap<string, string>): ReadonlyArray<string> =>
+const unfitEntries = (entries: ReadonlyMap<string, string>): ReadonlyArray<string> =>
   [...entries].filter(([key, value]) => !fitsIni(key, value)).map(([key]) => JSON.stringify(key))
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- process
 
 /** It does not run. When it does, it reads what is in the ini then. */
-function isAway(failure: WireFailed | TimedOut): boolean {
-  return failure._tag === "WireFailed" && failure.operation === "connect to"
-}
+const isAway = (failure: WireFailed | TimedOut): boolean =>
+  failure._tag === "WireFailed" && failure.operation === "connect to"
 
 /** Four attempts in all: it may be starting just now. */
 const connectAgain = { schedule: Schedule.spaced(Duration.seconds(1)), times: 3, while: isAway }
@@ -139,12 +139,10 @@ const readIni = (path: string) =>
   Effect.tryPromise({
     try: () => fs.readFile(path, "utf8"),
     catch: (cause) =>
-      cause instanceof Error && "code" in cause && cause.code === "ENOENT"
-        ? unusable(`there is no ${path}`)
-        : new FileFailed({ operation: "read", path, cause })
+      codeOf(cause) === "ENOENT" ? unusable(`there is no ${path}`) : new FileFailed({ operation: "read", path, cause })
   })
 
-/** The settings and the certificate are in the ini, and pgbouncer has been told; `false`: they were there already. */
+/** The settings and the certificate are in the ini, and pgbouncer has reloaded it; `false`: they were there already. */
 export const tunePgbouncer = Effect.fn("Pgbouncer.tune")(function* (
   place: PgbouncerPlace,
   settings: ReadonlyMap<string, string>,
@@ -189,10 +187,11 @@ const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGKILL", grace: Duration.seconds(2), meaning: "the kernel does it" }
 ]
 
-/** Before Postgres leaves, so that clients are turned away at the door. A pid file without its pgbouncer is nobody's. */
+/** Before Postgres stops, so that new clients are refused early. A stale pid file is ignored. */
 export const stopPgbouncer = Effect.fn("Pgbouncer.stop")(function* (place: PgbouncerPlace) {
   const pgbouncer = processInFile(place.pidFile, "pgbouncer")
   if (pgbouncer === null) return
   yield* Effect.logInfo(`asking pgbouncer (pid ${pgbouncer.pid}) to leave`)
-  if (!(yield* stopProcess(pgbouncer, stages))) yield* Effect.logWarning(`pgbouncer (pid ${pgbouncer.pid}) did not leave`)
+  if (!(yield* stopProcess(pgbouncer, stages)))
+    yield* Effect.logWarning(`pgbouncer (pid ${pgbouncer.pid}) did not leave`)
 })

@@ -1,8 +1,8 @@
 /**
  * The rsyslogd of this machine: files for it, and a restart when they changed, because it reads them only then.
  *
- * Somebody else starts it again (an init system); it is asked to leave by its own pid, and nobody with another name
- * is ever signalled.
+ * An init system is to start it again; this only stops it, by its own pid, and never signals a process of another
+ * name.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,35 +10,25 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { type HostPort, parseHostPort } from "../pgwire/address.ts"
 import { type Failure, NotSupported, SidecarUnusable } from "../errors/Failure.ts"
 import { replaceFile } from "../platform/files.ts"
 import { type OtherProcess, processInFile, processOf, stopProcess } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The files that make rsyslogd send records away: Postgres's audit records, and Postgres's log (reference section
-// 11.4). Pure; whatever is put into them stays inside its quotes.
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface Target {
-  /** A host name, an IPv4 address, or an IPv6 address without its brackets. */
-  readonly host: string
-  readonly port: number
-}
+// -- its files (reference section 11.4); whatever is put into them stays inside its quotes
 
 const hostName = /^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?$/
-const ipv6 = /^[0-9A-Fa-f:.]{2,45}$/
+const ipv6 = /^(?=.*:)[0-9A-Fa-f:.]{2,45}$/
 
-/** From `host:port`, `[v6]:port`; a sentence about what is wrong otherwise. */
-export const parseTarget = (text: string): Result.Result<Target, string> => {
-  const [, bracketed, plain, digits] = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$/.exec(text.trim()) ?? []
-  const host = bracketed ?? plain
-  const port = Number(digits)
-  const fits = bracketed === undefined ? hostName.test(host ?? "") : ipv6.test(bracketed) && bracketed.includes(":")
-  return host === undefined || !fits || port < 1 || port > 65535
-    ? Result.fail("expected host:port, with an IPv6 address in brackets")
-    : Result.succeed({ host, port })
+/** From `host:port`, `[v6]:port`; what is wrong with it otherwise. */
+export const parseTarget = (text: string): Result.Result<HostPort, string> => {
+  const trimmed = text.trim()
+  const target = Result.getOrUndefined(parseHostPort(trimmed))
+  return target !== undefined && (trimmed.startsWith("[") ? ipv6 : hostName).test(target.host)
+    ? Result.succeed(target)
+    : Result.fail("expected host:port, with an IPv6 address in brackets")
 }
 
 /** A quoted constant. Beyond printable ASCII nothing is let in: no version of the reader agrees on more. */
@@ -52,7 +42,7 @@ const expression = (text: string): string =>
     .replaceAll(/\p{Cc}/gu, "?")}'`
 
 export interface AuditExport {
-  readonly target: Target
+  readonly target: HostPort
   readonly tls: boolean
   /** Where Postgres writes its files of audit records. */
   readonly logDirectory: string
@@ -65,12 +55,22 @@ export interface AuditExport {
 /** Authorities that a receiver's certificate is checked against. */
 const authorities = "/etc/ssl/certs/ca-certificates.crt"
 
-const tlsParameters = ({ host }: Target): ReadonlyArray<string> => [
+const globalParameters = ({ tls, workDirectory }: AuditExport): ReadonlyArray<string> => [
+  `workDirectory=${quoted(workDirectory)}`,
+  ...(tls ? [`defaultNetstreamDriverCAFile=${quoted(authorities)}`] : [])
+]
+
+const tlsParameters = ({ host }: HostPort): ReadonlyArray<string> => [
   `streamDriver="gtls"`,
   `streamDriverMode="1"`,
   `streamDriverAuthMode="x509/name"`,
   `streamDriverPermittedPeers=${quoted(host)}`
 ]
+
+/** As Postgres's `log_line_prefix` of audit records begins: `2026-01-31 23:59:59.999 GMT,`. */
+const recordStart =
+  "^[[:digit:]]{4}-[[:digit:]]{2}-[[:digit:]]{2} " +
+  "[[:digit:]]{2}:[[:digit:]]{2}:[[:digit:]]{2}\\\\.[[:digit:]]{3} GMT,"
 
 /**
  * One JSON record `{endpoint_id, project_id, msg}` per audit record, in an RFC 5424 line. A record of several lines
@@ -79,7 +79,7 @@ const tlsParameters = ({ host }: Target): ReadonlyArray<string> => [
 export const auditText = (audit: AuditExport): string =>
   `# Written by compute_ctl; changes are lost.
 module(load="imfile")
-global(workDirectory=${quoted(audit.workDirectory)}${audit.tls ? ` defaultNetstreamDriverCAFile=${quoted(authorities)}` : ""})
+global(${globalParameters(audit).join(" ")})
 
 template(name="compute_audit_record" type="list") {
   constant(value="<")
@@ -126,7 +126,7 @@ input(
   tag="pgaudit_log"
   severity="info"
   facility="local5"
-  startmsg.regex="^[[:digit:]]{4}-[[:digit:]]{2}-[[:digit:]]{2} [[:digit:]]{2}:[[:digit:]]{2}:[[:digit:]]{2}\\\\.[[:digit:]]{3} GMT,"
+  startmsg.regex="${recordStart}"
   escapeLF="off"
   readTimeout="2"
   ruleset="compute_audit"
@@ -134,7 +134,7 @@ input(
 `
 
 /** Postgres's log, as it arrives by syslog. */
-export const exportText = (target: Target): string =>
+export const exportText = (target: HostPort): string =>
   `# Written by compute_ctl; changes are lost.
 if $programname == "postgres" then {
   action(
@@ -150,17 +150,17 @@ if $programname == "postgres" then {
 }
 `
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -- process
 
 export interface RsyslogPlace {
   /** Its folder of additional files. */
   readonly directory: string
   readonly workDirectory: string
-  /** The first one that names a live rsyslogd counts; when none does and `search`, every process is looked at. */
+  /** The first one that names a live rsyslogd counts; when none does and `search`, every process is considered. */
   readonly pidFiles: ReadonlyArray<string>
   readonly search: boolean
   /** How long a restarted rsyslogd may take to be there. */
-  readonly patience: Duration.Duration
+  readonly restartWithin: Duration.Duration
 }
 
 export const rsyslogPlace: RsyslogPlace = {
@@ -168,7 +168,7 @@ export const rsyslogPlace: RsyslogPlace = {
   workDirectory: "/var/log/rsyslog",
   pidFiles: ["/var/run/rsyslogd/rsyslogd.pid", "/run/rsyslogd.pid"],
   search: true,
-  patience: Duration.seconds(5)
+  restartWithin: Duration.seconds(5)
 }
 
 /** `host:port` of the receivers of audit records, as the environment has them; empty is the same as absent. */
@@ -203,25 +203,25 @@ const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGKILL", grace: Duration.seconds(2), meaning: "the kernel does it" }
 ]
 
-const lookEvery = Duration.millis(50)
+const checkEvery = Duration.millis(50)
 
 /** A new rsyslogd runs, with the files as they are now. */
-export const restartRsyslog = Effect.fn("Rsyslog.restart")(function* (place: RsyslogPlace) {
+const restartRsyslog = Effect.fn("Rsyslog.restart")(function* (place: RsyslogPlace) {
   const before = findRsyslog(place)
   if (before !== null) yield* stopProcess(before, stages)
-  const look = Effect.suspend(() => {
+  const findRestarted = Effect.suspend(() => {
     const found = findRsyslog(place)
     const fresh = found !== null && (found.pid !== before?.pid || found.startedAt !== before.startedAt)
     return fresh
       ? Effect.succeed(found)
       : Effect.fail(unusable(before === null ? "it does not run" : "it was not started again"))
   })
-  const looks = Math.ceil(Duration.toMillis(place.patience) / Duration.toMillis(lookEvery))
-  const found = yield* Effect.retry(look, { schedule: Schedule.spaced(lookEvery), times: looks })
+  const checks = Math.ceil(Duration.toMillis(place.restartWithin) / Duration.toMillis(checkEvery))
+  const found = yield* Effect.retry(findRestarted, { schedule: Schedule.spaced(checkEvery), times: checks })
   yield* Effect.logInfo(`rsyslogd runs with new files (pid ${found.pid})`)
 })
 
-/** A file that no rsyslogd took up is taken back, or it would look taken up to whoever tries again. */
+/** A file that no rsyslogd has read is put back as it was: else the next attempt would find nothing to change. */
 const put = Effect.fnUntraced(function* (place: RsyslogPlace, name: string, content: string) {
   const file = path.join(place.directory, name)
   const before = yield* Effect.sync(() => (fs.existsSync(file) ? fs.readFileSync(file) : null))

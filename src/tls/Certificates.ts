@@ -2,7 +2,7 @@
  * The compute's TLS certificate: watched where somebody else renews it, and given to Postgres as a pair that fits.
  *
  * A certificate and a key that do not belong together are never put in place: they are halves of a renewal that is
- * under way. Any kind of key that OpenSSL knows is welcome. A change makes Postgres read its files again; it restarts
+ * under way. Any kind of key that OpenSSL knows will do. A change makes Postgres read its files again; it restarts
  * and reconfigures nothing.
  */
 import * as Clock from "effect/Clock"
@@ -41,10 +41,10 @@ export interface CertificateOptions {
   readonly runAs: RunAs | null
 }
 
-/** A renewal is two files one after the other, so a pair that does not fit is looked at again for this long. */
-const settleWithin = Duration.seconds(30)
-const lookAgain = Duration.seconds(1)
-const lookEvery = Duration.seconds(60)
+/** A renewal is two files one after the other, so a pair that does not fit is read again for this long. */
+const renewalWithin = Duration.seconds(30)
+const retryEvery = Duration.seconds(1)
+const checkEvery = Duration.seconds(60)
 
 const read = (file: string, what: "certificate" | "key", certificate: string) =>
   Effect.tryPromise({
@@ -68,7 +68,7 @@ export const readPair = Effect.fnUntraced(function* (tls: Tls): Effect.fn.Return
   })
   const fits = yield* Effect.try({
     try: () => parsed.checkPrivateKey(crypto.createPrivateKey(key)),
-    // OpenSSL's own words name the fault and never the key.
+    // OpenSSL's message names the fault and never the key.
     catch: (cause) => refuse("its key cannot be parsed", cause)
   })
   if (!fits) return yield* refuse(`the key in ${tls.keyPath} belongs to another certificate`)
@@ -80,19 +80,22 @@ export const readPair = Effect.fnUntraced(function* (tls: Tls): Effect.fn.Return
   }
 })
 
-/** Waits for a pair, but not for ever. */
+/** Reads again every second, for at most `limit`, while the files are no pair. */
 export const awaitPair = (
   tls: Tls,
-  within: Duration.Duration = settleWithin
+  limit: Duration.Duration = renewalWithin
 ): Effect.Effect<Pair, CertificateUnusable> =>
   readPair(tls).pipe(
     Effect.retry({
-      schedule: Schedule.spaced(lookAgain),
-      times: Math.floor(Duration.toMillis(within) / Duration.toMillis(lookAgain))
+      schedule: Schedule.spaced(retryEvery),
+      times: Math.floor(Duration.toMillis(limit) / Duration.toMillis(retryEvery))
     })
   )
 
-/** Into PGDATA, where only Postgres's user may read it. The key goes first: with the old one, the new certificate is refused. */
+/**
+ * Into PGDATA, where only Postgres's user may read it. The key goes first: with the old key, Postgres would refuse the
+ * new certificate.
+ */
 export const placePair = Effect.fnUntraced(function* (
   pair: Pair,
   { pgdata, runAs }: Omit<CertificateOptions, "tls">
@@ -122,7 +125,7 @@ export const firstCertificate = Effect.fn("Certificate.first")(function* (
 
 /**
  * While Postgres runs, beginning with the pair that is in place. `changed` is called after a new pair is in PGDATA
- * (reload Postgres, pgbouncer, local_proxy). What cannot be used is told once, and the old pair goes on serving.
+ * (reload Postgres, pgbouncer, local_proxy). What cannot be used is logged once, and the old pair stays in use.
  */
 export const certificateWatch = <E>(
   options: CertificateOptions,
@@ -130,20 +133,20 @@ export const certificateWatch = <E>(
   changed: Effect.Effect<void, E>
 ): Actor => ({
   name: "certificate watch",
-  policy: "permanent",
+  kind: "auxiliary",
   run: Effect.gen(function* () {
     let digest = first.digest
-    let sqlError: string | null = null
+    let lastError: string | null = null
     while (true) {
-      yield* Effect.sleep(lookEvery)
+      yield* Effect.sleep(checkEvery)
       const next = yield* Effect.result(awaitPair(options.tls))
       if (next._tag === "Failure") {
-        if (next.failure.message !== sqlError)
+        if (next.failure.message !== lastError)
           yield* Effect.logWarning(`the old certificate goes on serving: ${next.failure.message}`)
-        sqlError = next.failure.message
+        lastError = next.failure.message
         continue
       }
-      sqlError = null
+      lastError = null
       const pair = next.success
       if (pair.digest === digest) continue
       const done = yield* Effect.result(Effect.andThen(placePair(pair, options), changed))
@@ -161,18 +164,13 @@ export const certificateWatch = <E>(
   })
 })
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The compute's certificate as a room: in PGDATA before Postgres starts, and kept fresh while it runs.
-//
-// Does nothing for a compute without one, or whose spec does not ask for it.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/** Does nothing for a compute without a certificate, or whose spec does not ask for one. */
 export class Certificates extends Context.Service<
   Certificates,
   {
     /** After PGDATA was built and before Postgres is started. Fails within half a minute when there is no pair. */
     readonly place: (spec: ParsedSpec) => Effect.Effect<void, Failure>
-    /** Waits for the first pair, then watches. `changed`: Postgres and what is beside it read their files again. */
+    /** Waits for the first pair, then watches. `changed`: Postgres and the sidecars read their files again. */
     readonly watch: (changed: Effect.Effect<void, Failure>) => Actor
   }
 >()("compute/tls/Certificates") {
@@ -189,7 +187,7 @@ export class Certificates extends Context.Service<
               : Effect.asVoid(Effect.flatMap(firstCertificate(options), (pair) => Deferred.succeed(first, pair))),
           watch: (changed) => ({
             name: "certificate watch",
-            policy: "permanent",
+            kind: "auxiliary",
             run:
               options === null
                 ? Effect.never

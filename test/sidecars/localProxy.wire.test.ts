@@ -21,19 +21,19 @@ const keys = {
   ]
 }
 
-const house = Effect.gen(function* () {
+const setUp = Effect.gen(function* () {
   const folder = yield* temporaryFolder
   return { folder, place: { config: path.join(folder, "config.json"), pidFile: path.join(folder, "pid") } }
 })
 
-/** Answers every SIGHUP with a line, until it is told to leave. */
+/** Answers every SIGHUP with a line, until it gets a SIGTERM. */
 const body = (pidFile: string) =>
   `echo $$ > ${pidFile}; trap 'echo reloaded' HUP; trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.02; done`
 
 describe("local_proxy", () => {
   it.live("gets its configuration as pretty JSON, also where it does not run", () =>
     Effect.gen(function* () {
-      const { place } = yield* house
+      const { place } = yield* setUp
       assert.isFalse(yield* configureLocalProxy(place, keys, { keyPath: "/tls/key", certPath: "/tls/crt" }))
       assert.strictEqual(
         fs.readFileSync(place.config, "utf8"),
@@ -61,10 +61,10 @@ describe("local_proxy", () => {
   )
 
   it.live(
-    "is told to read it again while its pid file is locked, and leaves when asked",
+    "is signalled to read it again while its pid file is locked, and is stopped at the end",
     () =>
       Effect.gen(function* () {
-        const { place } = yield* house
+        const { place } = yield* setUp
         const flock = programAt("flock") ?? assert.fail("flock is a part of util-linux")
         const proxy = yield* startProgram(flock, [place.pidFile, "bash", "-c", body(place.pidFile)])
         yield* eventually("the proxy to be up", () => proxy.said().includes("up"), proxy.said)
@@ -81,7 +81,7 @@ describe("local_proxy", () => {
     "is left alone when nobody holds the lock: the pid may be anybody's",
     () =>
       Effect.gen(function* () {
-        const { place } = yield* house
+        const { place } = yield* setUp
         const bystander = yield* startProgram("bash", ["-c", body(place.pidFile)])
         yield* eventually("the bystander to be up", () => bystander.said().includes("up"), bystander.said)
         assert.isFalse(yield* configureLocalProxy(place, keys, null))
@@ -92,9 +92,9 @@ describe("local_proxy", () => {
     30_000
   )
 
-  it.live("a folder that is not there is told by name", () =>
+  it.live("the error names a folder that is not there", () =>
     Effect.gen(function* () {
-      const { folder, place } = yield* house
+      const { folder, place } = yield* setUp
       const failure = yield* Effect.flip(
         configureLocalProxy({ ...place, config: `${folder}/none/config.json` }, keys, null)
       )

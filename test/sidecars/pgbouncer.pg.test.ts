@@ -36,7 +36,7 @@ admin_users = postgres
 default_pool_size=20
 `
 
-const house = Effect.gen(function* () {
+const setUp = Effect.gen(function* () {
   const folder = yield* temporaryFolder
   const port = yield* freePort
   const place: PgbouncerPlace = {
@@ -54,8 +54,8 @@ const opened = (at: string) => (behind: number, folder: string, port: number, pl
     if (runAs !== null)
       for (const name of ["users.txt", "pgbouncer.ini"]) fs.chownSync(path.join(folder, name), runAs.uid, runAs.gid)
     const running = yield* startProgram(at, [place.ini])
-    const log = () =>
-      `${running.said()}\n${fs.existsSync(`${folder}/pgbouncer.log`) ? fs.readFileSync(`${folder}/pgbouncer.log`, "utf8") : ""}`
+    const file = path.join(folder, "pgbouncer.log")
+    const log = () => `${running.said()}\n${fs.existsSync(file) ? fs.readFileSync(file, "utf8") : ""}`
     yield* eventually("pgbouncer to listen", () => /process up/.test(log()), log)
     return { ...running, log }
   })
@@ -82,11 +82,11 @@ if (program !== null) {
   const open = opened(program)
   describe("a real pgbouncer", () => {
     it.live(
-      "takes up what the spec says, under clients that stay connected",
+      "uses the settings of the spec, under clients that stay connected",
       () =>
         Effect.gen(function* () {
           const postgres = yield* startPostgres()
-          const { folder, place, port } = yield* house
+          const { folder, place, port } = yield* setUp
           yield* open(postgres.port, folder, port, place)
           const client = yield* session(port, "postgres", superuser)
           assert.deepStrictEqual(yield* client.rows("select 1"), [["1"]])
@@ -116,10 +116,10 @@ if (program !== null) {
     )
 
     it.live(
-      "leaves in order before Postgres does, and only when it is the one",
+      "is stopped in order, and only when the pid is its own",
       () =>
         Effect.gen(function* () {
-          const { folder, place, port } = yield* house
+          const { folder, place, port } = yield* setUp
           const pgbouncer = yield* open(1, folder, port, place)
           const pid = Number(fs.readFileSync(place.pidFile, "utf8"))
           yield* stopPgbouncer(place)
@@ -131,10 +131,10 @@ if (program !== null) {
     )
 
     it.live(
-      "that does not know us says so, and the password stays out of it",
+      "that refuses our password is an error without the password in it",
       () =>
         Effect.gen(function* () {
-          const { folder, place, port } = yield* house
+          const { folder, place, port } = yield* setUp
           yield* open(1, folder, port, place)
           const wrong = { ...place, admin: { ...place.admin, password: Redacted.make("canary-wrong") } }
           const failure = yield* Effect.flip(reloadPgbouncer(wrong))
@@ -142,7 +142,7 @@ if (program !== null) {
           assert.include(failure.message, "log in to")
           const before = fs.readFileSync(place.ini, "utf8")
           yield* Effect.flip(tunePgbouncer(wrong, new Map([["default_pool_size", "5"]]), null))
-          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), before, "what it did not take up is taken back")
+          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), before, "what it did not reload is put back")
           assert.isTrue(yield* tunePgbouncer(place, new Map([["default_pool_size", "5"]]), null))
           assert.strictEqual((yield* configOf(port)).get("default_pool_size"), "5")
           for (const text of [failure.message, explain(failure), JSON.stringify(failure)])
@@ -155,10 +155,10 @@ if (program !== null) {
 
 describe("without a pgbouncer", () => {
   it.live(
-    "the operator is told what is missing, once and by name",
+    "the error names what is missing",
     () =>
       Effect.gen(function* () {
-        const { folder, place, port } = yield* house
+        const { folder, place, port } = yield* setUp
         const settings = new Map([["default_pool_size", "77"]])
         const noIni = yield* Effect.flip(tunePgbouncer(place, settings, null))
         assert.strictEqual(noIni.message, `pgbouncer: there is no ${place.ini}`)
@@ -173,16 +173,16 @@ describe("without a pgbouncer", () => {
         assert.strictEqual(unfit.message, 'pgbouncer: these settings do not fit into an ini file: "default_pool_size"')
 
         fs.writeFileSync(place.ini, iniOf(folder, port, 1))
-        const nobody = yield* Effect.flip(tunePgbouncer(place, settings, null))
-        assert.strictEqual(nobody._tag, "WireFailed")
-        assert.include(nobody.message, "ECONNREFUSED")
+        const refused = yield* Effect.flip(tunePgbouncer(place, settings, null))
+        assert.strictEqual(refused._tag, "WireFailed")
+        assert.include(refused.message, "ECONNREFUSED")
       }),
     30_000
   )
 
-  it.live("a stale pid file is nobody's death", () =>
+  it.live("a stale pid file stops no other process", () =>
     Effect.gen(function* () {
-      const { place } = yield* house
+      const { place } = yield* setUp
       const bystander = yield* Effect.acquireRelease(
         Effect.sync(() => spawn("sleep", ["600"], { stdio: "ignore" })),
         (child) => Effect.sync(() => child.kill("SIGKILL"))

@@ -42,14 +42,14 @@ const listener: Effect.Effect<{ readonly port: number; readonly heard: () => str
       })
   ).pipe(Effect.map(({ heard, server }) => ({ port: (server.address() as net.AddressInfo).port, heard })))
 
-const house = Effect.gen(function* () {
+const setUp = Effect.gen(function* () {
   const folder = yield* temporaryFolder
   const place: RsyslogPlace = {
     directory: path.join(folder, "rsyslog.d"),
     workDirectory: path.join(folder, "work"),
     pidFiles: [path.join(folder, "none.pid"), path.join(folder, "rsyslogd.pid")],
     search: false,
-    patience: Duration.seconds(20)
+    restartWithin: Duration.seconds(20)
   }
   const pgdata = path.join(folder, "pgdata")
   const make = (at: string) => {
@@ -94,7 +94,7 @@ if (program !== null) {
       "sends audit records away, whole and with who we are",
       () =>
         Effect.gen(function* () {
-          const { folder, make, pgdata, place } = yield* house
+          const { folder, make, pgdata, place } = yield* setUp
           const receiver = yield* listener
           const { pid, running } = yield* init(program, folder)
           const before = pid()
@@ -141,7 +141,7 @@ if (program !== null) {
       "sends Postgres's log away, and nobody else's; the same again restarts nothing",
       () =>
         Effect.gen(function* () {
-          const { folder, place } = yield* house
+          const { folder, place } = yield* setUp
           const receiver = yield* listener
           const { pid, running } = yield* init(program, folder)
           const spec = { ...emptySpec, logsExportHost: `127.0.0.1:${receiver.port}` }
@@ -170,19 +170,21 @@ if (program !== null) {
 describe("without a rsyslogd", () => {
   it.live("a compute that must be audited says why it can not be", () =>
     Effect.gen(function* () {
-      const { pgdata, place } = yield* house
-      const soon = { ...place, patience: Duration.millis(100) }
-      const told = (endpoints: { readonly plain: string | null; readonly tls: string | null }) =>
+      const { pgdata, place } = yield* setUp
+      const soon = { ...place, restartWithin: Duration.millis(100) }
+      const failureOf = (endpoints: { readonly plain: string | null; readonly tls: string | null }) =>
         Effect.map(Effect.flip(exportAudit(soon, audited, endpoints, pgdata)), ({ message }) => message)
       assert.strictEqual(
-        yield* told({ plain: null, tls: "" }),
-        "audit_log_level Extended is not supported: AUDIT_LOGGING_ENDPOINT and AUDIT_LOGGING_TLS_ENDPOINT are both empty"
+        yield* failureOf({ plain: null, tls: "" }),
+        "audit_log_level Extended is not supported: " +
+          "AUDIT_LOGGING_ENDPOINT and AUDIT_LOGGING_TLS_ENDPOINT are both empty"
       )
       assert.strictEqual(
-        yield* told({ plain: null, tls: "no port" }),
-        "audit_log_level Extended is not supported: AUDIT_LOGGING_TLS_ENDPOINT is not usable: expected host:port, with an IPv6 address in brackets"
+        yield* failureOf({ plain: null, tls: "no port" }),
+        "audit_log_level Extended is not supported: AUDIT_LOGGING_TLS_ENDPOINT is not usable: " +
+          "expected host:port, with an IPv6 address in brackets"
       )
-      assert.strictEqual(yield* told({ plain: "127.0.0.1:1", tls: null }), "rsyslogd: it does not run")
+      assert.strictEqual(yield* failureOf({ plain: "127.0.0.1:1", tls: null }), "rsyslogd: it does not run")
       assert.deepStrictEqual(fs.readdirSync(place.directory), [], "so that the next try is not taken for done")
       const odd = yield* Effect.flip(exportLog(soon, { ...emptySpec, logsExportHost: "a:b:c" }))
       assert.strictEqual(
@@ -194,7 +196,7 @@ describe("without a rsyslogd", () => {
 
   it.live("nothing is asked of a compute that exports nothing", () =>
     Effect.gen(function* () {
-      const { pgdata, place } = yield* house
+      const { pgdata, place } = yield* setUp
       yield* exportAudit(place, { ...emptySpec, auditLevel: "Base" }, { plain: null, tls: null }, pgdata)
       yield* exportLog(place, emptySpec)
       assert.deepStrictEqual(fs.readdirSync(place.directory), [])

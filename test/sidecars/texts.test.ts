@@ -1,10 +1,11 @@
 /**
- * The texts that go to things beside Postgres: what is changed, what is kept, and that nothing gets out of its quotes.
+ * The files of the sidecars: what is changed, what is kept, and that nothing gets out of its quotes.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { flockHolders, isStale, logBytes } from "../../src/sidecars/auditFiles.ts"
+import { isStale, logBytes } from "../../src/sidecars/auditFiles.ts"
+import { flockHolders } from "../../src/sidecars/localProxy.ts"
 import { fitsIni, pgbouncerEntries, pgbouncerPlace, setInIni } from "../../src/sidecars/pgbouncer.ts"
 import { auditText, exportText, parseTarget } from "../../src/sidecars/rsyslog.ts"
 
@@ -107,21 +108,21 @@ describe("an ini file", () => {
 })
 
 describe("/proc/locks", () => {
-  it("tells who holds a flock, and not who waits for one or holds another kind", () => {
+  it("names who holds a flock, and not who waits for one or holds another kind", () => {
     const locks = `1: FLOCK  ADVISORY  WRITE 10 08:01:131 0 EOF
 1: -> FLOCK  ADVISORY  WRITE 11 08:01:131 0 EOF
 2: POSIX  ADVISORY  WRITE 12 08:01:131 0 EOF
 3: FLOCK  ADVISORY  READ  13 00:2d:1311 0 EOF
 4: FLOCK  ADVISORY  READ  0 00:2d:131 0 EOF
 `
-    assert.deepStrictEqual(flockHolders(locks, { inode: 131n }), [10, 0])
-    assert.deepStrictEqual(flockHolders(locks, { inode: 31n }), [])
-    assert.deepStrictEqual(flockHolders("", { inode: 131n }), [])
+    assert.deepStrictEqual(flockHolders(locks, 131n), [10, 0])
+    assert.deepStrictEqual(flockHolders(locks, 31n), [])
+    assert.deepStrictEqual(flockHolders("", 131n), [])
   })
 })
 
 describe("files of audit records", () => {
-  it("go when they have rested for 15 minutes", () => {
+  it("go when nothing was written to them for 15 minutes", () => {
     const at = (name: string, minutes: number) => ({ name, bytes: 10, modifiedAt: -minutes * 60_000 })
     const files = [
       at("audit-1.log", 16),

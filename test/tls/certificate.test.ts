@@ -47,32 +47,33 @@ describe("a certificate and its key", () => {
   it.effect("that do not belong together, or are none, are refused by name", () =>
     Effect.gen(function* () {
       const { folder, put, tls } = yield* house
-      const told = Effect.map(Effect.flip(readPair(tls)), ({ message }) => message.replaceAll(folder, ""))
+      const failure = Effect.map(Effect.flip(readPair(tls)), ({ message }) => message.replaceAll(folder, ""))
       const head = "the certificate /tls.crt cannot be used: "
-      assert.strictEqual(yield* told, `${head}its certificate file /tls.crt cannot be read`)
+      assert.strictEqual(yield* failure, `${head}its certificate file /tls.crt cannot be read`)
       const [one, other] = [selfSigned("ec-p256"), selfSigned("rsa")]
       put({ certificate: one.certificate })
-      assert.strictEqual(yield* told, `${head}its key file /tls.key cannot be read`)
+      assert.strictEqual(yield* failure, `${head}its key file /tls.key cannot be read`)
       put({ key: other.key })
-      assert.strictEqual(yield* told, `${head}the key in /tls.key belongs to another certificate`)
+      assert.strictEqual(yield* failure, `${head}the key in /tls.key belongs to another certificate`)
       put({ key: "canary" })
-      assert.strictEqual(yield* told, `${head}the key file holds no PEM private key`)
+      assert.strictEqual(yield* failure, `${head}the key file holds no PEM private key`)
       put({ key: "-----BEGIN PRIVATE KEY-----\nY2FuYXJ5\n-----END PRIVATE KEY-----\n" })
-      assert.strictEqual(yield* told, `${head}its key cannot be parsed`)
+      assert.strictEqual(yield* failure, `${head}its key cannot be parsed`)
       put({ key: "-----BEGIN ENCRYPTED PRIVATE KEY-----\nY2FuYXJ5\n-----END ENCRYPTED PRIVATE KEY-----\n" })
-      assert.strictEqual(yield* told, `${head}the key needs a passphrase, and nobody could give one`)
+      assert.strictEqual(yield* failure, `${head}the key needs a passphrase, and nobody could give one`)
       put({ certificate: "-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n-----END CERTIFICATE-----\n", key: one.key })
-      assert.strictEqual(yield* told, `${head}it cannot be parsed`)
+      assert.strictEqual(yield* failure, `${head}it cannot be parsed`)
       put({ certificate: "" })
-      assert.strictEqual(yield* told, `${head}the file holds no PEM certificate`)
+      assert.strictEqual(yield* failure, `${head}the file holds no PEM certificate`)
     })
   )
 
-  it("are told apart before OpenSSL is asked", () => {
+  it("are recognised before OpenSSL is asked", () => {
     assert.isNull(leafOf("-----BEGIN CERTIFICATE-----\nhalf"))
     assert.strictEqual(
       leafOf(
-        "x\n-----BEGIN CERTIFICATE-----\na\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nb\n-----END CERTIFICATE-----"
+        "x\n-----BEGIN CERTIFICATE-----\na\n-----END CERTIFICATE-----\n" +
+          "-----BEGIN CERTIFICATE-----\nb\n-----END CERTIFICATE-----"
       ),
       "-----BEGIN CERTIFICATE-----\na\n-----END CERTIFICATE-----"
     )
@@ -125,7 +126,7 @@ describe("the certificate of a compute", () => {
       yield* Effect.forkChild(watch.run, { startImmediately: true })
 
       put({ key: second.key })
-      yield* passes("the complaint", () => lines.some((line) => line.includes("belongs to another certificate")))
+      yield* passes("the warning", () => lines.some((line) => line.includes("belongs to another certificate")))
       assert.strictEqual(placed("server.key"), first.key)
       put(second)
       yield* passes("the second", () => changes === 1)
@@ -135,13 +136,13 @@ describe("the certificate of a compute", () => {
       yield* passes("the third", () => changes === 2)
       yield* passes("the warning", () => lines.some((line) => line.includes("has expired")))
       assert.strictEqual(placed("server.crt"), third.certificate)
-      const told = lines.length
+      const before = lines.length
       for (let second = 0; second < 300; second++) {
         yield* TestClock.adjust("1 second")
         yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
       }
       assert.strictEqual(changes, 2, "no change, no reload")
-      assert.strictEqual(lines.length, told)
+      assert.strictEqual(lines.length, before)
       assert.strictEqual(lines.filter((line) => line.includes("belongs to another")).length, 1)
     }).pipe(Effect.provide(Logger.layer([Logger.make((options) => void lines.push(String(options.message)))])))
   })
