@@ -73,25 +73,25 @@ const make = Effect.fnUntraced(function* (options: HookOptions) {
           [
             memoryAndDisk(spec),
             spec.remoteExtensions === null ? Effect.void : extensions.prepare(spec),
-            sidecars.before(spec),
-            sidecars.renewed(spec)
+            sidecars.beforeStart(spec),
+            sidecars.onSpec(spec)
           ],
           { concurrency: "unbounded", discard: true }
         )
       ),
     beforeSpawn: certificates.place,
     afterSpawn: (pid) => Effect.asVoid(protectFromOom(pid)),
-    onSpecChanged: sidecars.renewed,
+    onSpecChanged: sidecars.onSpec,
     onRunning: (spec) => here(autoprewarm(spec)),
     // Only what this compute was asked to configure is its to end.
     onStopped: Effect.flatMap(state.now, ({ spec }) =>
-      (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.ended
+      (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.stop
     ),
     actors: (reload) => [
       actor(inventoryActor),
       actor(lfcActor),
       ...sidecars.actors,
-      ...(options.tls === null ? [] : [certificates.watch(Effect.andThen(reload, sidecars.certificateChanged))])
+      ...(options.tls === null ? [] : [certificates.watch(Effect.andThen(reload, sidecars.onCertificateChanged))])
     ],
     fetchExtension: extensions.download,
     fileCache: lfc,
