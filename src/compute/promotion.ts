@@ -2,7 +2,7 @@
  * A replica on its way to a primary: its steps, when it may begin, and what the outside reads of them (reference
  * section 11.6). Decides only; `lifecycle/Promote.ts` does it.
  */
-import { saidBy } from "../postgres/postgresqlConf.ts"
+import { specValue } from "../postgres/postgresqlConf.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import type { GenericOption, ParsedSpec } from "../spec/ParsedSpec.ts"
 import type { PrewarmState } from "./ComputeHooks.ts"
@@ -48,7 +48,7 @@ const standbyNames = "synchronous_standby_names"
  */
 export const promotedSpec = (spec: ParsedSpec): ParsedSpec => {
   const primary: ParsedSpec = { ...spec, mode: { _tag: "Primary" } }
-  if (spec.neon === null || spec.neon.safekeepers.length === 0 || saidBy(spec)(standbyNames) !== null) return primary
+  if (spec.neon === null || spec.neon.safekeepers.length === 0 || specValue(spec)(standbyNames) !== null) return primary
   const setting: GenericOption = { name: standbyNames, value: "walproposer", quoted: true }
   return { ...primary, settings: [...(spec.settings ?? []), setting] }
 }

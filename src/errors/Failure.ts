@@ -263,6 +263,16 @@ export class ActorGaveUp extends Schema.TaggedError<ActorGaveUp>()("ActorGaveUp"
   }
 }
 
+/** A bug of ours, caught where it can be told and answered. */
+export class Defect extends Schema.TaggedError<Defect>()("Defect", {
+  what: Schema.String,
+  cause: Schema.Defect()
+}) {
+  override get message(): string {
+    return `${this.what} failed because of a bug in compute_ctl`
+  }
+}
+
 /** We were asked to end before this was done. */
 export class Abandoned extends Schema.TaggedError<Abandoned>()("Abandoned", { what: Schema.String }) {
   override get message(): string {
@@ -302,6 +312,7 @@ export const Failure = Schema.Union([
   PromotionFailed,
   ApplyFailed,
   ActorGaveUp,
+  Defect,
   Abandoned,
   Superseded,
   ...auxiliaryFailures

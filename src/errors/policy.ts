@@ -97,6 +97,12 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
     "another process has the port; choose one with --external-http-port or --http-port"
   ),
   ActorGaveUp: policy("exit", "actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above"),
+  Defect: policy(
+    "report",
+    "defect",
+    500,
+    "this is a bug in compute_ctl: report it with the causes above; a new spec may be tried"
+  ),
   ExtensionUnknown: policy("report", "extension_unknown", 404, "add it to the spec's remote_extensions"),
   ExtensionsUnavailable: policy("report", "extensions_unavailable", 412, "give -r, and remote_extensions in the spec"),
   ExtensionFailed: policy("report", "extension_failed", 500, "look at the store of extensions; ask again to try again"),

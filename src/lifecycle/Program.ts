@@ -4,11 +4,13 @@
  * HTTP listens before Postgres is looked for, so that whoever waits can watch. Knows no command line and no signals;
  * those are `main.ts`.
  */
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
-import type * as Result from "effect/Result"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
 import * as Path from "node:path"
 import { holdActor, monitor } from "../activity/ActivityMonitor.ts"
 import type { CgroupPolicy } from "../autoscaling/Cgroup.ts"
@@ -20,7 +22,8 @@ import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Condition } from "../compute/snapshot.ts"
 import { type Actor, supervise } from "../compute/Supervisor.ts"
-import type { CgroupUnusable, Failure, SpecInvalid } from "../errors/Failure.ts"
+import type { ActorGaveUp, CgroupUnusable, Failure, SpecInvalid } from "../errors/Failure.ts"
+import { explain } from "../errors/policy.ts"
 import { defaultTimeouts } from "../http/options.ts"
 import { httpServer } from "../http/Server.ts"
 import type { Verifier } from "../http/Verifier.ts"
@@ -33,16 +36,20 @@ import { resolveRunAs } from "../platform/users.ts"
 import { configurationCheck } from "../postgres/configurationCheck.ts"
 import type { LogSink } from "../postgres/LogPipe.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
+import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import { locatePostgres, PostgresInstall } from "../postgres/PostgresInstall.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
-import type { PlanInputs } from "../postgres/startPlan.ts"
 import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { LocalStorage } from "../storage/local/LocalStorage.ts"
 import { NeonStorage } from "../storage/neon/NeonStorage.ts"
 import { printFamilies } from "../telemetry/prometheus.ts"
 import type { HookOptions } from "./hooks.ts"
-import { life } from "./Lifecycle.ts"
+import { runLifecycle } from "./Lifecycle.ts"
+import { unlessAsked } from "./outcome.ts"
+import { newSession } from "./postgresWatch.ts"
 import { standby } from "./Promote.ts"
+import type { Ended } from "./shutdown.ts"
+import { signalActor, type Signals } from "./signals.ts"
 import { prewarm } from "./warmUp.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -171,7 +178,6 @@ const planInputsOf = (options: ProgramOptions, major: number, superuser: string)
       ? { _tag: "Neon" }
       : { _tag: "Local", durability: options.storage.durability, superuser, pgdata: options.pgdata },
   port: options.at.port,
-  listenAddresses: null,
   certificate: options.hooks.tls !== null
 })
 
@@ -181,7 +187,8 @@ const hooks = (options: ProgramOptions, runAs: RunAs | null) =>
     ({ makeHooks }) => makeHooks(options.hooks, runAs)
   )
 
-const rooms = (options: ProgramOptions, vm: Vm | null) =>
+/** Postgres, PGDATA, storage and what is around them, as the options say. */
+const parts = (options: ProgramOptions, vm: Vm | null) =>
   Effect.gen(function* () {
     const runAs = yield* resolveRunAs(options.runAs)
     const install = locatePostgres({
@@ -198,6 +205,7 @@ const rooms = (options: ProgramOptions, vm: Vm | null) =>
     return Layer.mergeAll(
       storage,
       configurationCheck,
+      newSession,
       standby,
       Pgdata.layer({ directory: options.pgdata, runAs }),
       Postmaster.layer({
@@ -214,67 +222,72 @@ const rooms = (options: ProgramOptions, vm: Vm | null) =>
     )
   }).pipe(Layer.unwrap)
 
+/** What the API reads of parts that are there only later. */
+interface Later {
+  readonly hooks: Ref.Ref<ComputeHooks["Service"] | null>
+  readonly install: Ref.Ref<PostgresInstall["Service"] | null>
+}
+
+const serveHttp = (options: ProgramOptions, vm: Vm | null, later: Later) =>
+  httpServer({
+    ...options.http,
+    apiVersion: options.apiVersion,
+    computeId: options.computeId ?? "",
+    parseSpec: options.parseSpec,
+    buildTag: options.buildTag,
+    version: options.version,
+    install: Ref.get(later.install),
+    hooks: Ref.get(later.hooks),
+    // Both only read what is at hand.
+    otherMetrics: () =>
+      Effect.runSync(Effect.flatMap(Ref.get(later.hooks), (around) => around?.metrics ?? Effect.succeed(""))) +
+      (vm === null ? "" : Effect.runSync(vm.metrics)),
+    communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
+    timeouts: defaultTimeouts
+  })
+
+/** Who else takes part in a compute; nobody by default. */
+export interface Outside {
+  readonly signals?: Signals
+  /** Runs beside the compute as soon as HTTP answers. */
+  readonly onListening?: (listening: Listening) => Effect.Effect<void, never, ComputeState | Commands | Promotions>
+}
+
 /**
- * Runs one compute to its end, and tells how it ended. `onListening` runs beside it as soon as HTTP answers. Fails
- * only with what kept the compute from having a life at all, or took an actor from it; nothing has been told then.
+ * Runs one compute to its end, and tells how it ended. Fails only with what kept the compute from having a life at
+ * all; nothing has been logged of it then, and the status says `failed`.
  */
 export const program = Effect.fnUntraced(
-  function* (
-    options: ProgramOptions,
-    onListening: (listening: Listening) => Effect.Effect<void, never, ComputeState | Commands | Promotions>
-  ) {
-    const vm = options.vm === null ? null : yield* openVm(options.vm)
-    const around = yield* Ref.make<ComputeHooks["Service"] | null>(null)
-    const located = yield* Ref.make<PostgresInstall["Service"] | null>(null)
-    const http = yield* httpServer({
-      ...options.http,
-      apiVersion: options.apiVersion,
-      computeId: options.computeId ?? "",
-      parseSpec: options.parseSpec,
-      buildTag: options.buildTag,
-      version: options.version,
-      install: Ref.get(located),
-      hooks: Ref.get(around),
-      // Both only read what is at hand.
-      otherMetrics: () =>
-        Effect.runSync(Effect.flatMap(Ref.get(around), (hooks) => hooks?.metrics ?? Effect.succeed(""))) +
-        (vm === null ? "" : Effect.runSync(vm.metrics)),
-      communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
-      timeouts: defaultTimeouts
-    })
-    const main = Effect.gen(function* () {
-      const install = yield* PostgresInstall
-      yield* Ref.set(located, install)
-      yield* Ref.set(around, yield* ComputeHooks)
-      const { superuser } = yield* Admin
-      const applier = yield* Applier
-      const actors = supervise<Admin | ComputeState | Commands | PostgresInstall | Promotions | Spawn>([
-        applier.actor,
-        monitor(),
-        holdActor,
-        ...http.actors,
-        ...options.watchers,
-        ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),
-        ...(vm === null ? [] : [vm.actor]),
-        ...(options.log === undefined ? [] : [logNameActor(options.log)]),
-        {
-          name: "herald",
-          policy: "temporary",
-          run: onListening({ httpPort: http.port, internalHttpPort: http.internalPort })
-        }
-      ])
-      yield* (yield* ComputeState).note({ degraded: options.degraded ?? [] })
-      return yield* Effect.raceFirst(
-        life(
-          options.spec,
-          planInputsOf(options, install.major, superuser),
-          options.exitDelay ? undefined : () => Duration.zero
-        ),
-        Effect.andThen(actors, Effect.never)
+  function* (options: ProgramOptions, { onListening, signals }: Outside = {}) {
+    const gaveUp = yield* Deferred.make<never, ActorGaveUp>()
+    /** For as long as the program runs, the exit delay included. */
+    const keep = <R>(actors: ReadonlyArray<Actor<R>>) =>
+      supervise(actors).pipe(
+        Effect.catch((failure) => Deferred.fail(gaveUp, failure)),
+        Effect.forkScoped
       )
-    })
+    if (signals !== undefined) yield* keep([signalActor(signals)])
+
+    const vm = options.vm === null ? null : yield* openVm(options.vm)
+    const later: Later = { hooks: yield* Ref.make(null), install: yield* Ref.make(null) }
+    const http = yield* serveHttp(options, vm, later)
+    const listening = { httpPort: http.port, internalHttpPort: http.internalPort }
     // The routes are made while the start waits for files and for Postgres.
-    return yield* Effect.raceFirst(Effect.provide(main, rooms(options, vm)), Effect.andThen(http.serve, Effect.never))
+    yield* keep<ComputeState | Commands | Promotions | Admin>([
+      { name: "HTTP routes", kind: "essential", run: Effect.andThen(http.serve, Effect.never) },
+      ...http.actors,
+      ...(onListening === undefined
+        ? []
+        : [{ name: "start-up banner", kind: "auxiliary", run: onListening(listening) } as const])
+    ])
+
+    const built = yield* Layer.build(parts(options, vm)).pipe(
+      (build) => unlessAsked("the start", build),
+      Effect.raceFirst(Deferred.await(gaveUp)),
+      Effect.result
+    )
+    if (Result.isFailure(built)) return yield* endWithoutParts(built.failure)
+    return yield* Effect.provide(runWithParts(options, vm, later, keep, Deferred.await(gaveUp)), built.success)
   },
   (effect, options) =>
     Effect.scoped(effect).pipe(
@@ -284,3 +297,45 @@ export const program = Effect.fnUntraced(
       ])
     )
 )
+
+/** There was nothing to end yet. */
+const endWithoutParts = Effect.fnUntraced(function* (failure: Failure): Effect.fn.Return<Ended, Failure, ComputeState> {
+  const state = yield* ComputeState
+  if (failure._tag !== "Abandoned") {
+    yield* Effect.ignore(state.send("Broke", { error: explain(failure) }))
+    return yield* Effect.fail(failure)
+  }
+  yield* Effect.ignore(state.send("PostgresGone"))
+  return { exit: null, failure: null }
+})
+
+const runWithParts = Effect.fnUntraced(function* (
+  options: ProgramOptions,
+  vm: Vm | null,
+  later: Later,
+  keep: <R>(actors: ReadonlyArray<Actor<R>>) => Effect.Effect<unknown, never, R | ComputeState | Scope.Scope>,
+  essential: Effect.Effect<never, ActorGaveUp>
+) {
+  const install = yield* PostgresInstall
+  yield* Ref.set(later.install, install)
+  yield* Ref.set(later.hooks, yield* ComputeHooks)
+  const { superuser } = yield* Admin
+  const applier = yield* Applier
+  const state = yield* ComputeState
+  for (const condition of options.degraded ?? []) yield* state.raise(condition)
+  yield* keep<Admin | ComputeState | Commands | PostgresInstall | Promotions | Spawn>([
+    applier.actor,
+    monitor(),
+    holdActor,
+    ...options.watchers,
+    ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),
+    ...(vm === null ? [] : [vm.actor]),
+    ...(options.log === undefined ? [] : [logNameActor(options.log)])
+  ])
+  return yield* runLifecycle({
+    spec: options.spec,
+    inputs: planInputsOf(options, install.major, superuser),
+    essential,
+    ...(options.exitDelay ? {} : { exitDelayOf: () => Duration.zero })
+  })
+})

@@ -1,6 +1,8 @@
 /**
- * Swap and disk quota of the VM, set by its own tools as the spec wants (reference section 4.4). Once, at the first
- * start; the tools need root, so they go through sudo.
+ * Memory and disk of the machine: the postmaster is protected from the OOM killer, and the VM's swap and disk quota are
+ * set as the spec wants.
+ *
+ * Nothing is undone at the end: a score ends with its process, and a VM is used once.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -10,16 +12,12 @@ import { causesOf } from "../errors/policy.ts"
 import { runCommand } from "./processes.ts"
 import type { Spawn } from "./Spawn.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Keeps the kernel from choosing the postmaster when memory runs out: a backend that dies costs its session, a
-// postmaster costs the compute.
-//
-// Backends would inherit the protection, so Postgres is told (by its own variables) to give it back in each of
-// them. Lowering a score takes CAP_SYS_RESOURCE; without it, or without Linux, nothing changes.
-// ---------------------------------------------------------------------------------------------------------------------
+// The OOM killer shall not choose the postmaster when memory runs out: a backend that dies costs its session, a
+// postmaster costs the compute. Backends would inherit the protection, so Postgres is told (by its own variables) to
+// give it back in each of them. Lowering a score takes CAP_SYS_RESOURCE; without it, or without Linux, nothing changes.
 
 /** As distributions' service files protect it; -1000 would mean never, even if it is the one that grows. */
-export const protectedScore = -900
+const protectedScore = -900
 
 const file = (pid: number | "self"): string => `/proc/${pid}/oom_score_adj`
 
@@ -56,15 +54,15 @@ export const protectFromOom = Effect.fnUntraced(function* (pid: number, score = 
   return refused === null
 })
 
-// ---------------------------------------------------------------------------------------------------------------------
+// The VM's own tools (reference section 4.4), used once, at the first start. They need root, so they go through sudo.
 
-export interface VmTools {
+interface VmTools {
   readonly sudo: string
   readonly resizeSwap: string
   readonly setDiskQuota: string
 }
 
-export const vmTools: VmTools = {
+const vmTools: VmTools = {
   sudo: "/usr/bin/sudo",
   resizeSwap: "/neonvm/bin/resize-swap",
   setDiskQuota: "/neonvm/bin/set-disk-quota"
@@ -78,7 +76,7 @@ type ToolFailed = SpawnFailed | CommandFailed | TimedOut
 
 /**
  * The tool removes itself after its one use, so that a compute in a VM which was used before finds none: then the
- * swap is as that use left it, and its failure is only told.
+ * swap is as that use left it, and the failure is only logged.
  */
 export const resizeSwap = Effect.fn("Host.resizeSwap")(function* (
   bytes: number,

@@ -1,5 +1,5 @@
 /**
- * Which user Postgres runs as: never root, because Postgres refuses to.
+ * Which user Postgres runs as (never root, because Postgres refuses to), and whether that user can get to a file.
  *
  * Reads the local user database only; a user known to a directory service alone is named by its number.
  */
@@ -10,11 +10,8 @@ import * as path from "node:path"
 import { RunAsInvalid } from "../errors/Failure.ts"
 import type { RunAs } from "./Spawn.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Whether a user can get to a file and read and execute it, judged from owners and modes on the way.
-//
-// Access lists, capabilities and network file systems with rules of their own are not looked at.
-// ---------------------------------------------------------------------------------------------------------------------
+// Access: from owners and modes on the way alone; access lists, capabilities and network file systems with rules of
+// their own are not looked at.
 
 /** Read and execute, or pass through, as one octal digit of a mode. */
 const readAndExecute = 0o5
@@ -50,9 +47,9 @@ export const barrier = (file: string, user: RunAs | null): string | null => {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// The user.
 
-/** What the host says about itself. */
+/** What the host has. */
 export interface HostUsers {
   /** Our own effective uid. */
   readonly uid: number

@@ -9,7 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as Split from "./logRecords.ts"
+import * as LogRecords from "./logRecords.ts"
 
 /** Where records go. Completes when there is room for more; never fails. */
 export type LogSink = (text: string) => Effect.Effect<void>
@@ -24,7 +24,7 @@ export interface LogPipe {
 /** Records kept for error messages. */
 const remembered = 30
 /** A whole record is held back this long, in case more of it follows. */
-const patience = "100 millis"
+const silenceAfter = "100 millis"
 
 /** Our own stderr. If nobody reads it any more, records are dropped: Postgres must not die of that. */
 export const stderrSink: LogSink = (text) =>
@@ -34,7 +34,7 @@ export const stderrSink: LogSink = (text) =>
   })
 const ignored = (): void => {}
 
-/** Reads all `outputs` side by side until they end or the scope closes. */
+/** Reads all `outputs` concurrently until they end or the scope closes. */
 export const openLogPipe = Effect.fnUntraced(function* (
   outputs: ReadonlyArray<Stream.Stream<Uint8Array>>,
   sink: LogSink
@@ -42,13 +42,13 @@ export const openLogPipe = Effect.fnUntraced(function* (
   const recent: Array<string> = []
   const pass = (records: ReadonlyArray<string>) => {
     if (records.length === 0) return Effect.void
-    recent.push(...records.slice(-remembered).map((record) => Split.quote(record)))
+    recent.push(...records.slice(-remembered).map((record) => LogRecords.quote(record)))
     recent.splice(0, recent.length - remembered)
     return sink(records.map((record) => `PG:${record}\n`).join(""))
   }
   const reading = yield* Effect.forkScoped(
     Effect.all(
-      outputs.map((output) => carry(output, pass)),
+      outputs.map((output) => passOn(output, pass)),
       { concurrency: "unbounded", discard: true }
     )
   )
@@ -57,28 +57,29 @@ export const openLogPipe = Effect.fnUntraced(function* (
 
 type Pass = (records: ReadonlyArray<string>) => Effect.Effect<void>
 
-const carry = (output: Stream.Stream<Uint8Array>, pass: Pass): Effect.Effect<void> =>
+const passOn = (output: Stream.Stream<Uint8Array>, pass: Pass): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
       const pull = yield* Stream.toPull(output)
       const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
-      let state = Split.nothing
-      const advance = (split: Split.Split) => {
+      let state = LogRecords.nothing
+      const advance = (split: LogRecords.Split) => {
         state = split[0]
         return pass(split[1])
       }
       while (true) {
-        // A fiber of its own, so that a chunk that arrives together with the end of our patience is not lost.
+        // A fiber of its own, so that a chunk that arrives together with the timeout is not lost.
         const next = yield* Effect.forkChild(pull, { startImmediately: true })
-        if (state.record !== null && Option.isNone(yield* Effect.timeoutOption(Fiber.await(next), patience))) {
-          yield* advance(Split.silence(state))
+        if (state.record !== null && Option.isNone(yield* Effect.timeoutOption(Fiber.await(next), silenceAfter))) {
+          yield* advance(LogRecords.silence(state))
         }
         const chunks = yield* Fiber.await(next)
         if (chunks._tag === "Failure") break
-        for (const chunk of chunks.value) yield* advance(Split.push(state, decoder.decode(chunk, { stream: true })))
+        for (const chunk of chunks.value)
+          yield* advance(LogRecords.push(state, decoder.decode(chunk, { stream: true })))
       }
-      yield* advance(Split.push(state, decoder.decode()))
-      yield* pass(Split.end(state))
+      yield* advance(LogRecords.push(state, decoder.decode()))
+      yield* pass(LogRecords.end(state))
     })
   ).pipe(
     Effect.catchCause((cause) =>

@@ -33,7 +33,7 @@ export type PgdataSource =
   /** The storage arranges the files itself: afterwards PGDATA holds exactly its base, and its inode is the same. */
   | { readonly _tag: "InPlace"; readonly restore: (pgdata: string) => Effect.Effect<void, Failure> }
 
-/** `postgres --sync-safekeepers`: six attempts; the first retry is at once, the later ones wait a little longer each. */
+/** `postgres --sync-safekeepers`: six attempts; the first retry is at once, the later ones wait longer each time. */
 export const settlePauses: ReadonlyArray<Duration.Duration> = Array.from({ length: 5 }, (_, retry) =>
   Duration.millis(retry === 0 ? 0 : Math.min(1000 * 1.1 ** retry, 3000))
 )
@@ -160,8 +160,8 @@ const isSendersFault = (failure: Failure): boolean =>
 const final: ReadonlyArray<string | undefined> = ["UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"]
 
 /**
- * A sender whose archive leads out of PGDATA would send it again; one that refuses our token (SQLSTATE class 28) will go
- * on refusing.
+ * A sender whose archive leads out of PGDATA would send it again; one that refuses our token (SQLSTATE class 28) will
+ * go on refusing.
  */
 const mayBeCured = (failure: Failure): boolean =>
   failure._tag === "ArchiveInvalid"

@@ -19,7 +19,7 @@ import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
 import { coreDumpsIn, reportCoreDumps } from "./coreDumps.ts"
 import { crashReport } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
-import { awaitReady, readPidFile } from "./pidFile.ts"
+import { awaitReady, parsePidFile, type PostmasterStatus, readPidFile } from "./pidFile.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
 
 export interface Running {
@@ -32,6 +32,8 @@ export interface Running {
   readonly stop: Effect.Effect<ExitStatus>
   /** The next stage, now; the first one when nobody asked for a stop yet. */
   readonly escalate: Effect.Effect<void>
+  /** The last line of postmaster.pid, as it is now; `null`: there is none, or it is not ours. */
+  readonly status: Effect.Effect<PostmasterStatus | null>
   /** SIGHUP: Postgres reads its files again. */
   readonly reload: Effect.Effect<void>
   /** The last records Postgres wrote, oldest first; bounded. */
@@ -134,6 +136,10 @@ const start = Effect.fn("Postmaster.start")(function* (
     exit,
     stop,
     escalate,
+    status: Effect.sync(() => {
+      const file = parsePidFile(readPidFile(pgdata))
+      return file?.pid === child.pid ? file.status : null
+    }),
     reload: child.signal("SIGHUP"),
     recentLog: log.recent
   } satisfies Running

@@ -1,14 +1,11 @@
 /**
- * Text of Postgres configuration files: written so that no value can leave its line, and read back.
+ * Text of postgresql.conf and pg_hba.conf: written so that no value can leave its line, and read back. Pure.
  *
- * Knows the grammar of guc-file.l, not what any setting means. Opens nothing.
+ * Knows the grammar of the files, not what any setting means.
  */
 import type { GenericOption } from "../spec/ParsedSpec.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Who may connect, and how they prove it. For local storage the whole pg_hba.conf; for Neon's, whose basebackup
-// brings one, a single line.
-// ---------------------------------------------------------------------------------------------------------------------
+// pg_hba.conf: for local storage the whole file; for Neon's, whose basebackup brings one, a single line.
 
 /** Exactly as control planes know it, tabs included (reference section 4.7). `md5` takes SCRAM verifiers too. */
 export const neonHbaLine = "host\tall\t\tall\t\tall\t\tmd5"
@@ -18,7 +15,7 @@ const escapeRegex = (text: string): string => text.replace(/[.*+?^$(){}|[\]\\]/g
 /**
  * A role name as one hba token. Quotes take the meaning from `all`, `+group` and `#`. Since 16 a token that starts
  * with `/` is a regular expression even in quotes, so such a name is written as one that matches only itself.
- * A line break cannot be said: it is dropped, and the line then matches nobody.
+ * A line break cannot be written: it is dropped, and the line then matches nobody.
  */
 export const quoteHba = (name: string, postgresMajor: number): string => {
   const flat = name.replace(/[\0\r\n]/g, "")
@@ -47,7 +44,7 @@ export const localHba = (phase: "starting" | "open", superuser: string, postgres
   ].join("\n")
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// postgresql.conf, by the grammar of guc-file.l.
 
 /** What the lexer takes for a name: an identifier, or two with a dot between (no `a.b.c`, no `$`). */
 const namePattern = /^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$/
@@ -68,7 +65,7 @@ const escapes: Readonly<Record<string, string>> = {
 
 /**
  * `'value'`. Postgres reads `\n` in quotes as a newline, so that no value needs more than its line. A NUL cannot
- * be said in this grammar at all: `renderSetting` refuses it before it gets here, and here it is dropped.
+ * be written in this grammar at all: `renderSetting` refuses it before it gets here, and here it is dropped.
  */
 export const quoteConf = (value: string): string =>
   `'${value.replaceAll("\0", "").replace(/['\\\n\r\b\f]/g, (found) => escapes[found] ?? found)}'`
@@ -125,7 +122,7 @@ const unquoteConf = (token: string): string =>
 
 const entryLine = /^[ \t\r]*([A-Za-z_][A-Za-z0-9_.]*)[ \t\r]*=?[ \t\r]*('(?:[^'\\]|\\.|'')*'|[^\s'#]+)[ \t\r]*(?:#.*)?$/
 
-/** What one line says, or `null` for blanks, comments and what Postgres would not take either. */
+/** The setting on one line, or `null` for blanks, comments and what Postgres would not take either. */
 export const readLine = (line: string): ConfEntry | null => {
   const match = entryLine.exec(line)
   return match === null ? null : { name: (match[1] ?? "").toLowerCase(), value: unquoteConf(match[2] ?? "") }

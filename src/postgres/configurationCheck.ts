@@ -63,7 +63,7 @@ export const readFileSettings = (files: ReadonlyArray<Row>, waiting: ReadonlyArr
   const pending = [...new Set(files.map(waitingOf))]
     .filter((name) => name !== undefined)
     .flatMap((name) => {
-      // Without a line of its own it was taken out of the files: the built-in value waits, unless it is in force already.
+      // Without a line of its own it was taken out of the files: the built-in value waits, unless it is in force.
       const wanted = files.findLast(([one]) => one === name)?.[4] ?? null
       const same = wanted === null && waiting.some(([one, , isBuiltIn]) => one === name && isBuiltIn === "t")
       return same

@@ -1,12 +1,12 @@
 /**
- * The settings without which local storage would lose data, and what it does to a spec written for Neon's.
+ * The settings without which local storage would lose data, and what it changes in a spec written for Neon's.
  *
  * A line of postgresql.conf counts when it is the last with its name: defaults stand before the spec's own lines,
- * what storage insists on stands after them, and postgresql.auto.conf is emptied at each start.
+ * what storage requires stands after them, and postgresql.auto.conf is emptied at each start. Pure.
  */
 import type { GenericOption } from "../spec/ParsedSpec.ts"
 import { isInclude, quoteConf, readLine, readList } from "./confText.ts"
-import type { PlanInputs } from "./startPlan.ts"
+import type { PlanInputs } from "./PlanInputs.ts"
 
 type LocalStorage = Extract<PlanInputs["storage"], { readonly _tag: "Local" }>
 
@@ -20,7 +20,7 @@ const neonOnly: ReadonlySet<string> = new Set([
 const isNeonLibrary = (name: string): boolean => /^(\$libdir\/)?neon(_[a-z_]+)?$/.test(name)
 
 /** `null`: the setting may stand (and may yet be overridden below). */
-export const localRefusal = (name: string): string | null => {
+export const refusalReason = (name: string): string | null => {
   const lower = name.toLowerCase()
   if (neonOnly.has(lower)) return "is known only to Neon's Postgres"
   if (lower === "config_file") return "cannot be set in a file"
@@ -29,10 +29,10 @@ export const localRefusal = (name: string): string | null => {
 }
 
 /** The spec's settings without what stock Postgres or local storage cannot have. */
-export const localOptions = (settings: ReadonlyArray<GenericOption>): ReadonlyArray<GenericOption> =>
-  settings.filter(({ name }) => localRefusal(name) === null)
+export const localSettings = (settings: ReadonlyArray<GenericOption>): ReadonlyArray<GenericOption> =>
+  settings.filter(({ name }) => refusalReason(name) === null)
 
-/** The spec's own head. Its includes may stay: what storage insists on comes after whatever they bring. */
+/** The spec's own head. Its includes may stay: what storage requires comes after whatever they bring. */
 export const localHead = (text: string): string =>
   text
     .split("\n")
@@ -68,7 +68,7 @@ export const localDefaults = (inputs: PlanInputs, storage: LocalStorage): Readon
   ]
 }
 
-export interface Insisted {
+export interface RequiredSetting {
   readonly name: string
   /** As it stands in the file. */
   readonly value: string
@@ -76,27 +76,24 @@ export interface Insisted {
   readonly because: string
 }
 
-/** `said` answers what the spec says for a name, whichever way it says it. */
-export const localInsists = (
+/** `given` answers the spec's value of a setting, from its head or its settings. */
+export const requiredSettings = (
   inputs: PlanInputs,
   storage: LocalStorage,
   phase: "starting" | "open",
-  said: (name: string) => string | null
-): ReadonlyArray<Insisted> => {
-  const libraries = readList(said("shared_preload_libraries") ?? "")
+  given: (name: string) => string | null
+): ReadonlyArray<RequiredSetting> => {
+  const libraries = readList(given("shared_preload_libraries") ?? "")
   const stock = libraries.filter((name) => !isNeonLibrary(name))
-  const standbys = said("synchronous_standby_names")
+  const standbys = given("synchronous_standby_names")
   return [
     { name: "data_directory", value: quoteConf(storage.pgdata), because: "the storage chose it" },
     { name: "hba_file", value: quoteConf(`${storage.pgdata}/pg_hba.conf`), because: "it guards the start" },
     { name: "ident_file", value: quoteConf(`${storage.pgdata}/pg_ident.conf`), because: "it guards the start" },
     { name: "port", value: String(inputs.port), because: "compute_ctl connects to it" },
-    ...(inputs.listenAddresses === null
-      ? []
-      : [{ name: "listen_addresses", value: quoteConf(inputs.listenAddresses), because: "the command line says so" }]),
     {
       name: "wal_level",
-      value: said("wal_level") === "logical" ? "logical" : "replica",
+      value: given("wal_level") === "logical" ? "logical" : "replica",
       because: "commits must be found in the WAL again"
     },
     { name: "wal_keep_size", value: "2147483647", because: "the storage decides when WAL may go" },

@@ -1,8 +1,9 @@
 /**
- * Cuts what Postgres writes to stderr into records, one or more lines each (reference section 6.4).
+ * Postgres's log: cuts its stderr into records, one or more lines each, and reads severity, process and database from
+ * one (reference section 6.4). Pure.
  *
- * Pure: text and the news that it has been silent go in, records come out, however the text was chopped. Holds at
- * most about twice `limit` characters plus what it was just given; longer lines and records leave in marked pieces.
+ * Records are the same however the text was chopped. Holds at most about twice `limit` characters plus what it was just
+ * given; longer lines and records leave in marked pieces.
  */
 
 /** A record's lines, joined by this, make one line that a client can split again. */
@@ -10,8 +11,8 @@ export const lineJoint = "\u200b"
 const continues = " [continues]"
 const continued = "[continued] "
 
-/** Characters of a line, or of a record, that are kept together. A smaller limit must still be longer than a time stamp. */
-export const defaultLimit = 1024 * 1024
+/** Characters of a line, or of a record, that are kept together. Any limit must be longer than a time stamp. */
+const defaultLimit = 1024 * 1024
 
 export interface Unfinished {
   /** Whole lines of the record being collected, joined; `null`: none yet. */
@@ -99,12 +100,8 @@ const endLine = (state: Unfinished, limit: number, records: Array<string>): Unfi
   return { ...next, record: null, inPieces: true }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What can be read from a record of Postgres's log: severity, process, database (reference section 6.4). Pure.
-//
-// The prefix is whatever `log_line_prefix` says, so nothing is certain: a fact that is not surely there is `null`, and
-// the record is always kept as it came.
-// ---------------------------------------------------------------------------------------------------------------------
+// Reading a record. The prefix is whatever `log_line_prefix` says, so nothing is certain: what is not surely there is
+// `null`, and the record is always kept as it came.
 
 /** As Postgres spells them; `STATEMENT`, `DETAIL` and their like go with a record before them. */
 const severities = [

@@ -12,7 +12,7 @@ import * as path from "node:path"
 const name = "postmaster.pid"
 
 /** `standby` is a replica that does not accept connections yet; one that does says `ready`. */
-type PostmasterStatus = "starting" | "ready" | "standby" | "stopping"
+export type PostmasterStatus = "starting" | "ready" | "standby" | "stopping"
 
 export interface PidFile {
   readonly pid: number

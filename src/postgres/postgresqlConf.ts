@@ -1,18 +1,16 @@
 /**
- * The whole postgresql.conf, in the order of reference section 4.5: what must win comes later.
+ * The whole postgresql.conf, in the order of reference section 4.5: what must win comes later. Pure.
  *
  * One order serves both API versions; the older one only lacks the lines its Postgres does not know.
  */
 import { printLsn } from "../spec/identifiers.ts"
 import { type AuditLevel, type ComputeMode, modeName, type NeonStorage, type ParsedSpec } from "../spec/ParsedSpec.ts"
 import { quoteConf, readConf, readList, renderSetting } from "./confText.ts"
-import { localDefaults, localHead, localInsists, localOptions } from "./localConf.ts"
-import type { PlanInputs } from "./startPlan.ts"
+import { localDefaults, localHead, requiredSettings, localSettings } from "./localConf.ts"
+import type { PlanInputs } from "./PlanInputs.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What an audit level adds to postgresql.conf (reference section 4.5): lines that come after the spec's own, so
-// that they win. Whether the Postgres at hand has pgaudit is not known here.
-// ---------------------------------------------------------------------------------------------------------------------
+// Audit (reference section 4.5): lines that come after the spec's own, so that they win. Whether the Postgres at hand
+// has pgaudit is not known here.
 
 /** Levels whose records are files that leave the machine, and so need the file writer. */
 const compliance: ReadonlySet<AuditLevel> = new Set<AuditLevel>(["Hipaa", "Extended", "Full"])
@@ -46,14 +44,12 @@ export const auditLines = (level: AuditLevel, libraries: string | null, absent: 
   ]
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Where Postgres finds its certificate, and what its configuration says of it (reference sections 4.5 and 11.3).
-// ---------------------------------------------------------------------------------------------------------------------
+// TLS: where Postgres finds its certificate (reference sections 4.5 and 11.3).
 
 export const certificateFile = "server.crt"
 export const keyFile = "server.key"
 
-/** Whether Postgres and what is beside it show the compute's certificate: the spec has to ask for it. */
+/** Whether Postgres and the sidecars present the compute's certificate: the spec has to ask for it. */
 export const showsCertificate = (features: ReadonlySet<string>): boolean => features.has("tls_experimental")
 
 /** Lines of postgresql.conf for a compute that has a certificate. */
@@ -76,15 +72,12 @@ export const keyFault = (pem: string): string | null => {
   return encrypted ? "the key needs a passphrase, and nobody could give one" : null
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The empty files in PGDATA by which Postgres knows what kind of start this is. `neon.signal` comes with the
-// basebackup and is not ours.
-// ---------------------------------------------------------------------------------------------------------------------
-
+/**
+ * The empty files in PGDATA by which Postgres knows what kind of start this is. `neon.signal` comes with the basebackup
+ * and is not ours.
+ */
 export const signalFiles = (mode: ComputeMode): ReadonlyArray<string> =>
   mode._tag === "Primary" ? [] : ["standby.signal"]
-
-// ---------------------------------------------------------------------------------------------------------------------
 
 /** Read again on each reload; it stands last, so that it wins while the catalog is applied. */
 export const overrideFile = "compute_ctl_temp_override.conf"
@@ -136,8 +129,8 @@ const managedLines = (settings: ParsedSpec["settings"]): ReadonlyArray<string> =
     ? []
     : ["# Managed by compute_ctl: begin", ...settings.map(renderSetting), "# Managed by compute_ctl: end"]
 
-/** What the spec says for a name, in its head or in its settings: the last one counts, as for Postgres. */
-export const saidBy =
+/** The spec's value of a setting, in its head or in its settings: the last one counts, as for Postgres. */
+export const specValue =
   (spec: ParsedSpec) =>
   (name: string): string | null =>
     spec.settings?.findLast((setting) => setting.name.toLowerCase() === name && setting.value !== null)?.value ??
@@ -145,7 +138,7 @@ export const saidBy =
     null
 
 const preloadAudit = (level: AuditLevel, spec: ParsedSpec, absent: string): ReadonlyArray<string> =>
-  auditLines(level, saidBy(spec)("shared_preload_libraries"), absent)
+  auditLines(level, specValue(spec)("shared_preload_libraries"), absent)
 
 const logLines = (spec: ParsedSpec): ReadonlyArray<string> =>
   spec.logsExportHost === null ? [] : ["log_destination='stderr,syslog'"]
@@ -173,11 +166,11 @@ const neonConf = (spec: ParsedSpec, inputs: PlanInputs, phase: "starting" | "ope
   ]
 }
 
-/** What Postgres would go by after the spec and the audit level had their say. */
-const saidWith =
+/** The value of a setting after the spec and the audit level. */
+const valueWith =
   (audit: ReadonlyArray<string>, spec: ParsedSpec) =>
   (name: string): string | null =>
-    readConf(audit.join("\n")).findLast((entry) => entry.name === name)?.value ?? saidBy(spec)(name)
+    readConf(audit.join("\n")).findLast((entry) => entry.name === name)?.value ?? specValue(spec)(name)
 
 const localConf = (
   spec: ParsedSpec,
@@ -192,11 +185,11 @@ const localConf = (
     ...tlsLines(spec, inputs),
     ...localeLines(inputs),
     ...modeLines(spec),
-    ...managedLines(spec.settings === null ? null : localOptions(spec.settings)),
+    ...managedLines(spec.settings === null ? null : localSettings(spec.settings)),
     ...audit,
     ...logLines(spec),
     "# Local storage insists on these; they must stay last",
-    ...localInsists(inputs, storage, phase, saidWith(audit, spec)).map(({ name, value }) => `${name} = ${value}`)
+    ...requiredSettings(inputs, storage, phase, valueWith(audit, spec)).map(({ name, value }) => `${name} = ${value}`)
   ]
 }
 

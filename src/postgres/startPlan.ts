@@ -1,47 +1,14 @@
 /**
- * From a spec to the files PGDATA shall hold, before the start and once it is open. Decides everything, does nothing.
+ * From a spec to the files PGDATA shall hold, before the start and once users may connect; and warnings about settings
+ * that the spec will not get. Pure.
  */
-import { type ApiVersion, appliesCatalog, type GenericOption, type ParsedSpec } from "../spec/ParsedSpec.ts"
+import { appliesCatalog, type GenericOption, type ParsedSpec } from "../spec/ParsedSpec.ts"
 import { isInclude, localHba, neonHbaLine, printName, readConf, unwritable } from "./confText.ts"
-import { localInsists, localRefusal } from "./localConf.ts"
-import { postgresConf, saidBy, signalFiles } from "./postgresqlConf.ts"
+import { requiredSettings, refusalReason } from "./localConf.ts"
+import type { PlanInputs } from "./PlanInputs.ts"
+import { postgresConf, specValue, signalFiles } from "./postgresqlConf.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// What a plan of files depends on besides the spec. Shapes only.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** What a plan depends on besides the spec; gathered once, by whoever may look at the machine. */
-export interface PlanInputs {
-  readonly apiVersion: ApiVersion
-  readonly postgresMajor: number
-  /** As `process.platform` says it. */
-  readonly platform: string
-  /** Content of `/proc/sys/vm/overcommit_memory`; `null` where there is none. */
-  readonly overcommitMemory: string | null
-  /** Where Neon's extension asks us for files. */
-  readonly extensionServerPort: number
-  readonly privilegedRole: string
-  readonly storage:
-    | { readonly _tag: "Neon" }
-    | {
-        readonly _tag: "Local"
-        /** Survives a crash of the machine, or only of the processes on it. */
-        readonly durability: "os" | "process"
-        readonly superuser: string
-        /** Absolute. */
-        readonly pgdata: string
-      }
-  /** Where Postgres shall listen; Neon's specs say it themselves, so it is written for local storage only. */
-  readonly port: number
-  /** From the command line, for local storage; `null` leaves it to the spec, and else to 127.0.0.1. */
-  readonly listenAddresses: string | null
-  /** Somebody keeps a certificate for this compute; `true` only then. */
-  readonly certificate?: boolean
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// What a spec asks for and will not get, or should not want: sentences for a person. Changes nothing.
-// ---------------------------------------------------------------------------------------------------------------------
+// Warnings: what a spec asks for and will not get, or should not want.
 
 const leftOut = (name: string, reason: string): string => `setting ${printName(name)} is left out: it ${reason}`
 
@@ -51,7 +18,7 @@ const unwritableWarnings = (settings: ReadonlyArray<GenericOption>): ReadonlyArr
     return reason === null ? [] : [leftOut(setting.name, reason)]
   })
 
-const truths: ReadonlyMap<string, string> = new Map([
+const booleans: ReadonlyMap<string, string> = new Map([
   ["true", "on"],
   ["yes", "on"],
   ["1", "on"],
@@ -60,18 +27,18 @@ const truths: ReadonlyMap<string, string> = new Map([
   ["0", "off"]
 ])
 
-/** Near enough to compare what a spec says with what storage insists on. */
+/** Near enough to compare what a spec says with what storage requires. */
 const normal = (value: string): string => {
   const lower = value.trim().toLowerCase()
-  return truths.get(lower) ?? lower
+  return booleans.get(lower) ?? lower
 }
 
 /** With these, Postgres says `COMMIT` when the WAL is where the durability promises it. */
-const flushLsn: ReadonlySet<string> = new Set(["on", "local", "remote_write", "remote_apply"])
+const waitsForWal: ReadonlySet<string> = new Set(["on", "local", "remote_write", "remote_apply"])
 
 const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<string> => {
   if (inputs.storage._tag === "Neon") return []
-  const said = saidBy(spec)
+  const given = specValue(spec)
   const names = [
     // An include in the head is read: what it brings is overridden like the rest of the head.
     ...readConf(spec.postgresqlConf ?? "")
@@ -80,17 +47,17 @@ const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<stri
     ...(spec.settings ?? []).map((setting) => setting.name)
   ]
   const refused = [...new Set(names)].flatMap((name) => {
-    const reason = localRefusal(name)
+    const reason = refusalReason(name)
     return reason === null ? [] : [leftOut(name, reason)]
   })
-  const overridden = localInsists(inputs, inputs.storage, "open", said).flatMap(({ because, name, value }) => {
-    const wish = said(name)
-    const given = readConf(`${name} = ${value}`)[0]?.value ?? value
-    return wish === null || normal(wish) === normal(given)
+  const overridden = requiredSettings(inputs, inputs.storage, "open", given).flatMap(({ because, name, value }) => {
+    const wish = given(name)
+    const required = readConf(`${name} = ${value}`)[0]?.value ?? value
+    return wish === null || normal(wish) === normal(required)
       ? []
       : [`setting ${printName(name)} is overridden: ${because}`]
   })
-  const losesCommits = flushLsn.has(normal(said("synchronous_commit") ?? "on"))
+  const losesCommits = waitsForWal.has(normal(given("synchronous_commit") ?? "on"))
     ? []
     : ['setting "synchronous_commit" is kept: acknowledged commits may be lost when Postgres is killed']
   return [...refused, ...overridden, ...losesCommits]
@@ -102,7 +69,7 @@ export const planWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArra
   ...localWarnings(spec, inputs)
 ]
 
-// ---------------------------------------------------------------------------------------------------------------------
+// The plan.
 
 /** A file in PGDATA: its name there, and its whole content. */
 export interface PgdataFile {
@@ -110,8 +77,8 @@ export interface PgdataFile {
   readonly content: string
 }
 
-/** Lines to append to a file of the basebackup unless an identical line is there. */
-export interface AppendedLine {
+/** A line to append to a file of the basebackup unless an identical one is there. */
+interface AppendedLine {
   readonly name: string
   readonly line: string
 }
@@ -144,7 +111,7 @@ const localFiles = (
   confFile(postgresConf(spec, inputs, phase)),
   { name: "pg_hba.conf", content: localHba(phase, superuser, inputs.postgresMajor) },
   { name: "pg_ident.conf", content: "# Written by compute_ctl at each start; edits do not last.\n" },
-  // Read after postgresql.conf: whatever ALTER SYSTEM left in it would win over what storage insists on.
+  // Read after postgresql.conf: whatever ALTER SYSTEM left in it would win over what storage requires.
   { name: "postgresql.auto.conf", content: "" }
 ]
 
@@ -170,7 +137,7 @@ export const startPlan = (spec: ParsedSpec, inputs: PlanInputs): StartPlan => {
   return {
     ...common,
     starting,
-    // Subscriptions stay asleep until they are dropped; where nothing drops them, they stay asleep.
+    // Subscriptions stay disabled until they are dropped; where nothing drops them, they stay disabled.
     opening: applyCatalog ? differing(starting, [confFile(postgresConf(spec, inputs, "open"))]) : [],
     appended: [{ name: "pg_hba.conf", line: neonHbaLine }],
     linkDynshmem: inputs.platform === "linux",

@@ -1,8 +1,8 @@
 /**
  * What a start costs, beside a bare HTTP server and beside a plain shell script that does the same Postgres work.
  *
- * `npm run bench:start [-- RUNS [BUNDLE]]`. All kinds of start take turns, so what slows the machine slows them all: read
- * ratios, not milliseconds. Builds the bundle when it is missing or old. Leaves no process and no folder behind.
+ * `npm run bench:start [-- RUNS [BUNDLE]]`. All kinds of start take turns, so what slows the machine slows them all:
+ * read ratios, not milliseconds. Builds the bundle when it is missing or old. Leaves no process and no folder behind.
  */
 import * as Result from "effect/Result"
 import { execFileSync } from "node:child_process"
@@ -187,7 +187,11 @@ const template = (): string => {
 }
 const client = `const s = require("node:net").connect(process.argv[1], "127.0.0.1");
 const body = Buffer.from("\\0\\x03\\0\\0user\\0cloud_admin\\0database\\0postgres\\0\\0", "latin1");
-const frame = (type, bytes) => { const size = Buffer.alloc(4); size.writeInt32BE(bytes.length + 4); return Buffer.concat([Buffer.from(type), size, bytes]) };
+const frame = (type, bytes) => {
+  const size = Buffer.alloc(4)
+  size.writeInt32BE(bytes.length + 4)
+  return Buffer.concat([Buffer.from(type), size, bytes])
+};
 const sql = require("node:fs").readFileSync(process.argv[2], "utf8").split(";\\n");
 let got = 0, sent = 0;
 s.write(frame("", body));
@@ -204,8 +208,7 @@ const conf = (name: Name): void => {
     extensionServerPort: httpPort,
     privilegedRole: "neon_superuser",
     storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: at(`plain-${name}`, "pgdata") },
-    port,
-    listenAddresses: null
+    port
   })
   folder(`conf-${name}`)
   for (const file of plan.starting) fs.writeFileSync(at(`conf-${name}`, file.name), file.content)
@@ -261,7 +264,8 @@ const report = (): void => {
   show("node dist/compute_ctl.cjs", "bare node:http")
   show("bin/compute_ctl", "bare node:http")
   console.log(
-    `\n(b) exec of bin/compute_ctl until it logs running; the script until ${psql === undefined ? "a small node client" : "psql"} has its answer`
+    `\n(b) exec of bin/compute_ctl until it logs running; ` +
+      `the script until ${psql === undefined ? "a small node client" : "psql"} has its answer`
   )
   for (const name of names) {
     for (const kind of kinds) {
@@ -309,11 +313,10 @@ try {
   }
   const seconds = ((performance.now() - began) / 1000).toFixed(0)
   console.log(
-    `${rounds} rounds in ${seconds} s, load ${os.loadavg()[0]?.toFixed(1)}, ${os.cpus().length} CPUs, Node ${execFileSync(
-      node,
-      ["--version"],
-      { encoding: "utf8" }
-    ).trim()}, ${user === null ? "not root" : "as root, Postgres as nobody"}`
+    `${rounds} rounds in ${seconds} s, load ${os.loadavg()[0]?.toFixed(1)}, ${os.cpus().length} CPUs, ` +
+      `Node ${execFileSync(node, ["--version"], {
+        encoding: "utf8"
+      }).trim()}, ${user === null ? "not root" : "as root, Postgres as nobody"}`
   )
   console.log("median (min..max)")
   report()

@@ -11,7 +11,12 @@ import { PostgresUnusable } from "../../src/errors/Failure.ts"
 import { runCommand } from "../../src/platform/processes.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { barrier } from "../../src/platform/users.ts"
-import { locatePostgres, type Locating, parseVersion, PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
+import {
+  locatePostgres,
+  type LocateOptions,
+  parseVersion,
+  PostgresInstall
+} from "../../src/postgres/PostgresInstall.ts"
 import { installOf, installs, runAs, temporaryFolder } from "../support/postgres.ts"
 
 const checkout = path.resolve(import.meta.dirname, "../..")
@@ -24,13 +29,13 @@ const nobodyHome = {
   distributions: "/nowhere"
 }
 
-const locate = (options: Partial<Locating>) =>
+const locate = (options: Partial<LocateOptions>) =>
   Effect.scoped(
     Effect.flatMap(Layer.build(locatePostgres({ ...nobodyHome, ...options })), (context) =>
       Effect.provide(PostgresInstall, context)
     )
   ).pipe(Effect.provide(Spawn.layer))
-const refused = (options: Partial<Locating>) =>
+const refused = (options: Partial<LocateOptions>) =>
   Effect.map(Effect.flip(locate(options)), (failure) =>
     failure instanceof PostgresUnusable ? failure : assert.fail(failure.message)
   )

@@ -17,7 +17,7 @@ import { Pgdata } from "../../src/postgres/Pgdata.ts"
 import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import type { StartPlan } from "../../src/postgres/startPlan.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
-import { layerNeon } from "../../src/storage/neon/NeonStorage.ts"
+import { NeonStorage } from "../../src/storage/neon/NeonStorage.ts"
 import { Storage } from "../../src/storage/Storage.ts"
 import { makeFakePageserver } from "../../src/testing/peers/FakePageserver.ts"
 import { makeFakeSafekeeper } from "../../src/testing/peers/FakeSafekeeper.ts"
@@ -87,7 +87,7 @@ describe("a real cluster as a basebackup", () => {
         }
         const installed = Layer.succeed(PostgresInstall, { ...install, pgDump: null, version: `${major}.0`, runAs })
         const rooms = Layer.mergeAll(
-          layerNeon().pipe(Layer.provide([ComputeState.layer, Spawn.layer, installed])),
+          NeonStorage.layer().pipe(Layer.provide([ComputeState.layer, Spawn.layer, installed])),
           Pgdata.layer({ directory: path.join(folder, "pgdata"), runAs }),
           Spawn.layer
         )

@@ -2,7 +2,7 @@
  * Specs and inputs that between them reach every line of postgresql.conf.
  */
 import * as Redacted from "effect/Redacted"
-import type { PlanInputs } from "../../src/postgres/startPlan.ts"
+import type { PlanInputs } from "../../src/postgres/PlanInputs.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { AuditLevel, GenericOption, NeonStorage, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
@@ -10,7 +10,7 @@ import { emptySpec, localFacts } from "../support/specs.ts"
 export const option = (name: string, value: string | null, quoted = false): GenericOption => ({ name, value, quoted })
 
 /** Settings as a cloud sends them: quoted and bare, one with a quote in it, and Neon's own. */
-export const cloudSettings: ReadonlyArray<GenericOption> = [
+const cloudSettings: ReadonlyArray<GenericOption> = [
   option("fsync", "off"),
   option("wal_level", "logical"),
   option("max_connections", "100"),
@@ -24,7 +24,7 @@ export const cloudSettings: ReadonlyArray<GenericOption> = [
   option("neon.safekeepers", "a:5454,b:5454", true)
 ]
 
-export const neonStorage: NeonStorage = {
+const neonStorage: NeonStorage = {
   pageservers: {
     shardCount: 2,
     stripeSize: 32768,
@@ -52,7 +52,7 @@ export const cloudSpec: ParsedSpec = {
 }
 
 /** Everything about storage is in the settings, as in a docker-compose spec. */
-export const composeSpec: ParsedSpec = {
+const composeSpec: ParsedSpec = {
   ...emptySpec,
   neon: { ...neonStorage, fromSettings: new Set(["pageservers", "safekeepers", "tenant", "timeline"] as const) },
   settings: [
@@ -64,7 +64,7 @@ export const composeSpec: ParsedSpec = {
 }
 
 export const neonFacts: PlanInputs = { ...localFacts, storage: { _tag: "Neon" } }
-export const olderFacts: PlanInputs = { ...neonFacts, apiVersion: "2024", extensionServerPort: 3080 }
+const olderFacts: PlanInputs = { ...neonFacts, apiVersion: "2024", extensionServerPort: 3080 }
 export const osFacts: PlanInputs = {
   ...localFacts,
   storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: "/data/pgdata" }
@@ -120,7 +120,7 @@ export const cases: ReadonlyArray<readonly [string, ParsedSpec, PlanInputs]> = [
       postgresqlConf:
         "wal_level = logical # wanted\nmax_replication_flush_lag = 10GB\ninclude = 'more.conf'\nfsync = off"
     },
-    { ...osFacts, listenAddresses: "*" }
+    osFacts
   ],
   ["local-audit-base", { ...audited("Base"), settings: null }, osFacts],
   ["local-15-darwin", emptySpec, { ...osFacts, postgresMajor: 15, platform: "darwin" }]

@@ -1,7 +1,7 @@
 /**
  * Parsed specs and facts for tests that do not care about most of a spec.
  */
-import type { PlanInputs } from "../../src/postgres/startPlan.ts"
+import type { PlanInputs } from "../../src/postgres/PlanInputs.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 
@@ -46,6 +46,5 @@ export const localFacts: PlanInputs = {
   extensionServerPort: 3081,
   privilegedRole: "neon_superuser",
   storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: "/memory/pgdata" },
-  port: 5432,
-  listenAddresses: null
+  port: 5432
 }
