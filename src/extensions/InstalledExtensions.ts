@@ -202,7 +202,7 @@ const first = Effect.gen(function* () {
 /** Once after the start, then every period; starts with a pause, so that a short-lived compute is asked once. */
 export const inventoryActor: Actor<InstalledExtensions | ComputeState> = {
   name: "inventory keeper",
-  policy: "permanent",
+  kind: "auxiliary",
   run: Effect.gen(function* () {
     const inventory = yield* InstalledExtensions
     const state = yield* ComputeState

@@ -25,16 +25,24 @@ import {
   ExtensionFailed,
   ExtensionsUnavailable,
   type ExtensionUnknown,
-  FileFailed,
+  type FileFailed,
   type PostgresUnusable
 } from "../errors/Failure.ts"
-import { causesOf } from "../errors/policy.ts"
+import { explain } from "../errors/policy.ts"
+import { replaceFile } from "../platform/files.ts"
 import { Spawn } from "../platform/Spawn.ts"
 import { PostgresInstall } from "../postgres/PostgresInstall.ts"
 import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
-import { fetchArchive, type Limits, type Refusal } from "./fetchArchive.ts"
-import { type Folders, locateFolders } from "./folders.ts"
-import { archiveUrl, type ControlFile, controlFiles, findExtension, librariesToFetch, type Wanted } from "./plan.ts"
+import { fetchArchive, type AttemptLimits, type FetchFailure } from "./fetchArchive.ts"
+import { type ExtensionFolders, locateFolders } from "./folders.ts"
+import {
+  archiveUrl,
+  type ControlFile,
+  controlFiles,
+  findExtension,
+  librariesToFetch,
+  type WantedExtension
+} from "./plan.ts"
 
 export interface RemoteExtensionsOptions {
   readonly apiVersion: ApiVersion
@@ -43,17 +51,17 @@ export interface RemoteExtensionsOptions {
   readonly buildTag: string
   /** As Node says it: `x64`, `arm64`. */
   readonly arch: string
-  readonly patience?: Patience
+  readonly limits?: DownloadLimits
 }
 
-export interface Patience extends Limits {
+export interface DownloadLimits extends AttemptLimits {
   /** All attempts together. */
   readonly within: Duration.Duration
   readonly attempts: number
 }
 
 /** Postgres's own request gives up after 60 s; what is fetched by then is there for the next one. */
-export const defaultPatience: Patience = {
+export const defaultLimits: DownloadLimits = {
   answerWithin: Duration.seconds(10),
   pieceWithin: Duration.seconds(15),
   attemptWithin: Duration.seconds(90),
@@ -76,10 +84,10 @@ export class RemoteExtensions extends Context.Service<
   {
     /**
      * Writes the control files of allowed extensions that are not there, and fetches the libraries that Postgres
-     * would preload. A fetch that fails is told and passed over. Its numbers are noted in the shared metrics.
+     * would preload. A fetch that fails is logged and skipped. Its numbers are noted in the shared metrics.
      */
     readonly prepare: (spec: ParsedSpec) => Effect.Effect<Loaded, ExtensionUnknown | FileFailed | PostgresUnusable>
-    /** Answers the bytes that were fetched: 0 when it was there already. Judged by the spec of that moment. */
+    /** Answers the bytes that were fetched: 0 when it was there already. The spec of that moment says who may have it. */
     readonly download: (
       name: string,
       isLibrary: boolean
@@ -92,47 +100,58 @@ export class RemoteExtensions extends Context.Service<
     Layer.effect(RemoteExtensions, make(options))
 }
 
-/** Archives on their way at the same time, before Postgres starts. */
+/** Archives that are fetched at the same time before Postgres starts. */
 const atOnce = 8
 
-const make = Effect.fnUntraced(function* (options: RemoteExtensionsOptions) {
-  const { base, apiVersion } = options
-  const patience = options.patience ?? defaultPatience
-  const state = yield* ComputeState
-  const install = yield* PostgresInstall
-  const folders = yield* Effect.cached(Effect.provideService(locateFolders(install), Spawn, yield* Spawn))
-  const underWay = yield* FiberMap.make<string, number, ExtensionFailed | PostgresUnusable>()
-  const turn = yield* Semaphore.make(1)
-  /** Read and written under `turn`, or when a fetch is done. */
-  const there = new Set<string>()
+type DownloadFailed = ExtensionFailed | PostgresUnusable
 
-  const share = Effect.fnUntraced(function* (wanted: Wanted, from: string) {
+/** Fetches each archive once, however many ask for it. Answers the bytes that were fetched: 0 when it was there. */
+const makeFetcher = Effect.fnUntraced(function* (
+  options: RemoteExtensionsOptions,
+  folders: Effect.Effect<ExtensionFolders, PostgresUnusable>,
+  postgresMajor: number
+) {
+  const limits = options.limits ?? defaultLimits
+  const running = yield* FiberMap.make<string, number, DownloadFailed>()
+  const lock = yield* Semaphore.make(1)
+  /** Read and written under `lock`, or when a fetch is done. */
+  const fetched = new Set<string>()
+
+  return Effect.fnUntraced(function* (wanted: WantedExtension, base: string) {
     // An archive with another digest is another one.
     const key = JSON.stringify(wanted)
-    const url = archiveUrl({ ...options, base: from, postgresMajor: install.major }, wanted.extension)
+    const url = archiveUrl({ ...options, base, postgresMajor }, wanted.extension)
     const fetching = folders.pipe(
-      Effect.flatMap((at) => fetchPatiently(wanted, url, at, patience)),
-      Effect.tap(() => Effect.sync(() => there.add(key))),
-      Effect.tapError((failure) => Effect.logWarning(causesOf(failure).join(": ")))
+      Effect.flatMap((into) => fetchWithRetries(wanted, url, into, limits)),
+      Effect.tap(() => Effect.sync(() => fetched.add(key))),
+      Effect.tapError((failure) => Effect.logWarning(explain(failure)))
     )
-    const fiber = yield* turn.withPermit(
+    const fiber = yield* lock.withPermit(
       Effect.suspend(() =>
-        there.has(key)
+        fetched.has(key)
           ? Effect.succeed(null)
-          : Option.match(FiberMap.getUnsafe(underWay, key), {
-              onNone: () => FiberMap.run(underWay, key, fetching, { startImmediately: false }),
+          : Option.match(FiberMap.getUnsafe(running, key), {
+              onNone: () => FiberMap.run(running, key, fetching, { startImmediately: false }),
               onSome: Effect.succeed
             })
       )
     )
     return fiber === null ? 0 : yield* Fiber.join(fiber)
   })
+})
+
+const make = Effect.fnUntraced(function* (options: RemoteExtensionsOptions) {
+  const { base, apiVersion } = options
+  const state = yield* ComputeState
+  const install = yield* PostgresInstall
+  const folders = yield* Effect.cached(Effect.provideService(locateFolders(install), Spawn, yield* Spawn))
+  const fetch = yield* makeFetcher(options, folders, install.major)
 
   const download = Effect.fn("RemoteExtensions.download")(function* (name: string, isLibrary: boolean) {
     if (base === null) return yield* new ExtensionsUnavailable({ missing: "store" })
     const list = (yield* state.now).spec?.remoteExtensions ?? null
     if (list === null) return yield* new ExtensionsUnavailable({ missing: "list" })
-    return yield* share(yield* Effect.fromResult(findExtension(name, isLibrary, list, apiVersion)), base)
+    return yield* fetch(yield* Effect.fromResult(findExtension(name, isLibrary, list, apiVersion)), base)
   })
 
   const preload = Effect.fnUntraced(function* (spec: ParsedSpec) {
@@ -146,7 +165,7 @@ const make = Effect.fnUntraced(function* (options: RemoteExtensionsOptions) {
       Result.all(libraries.map((name) => findExtension(name, true, list, apiVersion)))
     )
     const unique = [...new Map(wanted.map((one) => [one.extension, one])).values()]
-    const fetched = yield* Effect.forEach(unique, (one) => Effect.result(share(one, base)), { concurrency: atOnce })
+    const fetched = yield* Effect.forEach(unique, (one) => Effect.result(fetch(one, base)), { concurrency: atOnce })
     return fetched.flatMap((one) => (Result.isSuccess(one) && one.success > 0 ? [one.success] : []))
   })
 
@@ -175,25 +194,14 @@ const make = Effect.fnUntraced(function* (options: RemoteExtensionsOptions) {
   return RemoteExtensions.of({ prepare, download })
 })
 
-/** A half-written control file would be offered by Postgres; a file of that name is somebody's, and stays. */
+/** In one piece, because Postgres would offer a half-written one; a file of that name is somebody's, and stays. */
 const writeControlFiles = (
   files: ReadonlyArray<ControlFile>,
-  { extension }: Folders
+  { extension }: ExtensionFolders
 ): Effect.Effect<void, FileFailed> =>
   Effect.forEach(
-    files,
-    ({ name, text }) => {
-      const at = path.join(extension, name)
-      return Effect.try({
-        try: () => {
-          if (fs.existsSync(at)) return
-          fs.writeFileSync(`${at}.incoming`, text, { mode: 0o644 })
-          fs.chmodSync(`${at}.incoming`, 0o644)
-          fs.renameSync(`${at}.incoming`, at)
-        },
-        catch: (cause) => new FileFailed({ operation: "write the control file", path: at, cause })
-      })
-    },
+    files.map(({ name, text }) => ({ path: path.join(extension, name), content: text, mode: 0o644, owner: null })),
+    (file) => (fs.existsSync(file.path) ? Effect.void : replaceFile(file)),
     { discard: true }
   )
 
@@ -204,9 +212,14 @@ const pauses = (attempts: number) =>
     Schedule.upTo({ times: attempts - 1 })
   )
 
-const fetchPatiently = Effect.fnUntraced(function* (wanted: Wanted, url: string, folders: Folders, patience: Patience) {
+const fetchWithRetries = Effect.fnUntraced(function* (
+  wanted: WantedExtension,
+  url: string,
+  folders: ExtensionFolders,
+  limits: DownloadLimits
+) {
   const attempts = yield* Ref.make(0)
-  const fail = Effect.fnUntraced(function* ({ cause, detail }: Refusal) {
+  const fail = Effect.fnUntraced(function* ({ cause, detail }: FetchFailure) {
     const tried = yield* Ref.get(attempts)
     const { extension } = wanted
     return yield* new ExtensionFailed({
@@ -218,14 +231,14 @@ const fetchPatiently = Effect.fnUntraced(function* (wanted: Wanted, url: string,
     })
   })
   return yield* Ref.update(attempts, (count) => count + 1).pipe(
-    Effect.andThen(fetchArchive({ ...wanted, url }, folders, patience)),
-    Effect.retry({ schedule: pauses(patience.attempts), while: (refusal) => refusal.again }),
+    Effect.andThen(fetchArchive({ ...wanted, url }, folders, limits)),
+    Effect.retry({ schedule: pauses(limits.attempts), while: (failure) => failure.retryable }),
     Effect.timeoutOrElse({
-      duration: patience.within,
+      duration: limits.within,
       orElse: () =>
-        Effect.fail<Refusal>({
-          detail: `it did not come within ${Duration.toMillis(patience.within)} ms`,
-          again: false
+        Effect.fail<FetchFailure>({
+          detail: `it did not come within ${Duration.toMillis(limits.within)} ms`,
+          retryable: false
         })
     }),
     Effect.catch(fail)

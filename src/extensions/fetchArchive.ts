@@ -1,5 +1,5 @@
 /**
- * One attempt at an archive: asked for over HTTP, decompressed and unpacked as it arrives, checked, put in place.
+ * One attempt at an archive: requested over HTTP, decompressed and unpacked as it arrives, checked, put in place.
  *
  * Never holds more than a few pieces in memory. Whatever happens, its private folder is gone afterwards, and
  * Postgres's folders hold all of the archive or nothing of it.
@@ -13,11 +13,12 @@ import * as path from "node:path"
 import { Readable, Transform } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import * as zlib from "node:zlib"
-import { type Folders, place } from "./folders.ts"
+import { isAlive } from "../platform/processes.ts"
+import { makeUntar, TarInvalid } from "../platform/untar.ts"
+import { type ExtensionFolders, placeFiles } from "./folders.ts"
 import { archiveName } from "./plan.ts"
-import { ArchiveRefused, untar } from "./untar.ts"
 
-export interface Limits {
+export interface AttemptLimits {
   /** Until the answer begins. */
   readonly answerWithin: Duration.Duration
   /** Between two pieces. */
@@ -28,16 +29,16 @@ export interface Limits {
   readonly mostBytes: number
 }
 
-export interface Asked {
+export interface ArchiveRequest {
   readonly extension: string
   readonly sha256: string | null
   readonly url: string
 }
 
 /** Why an attempt failed, and whether another one makes sense. */
-export interface Refusal {
+export interface FetchFailure {
   readonly detail: string
-  readonly again: boolean
+  readonly retryable: boolean
   readonly cause?: unknown
 }
 
@@ -46,38 +47,43 @@ const requests = Metric.counter("compute_ctl_remote_ext_requests_total", {
   incremental: true
 })
 
-const counted = (extension: string, httpStatus: string) =>
+const countRequest = (extension: string, httpStatus: string) =>
   Metric.update(Metric.withAttributes(requests, { http_status: httpStatus, filename: archiveName(extension) }), 1)
 
-const late = (detail: string, duration: Duration.Duration) => ({
+const lateAfter = (detail: string, duration: Duration.Duration) => ({
   duration,
-  orElse: () => Effect.fail<Refusal>({ detail: `${detail} within ${Duration.toMillis(duration)} ms`, again: true })
+  orElse: () =>
+    Effect.fail<FetchFailure>({ detail: `${detail} within ${Duration.toMillis(duration)} ms`, retryable: true })
 })
 
-const mayPass = (status: number): boolean => status >= 500 || status === 408 || status === 429
+const isTemporary = (status: number): boolean => status >= 500 || status === 408 || status === 429
 
-const ask = (asked: Asked, limits: Limits, stop: AbortSignal): Effect.Effect<Response, Refusal> =>
+const ask = (
+  request: ArchiveRequest,
+  limits: AttemptLimits,
+  stop: AbortSignal
+): Effect.Effect<Response, FetchFailure> =>
   Effect.tryPromise({
-    try: () => fetch(asked.url, { signal: stop, redirect: "follow", headers: { "accept-encoding": "identity" } }),
-    catch: (cause): Refusal => ({ detail: "it could not be reached", again: true, cause })
+    try: () => fetch(request.url, { signal: stop, redirect: "follow", headers: { "accept-encoding": "identity" } }),
+    catch: (cause): FetchFailure => ({ detail: "it could not be reached", retryable: true, cause })
   }).pipe(
-    Effect.timeoutOrElse(late("it did not answer", limits.answerWithin)),
-    Effect.tapError(() => counted(asked.extension, "unknown")),
-    Effect.tap((response) => counted(asked.extension, `${response.status} ${response.statusText}`.trim())),
+    Effect.timeoutOrElse(lateAfter("it did not answer", limits.answerWithin)),
+    Effect.tapError(() => countRequest(request.extension, "unknown")),
+    Effect.tap((response) => countRequest(request.extension, `${response.status} ${response.statusText}`.trim())),
     Effect.flatMap((response) =>
       response.status === 200
         ? Effect.succeed(response)
-        : Effect.fail<Refusal>({
+        : Effect.fail<FetchFailure>({
             detail:
               response.status === 503
                 ? "it is temporarily unavailable (503)"
                 : `it answered ${response.status} ${response.statusText}`.trim(),
-            again: mayPass(response.status)
+            retryable: isTemporary(response.status)
           })
     )
   )
 
-/** The watchdog looks at it. A piece that is unpacked counts too: then we are slow, and not the store. */
+/** For the watchdog. A piece that is unpacked counts too: then we are slow, and not the store. */
 interface Progress {
   /** That came. */
   bytes: number
@@ -92,10 +98,43 @@ const counting = async function* (pieces: AsyncIterable<Uint8Array>, progress: P
   }
 }
 
+/** Entries of one archive; the largest extensions have some thousands. */
+const mostEntries = 200_000
+
+const untar = async (pieces: AsyncIterable<Uint8Array>, directory: string, mostBytes: number): Promise<void> => {
+  const archive = makeUntar({
+    directory,
+    owner: null,
+    fileMode: 0o644,
+    folderMode: 0o755,
+    links: "sameFolder",
+    mostEntries,
+    mostBytes
+  })
+  const check = () => {
+    const failure = archive.failure()
+    if (failure !== null) throw failure
+  }
+  try {
+    for await (const piece of pieces) {
+      archive.write(piece)
+      check()
+    }
+    archive.end()
+    check()
+  } finally {
+    archive.close()
+  }
+}
+
+/** The archive itself is wrong, and not how it came. */
+const wouldBeTheSame = (cause: unknown): boolean =>
+  cause instanceof TarInvalid && (cause.problem === "refused" || cause.problem === "escapes")
+
 const readAll = async (
   response: Response,
-  asked: Asked,
-  limits: Limits,
+  request: ArchiveRequest,
+  limits: AttemptLimits,
   into: string,
   progress: Progress,
   signal: AbortSignal
@@ -109,7 +148,7 @@ const readAll = async (
       const { mostCompressedBytes } = limits
       done(
         progress.bytes > mostCompressedBytes
-          ? new ArchiveRefused(`it is larger than ${mostCompressedBytes} bytes`)
+          ? new TarInvalid("refused", `it is larger than ${mostCompressedBytes} bytes`)
           : null,
         piece
       )
@@ -119,12 +158,12 @@ const readAll = async (
   const unpack = (pieces: AsyncIterable<Uint8Array>) => untar(counting(pieces, progress), into, limits.mostBytes)
   await pipeline(body, watch, zlib.createZstdDecompress(), unpack, { signal })
   const digest = hash.digest("hex")
-  if (asked.sha256 !== null && digest !== asked.sha256)
-    throw new Error(`its digest is ${digest} and not ${asked.sha256}`)
+  if (request.sha256 !== null && digest !== request.sha256)
+    throw new Error(`its digest is ${digest} and not ${request.sha256}`)
 }
 
-/** Fails when nothing has come for as long as may pass between two pieces. */
-const watchdog = (progress: Progress, pieceWithin: Duration.Duration): Effect.Effect<never, Refusal> =>
+/** Fails when no piece has come within `pieceWithin` of the one before. */
+const watchdog = (progress: Progress, pieceWithin: Duration.Duration): Effect.Effect<never, FetchFailure> =>
   Effect.suspend(() => {
     const before = progress.pieces
     return Effect.andThen(
@@ -132,16 +171,16 @@ const watchdog = (progress: Progress, pieceWithin: Duration.Duration): Effect.Ef
       Effect.suspend(() =>
         progress.pieces > before
           ? watchdog(progress, pieceWithin)
-          : Effect.fail<Refusal>({
+          : Effect.fail<FetchFailure>({
               detail: `its archive stopped coming after ${progress.bytes} bytes, for ${Duration.toMillis(pieceWithin)} ms`,
-              again: true
+              retryable: true
             })
       )
     )
   })
 
-/** Folders of ours are named after our pid; one whose process was killed is nobody's. */
-const sweep = (incoming: string): void => {
+/** Removes what a process that was killed has left: our folders are named after our pid. */
+const removeStale = (incoming: string): void => {
   for (const name of fs.existsSync(incoming) ? fs.readdirSync(incoming) : []) {
     const pid = /^(\d+)\./.exec(name)?.[1]
     if (pid !== undefined && !isAlive(Number(pid)))
@@ -149,28 +188,24 @@ const sweep = (incoming: string): void => {
   }
 }
 
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === "EPERM"
-  }
-}
-
-const privateFolder = (folders: Folders): Effect.Effect<string, Refusal> =>
+const privateFolder = (folders: ExtensionFolders): Effect.Effect<string, FetchFailure> =>
   Effect.try({
     try: () => {
-      sweep(folders.incoming)
+      removeStale(folders.incoming)
       const at = path.join(folders.incoming, `${process.pid}.${randomUUID()}`)
       fs.mkdirSync(path.join(at, "unpacked"), { recursive: true, mode: 0o700 })
       fs.mkdirSync(path.join(at, "aside"))
       return at
     },
-    catch: (cause): Refusal => ({ detail: `no folder could be made in ${folders.incoming}`, again: false, cause })
+    catch: (cause): FetchFailure => ({
+      detail: `no folder could be made in ${folders.incoming}`,
+      retryable: false,
+      cause
+    })
   })
 
 /** The folder around it goes too, once nobody else unpacks. */
-const leave = (at: string) =>
+const removeFolder = (at: string) =>
   Effect.promise(() =>
     fs.promises
       .rm(at, { recursive: true, force: true, maxRetries: 3 })
@@ -180,33 +215,33 @@ const leave = (at: string) =>
 
 /** Answers the compressed size in bytes. */
 export const fetchArchive = Effect.fn("RemoteExtensions.fetchArchive")(function* (
-  asked: Asked,
-  folders: Folders,
-  limits: Limits
+  request: ArchiveRequest,
+  folders: ExtensionFolders,
+  limits: AttemptLimits
 ) {
-  const at = yield* Effect.acquireRelease(privateFolder(folders), leave)
+  const at = yield* Effect.acquireRelease(privateFolder(folders), removeFolder)
   const stop = yield* Effect.acquireRelease(
     Effect.sync(() => new AbortController()),
     (controller) => Effect.sync(() => controller.abort())
   )
-  const response = yield* ask(asked, limits, stop.signal)
+  const response = yield* ask(request, limits, stop.signal)
   const unpacked = path.join(at, "unpacked")
   const progress: Progress = { bytes: 0, pieces: 0 }
   const reading = Effect.tryPromise({
-    try: (signal) => readAll(response, asked, limits, unpacked, progress, signal),
-    catch: (cause): Refusal => ({
+    try: (signal) => readAll(response, request, limits, unpacked, progress, signal),
+    catch: (cause): FetchFailure => ({
       detail: "its archive could not be unpacked",
-      again: !(cause instanceof ArchiveRefused),
+      retryable: !wouldBeTheSame(cause),
       cause
     })
   })
   yield* Effect.raceFirst(reading, watchdog(progress, limits.pieceWithin)).pipe(
-    Effect.timeoutOrElse(late("its archive did not arrive", limits.attemptWithin))
+    Effect.timeoutOrElse(lateAfter("its archive did not arrive", limits.attemptWithin))
   )
   const files = yield* Effect.try({
-    try: () => place(unpacked, path.join(at, "aside"), folders),
-    catch: (cause): Refusal => ({ detail: "its files could not be put in their places", again: false, cause })
+    try: () => placeFiles(unpacked, path.join(at, "aside"), folders),
+    catch: (cause): FetchFailure => ({ detail: "its files could not be put in their places", retryable: false, cause })
   })
-  yield* Effect.logInfo(`extension ${asked.extension}: ${progress.bytes} bytes, ${files} files`)
+  yield* Effect.logInfo(`extension ${request.extension}: ${progress.bytes} bytes, ${files} files`)
   return progress.bytes
 }, Effect.scoped)

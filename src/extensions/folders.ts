@@ -1,5 +1,6 @@
 /**
- * Where this Postgres looks for extensions and libraries: what its `pg_config` says, else what its folder shows.
+ * Where this Postgres looks for extensions and libraries (what its `pg_config` says, else what its folder shows), and
+ * how files are moved there.
  *
  * Postgres derives these folders from where its own program lies, and so do we when there is no `pg_config` beside
  * it. A folder counts when it holds what every Postgres brings: plpgsql.
@@ -7,12 +8,13 @@
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { codeOf } from "../errors/errno.ts"
 import { PostgresUnusable } from "../errors/Failure.ts"
 import { runCommand } from "../platform/processes.ts"
 import type { Spawn } from "../platform/Spawn.ts"
 import type { PostgresInstall } from "../postgres/PostgresInstall.ts"
 
-export interface Folders {
+export interface ExtensionFolders {
   /** Control files and scripts. */
   readonly extension: string
   readonly library: string
@@ -39,11 +41,11 @@ const askPgConfig = Effect.fnUntraced(function* (install: PostgresInstall["Servi
     .map((at) => path.join(path.dirname(at), "pg_config"))
     .find((at) => fs.existsSync(at))
   if (program === undefined) return null
-  const said = yield* Effect.option(
+  const output = yield* Effect.option(
     runCommand({ command: program, args: ["--sharedir", "--pkglibdir"], runAs: install.runAs, cwd: "/" }, "5 seconds")
   )
-  if (said._tag === "None") return null
-  const [share, library] = said.value.stdout.split("\n").map((line) => line.trim())
+  if (output._tag === "None") return null
+  const [share, library] = output.value.stdout.split("\n").map((line) => line.trim())
   return share !== undefined && library !== undefined && has(share, "extension") && fs.existsSync(library)
     ? { share, library }
     : null
@@ -51,9 +53,9 @@ const askPgConfig = Effect.fnUntraced(function* (install: PostgresInstall["Servi
 
 export const locateFolders = Effect.fn("RemoteExtensions.locateFolders")(function* (
   install: PostgresInstall["Service"]
-): Effect.fn.Return<Folders, PostgresUnusable, Spawn> {
-  const told = yield* askPgConfig(install)
-  const { library, share } = told ?? byLayout(install.postgres, install.major)
+): Effect.fn.Return<ExtensionFolders, PostgresUnusable, Spawn> {
+  const reported = yield* askPgConfig(install)
+  const { library, share } = reported ?? byLayout(install.postgres, install.major)
   if (share === undefined || library === undefined) {
     return yield* new PostgresUnusable({
       binary: install.postgres,
@@ -68,12 +70,7 @@ export const locateFolders = Effect.fn("RemoteExtensions.locateFolders")(functio
   }
 })
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Moves what was unpacked to where Postgres looks for it: all of it, or nothing.
-//
-// Libraries come first and control files last, because a control file is what makes an extension visible. What a
-// file replaces is kept aside until everything is in its place, and put back when something fails.
-// ---------------------------------------------------------------------------------------------------------------------
+// -- moving files there
 
 interface Move {
   readonly from: string
@@ -89,7 +86,7 @@ const filesBelow = (folder: string): ReadonlyArray<string> => {
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)))
 }
 
-const moves = (unpacked: string, folders: Folders): ReadonlyArray<Move> => {
+const moves = (unpacked: string, folders: ExtensionFolders): ReadonlyArray<Move> => {
   const from = (at: string, to: string) =>
     filesBelow(path.join(unpacked, at)).map((name) => ({
       from: path.join(unpacked, at, name),
@@ -110,11 +107,11 @@ const makeFolder = (folder: string, made: Array<string>): void => {
 }
 
 /** By a rename, so that nobody sees half a file; by a copy beside it and a rename where the disk is another one. */
-const put = ({ from, to }: Move): void => {
+const moveFile = ({ from, to }: Move): void => {
   try {
     fs.renameSync(from, to)
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== "EXDEV") throw cause
+    if (codeOf(cause) !== "EXDEV") throw cause
     const half = `${to}.incoming`
     try {
       fs.rmSync(half, { force: true })
@@ -126,8 +123,12 @@ const put = ({ from, to }: Move): void => {
   }
 }
 
-/** `unpacked` and `aside` are ours, and are thrown away afterwards. Answers how many files there were. */
-export const place = (unpacked: string, aside: string, folders: Folders): number => {
+/**
+ * Moves what was unpacked to where Postgres looks for it: all of it, or nothing. Libraries come first and control files
+ * last, because a control file is what makes an extension visible. What a file replaces is kept in `aside` until
+ * everything is in place, and put back when something fails. Answers how many files there were.
+ */
+export const placeFiles = (unpacked: string, aside: string, folders: ExtensionFolders): number => {
   const todo = moves(unpacked, folders)
   const made: Array<string> = []
   const undo: Array<() => void> = []
@@ -139,8 +140,10 @@ export const place = (unpacked: string, aside: string, folders: Folders): number
       const old = fs.lstatSync(move.to, { throwIfNoEntry: false })
       if (old?.isDirectory() === true) throw new Error(`${move.to} is a folder`)
       if (old !== undefined) fs.cpSync(move.to, before, { verbatimSymlinks: true, preserveTimestamps: true })
-      undo.push(() => (old === undefined ? fs.rmSync(move.to, { force: true }) : put({ from: before, to: move.to })))
-      put(move)
+      undo.push(() =>
+        old === undefined ? fs.rmSync(move.to, { force: true }) : moveFile({ from: before, to: move.to })
+      )
+      moveFile(move)
     }
   } catch (cause) {
     for (const step of undo.reverse()) step()

@@ -2,15 +2,15 @@
  * Which extensions may be fetched, which files announce them, and which must be there before Postgres starts
  * (reference sections 10.1 and 10.4). Fetches nothing.
  *
- * What may be announced is what may be fetched: an extension that `CREATE EXTENSION` offers and nobody can have is
- * a riddle to its user.
+ * What may be announced is what may be fetched: `CREATE EXTENSION` must not offer
+ * an extension that cannot be had.
  */
 import * as Result from "effect/Result"
 import { ExtensionUnknown } from "../errors/Failure.ts"
 import { readConf, readList } from "../postgres/confText.ts"
 import { type ApiVersion, type ParsedSpec, type RemoteExtensionList, settingOf } from "../spec/ParsedSpec.ts"
 
-export interface Wanted {
+export interface WantedExtension {
   readonly extension: string
   readonly sha256: string | null
 }
@@ -31,7 +31,7 @@ export const findExtension = (
   isLibrary: boolean,
   list: RemoteExtensionList,
   apiVersion: ApiVersion
-): Result.Result<Wanted, ExtensionUnknown> => {
+): Result.Result<WantedExtension, ExtensionUnknown> => {
   const library = libraryName(asked)
   const extension = isLibrary ? list.libraries.get(library) : asked
   if (extension === undefined) return unknown(asked, `library ${library} is not found`)
@@ -80,11 +80,9 @@ export const librariesToFetch = (
 ): ReadonlyArray<string> =>
   [...new Set(preloaded(spec))].filter((name) => list.libraries.has(name) && !ownLibraries[apiVersion].has(name))
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Where the archive of an extension is kept, in the words of both generations (reference section 10.2).
-// ---------------------------------------------------------------------------------------------------------------------
+// -- archives (reference section 10.2)
 
-export interface ArchivePlace {
+export interface ArchiveLocation {
   readonly apiVersion: ApiVersion
   /** An http(s) URL; slashes at its end do no harm. */
   readonly base: string
@@ -100,7 +98,7 @@ const archName = (arch: string): string => (arch === "x64" ? "amd64" : arch === 
 export const archiveName = (extension: string): string => `${extension}.tar.zst`
 
 export const archiveUrl = (
-  { arch, base, buildTag, apiVersion, postgresMajor }: ArchivePlace,
+  { arch, base, buildTag, apiVersion, postgresMajor }: ArchiveLocation,
   extension: string
 ): string =>
   [

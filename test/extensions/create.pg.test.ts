@@ -14,7 +14,7 @@ import { connect } from "../../src/pgwire/Wire.ts"
 import { shutdownStages } from "../../src/platform/shutdownStages.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { type Cluster, configOf, installOf, makeCluster, runAs, temporaryFolder } from "../support/postgres.ts"
-import { halfThen, house, listOf, sha256, specWith, startStore, whole, zst } from "./store.ts"
+import { halfThen, startService, listOf, sha256, specWith, startStore, complete, zst } from "./extensionStore.ts"
 
 const native = path.resolve(installOf(17).postgres, "../..")
 const share = "share/postgresql/extension"
@@ -68,7 +68,7 @@ describe("an extension that the image lacks", () => {
         install
       } = yield* without("citext")
       const store = yield* startStore
-      store.answer("/tag/amd64/v17/extensions/citext.tar.zst", halfThen(citext, "hang up"), whole(citext))
+      store.answer("/tag/amd64/v17/extensions/citext.tar.zst", halfThen(citext, "hang up"), complete(citext))
       const toy = zst([
         { path: "share/extension/toy.control", body: "default_version = '1.0'\n" },
         {
@@ -76,7 +76,7 @@ describe("an extension that the image lacks", () => {
           body: "create function toy_answer() returns int language sql return 42;\n"
         }
       ])
-      store.answer("/tag/amd64/v17/extensions/toy.tar.zst", whole(toy))
+      store.answer("/tag/amd64/v17/extensions/toy.tar.zst", complete(toy))
       const list = listOf({ citext: sha256(citext), toy: sha256(toy) }, { citext: "citext" })
       const spec = specWith({
         ...list,
@@ -93,7 +93,7 @@ describe("an extension that the image lacks", () => {
           ]
         ])
       })
-      const { extensions } = yield* house(install, store.base, spec)
+      const { extensions } = yield* startService(install, store.base, spec)
       yield* extensions.prepare(spec)
 
       const wire = yield* started(install, yield* makeCluster())
@@ -121,12 +121,12 @@ describe("an extension that the image lacks", () => {
       } = yield* without("auto_explain")
       assert.isFalse(fs.existsSync(path.join(install, library, "auto_explain.so")))
       const store = yield* startStore
-      store.answer("/tag/amd64/v17/extensions/explaining.tar.zst", whole(archive))
+      store.answer("/tag/amd64/v17/extensions/explaining.tar.zst", complete(archive))
       const list = listOf({ explaining: null }, { auto_explain: "explaining" })
       const spec = specWith(list, {
         settings: [{ name: "shared_preload_libraries", value: "neon,auto_explain", quoted: true }]
       })
-      const { extensions } = yield* house(install, store.base, spec)
+      const { extensions } = yield* startService(install, store.base, spec)
       assert.strictEqual((yield* extensions.prepare(spec)).downloaded, 1)
       const wire = yield* started(
         install,

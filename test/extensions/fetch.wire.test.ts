@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -12,18 +13,18 @@ import { causesOf } from "../../src/errors/policy.ts"
 import { blocksOf } from "../support/tars.ts"
 import {
   halfThen,
-  hasty,
-  hollowInstall,
-  house,
+  shortLimits,
+  emptyInstall,
+  startService,
   listOf,
   never,
-  says,
+  status,
   sha256,
   specWith,
   startStore,
-  whole,
+  complete,
   zst
-} from "./store.ts"
+} from "./extensionStore.ts"
 
 const toy = zst([
   { path: "share/extension/toy.control", body: "default_version = '1.0'\n" },
@@ -42,26 +43,26 @@ const toyFiles = [
 ]
 const toyPath = "/tag/amd64/v17/extensions/toy.tar.zst"
 
-const furnished = Effect.fnUntraced(function* (digest: string | null = null, patience = hasty) {
+const setUp = Effect.fnUntraced(function* (digest: string | null = null, limits = shortLimits) {
   const store = yield* startStore
-  const install = yield* hollowInstall
-  const rooms = yield* house(install, store.base, specWith(listOf({ toy: digest }, { toylib: "toy" })), patience)
-  return { store, install, ...rooms }
+  const install = yield* emptyInstall
+  const service = yield* startService(install, store.base, specWith(listOf({ toy: digest }, { toylib: "toy" })), limits)
+  return { store, install, ...service }
 })
 
-const story = <A, E>(effect: Effect.Effect<A, E>) =>
+const messageOf = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.map(Effect.flip(effect), (failure) => causesOf(failure).join(": "))
 
 describe("an extension that is asked for", () => {
   it.live("is fetched once, and put where Postgres looks", () =>
     Effect.gen(function* () {
-      const { extensions, files, install, store } = yield* furnished(sha256(toy))
-      store.answer(toyPath, whole(toy))
+      const { extensions, files, install, store } = yield* setUp(sha256(toy))
+      store.answer(toyPath, complete(toy))
       assert.strictEqual(yield* extensions.download("toy", false), toy.length)
       assert.deepStrictEqual(files(), toyFiles)
       assert.strictEqual(fs.statSync(path.join(install, "lib/postgresql/toy.so")).mode & 0o777, 0o644)
       assert.strictEqual(yield* extensions.download("toylib.so.3", true), 0)
-      assert.deepStrictEqual(store.asked, [toyPath])
+      assert.deepStrictEqual(store.requests, [toyPath])
       const counted = yield* PrometheusMetrics.format()
       assert.match(counted, /compute_ctl_remote_ext_requests_total\{.*filename="toy\.tar\.zst".*\} \d/)
       assert.include(counted, 'http_status="200 OK"')
@@ -70,7 +71,7 @@ describe("an extension that is asked for", () => {
 
   it.live("is one download for all who ask at the same time, also when the first of them leaves", () =>
     Effect.gen(function* () {
-      const { extensions, store } = yield* furnished()
+      const { extensions, store } = yield* setUp()
       let go = (): void => {}
       const gate = new Promise<void>((resolve) => (go = resolve))
       store.answer(toyPath, (_, response) => void gate.then(() => response.writeHead(200).end(toy)))
@@ -84,53 +85,53 @@ describe("an extension that is asked for", () => {
         yield* Effect.forEach(others, Fiber.join),
         others.map(() => toy.length)
       )
-      assert.deepStrictEqual(store.asked, [toyPath])
+      assert.deepStrictEqual(store.requests, [toyPath])
     }).pipe(Effect.scoped)
   )
 
   const transient = {
-    "503": says(503),
-    "500": says(500),
+    "answers 503": status(503),
+    "answers 500": status(500),
     "hangs up in the middle": halfThen(toy, "hang up"),
-    "says nothing more": halfThen(toy, "silence"),
+    "sends nothing more": halfThen(toy, "silence"),
     "ends too soon": halfThen(toy, "end"),
     "never answers": never,
-    "sends something else": whole(Buffer.from("<html>proxy</html>")),
-    "sends an archive without an end": whole(zstdCompressSync(blocksOf([{ path: "lib/toy.so", body: "ELF" }])))
+    "sends something else": complete(Buffer.from("<html>proxy</html>")),
+    "sends an archive without an end": complete(zstdCompressSync(blocksOf([{ path: "lib/toy.so", body: "ELF" }])))
   }
   for (const [name, fault] of Object.entries(transient)) {
     it.live(`is tried again when the store ${name}`, () =>
       Effect.gen(function* () {
-        const { extensions, files, store } = yield* furnished()
-        store.answer(toyPath, fault, whole(toy))
+        const { extensions, files, store } = yield* setUp()
+        store.answer(toyPath, fault, complete(toy))
         assert.strictEqual(yield* extensions.download("toy", false), toy.length)
         assert.deepStrictEqual(files(), toyFiles)
-        assert.lengthOf(store.asked, 2)
+        assert.lengthOf(store.requests, 2)
       }).pipe(Effect.scoped)
     )
   }
 
   it.live("leaves nothing when it fails, and is tried afresh by the next who asks", () =>
     Effect.gen(function* () {
-      const { extensions, files, install, store } = yield* furnished(null, { ...hasty, attempts: 2 })
+      const { extensions, files, install, store } = yield* setUp(null, { ...shortLimits, attempts: 2 })
       store.answer(toyPath, halfThen(toy, "hang up"))
-      const told = yield* story(extensions.download("toy", false))
-      assert.match(told, /^the extension toy could not be had from http:.*\(2 attempts\)/)
+      const message = yield* messageOf(extensions.download("toy", false))
+      assert.match(message, /^the extension toy could not be had from http:.*\(2 attempts\)/)
       assert.deepStrictEqual(files(), [])
       assert.isFalse(fs.existsSync(path.join(install, "download_extensions")))
-      store.answer(toyPath, whole(toy))
+      store.answer(toyPath, complete(toy))
       assert.strictEqual(yield* extensions.download("toy", false), toy.length)
     }).pipe(Effect.scoped)
   )
 
   it.live("sweeps what a compute that was killed left behind, and nothing of one that lives", () =>
     Effect.gen(function* () {
-      const { extensions, files, install, store } = yield* furnished()
+      const { extensions, files, install, store } = yield* setUp()
       const dead = path.join(install, "download_extensions", `${2 ** 22 - 1}.dead/unpacked/lib`)
       fs.mkdirSync(dead, { recursive: true })
       fs.writeFileSync(path.join(dead, "half.so"), "half")
       fs.mkdirSync(path.join(install, "download_extensions", `${process.ppid}.alive`))
-      store.answer(toyPath, whole(toy))
+      store.answer(toyPath, complete(toy))
       yield* extensions.download("toy", false)
       assert.deepStrictEqual(files(), toyFiles)
       assert.deepStrictEqual(fs.readdirSync(path.join(install, "download_extensions")), [`${process.ppid}.alive`])
@@ -139,16 +140,16 @@ describe("an extension that is asked for", () => {
 
   it.live("is not tried again when the store does not have it", () =>
     Effect.gen(function* () {
-      const { extensions, store } = yield* furnished()
-      assert.include(yield* story(extensions.download("toy", false)), "(1 attempts): it answered 404 Not Found")
-      assert.lengthOf(store.asked, 1)
+      const { extensions, store } = yield* setUp()
+      assert.include(yield* messageOf(extensions.download("toy", false)), "(1 attempts): it answered 404 Not Found")
+      assert.lengthOf(store.requests, 1)
     }).pipe(Effect.scoped)
   )
 
   it.live("leaves nothing when the compute ends in the middle of it", () =>
     Effect.gen(function* () {
       const store = yield* startStore
-      const install = yield* hollowInstall
+      const install = yield* emptyInstall
       let half = (): void => {}
       const under = new Promise<void>((resolve) => (half = resolve))
       store.answer(toyPath, (request, response) => {
@@ -157,10 +158,10 @@ describe("an extension that is asked for", () => {
       })
       const files = yield* Effect.scoped(
         Effect.gen(function* () {
-          const rooms = yield* house(install, store.base, specWith(listOf({ toy: null })))
-          yield* Effect.forkChild(rooms.extensions.download("toy", false), { startImmediately: true })
+          const service = yield* startService(install, store.base, specWith(listOf({ toy: null })))
+          yield* Effect.forkChild(service.extensions.download("toy", false), { startImmediately: true })
           yield* Effect.promise(() => under)
-          return rooms.files
+          return service.files
         })
       )
       assert.deepStrictEqual(files(), [])
@@ -177,10 +178,10 @@ describe("an extension that is asked for", () => {
           { path: "share/extension/shared.txt", body: "same" },
           { path: `lib/${name}.so`, body: name.repeat(50_000) }
         ])
-        store.answer(`/tag/amd64/v17/extensions/${name}.tar.zst`, halfThen(archive, "hang up"), whole(archive))
+        store.answer(`/tag/amd64/v17/extensions/${name}.tar.zst`, halfThen(archive, "hang up"), complete(archive))
       }
       const list = listOf(Object.fromEntries(names.map((name) => [name, null])))
-      const { extensions, files } = yield* house(yield* hollowInstall, store.base, specWith(list))
+      const { extensions, files } = yield* startService(yield* emptyInstall, store.base, specWith(list))
       yield* Effect.forEach(names, (name) => extensions.download(name, false), { concurrency: "unbounded" })
       assert.deepStrictEqual(
         files(),
@@ -191,20 +192,18 @@ describe("an extension that is asked for", () => {
 
   it.live("is never in memory as a whole", () =>
     Effect.gen(function* () {
-      const { extensions, install, store } = yield* furnished()
+      const { extensions, install, store } = yield* setUp()
       const mebibytes = 192
       const archive = zst([{ path: "lib/big.so", body: Buffer.alloc(mebibytes * 1024 ** 2, "large") }])
-      store.answer(toyPath, whole(archive))
+      store.answer(toyPath, complete(archive))
       globalThis.gc?.()
       const held = () => process.memoryUsage().arrayBuffers
       const before = held()
       let most = 0
       const watching = yield* Effect.forkChild(
-        Effect.forever(
-          Effect.andThen(
-            Effect.sync(() => (most = Math.max(most, held()))),
-            Effect.sleep("2 millis")
-          )
+        Effect.repeat(
+          Effect.sync(() => (most = Math.max(most, held()))),
+          Schedule.spaced("2 millis")
         )
       )
       yield* extensions.download("toy", false)
@@ -217,9 +216,9 @@ describe("an extension that is asked for", () => {
 
   it.live("is refused when its digest is another one", () =>
     Effect.gen(function* () {
-      const { extensions, files, store } = yield* furnished("0".repeat(64), { ...hasty, attempts: 2 })
-      store.answer(toyPath, whole(toy))
-      assert.include(yield* story(extensions.download("toy", false)), "its digest is")
+      const { extensions, files, store } = yield* setUp("0".repeat(64), { ...shortLimits, attempts: 2 })
+      store.answer(toyPath, complete(toy))
+      assert.include(yield* messageOf(extensions.download("toy", false)), "its digest is")
       assert.deepStrictEqual(files(), [])
     }).pipe(Effect.scoped)
   )
@@ -230,11 +229,11 @@ describe("an extension that is asked for", () => {
         [{ mostCompressedBytes: 100 }, "larger than 100"],
         [{ mostBytes: 1000 }, "more than 1000"]
       ] as const) {
-        const { extensions, files, store } = yield* furnished(null, { ...hasty, ...limits })
-        store.answer(toyPath, whole(toy))
-        const told = yield* story(extensions.download("toy", false))
-        assert.include(told, "(1 attempts)")
-        assert.include(told, word)
+        const { extensions, files, store } = yield* setUp(null, { ...shortLimits, ...limits })
+        store.answer(toyPath, complete(toy))
+        const message = yield* messageOf(extensions.download("toy", false))
+        assert.include(message, "(1 attempts)")
+        assert.include(message, word)
         assert.deepStrictEqual(files(), [])
       }
     }).pipe(Effect.scoped)
@@ -259,9 +258,9 @@ describe("an extension that is asked for", () => {
   for (const [name, entries] of Object.entries(hostile)) {
     it.live(`is refused at once when it has ${name}`, () =>
       Effect.gen(function* () {
-        const { extensions, files, install, store } = yield* furnished()
-        store.answer(toyPath, whole(zst([{ path: "lib/good.so", body: "x" }, ...entries])))
-        assert.include(yield* story(extensions.download("toy", false)), "(1 attempts)")
+        const { extensions, files, install, store } = yield* setUp()
+        store.answer(toyPath, complete(zst([{ path: "lib/good.so", body: "x" }, ...entries])))
+        assert.include(yield* messageOf(extensions.download("toy", false)), "(1 attempts)")
         assert.deepStrictEqual(files(), [])
         assert.isFalse(fs.existsSync(path.join(install, "../escaped")) || fs.existsSync("/tmp/compute-ctl-escaped"))
       }).pipe(Effect.scoped)
@@ -270,11 +269,11 @@ describe("an extension that is asked for", () => {
 
   it.live("puts back what it replaced when one of its files finds no place", () =>
     Effect.gen(function* () {
-      const { extensions, files, install, store } = yield* furnished()
+      const { extensions, files, install, store } = yield* setUp()
       fs.writeFileSync(path.join(install, "lib/postgresql/toy.so"), "the old one")
       fs.mkdirSync(path.join(install, "share/postgresql/extension/toy.control"))
-      store.answer(toyPath, whole(toy))
-      assert.include(yield* story(extensions.download("toy", false)), "toy.control is a folder")
+      store.answer(toyPath, complete(toy))
+      assert.include(yield* messageOf(extensions.download("toy", false)), "toy.control is a folder")
       assert.deepStrictEqual(files(), ["lib/postgresql/toy.so"])
       assert.strictEqual(fs.readFileSync(path.join(install, "lib/postgresql/toy.so"), "utf8"), "the old one")
       assert.isFalse(fs.existsSync(path.join(install, "share/postgresql/extension/toy")))
@@ -285,20 +284,23 @@ describe("an extension that is asked for", () => {
 describe("what cannot be asked for", () => {
   it.live("an extension without a store, without a list, or without permission", () =>
     Effect.gen(function* () {
-      const install = yield* hollowInstall
+      const install = yield* emptyInstall
       const spec = specWith({ ...listOf({ toy: null, other: null }), public: new Set(["toy"]) })
-      const storeless = yield* house(install, null, spec)
-      assert.strictEqual(yield* story(storeless.extensions.download("toy", false)), "remote storage is not configured")
-      const store = yield* startStore
-      const early = yield* house(install, store.base, null)
+      const storeless = yield* startService(install, null, spec)
       assert.strictEqual(
-        yield* story(early.extensions.download("toy", false)),
+        yield* messageOf(storeless.extensions.download("toy", false)),
+        "remote storage is not configured"
+      )
+      const store = yield* startStore
+      const early = yield* startService(install, store.base, null)
+      assert.strictEqual(
+        yield* messageOf(early.extensions.download("toy", false)),
         "information about remote extensions is unavailable"
       )
-      const { extensions } = yield* house(install, store.base, spec)
-      assert.strictEqual(yield* story(extensions.download("other", false)), "extension other is not found")
-      assert.strictEqual(yield* story(extensions.download("no.so", true)), "library no is not found")
-      assert.lengthOf(store.asked, 0)
+      const { extensions } = yield* startService(install, store.base, spec)
+      assert.strictEqual(yield* messageOf(extensions.download("other", false)), "extension other is not found")
+      assert.strictEqual(yield* messageOf(extensions.download("no.so", true)), "library no is not found")
+      assert.lengthOf(store.requests, 0)
     }).pipe(Effect.scoped)
   )
 })
@@ -309,8 +311,8 @@ describe("before Postgres starts", () => {
   it.live("allowed control files are written, and libraries to preload are fetched", () =>
     Effect.gen(function* () {
       const store = yield* startStore
-      const install = yield* hollowInstall
-      store.answer(toyPath, whole(toy))
+      const install = yield* emptyInstall
+      store.answer(toyPath, complete(toy))
       const list = listOf(
         { toy: null, late: null, broken: null, forbidden: null },
         { toylib: "toy", brokenlib: "broken" }
@@ -320,7 +322,7 @@ describe("before Postgres starts", () => {
         preload("neon, toylib,brokenlib, pg_stat_statements")
       )
       fs.writeFileSync(path.join(install, "share/postgresql/extension/late.control"), "somebody's")
-      const { extensions, files, state } = yield* house(install, store.base, spec)
+      const { extensions, files, state } = yield* startService(install, store.base, spec)
       const loaded = yield* extensions.prepare(spec)
       assert.deepInclude(loaded, { downloaded: 1, largest: toy.length, total: toy.length })
       assert.deepInclude((yield* state.now).metrics, { num_ext_downloaded: 1, total_ext_download_size: toy.length })
@@ -332,22 +334,22 @@ describe("before Postgres starts", () => {
         fs.readFileSync(path.join(install, "share/postgresql/extension/late.control"), "utf8"),
         "somebody's"
       )
-      assert.deepStrictEqual([...store.asked].sort(), ["/tag/amd64/v17/extensions/broken.tar.zst", toyPath])
+      assert.deepStrictEqual([...store.requests].sort(), ["/tag/amd64/v17/extensions/broken.tar.zst", toyPath])
     }).pipe(Effect.scoped)
   )
 
   it.live("a library that the spec indexes but does not allow is fatal", () =>
     Effect.gen(function* () {
       const spec = specWith({ ...listOf({ toy: null }, { toylib: "toy" }), public: new Set() }, preload("toylib"))
-      const { extensions } = yield* house(yield* hollowInstall, "http://127.0.0.1:1/", spec)
-      assert.strictEqual(yield* story(extensions.prepare(spec)), "extension toy is not found")
+      const { extensions } = yield* startService(yield* emptyInstall, "http://127.0.0.1:1/", spec)
+      assert.strictEqual(yield* messageOf(extensions.prepare(spec)), "extension toy is not found")
     }).pipe(Effect.scoped)
   )
 
   it.live("without a store only control files are written, and without a list nothing happens", () =>
     Effect.gen(function* () {
       const spec = specWith(listOf({ toy: null }, { toylib: "toy" }), preload("toylib"))
-      const { extensions, files } = yield* house(yield* hollowInstall, null, spec)
+      const { extensions, files } = yield* startService(yield* emptyInstall, null, spec)
       assert.deepStrictEqual(yield* extensions.prepare({ ...spec, remoteExtensions: null }), {
         millis: 0,
         downloaded: 0,

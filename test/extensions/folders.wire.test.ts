@@ -9,7 +9,7 @@ import { locateFolders } from "../../src/extensions/folders.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import { installs, temporaryFolder } from "../support/postgres.ts"
-import { hollowInstall } from "./store.ts"
+import { emptyInstall } from "./extensionStore.ts"
 
 const located = (postgres: string, major: number) =>
   Effect.provide(
@@ -30,9 +30,9 @@ describe("the folders of extensions", () => {
       })
   )
 
-  it.live("are what pg_config says, if it says something", () =>
+  it.live("are what pg_config status, if it status something", () =>
     Effect.gen(function* () {
-      const install = yield* hollowInstall
+      const install = yield* emptyInstall
       const postgres = path.join(install, "bin/postgres")
       const elsewhere = yield* temporaryFolder
       fs.mkdirSync(path.join(elsewhere, "share/extension"), { recursive: true })
@@ -48,7 +48,7 @@ describe("the folders of extensions", () => {
 
   it.live("are missed when nothing shows them", () =>
     Effect.gen(function* () {
-      const install = yield* hollowInstall
+      const install = yield* emptyInstall
       fs.rmSync(path.join(install, "lib"), { recursive: true })
       const failure = yield* Effect.flip(located(path.join(install, "bin/postgres"), 17))
       assert.include(failure.message, "where its libraries are")

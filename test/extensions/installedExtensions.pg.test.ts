@@ -14,6 +14,7 @@ import type { ApiVersion } from "../../src/spec/ParsedSpec.ts"
 import { printFamilies } from "../../src/telemetry/prometheus.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const furnished = Effect.fnUntraced(function* (apiVersion: ApiVersion = "head") {
   const postgres = yield* startPostgres({ settings: { autovacuum: "off", log_connections: "on" } })
@@ -134,11 +135,7 @@ describe("the inventory", () => {
         const keeper = yield* Effect.forkChild(inventoryActor.run.pipe(Effect.provide(context), Effect.provide(logged)))
         yield* state.send("StartBegan")
         yield* state.send("PostgresReady", { spec: emptySpec })
-        yield* Effect.sync(() => lines.length).pipe(
-          Effect.delay("10 millis"),
-          Effect.repeat({ until: (count) => count > 0 }),
-          Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("nothing was told")) })
-        )
+        yield* eventually("the line", () => lines.length > 0)
         yield* Fiber.interrupt(keeper)
         const more =
           apiVersion === "head"

@@ -1,5 +1,5 @@
 /**
- * A real HTTP store of extensions that misbehaves as told, and the rooms around `RemoteExtensions` for its tests.
+ * A real HTTP store of extensions that misbehaves as message, and the service around `RemoteExtensions` for its tests.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -12,7 +12,7 @@ import * as http from "node:http"
 import * as path from "node:path"
 import { zstdCompressSync } from "node:zlib"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { defaultPatience, type Patience, RemoteExtensions } from "../../src/extensions/RemoteExtensions.ts"
+import { defaultLimits, type DownloadLimits, RemoteExtensions } from "../../src/extensions/RemoteExtensions.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import type { ParsedSpec, RemoteExtensionList } from "../../src/spec/ParsedSpec.ts"
@@ -25,14 +25,14 @@ export const sha256 = (bytes: Uint8Array): string => createHash("sha256").update
 
 export type Answer = (request: http.IncomingMessage, response: http.ServerResponse) => void
 
-export const whole =
+export const complete =
   (bytes: Uint8Array): Answer =>
   (_, response) =>
     void response.writeHead(200).end(bytes)
-export const says =
-  (status: number): Answer =>
+export const status =
+  (code: number): Answer =>
   (_, response) =>
-    void response.writeHead(status).end("no")
+    void response.writeHead(code).end("no")
 /** Half of it, and then the line goes dead, politely or not at all. */
 export const halfThen =
   (bytes: Uint8Array, then: "hang up" | "silence" | "end"): Answer =>
@@ -48,19 +48,19 @@ export const never: Answer = () => {}
 export interface Store {
   readonly base: string
   /** Paths that were asked for, in order. */
-  readonly asked: ReadonlyArray<string>
+  readonly requests: ReadonlyArray<string>
   /** The answers to come for a path; the last one stays. Without any: 404. */
   readonly answer: (path: string, ...answers: ReadonlyArray<Answer>) => void
 }
 
 export const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(function* () {
-  const asked: Array<string> = []
+  const requests: Array<string> = []
   const answers = new Map<string, Array<Answer>>()
   const server = http.createServer((request, response) => {
     const at = request.url ?? ""
-    asked.push(at)
+    requests.push(at)
     const queue = answers.get(at) ?? []
-    const answer = (queue.length > 1 ? queue.shift() : queue[0]) ?? says(404)
+    const answer = (queue.length > 1 ? queue.shift() : queue[0]) ?? status(404)
     answer(request, response)
   })
   yield* Effect.acquireRelease(
@@ -74,11 +74,11 @@ export const startStore: Effect.Effect<Store, never, Scope.Scope> = Effect.gen(f
   )
   const address = server.address()
   const port = typeof address === "object" && address !== null ? address.port : 0
-  return { base: `http://127.0.0.1:${port}/`, asked, answer: (at, ...more) => void answers.set(at, [...more]) }
+  return { base: `http://127.0.0.1:${port}/`, requests, answer: (at, ...more) => void answers.set(at, [...more]) }
 })
 
 /** A folder that looks like an installation, for tests that start no Postgres. */
-export const hollowInstall: Effect.Effect<string, never, Scope.Scope> = Effect.map(temporaryFolder, (folder) => {
+export const emptyInstall: Effect.Effect<string, never, Scope.Scope> = Effect.map(temporaryFolder, (folder) => {
   for (const at of ["bin", "share/postgresql/extension", "lib/postgresql"])
     fs.mkdirSync(path.join(folder, at), { recursive: true })
   for (const at of ["bin/postgres", "share/postgresql/extension/plpgsql.control", "lib/postgresql/plpgsql.so"]) {
@@ -87,9 +87,9 @@ export const hollowInstall: Effect.Effect<string, never, Scope.Scope> = Effect.m
   return folder
 })
 
-/** Impatient enough for tests. */
-export const hasty: Patience = {
-  ...defaultPatience,
+/** Short enough for tests. */
+export const shortLimits: DownloadLimits = {
+  ...defaultLimits,
   answerWithin: Duration.millis(500),
   pieceWithin: Duration.millis(300),
   attemptWithin: Duration.seconds(10),
@@ -114,20 +114,20 @@ export const listOf = (
   )
 })
 
-export interface House {
+interface Running {
   readonly extensions: RemoteExtensions["Service"]
   readonly state: ComputeState["Service"]
   /** Everything below the installation's share and lib, and whatever else is not `bin`. */
   readonly files: () => ReadonlyArray<string>
 }
 
-export const house = Effect.fnUntraced(function* (
+export const startService = Effect.fnUntraced(function* (
   install: string,
   base: string | null,
   spec: ParsedSpec | null,
-  patience: Patience = hasty
+  limits: DownloadLimits = shortLimits
 ) {
-  const layer = RemoteExtensions.layer({ apiVersion: "head", base, buildTag: "tag", arch: "x64", patience }).pipe(
+  const layer = RemoteExtensions.layer({ apiVersion: "head", base, buildTag: "tag", arch: "x64", limits }).pipe(
     Layer.provideMerge(
       Layer.mergeAll(
         Layer.fresh(ComputeState.layer),
@@ -157,7 +157,7 @@ export const house = Effect.fnUntraced(function* (
       .map((one) => path.relative(install, path.join(one.parentPath, one.name)))
       .filter((name) => !name.startsWith("bin/") && !name.includes("plpgsql"))
       .sort()
-  return { extensions, state, files } satisfies House
+  return { extensions, state, files } satisfies Running
 })
 
 export const specWith = (remoteExtensions: RemoteExtensionList, more: Partial<ParsedSpec> = {}): ParsedSpec => ({
