@@ -24,7 +24,9 @@ export const lazily = (names: ReadonlyArray<string>): Plugin => ({
       // The default of a builtin is the builtin; a package's own is nobody's here.
       const kind = isBuiltin(path) ? [] : ["__esModule:true"]
       return {
-        contents: `let it;const load=()=>it??=require(${JSON.stringify(path)});module.exports={${[...kind, ...getters].join(",")}}`,
+        contents:
+          `let it;const load=()=>it??=require(${JSON.stringify(path)});` +
+          `module.exports={${[...kind, ...getters].join(",")}}`,
         resolveDir: String(pluginData),
         loader: "js"
       }

@@ -1,5 +1,6 @@
 /**
- * Settings of a run, and the rules that lead to them from the flags given (reference section 1.1). Nothing is left open.
+ * Settings of a run, and the rules that lead to them from the flags given (reference section 1.1). Nothing is left
+ * open.
  *
  * Both generations' flags are understood, also mixed; where they mean different things, the source of the spec says
  * which generation is speaking. Messages name flags and never repeat values.
@@ -205,8 +206,8 @@ export const readConnstr = (given: Given): Read<ConnString | null> => {
 }
 
 /**
- * The two generations disagree about `--http-port`: in the older it is the port; in the newer it is an old alias that has
- * no effect outside one vendor's mode.
+ * The two generations disagree about `--http-port`: in the older it is the port; in the newer it is an old alias that
+ * has no effect outside one vendor's mode.
  */
 interface Ports {
   readonly externalHttpPort: number

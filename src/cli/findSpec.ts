@@ -4,15 +4,15 @@
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import * as FS from "node:fs/promises"
 import { pullDefaults, pullSpec } from "../controlplane/ControlPlane.ts"
 import { isDown, type LastGoodSpec, standIn } from "../controlplane/LastGoodSpec.ts"
-import { type Failure, SpecUnreadable } from "../errors/Failure.ts"
+import type { Failure } from "../errors/Failure.ts"
 import { keyWatcher, type Verifier } from "../http/Verifier.ts"
 import type { ProgramOptions } from "../lifecycle/Program.ts"
 import { parseConfigKeys, parseConfigText, parseResponse, type Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ParseOptions, parseSpecText } from "../spec/parseSpec.ts"
+import { readText } from "./readText.ts"
 import type { RunSettings } from "./RunSettings.ts"
 
 export interface Found {
@@ -23,12 +23,6 @@ export interface Found {
   /** Where the compute's own certificate is kept. */
   readonly tls: Tls | null
 }
-
-const readText = (path: string) =>
-  Effect.tryPromise({
-    try: () => FS.readFile(path === "-" ? "/dev/stdin" : path, "utf8"),
-    catch: (cause) => new SpecUnreadable({ source: path, cause })
-  })
 
 /** What finding a spec needs of the settings; commands that only look at one have no more. */
 export type SpecSettings = Pick<RunSettings, "spec" | "storage" | "computeId" | "controlPlaneToken" | "apiVersion">

@@ -13,9 +13,9 @@ import { readJsonText } from "../spec/json.ts"
 import { type ParseOptions, parseSpecInput } from "../spec/parseSpec.ts"
 
 /**
- * The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ. A first
- * check for editors and control planes: what JSON Schema can not say (bytes of a name, where addresses may come from)
- * only `parseSpec` says.
+ * The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ. A
+ * first check for editors and control planes: what JSON Schema can not say (bytes of a name, where addresses may come
+ * from) only `parseSpec` says.
  */
 export const specJsonSchema = (): unknown => {
   const { definitions, schema } = Schema.toJsonSchemaDocument(ComputeSpec)

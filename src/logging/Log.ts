@@ -62,8 +62,9 @@ const traceOf = (fiber: Fiber.Fiber<unknown, unknown>): Record<string, string> =
 const onOneLine = (text: string): string => text.replaceAll("\r", "\\r").replaceAll("\n", "\\n")
 
 /**
- * `2026-01-31T12:00:00.000Z  INFO message {actor=monitor}`: the message first, because that is what is read and searched
- * for. A cause follows, on several lines for a defect. The operation is left to JSON: it is long, and says little here.
+ * `2026-01-31T12:00:00.000Z  INFO message {actor=monitor}`: the message first, because that is what is read and
+ * searched for. A cause follows, on several lines for a defect. The operation is left to JSON: it is long, and says
+ * little here.
  */
 const textLogger = (sink: Sink, context: LogContext): Logger.Logger<unknown, void> =>
   Logger.make((options) => {
@@ -171,7 +172,8 @@ export const postgresRecordsAsJson =
           const { database, message, pid, severity, user } = parseRecord(line.replace(/^PG:/, ""))
           const read = Object.entries({ severity, pid, user, database }).filter(([, value]) => value !== null)
           const level = levelOfSeverity(severity)
-          return `${JSON.stringify({ source: "postgres", ...context.ids, ...Object.fromEntries(read), timestamp, level, message })}\n`
+          const fields = { source: "postgres", ...context.ids, ...Object.fromEntries(read), timestamp, level, message }
+          return `${JSON.stringify(fields)}\n`
         })
       return sink(lines.join(""))
     })

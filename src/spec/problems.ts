@@ -47,7 +47,9 @@ export const problemsOf = (error: Schema.SchemaError, under: JsonPath = []): Rea
     message: message.replace(/^Expected (.*)$/s, (_, expected: string) => `expected ${shapeName(expected)}`)
   }))
 
-/** Without repetitions: a fault of storage is found by the whole schema and again by the part that storage is read from. */
+/**
+ * Without repetitions: a fault of storage is found by the whole schema and again by the part that storage is read from.
+ */
 export const distinct = (problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> =>
   problems.filter(
     (one, index) => problems.findIndex((other) => other.path === one.path && other.message === one.message) === index

@@ -19,7 +19,7 @@ import { Commands } from "../compute/Commands.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
 import { Abandoned, type Failure, FileFailed, SpecInvalid, type WireFailed } from "../errors/Failure.ts"
-import type { Ended } from "../lifecycle/Lifecycle.ts"
+import type { Ended } from "../lifecycle/shutdown.ts"
 import { program, type ProgramOptions } from "../lifecycle/Program.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
 import { resolveRunAs } from "../platform/users.ts"
@@ -158,11 +158,12 @@ interface Listening {
 /** Runs the program in the scope; succeeds once it listens, when its state and commands can be used. */
 const listen = Effect.fnUntraced(function* (options: ProgramOptions) {
   const listening = yield* Deferred.make<Listening, Failure>()
-  const fiber = yield* program(options, ({ httpPort }) =>
-    Effect.flatMap(Effect.context<ComputeState | Commands>(), (context) =>
-      Effect.asVoid(Deferred.succeed(listening, { httpPort, context }))
-    )
-  ).pipe(
+  const fiber = yield* program(options, {
+    onListening: ({ httpPort }) =>
+      Effect.flatMap(Effect.context<ComputeState | Commands>(), (context) =>
+        Effect.asVoid(Deferred.succeed(listening, { httpPort, context }))
+      )
+  }).pipe(
     Effect.tapError((failure) => Deferred.fail(listening, failure)),
     Effect.forkScoped
   )

@@ -1,6 +1,6 @@
 /**
- * A compute whose Postgres, PGDATA, storage and SQL are simulated in memory: the real lifecycle runs, in virtual time, and
- * nothing outside is touched.
+ * A compute whose Postgres, PGDATA, storage and SQL are simulated in memory: the real lifecycle runs, in virtual time,
+ * and nothing outside is touched.
  *
  * `Simulation` is what a test holds: it records what the lifecycle asked for, makes a step fail or hang, and kills the
  * simulated Postgres.
@@ -146,6 +146,7 @@ const postmaster = Layer.effect(
           exit: Deferred.await(simulation.exit),
           stop,
           escalate: Effect.andThen(simulation.escalate, simulation.kill({ _tag: "Signal", signal: "SIGQUIT" })),
+          status: Effect.succeed("ready" as const),
           reload: Effect.orDie(simulation.pass("reload")),
           recentLog: Effect.succeed(["LOG:  simulated"])
         }).pipe(Effect.tap(() => Effect.addFinalizer(() => simulation.kill(clean))))

@@ -9,6 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as http from "node:http"
 import { listen } from "../../src/autoscaling/VmMonitor.ts"
+import { eventually } from "../support/waiting.ts"
 import { connectAgent, dial, GiB, nothingManaged, startMonitor } from "./scriptedAgent.ts"
 
 const healthy = Effect.fnUntraced(function* (agent: Effect.Success<ReturnType<typeof dial>>, id: number) {
@@ -200,11 +201,10 @@ describe("the newest agent wins", () => {
         replaced: 7
       })
       // Seven are closed; until the Close frame has arrived, they look open from here.
-      const open = yield* Effect.sync(() => agents.filter(({ socket }) => socket.readyState === WebSocket.OPEN)).pipe(
-        Effect.delay("5 millis"),
-        Effect.repeat({ until: (some) => some.length <= 1 }),
-        Effect.timeout("30 seconds")
-      )
+      const open = yield* eventually("the closing of seven", () => {
+        const left = agents.filter(({ socket }) => socket.readyState === WebSocket.OPEN)
+        return left.length <= 1 ? left : null
+      })
       assert.strictEqual(open.length, 1)
       for (const agent of open) {
         yield* agent.sendRaw(`{"min":1,"max":1}`)

@@ -38,15 +38,18 @@ const specWith = (roles: number, databases: number, changed = -1): ParsedSpec =>
   })
 
 const permissions = [
-  "DO $$BEGIN IF EXISTS (SELECT FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE nspname = 'public' AND rolname = 'cloud_admin') " +
+  "DO $$BEGIN IF EXISTS (SELECT FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner " +
+    "WHERE nspname = 'public' AND rolname = 'cloud_admin') " +
     "THEN ALTER SCHEMA public OWNER TO neon_superuser; END IF; END$$",
   "DO $$BEGIN IF EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public') THEN " +
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO neon_superuser WITH GRANT OPTION; " +
-    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO neon_superuser WITH GRANT OPTION; END IF; END$$"
+    "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO neon_superuser WITH GRANT OPTION; " +
+    "END IF; END$$"
 ]
 
 const privileged =
-  "CREATE ROLE neon_superuser CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS IN ROLE pg_read_all_data, pg_write_all_data"
+  "CREATE ROLE neon_superuser CREATEDB CREATEROLE NOLOGIN REPLICATION BYPASSRLS " +
+  "IN ROLE pg_read_all_data, pg_write_all_data"
 const roleSqls = (spec: ParsedSpec): ReadonlyArray<string> => [
   privileged,
   ...spec.roles.map(
@@ -125,12 +128,14 @@ const fresh = <A, E>(use: (postgres: TestPostgres) => Effect.Effect<A, E>) =>
 
 const show = (name: string, millis: number, baseline: number | null = null) =>
   Console.log(
-    `${name.padEnd(58)} ${millis.toFixed(1).padStart(9)} ms${baseline === null ? "" : `   ${(baseline / millis).toFixed(1)}x`}`
+    `${name.padEnd(58)} ${millis.toFixed(1).padStart(9)} ms` +
+      (baseline === null ? "" : `   ${(baseline / millis).toFixed(1)}x`)
   )
 
 const phasesOf = (applyReport: ApplyReport) =>
   Console.log(
-    `    ${applyReport.phases.map(({ millis, phase }) => `${phase} ${millis}`).join(", ")}; ${applyReport.roundTrips} round trips`
+    `    ${applyReport.phases.map(({ millis, phase }) => `${phase} ${millis}`).join(", ")}; ` +
+      `${applyReport.roundTrips} round trips`
   )
 
 const compare = Effect.fnUntraced(function* (roles: number, databases: number) {

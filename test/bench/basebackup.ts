@@ -22,8 +22,8 @@ import { FileFailed } from "../../src/errors/Failure.ts"
 import { unpack } from "../../src/postgres/basebackup.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { NeonDeadlines } from "../../src/storage/neon/NeonStorage.ts"
-import { openBasebackup } from "../../src/storage/neon/pageserver.ts"
+import { NeonDeadlines } from "../../src/storage/neon/deadlines.ts"
+import { openBasebackup } from "../../src/storage/neon/shards.ts"
 import { makeFakePageserver } from "../../src/testing/peers/FakePageserver.ts"
 import { makeFakePageService } from "../../src/testing/peers/FakePageService.ts"
 import { emptySpec } from "../support/specs.ts"
@@ -109,7 +109,10 @@ const theirs = async (from: string, into: string): Promise<Outcome> => {
   return { millis: performance.now() - before, peak: NaN }
 }
 
-/** Pages that compress about as relation pages do: a third of each is noise. Small files, middling ones, and whole segments. */
+/**
+ * Pages that compress about as relation pages do: a third of each is noise. Small files, middling ones, and whole
+ * segments.
+ */
 const fill = async (folder: string, megabytes: number): Promise<number> => {
   const page = Buffer.alloc(8192, "a tuple that resembles the one before; ")
   let files = 0
@@ -169,7 +172,8 @@ const measure = (megabytes: number, home: string) =>
         }
       }
       yield* Console.log(
-        `\n${megabytes} MB of tar in ${files} files, ${Math.round(bytes.length / 2 ** 20)} MB compressed, ${rounds} rounds`
+        `\n${megabytes} MB of tar in ${files} files, ${Math.round(bytes.length / 2 ** 20)} MB compressed, ` +
+          `${rounds} rounds`
       )
       const base = median((seen.get("tar -xz") ?? []).map(({ millis }) => millis))
       for (const [name, outcomes] of seen) {
@@ -178,7 +182,8 @@ const measure = (megabytes: number, home: string) =>
         const rate = `${Math.round(megabytes / (millis / 1000))} MB/s`
         const memory = Number.isNaN(peak) ? "" : `, at most ${Math.round(peak)} MiB of memory`
         yield* Console.log(
-          `${name.padEnd(20)} ${String(Math.round(millis)).padStart(6)} ms  ${rate.padStart(9)}  ${(millis / base).toFixed(2)} of tar${memory}`
+          `${name.padEnd(20)} ${String(Math.round(millis)).padStart(6)} ms  ${rate.padStart(9)}  ` +
+            `${(millis / base).toFixed(2)} of tar${memory}`
         )
       }
     })

@@ -108,7 +108,8 @@ const bare = (directory: string, bodies: ReadonlyArray<string>) =>
 
 const print = (what: string, { failed, p50, p99, perSecond, worst }: Seen): void =>
   console.log(
-    `${what.padEnd(34)} ${perSecond.toFixed(0).padStart(7)}/s  p50 ${p50.toFixed(2).padStart(6)}  p99 ${p99.toFixed(2).padStart(6)}  ` +
+    `${what.padEnd(34)} ${perSecond.toFixed(0).padStart(7)}/s  ` +
+      `p50 ${p50.toFixed(2).padStart(6)}  p99 ${p99.toFixed(2).padStart(6)}  ` +
       `worst ${worst.toFixed(2).padStart(7)} ms  failed ${failed}`
   )
 

@@ -88,7 +88,9 @@ export const flatOut = async (port: number, path: string, connections: number, s
   return summary(times, took, failed)
 }
 
-/** `going` is asked before each request. There are more connections than are ever busy, unless the server stands still. */
+/**
+ * `going` is asked before each request. There are more connections than are ever busy, unless the server stands still.
+ */
 export const paced = async (port: number, path: string, perSecond: number, going: () => boolean): Promise<Seen> => {
   const lines = await Promise.all(Array.from({ length: 64 }, () => open(port)))
   const free = [...lines]

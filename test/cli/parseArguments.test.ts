@@ -450,7 +450,8 @@ describe("usage errors", () => {
     ],
     [
       ["-D", "/d", "-C", "postgresql://u:hunter2@h:0/d", "-S", "x"],
-      "-C expects a URL such as postgresql://cloud_admin@localhost:5432/postgres, but its port is not between 1 and 65535"
+      "-C expects a URL such as postgresql://cloud_admin@localhost:5432/postgres, " +
+        "but its port is not between 1 and 65535"
     ],
     [[...older, "-D", "/e"], "-D is given more than once"],
     [[...older, "--pgdata", "/e"], "--pgdata is given more than once"],

@@ -21,6 +21,7 @@ import { Admin } from "../../src/pgwire/Admin.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { startPostgres, superuser } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const functions = `
 create schema neon;
@@ -115,10 +116,8 @@ const setUp = Effect.fnUntraced(function* (more: Partial<ParsedSpec> = {}) {
   yield* state.send("PostgresReady", { spec })
   const lfc = yield* Effect.provide(Lfc, context)
   const settled = <A extends { readonly status: string }>(of: Effect.Effect<A>) =>
-    of.pipe(
-      Effect.delay("5 millis"),
-      Effect.repeat({ until: ({ status }) => status !== "prewarming" && status !== "offloading" }),
-      Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("it does not settle")) })
+    eventually("the end of the transfer", () =>
+      Effect.map(of, (now) => (now.status !== "prewarming" && now.status !== "offloading" ? now : null))
     )
   return {
     postgres,
@@ -141,13 +140,12 @@ const setUp = Effect.fnUntraced(function* (more: Partial<ParsedSpec> = {}) {
 
 /** Waits until the stand-in sleeps inside Postgres. */
 const asleep = (owner: { readonly rows: (sql: string) => Effect.Effect<ReadonlyArray<unknown>, unknown> }) =>
-  owner
-    .rows("select 1 from pg_stat_activity where wait_event = 'PgSleep'")
-    .pipe(
-      Effect.delay("5 millis"),
-      Effect.repeat({ until: (rows) => rows.length > 0 }),
-      Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("nobody sleeps")) })
+  eventually("a session that sleeps", () =>
+    Effect.map(
+      owner.rows("select 1 from pg_stat_activity where wait_event = 'PgSleep'"),
+      (sessions) => sessions.length > 0
     )
+  )
 
 describe("the local file cache's map", () => {
   it.live("is saved by one compute and loaded by another", () =>
@@ -298,11 +296,7 @@ describe("the periodic offload", () => {
       yield* owner.simple("update public.cache set map = 'x'")
       const offloading = yield* Effect.forkChild(Effect.provide(lfcActor.run, context))
       yield* state.note({ spec: { ...spec, offloadLfcIntervalSeconds: 1 } })
-      yield* Effect.sync(() => store.objects.has(here())).pipe(
-        Effect.delay("10 millis"),
-        Effect.repeat({ until: (saved) => saved }),
-        Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("it does not save")) })
-      )
+      yield* eventually("the saved map", () => store.objects.has(here()))
       yield* Fiber.interrupt(offloading)
     }).pipe(Effect.scoped)
   )

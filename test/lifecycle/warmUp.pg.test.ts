@@ -14,6 +14,7 @@ import { Spawn } from "../../src/platform/Spawn.ts"
 import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import { houseOver } from "../postgres/clusters.ts"
 import { configOf, makeCluster, runAs } from "../support/postgres.ts"
+import { eventually } from "../support/waiting.ts"
 
 const furnished = Effect.map(makeCluster(), (cluster) => {
   const rooms = Layer.mergeAll(
@@ -60,10 +61,7 @@ describe("the warm-up", () => {
   it.live("that is interrupted leaves nothing running", () =>
     Effect.gen(function* () {
       const { cluster, rooms, warmup } = yield* furnished
-      const begun = Effect.sync(() => fs.existsSync(path.join(warmup, "postmaster.pid"))).pipe(
-        Effect.delay("5 millis"),
-        Effect.repeat({ until: (there) => there })
-      )
+      const begun = eventually("its postmaster.pid", () => fs.existsSync(path.join(warmup, "postmaster.pid")))
       yield* Effect.raceFirst(Effect.provide(warmUp(cluster.pgdata, modest), rooms), begun)
       assert.isFalse(fs.existsSync(warmup))
     }).pipe(Effect.scoped)

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { launch, localArguments, place, rows, session } from "../program/harness.ts"
-import { eventually } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const spec = (operation: string) => ({
   format_version: 1,
@@ -66,21 +66,22 @@ describe("the log as JSON", () => {
             // Or the bytes would have to fit the client's encoding.
             yield* wire.simple("set client_min_messages = error")
             yield* wire.simple(
-              "do $$ begin raise warning '%', repeat('x', 2000000); raise warning '%', E'broken \\xff\\xfe\\nline' || chr(1); end $$"
+              "do $$ begin raise warning '%', repeat('x', 2000000); " +
+                "raise warning '%', E'broken \\xff\\xfe\\nline' || chr(1); end $$"
             )
             return wire.backendPid
           })
         )
         const broken = yield* eventually(
           "the last warning",
-          () => program.said().includes('"message"') && /broken [^"]*"/.exec(program.said()),
-          program.said
+          () => program.output().includes('"message"') && /broken [^"]*"/.exec(program.output()),
+          program.output
         )
         assert.notInclude(broken[0], "\n")
         program.signal("SIGTERM")
         assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
 
-        const lines = read(program.said())
+        const lines = read(program.output())
         const postgres = lines.filter(({ source }) => source === "postgres")
         assert.isAbove(postgres.length, 5)
         assert.isAbove(lines.length - postgres.length, 5)
@@ -126,7 +127,7 @@ describe("the log as JSON", () => {
         yield* Effect.promise(() => program.reaches("running"))
         program.signal("SIGTERM")
         yield* Effect.promise(() => program.exit)
-        const ours = read(program.said()).filter(({ source }) => source !== "postgres")
+        const ours = read(program.output()).filter(({ source }) => source !== "postgres")
         assert.isTrue(ours.some(({ message }) => message.startsWith("Changing compute status")))
         assert.deepStrictEqual(
           ours.filter(({ level, message }) => level === "INFO" && !message.startsWith("Changing compute status")),
@@ -143,7 +144,7 @@ describe("the log as JSON", () => {
         const at = yield* place
         const program = yield* launch(localArguments(at, "{", ["--log-format", "json"]), at.httpPort)
         assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
-        assert.deepInclude(read(program.said()).at(-1), { level: "ERROR" })
+        assert.deepInclude(read(program.output()).at(-1), { level: "ERROR" })
         assert.isFalse(fs.existsSync(`${at.directory}/pgdata/postmaster.pid`))
       }),
     60_000

@@ -132,11 +132,11 @@ describe("secrets", () => {
             yield* Effect.promise(() => program.exit)
 
             const places: ReadonlyArray<readonly [string, string]> = [
-              ["the log", program.said()],
+              ["the log", program.output()],
               ["the trace", sink.raw().replaceAll(`"authorization":"Bearer ${canaries.collector}"`, "")],
               ...heard.map((text) => [text.slice(0, 60), text] as const)
             ]
-            assert.isAbove(program.said().length, 10_000, "it was loud enough")
+            assert.isAbove(program.output().length, 10_000, "it was loud enough")
             assert.include(sink.raw(), canaries.collector, "the collector's own token does reach the collector")
             const leaks = places.flatMap(([where, text]) =>
               Object.entries(canaries).flatMap(([name, canary]) => {

@@ -12,6 +12,7 @@ import { resizeSwap, setDiskQuota } from "../../src/platform/memory.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { liftCoreLimit } from "../../src/postgres/coreDumps.ts"
 import { temporaryFolder } from "../support/postgres.ts"
+import { eventually } from "../support/waiting.ts"
 
 /** `sudo` writes down what it was asked to run, and runs it. */
 const tooled = Effect.fnUntraced(function* (tool: string) {
@@ -82,7 +83,7 @@ describe("the core limit", () => {
       })
       const limits = () =>
         /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${child.pid}/limits`, "utf8"))
-      yield* Effect.sync(limits).pipe(Effect.delay("5 millis"), Effect.repeat({ until: (now) => now?.[1] === "0" }))
+      yield* eventually("the child's own limit", () => limits()?.[1] === "0")
       yield* liftCoreLimit(child.pid)
       const [, soft, hard] = limits() ?? []
       assert.strictEqual(soft, hard)

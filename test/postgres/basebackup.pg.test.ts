@@ -24,16 +24,10 @@ import { makeFakeSafekeeper } from "../../src/testing/peers/FakeSafekeeper.ts"
 import { basebackupOf } from "../../src/testing/peers/NeonPeers.ts"
 import { freePort, installs, runAs, startPostgres, temporaryFolder } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId
-
-const until = Effect.fnUntraced(function* (what: string, condition: () => boolean) {
-  for (let turn = 0; !condition(); turn++) {
-    if (turn > 6000) return assert.fail(`${what} did not happen`)
-    yield* Effect.sleep("5 millis")
-  }
-})
 
 const planFor = (port: number, sockets: string): StartPlan => ({
   starting: [
@@ -59,7 +53,7 @@ describe("a real cluster as a basebackup", () => {
             const postgres = yield* startPostgres({ major })
             yield* postgres.rows("create table kept as select g from generate_series(1, 10000) g")
             process.kill(postgres.pid, "SIGINT")
-            yield* until("the stop", () => !fs.existsSync(path.join(postgres.pgdata, "postmaster.pid")))
+            yield* eventually("the stop", () => !fs.existsSync(path.join(postgres.pgdata, "postmaster.pid")))
             return { archive: yield* basebackupOf(postgres.pgdata), install: postgres.install }
           })
         )
@@ -105,7 +99,7 @@ describe("a real cluster as a basebackup", () => {
               const stages = shutdownStages
               const child = yield* spawn({ command: install.postgres, args: ["-D", pgdata.directory], runAs, stages })
               const pid = path.join(pgdata.directory, "postmaster.pid")
-              yield* until(
+              yield* eventually(
                 "the start",
                 () => fs.existsSync(pid) && fs.readFileSync(pid, "utf8").trimEnd().endsWith("ready")
               )

@@ -52,21 +52,6 @@ export const makeHouse = (
 ): Effect.Effect<House, never, Scope.Scope> =>
   Effect.flatMap(makeCluster(options), (cluster) => houseOver(cluster, room))
 
-/** Waits for a condition that nothing announces. */
-export const eventually = (
-  what: string,
-  holds: () => boolean,
-  within: Duration.Input = "20 seconds"
-): Effect.Effect<void> => {
-  const look: Effect.Effect<void> = Effect.suspend(() =>
-    holds() ? Effect.void : Effect.andThen(Effect.sleep("5 millis"), look)
-  )
-  return Effect.timeoutOrElse(look, {
-    duration: within,
-    orElse: () => Effect.die(new Error(`this did not happen: ${what}`))
-  })
-}
-
 /** Neither running nor a zombie. */
 export const isGone = (pid: number): boolean => {
   try {

@@ -12,7 +12,8 @@ import { Spawn } from "../../src/platform/Spawn.ts"
 import { coreDumpsIn } from "../../src/postgres/coreDumps.ts"
 import { type Debugger, reportCoreDumps } from "../../src/postgres/coreDumps.ts"
 import { makeCluster, runAs, temporaryFolder } from "../support/postgres.ts"
-import { eventually, houseOver } from "./clusters.ts"
+import { eventually } from "../support/waiting.ts"
+import { houseOver } from "./clusters.ts"
 
 const withLog = <A, E, R>(effect: (logged: () => string) => Effect.Effect<A, E, R>) => {
   const lines: Array<string> = []

@@ -8,7 +8,7 @@ import * as Stream from "effect/Stream"
 import { helperStages } from "../../src/platform/shutdownStages.ts"
 import { Spawn, type SpawnRequest } from "../../src/platform/Spawn.ts"
 import { type LogSink, openLogPipe } from "../../src/postgres/LogPipe.ts"
-import { eventually } from "./clusters.ts"
+import { eventually } from "../support/waiting.ts"
 
 const node = (script: string): SpawnRequest => ({
   command: process.execPath,

@@ -12,7 +12,8 @@ import { PostmasterNotReady } from "../../src/errors/Failure.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
 import type { ShutdownStage } from "../../src/platform/shutdownStages.ts"
 import { configOf, installs, makeCluster, runAs } from "../support/postgres.ts"
-import { eventually, houseOver, isGone, makeHouse, processesOf } from "./clusters.ts"
+import { eventually } from "../support/waiting.ts"
+import { houseOver, isGone, makeHouse, processesOf } from "./clusters.ts"
 
 const noToken = { token: null }
 const stage = (signal: ShutdownStage["signal"], graceMillis: number): ShutdownStage => ({
@@ -261,10 +262,8 @@ describe("what Postgres is given", () => {
       fs.appendFileSync(path.join(cluster.pgdata, "postgresql.conf"), "work_mem = '7MB'\n")
       yield* running.reload
       const wire = yield* connect(configOf(cluster)())
-      const seen: Effect.Effect<void, unknown> = Effect.flatMap(wire.rows("show work_mem"), (rows) =>
-        rows[0]?.[0] === "7MB" ? Effect.void : Effect.andThen(Effect.sleep("10 millis"), seen)
-      )
-      yield* Effect.timeout(seen, "10 seconds")
+      const reread = Effect.map(wire.rows("show work_mem"), ([row]) => row?.[0] === "7MB")
+      yield* eventually("the new work_mem", () => reread)
     })
   )
 })

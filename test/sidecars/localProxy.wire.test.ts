@@ -7,7 +7,8 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { configureLocalProxy, findLocalProxy, stopLocalProxy } from "../../src/sidecars/localProxy.ts"
 import { temporaryFolder } from "../support/postgres.ts"
-import { eventually, programAt, startProgram } from "../support/programs.ts"
+import { programAt, startProgram } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const keys = {
   jwks: [

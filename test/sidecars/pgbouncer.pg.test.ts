@@ -12,7 +12,8 @@ import { explain } from "../../src/errors/policy.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
 import { type PgbouncerPlace, reloadPgbouncer, stopPgbouncer, tunePgbouncer } from "../../src/sidecars/pgbouncer.ts"
 import { freePort, runAs, startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
-import { eventually, programAt, startProgram } from "../support/programs.ts"
+import { programAt, startProgram } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const program = programAt("pgbouncer")
 const password = "canary-9b1f-console"

@@ -13,8 +13,9 @@ import * as path from "node:path"
 import { exportAudit, exportLog, type RsyslogPlace } from "../../src/sidecars/rsyslog.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { runAs, temporaryFolder } from "../support/postgres.ts"
-import { eventually, programAt, startProgram } from "../support/programs.ts"
+import { programAt, startProgram } from "../support/programs.ts"
 import { emptySpec } from "../support/specs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const program = programAt("rsyslogd")
 

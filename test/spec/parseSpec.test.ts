@@ -205,14 +205,16 @@ const table: ReadonlyArray<readonly [what: string, input: unknown, problemLines:
     "64 letters",
     role({ name: "x".repeat(64) }),
     [
-      "cluster.roles[0].name: expected a name of at most 63 bytes (UTF-8); this one has 64, and Postgres would cut it short"
+      "cluster.roles[0].name: expected a name of at most 63 bytes (UTF-8); " +
+        "this one has 64, and Postgres would cut it short"
     ]
   ],
   [
     "33 wide letters",
     cluster({ databases: [{ name: "ü".repeat(32), owner: "x" }] }),
     [
-      "cluster.databases[0].name: expected a name of at most 63 bytes (UTF-8); this one has 64, and Postgres would cut it short"
+      "cluster.databases[0].name: expected a name of at most 63 bytes (UTF-8); " +
+        "this one has 64, and Postgres would cut it short"
     ]
   ],
   [
@@ -257,7 +259,8 @@ const table: ReadonlyArray<readonly [what: string, input: unknown, problemLines:
     "rename to a long name",
     delta({ action: "rename_role", name: "a", new_name: "x".repeat(70) }),
     [
-      "delta_operations[0].new_name: expected a name of at most 63 bytes (UTF-8); this one has 70, and Postgres would cut it short"
+      "delta_operations[0].new_name: expected a name of at most 63 bytes (UTF-8); " +
+        "this one has 70, and Postgres would cut it short"
     ]
   ],
   [

@@ -133,7 +133,8 @@ const table: ReadonlyArray<readonly [what: string, input: Json, problemLines: Re
     "an address that is none",
     { ...leastNeon, pageserver_connstring: "hunter2" },
     [
-      "pageserver_connstring: expected where shard 0's pageserver is: it is neither a postgresql:// URL nor key=value text"
+      "pageserver_connstring: expected where shard 0's pageserver is: " +
+        "it is neither a postgresql:// URL nor key=value text"
     ]
   ],
   [

@@ -1,5 +1,6 @@
 /**
- * Self-signed certificates of any kind of key, made here, so that no key lies in the repository and no `openssl` is needed.
+ * Self-signed certificates of any kind of key, made here, so that no key lies in the repository and no `openssl` is
+ * needed.
  */
 import * as crypto from "node:crypto"
 

@@ -95,7 +95,10 @@ const dropCache = (): void => {
 if (process.env["VITEST"] !== undefined) (await import("vitest")).afterAll(dropCache)
 process.once("exit", dropCache)
 
-/** The run's folder for templates, or one of this file's own. A test process that was killed leaves it to the next one to sweep. */
+/**
+ * The run's folder for templates, or one of this file's own. A test process that was killed leaves it to the next one
+ * to sweep.
+ */
 const cache = (): string => {
   const shared = sharedFolder()
   if (shared !== undefined) return shared
@@ -117,7 +120,10 @@ const reachable = (file: string): boolean => {
   return true
 }
 
-/** Makes a folder of the cache if it is not there. Whoever makes the same at the same time makes it too; one of them stays. */
+/**
+ * Makes a folder of the cache if it is not there. Whoever makes the same at the same time makes it too; one of them
+ * stays.
+ */
 const made = async (name: string, make: (at: string) => Promise<void>): Promise<string> => {
   const to = path.join(cache(), name)
   if (exists(to)) return to

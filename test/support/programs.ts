@@ -7,8 +7,7 @@ import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { setTimeout as pause } from "node:timers/promises"
-import { runAs, tail } from "./postgres.ts"
+import { runAs } from "./postgres.ts"
 
 /** Where Debian puts servers is not on everybody's PATH. */
 const folders = [
@@ -70,19 +69,3 @@ export const startProgram = (
         if (!left()) await exit
       })
   )
-
-/** Looks until it is so, or says what it was waiting for. */
-export const eventually = <A>(
-  what: string,
-  look: () => A | null | undefined | false | Promise<A | null | undefined | false>,
-  said = () => ""
-) =>
-  Effect.promise(async () => {
-    const deadline = performance.now() + 20_000
-    for (;;) {
-      const found = await look()
-      if (found !== null && found !== undefined && found !== false) return found
-      if (performance.now() > deadline) throw new Error(`waited in vain for ${what}:\n${tail(said())}`)
-      await pause(10)
-    }
-  })

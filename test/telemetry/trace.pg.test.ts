@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { launch, localArguments, place } from "../program/harness.ts"
-import { eventually } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 import { collector } from "./collector.ts"
 
 const spec = {
@@ -39,11 +39,11 @@ describe("the trace of a start", () => {
           yield* eventually(
             "the start's spans, sent while it runs",
             () => find("Compute.start") !== undefined,
-            program.said
+            program.output
           )
 
           assert.match(
-            program.said(),
+            program.output(),
             new RegExp(
               `start Postgres: \\d+ ms {endpoint_id=ep-1 project_id=prj-1 trace_id=${trace} span_id=[0-9a-f]{16}}`
             )
@@ -103,7 +103,7 @@ describe("the trace of a start", () => {
         })
         yield* Effect.promise(() => program.reaches("running"))
         program.signal("SIGTERM")
-        yield* Effect.promise(() => program.says(/to terminated/))
+        yield* Effect.promise(() => program.prints(/to terminated/))
         assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
         assert.include(sink.raw(), '"content-type":"application/x-protobuf"')
       }),

@@ -13,7 +13,7 @@ import { sslLines } from "../../src/postgres/postgresqlConf.ts"
 import { awaitPair, firstCertificate, placePair } from "../../src/tls/Certificates.ts"
 import { selfSigned } from "../support/certificates.ts"
 import { runAs, startPostgres } from "../support/postgres.ts"
-import { eventually } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 
 /** The certificate that Postgres shows to who asks for TLS. */
 const shown = async (port: number): Promise<string> => {

@@ -1,5 +1,6 @@
 /**
- * An imitation control plane that answers the one question of a compute: what is my spec? Over real HTTP, well or badly.
+ * An imitation control plane that answers the one question of a compute: what is my spec? Over real HTTP, well or
+ * badly.
  *
  * Gone, with its port, when the scope ends.
  */

@@ -6,16 +6,25 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { CgroupUnusable } from "../../../src/errors/Failure.ts"
 import { causesOf } from "../../../src/errors/policy.ts"
 import { Spawn } from "../../../src/platform/Spawn.ts"
 import type { PostgresInstall } from "../../../src/postgres/PostgresInstall.ts"
-import { makeSyncSafekeepers, type SyncRequest } from "../../../src/storage/neon/safekeepers.ts"
+import {
+  type EnterCgroup,
+  makeSyncSafekeepers,
+  startRetries,
+  type SyncRequest
+} from "../../../src/storage/neon/syncSafekeepers.ts"
 import { runAs, temporaryFolder } from "../../support/postgres.ts"
+import { eventually } from "../../support/waiting.ts"
 
 interface Bench {
   readonly folder: string
@@ -26,7 +35,7 @@ interface Bench {
 }
 
 /** `$HERE` is the folder, `$RUN` the number of this run, from 1. */
-const bench = (script: string, prefix: ReadonlyArray<string> = []): Effect.Effect<Bench, never, Scope.Scope | Spawn> =>
+const bench = (script: string, enter?: EnterCgroup): Effect.Effect<Bench, never, Scope.Scope | Spawn> =>
   Effect.gen(function* () {
     const folder = yield* temporaryFolder
     const program = path.join(folder, "postgres")
@@ -42,8 +51,8 @@ const bench = (script: string, prefix: ReadonlyArray<string> = []): Effect.Effec
     }
     return {
       folder,
-      sync: makeSyncSafekeepers(yield* Spawn, install, prefix),
-      request: { pgdata: "/the/pgdata", token: null, pauses: [], within: Duration.seconds(30) },
+      sync: makeSyncSafekeepers(yield* Spawn, install, enter),
+      request: { pgdata: "/the/pgdata", token: null, retries: Schedule.recurs(0), within: Duration.seconds(30) },
       read: (name: string) =>
         fs.existsSync(path.join(folder, name)) ? fs.readFileSync(path.join(folder, name), "utf8").trim() : ""
     }
@@ -58,17 +67,10 @@ const isAlive = (pid: number): boolean => {
     return false
   }
 }
-const waitFor = Effect.fnUntraced(function* (what: string, condition: () => boolean) {
-  for (let turn = 0; !condition(); turn++) {
-    if (turn > 2000) return assert.fail(`${what} did not happen`)
-    yield* Effect.sleep("5 millis")
-  }
-})
-
 const live = (name: string, body: Effect.Effect<void, unknown, Scope.Scope | Spawn>) =>
   it.live(name, () => Effect.provide(body, Spawn.layer))
 
-describe("storage/neon/syncSafekeepers", () => {
+describe("postgres --sync-safekeepers", () => {
   live(
     "reads the LSN, and gives PGDATA, the token and nothing else",
     Effect.gen(function* () {
@@ -93,11 +95,27 @@ describe("storage/neon/syncSafekeepers", () => {
   )
 
   live(
-    "runs under a prefix such as cgexec",
+    "runs as the request that enters the cgroup",
     Effect.gen(function* () {
-      const made = yield* bench(`echo "$GROUP" > $HERE/seen; echo 0/10`, ["/usr/bin/env", "GROUP=neon-postgres"])
+      const enter: EnterCgroup = (request) =>
+        Effect.succeed({
+          ...request,
+          command: "/usr/bin/env",
+          args: ["GROUP=neon-postgres", request.command, ...request.args]
+        })
+      const made = yield* bench(`echo "$GROUP:$1" > $HERE/seen; echo 0/10`, enter)
       assert.strictEqual(yield* made.sync(made.request), 16n)
-      assert.strictEqual(made.read("seen"), "neon-postgres")
+      assert.strictEqual(made.read("seen"), "neon-postgres:--sync-safekeepers")
+    })
+  )
+
+  live(
+    "a cgroup that cannot be entered is the failure, and nothing is run",
+    Effect.gen(function* () {
+      const closed = new CgroupUnusable({ cgroup: "/sys/fs/cgroup/neon-postgres", detail: "closed" })
+      const made = yield* bench(`echo 0/10`, () => Effect.fail(closed))
+      assert.strictEqual(yield* Effect.flip(made.sync(made.request)), closed)
+      assert.strictEqual(made.read("runs"), "")
     })
   )
 
@@ -105,23 +123,22 @@ describe("storage/neon/syncSafekeepers", () => {
     "tries again until it succeeds",
     Effect.gen(function* () {
       const made = yield* bench(`[ $RUN -ge 3 ] && echo 0/10 || { echo "no quorum" >&2; exit 1; }`)
-      const pauses = [Duration.zero, Duration.millis(1), Duration.millis(1)]
-      assert.strictEqual(yield* made.sync({ ...made.request, pauses }), 16n)
+      assert.strictEqual(yield* made.sync({ ...made.request, retries: Schedule.recurs(3) }), 16n)
       assert.strictEqual(runs(made), 3)
     })
   )
 
   live(
-    "gives up after its attempts, and tells every cause",
+    "gives up after its attempts, and names every cause",
     Effect.gen(function* () {
-      const made = yield* bench(`echo "complaint $RUN" >&2; echo "half an answer"; exit $RUN`)
-      const failure = yield* Effect.flip(made.sync({ ...made.request, pauses: [Duration.zero, Duration.zero] }))
-      assert.strictEqual(failure._tag, "SyncSafekeepersFailed")
+      const made = yield* bench(`echo "problem $RUN" >&2; echo "half an answer"; exit $RUN`)
+      const failure = yield* Effect.flip(made.sync({ ...made.request, retries: Schedule.recurs(2) }))
+      if (failure._tag !== "SyncSafekeepersFailed") return assert.fail(failure._tag)
       assert.strictEqual(failure.attempts, 3)
-      const told = causesOf(failure).join(": ")
-      assert.match(told, /cannot sync the safekeepers \(3 attempts\)/)
+      const causes = causesOf(failure).join(": ")
+      assert.match(causes, /cannot sync the safekeepers \(3 attempts\)/)
       for (const run of [1, 2, 3])
-        assert.match(told, new RegExp(`ended with exit code ${run}: half an answer \\| sqlError ${run}`))
+        assert.match(causes, new RegExp(`ended with exit code ${run}: half an answer \\| problem ${run}`))
     })
   )
 
@@ -143,7 +160,7 @@ describe("storage/neon/syncSafekeepers", () => {
   )
 
   live(
-    "death by a signal is told as one",
+    "death by a signal is a failure that names it",
     Effect.gen(function* () {
       const failure = yield* Effect.flip(Effect.flatMap(bench(`kill -9 $$`), (made) => made.sync(made.request)))
       assert.match(causesOf(failure).join(": "), /signal SIGKILL/)
@@ -151,11 +168,11 @@ describe("storage/neon/syncSafekeepers", () => {
   )
 
   live(
-    "a program that is not there is told at once",
+    "a program that is not there is not tried again",
     Effect.gen(function* () {
       const made = yield* bench(`echo 0/10`)
       fs.rmSync(path.join(made.folder, "postgres"))
-      const failure = yield* Effect.flip(made.sync({ ...made.request, pauses: [Duration.hours(1)] }))
+      const failure = yield* Effect.flip(made.sync({ ...made.request, retries: Schedule.spaced("1 hour") }))
       assert.match(causesOf(failure).join(": "), /\(1 attempts\): cannot start/)
     })
   )
@@ -166,7 +183,7 @@ describe("storage/neon/syncSafekeepers", () => {
       const made = yield* bench(
         `echo $$ > $HERE/pid; trap 'echo TERM > $HERE/signal; exit 1' TERM; while :; do sleep 0.05; done`
       )
-      const request = { ...made.request, within: Duration.millis(700), pauses: [Duration.hours(1)] }
+      const request = { ...made.request, within: Duration.millis(700), retries: Schedule.spaced("1 hour") }
       const failure = yield* Effect.flip(made.sync(request))
       assert.match(causesOf(failure).join(": "), /timed out after 700 ms: .*--sync-safekeepers/)
       assert.strictEqual(made.read("signal"), "TERM")
@@ -182,7 +199,7 @@ describe("storage/neon/syncSafekeepers", () => {
         `trap 'echo TERM > $HERE/signal; exit 0' TERM; echo $$ > $HERE/pid; while :; do sleep 0.05; done`
       )
       const fiber = yield* Effect.forkChild(made.sync(made.request))
-      yield* waitFor("the start of the process", () => made.read("pid") !== "")
+      yield* eventually("the start of the process", () => made.read("pid") !== "")
       yield* Fiber.interrupt(fiber)
       assert.strictEqual(made.read("signal"), "TERM")
       assert.isFalse(isAlive(Number(made.read("pid"))))
@@ -194,9 +211,24 @@ describe("storage/neon/syncSafekeepers", () => {
     Effect.gen(function* () {
       const made = yield* bench(`trap '' TERM; echo $$ > $HERE/pid; while :; do sleep 0.05; done`)
       const fiber = yield* Effect.forkChild(made.sync(made.request))
-      yield* waitFor("the start of the process", () => made.read("pid") !== "")
+      yield* eventually("the start of the process", () => made.read("pid") !== "")
       yield* Fiber.interrupt(fiber)
       assert.isFalse(isAlive(Number(made.read("pid"))))
+    })
+  )
+
+  it.effect("at the start, six attempts: the second at once, the later ones after a second and a tenth more each", () =>
+    Effect.gen(function* () {
+      const step = yield* Schedule.toStep(startRetries)
+      const steps = yield* Effect.replicateEffect(
+        Effect.suspend(() => step(0, undefined)),
+        5
+      )
+      assert.deepStrictEqual(
+        steps.map(([, pause]) => Math.round(Duration.toMillis(pause))),
+        [0, 1100, 1210, 1331, 1464]
+      )
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(step(0, undefined))), "there is no seventh attempt")
     })
   )
 })
