@@ -2,7 +2,7 @@
  * The same program with Postgres and storage simulated, in virtual time: what when the storage never answers?
  */
 import { assert, it } from "@effect/vitest"
-import { ComputeState, life, simulationLayer, Commands, parseSpec, Promotions, Simulation } from "compute-ctl"
+import { Commands, ComputeState, parseSpec, Promotions, runLifecycle, Simulation, simulationLayer } from "compute-ctl"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -18,7 +18,7 @@ const compute = simulationLayer.pipe(Layer.provideMerge(asked), Layer.provideMer
 it.effect("a compute whose storage hangs can still be ended", () =>
   Effect.gen(function* () {
     yield* (yield* Simulation).interfere("commitLsn start", "hang")
-    const fiber = yield* life(spec, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
+    const fiber = yield* runLifecycle({ spec, inputs: localFacts }).pipe(Effect.forkChild({ startImmediately: true }))
     yield* (yield* Commands).terminate("immediate")
     yield* TestClock.adjust("1 minute")
     assert.isNull((yield* Fiber.join(fiber)).exit)

@@ -1,12 +1,11 @@
 /**
- * The door: arguments, environment, signals, exit code. The only file that knows there is a process around us.
+ * The process entry: arguments, environment, signals, exit code. The only file that knows there is a process around us.
  *
- * TERM, INT, QUIT and HUP end the compute in order; each further one takes the next stage of the stop stages. The
- * process exits only after Postgres has.
+ * TERM, INT, QUIT and HUP end the compute in order; each further one takes the next shutdown stage. The process exits
+ * only after Postgres has.
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
@@ -17,15 +16,18 @@ import * as OS from "node:os"
 import { parseArguments } from "./cli/arguments.ts"
 import { health } from "./cli/health.ts"
 import { planCommand } from "./cli/plan.ts"
-import { banner, prepare } from "./cli/run.ts"
+import { isBlocked } from "./cli/readText.ts"
+import { banner, prepare, type Surroundings } from "./cli/run.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
-import { Commands } from "./compute/Commands.ts"
 import { ComputeState } from "./compute/ComputeState.ts"
 import { causesOf, exitCodeOf, failed, hintOf, usageError } from "./errors/policy.ts"
 import { policyText } from "./http/routes.ts"
 import { program } from "./lifecycle/Program.ts"
+import { received, type Signal, type Signals } from "./lifecycle/signals.ts"
 import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
+import { Spawn } from "./platform/Spawn.ts"
+import { liftCoreLimit } from "./postgres/coreDumps.ts"
 import { stderrSink } from "./postgres/LogPipe.ts"
 import { telemetryOf } from "./telemetry/Telemetry.ts"
 import { version } from "./version.ts"
@@ -33,55 +35,45 @@ import { version } from "./version.ts"
 const out = (text: string) => void process.stdout.write(text)
 const err = (text: string) => void process.stderr.write(text)
 
-const ends = ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const
-type Ending = (typeof ends)[number]
-
-const listenForSignals = Effect.gen(function* () {
-  const signals = yield* Queue.sliding<Ending>(8)
-  for (const name of ends) process.on(name, () => void Queue.offerUnsafe(signals, name))
-  return signals
-})
-
 /**
- * A terminal's Ctrl-C reaches us from the terminal and again from whatever runner stands between: within this time
- * the same signal is the same keystroke, and not yet impatience.
+ * The first thing that exists. From here on a signal is heard at any moment: while the spec is read or fetched, while
+ * Postgres is looked for, while it runs, and while it ends.
  */
-const echo = Duration.millis(300)
-
-/** The first signal asks for the end, the others for haste. */
-const obey = Effect.fnUntraced(function* (signals: Queue.Dequeue<Ending>) {
-  const commands = yield* Commands
-  const first = yield* Queue.take(signals)
-  yield* Effect.logInfo(received(first))
-  yield* commands.terminate("immediate")
-  const heardAt = yield* Clock.currentTimeMillis
-  while (true) {
-    const next = yield* Queue.take(signals)
-    const since = (yield* Clock.currentTimeMillis) - heardAt
-    if (next === first && since < Duration.toMillis(echo)) continue
-    yield* Effect.logInfo(`${received(next)} again: hurrying`)
-    yield* commands.escalate
+const listenForSignals = (): Signals => {
+  const first = Deferred.makeUnsafe<Signal>()
+  const queue = Effect.runSync(Queue.sliding<Signal>(8))
+  for (const name of ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const) {
+    process.on(name, () => {
+      const signal = { name, number: OS.constants.signals[name] }
+      Deferred.doneUnsafe(first, Effect.succeed(signal))
+      Queue.offerUnsafe(queue, signal)
+    })
   }
+  return { first: Deferred.await(first), next: Queue.take(queue) }
+}
+
+const surroundings = (): Surroundings => ({
+  path: process.env["PATH"],
+  home: process.env["HOME"],
+  stateHome: process.env["XDG_STATE_HOME"],
+  isRoot: process.geteuid?.() === 0,
+  pgbouncerPassword: process.env["PGBOUNCER_PASSWORD"] ? Redacted.make(process.env["PGBOUNCER_PASSWORD"]) : null,
+  auditEndpoints: {
+    plain: process.env["AUDIT_LOGGING_ENDPOINT"] || null,
+    tls: process.env["AUDIT_LOGGING_TLS_ENDPOINT"] || null
+  },
+  programFolder: import.meta.dirname
 })
 
-/** By number, because that is how it is searched for in logs. */
-const received = (name: Ending): string => `received ${OS.constants.signals[name]} termination signal (${name})`
-
-const run = Effect.fnUntraced(function* (settings: RunSettings, log: LogContext) {
-  const signals = yield* listenForSignals
+const run = Effect.fnUntraced(function* (settings: RunSettings, log: LogContext, signals: Signals) {
   for (const warning of settings.warnings) yield* Effect.logWarning(warning)
-  const options = yield* prepare(settings, {
-    path: process.env["PATH"],
-    home: process.env["HOME"],
-    stateHome: process.env["XDG_STATE_HOME"],
-    isRoot: process.geteuid?.() === 0,
-    pgbouncerPassword: process.env["PGBOUNCER_PASSWORD"] ? Redacted.make(process.env["PGBOUNCER_PASSWORD"]) : null,
-    auditEndpoints: {
-      plain: process.env["AUDIT_LOGGING_ENDPOINT"] || null,
-      tls: process.env["AUDIT_LOGGING_TLS_ENDPOINT"] || null
-    },
-    programFolder: import.meta.dirname
-  })
+  // Postgres inherits it; the start does not wait for it.
+  yield* Effect.forkChild(Effect.provide(liftCoreLimit(process.pid), Spawn.layer))
+  const options = yield* Effect.raceFirst(prepare(settings, surroundings()), Effect.as(signals.first, null))
+  if (options === null) {
+    yield* Effect.logInfo(`${received(yield* signals.first)}, before there was anything to stop`)
+    return { exit: null, failure: null }
+  }
   log.ids = idsOf(options.spec)
   const startUpBanner = Effect.gen(function* () {
     const state = yield* ComputeState
@@ -89,22 +81,20 @@ const run = Effect.fnUntraced(function* (settings: RunSettings, log: LogContext)
     if (settings.banner)
       out(banner({ at: options.at, httpHost: options.http.host, httpPort: options.http.externalPort }))
   })
-  const wired =
+  const withLog =
     settings.logFormat === "json" ? { ...options, postgresLog: postgresRecordsAsJson(log, stderrSink) } : options
-  return yield* program({ ...wired, log }, () =>
-    Effect.raceFirst(obey(signals), Effect.andThen(startUpBanner, Effect.never))
-  )
+  return yield* program({ ...withLog, log }, { signals, onListening: () => startUpBanner })
 })
 
-/** What kept the compute from having a life, told like every failure: sentence, causes, hint. */
-const runToExitCode = (settings: RunSettings) => {
+/** What kept the compute from having a life is logged like every failure: sentence, causes, hint. */
+const runToExitCode = (settings: RunSettings, signals: Signals) => {
   const log = newLogContext()
   const telemetry = telemetryOf(process.env, version)
   return telemetry
     .underCaller(
       Effect.andThen(
         Effect.forEach(telemetry.warnings, (warning) => Effect.logWarning(warning)),
-        run(settings, log)
+        run(settings, log, signals)
       )
     )
     .pipe(
@@ -127,9 +117,16 @@ const validate = (path: string, storage: "neon" | "local"): Report => {
 }
 
 const leave = (exit: Exit.Exit<number>) => {
+  if (isBlocked()) dieBySignal()
   if (Exit.isSuccess(exit)) process.exit(exit.value)
   err(`compute_ctl failed in a way it should not: ${Cause.pretty(exit.cause)}\n`)
   process.exit(failed)
+}
+
+/** A read that hangs in Node's thread pool would keep `process.exit` from returning. */
+const dieBySignal = (): void => {
+  process.removeAllListeners("SIGTERM")
+  process.kill(process.pid, "SIGTERM")
 }
 
 const main = (): void => {
@@ -168,7 +165,7 @@ const main = (): void => {
       return
     }
     case "Run":
-      Effect.runFork(runToExitCode(command.settings)).addObserver(leave)
+      Effect.runFork(runToExitCode(command.settings, listenForSignals())).addObserver(leave)
   }
 }
 

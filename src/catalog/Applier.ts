@@ -90,12 +90,12 @@ export class Applier extends Context.Service<
           }),
           actor: {
             name: "applier",
-            policy: "permanent",
+            kind: "essential",
             run: Effect.forever(Effect.flatMap(Queue.take(queue), answer))
           },
           afterStart: {
             name: "migrations",
-            policy: "temporary",
+            kind: "auxiliary",
             run: Effect.gen(function* () {
               const migrated =
                 (yield* lastReport) === null ? Exit.void : yield* Effect.exit(migrate(options.privilegedRole))

@@ -33,20 +33,6 @@ export type OffloadState =
       readonly state_upload_time_ms: number
     }
 
-/** An extension as one database has it. */
-export interface Installed {
-  readonly name: string
-  readonly version: string
-  /** Whether its owner is the first superuser (oid 10). */
-  readonly ownedBySuperuser: boolean
-}
-
-export interface Counted extends Installed {
-  readonly databases: number
-}
-
-export type ExtensionCounts = ReadonlyArray<Counted>
-
 export class ComputeHooks extends Context.Service<
   ComputeHooks,
   {
@@ -75,7 +61,6 @@ export class ComputeHooks extends Context.Service<
       readonly offload: Effect.Effect<void, Failure>
       readonly offloadState: Effect.Effect<OffloadState>
     }
-    readonly installedExtensions: Effect.Effect<ExtensionCounts, Failure>
     /** Prometheus text of what is around Postgres. */
     readonly metrics: Effect.Effect<string>
   }
@@ -97,7 +82,6 @@ export class ComputeHooks extends Context.Service<
       offload: Effect.void,
       offloadState: Effect.succeed({ status: "not_offloaded" } as const)
     },
-    installedExtensions: Effect.succeed([]),
     metrics: Effect.succeed("")
   })
 }

@@ -1,62 +1,112 @@
 /**
- * Keeps the actors alive, and notices when one cannot be.
+ * The supervision tree: keeps actors alive, and says when one cannot be.
  *
- * A fiber forked into a scope dies without a sound. Every long-lived fiber in this program is therefore started
- * here and nowhere else.
+ * A fiber forked into a scope dies without a sound, so every long-lived fiber of a compute is an actor, started here.
+ * An actor that fails, or dies of a bug, is started again after a pause that grows (with jitter, so that a fleet does
+ * not retry in step). Until it has worked for a while it shows as the condition `actor_failing`. An auxiliary actor is
+ * tried for ever and never ends the compute; an essential one gives up after a few attempts, and the compute fails
+ * with its cause.
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Metric from "effect/Metric"
+import * as Schedule from "effect/Schedule"
 import { ActorGaveUp } from "../errors/Failure.ts"
+import { causesOf } from "../errors/policy.ts"
+import { ComputeState } from "./ComputeState.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Whether an actor that stopped should be started again.
-//
-// The three policies and the intensity limit are Erlang's.
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** `permanent`: always. `transient`: only if it failed. `temporary`: never. */
-export type Policy = "permanent" | "transient" | "temporary"
-
-export const intensity = { restarts: 5, withinMillis: 300_000 } as const
-
-export type Decision = "restart" | "done" | "give-up"
-
-export const decide = (policy: Policy, failed: boolean, restartedAt: ReadonlyArray<number>, now: number): Decision => {
-  if (policy === "temporary" || (policy === "transient" && !failed)) return "done"
-  const recent = restartedAt.filter((at) => now - at <= intensity.withinMillis)
-  return recent.length < intensity.restarts ? "restart" : "give-up"
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
+/** `essential`: the compute is nothing without it. `auxiliary`: it serves all the same. */
+export type ActorKind = "essential" | "auxiliary"
 
 export interface Actor<R = never> {
+  /** Unique among the actors of a compute; a label of metrics and log lines. */
   readonly name: string
-  readonly policy: Policy
+  readonly kind: ActorKind
+  /** An auxiliary actor that ends without failure is done, and not started again. An essential one never ends. */
   readonly run: Effect.Effect<void, unknown, R>
 }
 
-const attend = Effect.fnUntraced(function* <R>(actor: Actor<R>) {
-  const restartedAt: Array<number> = []
-  while (true) {
-    const exit = yield* Effect.exit(actor.run)
-    const failed = Exit.isFailure(exit)
-    if (failed) yield* Effect.logError(`the ${actor.name} stopped`, exit.cause)
-    const now = yield* Clock.currentTimeMillis
-    const decision = decide(actor.policy, failed, restartedAt, now)
-    if (decision === "done") return
-    if (decision === "give-up") {
-      return yield* new ActorGaveUp({ actor: actor.name, ...(failed ? { cause: Cause.squash(exit.cause) } : {}) })
-    }
-    restartedAt.push(now)
-    while (restartedAt.length > 16) restartedAt.shift()
-  }
+const firstPause = Duration.millis(100)
+const longestPause = Duration.seconds(30)
+
+/** One that has worked for so long since it was started again is well. */
+export const healedAfter = Duration.seconds(15)
+
+/** Attempts of an essential actor, the first included, that fail one after the other before it gives up. */
+export const essentialAttempts = 6
+
+const pauses = Schedule.exponential(firstPause).pipe(
+  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, longestPause))),
+  Schedule.jittered
+)
+
+const scheduleOf = (kind: ActorKind) =>
+  kind === "auxiliary" ? pauses : Schedule.upTo(pauses, { times: essentialAttempts - 1 })
+
+const restarts = Metric.counter("compute_ctl_actor_restarts_total", {
+  description: "How often an actor failed and was started again",
+  incremental: true
 })
 
-/** Runs until an actor gives up (then stops the others), or until every actor is done. */
-export const supervise = <R>(actors: ReadonlyArray<Actor<R>>): Effect.Effect<void, ActorGaveUp, R> =>
-  Effect.forEach(actors, (actor) => Effect.annotateLogs(attend(actor), { actor: actor.name }), {
-    concurrency: "unbounded",
-    discard: true
+/** It failed after it had been well: its pauses begin anew. */
+class Relapse {
+  readonly _tag = "Relapse"
+  readonly cause: Cause.Cause<unknown>
+  constructor(cause: Cause.Cause<unknown>) {
+    this.cause = cause
+  }
+}
+
+const ended = new Error("it ended, though it never should")
+
+/** One attempt. Whatever goes wrong in it, bugs included, is its failure; how long it went well decides which. */
+const attempt = <R>(actor: Actor<R>) =>
+  Effect.gen(function* () {
+    const state = yield* ComputeState
+    const well = yield* Deferred.make<void>()
+    const exit = yield* Effect.scoped(
+      Effect.andThen(
+        Effect.sleep(healedAfter).pipe(
+          Effect.andThen(Deferred.succeed(well, undefined)),
+          Effect.andThen(state.clear("actor_failing", actor.name)),
+          Effect.forkScoped
+        ),
+        Effect.exit(actor.kind === "essential" ? Effect.andThen(actor.run, Effect.fail(ended)) : actor.run)
+      )
+    )
+    if (Exit.isSuccess(exit)) return yield* state.clear("actor_failing", actor.name)
+    if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
+    yield* Effect.logDebug(`the ${actor.name} failed`, exit.cause)
+    yield* state.raise({
+      code: "actor_failing",
+      about: actor.name,
+      message: `the ${actor.name} failed (${causesOf(Cause.squash(exit.cause)).join(": ")}) and is started again`
+    })
+    yield* Metric.update(Metric.withAttributes(restarts, { actor: actor.name }), 1)
+    const wasWell = yield* Deferred.isDone(well)
+    return yield* Effect.fail(wasWell ? new Relapse(exit.cause) : exit.cause)
   })
+
+const keep = <R>(actor: Actor<R>): Effect.Effect<void, ActorGaveUp, R | ComputeState> => {
+  const untilRelapse = Effect.retry(attempt(actor), {
+    schedule: scheduleOf(actor.kind),
+    while: (failure) => !(failure instanceof Relapse)
+  })
+  return Effect.retry(untilRelapse, { while: (failure) => failure instanceof Relapse }).pipe(
+    Effect.mapError(
+      (failure) =>
+        new ActorGaveUp({
+          actor: actor.name,
+          cause: Cause.squash(failure instanceof Relapse ? failure.cause : failure)
+        })
+    ),
+    Effect.annotateLogs({ actor: actor.name })
+  )
+}
+
+/** Runs until an essential actor gives up (then the others are stopped), or until every actor is done. */
+export const supervise = <R>(actors: ReadonlyArray<Actor<R>>): Effect.Effect<void, ActorGaveUp, R | ComputeState> =>
+  Effect.forEach(actors, keep, { concurrency: "unbounded", discard: true })

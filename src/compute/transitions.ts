@@ -77,7 +77,7 @@ const endable = [
 ] as const satisfies ReadonlyArray<Status>
 
 export const table: ReadonlyArray<Row> = [
-  // -- birth ---------------------------------------------------------------------------------------------------
+  // -- start ---------------------------------------------------------------------------------------------------
   { from: "empty", on: "SpecArrived", to: "configuration_pending", because: "the control plane sent a spec" },
   { from: "empty", on: "StartBegan", to: "init", because: "the spec was there at once" },
   { from: "configuration_pending", on: "StartBegan", to: "init", because: "first start with the spec that was sent" },
@@ -123,9 +123,10 @@ export const table: ReadonlyArray<Row> = [
     to: "refresh_configuration_pending",
     because: "the spec could not be fetched or applied"
   },
-  // -- trouble -------------------------------------------------------------------------------------------------
+  // -- failure -------------------------------------------------------------------------------------------------
+  { from: "empty", on: "Broke", to: "failed", because: "the compute cannot take a spec" },
   { from: "init", on: "Broke", to: "failed", because: "the start failed" },
-  { from: "running", on: "Broke", to: "failed", because: "Postgres died unasked" },
+  { from: "running", on: "Broke", to: "failed", because: "Postgres died unasked, or the compute cannot go on" },
   { from: "configuration_pending", on: "Broke", to: "failed", because: "Postgres died before the spec was applied" },
   { from: "configuration", on: "Broke", to: "failed", because: "the new spec could not be applied" },
   {
@@ -135,14 +136,14 @@ export const table: ReadonlyArray<Row> = [
     because: "Postgres died before the spec was fetched"
   },
   { from: "refresh_configuration", on: "Broke", to: "failed", because: "Postgres died while the spec was fetched" },
-  // -- death ---------------------------------------------------------------------------------------------------
+  // -- end -----------------------------------------------------------------------------------------------------
   ...endable.flatMap((from): ReadonlyArray<Row> => [
     { from, on: "TerminateFastAsked", to: "termination_pending_fast", because: "asked to terminate" },
     {
       from,
       on: "TerminateImmediateAsked",
       to: "termination_pending_immediate",
-      because: "asked to terminate without lingering"
+      because: "asked to terminate without an exit delay"
     }
   ]),
   {

@@ -200,7 +200,7 @@ const parts = (options: ProgramOptions, vm: Vm | null) =>
     })
     const storage =
       options.storage._tag === "Neon"
-        ? NeonStorage.layer
+        ? NeonStorage.layer(vm === null ? {} : { enter: vm.enter })
         : LocalStorage.layer({ directory: options.storage.directory, durability: options.storage.durability })
     return Layer.mergeAll(
       storage,
@@ -257,46 +257,48 @@ export interface Outside {
  * Runs one compute to its end, and tells how it ended. Fails only with what kept the compute from having a life at
  * all; nothing has been logged of it then, and the status says `failed`.
  */
-export const program = Effect.fnUntraced(
-  function* (options: ProgramOptions, { onListening, signals }: Outside = {}) {
-    const gaveUp = yield* Deferred.make<never, ActorGaveUp>()
-    /** For as long as the program runs, the exit delay included. */
-    const keep = <R>(actors: ReadonlyArray<Actor<R>>) =>
-      supervise(actors).pipe(
-        Effect.catch((failure) => Deferred.fail(gaveUp, failure)),
-        Effect.forkScoped
-      )
-    if (signals !== undefined) yield* keep([signalActor(signals)])
-
-    const vm = options.vm === null ? null : yield* openVm(options.vm)
-    const later: Later = { hooks: yield* Ref.make(null), install: yield* Ref.make(null) }
-    const http = yield* serveHttp(options, vm, later)
-    const listening = { httpPort: http.port, internalHttpPort: http.internalPort }
-    // The routes are made while the start waits for files and for Postgres.
-    yield* keep<ComputeState | Commands | Promotions | Admin>([
-      { name: "HTTP routes", kind: "essential", run: Effect.andThen(http.serve, Effect.never) },
-      ...http.actors,
-      ...(onListening === undefined
-        ? []
-        : [{ name: "start-up banner", kind: "auxiliary", run: onListening(listening) } as const])
+export const program = (options: ProgramOptions, outside: Outside = {}) =>
+  Effect.scoped(runProgram(options, outside)).pipe(
+    Effect.provide([
+      Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer),
+      Admin.layer(options.at)
     ])
+  )
 
-    const built = yield* Layer.build(parts(options, vm)).pipe(
-      (build) => unlessAsked("the start", build),
-      Effect.raceFirst(Deferred.await(gaveUp)),
-      Effect.result
+const runProgram = Effect.fnUntraced(function* (options: ProgramOptions, { onListening, signals }: Outside) {
+  const gaveUp = yield* Deferred.make<never, ActorGaveUp>()
+  /** For as long as the program runs, the exit delay included. */
+  const keep = <R>(actors: ReadonlyArray<Actor<R>>) =>
+    supervise(actors).pipe(
+      Effect.catch((failure) => Deferred.fail(gaveUp, failure)),
+      Effect.forkScoped
     )
-    if (Result.isFailure(built)) return yield* endWithoutParts(built.failure)
-    return yield* Effect.provide(runWithParts(options, vm, later, keep, Deferred.await(gaveUp)), built.success)
-  },
-  (effect, options) =>
-    Effect.scoped(effect).pipe(
-      Effect.provide([
-        Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer),
-        Admin.layer(options.at)
-      ])
-    )
-)
+  if (signals !== undefined) yield* keep([signalActor(signals)])
+
+  const vm = options.vm === null ? null : yield* openVm(options.vm)
+  const later: Later = {
+    hooks: yield* Ref.make<ComputeHooks["Service"] | null>(null),
+    install: yield* Ref.make<PostgresInstall["Service"] | null>(null)
+  }
+  const http = yield* serveHttp(options, vm, later)
+  const listening = { httpPort: http.port, internalHttpPort: http.internalPort }
+  // The routes are made while the start waits for files and for Postgres.
+  yield* keep<ComputeState | Commands | Promotions | Admin>([
+    { name: "HTTP routes", kind: "essential", run: Effect.andThen(http.serve, Effect.never) },
+    ...http.actors,
+    ...(onListening === undefined
+      ? []
+      : [{ name: "start-up banner", kind: "auxiliary", run: onListening(listening) } as const])
+  ])
+
+  const built = yield* Layer.build(parts(options, vm)).pipe(
+    (build) => unlessAsked("the start", build),
+    Effect.raceFirst(Deferred.await(gaveUp)),
+    Effect.result
+  )
+  if (Result.isFailure(built)) return yield* endWithoutParts(built.failure)
+  return yield* Effect.provide(runWithParts(options, vm, later, keep, Deferred.await(gaveUp)), built.success)
+})
 
 /** There was nothing to end yet. */
 const endWithoutParts = Effect.fnUntraced(function* (failure: Failure): Effect.fn.Return<Ended, Failure, ComputeState> {

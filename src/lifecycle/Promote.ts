@@ -19,9 +19,11 @@ import { type Failure, NotSupported, PromotionFailed } from "../errors/Failure.t
 import { explain } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
+import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { Running } from "../postgres/Postmaster.ts"
-import { openFiles, type PlanInputs, startPlan } from "../postgres/startPlan.ts"
+import { openFiles, startPlan } from "../postgres/startPlan.ts"
 import { invalidLsn, type Lsn, parseLsn, printLsn } from "../spec/identifiers.ts"
+import { defectsAsFailures, logFailure } from "./outcome.ts"
 import { reconfigure, rewriteFiles } from "./Reconfigure.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -106,7 +108,9 @@ const timed = Effect.fnUntraced(function* <A, E, R>(step: PromotionStep, effect:
 const asPrimary = Effect.fnUntraced(function* (request: PromotionRequest, inputs: PlanInputs, postgres: Running) {
   const pgdata = yield* Pgdata
   const files = openFiles(startPlan(promotedSpec(request.spec), inputs))
-  const { value: before } = yield* timed("preparing the files", rewriteFiles(files, postgres))
+  const {
+    value: { before }
+  } = yield* timed("preparing the files", rewriteFiles(files, postgres))
   return yield* timed("promoting Postgres", promotePostgres).pipe(
     Effect.tapError(() => Effect.andThen(pgdata.rewrite(before), postgres.reload))
   )
@@ -135,12 +139,11 @@ const run = Effect.fn("Promote.run")(function* (request: PromotionRequest, input
 export const promote = Effect.fn("Promote.promote")(function* (
   { answer, request }: PromotionCommand,
   inputs: PlanInputs,
-  postgres: Running,
-  tell: (failure: Failure) => Effect.Effect<void>
+  postgres: Running
 ) {
   const state = yield* ComputeState
   const failed = Effect.fnUntraced(function* (failure: Failure) {
-    yield* tell(failure)
+    yield* logFailure("the replica could not be promoted", failure)
     const { promotion } = yield* state.now
     return {
       _tag: "Failed",
@@ -148,7 +151,10 @@ export const promote = Effect.fn("Promote.promote")(function* (
       at: promotion._tag === "Promoting" ? promotion.step : null
     } satisfies Promoted
   })
-  const outcome: Promoted = yield* run(request, inputs, postgres).pipe(Effect.catch(failed))
+  const outcome: Promoted = yield* run(request, inputs, postgres).pipe(
+    defectsAsFailures("the promotion"),
+    Effect.catch(failed)
+  )
   yield* state.note({ promotion: outcome })
   yield* answer(outcome)
 })

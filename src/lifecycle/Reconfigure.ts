@@ -9,10 +9,11 @@ import * as Result from "effect/Result"
 import { Applier } from "../catalog/Applier.ts"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
-import { type ApplyReport, withoutCondition } from "../compute/snapshot.ts"
+import type { ApplyReport } from "../compute/snapshot.ts"
 import { type Failure, SpecInvalid } from "../errors/Failure.ts"
-import { explain } from "../errors/policy.ts"
+import { causesOf, explain } from "../errors/policy.ts"
 import { ConfigurationCheck, printPending } from "../postgres/configurationCheck.ts"
+import { defectsAsFailures } from "./outcome.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import { overrideFile } from "../postgres/postgresqlConf.ts"
 import type { Running } from "../postgres/Postmaster.ts"
@@ -40,8 +41,26 @@ export const applyCatalog = Effect.fn("Reconfigure.applyCatalog")(function* (
           .rewrite([{ name: overrideFile, content }])
           .pipe(Effect.flatMap((before) => (before.length > 0 ? postgres.reload : Effect.void)))
   yield* setOverride(override ?? "")
-  yield* applier.apply({ kind, spec }).pipe(Effect.onExit(() => Effect.ignore(setOverride(""))))
+  yield* applier.apply({ kind, spec }).pipe(Effect.onExit(() => withdrawOverride(setOverride(""))))
 })
+
+/** An override that stays is no reason to fail: the next apply tries again to take it away. */
+const withdrawOverride = Effect.fnUntraced(function* (withdraw: Effect.Effect<void, Failure>) {
+  const state = yield* ComputeState
+  const done = yield* Effect.result(withdraw)
+  yield* Result.isSuccess(done)
+    ? state.clear("override_not_reset")
+    : state.raise({
+        code: "override_not_reset",
+        message: `${overrideFile} still overrides settings of the spec: ${causesOf(done.failure).join(": ")}`
+      })
+})
+
+/** Files as they were before, and whether Postgres could be asked about the new ones. */
+interface Rewritten {
+  readonly before: ReadonlyArray<PgdataFile>
+  readonly checked: boolean
+}
 
 /**
  * Files in place, looked at by Postgres before it is told to take them up, and put back when it finds a mistake. A
@@ -57,12 +76,12 @@ export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function* (
   const state = yield* ComputeState
   const pgdata = yield* Pgdata
   const before = yield* pgdata.rewrite(files)
-  if (before.length === 0) return before
-  const judged = yield* Effect.result(yield* ConfigurationCheck)
-  if (Result.isFailure(judged)) {
-    yield* Effect.logWarning(`the configuration is reloaded without having been checked: ${explain(judged.failure)}`)
+  if (before.length === 0) return { before, checked: true } satisfies Rewritten
+  const found = yield* Effect.result(yield* ConfigurationCheck)
+  if (Result.isFailure(found)) {
+    yield* Effect.logWarning(`the configuration is reloaded without having been checked: ${explain(found.failure)}`)
   } else {
-    const { pending, problems } = judged.success
+    const { pending, problems } = found.success
     if (problems.length > 0) {
       yield* pgdata.rewrite(before)
       return yield* new SpecInvalid({ source: "settings of Postgres", problems })
@@ -71,10 +90,30 @@ export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function* (
     yield* state.note({ pendingRestart: pending })
   }
   yield* postgres.reload
-  return before
+  return { before, checked: Result.isSuccess(found) } satisfies Rewritten
 })
 
-/** A later spec: files first, then the catalog. */
+/**
+ * The spec's files are in force but its catalog is not: they may be what locks everybody out. They go back, unless
+ * Postgres could not be asked before either: then the new ones may be its cure. A condition says what is not undone.
+ */
+const undo = Effect.fnUntraced(function* ({ before, checked }: Rewritten, postgres: Running) {
+  const state = yield* ComputeState
+  const pgdata = yield* Pgdata
+  if (before.length === 0) return
+  const put = checked ? yield* Effect.result(pgdata.rewrite(before)) : null
+  if (put !== null && Result.isSuccess(put)) {
+    yield* postgres.reload
+    return yield* Effect.logWarning("the configuration files are back to what they were before the failed spec")
+  }
+  const why = put === null ? "" : `, and could not be put back: ${causesOf(put.failure).join(": ")}`
+  yield* state.raise({
+    code: "reconfigure_incomplete",
+    message: `the configuration files of a spec that failed are in force${why}; send a spec that can be applied`
+  })
+})
+
+/** A later spec: files first, then the catalog. What fails leaves the files as they were, or a condition. */
 export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function* (
   spec: ParsedSpec,
   plan: StartPlan,
@@ -82,9 +121,14 @@ export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function* (
 ) {
   const state = yield* ComputeState
   yield* (yield* ComputeHooks).onSpecChanged(spec)
-  yield* rewriteFiles(openFiles(plan), postgres)
+  const rewritten = yield* rewriteFiles(openFiles(plan), postgres)
+  yield* state.note({ spec })
   // Whatever stood in for a spec that could not be had is replaced by this one.
-  yield* state.note(({ degraded }) => ({ spec, degraded: withoutCondition(degraded, "last_good_spec") }))
-  yield* applyCatalog("reconfigure", spec, plan, postgres)
+  yield* state.clear("last_good_spec")
+  yield* applyCatalog("reconfigure", spec, plan, postgres).pipe(
+    defectsAsFailures("applying the catalog"),
+    Effect.tapError(() => undo(rewritten, postgres))
+  )
+  yield* state.clear("reconfigure_incomplete")
   yield* Effect.logInfo(`finished reconfiguration of compute node for operation ${spec.operationId ?? "unknown"}`)
 })

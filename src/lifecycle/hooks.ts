@@ -95,7 +95,6 @@ const make = Effect.fnUntraced(function* (options: HookOptions) {
     ],
     fetchExtension: extensions.download,
     fileCache: lfc,
-    installedExtensions: inventory.take,
     metrics: Effect.map(Effect.all([inventory.family, sidecars.families]), ([family, families]) =>
       printFamilies([family, ...families])
     )

@@ -127,7 +127,7 @@ const wanted = Effect.flatMap(ComputeState, (state) =>
 
 export const prewarm = (pgdata: string): Actor<ComputeState | PostgresInstall | Spawn> => ({
   name: "prewarm",
-  policy: "temporary",
+  kind: "auxiliary",
   run: Effect.raceFirst(wanted, Effect.scoped(warmUp(pgdata))).pipe(
     Effect.catch((failure) => Effect.logWarning(`Postgres could not be warmed up: ${explain(failure)}`))
   )

@@ -13,7 +13,8 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import type { Status } from "../../src/compute/transitions.ts"
 import { ApplyFailed, BasebackupFailed, type Failure } from "../../src/errors/Failure.ts"
-import { type Ended, life, long, short } from "../../src/lifecycle/Lifecycle.ts"
+import { runLifecycle } from "../../src/lifecycle/Lifecycle.ts"
+import { type Ended, longExitDelay, shortExitDelay } from "../../src/lifecycle/shutdown.ts"
 import { simulationLayer, type SimulationStep, Simulation } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
@@ -21,7 +22,9 @@ const asked = Layer.mergeAll(Commands.layer, Promotions.layer)
 const compute = simulationLayer.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
 
 const begin = (given = true) =>
-  life(given ? emptySpec : null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
+  runLifecycle({ spec: given ? emptySpec : null, inputs: localFacts }).pipe(
+    Effect.forkChild({ startImmediately: true })
+  )
 
 const broken: Failure = new ApplyFailed({ failures: ['role "web" could not be created'] })
 
@@ -129,7 +132,7 @@ describe("the life of a compute", () => {
         const fiber = yield* begin()
         const failed = yield* state.until("failed")
         assert.include(failed.error ?? "", "failpoint hit")
-        yield* TestClock.adjust(Duration.subtract(long, Duration.seconds(1)))
+        yield* TestClock.adjust(Duration.subtract(longExitDelay, Duration.seconds(1)))
         assert.isUndefined(fiber.pollUnsafe(), "the failure can be read for the whole time")
         yield* TestClock.adjust("2 seconds")
         const ended = yield* Fiber.join(fiber)
@@ -171,7 +174,7 @@ describe("the life of a compute", () => {
       const failed = yield* state.until("failed")
       assert.include(failed.error ?? "", "SIGKILL")
       assert.include(failed.error ?? "", "LOG:  simulated")
-      yield* TestClock.adjust(short)
+      yield* TestClock.adjust(shortExitDelay)
       const ended = yield* Fiber.join(fiber)
       assert.deepStrictEqual(ended.exit, { _tag: "Signal", signal: "SIGKILL" })
     }).pipe(Effect.provide(compute))

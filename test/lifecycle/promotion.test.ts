@@ -11,7 +11,7 @@ import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { notPromoted, promotionBody, promotionRefusal } from "../../src/compute/promotion.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
-import { life } from "../../src/lifecycle/Lifecycle.ts"
+import { runLifecycle } from "../../src/lifecycle/Lifecycle.ts"
 import { Standby } from "../../src/lifecycle/Promote.ts"
 import { ConfigurationCheck } from "../../src/postgres/configurationCheck.ts"
 import type { Lsn } from "../../src/spec/identifiers.ts"
@@ -33,7 +33,7 @@ const replica = Effect.fnUntraced(function* (behaviour: {
 }) {
   const replayed = yield* Ref.make<Lsn | null>(behaviour.replayed)
   const promoted = yield* Ref.make(0)
-  const fiber = yield* life({ ...emptySpec, mode: { _tag: "Replica" } }, localFacts).pipe(
+  const fiber = yield* runLifecycle({ spec: { ...emptySpec, mode: { _tag: "Replica" } }, inputs: localFacts }).pipe(
     Effect.provideService(Standby, {
       replayed: Ref.get(replayed),
       promote: Effect.andThen(
@@ -158,7 +158,7 @@ describe("promotions", () => {
 
   it.effect("of nothing that runs are refused at once", () =>
     Effect.gen(function* () {
-      yield* life(null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
+      yield* runLifecycle({ spec: null, inputs: localFacts }).pipe(Effect.forkChild({ startImmediately: true }))
       const outcome = yield* (yield* Promotions).promote(request)
       assert.deepStrictEqual(outcome, { _tag: "Failed", error: "there is no running Postgres to promote", at: null })
     }).pipe(Effect.provide(compute))

@@ -9,7 +9,7 @@ import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import { type Failure, TimedOut } from "../../src/errors/Failure.ts"
-import { life } from "../../src/lifecycle/Lifecycle.ts"
+import { runLifecycle } from "../../src/lifecycle/Lifecycle.ts"
 import { ConfigurationCheck, type ConfigurationProblems } from "../../src/postgres/configurationCheck.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { simulationLayer, Simulation } from "../../src/testing/Simulation.ts"
@@ -30,7 +30,7 @@ const well: ConfigurationProblems = { problems: [], pending: [] }
 /** A running compute whose Postgres thinks of its files what the test says. */
 const running = Effect.fnUntraced(function* () {
   const opinion = yield* Ref.make<Effect.Effect<ConfigurationProblems, Failure>>(Effect.succeed(well))
-  yield* life(specWith("4MB"), localFacts).pipe(
+  yield* runLifecycle({ spec: specWith("4MB"), inputs: localFacts }).pipe(
     Effect.provideService(ConfigurationCheck, Effect.flatten(Ref.get(opinion))),
     Effect.forkChild({ startImmediately: true })
   )

@@ -12,7 +12,7 @@ import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import { ApplyFailed, ControlPlaneFailed, type Failure } from "../../src/errors/Failure.ts"
-import { life } from "../../src/lifecycle/Lifecycle.ts"
+import { runLifecycle } from "../../src/lifecycle/Lifecycle.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { simulationLayer, Simulation } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
@@ -27,7 +27,9 @@ const unreachable: Failure = new ControlPlaneFailed({ uri: "http://control.plane
 
 const running = Effect.gen(function* () {
   const state = yield* ComputeState
-  const fiber = yield* life(named("first"), localFacts).pipe(Effect.forkChild({ startImmediately: true }))
+  const fiber = yield* runLifecycle({ spec: named("first"), inputs: localFacts }).pipe(
+    Effect.forkChild({ startImmediately: true })
+  )
   yield* state.until("running")
   return fiber
 })
@@ -123,7 +125,7 @@ describe("the line", () => {
       const state = yield* ComputeState
       const simulation = yield* Simulation
       yield* simulation.interfere("ready", "hang")
-      yield* life(null, localFacts).pipe(Effect.forkChild({ startImmediately: true }))
+      yield* runLifecycle({ spec: null, inputs: localFacts }).pipe(Effect.forkChild({ startImmediately: true }))
       yield* commands.submit({ spec: named("first"), mayQueue: true, key: null })
       yield* state.until("init")
       const early = yield* commands.submit({ spec: named("early"), mayQueue: true, key: null })

@@ -1,5 +1,5 @@
 /**
- * The whole program in a fiber of the test's own process, where its commands, its state and its deadlines are at hand.
+ * The whole program in a fiber of the test's own process, where its commands, its state and its deadlines can be had.
  */
 import { assert } from "@effect/vitest"
 import * as Context from "effect/Context"
@@ -16,7 +16,7 @@ import { Promotions } from "../../src/compute/Promotions.ts"
 import { program } from "../../src/lifecycle/Program.ts"
 
 /** Returns when it is running; `end` asks for its end and waits for it. */
-export const living = Effect.fnUntraced(function* (args: ReadonlyArray<string>) {
+export const startInProcess = Effect.fnUntraced(function* (args: ReadonlyArray<string>) {
   const command = Result.getOrThrow(parseArguments(args, {}))
   if (command._tag !== "Run") return assert.fail("these arguments run nothing")
   const around = {
@@ -30,10 +30,14 @@ export const living = Effect.fnUntraced(function* (args: ReadonlyArray<string>) 
   }
   const options = yield* prepare(command.settings, around)
   const listening = yield* Deferred.make<Context.Context<ComputeState | Commands | Promotions>>()
-  const fiber = yield* program({ ...options, exitDelay: false }, () =>
-    Effect.flatMap(Effect.context<ComputeState | Commands | Promotions>(), (context) =>
-      Effect.asVoid(Deferred.succeed(listening, context))
-    )
+  const fiber = yield* program(
+    { ...options, exitDelay: false },
+    {
+      onListening: () =>
+        Effect.flatMap(Effect.context<ComputeState | Commands | Promotions>(), (context) =>
+          Effect.asVoid(Deferred.succeed(listening, context))
+        )
+    }
   ).pipe(Effect.forkChild)
   const context = yield* Deferred.await(listening)
   const state = Context.get(context, ComputeState)

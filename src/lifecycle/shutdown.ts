@@ -1,0 +1,150 @@
+/**
+ * The one end. Whatever the cause (asked, Postgres died, a failure, a bug, an interruption) a compute ends here and in
+ * this order: the cause into the status, Postgres and its sidecars stopped, storage left, the last sync, its LSN
+ * recorded, everybody who waits answered. Every stage has a deadline, and none is left out because another failed.
+ *
+ * Not interruptible: who is in a hurry escalates, which goes to the next shutdown stage and gives up the storage stages.
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Ref from "effect/Ref"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import { Commands } from "../compute/Commands.ts"
+import { ComputeHooks } from "../compute/ComputeHooks.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
+import { Promotions } from "../compute/Promotions.ts"
+import type { Status } from "../compute/transitions.ts"
+import { Defect, type ExitStatus, type Failure, PostmasterDied } from "../errors/Failure.ts"
+import { within } from "../errors/within.ts"
+import { crashReport } from "../postgres/crashReport.ts"
+import type { Running } from "../postgres/Postmaster.ts"
+import type { Lsn } from "../spec/identifiers.ts"
+import type { Timeline } from "../storage/Storage.ts"
+import { defectsAsFailures, failWith, logFailure } from "./outcome.ts"
+import type { Ending } from "./serve.ts"
+import type { Held } from "./start.ts"
+
+/** How a compute ended. Postgres's own exit when it was running; a failure when something went wrong. */
+export interface Ended {
+  readonly exit: ExitStatus | null
+  readonly failure: Failure | null
+}
+
+/** Sidecars and other hooks are given so long to leave. */
+const hooksWithin = Duration.seconds(15)
+/** A base may be written, of any size; who cannot wait escalates. */
+const leaveWithin = Duration.minutes(10)
+/** Safekeepers that do not agree by then will not. */
+const syncWithin = Duration.minutes(2)
+
+export const shutdown = Effect.fnUntraced(function* (held: Ref.Ref<Held>, exit: Exit.Exit<Ending, Failure>) {
+  const { postgres, timeline } = yield* Ref.get(held)
+  const failure = yield* recordCause(exit, postgres)
+  const left = yield* stopPostgres(postgres)
+  const state = yield* ComputeState
+  yield* state.note({ postgresAlive: false })
+  const synced =
+    timeline === null || left === null ? Result.succeed(null) : yield* leaveStorage(timeline, left, failure)
+  if (Result.isSuccess(synced)) yield* state.note({ flushLsn: synced.success })
+  yield* answerEverybody
+  return { exit: left, failure: failure ?? (Result.isFailure(synced) ? synced.failure : null) } satisfies Ended
+}, Effect.uninterruptible)
+
+/** Into the status at once, before the stages take their time. `null`: an end in order. */
+const recordCause = Effect.fnUntraced(function* (exit: Exit.Exit<Ending, Failure>, postgres: Running | null) {
+  const commands = yield* Commands
+  if (Exit.isFailure(exit)) {
+    const failure = failureOf(exit.cause)
+    if (failure === null || failure._tag === "Abandoned") {
+      yield* commands.terminate("immediate")
+      return failure
+    }
+    yield* failWith("the compute failed", failure)
+    return failure
+  }
+  const ending = exit.value
+  if (ending._tag === "Asked") return null
+  if (ending._tag === "Exited" && !(ending.exit._tag === "Code" && ending.exit.code === 0)) {
+    const log = postgres === null ? [] : yield* postgres.recentLog
+    const died = new PostmasterDied({ exit: ending.exit, crashReport: crashReport(ending.exit, log), log })
+    yield* failWith("Postgres is gone", died)
+    return died
+  }
+  const { status } = yield* (yield* ComputeState).now
+  if (!status.startsWith("termination")) {
+    yield* Effect.logWarning("Postgres was told to stop by somebody else, so the compute ends in order")
+    yield* commands.terminate("immediate")
+  }
+  return null
+})
+
+/** `null`: it was interrupted from outside, which is a request to end. */
+const failureOf = (cause: Cause.Cause<Failure>): Failure | null => {
+  const failure = Cause.findError(cause)
+  if (Result.isSuccess(failure)) return failure.success
+  return Cause.hasDies(cause) ? new Defect({ what: "the lifecycle", cause: Cause.squash(cause) }) : null
+}
+
+/** Sidecars leave beside Postgres: a pgbouncer in front of it must not go on taking clients in. */
+const stopPostgres = Effect.fnUntraced(function* (postgres: Running | null) {
+  const hooks = yield* ComputeHooks
+  const hooksLeave = hooks.onStopped.pipe(
+    defectsAsFailures("stopping the sidecars"),
+    within("stopping the sidecars", hooksWithin),
+    Effect.catch((failure) => logFailure("the sidecars were not stopped in order", failure))
+  )
+  const [left] = yield* Effect.all([postgres === null ? Effect.succeed(null) : postgres.stop, hooksLeave], {
+    concurrency: "unbounded"
+  })
+  return left
+})
+
+/** What storage wants to know of the end, then the last sync. A failure of the first does not spare the second. */
+const leaveStorage = Effect.fnUntraced(function* (timeline: Timeline, exit: ExitStatus, before: Failure | null) {
+  const commands = yield* Commands
+  const leaving = timeline
+    .leave(exit)
+    .pipe(defectsAsFailures("leaving the storage"), within("leaving the storage", leaveWithin))
+  const syncing = timeline
+    .commitLsn("end")
+    .pipe(defectsAsFailures("the last sync"), within("the last sync", syncWithin))
+  const stage = <A>(effect: Effect.Effect<A, Failure>) =>
+    Effect.result(Effect.raceFirst(Effect.interruptible(effect), Effect.as(commands.escalated, null)))
+  const left = yield* stage(Effect.asVoid(leaving))
+  if (Result.isFailure(left)) yield* logFailure("the storage was not left in order", left.failure)
+  const synced: Result.Result<Lsn | null, Failure> = yield* stage(syncing)
+  // The first cause stays the one that the status tells.
+  if (Result.isFailure(synced)) yield* (before === null ? failWith : logFailure)("the last sync failed", synced.failure)
+  return synced
+})
+
+const answerEverybody = Effect.gen(function* () {
+  yield* (yield* Commands).close
+  yield* (yield* Promotions).close
+})
+
+/** Each escalation takes the next shutdown stage at once. Never ends by itself. */
+export const escalating = (held: Ref.Ref<Held>) =>
+  Effect.flatMap(Commands, (commands) =>
+    Stream.runForEach(commands.escalations, () =>
+      Effect.flatMap(Ref.get(held), ({ postgres }) => postgres?.escalate ?? Effect.void)
+    )
+  )
+
+/** Long enough for a control plane that polls to see the end, or the error. */
+export const longExitDelay = Duration.seconds(30)
+/** Long enough for an answer that is on its way. */
+export const shortExitDelay = Duration.millis(300)
+
+/**
+ * How long an ended compute stays up so that its control plane can read how it went (reference section 3.5).
+ *
+ * `ending` is the last status before the end was reached. A failed *start* stays up so that its error can be read; a
+ * Postgres that died while running does not, so that its successor can start at once. "fast" and "immediate" are the
+ * control plane's words for this delay, not Postgres's shutdown modes.
+ */
+export const exitDelay = (ending: Status, everRan: boolean): Duration.Duration =>
+  ending === "termination_pending_fast" || (ending === "failed" && !everRan) ? longExitDelay : shortExitDelay

@@ -1,0 +1,89 @@
+/**
+ * The start: from a spec to a Postgres that serves it. Each step is another module's; this file is their order.
+ *
+ * What it acquires it puts into `held` at once, so that the end finds it whenever the start stops. Resources are gone
+ * with the scope.
+ */
+import * as Effect from "effect/Effect"
+import * as Ref from "effect/Ref"
+import { ComputeHooks } from "../compute/ComputeHooks.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
+import type { Snapshot } from "../compute/snapshot.ts"
+import { Pgdata } from "../postgres/Pgdata.ts"
+import type { PlanInputs } from "../postgres/PlanInputs.ts"
+import { Postmaster, type Running } from "../postgres/Postmaster.ts"
+import { planWarnings, startPlan } from "../postgres/startPlan.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { Storage, type Timeline } from "../storage/Storage.ts"
+import { applyCatalog } from "./Reconfigure.ts"
+
+/** What a compute holds: `null` until it has it. */
+export interface Held {
+  readonly timeline: Timeline | null
+  readonly postgres: Running | null
+}
+
+export const nothingHeld: Held = { timeline: null, postgres: null }
+
+/** A compute that serves. */
+export interface Serving {
+  readonly timeline: Timeline
+  readonly postgres: Running
+}
+
+export const start = Effect.fn("Lifecycle.start")(function* (
+  spec: ParsedSpec,
+  inputs: PlanInputs,
+  held: Ref.Ref<Held>
+) {
+  const state = yield* ComputeState
+  const storage = yield* Storage
+  const pgdata = yield* Pgdata
+  const postmaster = yield* Postmaster
+  const hooks = yield* ComputeHooks
+  const plan = startPlan(spec, inputs)
+  for (const warning of planWarnings(spec, inputs)) yield* Effect.logWarning(warning)
+
+  const timeline = yield* state.timed("claim the timeline", storage.claim(spec, pgdata.directory))
+  yield* Ref.update(held, (old) => ({ ...old, timeline }))
+  yield* pgdata.begin(plan, storage.kind === "neon" ? "Archive" : "InPlace")
+  const lsn = yield* state.timed("settle", timeline.commitLsn("start"))
+  const [built] = yield* Effect.all(
+    [state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))), hooks.beforeStart(spec)],
+    { concurrency: "unbounded" }
+  )
+
+  yield* hooks.beforeSpawn(spec)
+  const postgres = yield* Effect.uninterruptible(
+    postmaster
+      .start({ token: spec.neon?.token ?? null })
+      .pipe(Effect.tap((running) => Ref.update(held, (old) => ({ ...old, postgres: running }))))
+  )
+  yield* state.note({ postgresAlive: true })
+  yield* hooks.afterSpawn(postgres.pid)
+  yield* state.timed("start Postgres", postgres.ready)
+
+  yield* state.timed("apply the spec", applyCatalog("start", spec, plan, postgres))
+  if (plan.opening.length > 0) {
+    yield* pgdata.rewrite(plan.opening)
+    yield* postgres.reload
+  }
+  yield* state.timed("secure the storage", timeline.secure)
+  yield* state.note((now) => ({
+    metrics: {
+      ...now.metrics,
+      basebackup_bytes: built.archiveBytes,
+      pageserver_connect_micros: built.connectMicros,
+      basebackup_ms: millisOf(now, "build PGDATA"),
+      start_postgres_ms: millisOf(now, "start Postgres"),
+      config_ms: millisOf(now, "apply the spec") + millisOf(now, "secure the storage"),
+      total_startup_ms: now.steps.reduce((end, step) => Math.max(end, step.startedAt + step.millis), 1)
+    }
+  }))
+  const { metrics } = yield* state.now
+  yield* Effect.logInfo(`compute start finished ${JSON.stringify(metrics)}`)
+  return { timeline, postgres } satisfies Serving
+})
+
+const millisOf = (snapshot: Snapshot, step: string): number =>
+  snapshot.steps.find(({ name }) => name === step)?.millis ?? 0
