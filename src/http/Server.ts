@@ -57,13 +57,14 @@ const withActors = (
 const grace = Duration.seconds(2)
 const loopbacks = ["127.0.0.1", "::1"] as const
 
-/** A peer that sends its request in drops is cut off; connections are bounded, with room for a thousand that watch. */
+/** A peer that sends its request in drops is cut off. */
 const timeLimits = {
   headersTimeout: 10_000,
   requestTimeout: 30_000,
   keepAliveTimeout: 5_000,
   connectionsCheckingInterval: 5_000
 }
+/** Enough for a thousand that watch the status. */
 const maxConnections = 4096
 /** Connections that the system queues before they are accepted. */
 const backlog = 1024
@@ -141,7 +142,7 @@ const certificateWatcher = (
   first: Effect.Success<ReturnType<typeof readTls>>
 ): Actor => ({
   name: "certificate watcher",
-  policy: "permanent",
+  kind: "auxiliary",
   run: Effect.suspend(() => {
     let current = first
     let warned = false

@@ -148,7 +148,7 @@ export interface WatchedKeys {
  */
 export const keyWatcher = ({ given, path, read }: WatchedKeys, verifier: Verifier): Actor => ({
   name: "key watcher",
-  policy: "permanent",
+  kind: "auxiliary",
   run: Effect.suspend(() => {
     let lastWarning: string | null = null
     let seen: string | null = null

@@ -73,10 +73,3 @@ export const rolesWithVerifiers = "SELECT rolname, rolpassword FROM pg_catalog.p
 
 /** `name` is quoted already. */
 export const databaseNamed = (name: string): string => `SELECT 1 FROM pg_catalog.pg_database WHERE datname = ${name}`
-
-/** Column: name of a database that takes connections and is whole. */
-export const connectable = (most: number): string =>
-  `SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit <> -2 ORDER BY datname LIMIT ${most}`
-
-/** Columns: name, version, is the bootstrap superuser its owner? */
-export const installedExtensions = "SELECT extname, extversion, extowner = 10 FROM pg_catalog.pg_extension"

@@ -16,6 +16,7 @@ import * as OS from "node:os"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import { CommandFailed, type Failure } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
+import { countExtensions, type ExtensionCounts } from "../extensions/countExtensions.ts"
 import type { Admin, Purpose } from "../pgwire/Admin.ts"
 import { quoteLiteral } from "../pgwire/quote.ts"
 import { helperStages } from "../platform/shutdownStages.ts"
@@ -59,10 +60,10 @@ const noDatabase = refusal(404, "database_unknown", "database does not exist", "
 const queryWithin = Duration.seconds(60)
 
 /** One query by a session of its own. */
-const ask = (admin: Admin["Service"], purpose: Purpose, sql: string, database?: string) =>
+const runQuery = (admin: Admin["Service"], purpose: Purpose, sql: string, database?: string) =>
   Effect.scoped(Effect.flatMap(admin.connect(purpose, database), (wire) => wire.rows(sql, queryWithin)))
 
-const mustRun = (state: ComputeState["Service"], apiVersion: ApiVersion, asked: Asked) =>
+const requireRunning = (state: ComputeState["Service"], apiVersion: ApiVersion, asked: Asked) =>
   Effect.flatMap(state.now, ({ status }) =>
     status === "running" ? Effect.void : Effect.fail(wrongStatus(apiVersion, asked, status))
   )
@@ -132,10 +133,6 @@ const schemaDump = Effect.fn("Http.schemaDump")(function* (
 /** Disk full: the compute's disk is not its storage, so writing is as good as possible (reference section 7.1). */
 const diskFull = "53100"
 
-/** Databases that are looked into, and how many at a time (reference section 4.9). */
-const maxDatabases = 500
-const databasesAtOnce = 4
-
 const catalog = Effect.fnUntraced(function* (admin: Admin["Service"], passwords: boolean) {
   const caller = yield* Caller
   if (passwords && !caller.admin) return yield* Effect.fail(adminsOnly)
@@ -162,39 +159,14 @@ const catalog = Effect.fnUntraced(function* (admin: Admin["Service"], passwords:
   }
 })
 
-interface Installed {
-  readonly versions: Set<string>
-  databases: number
-  bySuperuser: boolean
-}
-
-const installedExtensions = Effect.fnUntraced(function* (admin: Admin["Service"]) {
-  const names = yield* ask(admin, "get_installed_extensions", adminSql.connectable(maxDatabases))
-  const found = new Map<string, Installed>()
-  yield* Effect.forEach(
-    names,
-    ([database]) =>
-      Effect.map(ask(admin, "get_installed_extensions", adminSql.installedExtensions, database ?? ""), (rows) => {
-        for (const [name, version, bySuperuser] of rows) {
-          const known = found.get(name ?? "") ?? { versions: new Set(), databases: 0, bySuperuser: false }
-          known.versions.add(version ?? "")
-          known.databases += 1
-          known.bySuperuser ||= bySuperuser === "t"
-          found.set(name ?? "", known)
-        }
-      }),
-    { concurrency: databasesAtOnce, discard: true }
-  )
-  return {
-    extensions: [...found]
-      .toSorted(([a], [b]) => (a < b ? -1 : 1))
-      .map(([extname, { bySuperuser, databases, versions }]) => ({
-        extname,
-        versions: [...versions].toSorted(),
-        n_databases: databases,
-        owned_by_superuser: bySuperuser
-      }))
-  }
+/** Once per extension, with every version that some database has. */
+const installedExtensions = (counts: ExtensionCounts) => ({
+  extensions: [...Map.groupBy(counts, ({ name }) => name)].map(([extname, same]) => ({
+    extname,
+    versions: [...new Set(same.map(({ version }) => version))],
+    n_databases: same.reduce((sum, { databases }) => sum + databases, 0),
+    owned_by_superuser: same.some(({ ownedBySuperuser }) => ownedBySuperuser)
+  }))
 })
 
 /** The control plane's routes. */
@@ -202,14 +174,14 @@ export const postgresRoutes = (state: ComputeState["Service"], admin: Admin["Ser
   const { apiVersion } = options
 
   const insights = Effect.gen(function* () {
-    yield* mustRun(state, apiVersion, "insights")
-    const rows = yield* ask(admin, "collect_insights", adminSql.insights(admin.superuser))
+    yield* requireRunning(state, apiVersion, "insights")
+    const rows = yield* runQuery(admin, "collect_insights", adminSql.insights(admin.superuser))
     return HttpServerResponse.text(rows[0]?.[0] ?? '{"pg_stat_statements":[]}', { contentType: "application/json" })
   })
 
   const checkWritability = Effect.gen(function* () {
-    yield* mustRun(state, apiVersion, "check_writability")
-    yield* Effect.catch(ask(admin, "availability_checker", adminSql.touchHealthCheck), (error) =>
+    yield* requireRunning(state, apiVersion, "check_writability")
+    yield* Effect.catch(runQuery(admin, "availability_checker", adminSql.touchHealthCheck), (error) =>
       error._tag === "WireFailed" && error.sqlState === diskFull ? Effect.void : Effect.fail(error)
     )
     return true
@@ -218,18 +190,18 @@ export const postgresRoutes = (state: ComputeState["Service"], admin: Admin["Ser
   const databaseSchema = Effect.fnUntraced(function* (database: string | ReadonlyArray<string> | undefined) {
     if (typeof database !== "string" || database === "" || database.includes("\0"))
       return yield* Effect.fail(oneDatabase)
-    yield* mustRun(state, apiVersion, "database_schema")
-    const known = yield* ask(admin, "get_dbs_and_roles", adminSql.databaseNamed(quoteLiteral(database)))
+    yield* requireRunning(state, apiVersion, "database_schema")
+    const known = yield* runQuery(admin, "get_dbs_and_roles", adminSql.databaseNamed(quoteLiteral(database)))
     if (known.length === 0) return yield* Effect.fail(noDatabase)
     return yield* schemaDump(yield* options.install, admin, database)
   }, Effect.provide(Spawn.layer))
 
   const extensions = Effect.andThen(
-    mustRun(state, apiVersion, "installed_extensions"),
-    installedExtensions(admin)
+    requireRunning(state, apiVersion, "installed_extensions"),
+    Effect.map(countExtensions(admin), installedExtensions)
   ).pipe(answeredWithin("counting extensions", Duration.minutes(2)))
 
-  const liveness = Effect.as(ask(admin, "availability_checker", "SELECT 1"), "ok")
+  const liveness = Effect.as(runQuery(admin, "availability_checker", "SELECT 1"), "ok")
 
   const info = Effect.map(options.install, (install) => ({
     num_cpus: OS.availableParallelism(),
@@ -260,7 +232,7 @@ export const grantRoutes = (state: ComputeState["Service"], admin: Admin["Servic
 
   const extensions = Effect.gen(function* () {
     const { database, extension, version } = yield* readBody(ExtensionBody, apiVersion, "invalid request body")
-    yield* mustRun(state, apiVersion, "extensions")
+    yield* requireRunning(state, apiVersion, "extensions")
     yield* Effect.scoped(
       Effect.gen(function* () {
         const wire = yield* admin.connect("install_extension", database)
@@ -274,7 +246,7 @@ export const grantRoutes = (state: ComputeState["Service"], admin: Admin["Servic
 
   const grants = Effect.gen(function* () {
     const wanted = yield* readBody(Grants, apiVersion, "invalid request body")
-    yield* mustRun(state, apiVersion, "set_role_grants")
+    yield* requireRunning(state, apiVersion, "set_role_grants")
     yield* Effect.scoped(
       Effect.gen(function* () {
         const wire = yield* admin.connect("set_role_grants", wanted.database)

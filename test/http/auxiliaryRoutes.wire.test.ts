@@ -1,6 +1,6 @@
 /**
- * The routes about what runs with Postgres, over real sockets, with hooks and promotions in memory: which answer in which
- * API version, what is handed on, and the answer before Postgres was located.
+ * The routes about what runs with Postgres, over real sockets, with hooks and promotions in memory: which answer in
+ * which API version, what is handed on, and the answer before Postgres was located.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
