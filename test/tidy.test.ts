@@ -1,25 +1,49 @@
 /**
- * Properties of the code itself: module edges, circles, purity, size, headers, banned words.
+ * Properties of the code itself: module edges, purity, size, headers, banned words, and what tests may not do.
+ *
+ * Circles, lengths of functions and unused exports are for oxlint and knip, which run next to this in `npm run check`.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as fs from "node:fs"
 import * as path from "node:path"
 
 const root = path.resolve(import.meta.dirname, "..")
-const src = path.join(root, "src")
 const typescriptIn = (folder: string): ReadonlyArray<string> =>
   fs
-    .readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" })
     .filter((file) => file.endsWith(".ts"))
     .sort()
-const files = typescriptIn(src)
-const read = (file: string) => fs.readFileSync(path.join(src, file), "utf8")
-const imports = (text: string) => [...text.matchAll(/(?:from|import)\(? ?"([^"]+)"/g)].map((match) => match[1] ?? "")
+const files = typescriptIn("src")
+const src = path.join(root, "src")
+const readSource = (file: string) => fs.readFileSync(path.join(src, file), "utf8")
+const testFiles = ["test", "examples"].flatMap((folder) => typescriptIn(folder).map((file) => `${folder}/${file}`))
+
+interface Import {
+  readonly target: string
+  /** Every name of it is a type, so nothing of it is there when the program runs. */
+  readonly typeOnly: boolean
+}
+
+const statement = /^(?:import|export)\s+(type\s)?(?:(\{[^}]*\}|[^{}"';]*?)\s*from\s+)?"([^"]+)"/gm
+const isTypeList = (names: string): boolean =>
+  names
+    .slice(1, -1)
+    .split(",")
+    .every((name) => /^\s*(type\s|$)/.test(name))
+const importsOf = (text: string): ReadonlyArray<Import> => [
+  ...[...text.matchAll(statement)].map(([, type, names = "", target = ""]) => ({
+    target,
+    typeOnly: type !== undefined || (names.startsWith("{") && isTypeList(names))
+  })),
+  ...[...text.matchAll(/import\("([^"]+)"\)/g)].map(([, target = ""]) => ({ target, typeOnly: false }))
+]
+
 const moduleOf = (file: string) => (file.includes("/") ? file.slice(0, file.indexOf("/")) : file)
+const resolved = (file: string, target: string) => path.relative(src, path.resolve(src, path.dirname(file), target))
 const targetsOf = (file: string): ReadonlyArray<string> =>
-  imports(read(file))
-    .filter((target) => target.startsWith("."))
-    .map((target) => path.relative(src, path.resolve(src, path.dirname(file), target)))
+  importsOf(readSource(file))
+    .filter(({ target }) => target.startsWith("."))
+    .map(({ target }) => resolved(file, target))
 
 /** Which modules a module may import from. A new edge is a word here; an edge that nothing uses any more goes. */
 const edges: Record<string, string> = {
@@ -40,15 +64,43 @@ const edges: Record<string, string> = {
   lfc: "compute errors pgwire spec",
   sidecars: "compute errors pgwire platform postgres spec telemetry",
   tls: "compute errors platform postgres spec",
-  http: "activity catalog compute errors pgwire platform postgres spec telemetry",
+  http: "activity catalog compute errors extensions pgwire platform postgres spec telemetry",
   lifecycle:
-    "activity autoscaling catalog compute errors extensions http lfc logging pgwire platform postgres sidecars spec storage telemetry tls",
+    "activity autoscaling catalog compute errors extensions http lfc logging pgwire platform postgres sidecars spec " +
+    "storage telemetry tls",
   testing: "catalog compute errors lifecycle pgwire platform postgres spec storage",
-  cli: "catalog controlplane errors http lifecycle logging pgwire spec version.ts",
+  cli: "catalog controlplane errors http lifecycle logging pgwire platform spec version.ts",
   "version.ts": "",
   "index.ts": "compute errors lifecycle postgres spec testing",
-  "main.ts": "cli compute errors http lifecycle logging postgres telemetry version.ts"
+  "main.ts": "cli compute errors http lifecycle logging platform postgres telemetry version.ts"
 }
+
+/**
+ * Files that only compute: they decide, read and print, and whoever calls them does. None imports Effect's runtime or
+ * Node, and none imports a value from a file that is not pure as well.
+ */
+const pure: ReadonlyArray<RegExp> = [
+  /^catalog\/plan\w*\.ts$/,
+  /^catalog\/(Catalog|concurrency|draft|operations|options|outcome|renames|roleAttributes|joinedMessage)\.ts$/,
+  /^activity\/activity\.ts$/,
+  /^autoscaling\/(decisions|protocol)\.ts$/,
+  /^compute\/(transitions|snapshot|promotion)\.ts$/,
+  /^http\/(pages|refusals|views)\.ts$/,
+  /^cli\/(flags|given)\.ts$/,
+  /^errors\/(Failure|AuxiliaryFailure|errno|policy)\.ts$/,
+  /^extensions\/plan\.ts$/,
+  /^logging\/filter\.ts$/,
+  /^pgwire\/(address|ConnString|quote)\.ts$/,
+  /^platform\/duration\.ts$/,
+  /^postgres\/(PlanInputs|confText|controlFile|localConf|logRecords|postgresqlConf|startPlan)\.ts$/,
+  /^spec\//,
+  /^storage\/local\/(backupLabel|basePolicy|walSegments)\.ts$/,
+  /^telemetry\/(environment|prometheus)\.ts$/
+]
+const isPure = (file: string) => pure.some((pattern) => pattern.test(file))
+/** Values of Effect: data types and what is computed from them. */
+const pureEffect = /^effect\/(Array|DateTime|Duration|Equal|Option|Order|Predicate|Redacted|Result|Schema|SchemaIssue)$/
+
 const banned: ReadonlyArray<readonly [RegExp, string]> = [
   [/\bDate\.now\(|new Date\(/, "use DateTime or Clock"],
   [/\bMath\.random\(/, "use Random"],
@@ -60,51 +112,108 @@ const banned: ReadonlyArray<readonly [RegExp, string]> = [
   [/from "(effect|@effect\/platform-node|@effect\/sql-pg)"/, "import by file, never a barrel"]
 ]
 
-describe("tidy", () => {
+const width = 120
+
+describe("the sources", () => {
   for (const file of files) {
-    it(file, () => {
-      const text = read(file)
-      const lines = text.split("\n")
-      assert.isAtMost(lines.length, 400, "one idea per file")
-      for (const [index, line] of lines.entries()) assert.isAtMost(line.length, 140, `${file}:${index + 1} is too wide`)
+    it(`${file} is of its size, opens with what it is, and uses what the program has`, () => {
+      const text = readSource(file)
+      assert.isAtMost(text.split("\n").length, 400, "one idea per file")
       assert.isTrue(text.replace(/^#!.*\n/, "").startsWith("/**\n * "), "open with one sentence saying what this is")
       for (const [pattern, remedy] of banned) assert.notMatch(text, pattern, remedy)
       if (file !== "main.ts") assert.notMatch(text, /\bprocess\.env\b/, "the environment arrives as a value")
     })
   }
 
+  it(`no line is longer than ${width} columns`, () => {
+    const written = [...files.map((file) => `src/${file}`), ...testFiles, ...typescriptIn(".ci").map((f) => `.ci/${f}`)]
+    const wide = written.flatMap((file) =>
+      fs
+        .readFileSync(path.join(root, file), "utf8")
+        .split("\n")
+        .flatMap((line, index) => (line.length > width ? [`${file}:${index + 1}`] : []))
+    )
+    assert.deepStrictEqual(wide, [])
+  })
+
   it("a module imports only from the modules it may know", () => {
-    for (const file of files) {
+    const strangers = files.flatMap((file) => {
       const here = moduleOf(file)
       const allowed = edges[here] ?? assert.fail(`${here} has no line in the table of edges`)
-      for (const other of targetsOf(file)) {
-        const there = moduleOf(other)
-        assert.isTrue(here === there || allowed.split(" ").includes(there), `${file} must not know ${other}`)
-      }
-    }
+      return targetsOf(file)
+        .filter((other) => here !== moduleOf(other) && !allowed.split(" ").includes(moduleOf(other)))
+        .map((other) => `${file} must not know ${other}`)
+    })
+    assert.deepStrictEqual(strangers, [])
   })
 
   it("no allowed edge is unused", () => {
     const used = new Set(
       files.flatMap((file) => targetsOf(file).map((other) => `${moduleOf(file)} ${moduleOf(other)}`))
     )
-    for (const [here, allowed] of Object.entries(edges)) {
-      for (const there of allowed.split(" ").filter((name) => name !== "")) {
-        assert.isTrue(used.has(`${here} ${there}`), `nothing in ${here} imports from ${there}`)
-      }
-    }
+    const unused = Object.entries(edges).flatMap(([here, allowed]) =>
+      allowed
+        .split(" ")
+        .filter((there) => there !== "" && !used.has(`${here} ${there}`))
+        .map((there) => `${here} ${there}`)
+    )
+    assert.deepStrictEqual(unused, [])
   })
 
-  it("rooms are named for what they keep", () => {
+  it("a pure file imports neither Effect's runtime nor Node, nor a value from a file that is not pure", () => {
+    const impure = files.filter(isPure).flatMap((file) =>
+      importsOf(readSource(file))
+        .filter(({ typeOnly }) => !typeOnly)
+        .filter(({ target }) => (target.startsWith(".") ? !isPure(resolved(file, target)) : !pureEffect.test(target)))
+        .map(({ target }) => `${file} imports ${target}`)
+    )
+    assert.deepStrictEqual(impure, [])
+  })
+
+  it("every pattern of a pure file has files", () => {
+    for (const pattern of pure)
+      assert.isTrue(
+        files.some((file) => pattern.test(file)),
+        String(pattern)
+      )
+  })
+
+  it("a file is named for its topic, not for its kind", () => {
     for (const file of files)
       assert.notMatch(file, /(^|\/)(utils?|common|helpers?|misc|services?|layers?|types)(\/|\.ts$)/i)
   })
+})
 
-  it("no test is skipped or focused", () => {
-    const tests = typescriptIn(path.join(root, "test")).filter((file) => !file.endsWith("tidy.test.ts"))
-    for (const file of tests) {
-      const text = fs.readFileSync(path.join(root, "test", file), "utf8")
-      assert.notMatch(text, /\.(skip|only|todo|skipIf|runIf)\(|\bskip: true/, file)
-    }
+/** Files whose tests may let real time pass, and why. Everybody else waits on state, or on virtual time. */
+const realTime: Record<string, string> = {
+  "test/postgres/logPipe.wire.test.ts": "a program that it starts sleeps",
+  "test/postgres/stock.pg.test.ts": "asks Postgres again until it has read its files",
+  "test/program/harness.ts": "looks at a process from outside, and gives up on one that hangs",
+  "test/program/kill9.pg.test.ts": "kills at moments that nothing announces",
+  "test/program/signals.pg.test.ts": "sends a signal twice as a terminal does, a millisecond apart",
+  "test/storage/local/computes.ts": "looks at files that Postgres writes",
+  "test/support/postgres.ts": "looks at a process from outside, and gives up on one that hangs",
+  "test/support/waiting.ts": "the pause between two looks, for everybody else"
+}
+
+/** `Effect.sleep` passes virtual time in a test that has a clock of its own, and ours in one of the real world. */
+const passesRealTime = (file: string): boolean => {
+  const text = fs.readFileSync(path.join(root, file), "utf8")
+  const virtual = file.endsWith(".test.ts") && !/\.(pg|wire)\.test\.ts$/.test(file)
+  return /\bset(Timeout|Interval)\b/.test(text) || (!virtual && /\bEffect\.(sleep|delay)\(/.test(text))
+}
+
+describe("the tests", () => {
+  for (const file of testFiles.filter((one) => !one.endsWith("tidy.test.ts") && !one.startsWith("test/bench/"))) {
+    it(`${file} skips and focuses nothing, and lets no real time pass`, () => {
+      const text = fs.readFileSync(path.join(root, file), "utf8")
+      assert.notMatch(text, /\.(skip|only|todo|skipIf|runIf)\(|\bskip: true/)
+      if (!(file in realTime))
+        assert.isFalse(passesRealTime(file), "wait on state: eventually of test/support/waiting.ts")
+    })
+  }
+
+  it("who may let real time pass still does", () => {
+    for (const file of Object.keys(realTime)) assert.isTrue(passesRealTime(file), file)
   })
 })

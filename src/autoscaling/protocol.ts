@@ -70,8 +70,7 @@ const decodeEmpty = Schema.decodeUnknownOption(Schema.Struct({}))
 const unusable = (id: number, because: string): AgentMessage => ({ _tag: "Unusable", id, because })
 
 /** The start of a text, for logs and answers: what a peer sends may be long. */
-export const clipped = (text: string, length = 512): string =>
-  text.length > length ? `${text.slice(0, length)}…` : text
+const clipped = (text: string, length = 512): string => (text.length > length ? `${text.slice(0, length)}…` : text)
 
 export const readMessage = (text: string): AgentMessage => {
   const json = parseJson(text)

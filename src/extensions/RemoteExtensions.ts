@@ -87,7 +87,7 @@ export class RemoteExtensions extends Context.Service<
      * would preload. A fetch that fails is logged and skipped. Its numbers are noted in the shared metrics.
      */
     readonly prepare: (spec: ParsedSpec) => Effect.Effect<Loaded, ExtensionUnknown | FileFailed | PostgresUnusable>
-    /** Answers the bytes that were fetched: 0 when it was there already. The spec of that moment says who may have it. */
+    /** Answers the bytes that were fetched: 0 when it was there already. By the spec of that moment. */
     readonly download: (
       name: string,
       isLibrary: boolean

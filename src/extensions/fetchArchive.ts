@@ -172,7 +172,9 @@ const watchdog = (progress: Progress, pieceWithin: Duration.Duration): Effect.Ef
         progress.pieces > before
           ? watchdog(progress, pieceWithin)
           : Effect.fail<FetchFailure>({
-              detail: `its archive stopped coming after ${progress.bytes} bytes, for ${Duration.toMillis(pieceWithin)} ms`,
+              detail:
+                `its archive stopped coming after ${progress.bytes} bytes, ` +
+                `for ${Duration.toMillis(pieceWithin)} ms`,
               retryable: true
             })
       )

@@ -17,7 +17,7 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 // -- configuration (reference sections 2.7 and 11.2)
 
 /** Pretty JSON; what is `null` is left out. */
-export const localProxyText = (config: NonNullable<ParsedSpec["localProxy"]>, tls: Tls | null): string => {
+const localProxyText = (config: NonNullable<ParsedSpec["localProxy"]>, tls: Tls | null): string => {
   const jwks = config.jwks?.map((one) => ({
     id: one.id,
     role_names: one.roleNames,

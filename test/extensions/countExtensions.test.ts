@@ -2,13 +2,8 @@
  * Counting extensions over databases, in the words of both generations, and how often.
  */
 import { assert, describe, it } from "@effect/vitest"
-import {
-  count,
-  inventoryBody,
-  inventoryFamily,
-  inventoryInterval,
-  inventoryPeriod
-} from "../../src/extensions/InstalledExtensions.ts"
+import { count, inventoryBody, inventoryFamily } from "../../src/extensions/countExtensions.ts"
+import { inventoryInterval, inventoryPeriod } from "../../src/extensions/InstalledExtensions.ts"
 import { printFamilies } from "../../src/telemetry/prometheus.ts"
 
 const installed = (name: string, version: string, ownedBySuperuser = true) => ({ name, version, ownedBySuperuser })

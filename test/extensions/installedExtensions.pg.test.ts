@@ -8,7 +8,8 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import { readSample, sampleSql } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { InstalledExtensions, inventoryActor, inventoryBody } from "../../src/extensions/InstalledExtensions.ts"
+import { inventoryBody } from "../../src/extensions/countExtensions.ts"
+import { InstalledExtensions, inventoryActor } from "../../src/extensions/InstalledExtensions.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import type { ApiVersion } from "../../src/spec/ParsedSpec.ts"
 import { printFamilies } from "../../src/telemetry/prometheus.ts"
@@ -16,7 +17,7 @@ import { startPostgres, superuser } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
 import { eventually } from "../support/waiting.ts"
 
-const furnished = Effect.fnUntraced(function* (apiVersion: ApiVersion = "head") {
+const setUp = Effect.fnUntraced(function* (apiVersion: ApiVersion = "head") {
   const postgres = yield* startPostgres({ settings: { autovacuum: "off", log_connections: "on" } })
   const owner = yield* postgres.connect()
   const admin = Admin.layer({
@@ -46,7 +47,7 @@ const furnished = Effect.fnUntraced(function* (apiVersion: ApiVersion = "head") 
 describe("the inventory", () => {
   it.live("counts what each database has, whoever owns it, and forgets what is gone", () =>
     Effect.gen(function* () {
-      const { gauge, inventory, owner, postgres } = yield* furnished()
+      const { gauge, inventory, owner, postgres } = yield* setUp()
       assert.deepStrictEqual(yield* gauge, [])
       for (const sql of [
         "create role tenant login",
@@ -83,7 +84,7 @@ describe("the inventory", () => {
 
   it.live("asks many databases with two sessions at most, and is not activity", () =>
     Effect.gen(function* () {
-      const { inventory, owner } = yield* furnished()
+      const { inventory, owner } = yield* setUp()
       for (let at = 0; at < 30; at++) yield* owner.simple(`create database many_${at} strategy file_copy`)
       const look = Effect.flatMap(owner.rows(sampleSql(superuser, false)), (rows) =>
         Effect.fromOption(readSample(rows[0]))
@@ -118,7 +119,7 @@ describe("the inventory", () => {
 
   it.live("leaves a database out that cannot be asked", () =>
     Effect.gen(function* () {
-      const { inventory, owner } = yield* furnished()
+      const { inventory, owner } = yield* setUp()
       yield* owner.simple("create database broken")
       yield* owner.simple("update pg_database set dattablespace = 4711 where datname = 'broken'")
       const counts = yield* inventory.take
@@ -126,17 +127,19 @@ describe("the inventory", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("is told once after the start, in the line that log pipelines look for", () =>
+  it.live("is logged once after the start, in the line that log pipelines look for", () =>
     Effect.gen(function* () {
       for (const apiVersion of ["2024", "head"] as const) {
         const lines: Array<string> = []
-        const { context, inventory, state } = yield* furnished(apiVersion)
+        const { context, inventory, state } = yield* setUp(apiVersion)
         const logged = Logger.layer([Logger.make(({ message }) => void lines.push(String(message)))])
-        const keeper = yield* Effect.forkChild(inventoryActor.run.pipe(Effect.provide(context), Effect.provide(logged)))
+        const running = yield* Effect.forkChild(
+          inventoryActor.run.pipe(Effect.provide(context), Effect.provide(logged))
+        )
         yield* state.send("StartBegan")
         yield* state.send("PostgresReady", { spec: emptySpec })
         yield* eventually("the line", () => lines.length > 0)
-        yield* Fiber.interrupt(keeper)
+        yield* Fiber.interrupt(running)
         const more =
           apiVersion === "head"
             ? { version: "1.0", n_databases: 2, owned_by_superuser: "1" }

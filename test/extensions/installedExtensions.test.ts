@@ -9,12 +9,13 @@ import * as TestClock from "effect/testing/TestClock"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import type { ApplyReport } from "../../src/compute/snapshot.ts"
 import { TimedOut } from "../../src/errors/Failure.ts"
-import { InstalledExtensions, inventoryActor, inventoryFamily } from "../../src/extensions/InstalledExtensions.ts"
+import { inventoryFamily } from "../../src/extensions/countExtensions.ts"
+import { InstalledExtensions, inventoryActor } from "../../src/extensions/InstalledExtensions.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
-/** Takes are counted, and fail: the keeper goes on all the same. */
-const furnished = Effect.fnUntraced(function* (spec: ParsedSpec, applyReport: ApplyReport | null) {
+/** Takes are counted, and fail: the actor goes on all the same. */
+const setUp = Effect.fnUntraced(function* (spec: ParsedSpec, applyReport: ApplyReport | null) {
   const taken = yield* Ref.make(0)
   const inventory = InstalledExtensions.of({
     options: { apiVersion: "head", intervalSeconds: 100 },
@@ -53,10 +54,10 @@ const applied: ApplyReport = {
   statements: 0
 }
 
-describe("the keeper of the inventory", () => {
+describe("the actor of the inventory", () => {
   it.effect("takes it once a primary runs, and then every other interval of the command line", () =>
     Effect.gen(function* () {
-      const { passes, taken } = yield* furnished(emptySpec, null)
+      const { passes, taken } = yield* setUp(emptySpec, null)
       assert.strictEqual(yield* taken, 1)
       yield* passes(199)
       assert.strictEqual(yield* taken, 1)
@@ -70,7 +71,7 @@ describe("the keeper of the inventory", () => {
   it.effect("lets a replica wait, and follows the applied spec without ever shrinking", () =>
     Effect.gen(function* () {
       const spec: ParsedSpec = { ...emptySpec, mode: { _tag: "Replica" }, suspendTimeoutSeconds: 300 }
-      const { passes, state, taken } = yield* furnished(spec, applied)
+      const { passes, state, taken } = yield* setUp(spec, applied)
       assert.strictEqual(yield* taken, 0)
       yield* state.note({ spec: { ...spec, suspendTimeoutSeconds: 10 } })
       yield* passes(600)
@@ -82,9 +83,9 @@ describe("the keeper of the inventory", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("rests while the compute does not run", () =>
+  it.effect("waits while the compute does not run", () =>
     Effect.gen(function* () {
-      const { passes, state, taken } = yield* furnished(emptySpec, null)
+      const { passes, state, taken } = yield* setUp(emptySpec, null)
       yield* state.send("TerminateFastAsked")
       yield* passes(1000)
       assert.strictEqual(yield* taken, 1)
