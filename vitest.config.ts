@@ -36,7 +36,7 @@ const diskFiles = [
 ]
 
 /**
- * Three projects in one run: `fast` (pure laws, rooms with in-memory neighbours); after it, two files at a time, `real`
+ * Three projects in one run: `fast` (laws of pure code, services over simulated ones); after it, two files at a time, `real`
  * (real Postgres, sockets, processes; temporary files in memory where there is room) and `disk` (what must survive a
  * crash, on the machine's own disk).
  */
@@ -46,6 +46,13 @@ export default defineConfig({
   test: {
     reporters: ["default", "./.ci/closing-line.ts"],
     sequence: { sequencer: LongestFirst },
+    // Only where it is asked for: what the tests in this process reach. Programs that they start are not counted.
+    coverage: {
+      provider: "v8",
+      include: ["src/**"],
+      reporter: ["json-summary"],
+      reportOnFailure: true
+    },
     projects: [
       {
         extends: true,
