@@ -89,7 +89,7 @@ const begin = (request: SpawnRequest, trace: Readonly<Record<string, string>>) =
     try {
       process = ChildProcess.spawn(command, request.args, {
         stdio: ["ignore", "pipe", "pipe"],
-        // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, but we stop Postgres ourselves.
+        // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, which Postgres must not be in.
         detached: true,
         env: { ...inherited, ...trace, ...request.env },
         // With a uid, libuv also drops the supplementary groups.

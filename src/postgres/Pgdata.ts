@@ -33,11 +33,6 @@ export type PgdataSource =
   /** The storage arranges the files itself: afterwards PGDATA holds exactly its base, and its inode is the same. */
   | { readonly _tag: "InPlace"; readonly restore: (pgdata: string) => Effect.Effect<void, Failure> }
 
-/** `postgres --sync-safekeepers`: six attempts; the first retry is at once, the later ones wait longer each time. */
-export const settlePauses: ReadonlyArray<Duration.Duration> = Array.from({ length: 5 }, (_, retry) =>
-  Duration.millis(retry === 0 ? 0 : Math.min(1000 * 1.1 ** retry, 3000))
-)
-
 /** Ten more attempts; after half a second, then half as long again each time: 57 s in all (reference section 4.7). */
 const basebackupRetries = Schedule.exponential("500 millis", 1.5).pipe(
   Schedule.setInputType<Failure>(),

@@ -103,7 +103,7 @@ export const unpack: (
       : Effect.andThen(
           Effect.callback<void, Failure>((resume) => {
             arrived += piece.length
-            // Past the end of the gzip stream nothing is decompressed; the count below tells.
+            // Past the end of the gzip stream nothing is decompressed; the count below finds it.
             if (isOver()) return resume(Effect.void)
             feed(piece, () => resume(Effect.void))
           }),

@@ -17,12 +17,23 @@ import type { RunAs, Spawn } from "../platform/Spawn.ts"
 const prlimit = (pid: number, ...args: ReadonlyArray<string>) =>
   Effect.result(runCommand({ command: "prlimit", args: ["--pid", String(pid), ...args], runAs: null }, "5 seconds"))
 
+/** As `/proc` has it: `unlimited`, or bytes. `null`: there is no such process, or no `/proc`. */
+const softCoreLimit = (pid: number): string | null => {
+  try {
+    return /^Max core file size\s+(\S+)/m.exec(fs.readFileSync(`/proc/${pid}/limits`, "utf8"))?.[1] ?? null
+  } catch {
+    return null
+  }
+}
+
 /**
  * Raises the limit of a process, which its children inherit: soft and hard limit to unlimited; where only root may, the
- * soft limit to the hard one. Node has no call for it, so `prlimit` does it.
+ * soft limit to the hard one. Node has no call for it, so `prlimit` does it; without `/proc` nothing happens.
  */
 export const liftCoreLimit: (pid: number) => Effect.Effect<void, never, Spawn> = Effect.fn("Host.liftCoreLimit")(
   function* (pid) {
+    const before = softCoreLimit(pid)
+    if (before === null || before === "unlimited") return
     const lifted = yield* prlimit(pid, "--core=unlimited:unlimited")
     if (Result.isSuccess(lifted)) return
     const current = yield* prlimit(pid, "--core", "--output=HARD", "--noheadings", "--raw")

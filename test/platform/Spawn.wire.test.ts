@@ -33,7 +33,7 @@ const text = (stream: Stream.Stream<Uint8Array>) =>
   Effect.map(Stream.runCollect(stream), (chunks) => Buffer.concat(chunks).toString("utf8"))
 
 describe("a child", () => {
-  it.live("tells its exit code to all who wait", () =>
+  it.live("gives its exit code to all who wait", () =>
     Effect.gen(function* () {
       const child = yield* spawn(sh("exit 7"))
       const exits = yield* Effect.all([child.exit, child.exit], { concurrency: 2 })
@@ -44,14 +44,14 @@ describe("a child", () => {
     }).pipe(Effect.provide(Spawn.layer))
   )
 
-  it.live("tells the signal it died of", () =>
+  it.live("reports the signal it died of", () =>
     Effect.gen(function* () {
       const child = yield* spawn(sh("kill -SEGV $$"))
       assert.deepStrictEqual(yield* child.exit, { _tag: "Signal", signal: "SIGSEGV" })
     }).pipe(Effect.provide(Spawn.layer))
   )
 
-  it.live("is heard even if nobody listened before it left", () =>
+  it.live("can be read even if nobody read before it left", () =>
     Effect.gen(function* () {
       const child = yield* spawn(sh("echo out; echo err >&2"))
       yield* child.exit
@@ -78,7 +78,7 @@ describe("a child", () => {
     }).pipe(Effect.provide(Spawn.layer))
   )
 
-  it.live("climbs the ladder at the end of its scope, whatever it ignores", () =>
+  it.live("is taken through its shutdown stages at the end of its scope, whatever it ignores", () =>
     Effect.gen(function* () {
       const pid = yield* Effect.scoped(
         Effect.gen(function* () {
@@ -91,7 +91,7 @@ describe("a child", () => {
     }).pipe(Effect.provide(Spawn.layer))
   )
 
-  it.live("is killed even by a ladder without SIGKILL", () =>
+  it.live("is killed even by stages without SIGKILL", () =>
     Effect.gen(function* () {
       const pid = yield* Effect.scoped(
         Effect.gen(function* () {

@@ -1,18 +1,14 @@
 /**
- * The VM's tools as real executables: what they are called with, what their failures mean, and the core limit of a
- * real process.
+ * The VM's tools as real executables: what they are called with, and what their failures mean.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { causesOf } from "../../src/errors/policy.ts"
 import { resizeSwap, setDiskQuota } from "../../src/platform/memory.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
-import { liftCoreLimit } from "../../src/postgres/coreDumps.ts"
 import { temporaryFolder } from "../support/postgres.ts"
-import { eventually } from "../support/waiting.ts"
 
 /** `sudo` writes down what it was asked to run, and runs it. */
 const tooled = Effect.fnUntraced(function* (tool: string) {
@@ -37,7 +33,7 @@ const tooled = Effect.fnUntraced(function* (tool: string) {
 })
 
 describe("swap and quota", () => {
-  it.live("are set through sudo, once, in the words of the tools", () =>
+  it.live("are set through sudo, once, with the arguments that the tools take", () =>
     Effect.gen(function* () {
       const { called, tools } = yield* tooled("exit 0")
       yield* resizeSwap(1_073_741_824, tools)
@@ -54,7 +50,7 @@ describe("swap and quota", () => {
     }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
   )
 
-  it.live("a swap tool that has removed itself is only told", () =>
+  it.live("a swap tool that has removed itself is only a warning", () =>
     Effect.gen(function* () {
       const { tools } = yield* tooled('rm "$0"; exit 1')
       yield* resizeSwap(1, tools)
@@ -68,29 +64,5 @@ describe("swap and quota", () => {
       const { tools } = yield* tooled("exit 0")
       assert.strictEqual((yield* Effect.flip(resizeSwap(1, { ...tools, sudo: "/nowhere/sudo" })))._tag, "SpawnFailed")
     }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
-  )
-})
-
-describe("the core limit", () => {
-  it.live("of a process is raised as far as it may be, and its children have it", () =>
-    Effect.gen(function* () {
-      const { spawn } = yield* Spawn
-      const child = yield* spawn({
-        command: "/bin/sh",
-        args: ["-c", "ulimit -S -c 0; exec sleep 60"],
-        runAs: null,
-        stages: [{ signal: "SIGKILL", grace: Duration.seconds(5), meaning: "a test" }]
-      })
-      const limits = () =>
-        /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${child.pid}/limits`, "utf8"))
-      yield* eventually("the child's own limit", () => limits()?.[1] === "0")
-      yield* liftCoreLimit(child.pid)
-      const [, soft, hard] = limits() ?? []
-      assert.strictEqual(soft, hard)
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
-  )
-
-  it.live("of a process that is not ours is left alone", () =>
-    liftCoreLimit(2 ** 22 - 1).pipe(Effect.provide(Spawn.layer))
   )
 })

@@ -292,7 +292,7 @@ describe("PGDATA", () => {
     )
   )
 
-  it.effect("rewrite tells whether anything is new, and keeps owner and mode", () =>
+  it.effect("rewrite answers whether anything is new, and keeps owner and mode", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
         yield* pgdata.begin(plan, "Archive")

@@ -1,5 +1,6 @@
 /**
- * Which Postgres is found, on real installations: named, embedded, closed to the run-as user, missing links, not Postgres.
+ * Which Postgres is found, on real installations: named, embedded, out of the run-as user's reach, missing links, not
+ * Postgres.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"

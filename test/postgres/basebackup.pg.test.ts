@@ -14,6 +14,7 @@ import { connect } from "../../src/pgwire/Wire.ts"
 import { shutdownStages } from "../../src/platform/shutdownStages.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { Pgdata } from "../../src/postgres/Pgdata.ts"
+import { parsePidFile, readPidFile } from "../../src/postgres/pidFile.ts"
 import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import type { StartPlan } from "../../src/postgres/startPlan.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
@@ -33,7 +34,14 @@ const planFor = (port: number, sockets: string): StartPlan => ({
   starting: [
     {
       name: "postgresql.conf",
-      content: `port = ${port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '${sockets}'\nfsync = off\nshared_buffers = 16MB\n`
+      content: [
+        `port = ${port}`,
+        "listen_addresses = '127.0.0.1'",
+        `unix_socket_directories = '${sockets}'`,
+        "fsync = off",
+        "shared_buffers = 16MB",
+        ""
+      ].join("\n")
     }
   ],
   opening: [],
@@ -80,7 +88,7 @@ describe("a real cluster as a basebackup", () => {
           }
         }
         const installed = Layer.succeed(PostgresInstall, { ...install, pgDump: null, version: `${major}.0`, runAs })
-        const rooms = Layer.mergeAll(
+        const layers = Layer.mergeAll(
           NeonStorage.layer().pipe(Layer.provide([ComputeState.layer, Spawn.layer, installed])),
           Pgdata.layer({ directory: path.join(folder, "pgdata"), runAs }),
           Spawn.layer
@@ -98,11 +106,7 @@ describe("a real cluster as a basebackup", () => {
             Effect.gen(function* () {
               const stages = shutdownStages
               const child = yield* spawn({ command: install.postgres, args: ["-D", pgdata.directory], runAs, stages })
-              const pid = path.join(pgdata.directory, "postmaster.pid")
-              yield* eventually(
-                "the start",
-                () => fs.existsSync(pid) && fs.readFileSync(pid, "utf8").trimEnd().endsWith("ready")
-              )
+              yield* eventually("the start", () => parsePidFile(readPidFile(pgdata.directory))?.status === "ready")
               const wire = yield* connect({
                 host: "127.0.0.1",
                 port,
@@ -117,7 +121,7 @@ describe("a real cluster as a basebackup", () => {
             })
           )
           assert.strictEqual(printExit(exit), "exit code 0")
-        }).pipe(Effect.provide(rooms))
+        }).pipe(Effect.provide(layers))
         const [seen] = yield* pageserver.seen
         assert.strictEqual(seen?.command, `basebackup ${tenant} ${timeline} 0/16B9188 --gzip`)
       })

@@ -1,7 +1,6 @@
 /**
- * What the postmaster's tests share: the real room over a fresh cluster, with the log in hand instead of on stderr.
+ * What the postmaster's tests share: the real service over a fresh cluster, with the log in hand instead of on stderr.
  */
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
@@ -11,7 +10,7 @@ import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import { Postmaster, type PostmasterOptions } from "../../src/postgres/Postmaster.ts"
 import { type Cluster, type ClusterOptions, makeCluster, runAs } from "../support/postgres.ts"
 
-export interface House {
+export interface TestPostmaster {
   readonly cluster: Cluster
   readonly start: Postmaster["Service"]["start"]
   /** What reached the sink so far. */
@@ -31,10 +30,10 @@ const installOf = (cluster: Cluster) =>
     })
   )
 
-export const houseOver = (
+export const postmasterOver = (
   cluster: Cluster,
   options: Partial<PostmasterOptions> = {}
-): Effect.Effect<House, never, Scope.Scope> =>
+): Effect.Effect<TestPostmaster, never, Scope.Scope> =>
   Effect.gen(function* () {
     let log = ""
     const sink = (text: string) => Effect.sync(() => void (log += text))
@@ -46,11 +45,11 @@ export const houseOver = (
     return { cluster, start, log: () => log }
   })
 
-export const makeHouse = (
+export const makePostmaster = (
   options: ClusterOptions = {},
-  room: Partial<PostmasterOptions> = {}
-): Effect.Effect<House, never, Scope.Scope> =>
-  Effect.flatMap(makeCluster(options), (cluster) => houseOver(cluster, room))
+  postmaster: Partial<PostmasterOptions> = {}
+): Effect.Effect<TestPostmaster, never, Scope.Scope> =>
+  Effect.flatMap(makeCluster(options), (cluster) => postmasterOver(cluster, postmaster))
 
 /** Neither running nor a zombie. */
 export const isGone = (pid: number): boolean => {

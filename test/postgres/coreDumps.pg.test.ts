@@ -2,6 +2,7 @@
  * Core dumps: new ones are found and handed to a debugger, if there is one; and a real one where the host makes them.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -9,11 +10,10 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { Spawn } from "../../src/platform/Spawn.ts"
-import { coreDumpsIn } from "../../src/postgres/coreDumps.ts"
-import { type Debugger, reportCoreDumps } from "../../src/postgres/coreDumps.ts"
+import { coreDumpsIn, type Debugger, liftCoreLimit, reportCoreDumps } from "../../src/postgres/coreDumps.ts"
 import { makeCluster, runAs, temporaryFolder } from "../support/postgres.ts"
 import { eventually } from "../support/waiting.ts"
-import { houseOver } from "./clusters.ts"
+import { postmasterOver } from "./clusters.ts"
 
 const withLog = <A, E, R>(effect: (logged: () => string) => Effect.Effect<A, E, R>) => {
   const lines: Array<string> = []
@@ -89,7 +89,7 @@ describe("core dumps", () => {
           fs.readFileSync(pattern, "utf8").startsWith("core") &&
           limitCores("unlimited:unlimited")
         yield* Effect.addFinalizer(() => Effect.sync(() => limitCores("0:unlimited")))
-        const { start } = yield* Effect.flatMap(makeCluster(), houseOver)
+        const { start } = yield* Effect.flatMap(makeCluster(), postmasterOver)
         yield* Effect.scoped(
           Effect.gen(function* () {
             const running = yield* start({ token: null })
@@ -103,5 +103,29 @@ describe("core dumps", () => {
         assert.match(logged(), /core[.\d]*: #\d+ |no debugger is installed/)
       })
     )
+  )
+})
+
+describe("the core limit", () => {
+  it.live("of a process is raised as far as it may be, and its children have it", () =>
+    Effect.gen(function* () {
+      const { spawn } = yield* Spawn
+      const child = yield* spawn({
+        command: "/bin/sh",
+        args: ["-c", "ulimit -S -c 0; exec sleep 60"],
+        runAs: null,
+        stages: [{ signal: "SIGKILL", grace: Duration.seconds(5), meaning: "a test" }]
+      })
+      const limits = () =>
+        /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${child.pid}/limits`, "utf8"))
+      yield* eventually("the child's own limit", () => limits()?.[1] === "0")
+      yield* liftCoreLimit(child.pid)
+      const [, soft, hard] = limits() ?? []
+      assert.strictEqual(soft, hard)
+    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+  )
+
+  it.live("of a process that does not exist is no failure", () =>
+    liftCoreLimit(2 ** 22 - 1).pipe(Effect.provide(Spawn.layer))
   )
 })

@@ -1,5 +1,5 @@
 /**
- * What is made of Postgres's opinion of its files: mistakes, what waits for a restart, and nothing that is neither.
+ * The rows of pg_file_settings: mistakes, settings that wait for a restart, and nothing that is neither.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { readFileSettings, printPending, type Row } from "../../src/postgres/configurationCheck.ts"
@@ -21,8 +21,8 @@ const removed = (name: string): Row => [
   null
 ]
 
-describe("Postgres's opinion of its files", () => {
-  it("without errors is that all is well", () => {
+describe("pg_file_settings", () => {
+  it("without errors means no problems and nothing pending", () => {
     assert.deepStrictEqual(readFileSettings([line("work_mem", 1, "4MB"), line("port", 2, "1")], []), {
       problems: [],
       pending: []
@@ -40,7 +40,7 @@ describe("Postgres's opinion of its files", () => {
     ])
   })
 
-  it("tells a restart from a mistake, with the last value of several", () => {
+  it("tells a pending restart from a mistake, with the last value of several", () => {
     const { pending, problems } = readFileSettings(
       [
         line("max_connections", 1, "50"),

@@ -13,7 +13,8 @@ const update = process.env["UPDATE_GOLDEN"] === "1"
 
 const render = (plan: ReturnType<typeof startPlan>): string =>
   [
-    `apply the catalog: ${plan.applyCatalog}; link pg_dynshmem: ${plan.linkDynshmem}; override: ${plan.override ?? "none"}`,
+    `apply the catalog: ${plan.applyCatalog}; link pg_dynshmem: ${plan.linkDynshmem}; ` +
+      `override: ${plan.override ?? "none"}`,
     `signal files: ${plan.signalFiles.join(", ") || "none"}`,
     ...plan.appended.map(({ line, name }) => `appended to ${name}: ${line}`),
     ...plan.starting.map(({ content, name }) => `\n===== starting ${name}\n${content}`),

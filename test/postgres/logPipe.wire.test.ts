@@ -17,7 +17,7 @@ const node = (script: string): SpawnRequest => ({
   stages: helperStages
 })
 
-const listenTo = Effect.fnUntraced(function* (request: SpawnRequest, sink: LogSink) {
+const pipeOf = Effect.fnUntraced(function* (request: SpawnRequest, sink: LogSink) {
   const { spawn } = yield* Spawn
   const child = yield* spawn(request)
   const pipe = yield* openLogPipe([child.stderr, child.stdout], sink)
@@ -35,7 +35,7 @@ describe("the log pipe", () => {
       const { sink, writes } = collector()
       const script = `for (let i = 0; i < 200000; i++) { process.stderr.write("2026-01-01 00:00:00 e" + i + "\\n")
         if (i % 2 === 0) process.stdout.write("2026-01-01 00:00:00 o" + i + "\\n") }`
-      const { child, pipe } = yield* listenTo(node(script), sink)
+      const { child, pipe } = yield* pipeOf(node(script), sink)
       yield* pipe.drained
       assert.deepStrictEqual(yield* child.exit, { _tag: "Code", code: 0 })
       const lines = writes.join("").trimEnd().split("\n")
@@ -54,11 +54,12 @@ describe("the log pipe", () => {
   it.live("survives bytes that are not UTF-8, and keeps characters that were torn apart", () =>
     Effect.gen(function* () {
       const { sink, writes } = collector()
-      const script = `const b = Buffer.from("2026-01-01 00:00:00 \u{1f418}\\n"), w = (x) => new Promise((r) => process.stderr.write(x, r))
+      const script = `const b = Buffer.from("2026-01-01 00:00:00 \u{1f418}\\n")
+        const w = (x) => new Promise((r) => process.stderr.write(x, r))
         const turn = () => new Promise((r) => setImmediate(r))
         for (const byte of b) { await w(Buffer.from([byte])); await turn() }
         await w(Buffer.from([0x32, 0xff, 0xfe, 0x0a, 0xc3])); await w("\\n2026-01-01 00:00:00 end\\n")`
-      const { pipe } = yield* listenTo({ ...node(script), args: ["--input-type=module", "-e", script] }, sink)
+      const { pipe } = yield* pipeOf({ ...node(script), args: ["--input-type=module", "-e", script] }, sink)
       yield* pipe.drained
       assert.strictEqual(
         writes.join(""),
@@ -70,7 +71,7 @@ describe("the log pipe", () => {
   it.live("passes a line of 5 MiB on in marked pieces", () =>
     Effect.gen(function* () {
       const { sink, writes } = collector()
-      const { pipe } = yield* listenTo(
+      const { pipe } = yield* pipeOf(
         node(`process.stderr.write("2026-01-01 00:00:00 " + "x".repeat(5 << 20) + "\\n")`),
         sink
       )
@@ -87,7 +88,7 @@ describe("the log pipe", () => {
   it.live("lets go of a record after a silence, while the writer lives", () =>
     Effect.gen(function* () {
       const { sink, writes } = collector()
-      const { child } = yield* listenTo(
+      const { child } = yield* pipeOf(
         node(`process.stderr.write("2026-01-01 00:00:00 one\\n\\ttwo\\n"); setTimeout(() => {}, 60000)`),
         sink
       )
@@ -107,7 +108,9 @@ describe("the log pipe", () => {
           Effect.sync(() => void (passed += text.length))
         )
       // Writes synchronously for as long as the pipe takes it, and says on stdout that it is done.
-      const script = `require("fs").writeSync(1, "started\\n"); for (let i = 0; i < 4000; i++) require("fs").writeSync(2, "2026-01-01 00:00:00 " + "y".repeat(1000) + "\\n")`
+      const script = `const { writeSync } = require("fs")
+        writeSync(1, "started\\n")
+        for (let i = 0; i < 4000; i++) writeSync(2, "2026-01-01 00:00:00 " + "y".repeat(1000) + "\\n")`
       const { spawn } = yield* Spawn
       const child = yield* spawn(node(script))
       const pipe = yield* openLogPipe([child.stderr], sink)

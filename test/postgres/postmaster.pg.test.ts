@@ -1,5 +1,5 @@
 /**
- * The postmaster room over real Postgres: starts, readiness, every way to leave, and what is told about it.
+ * The postmaster over real Postgres: starts, readiness, every way to leave, and the report of it.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
@@ -13,7 +13,7 @@ import { connect } from "../../src/pgwire/Wire.ts"
 import type { ShutdownStage } from "../../src/platform/shutdownStages.ts"
 import { configOf, installs, makeCluster, runAs } from "../support/postgres.ts"
 import { eventually } from "../support/waiting.ts"
-import { houseOver, isGone, makeHouse, processesOf } from "./clusters.ts"
+import { postmasterOver, isGone, makePostmaster, processesOf } from "./clusters.ts"
 
 const noToken = { token: null }
 const stage = (signal: ShutdownStage["signal"], graceMillis: number): ShutdownStage => ({
@@ -21,15 +21,15 @@ const stage = (signal: ShutdownStage["signal"], graceMillis: number): ShutdownSt
   grace: Duration.millis(graceMillis),
   meaning: "a test"
 })
-/** Long enough that only hurry can end it within a test. */
-const patientLadder = [stage("SIGINT", 300_000), stage("SIGQUIT", 300_000), stage("SIGKILL", 10_000)]
-const hastyLadder = [stage("SIGINT", 50), stage("SIGQUIT", 50), stage("SIGKILL", 10_000)]
+/** Long enough that only an escalation can end it within a test. */
+const slowStages = [stage("SIGINT", 300_000), stage("SIGQUIT", 300_000), stage("SIGKILL", 10_000)]
+const fastStages = [stage("SIGINT", 50), stage("SIGQUIT", 50), stage("SIGKILL", 10_000)]
 
 for (const { major } of installs) {
   describe(`Postgres ${major}`, () => {
     it.live("starts, is ready, and leaves although a client stays connected", () =>
       Effect.gen(function* () {
-        const { cluster, log, start } = yield* makeHouse({ major })
+        const { cluster, log, start } = yield* makePostmaster({ major })
         const running = yield* start(noToken)
         yield* running.ready
         const wire = yield* connect(configOf(cluster)())
@@ -48,7 +48,7 @@ for (const { major } of installs) {
 
     it.live("says why when its configuration is wrong", () =>
       Effect.gen(function* () {
-        const { start } = yield* makeHouse({ major, settings: { no_such_setting: "on" } })
+        const { start } = yield* makePostmaster({ major, settings: { no_such_setting: "on" } })
         const failure = yield* Effect.flip(Effect.flatMap(start(noToken), ({ ready }) => ready))
         if (!(failure instanceof PostmasterNotReady)) return assert.fail(failure.message)
         assert.match(failure.reason, /exit code 1.*configuration has an error/)
@@ -59,9 +59,9 @@ for (const { major } of installs) {
 }
 
 describe("stopping", () => {
-  it.live("climbs to SIGKILL when the postmaster does not react", () =>
+  it.live("escalates to SIGKILL when the postmaster does not react", () =>
     Effect.gen(function* () {
-      const { cluster, start } = yield* makeHouse({}, { stages: hastyLadder })
+      const { cluster, start } = yield* makePostmaster({}, { stages: fastStages })
       const running = yield* start(noToken)
       yield* running.ready
       process.kill(running.pid, "SIGSTOP")
@@ -74,7 +74,7 @@ describe("stopping", () => {
 
   it.live("is one stop for all who ask, and an interrupted one goes on", () =>
     Effect.gen(function* () {
-      const { start } = yield* makeHouse()
+      const { start } = yield* makePostmaster()
       const running = yield* start(noToken)
       yield* running.ready
       const first = yield* Effect.forkChild(running.stop, { startImmediately: true })
@@ -84,9 +84,9 @@ describe("stopping", () => {
     })
   )
 
-  it.live("is hastened rung by rung", () =>
+  it.live("is escalated stage by stage", () =>
     Effect.gen(function* () {
-      const { start } = yield* makeHouse({}, { stages: patientLadder })
+      const { start } = yield* makePostmaster({}, { stages: slowStages })
       const running = yield* start(noToken)
       yield* running.ready
       process.kill(running.pid, "SIGSTOP")
@@ -97,9 +97,9 @@ describe("stopping", () => {
     })
   )
 
-  it.live("begins with the first rung when it was only hastened", () =>
+  it.live("begins with the first stage when it was only escalated", () =>
     Effect.gen(function* () {
-      const { start } = yield* makeHouse({}, { stages: patientLadder })
+      const { start } = yield* makePostmaster({}, { stages: slowStages })
       const running = yield* start(noToken)
       yield* running.ready
       yield* running.escalate
@@ -109,7 +109,7 @@ describe("stopping", () => {
 
   it.live("happens at the end of the scope", () =>
     Effect.gen(function* () {
-      const { cluster, log, start } = yield* makeHouse()
+      const { cluster, log, start } = yield* makePostmaster()
       const pid = yield* Effect.scoped(
         Effect.flatMap(start(noToken), (running) => Effect.as(running.ready, running.pid))
       )
@@ -121,7 +121,7 @@ describe("stopping", () => {
 
   it.live("happens in the middle of a start too", () =>
     Effect.gen(function* () {
-      const { cluster, start } = yield* makeHouse()
+      const { cluster, start } = yield* makePostmaster()
       const pid = yield* Effect.scoped(Effect.map(start(noToken), (running) => running.pid))
       assert.isTrue(isGone(pid))
       assert.deepStrictEqual(processesOf(cluster.pgdata), [])
@@ -130,9 +130,9 @@ describe("stopping", () => {
 })
 
 describe("leaving unasked", () => {
-  it.live("is told as the signal it was", () =>
+  it.live("is reported as the signal it was", () =>
     Effect.gen(function* () {
-      const { cluster, start } = yield* makeHouse()
+      const { cluster, start } = yield* makePostmaster()
       const running = yield* start(noToken)
       yield* running.ready
       process.kill(running.pid, "SIGKILL")
@@ -142,11 +142,11 @@ describe("leaving unasked", () => {
     })
   )
 
-  it.live("before it is ready fails the readiness with its last words", () =>
+  it.live("before it is ready fails the readiness with its last log records", () =>
     Effect.gen(function* () {
       const cluster = yield* makeCluster()
       fs.rmSync(path.join(cluster.pgdata, "global/pg_control"))
-      const { start } = yield* houseOver(cluster)
+      const { start } = yield* postmasterOver(cluster)
       const failure = yield* Effect.flip(Effect.flatMap(start(noToken), ({ ready }) => ready))
       assert.match(failure.message, /left before it was ready.*pg_control/)
     })
@@ -154,7 +154,7 @@ describe("leaving unasked", () => {
 
   it.live("of a second Postgres on the same folder leaves the first alone", () =>
     Effect.gen(function* () {
-      const { cluster, start } = yield* makeHouse()
+      const { cluster, start } = yield* makePostmaster()
       const first = yield* start(noToken)
       yield* first.ready
       const failure = yield* Effect.flip(Effect.scoped(Effect.flatMap(start(noToken), ({ ready }) => ready)))
@@ -172,7 +172,7 @@ describe("readiness", () => {
       const cluster = yield* makeCluster({ settings: { hot_standby: "off" } })
       fs.writeFileSync(path.join(cluster.pgdata, "standby.signal"), "")
       if (runAs !== null) fs.chownSync(path.join(cluster.pgdata, "standby.signal"), runAs.uid, runAs.gid)
-      const { start } = yield* houseOver(cluster, { readyWithin: Duration.millis(700) })
+      const { start } = yield* postmasterOver(cluster, { readyWithin: Duration.millis(700) })
       const running = yield* start(noToken)
       const failure = yield* Effect.flip(running.ready)
       assert.match(failure.message, /not ready within 700 ms and was stopped/)
@@ -185,16 +185,16 @@ describe("readiness", () => {
       const cluster = yield* makeCluster()
       fs.writeFileSync(path.join(cluster.pgdata, "standby.signal"), "")
       if (runAs !== null) fs.chownSync(path.join(cluster.pgdata, "standby.signal"), runAs.uid, runAs.gid)
-      const { start } = yield* houseOver(cluster)
+      const { start } = yield* postmasterOver(cluster)
       yield* Effect.flatMap(start(noToken), ({ ready }) => ready)
       const wire = yield* connect(configOf(cluster)())
       assert.deepStrictEqual(yield* wire.rows("select pg_is_in_recovery()"), [["t"]])
     })
   )
 
-  it.live("is not believed of a file that a dead Postgres left", () =>
+  it.live("is not taken from a file that a dead Postgres left", () =>
     Effect.gen(function* () {
-      const { cluster, log, start } = yield* makeHouse({}, { stages: hastyLadder })
+      const { cluster, log, start } = yield* makePostmaster({}, { stages: fastStages })
       const dead = yield* start(noToken)
       yield* dead.ready
       process.kill(dead.pid, "SIGKILL")
@@ -220,7 +220,7 @@ describe("what Postgres is given", () => {
       if (!fs.existsSync("/proc/self/environ")) return
       process.env["NEON_AUTH_TOKEN"] = "ambient"
       yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env["NEON_AUTH_TOKEN"]))
-      const { start } = yield* makeHouse({}, { extraEnv: { COMPUTE_TEST: "1" } })
+      const { start } = yield* makePostmaster({}, { extraEnv: { COMPUTE_TEST: "1" } })
       for (const [token, expected] of [
         [null, undefined],
         [Redacted.make("secret"), "NEON_AUTH_TOKEN=secret"]
@@ -244,7 +244,7 @@ describe("what Postgres is given", () => {
   it.live("is a user other than root", () =>
     Effect.gen(function* () {
       if (runAs === null || !fs.existsSync("/proc/self/status")) return
-      const { start } = yield* makeHouse()
+      const { start } = yield* makePostmaster()
       const running = yield* start(noToken)
       yield* running.ready
       const status = fs.readFileSync(`/proc/${running.pid}/status`, "utf8")
@@ -256,7 +256,7 @@ describe("what Postgres is given", () => {
 
   it.live("is read again on reload", () =>
     Effect.gen(function* () {
-      const { cluster, start } = yield* makeHouse({ settings: { work_mem: "'4MB'" } })
+      const { cluster, start } = yield* makePostmaster({ settings: { work_mem: "'4MB'" } })
       const running = yield* start(noToken)
       yield* running.ready
       fs.appendFileSync(path.join(cluster.pgdata, "postgresql.conf"), "work_mem = '7MB'\n")

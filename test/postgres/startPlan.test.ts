@@ -55,7 +55,7 @@ describe("startPlan", () => {
     assert.deepStrictEqual(startPlan(cloudSpec, neonFacts).opening, [])
   })
 
-  it("opens the door of local storage after the start, and fsync with it where the machine may crash", () => {
+  it("lets users into local storage after the start, and turns fsync on where the machine may crash", () => {
     assert.deepStrictEqual(
       startPlan(emptySpec, osFacts).opening.map(({ name }) => name),
       ["postgresql.conf", "pg_hba.conf"]
@@ -121,12 +121,12 @@ describe("planWarnings", () => {
     assert.deepStrictEqual(planWarnings({ ...emptySpec, settings }, osFacts), [])
   })
 
-  it("tells of commits that may be lost", () => {
+  it("warns of commits that may be lost", () => {
     assert.lengthOf(planWarnings({ ...emptySpec, settings: [option("synchronous_commit", "off")] }, osFacts), 1)
     assert.lengthOf(planWarnings({ ...emptySpec, settings: [option("synchronous_commit", "off")] }, neonFacts), 0)
   })
 
-  it("tells of settings that cannot be written, for any storage", () => {
+  it("warns of settings that cannot be written, for any storage", () => {
     const spec = { ...emptySpec, settings: [option("a b", "1"), option("name", null), option("include", "x", true)] }
     assert.lengthOf(planWarnings(spec, neonFacts), 2)
     assert.lengthOf(planWarnings(spec, osFacts), 3)
