@@ -76,6 +76,17 @@ export interface RequiredSetting {
   readonly because: string
 }
 
+/**
+ * The settings without which acknowledged commits could be lost, with their values as pg_settings has them too. `fsync`
+ * is off until the cluster is open, and stays off where only the death of processes is to be survived.
+ */
+export const durabilitySettings = (fsync: "on" | "off"): ReadonlyArray<RequiredSetting> => [
+  { name: "wal_level", value: "replica", because: "commits must be found in the WAL again" },
+  { name: "wal_keep_size", value: "2147483647", because: "the storage decides when WAL may go" },
+  { name: "fsync", value: fsync, because: "the durability that was asked for decides it" },
+  { name: "full_page_writes", value: "on", because: "a base may be copied at any time" }
+]
+
 /** `given` answers the spec's value of a setting, from its head or its settings. */
 export const requiredSettings = (
   inputs: PlanInputs,
@@ -91,18 +102,9 @@ export const requiredSettings = (
     { name: "hba_file", value: quoteConf(`${storage.pgdata}/pg_hba.conf`), because: "it guards the start" },
     { name: "ident_file", value: quoteConf(`${storage.pgdata}/pg_ident.conf`), because: "it guards the start" },
     { name: "port", value: String(inputs.port), because: "compute_ctl connects to it" },
-    {
-      name: "wal_level",
-      value: given("wal_level") === "logical" ? "logical" : "replica",
-      because: "commits must be found in the WAL again"
-    },
-    { name: "wal_keep_size", value: "2147483647", because: "the storage decides when WAL may go" },
-    {
-      name: "fsync",
-      value: phase === "open" && storage.durability === "os" ? "on" : "off",
-      because: "the durability that was asked for decides it"
-    },
-    { name: "full_page_writes", value: "on", because: "a base may be copied at any time" },
+    ...durabilitySettings(phase === "open" && storage.durability === "os" ? "on" : "off").map((setting) =>
+      setting.name === "wal_level" && given("wal_level") === "logical" ? { ...setting, value: "logical" } : setting
+    ),
     { name: "restart_after_crash", value: "off", because: "every recovery goes through the storage" },
     { name: "dynamic_shared_memory_type", value: "mmap", because: "nothing may be left behind when PGDATA goes" },
     ...(inputs.platform === "linux" && inputs.postgresMajor >= 14

@@ -1,8 +1,9 @@
 /**
- * What keeps the data when PGDATA is gone, seen from the corridor.
+ * What keeps the data when PGDATA is gone, as the lifecycle sees it.
  *
  * Two implementations: Neon's safekeepers and pageserver (`storage/neon`), and a folder on this machine
- * (`storage/local`). Which files and settings they need in PGDATA is decided in `plan/`.
+ * (`storage/local`). Which files and settings they need in PGDATA is decided in `postgres/startPlan.ts`. What a claim
+ * holds is released when its scope closes.
  */
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
@@ -22,7 +23,7 @@ export interface Timeline {
   /** What PGDATA is built from at this LSN (`null`: whatever is latest). */
   readonly source: (lsn: Lsn | null) => PgdataSource
   /**
-   * The open configuration is written and Postgres was told: returns when everything acknowledged from now on
+   * The open configuration is written and Postgres has been signalled: returns when everything acknowledged from now on
    * survives what the durability promises, and everything written so far does too. Until it returns only the
    * superuser can connect.
    */

@@ -157,12 +157,12 @@ export const baseRetries = Schedule.exponential("10 seconds").pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.minutes(10))))
 )
 
-const retriesOf = baseRetries.pipe(
-  Schedule.tap(({ attempt, duration, input }: Schedule.Metadata<Duration.Duration, NoBase | Failure>) =>
-    Effect.logError(
-      `no new base (attempt ${attempt}, again in ${Duration.toSeconds(duration)} s)`,
-      input._tag === "NoBase" ? input.cause : input
-    )
+const loggedRetries = baseRetries.pipe(
+  Schedule.setInputType<NoBase | Failure>(),
+  Schedule.tap(({ attempt, duration, input }) =>
+    input._tag === "NoBase"
+      ? Effect.logError(`no new base (attempt ${attempt}, again in ${Duration.toSeconds(duration)} s)`, input.cause)
+      : Effect.void
   )
 )
 
@@ -219,7 +219,7 @@ export const runWalArchiver: (options: WalArchiverOptions) => Effect.Effect<neve
       yield* flushWal(layout, segmentNumberOf(start, current.segmentBytes), current.segmentBytes)
     }
     const look = makeLook(options).pipe(
-      Effect.retry({ schedule: retriesOf, while: (failure) => failure._tag === "NoBase" }),
+      Effect.retry({ schedule: loggedRetries, while: (failure) => failure._tag === "NoBase" }),
       Effect.catchTag("NoBase", ({ cause }) => Effect.failCause(cause))
     )
     return yield* Effect.forever(Effect.flatMap(look, (made) => (made ? Effect.void : Effect.sleep(every))))

@@ -1,30 +1,27 @@
 /**
  * The pageserver's gRPC service, as much of it as a start needs (reference section 11.11): a basebackup and leases.
  *
- * Loaded only by who uses it (`pageserverOf`), for it brings a whole HTTP/2 client along. Each call has a connection of
- * its own, without retries or name tricks of the library; who calls decides about those. Gone with the scope.
+ * Loaded only when it is used (`shards.ts`), for it brings a whole HTTP/2 client along. Each call has a connection of
+ * its own, without retries or name tricks of the library; the caller decides about those. Gone with the scope.
  */
 import * as Grpc from "@grpc/grpc-js"
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import Protobuf, { type Reader, type Writer } from "protobufjs/minimal.js"
-import { type Failure, TimedOut, WireFailed } from "../../errors/Failure.ts"
+import { type Failure, WireFailed } from "../../errors/Failure.ts"
+import { within } from "../../errors/within.ts"
 import type { Archive } from "../../postgres/Pgdata.ts"
 import { type Lsn, printShardIndex } from "../../spec/identifiers.ts"
-import type { NeonDeadlines } from "./NeonStorage.ts"
-import type { Lease, Pageserver, Question } from "./pageserver.ts"
+import type { NeonDeadlines } from "./deadlines.ts"
+import type { Lease, Pageserver, ShardTarget } from "./pageserver.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The messages of `page_api` that a start needs, in protobuf's bytes (reference section 11.11).
-//
-// Unknown fields are passed over, so a newer pageserver may say more.
-// ---------------------------------------------------------------------------------------------------------------------
+// The messages of `page_api` in protobuf's bytes. Unknown fields are passed over, so a newer pageserver may send more.
 
-export interface BaseBackupRequest {
+interface BaseBackupRequest {
   /** `0/0`: the latest. */
   readonly lsn: Lsn
   readonly replica: boolean
@@ -88,8 +85,6 @@ export const decodeLease = (message: Buffer): number => {
   return millis
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-
 const getBaseBackup = "/page_api.PageService/GetBaseBackup"
 const leaseLsn = "/page_api.PageService/LeaseLsn"
 
@@ -101,7 +96,7 @@ const options: Grpc.ChannelOptions = {
   "grpc.use_local_subchannel_pool": 1
 }
 
-const metadataOf = ({ shard, shardCount, spec, token }: Question): Grpc.Metadata => {
+const metadataOf = ({ shard, shardCount, spec, token }: ShardTarget): Grpc.Metadata => {
   const metadata = new Grpc.Metadata()
   metadata.set("neon-tenant-id", spec.tenant)
   metadata.set("neon-timeline-id", spec.timeline)
@@ -145,34 +140,23 @@ const connected = (client: Grpc.Client): Effect.Effect<void> =>
     look()
   })
 
-const dial = Effect.fnUntraced(function* (peer: string, within: Duration.Duration) {
+const dial = Effect.fnUntraced(function* (peer: string, deadline: Duration.Duration) {
   const client = yield* open(peer)
   const before = yield* Clock.currentTimeNanos
-  yield* connected(client).pipe(
-    Effect.timeoutOrElse({
-      duration: within,
-      orElse: () => Effect.fail(new TimedOut({ what: `connecting to ${peer}`, millis: Duration.toMillis(within) }))
-    })
-  )
+  yield* connected(client).pipe(within(`connecting to ${peer}`, deadline))
   const after = yield* Clock.currentTimeNanos
   return { client, connectMicros: Math.round(Number(after - before) / 1000) }
 })
 
-const basebackup = (peer: string, question: Question, deadlines: NeonDeadlines) =>
+const basebackup = (peer: string, target: ShardTarget, deadlines: NeonDeadlines) =>
   Effect.fnUntraced(function* (lsn: Lsn): Effect.fn.Return<Archive, Failure, Scope.Scope> {
     const { client, connectMicros } = yield* dial(peer, deadlines.connect)
-    const request: BaseBackupRequest = { lsn, replica: question.spec.mode._tag !== "Primary" }
+    const request: BaseBackupRequest = { lsn, replica: target.spec.mode._tag !== "Primary" }
     const call = yield* Effect.acquireRelease(
       Effect.sync(() =>
-        client.makeServerStreamRequest(
-          getBaseBackup,
-          encodeBaseBackupRequest,
-          decodeChunk,
-          request,
-          metadataOf(question)
-        )
+        client.makeServerStreamRequest(getBaseBackup, encodeBaseBackupRequest, decodeChunk, request, metadataOf(target))
       ),
-      // It tells of its end to whoever listens; nobody does any more.
+      // Its end is an `error` event, and one that nobody listens to would be thrown.
       (call) => Effect.sync(() => void call.on("error", () => {}).cancel())
     )
     return {
@@ -181,7 +165,7 @@ const basebackup = (peer: string, question: Question, deadlines: NeonDeadlines) 
     }
   })
 
-const lease = (peer: string, question: Question, deadlines: NeonDeadlines) =>
+const lease = (peer: string, target: ShardTarget, deadlines: NeonDeadlines) =>
   Effect.fnUntraced(function* (lsn: Lsn): Effect.fn.Return<Lease, Failure, Scope.Scope> {
     const { client } = yield* dial(peer, deadlines.connect)
     return yield* Effect.callback<Lease, Failure>((resume) => {
@@ -190,7 +174,7 @@ const lease = (peer: string, question: Question, deadlines: NeonDeadlines) =>
         encodeLeaseRequest,
         decodeLease,
         lsn,
-        metadataOf(question),
+        metadataOf(target),
         (error, until) => {
           if (error === null) return resume(Effect.succeed({ _tag: "Granted", until: until ?? 0 }))
           resume(
@@ -205,8 +189,8 @@ const lease = (peer: string, question: Question, deadlines: NeonDeadlines) =>
   }, Effect.scoped)
 
 /** `peer` is `host:port`. */
-export const grpcPageserver = (peer: string, question: Question, deadlines: NeonDeadlines): Pageserver => ({
+export const grpcPageserver = (peer: string, target: ShardTarget, deadlines: NeonDeadlines): Pageserver => ({
   peer,
-  basebackup: basebackup(peer, question, deadlines),
-  lease: lease(peer, question, deadlines)
+  basebackup: basebackup(peer, target, deadlines),
+  lease: lease(peer, target, deadlines)
 })

@@ -11,9 +11,8 @@ import { causesOf } from "../../../src/errors/policy.ts"
 import { unpack } from "../../../src/postgres/basebackup.ts"
 import type { TenantId, TimelineId } from "../../../src/spec/identifiers.ts"
 import type { ComputeMode, ParsedSpec } from "../../../src/spec/ParsedSpec.ts"
-import { acquireFromAll } from "../../../src/storage/neon/leases.ts"
-import type { NeonDeadlines } from "../../../src/storage/neon/NeonStorage.ts"
-import { openBasebackup } from "../../../src/storage/neon/pageserver.ts"
+import type { NeonDeadlines } from "../../../src/storage/neon/deadlines.ts"
+import { acquireLease, openBasebackup } from "../../../src/storage/neon/shards.ts"
 import {
   decodeChunk,
   decodeLease,
@@ -29,6 +28,7 @@ import {
 import { freePort, temporaryFolder } from "../../support/postgres.ts"
 import { emptySpec } from "../../support/specs.ts"
 import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
+import { eventually } from "../../support/waiting.ts"
 
 const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId
@@ -111,7 +111,7 @@ describe("page_api's messages", () => {
   })
 })
 
-describe("storage/neon over gRPC", () => {
+describe("a pageserver over gRPC", () => {
   for (const [mode, lsn, replica] of [
     [{ _tag: "Primary" }, 0x1_0000_00afn, false],
     [{ _tag: "Primary" }, 0n, false],
@@ -193,7 +193,7 @@ describe("storage/neon over gRPC", () => {
     )
   }
 
-  it.live("nobody listens: said at once, with the system's words", () =>
+  it.live("a port that nobody listens on fails at once, with the system's error", () =>
     Effect.gen(function* () {
       const port = yield* freePort
       const failure = yield* Effect.flip(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: `grpc://127.0.0.1:${port}` }])))
@@ -201,7 +201,7 @@ describe("storage/neon over gRPC", () => {
     })
   )
 
-  it.live("an address that is none is said so", () =>
+  it.live("an address that cannot be used is a failure of the spec", () =>
     Effect.gen(function* () {
       const failure = yield* Effect.flip(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: "postgresql://x" }])))
       assert.match(failure.message, /expected a grpc_url such as grpc:\/\/pageserver:51051/)
@@ -214,16 +214,16 @@ describe("storage/neon over gRPC", () => {
       Effect.gen(function* () {
         const service = yield* serve({ fault: "stall" })
         const fiber = yield* Effect.forkChild(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: service.url }])))
-        while ((yield* service.calls) === 0) yield* Effect.sleep("5 millis")
+        yield* eventually("the call arrives", () => Effect.map(service.calls, (calls) => calls > 0))
         yield* Fiber.interrupt(fiber)
-        while ((yield* service.calls) > 0) yield* Effect.sleep("5 millis")
+        yield* eventually("the call is gone", () => Effect.map(service.calls, (calls) => calls === 0))
       }),
     10_000
   )
 })
 
 describe("leases", () => {
-  const acquire = (spec: ParsedSpec) => acquireFromAll(deadlines)(spec, neonOf(spec), 0x10n)
+  const acquire = (spec: ParsedSpec) => acquireLease(deadlines)(spec, neonOf(spec), 0x10n)
   const fixed: ComputeMode = { _tag: "Static", lsn: 0x10n }
 
   it.live("every shard is asked in its own words, over either protocol, and the earliest end counts", () =>
@@ -256,7 +256,7 @@ describe("leases", () => {
     })
   )
 
-  it.live("one shard's refusal is everybody's, over either protocol", () =>
+  it.live("one shard's refusal refuses all, over either protocol", () =>
     Effect.gen(function* () {
       const yes = yield* makeFakePageserver({ tenant, timeline, archive, token: "s3cret" })
       const no = yield* makeFakePageserver({ tenant, timeline, archive, token: "s3cret", lease: "refused" })

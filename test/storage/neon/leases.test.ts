@@ -1,5 +1,5 @@
 /**
- * The keeper of leases in virtual time: when it asks, when it asks again, and what it does about a refusal.
+ * The renewal of leases in virtual time: when it asks, when it asks again, and what it does about a refusal.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Clock from "effect/Clock"
@@ -10,7 +10,7 @@ import * as TestClock from "effect/testing/TestClock"
 import { ComputeState } from "../../../src/compute/ComputeState.ts"
 import { type Failure, TimedOut } from "../../../src/errors/Failure.ts"
 import type { NeonStorage, ParsedSpec } from "../../../src/spec/ParsedSpec.ts"
-import { leasePause, makeLeaseKeeper, renewAfter } from "../../../src/storage/neon/leases.ts"
+import { makeLeaseRenewal, renewAfter } from "../../../src/storage/neon/leases.ts"
 import type { Lease } from "../../../src/storage/neon/pageserver.ts"
 import { emptySpec } from "../../support/specs.ts"
 
@@ -30,12 +30,12 @@ const neonAt = (url: string): NeonStorage => ({
 })
 const specAt = (url: string): ParsedSpec => ({ ...emptySpec, mode: { _tag: "Static", lsn: 16n }, neon: neonAt(url) })
 
-/** Runs a keeper against answers that a function of the address and the time gives. */
-const keeping = Effect.fnUntraced(function* (answer: (url: string, now: number) => Effect.Effect<Lease, Failure>) {
+/** Renews against answers that a function of the address and the time gives. */
+const renewing = Effect.fnUntraced(function* (answer: (url: string, now: number) => Effect.Effect<Lease, Failure>) {
   const state = yield* ComputeState
   const asked: Array<readonly [seconds: number, url: string]> = []
   const spec = specAt("old")
-  const keeper = yield* makeLeaseKeeper(state, { spec, neon: neonAt("old"), lsn: 16n }, (_, neon) =>
+  const renewal = yield* makeLeaseRenewal(state, { spec, neon: neonAt("old"), lsn: 16n }, (_, neon) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       const url = neon.pageservers.shards[0]?.libpqUrl ?? ""
@@ -44,8 +44,8 @@ const keeping = Effect.fnUntraced(function* (answer: (url: string, now: number) 
     })
   )
   yield* state.note({ spec })
-  yield* Effect.forkChild(keeper.keep, { startImmediately: true })
-  return { state, keeper, asked, times: () => asked.map(([seconds]) => seconds) }
+  yield* Effect.forkChild(renewal.keep, { startImmediately: true })
+  return { state, asked, times: () => asked.map(([seconds]) => seconds) }
 })
 
 const granted = (forMillis: number) => (_: string, now: number) =>
@@ -53,7 +53,7 @@ const granted = (forMillis: number) => (_: string, now: number) =>
 
 describe("the renewal of a lease", () => {
   it.prop(
-    "is early enough, and not for ever at once",
+    "comes before the end, and not before half of the time",
     {
       valid: Schema.Int.check(Schema.isBetween({ minimum: -10_000, maximum: minutes(600) }))
     },
@@ -72,32 +72,53 @@ describe("the renewal of a lease", () => {
     assert.strictEqual(Duration.toMillis(renewAfter(-5)), 0)
   })
 
-  it("failures are half a second apart at first and a minute at last", () => {
-    assert.deepStrictEqual(
-      [1, 2, 3].map((count) => Duration.toMillis(leasePause(count))),
-      [500, 750, 1125]
-    )
-    assert.strictEqual(Duration.toMillis(leasePause(50)), 60_000)
-  })
+  it.effect("failures are half a second apart at first and a minute at last", () =>
+    Effect.gen(function* () {
+      const { times } = yield* renewing(() => Effect.fail(new TimedOut({ what: "a lease", millis: 1 })))
+      yield* TestClock.adjust("10 minutes")
+      const seconds = times()
+      const pauses = seconds.slice(1).map((time, index) => time - (seconds[index] ?? 0))
+      assert.deepStrictEqual(pauses.slice(0, 3), [0.5, 0.75, 1.125])
+      assert.deepStrictEqual(pauses.slice(-2).map(Math.round), [60, 60])
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
+
+  it.effect("a request of the start that failed is followed by another in half a second", () =>
+    Effect.gen(function* () {
+      const state = yield* ComputeState
+      const asked: Array<number> = []
+      const given = { spec: specAt("old"), neon: neonAt("old"), lsn: 16n }
+      const renewal = yield* makeLeaseRenewal(state, given, () =>
+        Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          asked.push(now)
+          return Effect.fail(new TimedOut({ what: "a lease", millis: 1 }))
+        })
+      )
+      yield* renewal.begin
+      yield* Effect.forkChild(renewal.keep, { startImmediately: true })
+      yield* TestClock.adjust("500 millis")
+      assert.deepStrictEqual(asked, [0, 500])
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
 
   it.effect("a lease of ten minutes is asked for every nine", () =>
     Effect.gen(function* () {
-      const { times } = yield* keeping(granted(minutes(10)))
+      const { times } = yield* renewing(granted(minutes(10)))
       yield* TestClock.adjust("28 minutes")
       assert.deepStrictEqual(times(), [0, 540, 1080, 1620])
     }).pipe(Effect.provide(ComputeState.layer))
   )
 
-  it.effect("what the start began is gone on from, not begun again", () =>
+  it.effect("the lease that the start took is renewed, not taken again", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       let count = 0
-      const keeper = yield* makeLeaseKeeper(state, { spec: specAt("old"), neon: neonAt("old"), lsn: 16n }, () => {
+      const renewal = yield* makeLeaseRenewal(state, { spec: specAt("old"), neon: neonAt("old"), lsn: 16n }, () => {
         count += 1
         return Effect.succeed<Lease>({ _tag: "Granted", until: minutes(10) })
       })
-      yield* keeper.begin
-      yield* Effect.forkChild(keeper.keep, { startImmediately: true })
+      yield* renewal.begin
+      yield* Effect.forkChild(renewal.keep, { startImmediately: true })
       yield* TestClock.adjust("8 minutes")
       assert.strictEqual(count, 1)
     }).pipe(Effect.provide(ComputeState.layer))
@@ -105,7 +126,7 @@ describe("the renewal of a lease", () => {
 
   it.effect("a clock ahead of the pageserver's does not make it ask without a pause", () =>
     Effect.gen(function* () {
-      const { times } = yield* keeping(granted(-minutes(1)))
+      const { times } = yield* renewing(granted(-minutes(1)))
       yield* TestClock.adjust("2 seconds")
       assert.deepStrictEqual(times(), [0, 0.5, 1, 1.5, 2])
     }).pipe(Effect.provide(ComputeState.layer))
@@ -114,7 +135,7 @@ describe("the renewal of a lease", () => {
   it.effect("failures are tried again, ever more slowly, and forgotten at the first success", () =>
     Effect.gen(function* () {
       let good = false
-      const { times } = yield* keeping((url, now) =>
+      const { times } = yield* renewing((url, now) =>
         good ? granted(minutes(10))(url, now) : Effect.fail(new TimedOut({ what: "a lease", millis: 1 }))
       )
       yield* TestClock.adjust("2 seconds")
@@ -129,7 +150,7 @@ describe("the renewal of a lease", () => {
 
   it.effect("a new address is asked at once", () =>
     Effect.gen(function* () {
-      const { asked, state } = yield* keeping(granted(minutes(10)))
+      const { asked, state } = yield* renewing(granted(minutes(10)))
       yield* TestClock.adjust("1 minute")
       yield* state.note({ spec: specAt("new") })
       yield* TestClock.adjust("1 millis")
@@ -145,7 +166,7 @@ describe("the renewal of a lease", () => {
 
   it.effect("a refusal is final until the address is another one, and shows as a condition meanwhile", () =>
     Effect.gen(function* () {
-      const { asked, state } = yield* keeping((url, now) =>
+      const { asked, state } = yield* renewing((url, now) =>
         url === "old" ? Effect.succeed({ _tag: "Refused", because: "it is gone" }) : granted(minutes(10))(url, now)
       )
       yield* TestClock.adjust("10 hours")

@@ -1,11 +1,9 @@
 /**
- * Laws of the judgement over safekeepers' replies, and the schedules of the retries.
+ * Laws of the decision over safekeepers' replies: synced or not.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
-import { settlePauses } from "../../../src/postgres/Pgdata.ts"
-import { isDecided, judge, quorumOf, type Reply } from "../../../src/storage/neon/safekeepers.ts"
+import { isDecided, quorumOf, syncStatusOf, type TimelineStatus } from "../../../src/storage/neon/safekeepers.ts"
 
 const lsn = Schema.Literals([0, 1, 2])
 const reply = Schema.Union([
@@ -16,8 +14,8 @@ const reply = Schema.Union([
 const replies = Schema.Array(reply)
 type Drawn = typeof replies.Type
 
-const realise = (drawn: Drawn): ReadonlyArray<Reply> =>
-  drawn.map((one, index): Reply => {
+const realise = (drawn: Drawn): ReadonlyArray<TimelineStatus> =>
+  drawn.map((one, index): TimelineStatus => {
     const safekeeper = `sk${index}:5454`
     return one._tag === "Known"
       ? { _tag: "Known", safekeeper, flush: BigInt(one.flush), commit: BigInt(one.commit) }
@@ -26,11 +24,11 @@ const realise = (drawn: Drawn): ReadonlyArray<Reply> =>
         : { _tag: "Silent", safekeeper, because: "no answer within 100 ms" }
   })
 
-const known = (flush: bigint, commit = flush): Reply => ({ _tag: "Known", safekeeper: "sk", flush, commit })
-const silent: Reply = { _tag: "Silent", safekeeper: "sk", because: "gone" }
-const unknown: Reply = { _tag: "Unknown", safekeeper: "sk" }
+const known = (flush: bigint, commit = flush): TimelineStatus => ({ _tag: "Known", safekeeper: "sk", flush, commit })
+const silent: TimelineStatus = { _tag: "Silent", safekeeper: "sk", because: "gone" }
+const unknown: TimelineStatus = { _tag: "Unknown", safekeeper: "sk" }
 
-describe("plan/quorum", () => {
+describe("a quorum of safekeepers", () => {
   it("two quorums always have a safekeeper in common", () => {
     for (let n = 1; n <= 99; n++) {
       assert.isAbove(2 * quorumOf(n), n)
@@ -43,26 +41,23 @@ describe("plan/quorum", () => {
     { drawn: replies },
     ({ drawn }) => {
       const all = realise(drawn)
-      const judgement = judge(all.length, all)
+      const status = syncStatusOf(all.length, all)
       const answers = all.filter((one) => one._tag !== "Silent")
       const agreed = answers.every(
         (one) =>
           one._tag === "Known" &&
           answers.every((other) => other._tag === "Known" && other.flush === one.flush && other.commit === one.flush)
       )
-      assert.strictEqual(
-        judgement._tag === "Synced",
-        all.length > 0 && answers.length >= quorumOf(all.length) && agreed
-      )
-      if (judgement._tag === "Synced")
-        for (const one of answers) assert.isTrue(one._tag === "Known" && one.flush === judgement.lsn)
-      else assert.isNotEmpty(judgement.reason)
+      assert.strictEqual(status._tag === "Synced", all.length > 0 && answers.length >= quorumOf(all.length) && agreed)
+      if (status._tag === "Synced")
+        for (const one of answers) assert.isTrue(one._tag === "Known" && one.flush === status.lsn)
+      else assert.isNotEmpty(status.reason)
     }
   )
 
   it.prop("the order of the replies does not matter", { drawn: replies }, ({ drawn }) => {
     const all = realise(drawn)
-    const [forwards, backwards] = [judge(all.length, all), judge(all.length, [...all].reverse())]
+    const [forwards, backwards] = [syncStatusOf(all.length, all), syncStatusOf(all.length, [...all].reverse())]
     assert.strictEqual(forwards._tag, backwards._tag)
     if (forwards._tag === "Synced" && backwards._tag === "Synced") assert.strictEqual(forwards.lsn, backwards.lsn)
   })
@@ -89,35 +84,26 @@ describe("plan/quorum", () => {
       const all = realise(drawn)
       const heard = all.findIndex((_, index) => isDecided(all.length, all.slice(0, index + 1))) + 1
       const answers = all.slice(0, heard).filter((one) => one._tag !== "Silent").length
-      if (answers < quorumOf(all.length)) assert.strictEqual(judge(all.length, all)._tag, "NotSynced")
+      if (answers < quorumOf(all.length)) assert.strictEqual(syncStatusOf(all.length, all)._tag, "NotSynced")
     }
   )
 
-  const table: ReadonlyArray<readonly [string, number, ReadonlyArray<Reply>, bigint | RegExp]> = [
+  const table: ReadonlyArray<readonly [string, number, ReadonlyArray<TimelineStatus>, bigint | RegExp]> = [
     ["three agree", 3, [known(9n), known(9n), known(9n)], 9n],
     ["two of three agree and the third is silent", 3, [known(9n), silent, known(9n)], 9n],
     ["a new timeline is at 0/0", 3, [known(0n), known(0n)], 0n],
     ["one safekeeper is its own quorum", 1, [known(9n)], 9n],
     ["one of two is no quorum", 2, [known(9n), silent], /1 of 2 safekeepers answered, 2 are needed.*gone/],
-    ["one lags", 3, [known(9n), known(8n)], /sk flushLsn 0\/8/],
-    ["one flushed more than is committed", 3, [known(9n, 8n), known(9n, 8n)], /flushLsn 0\/9 and committed 0\/8/],
+    ["one lags", 3, [known(9n), known(8n)], /sk flushed 0\/8/],
+    ["one flushed more than is committed", 3, [known(9n, 8n), known(9n, 8n)], /flushed 0\/9 and committed 0\/8/],
     ["one does not know the timeline", 3, [known(9n), unknown], /does not know the timeline/],
     ["no safekeepers", 0, [], /no safekeepers/]
   ]
   for (const [name, count, given, expected] of table) {
     it(name, () => {
-      const judgement = judge(count, given)
-      if (typeof expected === "bigint") assert.deepStrictEqual(judgement, { _tag: "Synced", lsn: expected })
-      else assert.match(judgement._tag === "NotSynced" ? judgement.reason : "synced", expected)
+      const status = syncStatusOf(count, given)
+      if (typeof expected === "bigint") assert.deepStrictEqual(status, { _tag: "Synced", lsn: expected })
+      else assert.match(status._tag === "NotSynced" ? status.reason : "synced", expected)
     })
   }
-})
-
-describe("plan/retrySchedules", () => {
-  it("settle pauses as the reference does", () => {
-    assert.deepStrictEqual(
-      settlePauses.map((pause) => Math.round(Duration.toMillis(pause))),
-      [0, 1100, 1210, 1331, 1464]
-    )
-  })
 })

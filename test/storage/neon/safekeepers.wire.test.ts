@@ -2,13 +2,12 @@
  * The fast path over real sockets: imitation safekeepers that agree, lag, refuse, hang, break or want another token.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { TenantId, TimelineId } from "../../../src/spec/identifiers.ts"
-import { NeonDeadlines } from "../../../src/storage/neon/NeonStorage.ts"
-import { askSafekeepers } from "../../../src/storage/neon/safekeepers.ts"
+import { NeonDeadlines } from "../../../src/storage/neon/deadlines.ts"
+import { checkSynced } from "../../../src/storage/neon/safekeepers.ts"
 import { makeFakeSafekeeper, type SafekeeperMode } from "../../../src/testing/peers/FakeSafekeeper.ts"
 
 const tenant = "0".repeat(32) as TenantId
@@ -24,7 +23,7 @@ const start = (modes: ReadonlyArray<SafekeeperMode>, token?: string) =>
 const ask = (safekeepers: ReadonlyArray<string>, pingMillis = 5000, token: string | null = null) =>
   Effect.gen(function* () {
     const deadlines = yield* NeonDeadlines
-    return yield* askSafekeepers({
+    return yield* checkSynced({
       tenant,
       timeline,
       safekeepers,
@@ -32,7 +31,7 @@ const ask = (safekeepers: ReadonlyArray<string>, pingMillis = 5000, token: strin
     }).pipe(Effect.provideService(NeonDeadlines, { ...deadlines, ping: Duration.millis(pingMillis) }))
   })
 
-describe("storage/neon/safekeepers", () => {
+describe("asking the safekeepers", () => {
   const table: ReadonlyArray<{
     modes: ReadonlyArray<SafekeeperMode>
     expected: "synced" | RegExp
@@ -42,7 +41,7 @@ describe("storage/neon/safekeepers", () => {
     { modes: ["ok"], expected: "synced" },
     { modes: ["ok", "refuse", "ok"], expected: "synced" },
     { modes: ["reset", "ok", "ok"], expected: "synced" },
-    { modes: ["ok", "lag"], expected: /flushLsn 0\/16B9088 and committed 0\/16B9088/ },
+    { modes: ["ok", "lag"], expected: /flushed 0\/16B9088 and committed 0\/16B9088/ },
     { modes: ["ok", "unknown timeline"], expected: /does not know the timeline/ },
     { modes: ["ok", "wrong token"], expected: /1 of 2 safekeepers answered, 2 are needed.*token is not valid.*28P01/ },
     { modes: ["ok", "refuse"], expected: /ECONNREFUSED/ },
@@ -53,12 +52,12 @@ describe("storage/neon/safekeepers", () => {
   for (const { expected, modes, pingMillis } of table) {
     it.live(`${modes.join(", ")}: ${expected}`, () =>
       Effect.gen(function* () {
-        const judgement = yield* ask(
+        const status = yield* ask(
           (yield* start(modes)).map((safekeeper) => safekeeper.address),
           pingMillis
         )
-        if (expected === "synced") assert.deepStrictEqual(judgement, { _tag: "Synced", lsn: flush })
-        else assert.match(judgement._tag === "NotSynced" ? judgement.reason : "synced", expected)
+        if (expected === "synced") assert.deepStrictEqual(status, { _tag: "Synced", lsn: flush })
+        else assert.match(status._tag === "NotSynced" ? status.reason : "synced", expected)
       })
     )
   }
@@ -67,8 +66,8 @@ describe("storage/neon/safekeepers", () => {
     Effect.gen(function* () {
       const [safekeeper] = yield* start(["ok"], "t0ken")
       if (safekeeper === undefined) return assert.fail()
-      const judgement = yield* ask([safekeeper.address], 5000, "t0ken")
-      assert.strictEqual(judgement._tag, "Synced")
+      const status = yield* ask([safekeeper.address], 5000, "t0ken")
+      assert.strictEqual(status._tag, "Synced")
       assert.deepStrictEqual(yield* safekeeper.seen, [
         {
           user: "no_user",
@@ -80,33 +79,31 @@ describe("storage/neon/safekeepers", () => {
     })
   )
 
-  it.live("never tells the token it was refused with", () =>
+  it.live("never shows the token it was refused with", () =>
     Effect.gen(function* () {
       const [safekeeper] = yield* start(["ok"], "right")
-      const judgement = yield* ask([safekeeper?.address ?? ""], 5000, "s3cret")
-      assert.strictEqual(judgement._tag, "NotSynced")
-      assert.notInclude(JSON.stringify(judgement), "s3cret")
+      const status = yield* ask([safekeeper?.address ?? ""], 5000, "s3cret")
+      assert.strictEqual(status._tag, "NotSynced")
+      assert.notInclude(JSON.stringify(status), "s3cret")
     })
   )
 
-  it.live("an address that is none is a reply like any other", () =>
+  it.live("an address that cannot be used is a reply like any other", () =>
     Effect.gen(function* () {
       const [safekeeper] = yield* start(["ok"])
-      const judgement = yield* ask([safekeeper?.address ?? "", "host:port", ""])
-      assert.match(judgement._tag === "NotSynced" ? judgement.reason : "synced", /address cannot be used/)
+      const status = yield* ask([safekeeper?.address ?? "", "host:port", ""])
+      assert.match(status._tag === "NotSynced" ? status.reason : "synced", /address cannot be used/)
     })
   )
 
   it.live("does not wait for a silent one when a quorum has answered", () =>
     Effect.gen(function* () {
       const safekeepers = yield* start(["hang", "ok", "ok"])
-      const before = yield* Clock.currentTimeMillis
-      const judgement = yield* ask(
+      const status = yield* ask(
         safekeepers.map((safekeeper) => safekeeper.address),
-        15_000
+        3_600_000
       )
-      assert.strictEqual(judgement._tag, "Synced")
-      assert.isBelow((yield* Clock.currentTimeMillis) - before, 10_000)
+      assert.strictEqual(status._tag, "Synced")
     })
   )
 })

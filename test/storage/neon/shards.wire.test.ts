@@ -1,6 +1,6 @@
 /**
- * The addresses of a sharded tenant in each way a spec can say them: the basebackup is fetched from shard 0, leases from
- * every shard, each by its own name. The peers are those that users get, as their layer.
+ * The addresses of a sharded tenant in each way a spec can say them: the basebackup is fetched from shard 0, leases
+ * from every shard, each by its own name. The peers are those that users get, as their layer.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { makeFakePageserver, NeonPeers } from "compute-ctl/testing"
@@ -8,9 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { unpack } from "../../../src/postgres/basebackup.ts"
 import { parseSpec } from "../../../src/spec/parseSpec.ts"
-import { acquireFromAll } from "../../../src/storage/neon/leases.ts"
-import { NeonDeadlines } from "../../../src/storage/neon/NeonStorage.ts"
-import { openBasebackup } from "../../../src/storage/neon/pageserver.ts"
+import { NeonDeadlines } from "../../../src/storage/neon/deadlines.ts"
+import { acquireLease, openBasebackup } from "../../../src/storage/neon/shards.ts"
 import { temporaryFolder } from "../../support/postgres.ts"
 import { gzipped, tarOf } from "../../support/tars.ts"
 
@@ -65,7 +64,7 @@ describe("a sharded tenant", () => {
         const spec = Result.getOrThrow(parseSpec(write(first.url, second.url), { source: "test", storage: "neon" }))
         const neon = spec.neon ?? assert.fail("it has Neon's storage")
         const deadlines = yield* NeonDeadlines
-        assert.strictEqual((yield* acquireFromAll(deadlines)(spec, neon, 0x10n))._tag, "Granted")
+        assert.strictEqual((yield* acquireLease(deadlines)(spec, neon, 0x10n))._tag, "Granted")
         yield* Effect.scoped(
           Effect.gen(function* () {
             const { bytes } = yield* openBasebackup(spec, neon, 0x10n, deadlines)

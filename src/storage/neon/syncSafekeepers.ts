@@ -1,0 +1,142 @@
+/**
+ * `postgres --sync-safekeepers`: the walproposer makes the safekeepers agree and prints at which LSN
+ * (reference section 4.6).
+ *
+ * A helper process, not the postmaster: it is asked to leave with SIGTERM, and is never left behind, also when we
+ * are interrupted. It runs in the same cgroup as the postmaster.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import {
+  CommandFailed,
+  type Failure,
+  type SpawnFailed,
+  SyncSafekeepersFailed,
+  type TimedOut
+} from "../../errors/Failure.ts"
+import { within } from "../../errors/within.ts"
+import type { ShutdownStage } from "../../platform/shutdownStages.ts"
+import type { Spawn, SpawnRequest } from "../../platform/Spawn.ts"
+import * as Split from "../../postgres/logRecords.ts"
+import type { PostgresInstall } from "../../postgres/PostgresInstall.ts"
+import { type Lsn, parseLsn } from "../../spec/identifiers.ts"
+
+/** Five more attempts; the first at once, the later ones after a second, a tenth longer each time. */
+export const startRetries = Schedule.exponential("1 second", 1.1).pipe(
+  Schedule.modifyDelay(({ attempt, duration }) => Effect.succeed(attempt === 1 ? Duration.zero : duration)),
+  Schedule.upTo({ times: 5 })
+)
+
+export interface SyncRequest {
+  readonly pgdata: string
+  readonly token: Redacted.Redacted<string> | null
+  /** When an attempt that failed is followed by another. */
+  readonly retries: Schedule.Schedule<unknown>
+  /** For one attempt. */
+  readonly within: Duration.Duration
+}
+
+const stages: ReadonlyArray<ShutdownStage> = [
+  { signal: "SIGTERM", grace: Duration.seconds(5), meaning: "die: the walproposer keeps nothing that could be lost" },
+  { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
+]
+
+/** Records of stderr that are kept for the failure, and characters of stdout that are looked at. */
+const keptRecords = 20
+const keptCharacters = 4096
+
+/**
+ * Copies stderr to our log, and keeps its last records. What is whole is passed on at once: the sync may wait long
+ * for a quorum, and its last record says for whom.
+ */
+const copyToLog = Effect.fnUntraced(function* (stderr: Stream.Stream<Uint8Array>) {
+  const kept: Array<string> = []
+  let state = Split.nothing
+  const pass = ([next, records]: Split.Split) => {
+    state = next
+    kept.push(...records.map((record) => Split.quote(record)))
+    kept.splice(0, kept.length - keptRecords)
+    return Effect.forEach(records, (record) => Effect.logInfo(`PG:${record}`), { discard: true })
+  }
+  yield* Stream.runForEach(Stream.decodeText(stderr), (text) =>
+    Effect.andThen(
+      pass(Split.push(state, text)),
+      Effect.suspend(() => pass(Split.silence(state)))
+    )
+  )
+  yield* pass([Split.nothing, Split.end(state)])
+  return kept
+})
+
+const readText = (stdout: Stream.Stream<Uint8Array>) =>
+  Stream.runFold(
+    Stream.decodeText(stdout),
+    () => "",
+    (all, text) => (all + text).slice(0, keptCharacters)
+  )
+
+/** The LSN that one run prints. `name` stands for it in errors. */
+const runOnce = Effect.fnUntraced(function* (spawn: Spawn["Service"], request: SpawnRequest, name: string) {
+  const child = yield* spawn.spawn(request)
+  const { exit, printed, records } = yield* Effect.all(
+    { exit: child.exit, printed: readText(child.stdout), records: copyToLog(child.stderr) },
+    { concurrency: "unbounded" }
+  )
+  const output = [printed.trim(), ...records].filter((line) => line !== "").join(" | ")
+  if (exit._tag !== "Code" || exit.code !== 0) return yield* new CommandFailed({ command: name, exit, output })
+  const lsn = parseLsn(printed)
+  if (Option.isSome(lsn)) return lsn.value
+  const detail = `it printed no LSN${output === "" ? "" : `: ${output}`}`
+  return yield* new CommandFailed({ command: name, exit, output: detail })
+}, Effect.scoped)
+
+export type EnterCgroup = (request: SpawnRequest) => Effect.Effect<SpawnRequest, Failure>
+
+/**
+ * Runs it until it succeeds or the retries are used up. An attempt that ran out of time is the last one: the
+ * walproposer looks for a quorum all the time it runs, so another one would not find it either.
+ */
+export const makeSyncSafekeepers = (
+  spawn: Spawn["Service"],
+  install: PostgresInstall["Service"],
+  enter: EnterCgroup = Effect.succeed
+) => {
+  const name = `${install.postgres} --sync-safekeepers`
+  return Effect.fn("NeonStorage.syncSafekeepers")(function* (request: SyncRequest): Effect.fn.Return<Lsn, Failure> {
+    const command = yield* enter({
+      command: install.postgres,
+      args: ["--sync-safekeepers"],
+      env: {
+        PGDATA: request.pgdata,
+        NEON_AUTH_TOKEN: request.token === null ? undefined : Redacted.value(request.token)
+      },
+      runAs: install.runAs,
+      stages
+    })
+    const causes: Array<CommandFailed | SpawnFailed | TimedOut> = []
+    const logRetry = ({ attempt, input }: Schedule.Metadata<unknown, Error>) =>
+      input instanceof CommandFailed
+        ? Effect.logWarning(`attempt ${attempt} to sync the safekeepers failed: ${input.message}`)
+        : Effect.void
+    return yield* runOnce(spawn, command, name).pipe(
+      within(name, request.within),
+      Effect.tapError((cause) => Effect.sync(() => causes.push(cause))),
+      Effect.retry({
+        schedule: Schedule.tap(request.retries, logRetry),
+        while: (cause) => cause._tag === "CommandFailed"
+      }),
+      Effect.mapError(() => new SyncSafekeepersFailed({ attempts: causes.length, cause: together(causes) }))
+    )
+  })
+}
+
+/** All of them in one error whose message names each; a cause that repeats is named once. */
+const together = (causes: ReadonlyArray<Error>): Error => {
+  const [first] = causes
+  const messages = [...new Set(causes.map((cause) => cause.message))]
+  return first !== undefined && messages.length === 1 ? first : new AggregateError(causes, messages.join("; then "))
+}
