@@ -14,11 +14,13 @@ import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "../errors/Failure.ts"
+import { Admin } from "../pgwire/Admin.ts"
 import { runStages, type ShutdownStage, shutdownStages } from "../platform/shutdownStages.ts"
 import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
 import { coreDumpsIn, reportCoreDumps } from "./coreDumps.ts"
 import { crashReport } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
+import { ensurePortFree, proveOurs } from "./ownership.ts"
 import { awaitReady, parsePidFile, type PostmasterStatus, readPidFile } from "./pidFile.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
 
@@ -61,14 +63,17 @@ export class Postmaster extends Context.Service<
     }) => Effect.Effect<Running, Failure, Scope.Scope>
   }
 >()("compute/postmaster/Postmaster") {
-  static readonly layer = (options: PostmasterOptions): Layer.Layer<Postmaster, never, Spawn | PostgresInstall> =>
+  static readonly layer = (
+    options: PostmasterOptions
+  ): Layer.Layer<Postmaster, never, Admin | Spawn | PostgresInstall> =>
     Layer.effect(
       Postmaster,
       Effect.gen(function* () {
         const install = yield* PostgresInstall
         const spawn = yield* Spawn
+        const admin = yield* Admin
         return Postmaster.of({
-          start: ({ token }) => Effect.provideService(start(options, install, token), Spawn, spawn)
+          start: ({ token }) => Effect.provideService(start(options, install, admin, token), Spawn, spawn)
         })
       })
     )
@@ -84,6 +89,7 @@ const mostEscalations = 8
 const start = Effect.fn("Postmaster.start")(function* (
   options: PostmasterOptions,
   install: PostgresInstall["Service"],
+  admin: Admin["Service"],
   token: Redacted.Redacted<string> | null
 ) {
   const { pgdata } = options
@@ -105,8 +111,10 @@ const start = Effect.fn("Postmaster.start")(function* (
     runAs: install.runAs,
     stages
   }
+  yield* ensurePortFree(admin.at)
   const child = yield* spawn(options.enter === undefined ? request : yield* options.enter(request))
   yield* Effect.logInfo(`Postgres ${install.version} was started with pid ${child.pid}`)
+  yield* admin.guard(proveOurs({ pid: child.pid, pgdata }))
   const log = yield* openLogPipe([child.stderr, child.stdout], options.sink ?? stderrSink)
 
   const exited = yield* Deferred.make<ExitStatus>()

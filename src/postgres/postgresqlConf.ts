@@ -59,19 +59,6 @@ export const sslLines: ReadonlyArray<string> = [
   `ssl_key_file = '${keyFile}'`
 ]
 
-const block = (label: string) => new RegExp(`-----BEGIN ${label}-----[\\s\\S]*?-----END ${label}-----`)
-
-/** The first certificate of a chain: the one the key belongs to. `null`: there is none. */
-export const leafOf = (chain: string): string | null => block("CERTIFICATE").exec(chain)?.[0] ?? null
-
-/** What is wrong with the key's file at first sight; `null`: nothing. */
-export const keyFault = (pem: string): string | null => {
-  const [, label] = /-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----/.exec(pem) ?? []
-  if (label === undefined) return "the key file holds no PEM private key"
-  const encrypted = label === "ENCRYPTED PRIVATE KEY" || /^Proc-Type: 4,ENCRYPTED/m.test(pem)
-  return encrypted ? "the key needs a passphrase, and nobody could give one" : null
-}
-
 /**
  * The empty files in PGDATA by which Postgres knows what kind of start this is. `neon.signal` comes with the basebackup
  * and is not ours.

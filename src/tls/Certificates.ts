@@ -20,9 +20,22 @@ import type { Actor } from "../compute/Supervisor.ts"
 import { CertificateUnusable, type Failure, type FileFailed } from "../errors/Failure.ts"
 import { replaceFile } from "../platform/files.ts"
 import type { RunAs } from "../platform/Spawn.ts"
-import { certificateFile, keyFault, keyFile, leafOf, showsCertificate } from "../postgres/postgresqlConf.ts"
+import { certificateFile, keyFile, showsCertificate } from "../postgres/postgresqlConf.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+
+const block = (label: string) => new RegExp(`-----BEGIN ${label}-----[\\s\\S]*?-----END ${label}-----`)
+
+/** The first certificate of a chain: the one the key belongs to. `null`: there is none. */
+export const leafOf = (chain: string): string | null => block("CERTIFICATE").exec(chain)?.[0] ?? null
+
+/** What is wrong with the key's file at first sight; `null`: nothing. */
+export const keyFault = (pem: string): string | null => {
+  const [, label] = /-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----/.exec(pem) ?? []
+  if (label === undefined) return "the key file holds no PEM private key"
+  const encrypted = label === "ENCRYPTED PRIVATE KEY" || /^Proc-Type: 4,ENCRYPTED/m.test(pem)
+  return encrypted ? "the key needs a passphrase, and nobody could give one" : null
+}
 
 /** A certificate (PEM, with its chain) and the key that belongs to it. */
 export interface Pair {

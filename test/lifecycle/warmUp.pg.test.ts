@@ -12,7 +12,7 @@ import { connect } from "../../src/pgwire/Wire.ts"
 import { oomEnvironment, protectFromOom } from "../../src/platform/memory.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
-import { houseOver } from "../postgres/clusters.ts"
+import { postmasterOver } from "../postgres/clusters.ts"
 import { configOf, makeCluster, runAs } from "../support/postgres.ts"
 import { eventually } from "../support/waiting.ts"
 
@@ -74,7 +74,7 @@ describe("the OOM score", () => {
   it.live("of the postmaster is lowered, and its backends have ours", () =>
     Effect.gen(function* () {
       const { cluster } = yield* furnished
-      const house = yield* houseOver(cluster, { extraEnv: yield* oomEnvironment })
+      const house = yield* postmasterOver(cluster, { extraEnv: yield* oomEnvironment })
       const running = yield* house.start({ token: null })
       yield* running.ready
       // Lower than ours takes a capability that tests may lack, so it is first raised, and then protected down to ours.

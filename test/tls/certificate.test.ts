@@ -9,13 +9,20 @@ import { TestClock } from "effect/testing"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { inspect } from "node:util"
-import { keyFault, leafOf } from "../../src/postgres/postgresqlConf.ts"
-import { awaitPair, certificateWatch, firstCertificate, placePair, readPair } from "../../src/tls/Certificates.ts"
+import {
+  awaitPair,
+  certificateWatch,
+  firstCertificate,
+  keyFault,
+  leafOf,
+  placePair,
+  readPair
+} from "../../src/tls/Certificates.ts"
 import { kinds, selfSigned, type TestCertificate } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 import { passes } from "../support/virtualTime.ts"
 
-const house = Effect.gen(function* () {
+const setUp = Effect.gen(function* () {
   const folder = yield* temporaryFolder
   const pgdata = path.join(folder, "pgdata")
   fs.mkdirSync(pgdata)
@@ -33,7 +40,7 @@ describe("a certificate and its key", () => {
     for (const sec1 of kind.startsWith("ec") ? [false, true] : [false]) {
       it.effect(`are a pair: ${kind}${sec1 ? " in SEC 1" : ""}`, () =>
         Effect.gen(function* () {
-          const { put, tls } = yield* house
+          const { put, tls } = yield* setUp
           const made = selfSigned(kind, { sec1 })
           put({ ...made, certificate: made.certificate + selfSigned("ec-p256").certificate })
           const pair = yield* readPair(tls)
@@ -46,7 +53,7 @@ describe("a certificate and its key", () => {
 
   it.effect("that do not belong together, or are none, are refused by name", () =>
     Effect.gen(function* () {
-      const { folder, put, tls } = yield* house
+      const { folder, put, tls } = yield* setUp
       const failure = Effect.map(Effect.flip(readPair(tls)), ({ message }) => message.replaceAll(folder, ""))
       const head = "the certificate /tls.crt cannot be used: "
       assert.strictEqual(yield* failure, `${head}its certificate file /tls.crt cannot be read`)
@@ -86,7 +93,7 @@ describe("a certificate and its key", () => {
 describe("the certificate of a compute", () => {
   it.effect("is waited for, but not for ever", () =>
     Effect.gen(function* () {
-      const { options } = yield* house
+      const { options } = yield* setUp
       const waiting = yield* Effect.forkChild(Effect.flip(firstCertificate(options)), { startImmediately: true })
       const exit = yield* passes("giving up", () => waiting.pollUnsafe() ?? null)
       assert.strictEqual(exit._tag, "Success")
@@ -95,7 +102,7 @@ describe("the certificate of a compute", () => {
 
   it.effect("comes late, and is placed where only Postgres reads it", () =>
     Effect.gen(function* () {
-      const { options, pgdata, placed, put } = yield* house
+      const { options, pgdata, placed, put } = yield* setUp
       const waiting = yield* Effect.forkChild(firstCertificate(options), { startImmediately: true })
       const made = selfSigned("ec-p384")
       put(made)
@@ -111,7 +118,7 @@ describe("the certificate of a compute", () => {
   it.effect("is renewed once per renewal; half a renewal waits, and what is no pair leaves the old one serving", () => {
     const lines: Array<string> = []
     return Effect.gen(function* () {
-      const { options, placed, put } = yield* house
+      const { options, placed, put } = yield* setUp
       yield* TestClock.setTime(Date.UTC(2026, 0, 1))
       const [first, second, third] = [selfSigned("ec-p256"), selfSigned("rsa"), selfSigned("ed25519", { until: 2021 })]
       put(first)
