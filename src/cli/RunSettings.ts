@@ -52,7 +52,7 @@ export interface RunSettings {
   /** Certificate of the external port; `null`: plain HTTP. */
   readonly httpTls: { readonly certPath: string; readonly keyPath: string } | null
   readonly storage: StorageChoice
-  /** `null`: not said. */
+  /** `null`: not found. */
   readonly runAs: string | null
   readonly privilegedRole: string
   readonly logFormat: "text" | "json"
@@ -249,9 +249,9 @@ const readPorts = (given: Given, apiVersion: ApiVersion, warnings: Array<string>
   })
 
 const readLakebase = (given: Given): Read<boolean> => {
-  const said = given.get("lakebase-mode")
-  if (said === undefined || said.value === "false") return Result.succeed(false)
-  return said.value === "true" ? Result.succeed(true) : usageError(said.as, `${said.as} expects true or false`)
+  const found = given.get("lakebase-mode")
+  if (found === undefined || found.value === "false") return Result.succeed(false)
+  return found.value === "true" ? Result.succeed(true) : usageError(found.as, `${found.as} expects true or false`)
 }
 
 const readTls = (given: Given): Read<RunSettings["httpTls"]> =>
@@ -303,12 +303,12 @@ const readLogFilter = (given: Given, env: Environment, warnings: Array<string>):
         : "RUST_LOG has no level that we know; it has no effect"
     )
   }
-  const said = given.get("log-level")
-  if (said === undefined) return Result.succeed(ambient.filter)
-  const asked = parseLogFilter(said.value, ambient.filter.level)
+  const found = given.get("log-level")
+  if (found === undefined) return Result.succeed(ambient.filter)
+  const asked = parseLogFilter(found.value, ambient.filter.level)
   return asked.understood && asked.unread === 0
     ? Result.succeed(asked.filter)
-    : usageError(said.as, `${said.as} expects ${levels.join(" or ")}`)
+    : usageError(found.as, `${found.as} expects ${levels.join(" or ")}`)
 }
 
 const readToken = (env: Environment): Redacted.Redacted<string> | null => {

@@ -209,9 +209,7 @@ export const commands = [
 
 export type CommandName = (typeof commands)[number]["name"]
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The help text, printed from the tables of `flags.ts`.
-// ---------------------------------------------------------------------------------------------------------------------
+// The help text, printed from the tables above.
 
 const width = 110
 const column = 46

@@ -36,26 +36,26 @@ export const readChoice = <A extends string>(
   choices: ReadonlyArray<A>,
   fallback: A
 ): Read<A> => {
-  const said = given.get(name)
-  if (said === undefined) return Result.succeed(fallback)
-  const choice = choices.find((one) => one === said.value)
+  const found = given.get(name)
+  if (found === undefined) return Result.succeed(fallback)
+  const choice = choices.find((one) => one === found.value)
   return choice === undefined
-    ? usageError(said.as, `${said.as} expects ${choices.join(" or ")}`)
+    ? usageError(found.as, `${found.as} expects ${choices.join(" or ")}`)
     : Result.succeed(choice)
 }
 
 export const readCount = (given: Given, name: FlagName, fallback: number): Read<number> => {
-  const said = given.get(name)
-  if (said === undefined) return Result.succeed(fallback)
-  return /^[0-9]{1,15}$/.test(said.value)
-    ? Result.succeed(Number(said.value))
-    : usageError(said.as, `${said.as} expects a whole number of seconds`)
+  const found = given.get(name)
+  if (found === undefined) return Result.succeed(fallback)
+  return /^[0-9]{1,15}$/.test(found.value)
+    ? Result.succeed(Number(found.value))
+    : usageError(found.as, `${found.as} expects a whole number of seconds`)
 }
 
 export const readPort = (given: Given, name: FlagName): Read<number | null> => {
-  const said = given.get(name)
-  if (said === undefined) return Result.succeed(null)
-  return /^[0-9]{1,5}$/.test(said.value) && Number(said.value) <= 65535
-    ? Result.succeed(Number(said.value))
-    : usageError(said.as, `${said.as} expects a port from 0 to 65535`)
+  const found = given.get(name)
+  if (found === undefined) return Result.succeed(null)
+  return /^[0-9]{1,5}$/.test(found.value) && Number(found.value) <= 65535
+    ? Result.succeed(Number(found.value))
+    : usageError(found.as, `${found.as} expects a port from 0 to 65535`)
 }

@@ -3,10 +3,10 @@
  *
  * Needs no token and no Postgres. It answers one line and an exit code; every request and the whole wait have an end.
  */
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
 import * as Http from "node:http"
 import { parseMillis } from "../platform/duration.ts"
 import { defaults } from "./flags.ts"
@@ -87,11 +87,10 @@ const look = (settings: HealthSettings): Effect.Effect<Health> =>
     Effect.catch((why) => Effect.succeed({ well: false, text: why }))
   )
 
-export const health = Effect.fn("Health.health")(function* (settings: HealthSettings): Effect.fn.Return<Health> {
-  const until = (yield* Clock.currentTimeMillis) + settings.timeoutMillis
-  while (true) {
-    const found = yield* look(settings)
-    if (found.well || settings.wait === null || (yield* Clock.currentTimeMillis) >= until) return found
-    yield* Effect.sleep(pause)
-  }
+/** Asks once, or again until it is as wished or the time is up; the last answer counts. */
+export const health = Effect.fn("Health.health")((settings: HealthSettings): Effect.Effect<Health> => {
+  const ask = look(settings)
+  if (settings.wait === null) return ask
+  const schedule = Schedule.spaced(pause).pipe(Schedule.upTo({ duration: Duration.millis(settings.timeoutMillis) }))
+  return Effect.repeat(ask, { schedule, until: ({ well }) => well })
 })

@@ -33,10 +33,10 @@ export const parseLogFilter = (text: string, fallback: FilterLevel): LogFilterRe
     .split(",")
     .map((one) => one.trim().toLowerCase())
     .filter((one) => one !== "")) {
-    const [, name = "", said] = /^([^=[\]{}]+?)(?:\s*=\s*([a-z]+))?$/.exec(part) ?? []
-    const wanted = levelOf(said ?? name)
+    const [, name = "", threshold] = /^([^=[\]{}]+?)(?:\s*=\s*([a-z]+))?$/.exec(part) ?? []
+    const wanted = levelOf(threshold ?? name)
     if (wanted === undefined) unread++
-    else if (said === undefined) level = wanted
+    else if (threshold === undefined) level = wanted
     else modules.set(name, wanted)
   }
   return { filter: { level: level ?? fallback, modules }, understood: level !== undefined || modules.size > 0, unread }
