@@ -75,6 +75,16 @@ export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFail
   }
 }
 
+/** Somebody else answers where our Postgres is to listen. */
+export class PostgresPortTaken extends Schema.TaggedError<PostgresPortTaken>()("PostgresPortTaken", {
+  host: Schema.String,
+  port: Schema.Int
+}) {
+  override get message(): string {
+    return `port ${this.port} of ${this.host} is taken: another server answers there, so Postgres was not started`
+  }
+}
+
 /** A sidecar (pgbouncer, local_proxy, rsyslogd) is not there or does not take its configuration. */
 export class SidecarUnusable extends Schema.TaggedError<SidecarUnusable>()("SidecarUnusable", {
   sidecar: Schema.Literals(["pgbouncer", "local_proxy", "rsyslogd"]),
@@ -106,5 +116,6 @@ export const auxiliaryFailures = [
   ExtensionUnknown,
   LfcBusy,
   ListenFailed,
+  PostgresPortTaken,
   SidecarUnusable
 ] as const

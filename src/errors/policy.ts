@@ -96,6 +96,12 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
     500,
     "another process has the port; choose one with --external-http-port or --http-port"
   ),
+  PostgresPortTaken: policy(
+    "exit",
+    "postgres_port_taken",
+    500,
+    "stop what listens there, or give this compute a port of its own with -C"
+  ),
   ActorGaveUp: policy("exit", "actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above"),
   Defect: policy(
     "report",

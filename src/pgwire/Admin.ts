@@ -6,8 +6,9 @@
  */
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import type { WireFailed } from "../errors/Failure.ts"
 import type { ConnString } from "./ConnString.ts"
@@ -49,6 +50,9 @@ const pinned = (superuser: string): string =>
     "-c standard_conforming_strings=on"
   ].join(" ")
 
+/** Fails for a session that must not be used. */
+export type Prove = (wire: Wire) => Effect.Effect<void, WireFailed>
+
 export class Admin extends Context.Service<
   Admin,
   {
@@ -56,30 +60,40 @@ export class Admin extends Context.Service<
     readonly superuser: string
     /** The database of the connection string: where cluster-wide work is done. */
     readonly systemDatabase: string
+    /** From now on a session is used only when this succeeds: it proves that the server is the one we started. */
+    readonly guard: (prove: Prove) => Effect.Effect<void>
     /** A session of its own, gone with the scope. Database names are sent as they are: whatever it is, it works. */
     readonly connect: (purpose: Purpose, database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
   }
 >()("compute/pg/Admin") {
   static readonly layer = (at: ConnString): Layer.Layer<Admin> =>
-    Layer.sync(Admin, () => {
-      const superuser = at.user ?? defaultSuperuser
-      const systemDatabase = at.database ?? "postgres"
-      const options = at.options === null ? pinned(superuser) : `${pinned(superuser)} ${at.options}`
-      return Admin.of({
-        at,
-        superuser,
-        systemDatabase,
-        connect: (purpose, database = systemDatabase) =>
-          connect({
-            host: at.host,
-            port: at.port,
-            user: superuser,
-            database,
-            applicationName: applicationName(purpose),
-            options,
-            connectWithin: Duration.seconds(10),
-            ...(at.password === null ? {} : { password: at.password })
+    Layer.effect(
+      Admin,
+      Effect.gen(function* () {
+        const guard = yield* Ref.make<Prove>(() => Effect.void)
+        const superuser = at.user ?? defaultSuperuser
+        const systemDatabase = at.database ?? "postgres"
+        const options = at.options === null ? pinned(superuser) : `${pinned(superuser)} ${at.options}`
+        return Admin.of({
+          at,
+          superuser,
+          systemDatabase,
+          guard: (prove) => Ref.set(guard, prove),
+          connect: Effect.fnUntraced(function* (purpose, database = systemDatabase) {
+            const wire = yield* connect({
+              host: at.host,
+              port: at.port,
+              user: superuser,
+              database,
+              applicationName: applicationName(purpose),
+              options,
+              connectWithin: Duration.seconds(10),
+              ...(at.password === null ? {} : { password: at.password })
+            })
+            yield* (yield* Ref.get(guard))(wire)
+            return wire
           })
+        })
       })
-    })
+    )
 }

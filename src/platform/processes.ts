@@ -90,6 +90,16 @@ export const processOf = (pid: number): OtherProcess | null => {
   }
 }
 
+/** The parent of a process; `null`: there is no such process, or it cannot be seen. */
+export const parentOf = (pid: number): number | null => {
+  try {
+    const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8")
+    return Number(/^\d+ \(.*\) \S (\d+)/s.exec(stat)?.[1] ?? Number.NaN) || null
+  } catch {
+    return null
+  }
+}
+
 /** Of a bare number: whether any process has it now, also one that may not be signalled by us. */
 export const isAlive = (other: OtherProcess | number): boolean =>
   typeof other === "number" ? hasPid(other) : processOf(other.pid)?.startedAt === other.startedAt
