@@ -54,13 +54,17 @@ const restarts = Metric.counter("compute_ctl_actor_restarts_total", {
 /** It failed after it had been well: its pauses begin anew. */
 class Relapse {
   readonly _tag = "Relapse"
-  readonly cause: Cause.Cause<unknown>
-  constructor(cause: Cause.Cause<unknown>) {
+  readonly cause: unknown
+  constructor(cause: unknown) {
     this.cause = cause
   }
 }
 
 const ended = new Error("it ended, though it never should")
+const interrupted = new Error("it was interrupted")
+
+const causeOf = (cause: Cause.Cause<unknown>): unknown =>
+  Cause.hasInterruptsOnly(cause) ? interrupted : Cause.squash(cause)
 
 /** One attempt. Whatever goes wrong in it, bugs included, is its failure; how long it went well decides which. */
 const attempt = <R>(actor: Actor<R>) =>
@@ -78,16 +82,18 @@ const attempt = <R>(actor: Actor<R>) =>
       )
     )
     if (Exit.isSuccess(exit)) return yield* state.clear("actor_failing", actor.name)
-    if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
+    // Who interrupts the supervisor ends this fiber here. An interruption that is found is the actor's own, such as a
+    // join of a fiber that somebody else stopped: it may not take the whole tree with it.
+    const why = causeOf(exit.cause)
     yield* Effect.logDebug(`the ${actor.name} failed`, exit.cause)
     yield* state.raise({
       code: "actor_failing",
       about: actor.name,
-      message: `the ${actor.name} failed (${causesOf(Cause.squash(exit.cause)).join(": ")}) and is started again`
+      message: `the ${actor.name} failed (${causesOf(why).join(": ")}) and is started again`
     })
     yield* Metric.update(Metric.withAttributes(restarts, { actor: actor.name }), 1)
     const wasWell = yield* Deferred.isDone(well)
-    return yield* Effect.fail(wasWell ? new Relapse(exit.cause) : exit.cause)
+    return yield* Effect.fail(wasWell ? new Relapse(why) : why)
   })
 
 const keep = <R>(actor: Actor<R>): Effect.Effect<void, ActorGaveUp, R | ComputeState> => {
@@ -97,11 +103,7 @@ const keep = <R>(actor: Actor<R>): Effect.Effect<void, ActorGaveUp, R | ComputeS
   })
   return Effect.retry(untilRelapse, { while: (failure) => failure instanceof Relapse }).pipe(
     Effect.mapError(
-      (failure) =>
-        new ActorGaveUp({
-          actor: actor.name,
-          cause: Cause.squash(failure instanceof Relapse ? failure.cause : failure)
-        })
+      (failure) => new ActorGaveUp({ actor: actor.name, cause: failure instanceof Relapse ? failure.cause : failure })
     ),
     Effect.annotateLogs({ actor: actor.name })
   )

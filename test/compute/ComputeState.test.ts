@@ -1,5 +1,5 @@
 /**
- * The shared truth: only rows of the table move the status, waiting is never late, and nothing that was learned is
+ * The shared state: only rows of the table move the status, waiting is never late, and nothing that was learned is
  * forgotten.
  */
 import { assert, describe, it } from "@effect/vitest"
@@ -20,7 +20,7 @@ const start = Effect.gen(function* () {
 })
 
 describe("ComputeState", () => {
-  it.effect("is born empty, now", () =>
+  it.effect("begins empty, now", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       const { lastActive, since, startTime, status, steps } = yield* state.now
@@ -74,7 +74,7 @@ describe("ComputeState", () => {
     }).pipe(Effect.provide(ComputeState.layer))
   )
 
-  it.effect("forgets the error once it is running again, unless told a new one", () =>
+  it.effect("forgets the error once it is running again, unless there is a new one", () =>
     Effect.gen(function* () {
       const state = yield* start
       assert.strictEqual((yield* state.send("Broke", { error: "it broke" })).error, "it broke")

@@ -1,28 +1,26 @@
 /**
- * Small decisions about the life: lingering, stopping, restarting, and the diagram of it all.
+ * Small decisions about a compute: how long it stays up after its end, how Postgres is stopped, and the diagram.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
-import * as Schema from "effect/Schema"
 import { execFileSync } from "node:child_process"
 import * as path from "node:path"
-import { decide, intensity } from "../../src/compute/Supervisor.ts"
 import { displayStatus, isTerminating, statuses, table, toMermaid } from "../../src/compute/transitions.ts"
-import { exitDelay, long, short } from "../../src/lifecycle/Lifecycle.ts"
+import { exitDelay, longExitDelay, shortExitDelay } from "../../src/lifecycle/shutdown.ts"
 import { shutdownStages } from "../../src/platform/shutdownStages.ts"
 
-describe("linger", () => {
+describe("the exit delay", () => {
   it("is long for those who may still ask how it went", () => {
-    assert.strictEqual(exitDelay("termination_pending_fast", true), long)
-    assert.strictEqual(exitDelay("termination_pending_fast", false), long)
-    assert.strictEqual(exitDelay("failed", false), long)
+    assert.strictEqual(exitDelay("termination_pending_fast", true), longExitDelay)
+    assert.strictEqual(exitDelay("termination_pending_fast", false), longExitDelay)
+    assert.strictEqual(exitDelay("failed", false), longExitDelay)
   })
 
   it("is short for everyone else", () => {
-    assert.strictEqual(exitDelay("termination_pending_immediate", true), short)
-    assert.strictEqual(exitDelay("termination_pending_immediate", false), short)
-    assert.strictEqual(exitDelay("failed", true), short)
-    assert.strictEqual(exitDelay("running", true), short)
+    assert.strictEqual(exitDelay("termination_pending_immediate", true), shortExitDelay)
+    assert.strictEqual(exitDelay("termination_pending_immediate", false), shortExitDelay)
+    assert.strictEqual(exitDelay("failed", true), shortExitDelay)
+    assert.strictEqual(exitDelay("running", true), shortExitDelay)
   })
 
   it("always ends, within half a minute", () => {
@@ -35,52 +33,19 @@ describe("linger", () => {
   })
 })
 
-describe("the stop ladder", () => {
-  it("never says TERM, which Postgres takes as: wait for every client", () => {
+describe("the shutdown stages", () => {
+  it("never send SIGTERM, by which Postgres waits for every client", () => {
     assert.deepStrictEqual(
       shutdownStages.map(({ signal }) => signal),
       ["SIGINT", "SIGQUIT", "SIGKILL"]
     )
   })
 
-  it("has a deadline on every rung", () => {
+  it("each have a deadline", () => {
     for (const { grace } of shutdownStages) {
       assert.isTrue(Duration.isFinite(grace))
       assert.isAbove(Duration.toMillis(grace), 0)
     }
-  })
-})
-
-describe("decide", () => {
-  const Moments = Schema.Array(Schema.Int.pipe(Schema.check(Schema.isBetween({ minimum: 0, maximum: 600_000 }))))
-
-  it("knows the three policies", () => {
-    assert.strictEqual(decide("permanent", false, [], 0), "restart")
-    assert.strictEqual(decide("permanent", true, [], 0), "restart")
-    assert.strictEqual(decide("transient", true, [], 0), "restart")
-    assert.strictEqual(decide("transient", false, [], 0), "done")
-    assert.strictEqual(decide("temporary", true, [], 0), "done")
-    assert.strictEqual(decide("temporary", false, [], 0), "done")
-  })
-
-  it.prop("never allows more restarts in a window than the intensity", { deaths: Moments }, ({ deaths }) => {
-    const restartedAt: Array<number> = []
-    for (const now of [...deaths].sort((a, b) => a - b)) {
-      if (decide("permanent", true, restartedAt, now) !== "restart") break
-      restartedAt.push(now)
-    }
-    for (const from of restartedAt) {
-      const inWindow = restartedAt.filter((at) => at >= from && at - from <= intensity.withinMillis)
-      assert.isAtMost(inWindow.length, intensity.restarts)
-    }
-  })
-
-  it("gives up at the limit, and forgets what is long ago", () => {
-    const now = 1_000_000
-    const full = Array.from({ length: intensity.restarts }, (_, index) => now - index)
-    assert.strictEqual(decide("permanent", true, full, now), "give-up")
-    assert.strictEqual(decide("permanent", true, full, now + intensity.withinMillis - intensity.restarts), "give-up")
-    assert.strictEqual(decide("permanent", true, full, now + intensity.withinMillis + 1), "restart")
   })
 })
 

@@ -1,5 +1,5 @@
 /**
- * Laws of the life of a compute: what the table allows, what it must allow, and what it must never allow.
+ * Laws of the transition table: what the table allows, what it must allow, and what it must never allow.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
