@@ -1,6 +1,6 @@
 /**
- * The API of a whole process with two ports and tokens, over a real Postgres: watched, kept awake, its keys rotated by a
- * file, its spec refreshed and sent without waiting, and not one token in its log.
+ * The API of a whole process with two ports and tokens, over a real Postgres: watched, kept awake, its keys rotated by
+ * a file, its spec refreshed and sent without waiting, and not one token in its log.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
@@ -13,7 +13,7 @@ import { exportJWK } from "jose/key/export"
 import { generateKeyPair } from "jose/key/generate/keypair"
 import { connect } from "../../src/pgwire/Wire.ts"
 import { freePort } from "../support/postgres.ts"
-import { launch, place, rows, runAsArguments } from "./harness.ts"
+import { eventually, launch, place, rows, runAsArguments } from "./harness.ts"
 
 const pair = Effect.promise(async () => {
   const { privateKey, publicKey } = await generateKeyPair("EdDSA", { extractable: true })
@@ -28,16 +28,6 @@ const spec = (...roles: ReadonlyArray<string>) => ({
   suspend_timeout_seconds: -1,
   cluster: { roles: roles.map((name) => ({ name })), databases: [{ name: "app", owner: "web" }] }
 })
-
-/** Asks until it is so; the answers are the program's, so nothing is slept through. */
-const until = <A>(what: string, ask: () => Promise<A>, so: (answer: A) => boolean) =>
-  Effect.promise(ask).pipe(
-    Effect.flatMap((answer) =>
-      so(answer) ? Effect.succeed(answer) : Effect.fail(`${what} is ${JSON.stringify(answer)}`)
-    ),
-    Effect.retry({ times: 100_000 }),
-    Effect.timeout("30 seconds")
-  )
 
 describe("the API of the program", () => {
   it.live(
@@ -83,13 +73,9 @@ describe("the API of the program", () => {
               headers: { "content-type": "application/json", authorization: `Bearer ${token}`, ...init.headers }
             })
 
-          yield* until(
+          yield* eventually(
             "the port",
-            () =>
-              program.http("/livez").then(
-                ({ status }) => status,
-                () => 0
-              ),
+            () => program.http("/livez").then(({ status }) => status),
             (status) => status === 200
           )
           assert.strictEqual((yield* Effect.promise(() => program.http("/status"))).status, 400)
@@ -102,13 +88,13 @@ describe("the API of the program", () => {
 
           // Our own sessions never count: the monitor's, and this superuser's.
           yield* rows(at, "alter role web password 'sesame'")
-          const quiet = yield* until(
+          const idle = yield* eventually(
             "the monitor",
             () => ask("/activity").then(({ text }) => JSON.parse(text)),
             ({ looked_at }) => looked_at !== null
           )
           assert.deepStrictEqual(
-            [quiet.awake_because, quiet.kinds.client.sessions, quiet.kinds.client.last_active],
+            [idle.awake_because, idle.kinds.client.sessions, idle.kinds.client.last_active],
             [[], 0, null]
           )
           yield* Effect.scoped(
@@ -122,7 +108,7 @@ describe("the API of the program", () => {
                 connectWithin: Duration.seconds(10)
               })
               yield* wire.simple("begin")
-              const busy = yield* until(
+              const busy = yield* eventually(
                 "a tenant",
                 () => ask("/activity").then(({ text }) => JSON.parse(text)),
                 ({ kinds }) => kinds.client.sessions === 1
@@ -134,20 +120,20 @@ describe("the API of the program", () => {
 
           // Keys, by the file.
           write([old.jwk, next.jwk], spec("web"))
-          yield* until(
+          yield* eventually(
             "the next key",
             () => program.http("/status", { headers: { authorization: `Bearer ${next.token}` } }),
             ({ status }) => status === 200
           )
           token = next.token
 
-          // The spec, by the file, when a neighbour asks for it.
+          // The spec, from the file, when somebody on the internal port asks for it.
           write([next.jwk], spec("web", "refreshed"))
           const refreshed = yield* Effect.promise(() =>
             fetch(`http://127.0.0.1:${internal}/refresh_configuration`, { method: "POST" })
           )
           assert.strictEqual(refreshed.status, 200)
-          yield* until(
+          yield* eventually(
             "the history",
             () => ask("/history").then(({ text }) => JSON.parse(text).changes.map(({ to }: { to: string }) => to)),
             (ways) => ways.includes("refresh_configuration") && ways.at(-1) === "running"
@@ -175,11 +161,11 @@ describe("the API of the program", () => {
 
           const ended = yield* Effect.promise(() => ask("/terminate?mode=immediate", { method: "POST" }))
           assert.strictEqual(ended.status, 200)
-          // Local storage settles nothing with anybody, so it has no LSN to tell.
+          // Local storage has no safekeepers to sync, so there is no LSN.
           assert.deepStrictEqual(JSON.parse(ended.text), { lsn: null })
           assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
           for (const secret of [old.token, next.token]) {
-            for (const part of secret.split(".").slice(1)) assert.notInclude(program.said(), part)
+            for (const part of secret.split(".").slice(1)) assert.notInclude(program.output(), part)
           }
         })
       ),

@@ -1,6 +1,6 @@
 /**
- * The program in a virtual machine, as `AUTOSCALING` says: an agent over a real WebSocket, a real Postgres without Neon's
- * file cache, and a host that has no such cgroup.
+ * The program with `AUTOSCALING`, as in a virtual machine: an agent over a real WebSocket, a real Postgres without
+ * Neon's file cache, and a host that has no such cgroup.
  */
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -41,7 +41,7 @@ it.live("an agent shakes hands, asks for health, and is granted a downscale with
         `127.0.0.1:${monitor}`
       ]
       const program = yield* launch(args, at.httpPort, { AUTOSCALING: "1" })
-      yield* Effect.promise(() => program.says(/the vm-monitor listens on port/))
+      yield* Effect.promise(() => program.prints(/the vm-monitor listens on port/))
       const answers = yield* Effect.promise(() =>
         talk(`ws://127.0.0.1:${monitor}/monitor`, [
           { min: 1, max: 1 },

@@ -49,7 +49,7 @@ const configure = (one: unknown): RequestInit => ({
 
 describe("a restart while the control plane is down", () => {
   it.live(
-    "goes by the last spec that worked, where the operator allows it, and says so",
+    "uses the last spec that worked, where the operator allows it, and logs that",
     () =>
       Effect.scoped(
         Effect.gen(function* () {
@@ -84,34 +84,34 @@ describe("a restart while the control plane is down", () => {
             "the latest that worked, also when it came by /configure"
           )
           assert.match(
-            second.said(),
+            second.output(),
             /WARN .*the control plane is down, so the last good spec \(.*\) stands in for a fresh one/
           )
           second.signal("SIGTERM")
           assert.strictEqual((yield* Effect.promise(() => second.exit)).code, 0)
 
-          for (const [args, environment, said] of [
+          for (const [args, environment, why] of [
             [pulling(at, down.uri, local(at)), token, /gave no spec \(1 attempts\): it answered 500/],
             [pulling(at, down.uri, allowed).map((arg) => (arg === computeId ? "another" : arg)), token, /gave no spec/]
           ] as const) {
             const refused = yield* launch(args, at.httpPort, environment)
             assert.strictEqual((yield* Effect.promise(() => refused.exit)).code, 1)
-            assert.match(refused.said(), said)
+            assert.match(refused.output(), why)
           }
           const strict = yield* makeFakeControlPlane({ computeId, token: "an0ther", answer: () => attached(spec()) })
           const refused = yield* launch(pulling(at, strict.uri, allowed), at.httpPort, token)
           assert.strictEqual((yield* Effect.promise(() => refused.exit)).code, 1)
-          assert.match(refused.said(), /it answered 401/, "a control plane that says no is not down")
-          assert.notInclude(refused.said(), "c0ntrol")
+          assert.match(refused.output(), /it answered 401/, "a control plane that says no is not down")
+          assert.notInclude(refused.output(), "c0ntrol")
         })
       ),
     90_000
   )
 })
 
-describe("a fresh look for the spec", () => {
+describe("POST /refresh_configuration", () => {
   it.live(
-    "applies what the control plane says now, is tried again while it is down, and ends the compute when there is none",
+    "applies the spec of now, is tried again while there is no good one, and ends the compute when there is none",
     () =>
       Effect.scoped(
         Effect.gen(function* () {
@@ -124,22 +124,22 @@ describe("a fresh look for the spec", () => {
 
           answer = attached(spec({ work_mem: "6MB" }))
           assert.strictEqual((yield* refresh()).status, 200)
-          yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "6MB"/))
+          yield* Effect.promise(() => program.prints(/parameter "work_mem" changed to "6MB"/))
           yield* Effect.promise(() => program.reaches("running"))
           assert.lengthOf(yield* seen, 2)
 
           answer = attached({ format_version: "one" })
           assert.strictEqual((yield* refresh()).status, 200)
-          yield* Effect.promise(() => program.says(/the spec could not be refreshed: .*format_version/))
+          yield* Effect.promise(() => program.prints(/the spec could not be refreshed: .*format_version/))
           assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["6MB"]])
           answer = attached(spec({ work_mem: "7MB" }))
-          yield* Effect.promise(() => program.says(/parameter "work_mem" changed to "7MB"/))
+          yield* Effect.promise(() => program.prints(/parameter "work_mem" changed to "7MB"/))
           yield* Effect.promise(() => program.reaches("running"))
 
           answer = { spec: null, status: "empty", compute_ctl_config: { jwks: { keys: [] } } }
           yield* refresh()
           yield* Effect.promise(() => program.exit)
-          assert.match(program.said(), /there is no spec for this compute any more, so it ends/)
+          assert.match(program.output(), /there is no spec for this compute any more, so it ends/)
         })
       ),
     60_000
@@ -148,7 +148,7 @@ describe("a fresh look for the spec", () => {
 
 describe("a pooled compute", () => {
   it.live(
-    "waits for its spec and runs with it; a warm-up that stock Postgres cannot do is told and let be",
+    "waits for its spec and runs with it; a warm-up that stock Postgres cannot do is logged and skipped",
     () =>
       Effect.scoped(
         Effect.gen(function* () {
@@ -159,7 +159,7 @@ describe("a pooled compute", () => {
             answer: () => ({ spec: null, status: "empty" })
           })
           const program = yield* launch(pulling(at, uri, []), at.httpPort, token)
-          yield* Effect.promise(() => program.says(/Postgres could not be warmed up: /))
+          yield* Effect.promise(() => program.prints(/Postgres could not be warmed up: /))
           assert.strictEqual((yield* Effect.promise(() => program.status())).status, "empty")
           assert.isFalse(fs.existsSync(`${at.directory}/pgdata.warmup`))
           const answer = yield* Effect.promise(() =>

@@ -1,8 +1,8 @@
 /**
  * The program as its users meet it: a real process with real arguments, real signals, a real Postgres below it.
  *
- * Verbs only; scenarios state what must be. Everything is waited for by what the process says or answers, and what
- * a scenario leaves behind is killed with its scope (and counted, see `leftovers`).
+ * Asserts nothing itself. Everything is waited for by what the process prints or answers, and what a test leaves
+ * behind is killed when its scope ends.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -50,7 +50,7 @@ const keepTemplates = (from: string): void => {
   }
 }
 
-/** A folder, a Postgres port and an HTTP port for one compute's lives. */
+/** A folder, a Postgres port and an HTTP port for one compute, started as often as a test likes. */
 export const place: Effect.Effect<Place, never, Scope.Scope> = Effect.gen(function* () {
   const directory = yield* temporaryFolder
   const storage = path.join(directory, "storage")
@@ -72,10 +72,10 @@ export const place: Effect.Effect<Place, never, Scope.Scope> = Effect.gen(functi
 export interface Program {
   readonly pid: number
   readonly signal: (name: NodeJS.Signals) => void
-  /** Everything said so far on stderr and stdout. */
-  readonly said: () => string
-  /** Waits until the program says something that matches. */
-  readonly says: (pattern: RegExp) => Promise<RegExpMatchArray>
+  /** Everything on stderr and stdout so far. */
+  readonly output: () => string
+  /** Waits until the output matches. */
+  readonly prints: (pattern: RegExp) => Promise<RegExpMatchArray>
   readonly exit: Promise<{ readonly code: number | null; readonly signal: string | null }>
   readonly http: (route: string, init?: RequestInit) => Promise<{ readonly status: number; readonly text: string }>
   readonly status: () => Promise<{ readonly status: string; readonly error: string | null }>
@@ -87,10 +87,10 @@ export interface Program {
 
 const patience = 60_000
 
-const within = async <A>(what: string, said: () => string, work: Promise<A>): Promise<A> => {
+const within = async <A>(what: string, output: () => string, work: Promise<A>): Promise<A> => {
   const timer = new AbortController()
   const late = pause(patience, undefined, { signal: timer.signal }).then(() => {
-    throw new Error(`waited ${patience} ms for ${what}; the program said:\n${said().slice(-4000)}`)
+    throw new Error(`waited ${patience} ms for ${what}; the last output:\n${output().slice(-4000)}`)
   })
   late.catch(() => {})
   try {
@@ -102,14 +102,14 @@ const within = async <A>(what: string, said: () => string, work: Promise<A>): Pr
 
 const follow = (child: ChildProcess, httpPort: number): Program => {
   let text = ""
-  const heard = new Set<() => void>()
+  const waiting = new Set<() => void>()
   for (const stream of [child.stderr, child.stdout]) {
     stream?.setEncoding("utf8").on("data", (chunk: string) => {
       text += chunk
-      for (const wake of heard) wake()
+      for (const wake of waiting) wake()
     })
   }
-  const said = () => text
+  const output = () => text
   const exit = once(child, "close").then(([code, signal]) => ({
     code: code as number | null,
     signal: signal as string | null
@@ -119,29 +119,29 @@ const follow = (child: ChildProcess, httpPort: number): Program => {
     return { status: response.status, text: await response.text() }
   }
   const status: Program["status"] = async () => JSON.parse((await http("/status")).text)
-  const says: Program["says"] = (pattern) =>
+  const prints: Program["prints"] = (pattern) =>
     within(
       `${pattern}`,
-      said,
+      output,
       new Promise((resolve, reject) => {
         const look = () => {
           const match = text.match(pattern)
           if (match === null) return
-          heard.delete(look)
+          waiting.delete(look)
           resolve(match)
         }
-        heard.add(look)
+        waiting.add(look)
         look()
         void exit.then(({ code, signal }) => {
           look()
-          reject(new Error(`the program ended (${code ?? signal}) without saying ${pattern}:\n${text.slice(-4000)}`))
+          reject(new Error(`the program ended (${code ?? signal}) without printing ${pattern}:\n${text.slice(-4000)}`))
         })
       })
     )
   const reaches: Program["reaches"] = (...wanted) =>
     within(
       `status ${wanted.join(" or ")}`,
-      said,
+      output,
       (async () => {
         for (;;) {
           const now = await status().catch(() => null)
@@ -155,8 +155,8 @@ const follow = (child: ChildProcess, httpPort: number): Program => {
   return {
     pid: child.pid ?? -1,
     signal: (name) => void child.kill(name),
-    said,
-    says,
+    output,
+    prints,
     exit,
     http,
     status,
@@ -182,7 +182,7 @@ export const launch = (args: ReadonlyArray<string>, httpPort: number, env: Recor
       })
   ).pipe(Effect.map(({ program }) => program))
 
-/** A TCP port that accepts and never says a word, as a machine that hangs does. */
+/** A TCP port that accepts and never answers, as a machine that hangs does. */
 export const silentPort: Effect.Effect<number, never, Scope.Scope> = Effect.acquireRelease(
   Effect.promise(async () => {
     const open = new Set<net.Socket>()
@@ -258,12 +258,40 @@ export const killAll = (pids: ReadonlyArray<number>, signal: NodeJS.Signals): vo
   }
 }
 
+/** Asks until the answer is accepted. What cannot be asked yet is not there yet. */
+export const eventually = <A>(
+  what: string,
+  ask: () => A | Promise<A>,
+  accept: (answer: A) => boolean
+): Effect.Effect<A> =>
+  Effect.promise(() => {
+    let last = "nothing"
+    let ended = false
+    const asking = (async () => {
+      while (!ended) {
+        try {
+          const answer = await ask()
+          if (accept(answer)) return answer
+          last = JSON.stringify(answer)
+        } catch (cause) {
+          last = String(cause)
+        }
+        await pause(10)
+      }
+      throw new Error(`${what}: given up`)
+    })()
+    asking.catch(() => {})
+    return within(what, () => last, asking).finally(() => (ended = true))
+  })
+
 /** Returns when no Postgres of this folder is left. */
 export const gone = (directory: string): Promise<void> =>
-  within(
-    `the last process in ${directory}`,
-    () => processesIn(directory).join(" "),
-    (async () => {
-      while (processesIn(directory).length > 0) await pause(10)
-    })()
+  Effect.runPromise(
+    Effect.asVoid(
+      eventually(
+        `the last process in ${directory}`,
+        () => processesIn(directory),
+        (pids) => pids.length === 0
+      )
+    )
   )

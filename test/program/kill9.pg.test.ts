@@ -54,7 +54,7 @@ const victims: ReadonlyArray<Victims> = [
   "one after the other"
 ]
 
-const murder = Effect.fnUntraced(function* (who: Victims, program: Program, pgdata: string) {
+const kill = Effect.fnUntraced(function* (who: Victims, program: Program, pgdata: string) {
   const postmaster = Number(fs.readFileSync(`${pgdata}/postmaster.pid`, "utf8").split("\n")[0])
   switch (who) {
     case "everybody":
@@ -81,7 +81,7 @@ it.live(
         const acknowledged: Array<string> = []
 
         for (let cycle = 0; cycle <= cycles; cycle++) {
-          const life = yield* Effect.scoped(
+          const exit = yield* Effect.scoped(
             Effect.gen(function* () {
               const program = yield* launch(args, at.httpPort)
               yield* Effect.promise(() => program.reaches("running"))
@@ -99,7 +99,7 @@ it.live(
               )
               const moment = yield* Random.nextIntBetween(50, 900)
               const writers = [1, 2, 3, 4].map((writer) => write(at, writer, cycle, acknowledged))
-              const kill = Effect.promise(() => pause(moment)).pipe(Effect.andThen(murder(who, program, pgdata)))
+              const killing = Effect.promise(() => pause(moment)).pipe(Effect.andThen(kill(who, program, pgdata)))
               // Writers that outlive a kill go on until the next start fences them; they are waited for there.
               yield* Effect.all(
                 [
@@ -109,7 +109,7 @@ it.live(
                       Effect.promise(() => pause(moment + 700))
                     )
                   ),
-                  kill
+                  killing
                 ],
                 {
                   concurrency: "unbounded",
@@ -119,7 +119,7 @@ it.live(
               return null
             })
           )
-          if (life !== null) assert.deepStrictEqual(life, { code: 0, signal: null })
+          if (exit !== null) assert.deepStrictEqual(exit, { code: 0, signal: null })
           else if (yield* Random.nextBoolean) yield* Effect.sync(() => killAll(processesIn(pgdata), "SIGKILL"))
         }
         yield* Effect.promise(() => gone(pgdata))

@@ -26,8 +26,9 @@ const put = (home: string, file: string, text: string, mode = 0o644): void => {
   fs.writeFileSync(path.join(home, file), text, { mode })
 }
 
-const program = (kind: string) =>
-  `process.stdout.write(JSON.stringify({ kind: "${kind}", args: process.argv.slice(2), flags: process.execArgv })); process.exit(7)`
+const program = (kind: string) => `
+  process.stdout.write(JSON.stringify({ kind: "${kind}", args: process.argv.slice(2), flags: process.execArgv }))
+  process.exit(7)`
 
 const withBundle = (home: string) => put(home, "dist/compute_ctl.cjs", program("bundle"))
 const withSources = (home: string) => {
@@ -57,12 +58,12 @@ const launch = (
   })
   return { status, stderr, stdout }
 }
-interface Told {
+interface Started {
   readonly kind: string
   readonly args: ReadonlyArray<string>
   readonly flags: ReadonlyArray<string>
 }
-const told = (stdout: string) => JSON.parse(stdout) as Told
+const started = (stdout: string) => JSON.parse(stdout) as Started
 
 describe("bin/compute_ctl", () => {
   it.effect("starts the bundle with its arguments as they are, and leaves with its exit code", () =>
@@ -72,7 +73,7 @@ describe("bin/compute_ctl", () => {
       withNode(home)
       const { status, stdout } = launch(path.join(home, "bin/compute_ctl"), ["-S", "a b", "", "*", "--x='y'"])
       assert.strictEqual(status, 7)
-      const { args, flags, kind } = told(stdout)
+      const { args, flags, kind } = started(stdout)
       assert.strictEqual(kind, "bundle")
       assert.deepStrictEqual(args, ["-S", "a b", "", "*", "--x='y'"])
       assert.include(flags, "--disable-sigusr1")
@@ -84,9 +85,9 @@ describe("bin/compute_ctl", () => {
       const home = yield* installation
       withBundle(home)
       withNode(home, "node_modules/node/bin")
-      fs.symlinkSync("../../bin/compute_ctl", path.join(home, "dist/relative"))
+      fs.symlinkSync("../bin/compute_ctl", path.join(home, "dist/relative"))
       fs.symlinkSync(path.join(home, "dist/relative"), path.join(home, "absolute"))
-      assert.strictEqual(told(launch(path.join(home, "absolute")).stdout).kind, "bundle")
+      assert.strictEqual(started(launch(path.join(home, "absolute")).stdout).kind, "bundle")
     })
   )
 
@@ -96,7 +97,7 @@ describe("bin/compute_ctl", () => {
       withSources(home)
       withNode(home)
       const { stderr, stdout } = launch(path.join(home, "bin/compute_ctl"))
-      assert.strictEqual(told(stdout).kind, "sources")
+      assert.strictEqual(started(stdout).kind, "sources")
       assert.strictEqual(stderr, "")
     })
   )
@@ -110,7 +111,7 @@ describe("bin/compute_ctl", () => {
       const age = (file: string, seconds: number) => fs.utimesSync(path.join(home, file), seconds, seconds)
       age("dist/compute_ctl.cjs", 2_000_000)
       age("src/main.ts", 3_000_000)
-      const kind = () => told(launch(path.join(home, "bin/compute_ctl")).stdout).kind
+      const kind = () => started(launch(path.join(home, "bin/compute_ctl")).stdout).kind
       assert.strictEqual(kind(), "bundle", "an installed package is not a checkout")
       fs.mkdirSync(path.join(home, ".git"))
       assert.strictEqual(kind(), "sources")
@@ -143,7 +144,7 @@ describe("bin/compute_ctl", () => {
     })
   )
 
-  it.effect("keeps compiled code for itself, unless that is said to be elsewhere or home is somebody else's", () =>
+  it.effect("sets a compile cache under the user's own home, unless one is set or the home is somebody else's", () =>
     Effect.gen(function* () {
       const home = yield* installation
       withNode(home)
@@ -162,7 +163,7 @@ describe("bin/compute_ctl", () => {
     })
   )
 
-  it.effect("says what is missing in one line", () =>
+  it.effect("names what is missing in one line", () =>
     Effect.gen(function* () {
       const home = yield* installation
       withNode(home)

@@ -1,5 +1,5 @@
 /**
- * Whole lives of the program as a process, on local storage and every Postgres this machine has: started,
+ * The program as a process from start to exit, on local storage and every Postgres this machine has: started,
  * reconfigured, killed, recovered, ended.
  */
 import { assert, describe, it } from "@effect/vitest"
@@ -30,8 +30,8 @@ const post = (body: unknown): RequestInit => ({
   body: JSON.stringify(body)
 })
 
-const owners =
-  "select datname, pg_get_userbyid(datdba) from pg_database where datname not like 'template%' order by datname collate \"C\""
+const owners = `select datname, pg_get_userbyid(datdba) from pg_database where datname not like 'template%'
+  order by datname collate "C"`
 
 describe.each(installs)("Postgres $major ($postgres)", ({ postgres }) => {
   it.live("starts, is reconfigured, is killed, recovers, and ends clean", () =>
@@ -70,7 +70,7 @@ describe.each(installs)("Postgres $major ($postgres)", ({ postgres }) => {
         assert.deepStrictEqual(yield* rows(at, "select timeline_id from pg_control_checkpoint()"), [["1"]])
 
         second.signal("SIGTERM")
-        assert.deepStrictEqual(yield* Effect.promise(() => second.exit), { code: 0, signal: null }, second.said())
+        assert.deepStrictEqual(yield* Effect.promise(() => second.exit), { code: 0, signal: null }, second.output())
         yield* Effect.promise(() => gone(pgdata))
         assert.isFalse(fs.existsSync(`${pgdata}/postmaster.pid`))
       })
@@ -78,7 +78,7 @@ describe.each(installs)("Postgres $major ($postgres)", ({ postgres }) => {
   )
 })
 
-describe("a life that goes wrong", () => {
+describe("a start or a run that fails", () => {
   it.live("a broken spec is refused with the path of each problem, exit 1, and nothing is left", () =>
     Effect.scoped(
       Effect.gen(function* () {
@@ -89,15 +89,15 @@ describe("a life that goes wrong", () => {
         )
         const { code } = yield* Effect.promise(() => program.exit)
         assert.strictEqual(code, 1)
-        assert.include(program.said(), "cluster.roles[0].name")
-        assert.include(program.said(), "format_version")
+        assert.include(program.output(), "cluster.roles[0].name")
+        assert.include(program.output(), "format_version")
         assert.isFalse(fs.existsSync(`${at.directory}/pgdata`))
         assert.isFalse(fs.existsSync(`${at.directory}/storage/${"0".repeat(32)}`), "no timeline was begun")
       })
     )
   )
 
-  it.live("a Postgres that is killed by itself ends the compute with the story told", () =>
+  it.live("a Postgres that is killed ends the compute, whose log says how it died", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const at = yield* place
@@ -107,14 +107,14 @@ describe("a life that goes wrong", () => {
         killAll([postmaster], "SIGKILL")
         const { code } = yield* Effect.promise(() => program.exit)
         assert.strictEqual(code, 1)
-        assert.match(program.said(), /Postgres is gone: Postgres died unasked with signal SIGKILL/)
+        assert.match(program.output(), /Postgres is gone: Postgres died unasked with signal SIGKILL/)
         yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
       })
     )
   )
 
   it.live(
-    "a setting Postgres refuses fails the start with Postgres's own words, readable over HTTP until it is ended",
+    "a setting Postgres refuses fails the start with Postgres's message, readable over HTTP until it is ended",
     () =>
       Effect.scoped(
         Effect.gen(function* () {

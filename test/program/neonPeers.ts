@@ -1,6 +1,6 @@
 /**
- * A compute on imitation storage: peers that serve a real cluster, the spec that names them, and the program's options
- * for a life inside the test's own process, where commands can be given that no route gives.
+ * Imitation storage for one compute: a pageserver and safekeepers that serve a real cluster, and the spec that names
+ * them.
  */
 import {
   basebackupOf,
@@ -12,23 +12,24 @@ import {
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { setTimeout as pause } from "node:timers/promises"
 import { startPostgres } from "../support/postgres.ts"
-import { type Place, place } from "./harness.ts"
+import { eventually, type Place, place } from "./harness.ts"
 
 export const tenant = "3d1f7595b468230304e0b73cecbcb081"
 export const timeline = "7f1a2c9be04d4d5c8a6e90b1f2c3d4e5"
 export const token = "st0rage-t0ken"
 
 /** A real cluster with a table in it, cleanly stopped, as the archive a pageserver would send. */
-export const cluster = Effect.scoped(
+const cluster = Effect.scoped(
   Effect.gen(function* () {
     const postgres = yield* startPostgres({})
     yield* postgres.rows("create table kept as select g from generate_series(1, 1000) g")
     process.kill(postgres.pid, "SIGINT")
-    yield* Effect.promise(async () => {
-      while (fs.existsSync(path.join(postgres.pgdata, "postmaster.pid"))) await pause(5)
-    })
+    yield* eventually(
+      "a postmaster.pid",
+      () => fs.existsSync(path.join(postgres.pgdata, "postmaster.pid")),
+      (isThere) => !isThere
+    )
     return yield* basebackupOf(postgres.pgdata)
   })
 )

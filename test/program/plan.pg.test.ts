@@ -1,5 +1,6 @@
 /**
- * `compute_ctl plan` as a process against a real Postgres: it prints what an apply would do, and nothing after it is done.
+ * `compute_ctl plan` as a process against a real Postgres: it prints what an apply would do, and nothing once that is
+ * done.
  */
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -24,7 +25,7 @@ const plan = Effect.fnUntraced(function* (at: Place, spec: unknown, more: Readon
     at.httpPort
   )
   const { code } = yield* Effect.promise(() => program.exit)
-  return { code, text: program.said() }
+  return { code, text: program.output() }
 })
 
 it.live("prints what would be done, then nothing once it is done", () =>

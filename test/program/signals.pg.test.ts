@@ -1,5 +1,5 @@
 /**
- * Every status a process can be held in × every way to ask for its end: it ends, in order, and leaves nothing.
+ * Every status a process can be held in × every way to ask for its end: it ends in order and leaves no process.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -128,8 +128,8 @@ for (const [status, hold] of Object.entries(holds)) {
             yield* ask(program, way)
             yield* release
             const exit = yield* Effect.promise(() => program.exit)
-            assert.deepStrictEqual(exit, { code, signal: null }, program.said())
-            if (status !== "failed") assert.match(program.said(), /to terminated: Postgres is gone/)
+            assert.deepStrictEqual(exit, { code, signal: null }, program.output())
+            if (status !== "failed") assert.match(program.output(), /to terminated: Postgres is gone/)
             yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
           })
         )
@@ -138,8 +138,8 @@ for (const [status, hold] of Object.entries(holds)) {
   })
 }
 
-describe("in a hurry", () => {
-  it.live("each further signal takes the next rung, down to the kill", () =>
+describe("a further signal", () => {
+  it.live("takes the next shutdown stage at once, SIGKILL last", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const at = yield* place
@@ -147,18 +147,18 @@ describe("in a hurry", () => {
         yield* Effect.promise(() => program.reaches("running"))
         killAll(processesIn(`${at.directory}/pgdata`), "SIGSTOP")
         program.signal("SIGTERM")
-        yield* Effect.promise(() => program.says(/with SIGINT/))
+        yield* Effect.promise(() => program.prints(/with SIGINT/))
         program.signal("SIGINT")
-        yield* Effect.promise(() => program.says(/with SIGQUIT/))
+        yield* Effect.promise(() => program.prints(/with SIGQUIT/))
         program.signal("SIGQUIT")
-        yield* Effect.promise(() => program.says(/with SIGKILL/))
+        yield* Effect.promise(() => program.prints(/with SIGKILL/))
         const { code } = yield* Effect.promise(() => program.exit)
         assert.strictEqual(code, 1, "a Postgres that was killed has no exit code of its own")
       })
     )
   )
 
-  it.live("the same signal twice at once, as npm and a terminal send it, is one Ctrl-C", () =>
+  it.live("that is the same one at once, as npm and a terminal send it, counts as one Ctrl-C", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const at = yield* place
@@ -168,13 +168,15 @@ describe("in a hurry", () => {
         yield* Effect.promise(() => pause(1))
         program.signal("SIGINT")
         assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-        assert.notInclude(program.said(), "SIGQUIT")
+        assert.notInclude(program.output(), "SIGQUIT")
         assert.deepStrictEqual(processesIn(`${at.directory}/pgdata`), [])
       })
     )
   )
+})
 
-  it.live("an idle client does not hold the end up", () =>
+describe("the end", () => {
+  it.live("does not wait for an idle client", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const at = yield* place
