@@ -25,6 +25,7 @@ const noPostgres = Layer.succeed(
     at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
     superuser: "cloud_admin",
     systemDatabase: "postgres",
+    guard: () => Effect.void,
     connect: () =>
       Effect.fail(new WireFailed({ operation: "connect", peer: "nowhere:1", detail: "connection refused" }))
   })
