@@ -4,7 +4,7 @@
  * A client session outlives its postmaster by milliseconds, a busy backend without limit, and both keep
  * acknowledging commits; a second server on the same WAL would corrupt it (reference section 1.1). Only processes
  * that are Postgres, and of this timeline, are ended. Without /proc nothing is ended: then postmaster.pid must prove
- * that nobody is left. Whether another compute lives is `lock.ts`'s to know, and is known before.
+ * that nobody is left. Another live compute is `lock.ts`'s business, which comes first.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

@@ -120,7 +120,7 @@ function* packFolder(tar: TarWriter, root: string, folder: string): Steps<void> 
   }
 }
 
-/** A read can meet a write in the middle; the checksum tells, and the write is over by the next look. */
+/** A read can meet a write in the middle; the checksum shows it, and the write is over by the next look. */
 const readControl = (root: string): Buffer => {
   let problem = ""
   for (let look = 0; look < 20; look++) {

@@ -8,7 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as fs from "node:fs"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import { installs } from "../../support/postgres.ts"
-import { keeping, lost, makeWorld, pgTimeline, start, until, wireTo, type World, writers } from "./computes.ts"
+import { archiving, lost, makeWorld, pgTimeline, start, until, wireTo, type World, writers } from "./computes.ts"
 
 interface Published {
   readonly n: number
@@ -79,7 +79,7 @@ describe("a base of the running cluster", () => {
       Effect.gen(function* () {
         const world = yield* makeWorld({ lookEvery: Duration.millis(20) })
         const first = yield* start(world)
-        yield* keeping(first)
+        yield* archiving(first)
         const wire = yield* wireTo(world)
         for (let n = 0; n < 10; n++) yield* wire.simple(`create database d${n} strategy file_copy`)
         yield* Effect.promise(() => until("there is a new base", () => current(world).n > 1))

@@ -1,6 +1,6 @@
 /**
- * A corridor just long enough for local storage: claim, lay, settings, spawn, ready, open, secure, and the ways a
- * compute ends. The real one is not used, so that a fault here points at the storage.
+ * As much of a compute's lifecycle as local storage needs: claim, restore, settings, spawn, ready, open, secure, and
+ * the ways a compute ends. The real lifecycle is not used, so that a fault here points at the storage.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -49,30 +49,30 @@ const installFor = (major: number): Effect.Effect<Install> =>
       : Effect.succeed(install)
   })
 
-const templates = new Map<number, string>()
+const seedClusters = new Map<number, string>()
 afterAll(() => {
-  for (const folder of templates.values()) fs.rmSync(folder, { recursive: true, force: true })
-  templates.clear()
+  for (const folder of seedClusters.values()) fs.rmSync(folder, { recursive: true, force: true })
+  seedClusters.clear()
 })
 
 /** initdb takes a second or two; its result is made once per test file, by the storage itself, and copied. */
-const giveTemplate = (major: number, directory: string): void => {
-  const from = templates.get(major)
+const giveSeedCluster = (major: number, directory: string): void => {
+  const from = seedClusters.get(major)
   if (from === undefined) return
   makeFolderFor(directory)
   execFileSync("cp", ["-a", path.join(from, "templates"), directory])
 }
 
-const keepTemplate = (major: number, directory: string): void => {
-  if (templates.has(major) || !fs.existsSync(path.join(directory, "templates"))) return
+const keepSeedCluster = (major: number, directory: string): void => {
+  if (seedClusters.has(major) || !fs.existsSync(path.join(directory, "templates"))) return
   const to = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-templates-"))
   execFileSync("cp", ["-a", path.join(directory, "templates"), to])
-  templates.set(major, to)
+  seedClusters.set(major, to)
 }
 
 export interface WorldOptions extends Partial<Omit<LocalStorageOptions, "directory">> {
   readonly major?: number
-  /** Begin without a template, so that the first start makes one. */
+  /** Begin without a seed cluster, so that the first start makes one. */
   readonly bare?: boolean
 }
 
@@ -89,8 +89,8 @@ export interface World {
   readonly durability: "os" | "process"
 }
 
-export const tenant = emptySpec.tenant
-export const timeline = emptySpec.timeline
+const tenant = emptySpec.tenant
+const timeline = emptySpec.timeline
 
 export const storageFor = (
   world: Pick<World, "directory" | "port" | "install">,
@@ -142,11 +142,11 @@ export const makeWorld: (options?: WorldOptions) => Effect.Effect<World, never, 
       port,
       install
     }
-    if (options.bare !== true) giveTemplate(install.major, directory)
+    if (options.bare !== true) giveSeedCluster(install.major, directory)
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
         killAll(world.folder)
-        keepTemplate(install.major, directory)
+        keepSeedCluster(install.major, directory)
       })
     )
     return { ...world, storage: yield* storageFor(world, options), durability: options.durability ?? "os" }
@@ -263,7 +263,7 @@ export interface StartOptions {
 export const wireTo = (world: Pick<World, "port">): Effect.Effect<Wire, unknown, Scope.Scope> =>
   connect(configOf(world)())
 
-export const makeFolderFor = (pgdata: string): void => {
+const makeFolderFor = (pgdata: string): void => {
   fs.mkdirSync(pgdata, { recursive: true, mode: 0o700 })
   if (runAs !== null) fs.chownSync(pgdata, runAs.uid, runAs.gid)
 }
@@ -374,7 +374,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
 )
 
 /** Runs `keep` until the scope of the caller ends; a failure of it is a failure of the test. */
-export const keeping = (started: Started): Effect.Effect<void, never, Scope.Scope> =>
+export const archiving = (started: Started): Effect.Effect<void, never, Scope.Scope> =>
   Effect.asVoid(Effect.forkScoped(Effect.orDie(started.timeline.keep)))
 
 /** Clients that insert one row after the other and remember each that was acknowledged. */

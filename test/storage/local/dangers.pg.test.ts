@@ -10,7 +10,7 @@ import * as path from "node:path"
 import type { Failure } from "../../../src/errors/Failure.ts"
 import { makeCluster, temporaryFolder } from "../../support/postgres.ts"
 import {
-  keeping,
+  archiving,
   killAll,
   makeWorld,
   pgTimeline,
@@ -156,7 +156,7 @@ describe("a base that does not match", () => {
         yield* first.stop
         const id = JSON.parse(fs.readFileSync(`${world.root}/spare.id`, "utf8")) as object
         fs.writeFileSync(`${world.root}/spare.id`, JSON.stringify({ ...id, bootId: "another" }))
-        // What a power cut does to files that were never flushLsn.
+        // What a power cut does to files that were never flushed.
         for (const name of fs.readdirSync(`${world.root}/spare/base/5`))
           fs.truncateSync(`${world.root}/spare/base/5/${name}`, 0)
         const second = yield* start(world)
@@ -235,7 +235,7 @@ describe("missing WAL", () => {
       Effect.gen(function* () {
         const world = yield* makeWorld({ lookEvery: Duration.millis(20) })
         const first = yield* start(world)
-        yield* keeping(first)
+        yield* archiving(first)
         yield* first.rows("create table t (n int)")
         for (let n = 0; n < 3; n++) {
           yield* first.rows("insert into t values (1)")
@@ -308,7 +308,7 @@ describe("missing WAL", () => {
         assert.strictEqual(yield* count(last), 3)
         yield* last.crash()
 
-        // What was flushLsn before the start that lost its WAL stays promised.
+        // What was flushed before the start that lost its WAL stays promised.
         fs.rmSync(`${world.root}/wal/${written[1]}`)
         fs.writeFileSync(
           note,
@@ -343,7 +343,7 @@ describe("settings", () => {
         const world = yield* makeWorld({ lookEvery: Duration.millis(20) })
         const first = yield* start(world)
         yield* first.rows("create table t (n int)")
-        yield* keeping(first)
+        yield* archiving(first)
         yield* first.rows("alter system set wal_keep_size = 0")
         yield* first.rows("alter system set fsync = off")
         yield* first.rows("select pg_reload_conf()")
@@ -386,7 +386,7 @@ describe("settings", () => {
 })
 
 describe("first starts", () => {
-  it.live("at the same time share one template and get identities of their own", () =>
+  it.live("at the same time share one seed cluster and get identities of their own", () =>
     Effect.scoped(
       Effect.gen(function* () {
         const world = yield* makeWorld({ bare: true })

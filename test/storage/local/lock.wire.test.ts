@@ -13,7 +13,7 @@ import { temporaryFolder } from "../../support/postgres.ts"
 const program = (lock: string) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
-      const child = spawn(process.execPath, [path.join(import.meta.dirname, "holder.ts"), lock], {
+      const child = spawn(process.execPath, [path.join(import.meta.dirname, "lockHolder.ts"), lock], {
         stdio: ["pipe", "pipe", "inherit"]
       })
       const exited = once(child, "exit")
@@ -82,14 +82,14 @@ describe("the lock of a timeline", () => {
           )
           yield* Effect.promise(dead.kill)
           for (const racer of racers) racer.begin()
-          const said = yield* Effect.promise(() => Promise.all(racers.map((racer) => racer.line())))
+          const lines = yield* Effect.promise(() => Promise.all(racers.map((racer) => racer.line())))
           assert.lengthOf(
-            said.filter((line) => line === "held"),
+            lines.filter((line) => line === "held"),
             1,
-            said.join("\n")
+            lines.join("\n")
           )
-          const winner = racers[said.indexOf("held")]
-          for (const line of said) assert.isTrue(line === "held" || line.includes(`pid ${winner?.pid}`), line)
+          const winner = racers[lines.indexOf("held")]
+          for (const line of lines) assert.isTrue(line === "held" || line.includes(`pid ${winner?.pid}`), line)
           for (const racer of racers) yield* Effect.promise(racer.kill)
         }
       })

@@ -140,7 +140,8 @@ const once = (made: Timeline, lsn: bigint | null = null) =>
  */
 const deafPort: Effect.Effect<number, never, Scope.Scope> = Effect.gen(function* () {
   const listen =
-    "require('net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })"
+    "require('net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, " +
+    "function () { console.log(this.address().port) })"
   const child = yield* Effect.acquireRelease(
     Effect.sync(() => spawn(process.execPath, ["-e", listen], { stdio: ["ignore", "pipe", "inherit"] })),
     (child) =>

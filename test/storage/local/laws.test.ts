@@ -1,5 +1,5 @@
 /**
- * The pure half of local storage: names of segments, pg_control's checksum, labels, and when a base is due.
+ * Laws and tables of local storage's pure parts: names of segments, pg_control's checksum, labels, when a base is due.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
