@@ -174,7 +174,7 @@ export interface CommandRow {
   readonly name: string
   readonly usage: string
   readonly meaning: string
-  /** Flags it takes beside `--help`; `null` means all that are not another command's alone. */
+  /** Flags it takes besides `--help`; `null` means all that are not another command's alone. */
   readonly flags: ReadonlyArray<FlagName> | null
 }
 

@@ -93,7 +93,7 @@ export const parseConfigText = (text: string, options: ParseOptions): Result.Res
 export const parseResponse = (answer: unknown, options: ParseOptions): Result.Result<ComputeConfig, SpecInvalid> =>
   parseDocument({ value: answer, duplicates: [] }, options, decodeAnswer)
 
-/** The keys of a file of `-c` alone: they may be rotated while the spec beside them is not valid. */
+/** The keys of a file of `-c` alone: they may be rotated while the spec next to them is not valid. */
 export const parseConfigKeys = (text: string, source: string): Result.Result<ReadonlyArray<unknown>, SpecInvalid> =>
   Result.flatMap(readJsonText(text, source), ({ duplicates, value }) => {
     const problems = [...duplicates, ...decodeFile(value).problems]

@@ -1,7 +1,7 @@
 /**
  * The spec as control planes of both generations send it (reference section 2.2). Only `parseSpec.ts` reads it.
  *
- * Fields that only one generation has are optional, with the default named beside them; unknown keys are ignored
+ * Fields that only one generation has are optional, with the default named next to them; unknown keys are ignored
  * at every level. `opt` means missing or `null`; a bare `optionalKey` may be missing but not `null`.
  */
 import * as Schema from "effect/Schema"
@@ -141,7 +141,7 @@ const ClusterWire = Schema.Struct({
   settings: opt(Schema.Array(SettingWire))
 }).annotate({ identifier: "Cluster" })
 
-// The wire's words about things beside Postgres (reference sections 2.6 and 2.7): extensions that are fetched on
+// The wire's words about things around Postgres (reference sections 2.6 and 2.7): extensions that are fetched on
 // demand, the local proxy, TLS, and one vendor's settings. Checked for shape; most of it is not used by us.
 
 /** A file's own name: with a slash or dots in it, writing the file would end up elsewhere. */

@@ -66,7 +66,7 @@ describe("the log", () => {
           assert.strictEqual(lines[0], "1970-01-01T00:00:00.000Z  INFO before\n")
           assert.match(
             lines[1] ?? "",
-            /^1970-01-01T00:00:00\.000Z {2}WARN after \{actor=monitor endpoint_id=ep-1 trace_id=0af.* span_id=b7.*\}\n$/
+            /^1970-01-01T00:00:00\S+ {2}WARN after \{actor=monitor endpoint_id=ep-1 .+trace_id=0af.+ span_id=b7.+\}$/m
           )
         }
       }

@@ -1,7 +1,7 @@
 /**
  * A throw-away real Postgres for one test: made from a template, trusted by everybody, gone when the scope ends.
  *
- * It does not use this project's own rooms, so that a fault in them cannot hide itself. Works on real time, also
+ * It does not use this project's own services, so that a fault in them cannot hide itself. Works on real time, also
  * under a test clock. Clusters belong to `cloud_admin`; when we are root they run as `nobody`, because Postgres
  * refuses to run as root.
  */

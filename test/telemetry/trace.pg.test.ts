@@ -38,7 +38,7 @@ describe("the trace of a start", () => {
           const find = (name: string) => sink.spans().find((span) => span.name === name)
           yield* eventually(
             "the start's spans, sent while it runs",
-            () => find("Compute.start") !== undefined,
+            () => find("Lifecycle.start") !== undefined,
             program.output
           )
 
@@ -54,7 +54,7 @@ describe("the trace of a start", () => {
           return sink
         })
         const all = spans()
-        const start = all.find(({ name }) => name === "Compute.start") ?? assert.fail("no start")
+        const start = all.find(({ name }) => name === "Lifecycle.start") ?? assert.fail("no start")
         for (const step of [
           "claim the timeline",
           "build PGDATA",
