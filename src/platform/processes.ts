@@ -74,31 +74,36 @@ export interface OtherProcess {
   readonly startedAt: string
 }
 
-/** `null` for a process that is not there, or that is dead and only waits to be reaped. */
-export const processOf = (pid: number): OtherProcess | null => {
+interface Stat extends OtherProcess {
+  readonly state: string
+  readonly parent: number
+}
+
+/** The only reader of `/proc/PID/stat`. */
+const statOf = (pid: number): Stat | null => {
   try {
     const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8")
     // The name may hold anything, also spaces and parentheses.
     const [, name, rest] = /^\d+ \((.*)\) (.*)$/s.exec(stat) ?? []
     const fields = rest?.split(" ") ?? []
-    const [state, startedAt] = [fields[0], fields[19]]
-    return name === undefined || startedAt === undefined || state === "Z" || state === "X"
+    const [state, parent, startedAt] = [fields[0], fields[1], fields[19]]
+    return name === undefined || state === undefined || startedAt === undefined
       ? null
-      : { pid, name, startedAt }
+      : { pid, name, state, parent: Number(parent), startedAt }
   } catch {
     return null
   }
 }
 
-/** The parent of a process; `null`: there is no such process, or it cannot be seen. */
-export const parentOf = (pid: number): number | null => {
-  try {
-    const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8")
-    return Number(/^\d+ \(.*\) \S (\d+)/s.exec(stat)?.[1] ?? Number.NaN) || null
-  } catch {
-    return null
-  }
+/** `null` for a process that is not there, or that is dead and only waits to be reaped. */
+export const processOf = (pid: number): OtherProcess | null => {
+  const stat = statOf(pid)
+  if (stat === null || stat.state === "Z" || stat.state === "X") return null
+  return { pid, name: stat.name, startedAt: stat.startedAt }
 }
+
+/** The parent of a process; `null`: there is no such process, or it cannot be seen. */
+export const parentOf = (pid: number): number | null => statOf(pid)?.parent || null
 
 /** Of a bare number: whether any process has it now, also one that may not be signalled by us. */
 export const isAlive = (other: OtherProcess | number): boolean =>

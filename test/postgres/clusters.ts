@@ -5,10 +5,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
+import { Admin } from "../../src/pgwire/Admin.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import { Postmaster, type PostmasterOptions } from "../../src/postgres/Postmaster.ts"
-import { type Cluster, type ClusterOptions, makeCluster, runAs } from "../support/postgres.ts"
+import { type Cluster, type ClusterOptions, makeCluster, runAs, superuser } from "../support/postgres.ts"
 
 export interface TestPostmaster {
   readonly cluster: Cluster
@@ -30,6 +31,17 @@ const installOf = (cluster: Cluster) =>
     })
   )
 
+const adminOf = ({ port }: Cluster) =>
+  Admin.layer({
+    host: "127.0.0.1",
+    port,
+    user: superuser,
+    password: null,
+    database: null,
+    options: null,
+    applicationName: null
+  })
+
 export const postmasterOver = (
   cluster: Cluster,
   options: Partial<PostmasterOptions> = {}
@@ -38,7 +50,7 @@ export const postmasterOver = (
     let log = ""
     const sink = (text: string) => Effect.sync(() => void (log += text))
     const layer = Postmaster.layer({ pgdata: cluster.pgdata, sink, ...options }).pipe(
-      Layer.provide([installOf(cluster), Spawn.layer])
+      Layer.provide([installOf(cluster), Spawn.layer, adminOf(cluster)])
     )
     const context = yield* Layer.build(layer)
     const { start } = yield* Effect.provide(Postmaster, context)

@@ -11,7 +11,7 @@ import * as path from "node:path"
 import { PostmasterNotReady } from "../../src/errors/Failure.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
 import type { ShutdownStage } from "../../src/platform/shutdownStages.ts"
-import { configOf, installs, makeCluster, runAs } from "../support/postgres.ts"
+import { configOf, freePort, installs, makeCluster, runAs } from "../support/postgres.ts"
 import { eventually } from "../support/waiting.ts"
 import { postmasterOver, isGone, makePostmaster, processesOf } from "./clusters.ts"
 
@@ -157,8 +157,11 @@ describe("leaving unasked", () => {
       const { cluster, start } = yield* makePostmaster()
       const first = yield* start(noToken)
       yield* first.ready
-      const failure = yield* Effect.flip(Effect.scoped(Effect.flatMap(start(noToken), ({ ready }) => ready)))
+      // Looked for on another port, so that the taken one is not what stops it.
+      const second = yield* postmasterOver({ ...cluster, port: yield* freePort })
+      const failure = yield* Effect.flip(Effect.scoped(Effect.flatMap(second.start(noToken), ({ ready }) => ready)))
       assert.match(failure.message, /another Postgres holds this data directory/)
+      assert.strictEqual((yield* Effect.flip(Effect.scoped(start(noToken))))._tag, "PostgresPortTaken")
       const wire = yield* connect(configOf(cluster)())
       assert.deepStrictEqual(yield* wire.rows("select 1"), [["1"]])
     })
