@@ -34,7 +34,7 @@ import type { VmMetrics } from "./metrics.ts"
 
 /** Messages of an agent have some hundred bytes; the socket is closed with 1009 for more than this. */
 const maxPayload = 64 * 1024
-/** One agent, its replacement, and those that are on their way out. */
+/** One agent, its replacement, and connections that are closing. */
 const maxConnections = 64
 const timeLimits = {
   headersTimeout: 4_000,

@@ -58,7 +58,7 @@ const make = Effect.fnUntraced(function* (options: InstalledExtensionsOptions) {
   const last = yield* Ref.make<ExtensionCounts>([])
   return InstalledExtensions.of({
     options,
-    take: countExtensions(admin).pipe(
+    take: countExtensions(admin, "inventory").pipe(
       within("the inventory of extensions", countWithin),
       Effect.tap((counts) => Ref.set(last, counts))
     ),

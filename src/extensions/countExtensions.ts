@@ -2,7 +2,7 @@
  * Which extensions are installed in how many databases: asked of Postgres, and what that looks like in the log and as a
  * metric (reference section 4.9).
  *
- * A database that cannot be asked is logged and left out. The sessions are our own, so they never count as activity.
+ * The sessions are our own, so they never count as activity.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -109,7 +109,7 @@ const runQuery = (admin: Admin["Service"], sql: string, database?: string) =>
 const logSkipped = (database: string, failure: WireFailed | TimedOut) =>
   Effect.logWarning(`database ${JSON.stringify(database)} is not in the inventory: ${explain(failure)}`)
 
-/** Of one database; none when it cannot be asked: it may have been dropped since it was listed. */
+/** Of one database. */
 const extensionsIn = (admin: Admin["Service"], database: string) =>
   runQuery(admin, installedSql, database).pipe(
     Effect.map((rows) =>
@@ -118,14 +118,22 @@ const extensionsIn = (admin: Admin["Service"], database: string) =>
         version: version ?? "",
         ownedBySuperuser: owned === "1"
       }))
-    ),
-    Effect.catch((failure) => Effect.as(logSkipped(database, failure), []))
+    )
   )
 
-/** Asks every database that takes connections, a few at a time. Fails only when they cannot be listed. */
+/**
+ * Asks every database that takes connections, a few at a time. One that cannot be asked (it may have been dropped since
+ * it was listed) is logged and left out for `inventory`, which shows what it can; an `answer` would be a wrong one, and
+ * fails.
+ */
 export const countExtensions = Effect.fn("InstalledExtensions.count")(function* (
-  admin: Admin["Service"]
+  admin: Admin["Service"],
+  purpose: "inventory" | "answer"
 ): Effect.fn.Return<ExtensionCounts, WireFailed | TimedOut> {
   const names = (yield* runQuery(admin, databasesSql)).flatMap(([name]) => name ?? [])
-  return count(yield* Effect.forEach(names, (name) => extensionsIn(admin, name), { concurrency: atOnce }))
+  const ask = (name: string) =>
+    purpose === "answer"
+      ? extensionsIn(admin, name)
+      : Effect.catch(extensionsIn(admin, name), (failure) => Effect.as(logSkipped(name, failure), []))
+  return count(yield* Effect.forEach(names, ask, { concurrency: atOnce }))
 })

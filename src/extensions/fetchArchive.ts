@@ -206,7 +206,7 @@ const privateFolder = (folders: ExtensionFolders): Effect.Effect<string, FetchFa
     })
   })
 
-/** The folder around it goes too, once nobody else unpacks. */
+/** The folder around it goes too, when no other archive is being unpacked. */
 const removeFolder = (at: string) =>
   Effect.promise(() =>
     fs.promises

@@ -106,7 +106,7 @@ const makeFolder = (folder: string, made: Array<string>): void => {
   made.push(folder)
 }
 
-/** By a rename, so that nobody sees half a file; by a copy beside it and a rename where the disk is another one. */
+/** By a rename, so that half a file is never visible; across disks by a copy next to it and a rename. */
 const moveFile = ({ from, to }: Move): void => {
   try {
     fs.renameSync(from, to)

@@ -72,7 +72,7 @@ const preloaded = (spec: ParsedSpec): ReadonlyArray<string> =>
       .trim()
   )
 
-/** Those of them that have to be fetched: the index knows them. */
+/** The preloaded libraries that have to be fetched: the index knows them. */
 export const librariesToFetch = (
   spec: ParsedSpec,
   list: RemoteExtensionList,

@@ -105,7 +105,7 @@ const request = (
 const unexpected = (status: number) =>
   Effect.fail<StoreFailure>({ detail: `the endpoint storage answered ${status}`, retryable: false })
 
-/** `null`: nobody has saved one. */
+/** `null`: none was saved. */
 export const readMap = Effect.fn("Lfc.readMap")(function* (location: MapLocation, limits: StoreLimits) {
   const { bytes, status } = yield* request(location, limits, null)
   if (status === 404) return null

@@ -66,6 +66,7 @@ const scripted = (answer: (samples: number) => Effect.Effect<Row, WireFailed>) =
         },
         superuser: "cloud_admin",
         systemDatabase: "postgres",
+        guard: () => Effect.void,
         connect: () =>
           Effect.as(
             Ref.update(connections, (n) => n + 1),

@@ -51,7 +51,7 @@ const upgradeStatus = (port: number, path: string, headers: Readonly<Record<stri
   }).pipe(Effect.timeout("10 seconds"))
 
 describe("the server of the vm-monitor", () => {
-  it.live("has one route, and a request that is refused harms nobody", () =>
+  it.live("has one route, and a request that is refused disturbs no connection", () =>
     Effect.gen(function* () {
       const { port, counts } = yield* startMonitor()
       const agent = yield* connectAgent(port)
@@ -277,7 +277,7 @@ describe("a connection", () => {
     })
   )
 
-  it.live("the agent's error messages, also about ids nobody used, are never answered", () =>
+  it.live("the agent's error messages, also about ids that were never used, are never answered", () =>
     Effect.gen(function* () {
       const { port, counts } = yield* startMonitor()
       const agent = yield* connectAgent(port)

@@ -123,7 +123,7 @@ const delegated = Effect.acquireRelease(
     if (root === undefined) return null
     const group = path.join(root, `compute-ctl-test-${process.pid}`)
     if (!attempt(() => fs.mkdirSync(group))) return null
-    // Without a memory controller to give, there will be no memory.stat; the test tells these machines apart.
+    // Without a memory controller to give, there will be no memory.stat; the test recognises these machines.
     attempt(() => fs.writeFileSync(path.join(group, "cgroup.subtree_control"), "+memory"))
     for (const name of ["from", "postgres"]) fs.mkdirSync(path.join(group, name))
     for (const name of [".", "from", "postgres"]) {

@@ -85,7 +85,7 @@ describe("samples that never come", () => {
 
 describe("an hour", () => {
   it.effect(
-    "of health checks, samples, pressure, scaling, junk and a file cache that comes late and fails now and then",
+    "of health checks, pressure, scaling, unusable messages, and a file cache that comes late and fails at times",
     () =>
       Effect.gen(function* () {
         const { closed, received, leave, peer, send } = yield* memoryPeer
@@ -124,7 +124,7 @@ describe("an hour", () => {
         let id = 0
         const answers = new Map<string, number>()
         const minute = Effect.fnUntraced(function* (n: number) {
-          // Every third minute memory is short; every fifth brings junk.
+          // Every third minute memory is short; every fifth brings unusable messages.
           anonymous = n % 3 === 0 ? thresholdOf(usableOf(4 * GiB)) : 100 * MiB
           for (let second = 0; second < 60; second += 5) {
             yield* send(`{"content":{},"type":"HealthCheck","id":${(id += 2)}}`)

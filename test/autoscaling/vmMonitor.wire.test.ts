@@ -5,6 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import { connect } from "node:net"
 import { VmMetrics } from "../../src/autoscaling/metrics.ts"
 import { vmMonitor } from "../../src/autoscaling/VmMonitor.ts"
@@ -64,18 +66,25 @@ describe("the vm-monitor as an actor", () => {
       }).pipe(Effect.provide(layers))
   )
 
-  it.live("a port that is taken is not passed over in silence", () =>
+  it.live("a port that is taken is a condition of the compute, and does not end it", () =>
     Effect.gen(function* () {
       const port = yield* freePort
       const state = yield* ComputeState
       const monitor = vmMonitor({ ...nothingManaged, address: `127.0.0.1:${port}` })
       yield* state.send("StartBegan", { spec: emptySpec })
       yield* state.send("PostgresReady", { postgresAlive: true })
-      yield* Effect.forkScoped(supervise([monitor]))
+      yield* Effect.forkScoped(Effect.scoped(monitor.run))
       yield* becomes(port, true)
       const error = yield* Effect.flip(monitor.run)
       assert.instanceOf(error, ListenFailed)
-      assert.deepInclude(yield* Effect.flip(supervise([monitor])), { actor: "vm-monitor" })
+      const supervised = yield* Effect.forkScoped(supervise([monitor]))
+      const raised = state.changes.pipe(
+        Stream.filter(({ degraded }) => degraded.length > 0),
+        Stream.runHead
+      )
+      const { degraded } = Option.getOrThrow(yield* raised)
+      assert.deepInclude(degraded[0], { code: "actor_failing", about: "vm-monitor" })
+      assert.isUndefined(supervised.pollUnsafe())
     }).pipe(Effect.provide(layers))
   )
 })

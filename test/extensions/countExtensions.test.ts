@@ -14,7 +14,7 @@ const counts = count([
 ])
 
 describe("an inventory", () => {
-  it("tells versions and owners apart at head", () => {
+  it("counts versions and owners separately at head", () => {
     assert.deepStrictEqual(
       counts.map((one) => [one.name, one.version, one.ownedBySuperuser, one.databases]),
       [

@@ -110,7 +110,7 @@ describe("the inventory", () => {
       const counts = yield* inventory.take
       yield* Fiber.interrupt(watching)
       assert.deepInclude(counts, { name: "plpgsql", version: "1.0", ownedBySuperuser: true, databases: 32 })
-      // A session that has just left may still be listed beside the next one.
+      // A session that has just left may still be listed together with the next one.
       assert.isAtLeast(most, 1)
       assert.isAtMost(most, 4)
       assert.deepStrictEqual(active, [])

@@ -38,13 +38,13 @@ describe("the list of who may have it", () => {
     [withIt, withIt, true, true]
   ] as const
   it.each(matrix)("public %o, custom %o: %s in 2024, %s at head", (open, custom, older, newer) => {
-    const told = apiVersions.map((apiVersion) => isAllowed("x", list({ public: open, custom }), apiVersion))
-    assert.deepStrictEqual(told, [older, newer])
+    const allowed = apiVersions.map((apiVersion) => isAllowed("x", list({ public: open, custom }), apiVersion))
+    assert.deepStrictEqual(allowed, [older, newer])
     // What is announced is what may be had.
     const announced = apiVersions.map(
       (apiVersion) => controlFiles(list({ public: open, custom }), apiVersion).length === 1
     )
-    assert.deepStrictEqual(announced, told)
+    assert.deepStrictEqual(announced, allowed)
   })
 })
 

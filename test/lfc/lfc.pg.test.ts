@@ -261,7 +261,7 @@ describe("a prewarm", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.live("is cancelled in the middle of the download too, and a cancel of nothing harms nobody", () =>
+  it.live("is cancelled in the middle of the download too, and a cancel of nothing does nothing", () =>
     Effect.gen(function* () {
       const { lfc, prewarmed, store } = yield* setUp()
       yield* lfc.cancelPrewarm

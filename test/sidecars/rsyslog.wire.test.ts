@@ -19,7 +19,7 @@ import { eventually } from "../support/waiting.ts"
 
 const program = programAt("rsyslogd")
 
-const listener: Effect.Effect<{ readonly port: number; readonly heard: () => string }, never, Scope.Scope> =
+const listener: Effect.Effect<{ readonly port: number; readonly received: () => string }, never, Scope.Scope> =
   Effect.acquireRelease(
     Effect.promise(async () => {
       let text = ""
@@ -34,14 +34,14 @@ const listener: Effect.Effect<{ readonly port: number; readonly heard: () => str
         })
         .listen(0, "127.0.0.1")
       await once(server, "listening")
-      return { server, open, heard: () => text }
+      return { server, open, received: () => text }
     }),
     ({ open, server }) =>
       Effect.sync(() => {
         for (const socket of open) socket.destroy()
         server.close()
       })
-  ).pipe(Effect.map(({ heard, server }) => ({ port: (server.address() as net.AddressInfo).port, heard })))
+  ).pipe(Effect.map(({ received, server }) => ({ port: (server.address() as net.AddressInfo).port, received })))
 
 const setUp = Effect.gen(function* () {
   const folder = yield* temporaryFolder
@@ -114,12 +114,12 @@ if (program !== null) {
             "both records",
             () => {
               const whole = receiver
-                .heard()
+                .received()
                 .split("\n")
                 .filter((line) => line.includes("pgaudit_log"))
               return whole.length >= 2 ? whole : null
             },
-            () => `${receiver.heard()}\n${running.said()}`
+            () => `${receiver.received()}\n${running.said()}`
           )
           const [first, second] = lines.map(
             (line) => /^<\d+>1 \S+ \S+ pgaudit_log - - - (\{.*\})$/.exec(line)?.[1] ?? assert.fail(line)
@@ -139,7 +139,7 @@ if (program !== null) {
     )
 
     it.live(
-      "sends Postgres's log away, and nobody else's; the same again restarts nothing",
+      "exports Postgres's log and no other program's; the same again restarts nothing",
       () =>
         Effect.gen(function* () {
           const { folder, place } = yield* setUp
@@ -156,12 +156,12 @@ if (program !== null) {
             execFileSync(programAt("logger") ?? "logger", ["-u", `${folder}/log.sock`, "-t", who, "--id=42", text])
           say("somebody", "not for export")
           say("postgres", "LOG:  for export")
-          const heard = yield* eventually(
+          const received = yield* eventually(
             "the record",
-            () => receiver.heard().includes("for export") && receiver.heard(),
+            () => receiver.received().includes("for export") && receiver.received(),
             () => running.said()
           )
-          assert.match(heard, /^<\d+>1 \S+ \S+ postgres 42 - - {1,2}LOG: {2}for export\n$/)
+          assert.match(received, /^<\d+>1 \S+ \S+ postgres 42 - - {1,2}LOG: {2}for export\n$/)
         }),
       60_000
     )
