@@ -2,8 +2,8 @@
  * Which extensions may be fetched, which files announce them, and which must be there before Postgres starts
  * (reference sections 10.1 and 10.4). Fetches nothing.
  *
- * What may be announced is what may be fetched: `CREATE EXTENSION` must not offer
- * an extension that cannot be had.
+ * What may be announced is what may be fetched: `CREATE EXTENSION` must not offer an extension
+ * that cannot be had.
  */
 import * as Result from "effect/Result"
 import { ExtensionUnknown } from "../errors/Failure.ts"
