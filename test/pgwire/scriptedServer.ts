@@ -11,7 +11,7 @@ import { once } from "node:events"
 import * as Net from "node:net"
 import type { WireConfig } from "../../src/pgwire/Wire.ts"
 
-export interface Frame {
+interface Frame {
   /** `startup` for the first one, which has no type on the wire. */
   readonly type: string
   readonly body: Buffer
