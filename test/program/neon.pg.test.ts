@@ -51,7 +51,7 @@ describe("on Neon's storage", () => {
           const ended = yield* Effect.promise(() => program.http("/terminate?mode=immediate", { method: "POST" }))
           assert.strictEqual(ended.status, 200)
           assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
-          assert.match(program.output(), /the end could not be settled: .*sync-safekeepers/)
+          assert.match(program.output(), /the last sync failed: .*sync-safekeepers/)
           assert.notInclude(program.output(), token)
           yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
         })
