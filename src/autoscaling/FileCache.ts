@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { type TimedOut, WireFailed } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
+import type { Prove } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
 import { cacheLimitMib, MiB } from "./decisions.ts"
@@ -50,7 +51,7 @@ const dial = (at: ConnString) =>
   })
 
 /** One connection at a time, each in a scope of its own; a new one replaces the old. */
-const replaceableSession = Effect.fnUntraced(function* (at: ConnString) {
+const replaceableSession = Effect.fnUntraced(function* (at: ConnString, prove: Prove) {
   let open: { readonly wire: Wire; readonly scope: Scope.Closeable } | undefined
   const release = Effect.suspend(() => {
     const scope = open?.scope
@@ -63,18 +64,24 @@ const replaceableSession = Effect.fnUntraced(function* (at: ConnString) {
     const scope = yield* Scope.make()
     open = {
       scope,
-      wire: yield* Scope.provide(dial(at), scope).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
+      wire: yield* Scope.provide(Effect.tap(dial(at), prove), scope).pipe(
+        Effect.onError(() => Scope.close(scope, Exit.void))
+      )
     }
     return open.wire
   })
   return { renew, current: Effect.suspend(() => (open === undefined ? renew : Effect.succeed(open.wire))) }
 })
 
-/** `null`: this Postgres has no file cache to manage. Fails when it cannot be asked. */
+/**
+ * `null`: this Postgres has no file cache to manage. Fails when it cannot be asked. A session is used only when `prove`
+ * succeeds for it.
+ */
 export const openFileCache = Effect.fn("Vm.openFileCache")(function* (
-  at: ConnString
+  at: ConnString,
+  prove: Prove
 ): Effect.fn.Return<FileCache | null, WireFailed | TimedOut, Scope.Scope> {
-  const session = yield* replaceableSession(at)
+  const session = yield* replaceableSession(at, prove)
   /** Reading is tried once more over a new connection: the old one may have died unnoticed. */
   const read = (setting: string) =>
     Effect.catch(

@@ -23,6 +23,7 @@ import type { Actor } from "../compute/Supervisor.ts"
 import { isTerminating, type Status } from "../compute/transitions.ts"
 import { ListenFailed } from "../errors/Failure.ts"
 import { type HostPort, parseHostPort } from "../pgwire/address.ts"
+import type { Prove } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type AgentOptions, type Peer, peerOf, serveAgent, throttledWarning } from "./agent.ts"
@@ -124,6 +125,8 @@ export interface VmMonitorOptions {
   readonly policy?: CgroupPolicy
   /** Where the superuser of our Postgres is reached. `null`: the file cache is left alone. */
   readonly fileCacheConnstr: ConnString | null
+  /** That a session of the file cache may be used; any by default. */
+  readonly proveFileCache?: Prove
   /** Looked up when the listening begins. */
   readonly disableLfcResizing?: (spec: ParsedSpec | null) => boolean
   /** Bytes. The kernel's own total by default, which in a container is the host's. */
@@ -148,14 +151,21 @@ const warnUnwatchableEveryMillis = 60_000
 /** Agents that are on their way in; beyond that they are turned away. */
 const arrivalCapacity = 16
 
+const anyServer: Prove = () => Effect.void
+
 const agentOptionsOf = (options: VmMonitorOptions, spec: ParsedSpec | null): AgentOptions => {
-  const { cgroup, cgroupRoot: root = defaultCgroupRoot, fileCacheConnstr: at } = options
+  const {
+    cgroup,
+    cgroupRoot: root = defaultCgroupRoot,
+    fileCacheConnstr: at,
+    proveFileCache: prove = anyServer
+  } = options
   return {
     totalMemory: options.totalMemory ?? os.totalmem(),
     cgroup: cgroup === null ? null : openCgroup({ root, name: cgroup }),
     policy: options.policy ?? "refuse",
     warnUnwatchable: throttledWarning(warnUnwatchableEveryMillis),
-    openCache: at === null || options.disableLfcResizing?.(spec) === true ? null : openFileCache(at)
+    openCache: at === null || options.disableLfcResizing?.(spec) === true ? null : openFileCache(at, prove)
   }
 }
 

@@ -100,7 +100,7 @@ export const openSession: (
 
 /**
  * Clusters made long ago have only `zenith_admin`: it makes the superuser that we want to be (reference section
- * 5.2). When that cannot be, the caller gets the first refusal.
+ * 5.2). When that cannot be, the caller gets the first refusal. A server that is not ours is reported as such.
  */
 const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
   Effect.scoped(
@@ -114,14 +114,15 @@ const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
         options: "-c role=zenith_admin -c search_path= -c default_transaction_read_only=off",
         connectWithin: Duration.seconds(10),
         ...(admin.at.password === null ? {} : { password: admin.at.password })
-      })
+      }).pipe(Effect.mapError(() => refused))
+      yield* admin.prove(wire)
       const name = quoteIdentifier(admin.superuser)
-      yield* wire.simple(
-        `SET neon.forward_ddl = false; CREATE USER ${name} WITH SUPERUSER; GRANT zenith_admin TO ${name}`
-      )
+      yield* wire
+        .simple(`SET neon.forward_ddl = false; CREATE USER ${name} WITH SUPERUSER; GRANT zenith_admin TO ${name}`)
+        .pipe(Effect.mapError(() => refused))
       yield* Effect.logInfo(`made the superuser ${admin.superuser} as zenith_admin`)
     })
-  ).pipe(Effect.mapError(() => refused))
+  )
 
 /**
  * The sessions of one apply: those to the system database are kept and shared, those to others are closed after use.

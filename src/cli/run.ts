@@ -118,6 +118,12 @@ const overcommit = Effect.orElseSucceed(
   () => null
 )
 
+const loopback = /^(localhost|127\.\d+\.\d+\.\d+|::1|\/.*)$/
+
+/** Whether a connection string means our own Postgres: the same port, by whichever name of this machine. */
+const isOurs = (one: ConnString, ours: ConnString): boolean =>
+  one.port === ours.port && (one.host === ours.host || loopback.test(one.host))
+
 /** Nobody said where the file cache is asked about: at our own Postgres, which need not be on the default's port. */
 const vmOptions = Effect.fnUntraced(function* ({ vmMonitor }: RunSettings, { path }: Surroundings, ours: ConnString) {
   const given = vmMonitor.filecacheConnstr
@@ -138,6 +144,7 @@ const vmOptions = Effect.fnUntraced(function* ({ vmMonitor }: RunSettings, { pat
     cgroup: vmMonitor.cgroup,
     policy: vmMonitor.cgroupPolicy,
     fileCacheConnstr,
+    fileCacheIsOurs: isOurs(fileCacheConnstr, ours),
     path
   }
 })

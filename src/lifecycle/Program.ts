@@ -58,18 +58,20 @@ import { prewarm } from "./warmUp.ts"
 // Only with `AUTOSCALING`; its modules are loaded only then, because a start elsewhere shall not pay for them.
 // ---------------------------------------------------------------------------------------------------------------------
 
-export interface VmOptions {
+interface VmOptions {
   /** `host:port` for the agent. */
   readonly address: string
   readonly cgroup: string
   readonly policy: CgroupPolicy
   /** The superuser session that sizes the file cache. */
   readonly fileCacheConnstr: ConnString | null
+  /** It is one with our own Postgres, and has to be proven to be. */
+  readonly fileCacheIsOurs: boolean
   /** The PATH of our environment. */
   readonly path: string | undefined
 }
 
-export interface Vm {
+interface Vm {
   readonly actor: Actor<ComputeState>
   /** The request to start Postgres, made to enter the cgroup first. */
   readonly enter: (request: SpawnRequest) => Effect.Effect<SpawnRequest, CgroupUnusable>
@@ -77,7 +79,7 @@ export interface Vm {
   readonly metrics: Effect.Effect<string>
 }
 
-export const openVm = Effect.fnUntraced(function* (options: VmOptions) {
+const openVm = Effect.fnUntraced(function* (options: VmOptions) {
   const [{ vmMonitor }, { cgroupCommand, defaultCgroupRoot }, { VmMetrics }] = yield* Effect.promise(() =>
     Promise.all([
       import("../autoscaling/VmMonitor.ts"),
@@ -86,12 +88,14 @@ export const openVm = Effect.fnUntraced(function* (options: VmOptions) {
     ])
   )
   const metrics = yield* Effect.provide(VmMetrics, VmMetrics.layer)
-  const { address, cgroup, fileCacheConnstr, path, policy } = options
+  const admin = yield* Admin
+  const { address, cgroup, fileCacheConnstr, fileCacheIsOurs, path, policy } = options
   const monitor = vmMonitor({
     address,
     cgroup,
     policy,
     fileCacheConnstr,
+    ...(fileCacheIsOurs ? { proveFileCache: admin.prove } : {}),
     disableLfcResizing: (spec) => spec?.disableLfcResizing ?? false
   })
   return {

@@ -62,6 +62,8 @@ export class Admin extends Context.Service<
     readonly systemDatabase: string
     /** From now on a session is used only when this succeeds: it proves that the server is the one we started. */
     readonly guard: (prove: Prove) => Effect.Effect<void>
+    /** That proof, for a session which was not opened by `connect`. */
+    readonly prove: Prove
     /** A session of its own, gone with the scope. Database names are sent as they are: whatever it is, it works. */
     readonly connect: (purpose: Purpose, database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
   }
@@ -74,11 +76,13 @@ export class Admin extends Context.Service<
         const superuser = at.user ?? defaultSuperuser
         const systemDatabase = at.database ?? "postgres"
         const options = at.options === null ? pinned(superuser) : `${pinned(superuser)} ${at.options}`
+        const prove: Prove = (wire) => Effect.flatMap(Ref.get(guard), (one) => one(wire))
         return Admin.of({
           at,
           superuser,
           systemDatabase,
-          guard: (prove) => Ref.set(guard, prove),
+          guard: (next) => Ref.set(guard, next),
+          prove,
           connect: Effect.fnUntraced(function* (purpose, database = systemDatabase) {
             const wire = yield* connect({
               host: at.host,
@@ -90,7 +94,7 @@ export class Admin extends Context.Service<
               connectWithin: Duration.seconds(10),
               ...(at.password === null ? {} : { password: at.password })
             })
-            yield* (yield* Ref.get(guard))(wire)
+            yield* prove(wire)
             return wire
           })
         })

@@ -40,6 +40,8 @@ export interface Wire {
   readonly peer: string
   /** The server's process for this connection. */
   readonly backendPid: number
+  /** Our end's port, by which the server calls this client; `null` over a unix socket. */
+  readonly localPort: number | null
   /** One message; it may hold many `;`-separated statements, which then are one implicit transaction. */
   readonly simple: (
     sql: string,
@@ -223,6 +225,7 @@ export const connect: (config: WireConfig) => Effect.Effect<Wire, WireFailed, Sc
     return {
       peer: wire.peer,
       backendPid: wire.backend.pid,
+      localPort: wire.socket.localPort ?? null,
       simple,
       rows,
       pipeline,

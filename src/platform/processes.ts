@@ -105,6 +105,15 @@ export const processOf = (pid: number): OtherProcess | null => {
 /** The parent of a process; `null`: there is no such process, or it cannot be seen. */
 export const parentOf = (pid: number): number | null => statOf(pid)?.parent || null
 
+/** Its arguments, or what it wrote over them as Postgres's processes do; `null`: none, or it cannot be seen. */
+export const commandLineOf = (pid: number): string | null => {
+  try {
+    return fs.readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ")
+  } catch {
+    return null
+  }
+}
+
 /** Of a bare number: whether any process has it now, also one that may not be signalled by us. */
 export const isAlive = (other: OtherProcess | number): boolean =>
   typeof other === "number" ? hasPid(other) : processOf(other.pid)?.startedAt === other.startedAt

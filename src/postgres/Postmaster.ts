@@ -20,7 +20,7 @@ import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
 import { coreDumpsIn, reportCoreDumps } from "./coreDumps.ts"
 import { crashReport } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
-import { ensurePortFree, proveOurs } from "./ownership.ts"
+import { ensurePortFree, proveOurs, refuseEverySession } from "./ownership.ts"
 import { awaitReady, parsePidFile, type PostmasterStatus, readPidFile } from "./pidFile.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
 
@@ -72,6 +72,7 @@ export class Postmaster extends Context.Service<
         const install = yield* PostgresInstall
         const spawn = yield* Spawn
         const admin = yield* Admin
+        yield* admin.guard(refuseEverySession)
         return Postmaster.of({
           start: ({ token }) => Effect.provideService(start(options, install, admin, token), Spawn, spawn)
         })
@@ -120,6 +121,7 @@ const start = Effect.fn("Postmaster.start")(function* (
   const exited = yield* Deferred.make<ExitStatus>()
   const dumpsReported = yield* Deferred.make<void>()
   yield* child.exit.pipe(
+    Effect.tap(() => admin.guard(refuseEverySession)),
     Effect.tap(() => Effect.timeoutOption(log.drained, drain)),
     Effect.flatMap((exit) => Deferred.succeed(exited, exit)),
     Effect.andThen(reportCoreDumps({ pgdata, postgres: install.postgres, runAs: install.runAs, before: coresBefore })),

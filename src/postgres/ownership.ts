@@ -1,57 +1,115 @@
 /**
  * Proof that the server which answers our sessions is the Postgres that we started, and no other on the same port.
  *
- * Without it a compute whose Postgres could not bind an address would apply its spec to a neighbour's databases. A
- * session is ours when its backend is a child of our postmaster. Where `/proc` does not show that (another pid
- * namespace, `hidepid`, another system), the server itself has to read us our own postmaster.pid. What is not proven is
- * refused before the first statement.
+ * Without it a compute whose Postgres could not bind an address would apply its spec to the databases of another one. A
+ * session is ours when its backend is a child of our postmaster; by what the backend calls itself (`postgres: user
+ * database host(port)`, the port being our end's) a pid of another pid namespace is not taken for it. Where `/proc`
+ * does not show that (`hidepid`, a namespace, a proxy in between, another system), the server itself has to read us
+ * our own postmaster.pid. Nothing that would change a server is ever sent to one that is not proven.
+ *
+ * It guards against mix-ups. A server that relays everything to ours is not found out by it.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Net from "node:net"
-import { PostgresPortTaken, WireFailed } from "../errors/Failure.ts"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { PostgresPortTaken, type TimedOut, WireFailed } from "../errors/Failure.ts"
 import { printHostPort } from "../pgwire/address.ts"
+import type { Prove } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import type { Wire } from "../pgwire/Wire.ts"
-import { parentOf } from "../platform/processes.ts"
-import { readPidFile } from "./pidFile.ts"
+import { commandLineOf, parentOf } from "../platform/processes.ts"
+import { parsePidFile, readPidFile } from "./pidFile.ts"
 
 export interface OurPostgres {
   readonly pid: number
   readonly pgdata: string
 }
 
-/** Fails when the session is not one of our Postgres. Costs a read of `/proc`, and only without one a round trip. */
+/** Fails when the session is not one of our Postgres. Costs reads of `/proc`, and only without them a round trip. */
 export const proveOurs =
-  ({ pgdata, pid }: OurPostgres) =>
-  (wire: Wire): Effect.Effect<void, WireFailed> =>
+  (ours: OurPostgres): Prove =>
+  (wire) =>
     Effect.suspend(() => {
-      const parent = parentOf(wire.backendPid)
-      if (parent === pid) return Effect.void
-      return Effect.flatMap(
-        wire.rows("SELECT pg_catalog.pg_read_file('postmaster.pid')", Duration.seconds(5)),
-        ([row]) => (isSameServer(row?.[0] ?? "", readPidFile(pgdata)) ? Effect.void : notOurs(wire, pid))
-      ).pipe(Effect.catchTag("TimedOut", () => notOurs(wire, pid)))
+      const postmaster = postmasterOf(wire)
+      if (postmaster === ours.pid) return Effect.void
+      // Under a program that started Postgres for us our child is not the postmaster; then the server decides.
+      if (postmaster !== null && parsePidFile(readPidFile(ours.pgdata))?.pid === ours.pid)
+        return Effect.fail(
+          refused(
+            wire,
+            `another Postgres answers there: its process ${wire.backendPid} belongs to the postmaster with pid ` +
+              `${postmaster}, and ours has pid ${ours.pid}. Nothing was asked of it`
+          )
+        )
+      return askForPidFile(wire, ours)
     })
 
-/** Pid, data directory and start time: the last line changes with the state of the server. */
-const isSameServer = (theirs: string, ours: string): boolean => {
-  const head = (text: string) => text.split("\n").slice(0, 3).join("\n")
-  return ours !== "" && head(theirs) === head(ours)
+/** Before the start and after the end of our Postgres every session is somebody else's. */
+export const refuseEverySession: Prove = (wire) =>
+  Effect.fail(refused(wire, "a server answers there, but this compute's own Postgres is not running"))
+
+/** The parent of this session's backend, if `/proc` shows that the process is just this session's. */
+const postmasterOf = ({ backendPid, localPort }: Wire): number | null => {
+  const client = localPort === null ? "[local]" : `(${localPort})`
+  return commandLineOf(backendPid)?.includes(client) === true ? parentOf(backendPid) : null
 }
 
-const notOurs = ({ backendPid, peer }: Wire, pid: number) =>
-  Effect.fail(
-    new WireFailed({
-      operation: "trust",
-      peer,
-      detail:
-        `another Postgres answers there (its process ${backendPid} is no child of ours, pid ${pid}); ` +
-        "nothing was asked of it. Give this compute an address or a port of its own"
+const question = `SELECT pg_catalog.pg_read_file('postmaster.pid'),
+  (SELECT system_identifier FROM pg_catalog.pg_control_system())`
+
+const answerWithin = Duration.seconds(10)
+
+/** Postgres is leaving or has crashed: the session is lost, and nothing is known of whose it was. */
+const leaving = new Set(["57P01", "57P02", "57P03"])
+
+const askForPidFile = (wire: Wire, ours: OurPostgres): Effect.Effect<void, WireFailed> =>
+  wire.rows(question, answerWithin).pipe(
+    Effect.mapError((failure) => {
+      const lost = failure._tag === "WireFailed" && leaving.has(failure.sqlState ?? "")
+      return lost ? failure : notProven(wire, ours, reasonOf(failure))
+    }),
+    Effect.flatMap(([row]) => {
+      const [pidFile, systemId] = row ?? []
+      return isOurs(pidFile, systemId, ours.pgdata)
+        ? Effect.void
+        : Effect.fail(notProven(wire, ours, "its postmaster.pid is not the one in our data directory"))
     })
   )
 
-const answerWithin = Duration.millis(500)
+const reasonOf = (failure: WireFailed | TimedOut): string =>
+  failure._tag === "TimedOut" ? "it did not answer in time" : failure.message
+
+const isOurs = (pidFile: string | null | undefined, systemId: string | null | undefined, pgdata: string): boolean => {
+  const ours = identityIn(readPidFile(pgdata))
+  return ours !== "" && identityIn(pidFile ?? "") === ours && systemId === systemIdIn(pgdata)
+}
+
+/** Pid, data directory, start time, addresses, shared memory: all but the last line, the server's state. */
+const identityIn = (pidFile: string): string => pidFile.split("\n").slice(0, 7).join("\n")
+
+/** As Postgres prints it; empty where it cannot be read. */
+const systemIdIn = (pgdata: string): string => {
+  try {
+    return String(fs.readFileSync(path.join(pgdata, "global/pg_control")).readBigInt64LE(0))
+  } catch {
+    return ""
+  }
+}
+
+const notProven = (wire: Wire, { pgdata, pid }: OurPostgres, reason: string) =>
+  refused(wire, `the server there did not prove to be ours (pid ${pid}, data directory ${pgdata}): ${reason}`)
+
+const refused = ({ peer }: Wire, detail: string) =>
+  new WireFailed({
+    operation: "refused to use",
+    peer,
+    detail: `${detail}. Stop that server, or give this compute an address and a port of its own with -C`
+  })
+
+const connectedWithin = Duration.millis(500)
 
 /** Whether somebody accepts connections there. A silent address is taken for free: the postmaster will know better. */
 const isTaken = (to: Net.NetConnectOpts): Effect.Effect<boolean> =>
@@ -60,25 +118,34 @@ const isTaken = (to: Net.NetConnectOpts): Effect.Effect<boolean> =>
     socket.once("connect", () => resume(Effect.succeed(true)))
     socket.once("error", () => resume(Effect.succeed(false)))
     return Effect.sync(() => socket.destroy())
-  }).pipe(Effect.timeoutOrElse({ duration: answerWithin, orElse: () => Effect.succeed(false) }))
+  }).pipe(Effect.timeoutOrElse({ duration: connectedWithin, orElse: () => Effect.succeed(false) }))
+
+/** Every address of this machine that needs no interface to go with it. */
+const ownAddresses = (): ReadonlyArray<string> => [
+  "127.0.0.1",
+  "::1",
+  ...Object.values(os.networkInterfaces())
+    .flatMap((some) => some ?? [])
+    .filter((one) => one.family === "IPv4" || one.scopeid === 0)
+    .map(({ address }) => address)
+]
 
 /**
- * Before Postgres is started: nobody may answer where we will look for it. Who answers only on another loopback address
- * of the same port is reported, because Postgres starts all the same and its users may reach the other one.
+ * Before Postgres is started: nobody may answer where we will look for it. Who answers only on another address of the
+ * same port is reported, because Postgres starts all the same and its users may reach the other one.
  */
 export const ensurePortFree = Effect.fnUntraced(function* ({ host, port }: Pick<ConnString, "host" | "port">) {
   if (host.startsWith("/")) {
     if (yield* isTaken({ path: `${host}/.s.PGSQL.${port}` })) return yield* new PostgresPortTaken({ host, port })
     return
   }
-  const others = ["127.0.0.1", "::1"].filter((other) => other !== host)
-  const taken = yield* Effect.filter([host, ...others], (one) => isTaken({ host: one, port }), {
-    concurrency: "unbounded"
-  })
+  const hosts = [...new Set([host, ...ownAddresses()])]
+  const taken = yield* Effect.filter(hosts, (one) => isTaken({ host: one, port }), { concurrency: 32 })
   if (taken.includes(host)) return yield* new PostgresPortTaken({ host, port })
-  for (const other of taken) {
-    yield* Effect.logWarning(
-      `another server listens on ${printHostPort({ host: other, port })}, the port of this Postgres`
-    )
-  }
+  if (taken.length === 0) return
+  const where = taken.map((other) => printHostPort({ host: other, port })).join(", ")
+  yield* Effect.logWarning(
+    `another server listens on ${where}, the port of this Postgres: who connects there does not reach this compute. ` +
+      "Stop that server, or give this compute a port of its own with -C"
+  )
 })

@@ -44,6 +44,7 @@ const scripted = (answer: (samples: number) => Effect.Effect<Row, WireFailed>) =
     const wire: Wire = {
       peer: "memory",
       backendPid: 1,
+      localPort: null,
       rows,
       simple: () => Effect.die("the monitor asks one query a sample"),
       pipeline: () => Effect.die("the monitor asks one query a sample"),
@@ -67,6 +68,7 @@ const scripted = (answer: (samples: number) => Effect.Effect<Row, WireFailed>) =
         superuser: "cloud_admin",
         systemDatabase: "postgres",
         guard: () => Effect.void,
+        prove: () => Effect.void,
         connect: () =>
           Effect.as(
             Ref.update(connections, (n) => n + 1),

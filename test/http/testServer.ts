@@ -26,6 +26,7 @@ const noPostgres = Layer.succeed(
     superuser: "cloud_admin",
     systemDatabase: "postgres",
     guard: () => Effect.void,
+    prove: () => Effect.void,
     connect: () =>
       Effect.fail(new WireFailed({ operation: "connect", peer: "nowhere:1", detail: "connection refused" }))
   })
