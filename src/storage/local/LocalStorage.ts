@@ -28,7 +28,7 @@ import { type Durability, requireSettings } from "./durability.ts"
 import { fence, realPath } from "./fence.ts"
 import { damaged, type Layout, layoutOf, readBase, readBootId, writeReached } from "./layout.ts"
 import { holdLock } from "./lock.ts"
-import { copyStopped, readShutDown, refuseTablespaces } from "./publishBase.ts"
+import { copyStopped, readShutDown, refuseTablespaces, requireSameCluster } from "./publishBase.ts"
 import { restoreBase } from "./restoreBase.ts"
 import { becomeSpare } from "./spare.ts"
 import { flushWal, forgetUnflushed } from "./wal.ts"
@@ -88,6 +88,7 @@ const leaveCleanly = Effect.fnUntraced(function* ({ limits }: Shared, layout: La
   const control = base === null ? null : yield* readShutDown(layout, pgdata)
   // A label that is still there means that recovery did not even begin with it.
   if (base === null || control === null || (yield* statOrNull(`${pgdata}/backup_label`)) !== null) return
+  yield* requireSameCluster(layout, base, String(control.systemId))
   yield* refuseTablespaces(layout, pgdata)
   const { segmentBytes } = base.current
   const last = { pgTimeline: control.pgTimeline, number: segmentNumberOf(control.checkpoint, segmentBytes) }

@@ -99,6 +99,27 @@ export const countDatabases = (pgdata: string) => Effect.map(namesIn(`${pgdata}/
 
 const notPublished = "this base was not published; nothing is lost"
 
+/** `systemId` as Postgres prints it, signed. What is of another cluster must leave no trace: no start would bear it. */
+export const requireSameCluster = (layout: Layout, base: Base, systemId: string) =>
+  BigInt.asUintN(64, BigInt(systemId)) === BigInt(base.current.systemId)
+    ? Effect.void
+    : Effect.fail(
+        damaged(
+          layout,
+          `the Postgres that was asked has system identifier ${systemId}, the cluster stored here has ` +
+            base.current.systemId,
+          "nothing of it was stored; find out which server listens on this compute's port and stop it"
+        )
+      )
+
+/** A session with the cluster that the base is of. */
+export const connectToCluster = Effect.fnUntraced(function* (admin: Admin["Service"], layout: Layout, base: Base) {
+  const wire = yield* admin.connect("local_storage")
+  const [row] = yield* wire.rows("SELECT system_identifier::text FROM pg_catalog.pg_control_system()", "10 seconds")
+  yield* requireSameCluster(layout, base, row?.[0] ?? "0")
+  return wire
+})
+
 interface Copied {
   readonly label: string
   readonly stop: Lsn
@@ -162,7 +183,7 @@ export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function* (
   const old = base.current.pgMajor < 15
   return yield* Effect.scoped(
     Effect.gen(function* () {
-      const wire = yield* admin.connect("local_storage")
+      const wire = yield* connectToCluster(admin, layout, base)
       yield* wire.simple(
         old
           ? "SELECT pg_catalog.pg_start_backup('base', true, false)"

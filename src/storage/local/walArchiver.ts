@@ -17,7 +17,7 @@ import { baseDue, type BaseLimits } from "./basePolicy.ts"
 import { namesIn, statOrNull, textOrNull } from "./disk.ts"
 import { type Durability, restoreSettings } from "./durability.ts"
 import { type Base, damaged, type Layout, readBase, readBootId, writeReached } from "./layout.ts"
-import { copyRunning, countDatabases } from "./publishBase.ts"
+import { connectToCluster, copyRunning, countDatabases } from "./publishBase.ts"
 import { prepareSpare } from "./spare.ts"
 import { flushWal } from "./wal.ts"
 import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./walSegments.ts"
@@ -70,7 +70,7 @@ const observe = Effect.fnUntraced(function* (
   const firstNumber = segmentNumberOf(base.start, segmentBytes)
   const [row] = yield* Effect.scoped(
     Effect.gen(function* () {
-      const wire = yield* admin.connect("local_storage")
+      const wire = yield* connectToCluster(admin, layout, base)
       if (yield* restoreSettings(wire, durability)) yield* flushWal(layout, firstNumber, segmentBytes)
       return yield* wire.rows(
         `SELECT pg_catalog.pg_current_wal_lsn()::text,
