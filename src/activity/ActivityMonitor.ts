@@ -1,6 +1,7 @@
 /**
- * The activity monitor: learns when Postgres was last used, and how long it does not answer (reference section 8). And
- * the actor that keeps `last_active` fresh while somebody holds the compute awake.
+ * The activity monitor: learns when Postgres was last used, and how long it does not answer
+ * (docs/reference/compute_ctl.md#activity-monitor). And the actor that keeps `last_active` fresh while somebody holds
+ * the compute awake.
  *
  * A sample that fails is logged, counted as downtime and tried again over a new connection; it never stops the compute.
  * The monitor waits while the compute does not run and is done when the compute is ending.

@@ -1,5 +1,6 @@
 /**
- * When was Postgres last used, and for how long did it not answer? (reference section 8). Decides, asks nobody.
+ * When was Postgres last used, and for how long did it not answer? (docs/reference/compute_ctl.md#activity-monitor).
+ * Decides, asks nobody.
  *
  * Times are milliseconds since the epoch by Postgres's own clock, fetched as numbers: no time zone can bend them.
  */

@@ -1,5 +1,6 @@
 /**
- * The limit of Postgres's local file cache (LFC), set over one connection of its own (reference section 4.7).
+ * The limit of Postgres's local file cache (LFC), set over one connection of its own
+ * (docs/reference/vm_monitor.md#file-cache-over-sql).
  *
  * A stock Postgres has no such settings; then there is nothing to manage. What is set is not read back: Postgres
  * reloads when its backends next do something. The connection closes with the scope.

@@ -1,9 +1,10 @@
 /**
  * What the vm-monitor decides: ask for more memory or not, grant a downscale or not, and in which words.
  *
- * Bytes in, bytes out: usable memory, threshold, file cache size, means of samples (reference section 4). The numbers
- * and their rounding are the autoscaler's contract, so none of it may be improved. Status texts reach the
- * autoscaler's log and are compared byte for byte (reference section 4.5). Sets nothing.
+ * Bytes in, bytes out: usable memory, threshold, file cache size, means of samples
+ * (docs/reference/vm_monitor.md#decisions). The numbers and their rounding are the autoscaler's contract, so none of it
+ * may be improved. Status texts reach the autoscaler's log and are compared byte for byte
+ * (docs/reference/vm_monitor.md#downscale). Sets nothing.
  */
 
 // -- arithmetic
@@ -76,7 +77,10 @@ export const untilNextSample = (startedAt: number, now: number): number =>
 /** A mean older than this says nothing about a downscale. */
 const staleAfterMillis = 5_000
 const upscaleGapMillis = 1_000
-/** The agent reads messages before it can handle them, so the first request waits (reference section 6.4). */
+/**
+ * The agent reads messages before it can handle them, so the first request waits
+ * (docs/reference/vm_monitor.md#reconnecting).
+ */
 const firstUpscaleAfterMillis = 1_000
 
 export interface Pressure {

@@ -1,5 +1,6 @@
 /**
- * The autoscaler's protocol as text: the handshake, what the agent sends, what we send (reference section 3).
+ * The autoscaler's protocol as text: the handshake, what the agent sends, what we send
+ * (docs/reference/vm_monitor.md#protocol).
  *
  * Reads leniently where the original does and never throws; what it cannot read it names, so that it can be
  * answered. The two directions have different shapes: the agent nests its payload, we do not.

@@ -1,5 +1,6 @@
 /**
- * How many connections an apply may hold at once (reference section 5.3, without its zero that waits for ever).
+ * How many connections an apply may hold at once (docs/reference/compute_ctl.md#apply-concurrency, without its zero
+ * that waits for ever).
  *
  * While Postgres starts nobody else is connected; on a live system only what is reserved for superusers is ours.
  */

@@ -1,6 +1,6 @@
 /**
  * What is done once Postgres is up and users may connect: the numbered migrations, which are made once per cluster
- * (reference section 5.7), and the newest version of the extension `neon`.
+ * (docs/reference/compute_ctl.md#migrations), and the newest version of the extension `neon`.
  *
  * Each migration is a transaction of its own. The first that fails ends it; the next start tries again from there.
  * Numbers are for ever: one that is no longer wanted stays in the list and is skipped.

@@ -7,7 +7,7 @@ import type * as Redacted from "effect/Redacted"
 import type { ApplyReport } from "../compute/snapshot.ts"
 import type { ObservedRole } from "./Catalog.ts"
 
-/** Phases, in the order of the reference (section 5.4). */
+/** Phases, in the order of the reference (docs/reference/compute_ctl.md#apply-phases). */
 export const phases = [
   "PreDropDatabases",
   "CreatePrivilegedRole",

@@ -150,7 +150,7 @@ const planRename = (
   )
 }
 
-/** `NAME value ... OWNER "o"` (golden strings of reference section 5.8). */
+/** `NAME value ... OWNER "o"` (golden strings of docs/reference/compute_ctl.md#quoting). */
 export const databaseOptionsText = (database: Database): string =>
   [...database.options.map(renderOption), `OWNER ${quoteIdentifier(database.owner)}`].join(" ")
 

@@ -168,7 +168,10 @@ const passwordText = (role: Role): { readonly sent: string; readonly shown: stri
   }
 }
 
-/** All options of a role, with a leading blank (golden strings of reference section 5.8). Holds the verifier. */
+/**
+ * All options of a role, with a leading blank (golden strings of docs/reference/compute_ctl.md#quoting). Holds the
+ * verifier.
+ */
 export const roleOptionsText = (role: Role): string => `${attributesText(role.options)}${passwordText(role).sent}`
 
 const withPassword = (head: string, role: Role): Statement => {

@@ -1,6 +1,6 @@
 /**
- * Logical replication subscriptions of a branch: dropped once per timeline, before they replicate into it as they
- * do into its parent (reference section 5.6).
+ * Logical replication subscriptions of a branch: dropped once per timeline, before they replicate into it as they do
+ * into its parent (docs/reference/compute_ctl.md#subscriptions).
  *
  * The publisher is never asked: its slot belongs to the parent's subscription.
  */

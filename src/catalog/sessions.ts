@@ -99,8 +99,9 @@ export const openSession: (
 )
 
 /**
- * Clusters made long ago have only `zenith_admin`: it makes the superuser that we want to be (reference section
- * 5.2). When that cannot be, the caller gets the first refusal. A server that is not ours is reported as such.
+ * Clusters made long ago have only `zenith_admin`: it makes the superuser that we want to be
+ * (docs/reference/compute_ctl.md#apply-connections). When that cannot be, the caller gets the first refusal. A server
+ * that is not ours is reported as such.
  */
 const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
   Effect.scoped(

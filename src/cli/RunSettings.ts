@@ -1,6 +1,6 @@
 /**
- * Settings of a run, and the rules that lead to them from the flags given (reference section 1.1). Nothing is left
- * open.
+ * Settings of a run, and the rules that lead to them from the flags given (docs/reference/compute_ctl.md#command-line).
+ * Nothing is left open.
  *
  * Both generations' flags are understood, also mixed; where they mean different things, the source of the spec says
  * which generation is speaking. Messages name flags and never repeat values.

@@ -1,6 +1,6 @@
 /**
- * A replica on its way to a primary: its steps, when it may begin, and what the outside reads of them (reference
- * section 11.6). Decides only; `lifecycle/Promote.ts` does it.
+ * A replica on its way to a primary: its steps, when it may begin, and what the outside reads of them
+ * (docs/reference/compute_ctl.md#promote). Decides only; `lifecycle/Promote.ts` does it.
  */
 import { specValue } from "../postgres/postgresqlConf.ts"
 import type { Lsn } from "../spec/identifiers.ts"
@@ -29,8 +29,8 @@ export interface PromotionRequest {
 
 /**
  * Why this compute cannot be promoted; `null`: it can. A promotion that only lacks its spec can be finished. Where
- * there is a store to warm the file cache from, a cold one is not let in (reference section 11.6); one whose warming
- * failed is.
+ * there is a store to warm the file cache from, a cold one is not let in (docs/reference/compute_ctl.md#promote); one
+ * whose warming failed is.
  */
 export const promotionRefusal = (spec: ParsedSpec, last: Promotion, prewarm: PrewarmState["status"]): string | null => {
   if (last._tag === "Failed" && last.at === "applying the spec") return null

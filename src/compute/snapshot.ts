@@ -10,7 +10,7 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { notPromoted, type Promotion } from "./promotion.ts"
 import type { Status } from "./transitions.ts"
 
-// How long each part of the start took (reference section 4.10): what `/metrics.json` answers.
+// How long each part of the start took (docs/reference/compute_ctl.md#start-metrics): what `/metrics.json` answers.
 //
 // Milliseconds, unless the name says otherwise; 0 when the step was not reached.
 

@@ -1,5 +1,6 @@
 /**
- * Asks the control plane for the spec of this compute (reference section 9.1). Knows HTTP, not what a spec means.
+ * Asks the control plane for the spec of this compute (docs/reference/compute_ctl.md#spec-request). Knows HTTP, not
+ * what a spec means.
  *
  * Retried with jitter until a total deadline; an answer that says no (any status but 502, 503 and 504) ends it at once.
  */

@@ -159,7 +159,8 @@ export const hintOf = (failure: Failure): string =>
 /** One line: `sentence: cause: cause`. What `/status` carries as `error`. */
 export const explain = (failure: Failure): string => causesOf(failure).join(": ")
 
-// Exit codes of the program (reference section 3.4): Postgres's own, 1 on failure, 2 on a usage error.
+// Exit codes of the program (docs/reference/compute_ctl.md#exit-code): Postgres's own, 1 on failure, 2 on a usage
+// error.
 
 export const usageError = 2
 export const failed = 1

@@ -1,6 +1,6 @@
 /**
- * The inventory of installed extensions: taken after the start and now and then, and kept for the metrics (reference
- * section 4.9).
+ * The inventory of installed extensions: taken after the start and now and then, and kept for the metrics
+ * (docs/reference/compute_ctl.md#after-the-start).
  *
  * A failure is logged and never stops the compute. How it is counted is in `countExtensions.ts`.
  */

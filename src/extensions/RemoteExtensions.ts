@@ -1,6 +1,6 @@
 /**
  * Extensions that the image does not have: announced and preloaded before Postgres starts, fetched when asked for
- * (reference section 10).
+ * (docs/reference/compute_ctl.md#remote-extensions).
  *
  * One fetch per extension at a time, however many ask; a caller that goes away does not take it along, and whoever
  * asks again finds it done. A fetch that failed is forgotten, so that asking again tries again. Only what cannot

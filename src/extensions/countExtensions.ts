@@ -1,6 +1,6 @@
 /**
  * Which extensions are installed in how many databases: asked of Postgres, and what that looks like in the log and as a
- * metric (reference section 4.9).
+ * metric (docs/reference/compute_ctl.md#after-the-start).
  *
  * The sessions are our own, so they never count as activity.
  */

@@ -1,6 +1,7 @@
 /**
  * Which extensions may be fetched, which files announce them, and which must be there before Postgres starts
- * (reference sections 10.1 and 10.4). Fetches nothing.
+ * (docs/reference/compute_ctl.md#remote-extension-lookup and
+ * docs/reference/compute_ctl.md#remote-extensions-at-a-start). Fetches nothing.
  *
  * What may be announced is what may be fetched: `CREATE EXTENSION` must not offer an extension
  * that cannot be had.
@@ -80,7 +81,7 @@ export const librariesToFetch = (
 ): ReadonlyArray<string> =>
   [...new Set(preloaded(spec))].filter((name) => list.libraries.has(name) && !ownLibraries[apiVersion].has(name))
 
-// -- archives (reference section 10.2)
+// -- archives (docs/reference/compute_ctl.md#remote-extension-urls)
 
 export interface ArchiveLocation {
   readonly apiVersion: ApiVersion

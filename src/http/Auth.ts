@@ -1,5 +1,5 @@
 /**
- * Who may ask: bearer tokens on the routes that are not anonymous (reference section 7.4).
+ * Who may ask: bearer tokens on the routes that are not anonymous (docs/reference/compute_ctl.md#authorization).
  *
  * It trusts a verifier for signatures and `authorize.ts` for claims. A token is never logged or repeated.
  */

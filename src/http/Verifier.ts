@@ -1,6 +1,7 @@
 /**
- * Checks a token's signature, expiry and beginning against a JSON Web Key Set that may change (reference section 7.4),
- * also because the file that it came from did. What the claims allow is decided in `authorize.ts`.
+ * Checks a token's signature, expiry and beginning against a JSON Web Key Set that may change
+ * (docs/reference/compute_ctl.md#authorization), also because the file that it came from did. What the claims allow is
+ * decided in `authorize.ts`.
  *
  * One algorithm is accepted: EdDSA, or RS256 as soon as one key declares it. Keys are tried in order, whatever `kid`
  * says. A set without a key that can be used never replaces one that has: nobody could send a better one then.

@@ -1,6 +1,6 @@
 /**
- * Whether a verified token's claims admit a caller to this compute, and whether the token's time is now (reference
- * section 7.4). Verifies no signature. Pure.
+ * Whether a verified token's claims admit a caller to this compute, and whether the token's time is now
+ * (docs/reference/compute_ctl.md#authorization). Verifies no signature. Pure.
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"

@@ -130,7 +130,10 @@ const schemaDump = Effect.fn("Http.schemaDump")(function* (
   return HttpEffect.scopeTransferToStream(HttpServerResponse.stream(body, { contentType: sqlType }))
 })
 
-/** Disk full: the compute's disk is not its storage, so writing is as good as possible (reference section 7.1). */
+/**
+ * Disk full: the compute's disk is not its storage, so writing is as good as possible
+ * (docs/reference/compute_ctl.md#http-routes).
+ */
 const diskFull = "53100"
 
 const catalog = Effect.fnUntraced(function* (admin: Admin["Service"], passwords: boolean) {

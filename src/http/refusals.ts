@@ -1,6 +1,7 @@
 /**
  * The words of the HTTP API: status names of both API versions, and every refusal with its HTTP status, code and hint
- * (reference sections 3.1, 3.3 and 7). Pure: it sends nothing. No answer ever carries an error text under a 2xx code.
+ * (docs/reference/compute_ctl.md#status, docs/reference/compute_ctl.md#requests-by-status and
+ * docs/reference/compute_ctl.md#http). Pure: it sends nothing. No answer ever carries an error text under a 2xx code.
  */
 import { displayStatus, type Status } from "../compute/transitions.ts"
 import type { Failure } from "../errors/Failure.ts"

@@ -1,5 +1,6 @@
 /**
- * Loads the local file cache from the map that an earlier compute saved, and saves its own (reference section 11.7).
+ * Loads the local file cache from the map that an earlier compute saved, and saves its own
+ * (docs/reference/compute_ctl.md#local-file-cache).
  *
  * Both run in the background, one of each at most; how they went is a state, and a failure never touches the
  * compute. A cancel returns when the load has stopped in Postgres too; with nothing to cancel it does nothing.

@@ -1,6 +1,6 @@
 /**
- * Makes a primary of a running replica (reference section 11.6), with the files of the new primary in place before
- * Postgres is promoted, so that the walproposer finds its safekeepers.
+ * Makes a primary of a running replica (docs/reference/compute_ctl.md#promote), with the files of the new primary in
+ * place before Postgres is promoted, so that the walproposer finds its safekeepers.
  *
  * Everything is said in files that the next spec replaces, nothing by ALTER SYSTEM. Each step may find that it is done
  * already: after a failure the same request goes on where it stopped.

@@ -140,7 +140,8 @@ export const longExitDelay = Duration.seconds(30)
 export const shortExitDelay = Duration.millis(300)
 
 /**
- * How long an ended compute stays up so that its control plane can read how it went (reference section 3.5).
+ * How long an ended compute stays up so that its control plane can read how it went
+ * (docs/reference/compute_ctl.md#exit-delay).
  *
  * `ending` is the last status before the end was reached. A failed *start* stays up so that its error can be read; a
  * Postgres that died while running does not, so that its successor can start at once. "fast" and "immediate" are the

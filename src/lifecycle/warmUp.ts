@@ -1,6 +1,6 @@
 /**
- * Starts and drops a Postgres of its own, while a VM waits for its spec, so that programs and libraries are in
- * memory when the real one starts (reference section 4.3).
+ * Starts and drops a Postgres of its own, while a VM waits for its spec, so that programs and libraries are in memory
+ * when the real one starts (docs/reference/compute_ctl.md#warm-up-without-a-spec).
  *
  * Everything happens in `PGDATA.warmup`, which is gone afterwards, however it ends; it listens on a socket in there
  * and nowhere else. Every step is bounded.
@@ -110,8 +110,8 @@ const untilReady = (folder: string): Effect.Effect<void> =>
   Effect.suspend(() => (isReady(folder) ? Effect.void : Effect.andThen(Effect.sleep(look), untilReady(folder))))
 
 // ---------------------------------------------------------------------------------------------------------------------
-// While a pooled compute waits for its spec, Postgres is started once and dropped (reference section 4.3), so that the
-// real start finds it in memory.
+// While a pooled compute waits for its spec, Postgres is started once and dropped
+// (docs/reference/compute_ctl.md#warm-up-without-a-spec), so that the real start finds it in memory.
 //
 // Gives way as soon as there is something to do. A warm-up that fails costs time later and nothing else, so it is told
 // and let be.

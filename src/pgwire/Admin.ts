@@ -2,7 +2,8 @@
  * Our own superuser sessions: where Postgres listens, and a start-up packet that no tenant setting can bend.
  *
  * `ALTER ROLE … SET` and `ALTER DATABASE … SET` lose against start-up options, so role, search path, timeouts and
- * read-only mode are pinned there. Options in the connection string come last and win (reference section 5.2).
+ * read-only mode are pinned there. Options in the connection string come last and win
+ * (docs/reference/compute_ctl.md#apply-connections).
  */
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"

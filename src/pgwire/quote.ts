@@ -1,5 +1,6 @@
 /**
- * Names and values as SQL text, so that none of them can be read as anything else (reference section 5.8).
+ * Names and values as SQL text, so that none of them can be read as anything else
+ * (docs/reference/compute_ctl.md#quoting).
  *
  * Refuses (throws, for it is a bug of the caller) what no SQL text can hold: NUL and lone surrogates. Whether a
  * name is one that Postgres would keep whole is asked beforehand, of `faultOfName`.

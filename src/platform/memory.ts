@@ -54,7 +54,8 @@ export const protectFromOom = Effect.fnUntraced(function* (pid: number, score = 
   return refused === null
 })
 
-// The VM's own tools (reference section 4.4), used once, at the first start. They need root, so they go through sudo.
+// The VM's own tools (docs/reference/compute_ctl.md#swap-and-disk-quota), used once, at the first start. They need
+// root, so they go through sudo.
 
 interface VmTools {
   readonly sudo: string

@@ -33,7 +33,10 @@ export type PgdataSource =
   /** The storage arranges the files itself: afterwards PGDATA holds exactly its base, and its inode is the same. */
   | { readonly _tag: "InPlace"; readonly restore: (pgdata: string) => Effect.Effect<void, Failure> }
 
-/** Ten more attempts; after half a second, then half as long again each time: 57 s in all (reference section 4.7). */
+/**
+ * Ten more attempts; after half a second, then half as long again each time: 57 s in all
+ * (docs/reference/compute_ctl.md#pgdata).
+ */
 const basebackupRetries = Schedule.exponential("500 millis", 1.5).pipe(
   Schedule.setInputType<Failure>(),
   Schedule.upTo({ times: 10 }),

@@ -7,7 +7,10 @@ import type { GenericOption } from "../spec/ParsedSpec.ts"
 
 // pg_hba.conf: for local storage the whole file; for Neon's, whose basebackup brings one, a single line.
 
-/** Exactly as control planes know it, tabs included (reference section 4.7). `md5` takes SCRAM verifiers too. */
+/**
+ * Exactly as control planes know it, tabs included (docs/reference/compute_ctl.md#pg_hbaconf). `md5` takes SCRAM
+ * verifiers too.
+ */
 export const neonHbaLine = "host\tall\t\tall\t\tall\t\tmd5"
 
 const escapeRegex = (text: string): string => text.replace(/[.*+?^$(){}|[\]\\]/g, "\\$&")

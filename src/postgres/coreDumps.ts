@@ -1,6 +1,6 @@
 /**
  * Core dumps: the limit on them, raised at our start, and backtraces of those that Postgres left in PGDATA while it ran
- * (reference sections 1.3 and 6.5).
+ * (docs/reference/compute_ctl.md#core-limit and docs/reference/compute_ctl.md#core-dumps).
  *
  * Best effort by design: whatever goes wrong here is a line in the log, because a compute without core dumps is still
  * a compute, and one that left some is ending anyway. The dumps stay where they are.

@@ -1,6 +1,6 @@
 /**
  * Postgres's log: cuts its stderr into records, one or more lines each, and reads severity, process and database from
- * one (reference section 6.4). Pure.
+ * one (docs/reference/compute_ctl.md#postgres-log). Pure.
  *
  * Records are the same however the text was chopped. Holds at most about twice `limit` characters plus what it was just
  * given; longer lines and records leave in marked pieces.

@@ -73,7 +73,9 @@ export const readText = (directory: string, name: string): Effect.Effect<string,
   )
 }
 
-/** Reference section 4.7 step 5: after a line break if the file has any line, without one at its end; once. */
+/**
+ * docs/reference/compute_ctl.md#pg_hbaconf: after a line break if the file has any line, without one at its end; once.
+ */
 export const appendLine = (
   directory: string,
   name: string,

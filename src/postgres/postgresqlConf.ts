@@ -1,5 +1,6 @@
 /**
- * The whole postgresql.conf, in the order of reference section 4.5: what must win comes later. Pure.
+ * The whole postgresql.conf, in the order of docs/reference/compute_ctl.md#postgresqlconf: what must win comes later.
+ * Pure.
  *
  * One order serves both API versions; the older one only lacks the lines its Postgres does not know.
  */
@@ -9,8 +10,8 @@ import { quoteConf, readConf, readList, renderSetting } from "./confText.ts"
 import { localDefaults, localHead, requiredSettings, localSettings } from "./localConf.ts"
 import type { PlanInputs } from "./PlanInputs.ts"
 
-// Audit (reference section 4.5): lines that come after the spec's own, so that they win. Whether the Postgres at hand
-// has pgaudit is not known here.
+// Audit (docs/reference/compute_ctl.md#postgresqlconf): lines that come after the spec's own, so that they win. Whether
+// the Postgres at hand has pgaudit is not known here.
 
 /** Levels whose records are files that leave the machine, and so need the file writer. */
 const compliance: ReadonlySet<AuditLevel> = new Set<AuditLevel>(["Hipaa", "Extended", "Full"])
@@ -44,7 +45,8 @@ export const auditLines = (level: AuditLevel, libraries: string | null, absent: 
   ]
 }
 
-// TLS: where Postgres finds its certificate (reference sections 4.5 and 11.3).
+// TLS: where Postgres finds its certificate (docs/reference/compute_ctl.md#postgresqlconf and
+// docs/reference/compute_ctl.md#tls).
 
 export const certificateFile = "server.crt"
 export const keyFile = "server.key"

@@ -92,7 +92,7 @@ export interface StartPlan {
   readonly appended: ReadonlyArray<AppendedLine>
   /** Empty files such as `standby.signal`. */
   readonly signalFiles: ReadonlyArray<string>
-  /** Link `pg_dynshmem` to `/dev/shm/` (reference section 4.7 step 6). */
+  /** Link `pg_dynshmem` to `/dev/shm/` (docs/reference/compute_ctl.md#pg_dynshmem). */
   readonly linkDynshmem: boolean
   /** Whether the catalog is made to match the spec. */
   readonly applyCatalog: boolean

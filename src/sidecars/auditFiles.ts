@@ -12,7 +12,7 @@ import type { Actor } from "../compute/Supervisor.ts"
 import type { FileFailed } from "../errors/Failure.ts"
 import { attemptPromise } from "../platform/files.ts"
 
-// -- which files (reference section 11.4)
+// -- which files (docs/reference/compute_ctl.md#rsyslog-and-audit-records)
 
 export interface AuditFile {
   readonly name: string

@@ -14,7 +14,8 @@ import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
-// -- configuration (reference sections 2.7 and 11.2)
+// -- configuration (docs/reference/compute_ctl.md#local_proxy-and-tls-in-the-spec and
+// docs/reference/compute_ctl.md#local_proxy)
 
 /** Pretty JSON; what is `null` is left out. */
 const localProxyText = (config: NonNullable<ParsedSpec["localProxy"]>, tls: Tls | null): string => {

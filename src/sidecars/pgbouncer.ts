@@ -81,7 +81,7 @@ export const setInIni = (text: string, section: string, entries: ReadonlyMap<str
     .join("")
 }
 
-// -- settings and where it is found (reference section 11.1)
+// -- settings and where it is found (docs/reference/compute_ctl.md#pgbouncer)
 
 /** A pgbouncer of this machine. */
 export interface PgbouncerPlace {

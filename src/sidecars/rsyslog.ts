@@ -17,7 +17,8 @@ import { type OtherProcess, processInFile, processOf, stopProcess } from "../pla
 import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
-// -- its files (reference section 11.4); whatever is put into them stays inside its quotes
+// -- its files (docs/reference/compute_ctl.md#rsyslog-and-audit-records); whatever is put into them stays inside its
+// quotes
 
 const hostName = /^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?$/
 const ipv6 = /^(?=.*:)[0-9A-Fa-f:.]{2,45}$/

@@ -1,5 +1,6 @@
 /**
- * Documents that hold a spec: the file of `-c` (reference section 9.3) and the control plane's answers (section 9.2).
+ * Documents that hold a spec: the file of `-c` (docs/reference/compute_ctl.md#config-file) and the control plane's
+ * answers (docs/reference/compute_ctl.md#spec-answer).
  *
  * Read whole: all that is wrong with a document and with the spec in it comes at once, with paths from the document's
  * root. The spec inside is parsed by `parseSpec`, like any other. Pure; fetches nothing.

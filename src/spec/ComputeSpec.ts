@@ -1,5 +1,6 @@
 /**
- * The spec as control planes of both generations send it (reference section 2.2). Only `parseSpec.ts` reads it.
+ * The spec as control planes of both generations send it (docs/reference/compute_ctl.md#spec-fields). Only
+ * `parseSpec.ts` reads it.
  *
  * Fields that only one generation has are optional, with the default named next to them; unknown keys are ignored
  * at every level. `opt` means missing or `null`; a bare `optionalKey` may be missing but not `null`.
@@ -65,8 +66,9 @@ export const PgText = Schema.String.check(Schema.makeFilter((text: string) => fa
 /** The name of a role or database. */
 export const PgName = Schema.String.check(Schema.makeFilter((name: string) => faultOfName(name) ?? undefined))
 
-// The wire's `cluster` and `delta_operations` (reference section 2.4): roles, databases, settings, and renames
-// and drops that a desired state can not express. Leniently typed; `parseSpec.ts` gives it meaning.
+// The wire's `cluster` and `delta_operations` (docs/reference/compute_ctl.md#cluster-and-delta-operations): roles,
+// databases, settings, and renames and drops that a desired state can not express. Leniently typed; `parseSpec.ts`
+// gives it meaning.
 
 export const GenericOptionWire = Schema.Struct({
   name: PgText,
@@ -141,8 +143,9 @@ const ClusterWire = Schema.Struct({
   settings: opt(Schema.Array(SettingWire))
 }).annotate({ identifier: "Cluster" })
 
-// The wire's words about things around Postgres (reference sections 2.6 and 2.7): extensions that are fetched on
-// demand, the local proxy, TLS, and one vendor's settings. Checked for shape; most of it is not used by us.
+// The wire's words about things around Postgres (docs/reference/compute_ctl.md#remote-extensions-in-the-spec and
+// docs/reference/compute_ctl.md#local_proxy-and-tls-in-the-spec): extensions that are fetched on demand, the local
+// proxy, TLS, and one vendor's settings. Checked for shape; most of it is not used by us.
 
 /** A file's own name: with a slash or dots in it, writing the file would end up elsewhere. */
 const isPlainName = (name: string): boolean => name !== "" && name !== "." && name !== ".." && !/[/\0]/.test(name)
@@ -174,7 +177,7 @@ export const RemoteExtensionsWire = Schema.Struct({
   extension_data: extensionData(
     Schema.Struct({
       control_data: ControlData,
-      /** Not used: the path follows from the name (reference section 10.2). */
+      /** Not used: the path follows from the name (docs/reference/compute_ctl.md#remote-extension-urls). */
       archive_path: Schema.String,
       /** Ours: the digest of the archive as it is served. */
       sha256: opt(Sha256)
@@ -213,8 +216,9 @@ const DatabricksWire = Schema.Struct({
   databricks_workspace_host: Schema.String
 }).annotate({ identifier: "DatabricksSettings" })
 
-// The wire's words about where the data lives (reference sections 2.2 and 2.5). `parseStorage.ts` reads them in
-// the order of their sources.
+// The wire's words about where the data lives (docs/reference/compute_ctl.md#spec-fields and
+// docs/reference/compute_ctl.md#pageserver-connection-info). `parseStorage.ts` reads them in the order of their
+// sources.
 
 export const expectedMode = '"Primary", "Replica" or {"Static": LSN}'
 

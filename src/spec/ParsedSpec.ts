@@ -89,7 +89,10 @@ interface RemoteExtension {
   readonly sha256: string | null
 }
 
-/** `null` lists: the spec does not have the key, which the two generations read differently (section 10.1). */
+/**
+ * `null` lists: the spec does not have the key, which the two generations read differently
+ * (docs/reference/compute_ctl.md#remote-extension-lookup).
+ */
 export interface RemoteExtensionList {
   readonly public: ReadonlySet<string> | null
   readonly custom: ReadonlySet<string> | null
@@ -158,7 +161,10 @@ export interface ParsedSpec {
   readonly disableLfcResizing: boolean
 }
 
-/** Value of the first setting with this name; `null` when absent or without a value (section 2.8). */
+/**
+ * Value of the first setting with this name; `null` when absent or without a value
+ * (docs/reference/compute_ctl.md#spec-validation).
+ */
 export const settingOf = (settings: ReadonlyArray<GenericOption> | null, name: string): string | null =>
   settings?.find((setting) => setting.name === name)?.value ?? null
 

@@ -1,6 +1,7 @@
 /**
- * Where the data lives, from whichever source says so first (reference section 2.8): fields of the spec, then
- * settings of the cluster. Puts what is wrong in `problems`, with the reference's words so that clients find them.
+ * Where the data lives, from whichever source says so first (docs/reference/compute_ctl.md#spec-validation): fields of
+ * the spec, then settings of the cluster. Puts what is wrong in `problems`, with the reference's words so that clients
+ * find them.
  */
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"

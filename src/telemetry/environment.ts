@@ -1,6 +1,6 @@
 /**
- * What OpenTelemetry's environment variables ask for (reference section 1.2), and the caller's span. Pure; sends
- * nothing.
+ * What OpenTelemetry's environment variables ask for (docs/reference/compute_ctl.md#environment), and the caller's
+ * span. Pure; sends nothing.
  *
  * Without an endpoint nothing is sent: a compute on somebody's laptop has no collector, and no one to ask there.
  */

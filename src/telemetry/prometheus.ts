@@ -2,7 +2,8 @@
  * The Prometheus text format 0.0.4: families, histograms, and the families of a snapshot of the compute's state.
  * Counters that others count are not known here.
  *
- * Derived afresh for every scrape, so a status that has passed leaves no sample behind (reference section 7.5).
+ * Derived afresh for every scrape, so a status that has passed leaves no sample behind
+ * (docs/reference/compute_ctl.md#metrics).
  */
 import { displayStatus, type Status } from "../compute/transitions.ts"
 

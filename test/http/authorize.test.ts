@@ -1,5 +1,5 @@
 /**
- * Which claims open this compute (reference section 7.4).
+ * Which claims open this compute (docs/reference/compute_ctl.md#authorization).
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"

@@ -1,8 +1,8 @@
 /**
  * Ends every process that may still write to this timeline's WAL: what a killed compute or postmaster left behind.
  *
- * A client session outlives its postmaster by milliseconds, a busy backend without limit, and both keep
- * acknowledging commits; a second server on the same WAL would corrupt it (reference section 1.1). Only processes
+ * A client session outlives its postmaster by milliseconds, a busy backend without limit, and both keep acknowledging
+ * commits; a second server on the same WAL would corrupt it (docs/reference/local_storage.md#fencing). Only processes
  * that are Postgres, and of this timeline, are ended. Without /proc nothing is ended: then postmaster.pid must prove
  * that nobody is left. Another live compute is `lock.ts`'s business, which comes first.
  */

@@ -2,11 +2,11 @@
  * Makes a folder hold exactly what a base holds, reusing the files that are there.
  *
  * Not `platform/untar.ts`, which reads a stream into an empty folder and trusts nobody: here the tar is our own, lies
- * on this disk and is read by position, so a start can be done in slices and over the files of the last one.
- * Creating a thousand files costs ten times as much as overwriting them, and truncating to zero first makes some
- * filesystems flush (reference section 2.4): files are written, then cut. No link is followed, neither when writing nor
- * when deleting: pg_wal is a link into durable WAL. Nothing is flushed, because PGDATA is never trusted after a power
- * cut.
+ * on this disk and is read by position, so a start can be done in slices and over the files of the last one. Creating a
+ * thousand files costs ten times as much as overwriting them, and truncating to zero first makes some filesystems flush
+ * (docs/reference/local_storage.md#files-that-are-reused): files are written, then cut. No link is followed, neither
+ * when writing nor when deleting: pg_wal is a link into durable WAL. Nothing is flushed, because PGDATA is never
+ * trusted after a power cut.
  */
 import * as fs from "node:fs"
 import { codeOf } from "../../errors/errno.ts"

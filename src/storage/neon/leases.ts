@@ -1,6 +1,6 @@
 /**
  * Keeps the pages of a static compute's LSN from being collected: a lease from every shard, renewed in time
- * (reference section 11.5).
+ * (docs/reference/compute_ctl.md#lsn-lease).
  *
  * The pageservers' addresses and the token are read anew for each request, and a change of them is a reason to ask at
  * once. A refusal is final for these addresses: it is logged once, shown as a condition, and asked again only

@@ -1,5 +1,6 @@
 /**
- * The pageserver's gRPC service, as much of it as a start needs (reference section 11.11): a basebackup and leases.
+ * The pageserver's gRPC service, as much of it as a start needs (docs/reference/compute_ctl.md#page-service): a
+ * basebackup and leases.
  *
  * Loaded only when it is used (`shards.ts`), for it brings a whole HTTP/2 client along. Each call has a connection of
  * its own, without retries or name tricks of the library; the caller decides about those. Gone with the scope.

@@ -18,7 +18,7 @@ import { invalidLsn, type Lsn, printLsn, printTenantShard } from "../../spec/ide
 import { modeName, type PageserverShard, type ParsedSpec } from "../../spec/ParsedSpec.ts"
 import type { NeonDeadlines } from "./deadlines.ts"
 
-/** Reference section 4.7 step 4. Ids and LSN are digits and `/` only, so nothing can be injected. */
+/** docs/reference/compute_ctl.md#basebackup. Ids and LSN are digits and `/` only, so nothing can be injected. */
 const basebackupCommand = (spec: Pick<ParsedSpec, "tenant" | "timeline" | "mode">, lsn: Lsn): string =>
   [
     "basebackup",
@@ -54,7 +54,7 @@ export interface Pageserver {
 export const connectionInfoInvalid = (message: string): SpecInvalid =>
   new SpecInvalid({ source: "storage", problems: [{ path: "pageserver_connection_info", message }] })
 
-/** Reference section 11.5; the space at the end is the reference's. */
+/** docs/reference/compute_ctl.md#lsn-lease; the space at the end is the reference's. */
 const leaseCommand = ({ shard, shardCount, spec }: ShardTarget, lsn: Lsn): string =>
   `lease lsn ${printTenantShard(spec.tenant, shard.number, shardCount)} ${spec.timeline} ${printLsn(lsn)} `
 

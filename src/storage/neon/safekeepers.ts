@@ -103,7 +103,7 @@ const askOne = (query: TimelineQuery, safekeeper: string, within: Duration.Durat
   )
 }
 
-/** Stops asking as soon as the answer cannot change. Reference section 4.6, fast path. */
+/** Stops asking as soon as the answer cannot change. docs/reference/compute_ctl.md#safekeeper-sync, fast path. */
 export const checkSynced = Effect.fn("NeonStorage.askSafekeepers")(function* (query: TimelineQuery) {
   const { ping } = yield* NeonDeadlines
   const total = query.safekeepers.length

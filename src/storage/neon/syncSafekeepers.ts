@@ -1,6 +1,6 @@
 /**
  * `postgres --sync-safekeepers`: the walproposer makes the safekeepers agree and prints at which LSN
- * (reference section 4.6).
+ * (docs/reference/compute_ctl.md#safekeeper-sync).
  *
  * A helper process, not the postmaster: it is asked to leave with SIGTERM, and is never left behind, also when we
  * are interrupted. It runs in the same cgroup as the postmaster.

@@ -19,7 +19,7 @@ export interface ControlPlaneOptions {
   readonly computeId: string
   /** Asked for as the bearer's; without it everybody is answered. */
   readonly token?: string
-  /** The whole answer (reference section 9.2), as it is at the time of the question. */
+  /** The whole answer (docs/reference/compute_ctl.md#spec-answer), as it is at the time of the question. */
   readonly answer: () => unknown
   readonly fault?: ControlPlaneFault
   /** Only the first so many questions meet the fault; default: all of them. */
