@@ -14,6 +14,8 @@ import { type Cluster, type ClusterOptions, makeCluster, runAs, superuser } from
 export interface TestPostmaster {
   readonly cluster: Cluster
   readonly start: Postmaster["Service"]["start"]
+  /** Its sessions are proven to be with the Postgres that was started. */
+  readonly admin: Admin["Service"]
   /** What reached the sink so far. */
   readonly log: () => string
 }
@@ -31,9 +33,9 @@ const installOf = (cluster: Cluster) =>
     })
   )
 
-const adminOf = ({ port }: Cluster) =>
+const adminOf = ({ port }: Cluster, host: string) =>
   Admin.layer({
-    host: "127.0.0.1",
+    host,
     port,
     user: superuser,
     password: null,
@@ -44,17 +46,19 @@ const adminOf = ({ port }: Cluster) =>
 
 export const postmasterOver = (
   cluster: Cluster,
-  options: Partial<PostmasterOptions> = {}
+  options: Partial<PostmasterOptions> = {},
+  host = "127.0.0.1"
 ): Effect.Effect<TestPostmaster, never, Scope.Scope> =>
   Effect.gen(function* () {
     let log = ""
     const sink = (text: string) => Effect.sync(() => void (log += text))
     const layer = Postmaster.layer({ pgdata: cluster.pgdata, sink, ...options }).pipe(
-      Layer.provide([installOf(cluster), Spawn.layer, adminOf(cluster)])
+      Layer.provide([installOf(cluster), Spawn.layer]),
+      Layer.provideMerge(adminOf(cluster, host))
     )
     const context = yield* Layer.build(layer)
     const { start } = yield* Effect.provide(Postmaster, context)
-    return { cluster, start, log: () => log }
+    return { cluster, start, admin: yield* Effect.provide(Admin, context), log: () => log }
   })
 
 export const makePostmaster = (
