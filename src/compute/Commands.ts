@@ -28,7 +28,7 @@ export interface Configure {
   readonly answer: (outcome: Result.Result<Snapshot, Failure>) => Effect.Effect<void>
 }
 
-/** The spec is to be fetched again from where it came; nobody waits. `null`: there is none for this compute any more. */
+/** The spec is to be fetched again; nobody waits. `null`: there is none for this compute any more. */
 export interface Refresh {
   readonly _tag: "Refresh"
   readonly fetch: Effect.Effect<ParsedSpec | null, Failure>
@@ -41,7 +41,7 @@ export interface Submission {
   readonly key: IdempotencyKey | null
 }
 
-/** `fast`: stay up afterwards so that the end can be read; `immediate`: do not. Neither chooses how Postgres is stopped. */
+/** `fast`: with an exit delay, so that the end can be read; `immediate`: without. Neither is a Postgres shutdown mode. */
 export type TerminateMode = "fast" | "immediate"
 
 interface QueuedConfigure extends Configure {
@@ -56,14 +56,16 @@ interface Slots {
   readonly queued: QueuedConfigure | null
   /** The last that the lifecycle took. */
   readonly taken: QueuedConfigure | null
+  /** The end has begun. */
+  readonly closed: boolean
 }
 
-const empty: Slots = { accepted: null, refresh: null, queued: null, taken: null }
+const empty: Slots = { accepted: null, refresh: null, queued: null, taken: null, closed: false }
 
 export class Commands extends Context.Service<
   Commands,
   {
-    /** Answers when the spec is applied, or why it was not. Refused unless the compute is empty, running or healable. */
+    /** Answers with how the apply went. Refused unless the compute is empty, running or healable. */
     readonly configure: (spec: ParsedSpec) => Effect.Effect<Snapshot, Failure | IllegalTransition>
     /** The same, answered as soon as it is accepted or queued. */
     readonly submit: (submission: Submission) => Effect.Effect<ConfigureRequest, IllegalTransition | KeyReused>
@@ -132,11 +134,12 @@ type Queue = Effect.Success<typeof makeQueue>
 
 /** What callers use. */
 const entry = ({ exclusively, put, requests, slots, state }: Queue) => {
-  /** A failed compute can be healed while its Postgres lives, and not after that. */
-  const refuseWithoutPostgres = (on: "SpecArrived" | "RefreshAsked") =>
-    Effect.flatMap(state.now, ({ postgresAlive, status }) =>
-      status === "failed" && !postgresAlive ? Effect.fail(new IllegalTransition({ from: "failed", on })) : Effect.void
-    )
+  /** A failed compute can be healed while its Postgres lives, and not once its end has begun. */
+  const refuseWithoutPostgres = Effect.fnUntraced(function* (on: "SpecArrived" | "RefreshAsked") {
+    const { postgresAlive, status } = yield* state.now
+    const { closed } = yield* slots
+    if (status === "failed" && (closed || !postgresAlive)) return yield* new IllegalTransition({ from: "failed", on })
+  })
 
   const accept = Effect.fnUntraced(function* ({ key, mayQueue, spec }: Submission) {
     const known = key === null ? null : yield* requests.findKey(key)
@@ -217,7 +220,7 @@ const forLifecycle = ({ begin, exclusively, put, slots, state, until }: Queue) =
     close: exclusively(
       Effect.gen(function* () {
         const { accepted, queued, taken } = yield* slots
-        yield* put(empty)
+        yield* put({ ...empty, closed: true })
         const abandoned = Result.fail(new Abandoned({ what: "the new spec" }))
         for (const command of [taken, accepted, queued]) yield* command?.answer(abandoned) ?? Effect.void
       })

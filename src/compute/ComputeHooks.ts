@@ -1,37 +1,14 @@
 /**
  * What a compute has around its Postgres, as the lifecycle sees it: memory and disk, extensions, file cache,
- * installed extensions, sidecars such as pgbouncer. The lifecycle says when; `lifecycle/hooks.ts` composes what is done.
+ * installed extensions, sidecars such as pgbouncer. The lifecycle says when, `lifecycle/hooks.ts` what.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { ExtensionsUnavailable, type Failure } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import type { OffloadState, PrewarmState } from "./prewarm.ts"
 import type { Actor } from "./Supervisor.ts"
-
-/** `pages` are what Postgres says afterwards; times are milliseconds. */
-export type PrewarmState =
-  | { readonly status: "not_prewarmed" | "prewarming" | "skipped" | "cancelled" }
-  | { readonly status: "failed"; readonly error: string }
-  | {
-      readonly status: "completed"
-      readonly total: number
-      readonly prewarmed: number
-      readonly skipped: number
-      readonly state_download_time_ms: number
-      readonly uncompress_time_ms: number
-      readonly prewarm_time_ms: number
-    }
-
-export type OffloadState =
-  | { readonly status: "not_offloaded" | "offloading" | "skipped" }
-  | { readonly status: "failed"; readonly error: string }
-  | {
-      readonly status: "completed"
-      readonly state_query_time_ms: number
-      readonly compress_time_ms: number
-      readonly state_upload_time_ms: number
-    }
 
 export class ComputeHooks extends Context.Service<
   ComputeHooks,

@@ -5,7 +5,7 @@
 import { specValue } from "../postgres/postgresqlConf.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import type { GenericOption, ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { PrewarmState } from "./ComputeHooks.ts"
+import type { PrewarmState } from "./prewarm.ts"
 
 export type PromotionStep = "waiting for the WAL" | "preparing the files" | "promoting Postgres" | "applying the spec"
 
@@ -14,7 +14,7 @@ export type Promotion =
   | { readonly _tag: "Promoting"; readonly step: PromotionStep }
   /** Milliseconds of each step; 0 for one that an earlier attempt had taken already. */
   | { readonly _tag: "Completed"; readonly lsnWait: number; readonly promote: number; readonly reconfigure: number }
-  /** It may be asked for again: what is done already is not done twice. `at` is the step that failed; `null`: none was begun. */
+  /** It may be asked for again: nothing is done twice. `at` is the step that failed; `null`: none was begun. */
   | { readonly _tag: "Failed"; readonly error: string; readonly at: PromotionStep | null }
 
 export const notPromoted: Promotion = { _tag: "NotPromoted" }

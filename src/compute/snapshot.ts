@@ -159,7 +159,7 @@ export interface Step {
 }
 
 /** One change of status, and why it came about. */
-export interface Change {
+interface Change {
   readonly from: Status
   readonly to: Status
   readonly at: DateTime.Utc

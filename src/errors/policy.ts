@@ -165,6 +165,8 @@ export const explain = (failure: Failure): string => causesOf(failure).join(": "
 export const usageError = 2
 export const failed = 1
 
-/** A Postgres killed by a signal has no code of its own: 1. An end that was asked for before there was one: 0. */
-export const exitCodeOf = (exit: ExitStatus | null, broke: boolean): number =>
-  exit === null ? (broke ? failed : 0) : exit._tag === "Code" ? exit.code : failed
+/** A Postgres killed by a signal has no code of its own: 1. An end in order of a compute that broke is none: 1. */
+export const exitCodeOf = (exit: ExitStatus | null, broke: boolean): number => {
+  if (exit?._tag === "Code" && exit.code !== 0) return exit.code
+  return broke || exit?._tag === "Signal" ? failed : 0
+}

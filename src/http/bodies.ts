@@ -188,7 +188,9 @@ export const History = Schema.Struct({
 }).annotate({ identifier: "History" })
 
 export const Conditions = Schema.Struct({
-  degraded: Schema.Array(Schema.Struct({ code: Schema.String, message: Schema.String })),
+  degraded: Schema.Array(
+    Schema.Struct({ code: Schema.String, about: Schema.optionalKey(Schema.String), message: Schema.String })
+  ),
   pending_restart: Schema.Array(Schema.Struct({ name: Schema.String, current: Schema.String, wanted: Schema.String })),
   promotion: Schema.Struct({ status: Schema.String })
 }).annotate({ identifier: "Conditions" })

@@ -201,7 +201,7 @@ export const postgresRoutes = (state: ComputeState["Service"], admin: Admin["Ser
 
   const extensions = Effect.andThen(
     requireRunning(state, apiVersion, "installed_extensions"),
-    Effect.map(countExtensions(admin), installedExtensions)
+    Effect.map(countExtensions(admin, "answer"), installedExtensions)
   ).pipe(answeredWithin("counting extensions", Duration.minutes(2)))
 
   const liveness = Effect.as(runQuery(admin, "availability_checker", "SELECT 1"), "ok")

@@ -39,7 +39,12 @@ const probe =
       body: { status },
       refused: passes(vitalsOf(snapshot))
         ? null
-        : refusal(503, code, snapshot.error ?? `compute status is ${status}`, "GET /status says more")
+        : refusal(
+            503,
+            code,
+            snapshot.error ?? snapshot.notAccepting ?? `compute status is ${status}`,
+            "GET /status and /conditions say more"
+          )
     }
   }
 

@@ -35,6 +35,8 @@ export interface Vitals {
   readonly postgresAlive: boolean
   /** Has the first start ever succeeded? */
   readonly everRan: boolean
+  /** Why Postgres takes no new sessions. */
+  readonly notAccepting: string | null
 }
 
 /** The first start is over and succeeded. */
@@ -42,11 +44,12 @@ export const isStarted = ({ everRan, status }: Vitals): boolean => everRan || st
 
 /** Are users' connections worth sending here? After a failed reconfiguration they are: Postgres still serves. */
 export const isReady = (vitals: Vitals): boolean =>
-  isStarted(vitals) && vitals.postgresAlive && !isTerminating(vitals.status)
+  isStarted(vitals) && vitals.postgresAlive && vitals.notAccepting === null && !isTerminating(vitals.status)
 
-export const vitalsOf = ({ metrics, postgresAlive, status }: Snapshot): Vitals => ({
+export const vitalsOf = ({ metrics, notAccepting, postgresAlive, status }: Snapshot): Vitals => ({
   status,
   postgresAlive,
+  notAccepting,
   everRan: metrics.total_startup_ms > 0
 })
 
@@ -142,7 +145,8 @@ export const metricsText = (snapshot: Snapshot, buildTag: string): string =>
         steps: snapshot.steps,
         downtime: snapshot.downtime,
         totalStartupMillis: snapshot.metrics.total_startup_ms,
-        lastActive: snapshot.lastActive?.epochMilliseconds ?? null
+        lastActive: snapshot.lastActive?.epochMilliseconds ?? null,
+        conditions: snapshot.degraded
       },
       buildTag
     )

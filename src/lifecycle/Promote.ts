@@ -135,7 +135,7 @@ const run = Effect.fn("Promote.run")(function* (request: PromotionRequest, input
   } satisfies Promoted
 })
 
-/** Never fails, and the compute runs on either way. How it went stays to be read, and is what the next attempt begins with. */
+/** Never fails, and the compute runs on either way. How it went can be read, and is where the next attempt begins. */
 export const promote = Effect.fn("Promote.promote")(function* (
   { answer, request }: PromotionCommand,
   inputs: PlanInputs,

@@ -16,6 +16,7 @@ import { type Actor, supervise } from "../compute/Supervisor.ts"
 import { Abandoned, type ExitStatus, type Failure } from "../errors/Failure.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { Running } from "../postgres/Postmaster.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { startPlan } from "../postgres/startPlan.ts"
 import { advance, defectsAsFailures, failWith, logFailure, terminationAsked } from "./outcome.ts"
 import { postgresWatch, stoppedFromOutside } from "./postgresWatch.ts"
@@ -32,7 +33,11 @@ export type Ending =
   | { readonly _tag: "StoppedFromOutside" }
 
 /** Serves until the compute has to end. Fails when an essential actor gives up. */
-export const serve = Effect.fnUntraced(function* ({ postgres, timeline }: Serving, inputs: PlanInputs) {
+export const serve = Effect.fnUntraced(function* (
+  { postgres, timeline }: Serving,
+  first: ParsedSpec,
+  inputs: PlanInputs
+) {
   const applier = yield* Applier
   const hooks = yield* ComputeHooks
   const turn = yield* Semaphore.make(1)
@@ -42,6 +47,7 @@ export const serve = Effect.fnUntraced(function* ({ postgres, timeline }: Servin
     { name: "storage archiver", kind: "auxiliary", run: timeline.keep },
     postgresWatch(postgres),
     applier.afterStart,
+    { name: "first run hooks", kind: "auxiliary", run: hooks.onRunning(first) },
     ...hooks.actors(postgres.reload)
   ])
   return yield* Effect.raceAllFirst([
@@ -78,7 +84,7 @@ const promotionActor = Effect.fnUntraced(function* (turn: Semaphore.Semaphore, p
   } satisfies Actor<unknown>
 })
 
-/** One accepted spec, applied to the running Postgres. Its failure is the caller's and the status's; Postgres goes on. */
+/** One accepted spec, applied to the running Postgres, which goes on when that fails. */
 const configure = Effect.fn("Lifecycle.configure")(function* (
   command: Configure,
   postgres: Running,
@@ -132,5 +138,5 @@ const refresh = Effect.fn("Lifecycle.refresh")(
   Effect.catchTag("Abandoned", () => Effect.never)
 )
 
-/** Between two attempts to fetch and apply a spec again: 5 s, each by up to a fifth more or less, so that a fleet does not ask in step. */
+/** Between two attempts: 5 s, by up to a fifth more or less, so that a fleet does not ask in step. */
 const refreshPause = Effect.map(Random.nextBetween(0.8, 1.2), (factor) => Duration.millis(5_000 * factor))

@@ -3,7 +3,7 @@
  * this order: the cause into the status, Postgres and its sidecars stopped, storage left, the last sync, its LSN
  * recorded, everybody who waits answered. Every stage has a deadline, and none is left out because another failed.
  *
- * Not interruptible: who is in a hurry escalates, which goes to the next shutdown stage and gives up the storage stages.
+ * Not interruptible: who is in a hurry escalates, which takes the next shutdown stage and gives up the storage.
  */
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
@@ -42,14 +42,18 @@ const syncWithin = Duration.minutes(2)
 
 export const shutdown = Effect.fnUntraced(function* (held: Ref.Ref<Held>, exit: Exit.Exit<Ending, Failure>) {
   const { postgres, timeline } = yield* Ref.get(held)
-  const failure = yield* recordCause(exit, postgres)
-  const left = yield* stopPostgres(postgres)
+  const cause = yield* recordCause(exit, postgres)
+  yield* (yield* Commands).close
+  const stopped = yield* stopPostgres(postgres, cause)
+  const left = Result.getOrElse(stopped, () => null)
+  const failure = cause ?? (Result.isFailure(stopped) ? stopped.failure : null)
+  // Without Postgres's exit nothing can be said of its data; one that could not be stopped goes with the scope.
   const state = yield* ComputeState
   yield* state.note({ postgresAlive: false })
   const synced =
     timeline === null || left === null ? Result.succeed(null) : yield* leaveStorage(timeline, left, failure)
   if (Result.isSuccess(synced)) yield* state.note({ flushLsn: synced.success })
-  yield* answerEverybody
+  yield* (yield* Promotions).close
   return { exit: left, failure: failure ?? (Result.isFailure(synced) ? synced.failure : null) } satisfies Ended
 }, Effect.uninterruptible)
 
@@ -89,18 +93,22 @@ const failureOf = (cause: Cause.Cause<Failure>): Failure | null => {
 }
 
 /** Sidecars leave beside Postgres: a pgbouncer in front of it must not go on taking clients in. */
-const stopPostgres = Effect.fnUntraced(function* (postgres: Running | null) {
+const stopPostgres = Effect.fnUntraced(function* (postgres: Running | null, before: Failure | null) {
   const hooks = yield* ComputeHooks
   const hooksLeave = hooks.onStopped.pipe(
     defectsAsFailures("stopping the sidecars"),
     within("stopping the sidecars", hooksWithin),
     Effect.catch((failure) => logFailure("the sidecars were not stopped in order", failure))
   )
-  const [left] = yield* Effect.all([postgres === null ? Effect.succeed(null) : postgres.stop, hooksLeave], {
-    concurrency: "unbounded"
-  })
-  return left
+  const stop: Effect.Effect<ExitStatus | null> = postgres === null ? Effect.succeed(null) : postgres.stop
+  const stopping = Effect.result(defectsAsFailures("stopping Postgres")(stop))
+  const [stopped] = yield* Effect.all([stopping, hooksLeave], { concurrency: "unbounded" })
+  if (Result.isFailure(stopped)) yield* reportFailure(before)("Postgres was not stopped in order", stopped.failure)
+  return stopped
 })
+
+/** Into status and log. The first cause stays the one in the status. */
+const reportFailure = (before: Failure | null) => (before === null ? failWith : logFailure)
 
 /** What storage wants to know of the end, then the last sync. A failure of the first does not spare the second. */
 const leaveStorage = Effect.fnUntraced(function* (timeline: Timeline, exit: ExitStatus, before: Failure | null) {
@@ -116,14 +124,8 @@ const leaveStorage = Effect.fnUntraced(function* (timeline: Timeline, exit: Exit
   const left = yield* stage(Effect.asVoid(leaving))
   if (Result.isFailure(left)) yield* logFailure("the storage was not left in order", left.failure)
   const synced: Result.Result<Lsn | null, Failure> = yield* stage(syncing)
-  // The first cause stays the one that the status tells.
-  if (Result.isFailure(synced)) yield* (before === null ? failWith : logFailure)("the last sync failed", synced.failure)
+  if (Result.isFailure(synced)) yield* reportFailure(before)("the last sync failed", synced.failure)
   return synced
-})
-
-const answerEverybody = Effect.gen(function* () {
-  yield* (yield* Commands).close
-  yield* (yield* Promotions).close
 })
 
 /** Each escalation takes the next shutdown stage at once. Never ends by itself. */

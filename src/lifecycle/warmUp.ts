@@ -30,7 +30,7 @@ import { parsePidFile, readPidFile } from "../postgres/pidFile.ts"
 import { PostgresInstall } from "../postgres/PostgresInstall.ts"
 
 /** What a Neon compute warms up with. */
-export const warmupSettings = "shared_buffers = 65536\nport = 51055\nshared_preload_libraries = 'neon'\n"
+const warmupSettings = "shared_buffers = 65536\nport = 51055\nshared_preload_libraries = 'neon'\n"
 
 const initdbWithin = Duration.seconds(60)
 const readyWithin = Duration.seconds(60)

@@ -50,6 +50,8 @@ export interface Measured {
   readonly totalStartupMillis: number
   /** Milliseconds since the epoch. */
   readonly lastActive: number | null
+  /** What is not as it should be while the compute serves. */
+  readonly conditions: ReadonlyArray<{ readonly code: string; readonly about?: string }>
 }
 
 /** Seconds. A start is a matter of milliseconds at home and of minutes in trouble. */
@@ -67,6 +69,15 @@ export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<
       type: "gauge",
       help: "1 for the status this compute has",
       samples: [{ labels: { build_tag: buildTag, status: displayStatus(measured.status) }, value: 1 }]
+    },
+    {
+      name: "compute_ctl_condition",
+      type: "gauge",
+      help: "1 for each condition that GET /conditions tells",
+      samples: measured.conditions.map(({ about, code }) => ({
+        labels: { code, ...(about === undefined ? {} : { about }) },
+        value: 1
+      }))
     },
     {
       name: "compute_pg_current_downtime_ms",

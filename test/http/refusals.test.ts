@@ -99,15 +99,18 @@ describe("failures", () => {
 describe("probes", () => {
   it("a compute that has not started is neither started nor ready, however alive its Postgres", () => {
     for (const status of statuses.filter((name) => name !== "running")) {
-      assert.isFalse(isStarted({ status, postgresAlive: true, everRan: false }), status)
-      assert.isFalse(isReady({ status, postgresAlive: true, everRan: false }), status)
+      assert.isFalse(isStarted({ status, postgresAlive: true, everRan: false, notAccepting: null }), status)
+      assert.isFalse(isReady({ status, postgresAlive: true, everRan: false, notAccepting: null }), status)
     }
   })
 
-  it("a failed reconfiguration keeps its users; a dead Postgres and an ending compute do not", () => {
-    assert.isTrue(isReady({ status: "failed", postgresAlive: true, everRan: true }))
-    assert.isTrue(isReady({ status: "configuration", postgresAlive: true, everRan: true }))
-    assert.isFalse(isReady({ status: "failed", postgresAlive: false, everRan: true }))
-    assert.isFalse(isReady({ status: "termination_pending_fast", postgresAlive: true, everRan: true }))
+  it("a failed reconfiguration keeps its users; a dead Postgres, one that refuses sessions and an ending compute do not", () => {
+    assert.isTrue(isReady({ status: "failed", postgresAlive: true, everRan: true, notAccepting: null }))
+    assert.isTrue(isReady({ status: "configuration", postgresAlive: true, everRan: true, notAccepting: null }))
+    assert.isFalse(isReady({ status: "failed", postgresAlive: false, everRan: true, notAccepting: null }))
+    assert.isFalse(isReady({ status: "running", postgresAlive: true, everRan: true, notAccepting: "it is stopping" }))
+    assert.isFalse(
+      isReady({ status: "termination_pending_fast", postgresAlive: true, everRan: true, notAccepting: null })
+    )
   })
 })

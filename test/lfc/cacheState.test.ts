@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import type { PrewarmState } from "../../src/compute/ComputeHooks.ts"
+import type { PrewarmState } from "../../src/compute/prewarm.ts"
 import { beginOffload, beginPrewarm, isWorthSaving } from "../../src/lfc/Lfc.ts"
 import { mapLocation } from "../../src/lfc/mapStore.ts"
 import { emptySpec } from "../support/specs.ts"

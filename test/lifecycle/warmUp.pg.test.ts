@@ -16,8 +16,8 @@ import { postmasterOver } from "../postgres/clusters.ts"
 import { configOf, makeCluster, runAs } from "../support/postgres.ts"
 import { eventually } from "../support/waiting.ts"
 
-const furnished = Effect.map(makeCluster(), (cluster) => {
-  const rooms = Layer.mergeAll(
+const withCluster = Effect.map(makeCluster(), (cluster) => {
+  const parts = Layer.mergeAll(
     Spawn.layer,
     Layer.succeed(
       PostgresInstall,
@@ -31,7 +31,7 @@ const furnished = Effect.map(makeCluster(), (cluster) => {
       })
     )
   )
-  return { cluster, rooms, warmup: `${cluster.pgdata}.warmup` }
+  return { cluster, parts, warmup: `${cluster.pgdata}.warmup` }
 })
 
 const modest = "shared_buffers = 16MB\nport = 51055\ndynamic_shared_memory_type = mmap\n"
@@ -39,9 +39,9 @@ const modest = "shared_buffers = 16MB\nport = 51055\ndynamic_shared_memory_type 
 describe("the warm-up", () => {
   it.live("starts a Postgres and leaves nothing of it, whatever was there before", () =>
     Effect.gen(function* () {
-      const { cluster, rooms, warmup } = yield* furnished
+      const { cluster, parts, warmup } = yield* withCluster
       fs.mkdirSync(path.join(warmup, "old"), { recursive: true })
-      yield* Effect.provide(warmUp(cluster.pgdata, modest), rooms)
+      yield* Effect.provide(warmUp(cluster.pgdata, modest), parts)
       assert.isFalse(fs.existsSync(warmup))
       assert.isTrue(fs.existsSync(path.join(cluster.pgdata, "PG_VERSION")))
     }).pipe(Effect.scoped)
@@ -49,9 +49,9 @@ describe("the warm-up", () => {
 
   it.live("says why Postgres did not start, and leaves nothing of it either", () =>
     Effect.gen(function* () {
-      const { cluster, rooms, warmup } = yield* furnished
+      const { cluster, parts, warmup } = yield* withCluster
       const failure = yield* Effect.flip(
-        Effect.provide(warmUp(cluster.pgdata, `${modest}shared_preload_libraries = 'neon'`), rooms)
+        Effect.provide(warmUp(cluster.pgdata, `${modest}shared_preload_libraries = 'neon'`), parts)
       )
       assert.match(causesOf(failure).join(": "), /left the warm-up with exit code 1.*could not access file "neon"/)
       assert.isFalse(fs.existsSync(warmup))
@@ -60,9 +60,9 @@ describe("the warm-up", () => {
 
   it.live("that is interrupted leaves nothing running", () =>
     Effect.gen(function* () {
-      const { cluster, rooms, warmup } = yield* furnished
+      const { cluster, parts, warmup } = yield* withCluster
       const begun = eventually("its postmaster.pid", () => fs.existsSync(path.join(warmup, "postmaster.pid")))
-      yield* Effect.raceFirst(Effect.provide(warmUp(cluster.pgdata, modest), rooms), begun)
+      yield* Effect.raceFirst(Effect.provide(warmUp(cluster.pgdata, modest), parts), begun)
       assert.isFalse(fs.existsSync(warmup))
     }).pipe(Effect.scoped)
   )
@@ -73,7 +73,7 @@ describe("the OOM score", () => {
 
   it.live("of the postmaster is lowered, and its backends have ours", () =>
     Effect.gen(function* () {
-      const { cluster } = yield* furnished
+      const { cluster } = yield* withCluster
       const house = yield* postmasterOver(cluster, { extraEnv: yield* oomEnvironment })
       const running = yield* house.start({ token: null })
       yield* running.ready

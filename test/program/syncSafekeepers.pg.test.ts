@@ -44,7 +44,8 @@ describe("--sync-safekeepers", () => {
           assert.strictEqual((yield* pageserver.seen)[0]?.command, `basebackup ${tenant} ${timeline} 0/16B9200 --gzip`)
           assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
           const ended = yield* compute.end
-          assert.isNull(ended.failure)
+          assert.strictEqual(ended.failure?._tag, "SyncSafekeepersFailed")
+          assert.isNotNull((yield* compute.state.now).error)
           assert.strictEqual((yield* compute.state.now).flushLsn, 0x16b9200n)
         })
       ),

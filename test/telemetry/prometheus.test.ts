@@ -19,7 +19,8 @@ const measured: Measured = {
   steps: [],
   downtime: { current: 0, total: 0 },
   totalStartupMillis: 0,
-  lastActive: null
+  lastActive: null,
+  conditions: []
 }
 
 const unescape = (text: string): string => text.replaceAll(/\\(.)/g, (_, char: string) => (char === "n" ? "\n" : char))
