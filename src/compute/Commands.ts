@@ -135,16 +135,16 @@ type Queue = Effect.Success<typeof makeQueue>
 /** What callers use. */
 const entry = ({ exclusively, put, requests, slots, state }: Queue) => {
   /** A failed compute can be healed while its Postgres lives, and not once its end has begun. */
-  const refuseWithoutPostgres = Effect.fnUntraced(function* (on: "SpecArrived" | "RefreshAsked") {
+  const refuseTooLate = Effect.fnUntraced(function* (on: "SpecArrived" | "RefreshAsked") {
     const { postgresAlive, status } = yield* state.now
     const { closed } = yield* slots
-    if (status === "failed" && (closed || !postgresAlive)) return yield* new IllegalTransition({ from: "failed", on })
+    if (closed || (status === "failed" && !postgresAlive)) return yield* new IllegalTransition({ from: status, on })
   })
 
   const accept = Effect.fnUntraced(function* ({ key, mayQueue, spec }: Submission) {
     const known = key === null ? null : yield* requests.findKey(key)
     if (known !== null) return { request: known, reply: null }
-    yield* refuseWithoutPostgres("SpecArrived")
+    yield* refuseTooLate("SpecArrived")
     const sent = yield* Effect.result(state.send("SpecArrived"))
     const busy = Result.isFailure(sent)
     if (busy && (!mayQueue || isTerminating(sent.failure.from))) return yield* Effect.fail(sent.failure)
@@ -172,7 +172,7 @@ const entry = ({ exclusively, put, requests, slots, state }: Queue) => {
         Effect.gen(function* () {
           const { status } = yield* state.now
           if (status === "init" || status === "refresh_configuration_pending") return
-          yield* refuseWithoutPostgres("RefreshAsked")
+          yield* refuseTooLate("RefreshAsked")
           yield* state.send("RefreshAsked")
           yield* put({ refresh: { _tag: "Refresh", fetch } })
         })

@@ -9,7 +9,6 @@ import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import { Commands, type Configure } from "../compute/Commands.ts"
-import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Status } from "../compute/transitions.ts"
 import type { Failure } from "../errors/Failure.ts"
@@ -38,19 +37,22 @@ export const runLifecycle = Effect.fnUntraced(function* (options: LifecycleOptio
   const state = yield* ComputeState
   const commands = yield* Commands
   const held = yield* Ref.make<Held>(nothingHeld)
-  const ended = yield* Effect.scoped(
+  const toTheEnd = Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       // Not an actor: it has to outlive them, and go on until the end is reached.
       yield* Effect.forkScoped(escalating(held))
-      return yield* Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(Effect.exit(restore(live(options, held))), (exit) => shutdown(held, exit))
-      )
-    })
+      return yield* shutdown(held, yield* Effect.exit(restore(live(options, held))))
+    }).pipe(
+      Effect.scoped,
+      Effect.flatMap((ended) => Effect.map(conclude, (ending) => ({ ended, ending })))
+    )
   )
+  const { ended, ending } = yield* toTheEnd
   const everRan = (yield* state.now).metrics.total_startup_ms > 0
-  const delay = (options.exitDelayOf ?? exitDelay)(yield* conclude, everRan)
-  yield* Effect.raceFirst(Effect.sleep(delay), Effect.raceFirst(commands.escalated, terminationAsked))
-  yield* conclude
+  const delay = (options.exitDelayOf ?? exitDelay)(ending, everRan)
+  yield* Effect.raceFirst(Effect.sleep(delay), Effect.raceFirst(commands.escalated, terminationAsked)).pipe(
+    Effect.ensuring(conclude)
+  )
   return ended
 })
 
@@ -59,7 +61,6 @@ const live = (options: LifecycleOptions, held: Ref.Ref<Held>) =>
   Effect.gen(function* () {
     const first = options.spec === null ? yield* awaitSpec : immediately(options.spec)
     if (first === null) return { _tag: "Asked" } satisfies Ending
-    const hooks = yield* ComputeHooks
     const serving = yield* advance("StartBegan", { spec: first.spec }).pipe(
       Effect.andThen(unlessAsked("the start", start(first.spec, options.inputs, held))),
       defectsAsFailures("the start"),
@@ -67,8 +68,7 @@ const live = (options: LifecycleOptions, held: Ref.Ref<Held>) =>
     )
     const snapshot = yield* advance("PostgresReady")
     yield* first.answer(Result.succeed(snapshot))
-    yield* hooks.onRunning(first.spec)
-    return yield* serve(serving, options.inputs)
+    return yield* serve(serving, first.spec, options.inputs)
   }).pipe(
     defectsAsFailures("the compute"),
     Effect.raceFirst(options.essential ?? Effect.never),

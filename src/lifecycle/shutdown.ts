@@ -1,7 +1,8 @@
 /**
  * The one end. Whatever the cause (asked, Postgres died, a failure, a bug, an interruption) a compute ends here and in
- * this order: the cause into the status, Postgres and its sidecars stopped, storage left, the last sync, its LSN
- * recorded, everybody who waits answered. Every stage has a deadline, and none is left out because another failed.
+ * this order: no command is taken any more and whoever waits is answered, the cause into the status, Postgres and its
+ * sidecars stopped, storage left, the last sync, its LSN recorded. Every stage has a deadline, and none is left out
+ * because another failed.
  *
  * Not interruptible: who is in a hurry escalates, which takes the next shutdown stage and gives up the storage.
  */
@@ -42,8 +43,9 @@ const syncWithin = Duration.minutes(2)
 
 export const shutdown = Effect.fnUntraced(function* (held: Ref.Ref<Held>, exit: Exit.Exit<Ending, Failure>) {
   const { postgres, timeline } = yield* Ref.get(held)
-  const cause = yield* recordCause(exit, postgres)
+  // First: a spec that is accepted from now on would move the status away from its last one.
   yield* (yield* Commands).close
+  const cause = yield* recordCause(exit, postgres)
   const stopped = yield* stopPostgres(postgres, cause)
   const left = Result.getOrElse(stopped, () => null)
   const failure = cause ?? (Result.isFailure(stopped) ? stopped.failure : null)

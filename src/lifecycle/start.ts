@@ -12,7 +12,7 @@ import type { Snapshot } from "../compute/snapshot.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import { Postmaster, type Running } from "../postgres/Postmaster.ts"
-import { planWarnings, startPlan } from "../postgres/startPlan.ts"
+import { logCollectorWarning, planWarnings, startPlan } from "../postgres/startPlan.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { Storage, type Timeline } from "../storage/Storage.ts"
 import { applyCatalog } from "./Reconfigure.ts"
@@ -42,7 +42,11 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   const postmaster = yield* Postmaster
   const hooks = yield* ComputeHooks
   const plan = startPlan(spec, inputs)
-  for (const warning of planWarnings(spec, inputs)) yield* Effect.logWarning(warning)
+  const collected = logCollectorWarning(spec)
+  for (const warning of planWarnings(spec, inputs))
+    yield* warning === collected
+      ? state.raise({ code: "logging_collector", message: warning })
+      : Effect.logWarning(warning)
 
   const timeline = yield* state.timed("claim the timeline", storage.claim(spec, pgdata.directory))
   yield* Ref.update(held, (old) => ({ ...old, timeline }))
@@ -54,10 +58,11 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   )
 
   yield* hooks.beforeSpawn(spec)
-  const postgres = yield* Effect.uninterruptible(
-    postmaster
-      .start({ token: spec.neon?.token ?? null })
-      .pipe(Effect.tap((running) => Ref.update(held, (old) => ({ ...old, postgres: running }))))
+  // One that was spawned and is not yet held is stopped with the scope.
+  const postgres = yield* Effect.uninterruptibleMask((restore) =>
+    Effect.tap(restore(postmaster.start({ token: spec.neon?.token ?? null })), (running) =>
+      Ref.update(held, (old) => ({ ...old, postgres: running }))
+    )
   )
   yield* state.note({ postgresAlive: true })
   yield* hooks.afterSpawn(postgres.pid)

@@ -1,91 +1,130 @@
 /**
- * A compute whose Postgres, PGDATA, storage and SQL are simulated in memory: the real lifecycle runs, in virtual time,
- * and nothing outside is touched.
+ * A compute whose Postgres, PGDATA, storage, hooks and SQL are simulated in memory: the real lifecycle runs, in virtual
+ * time, and nothing outside is touched.
  *
- * `Simulation` is what a test holds: it records what the lifecycle asked for, makes a step fail or hang, and kills the
- * simulated Postgres.
+ * `Simulation` is what a test holds: it records what the lifecycle asked for, makes a step fail, die or hang, and lets
+ * the simulated Postgres leave. `Scenario.ts` does this at random.
  */
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import { Applier } from "../catalog/Applier.ts"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import type { ApplyReport } from "../compute/snapshot.ts"
-import type { ExitStatus, Failure } from "../errors/Failure.ts"
+import type { Actor } from "../compute/Supervisor.ts"
+import type { ExitStatus, Failure, FileFailed } from "../errors/Failure.ts"
+import { shutdownStages } from "../platform/shutdownStages.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
 import type { PgdataFile } from "../postgres/startPlan.ts"
 import { Storage, type Timeline } from "../storage/Storage.ts"
 
-/** The steps in which a test can interfere, in the order in which a start passes them. */
-export type SimulationStep =
-  | "claim"
-  | "begin"
-  | "commitLsn start"
-  | "build"
-  | "spawn"
-  | "ready"
-  | "apply start"
-  | "apply reconfigure"
-  | "rewrite"
-  | "reload"
-  | "secure"
-  | "keep"
-  | "stop"
-  | "leave"
-  | "commitLsn end"
+/** The steps in which a test can interfere: those of a start in their order, then of a later spec, and of the end. */
+export const simulationSteps = [
+  "claim",
+  "begin",
+  "commitLsn start",
+  "build",
+  "beforeStart",
+  "beforeSpawn",
+  "spawn",
+  "afterSpawn",
+  "ready",
+  "rewrite",
+  "reload",
+  "apply start",
+  "secure",
+  "onRunning",
+  "keep",
+  "actor",
+  "onSpecChanged",
+  "apply reconfigure",
+  "stop",
+  "onStopped",
+  "leave",
+  "commitLsn end"
+] as const
 
-/** `hang` never returns; a `Failure` is what the step fails with. */
-export type Interference = "hang" | Failure
+/** `keep` is the storage's actor; `actor` is passed by each of the compute's own actors whenever it begins. */
+export type SimulationStep = (typeof simulationSteps)[number]
+
+/** `hang` never returns; `defect` is a bug; a `Failure` is what the step fails with, where it can fail. */
+export type Interference = "hang" | "defect" | Failure
 
 export class Simulation extends Context.Service<
   Simulation,
   {
     /** Every step the lifecycle has taken, in order. */
     readonly passed: Effect.Effect<ReadonlyArray<SimulationStep>>
-    /** From now on this step hangs, fails, or (`null`) behaves. */
-    readonly interfere: (step: SimulationStep, how: Interference | null) => Effect.Effect<void>
+    /** From now on this step hangs, fails or dies, for so many `times` (by default for ever), or (`null`) behaves. */
+    readonly interfere: (step: SimulationStep, how: Interference | null, times?: number) => Effect.Effect<void>
+    /** From now on every step begins with this, such as a sleep. */
+    readonly pace: (pause: Effect.Effect<void>) => Effect.Effect<void>
     /** Postgres leaves by itself. */
     readonly kill: (exit: ExitStatus) => Effect.Effect<void>
+    /** Somebody else tells Postgres to stop: postmaster.pid says `stopping`, and it waits for its last session. */
+    readonly stopFromOutside: Effect.Effect<void>
+    /** Was it started, and has it not left yet? */
+    readonly alive: Effect.Effect<boolean>
     /** How often the shutdown was escalated. */
     readonly escalations: Effect.Effect<number>
+
+    // -- for the simulated parts ---------------------------------------------------------------------------------
     readonly pass: (step: SimulationStep) => Effect.Effect<void, Failure>
     readonly exit: Deferred.Deferred<ExitStatus>
+    readonly spawned: Effect.Effect<void>
+    readonly stopping: Effect.Effect<boolean>
     readonly escalate: Effect.Effect<void>
   }
 >()("compute/testing/Simulation") {
   static readonly layer = Layer.effect(
     Simulation,
     Effect.gen(function* () {
-      const passed = yield* Ref.make<ReadonlyArray<SimulationStep>>([])
-      const rules = yield* Ref.make<ReadonlyMap<SimulationStep, Interference>>(new Map())
-      const escalations = yield* Ref.make(0)
+      const passed: Array<SimulationStep> = []
+      const rules = new Map<SimulationStep, { readonly how: Interference; left: number }>()
+      let pause: Effect.Effect<void> = Effect.void
+      let spawned = false
+      let stopping = false
+      let escalations = 0
       const exit = yield* Deferred.make<ExitStatus>()
+      const pass = Effect.fnUntraced(function* (step: SimulationStep) {
+        passed.push(step)
+        yield* pause
+        const rule = rules.get(step)
+        if (rule === undefined) return
+        if (--rule.left === 0) rules.delete(step)
+        if (rule.how === "hang") return yield* Effect.never
+        if (rule.how === "defect") return yield* Effect.die(new Error(`a bug in ${step}`))
+        return yield* Effect.fail(rule.how)
+      })
       return Simulation.of({
-        passed: Ref.get(passed),
-        interfere: (step, how) =>
-          Ref.update(
-            rules,
-            (old) => new Map([...old].filter(([key]) => key !== step).concat(how === null ? [] : [[step, how]]))
-          ),
+        passed: Effect.sync(() => [...passed]),
+        interfere: (step, how, times = Infinity) =>
+          Effect.sync(() => (how === null ? rules.delete(step) : rules.set(step, { how, left: times }))),
+        pace: (effect) => Effect.sync(() => void (pause = effect)),
         kill: (how) => Effect.asVoid(Deferred.succeed(exit, how)),
-        escalations: Ref.get(escalations),
-        pass: Effect.fnUntraced(function* (step: SimulationStep) {
-          yield* Ref.update(passed, (old) => [...old, step])
-          const rule = (yield* Ref.get(rules)).get(step)
-          if (rule === "hang") return yield* Effect.never
-          if (rule !== undefined) return yield* Effect.fail(rule)
-        }),
+        stopFromOutside: Effect.sync(() => void (stopping = true)),
+        alive: Effect.map(Deferred.isDone(exit), (gone) => spawned && !gone),
+        spawned: Effect.sync(() => void (spawned = true)),
+        escalations: Effect.sync(() => escalations),
+        pass,
         exit,
-        escalate: Ref.update(escalations, (times) => times + 1)
+        stopping: Effect.sync(() => stopping),
+        escalate: Effect.sync(() => void (escalations += 1))
       })
     })
   )
 }
 
 const clean: ExitStatus = { _tag: "Code", code: 0 }
+const killed: ExitStatus = { _tag: "Signal", signal: "SIGKILL" }
+
+/** A step that can fail in one way only: anything else that a test makes it fail with is a bug. */
+const asFileFailed = (pass: Effect.Effect<void, Failure>): Effect.Effect<void, FileFailed> =>
+  Effect.catch(pass, (failure) => (failure._tag === "FileFailed" ? Effect.fail(failure) : Effect.die(failure)))
 
 const storage = Layer.effect(
   Storage,
@@ -120,33 +159,40 @@ const pgdata = Layer.effect(
       ])
     return Pgdata.of({
       directory: "/memory/pgdata",
-      begin: () => Effect.orDie(simulation.pass("begin")),
+      begin: () => asFileFailed(simulation.pass("begin")),
       build: (plan) =>
         simulation
           .pass("build")
           .pipe(Effect.andThen(write(plan.starting)), Effect.as({ archiveBytes: 0, connectMicros: 0 })),
-      rewrite: (files) => Effect.andThen(Effect.orDie(simulation.pass("rewrite")), write(files))
+      rewrite: (files) => Effect.andThen(asFileFailed(simulation.pass("rewrite")), write(files))
     })
   })
 )
 
+/** Longer than all its shutdown stages no Postgres takes to leave. */
+const longestStop = shutdownStages.reduce((sum, { grace }) => Duration.sum(sum, grace), Duration.zero)
+
 const postmaster = Layer.effect(
   Postmaster,
   Effect.map(Simulation, (simulation) => {
-    const leave = Effect.orDie(simulation.pass("stop")).pipe(Effect.andThen(simulation.kill(clean)))
-    const stop = Effect.raceFirst(
-      Effect.andThen(leave, Deferred.await(simulation.exit)),
-      Deferred.await(simulation.exit)
+    const exit = Deferred.await(simulation.exit)
+    const leave = Effect.orDie(simulation.pass("stop")).pipe(
+      Effect.andThen(simulation.kill(clean)),
+      Effect.timeoutOrElse({ duration: longestStop, orElse: () => simulation.kill(killed) })
     )
+    const status = Effect.gen(function* () {
+      if (!(yield* simulation.alive)) return null
+      return (yield* simulation.stopping) ? ("stopping" as const) : ("ready" as const)
+    })
     return Postmaster.of({
       start: () =>
-        Effect.as(simulation.pass("spawn"), {
+        Effect.as(Effect.andThen(simulation.pass("spawn"), simulation.spawned), {
           pid: 1,
           ready: simulation.pass("ready"),
-          exit: Deferred.await(simulation.exit),
-          stop,
+          exit,
+          stop: Effect.raceFirst(Effect.andThen(leave, exit), exit),
           escalate: Effect.andThen(simulation.escalate, simulation.kill({ _tag: "Signal", signal: "SIGQUIT" })),
-          status: Effect.succeed("ready" as const),
+          status,
           reload: Effect.orDie(simulation.pass("reload")),
           recentLog: Effect.succeed(["LOG:  simulated"])
         }).pipe(Effect.tap(() => Effect.addFinalizer(() => simulation.kill(clean))))
@@ -177,6 +223,35 @@ const applier = Layer.effect(
   )
 )
 
-/** The simulated parts, and the simulation that a test steers them by. */
-export const simulationLayer: Layer.Layer<Simulation | Storage | Pgdata | Postmaster | Applier | ComputeHooks> =
-  Layer.mergeAll(storage, pgdata, postmaster, applier, ComputeHooks.none).pipe(Layer.provideMerge(Simulation.layer))
+/** Makes `actor` a step of the simulation, which is passed whenever it begins. */
+const interferable =
+  (simulation: Simulation["Service"]) =>
+  (actor: Actor): Actor => ({ ...actor, run: Effect.andThen(simulation.pass("actor"), actor.run) })
+
+const hooks = (actors: ReadonlyArray<Actor>) =>
+  Layer.effect(
+    ComputeHooks,
+    Effect.gen(function* () {
+      const { pass, ...simulation } = yield* Simulation
+      const own = actors.map(interferable({ pass, ...simulation }))
+      return ComputeHooks.of({
+        ...(yield* Effect.provide(ComputeHooks, ComputeHooks.none)),
+        beforeStart: () => pass("beforeStart"),
+        beforeSpawn: () => pass("beforeSpawn"),
+        afterSpawn: () => Effect.orDie(pass("afterSpawn")),
+        onSpecChanged: () => pass("onSpecChanged"),
+        onRunning: () => Effect.orDie(pass("onRunning")),
+        onStopped: Effect.orDie(pass("onStopped")),
+        actors: () => own
+      })
+    })
+  )
+
+type Parts = Simulation | Storage | Pgdata | Postmaster | Applier | ComputeHooks
+
+/** The simulated parts, the actors of a compute's own beside them, and the simulation that a test steers them by. */
+export const simulationWith = (actors: ReadonlyArray<Actor>): Layer.Layer<Parts> =>
+  Layer.mergeAll(storage, pgdata, postmaster, applier, hooks(actors)).pipe(Layer.provideMerge(Simulation.layer))
+
+/** The same without any actor of one's own. */
+export const simulationLayer: Layer.Layer<Parts> = simulationWith([])

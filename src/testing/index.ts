@@ -1,6 +1,13 @@
 /**
  * What `compute-ctl/testing` exports: peers that speak the real protocols over real sockets, well or badly on demand,
- * and a compute whose Postgres and storage are simulated.
+ * a compute whose Postgres and storage are simulated, and random scenarios for it (`simulateSeeds`), in which actors of
+ * one's own can be tried:
+ *
+ * @example
+ * ```ts
+ * const blinker: Actor = { name: "blinker", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) }
+ * await Effect.runPromise(simulateSeeds([1, 2, 3], { actors: [blinker] }))
+ * ```
  */
 export { basebackupOf } from "./peers/NeonPeers.ts"
 export {
@@ -32,4 +39,19 @@ export {
   type PageServiceSeen
 } from "./peers/FakePageService.ts"
 export { NeonPeers, type NeonPeersOptions } from "./peers/NeonPeers.ts"
-export { type Interference, Simulation, simulationLayer, type SimulationStep } from "./Simulation.ts"
+export {
+  PromiseBroken,
+  runScenario,
+  type RunScenarioOptions,
+  type ScenarioReport,
+  simulateSeeds
+} from "./runScenario.ts"
+export { printScenario, type Scenario, type ScenarioEvent, scenarioOf } from "./scenario.ts"
+export {
+  type Interference,
+  Simulation,
+  simulationLayer,
+  type SimulationStep,
+  simulationSteps,
+  simulationWith
+} from "./Simulation.ts"

@@ -40,8 +40,17 @@ describe("the table", () => {
       if (isTerminating(row.from)) assert.isTrue(isTerminating(row.to), `${row.from} → ${row.to}`)
   })
 
-  it("can end from every status", () => {
-    for (const status of statuses) assert.isTrue([...reachableFrom(status)].some(mayEnd), status)
+  it("has no dead end: every status has a way out, and a way to each final one that it may come to", () => {
+    for (const status of statuses) {
+      assert.isTrue(mayEnd(status) || next(status).length > 0, `${status} has no way out`)
+      assert.isTrue(reachableFrom(status).has("terminated"), `${status} never comes to its end`)
+      // Who was asked to end does not become failed; whoever else may.
+      assert.strictEqual(reachableFrom(status).has("failed"), !isTerminating(status), status)
+    }
+  })
+
+  it("always has a way back from a failure to running, which needs no restart", () => {
+    assert.isTrue(reachableFrom("failed").has("running"))
   })
 
   it("can be asked to end, in both ways, wherever nobody has asked yet", () => {
