@@ -1,88 +1,24 @@
 /**
- * The corridor over in-memory rooms, in virtual time: every status and everything that can interrupt it.
+ * The lifecycle over simulated parts, in virtual time: a start, a later spec, and an end in every status.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import { TestClock } from "effect/testing"
 import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { Promotions } from "../../src/compute/Promotions.ts"
-import type { Status } from "../../src/compute/transitions.ts"
 import { ApplyFailed, BasebackupFailed, type Failure } from "../../src/errors/Failure.ts"
-import { runLifecycle } from "../../src/lifecycle/Lifecycle.ts"
-import { type Ended, longExitDelay, shortExitDelay } from "../../src/lifecycle/shutdown.ts"
-import { simulationLayer, type SimulationStep, Simulation } from "../../src/testing/Simulation.ts"
-import { emptySpec, localFacts } from "../support/specs.ts"
-
-const asked = Layer.mergeAll(Commands.layer, Promotions.layer)
-const compute = simulationLayer.pipe(Layer.provideMerge(asked), Layer.provideMerge(ComputeState.layer))
-
-const begin = (given = true) =>
-  runLifecycle({ spec: given ? emptySpec : null, inputs: localFacts }).pipe(
-    Effect.forkChild({ startImmediately: true })
-  )
+import { longExitDelay, shortExitDelay } from "../../src/lifecycle/shutdown.ts"
+import { type SimulationStep, Simulation } from "../../src/testing/Simulation.ts"
+import { emptySpec } from "../support/specs.ts"
+import { begin, compute, ends } from "./fixture.ts"
 
 const broken: Failure = new ApplyFailed({ failures: ['role "web" could not be created'] })
 
-const ends = Effect.fnUntraced(function* (fiber: Fiber.Fiber<Ended>) {
-  yield* TestClock.adjust("2 minutes")
-  return yield* Fiber.join(fiber)
-})
-
-/** Brings a compute into a status and holds it there. */
-const hold: Record<
-  Exclude<Status, "terminated" | "refresh_configuration" | "refresh_configuration_pending" | "configuration_pending">,
-  Effect.Effect<Fiber.Fiber<Ended>, unknown, Layer.Success<typeof compute>>
-> = {
-  empty: begin(false),
-  init: Effect.gen(function* () {
-    const simulation = yield* Simulation
-    yield* simulation.interfere("ready", "hang")
-    return yield* begin()
-  }),
-  running: begin(),
-  configuration: Effect.gen(function* () {
-    const simulation = yield* Simulation
-    const commands = yield* Commands
-    const state = yield* ComputeState
-    yield* simulation.interfere("apply reconfigure", "hang")
-    const fiber = yield* begin()
-    yield* state.until("running")
-    yield* commands.configure(emptySpec).pipe(Effect.ignore, Effect.forkChild({ startImmediately: true }))
-    yield* state.until("configuration")
-    return fiber
-  }),
-  failed: Effect.gen(function* () {
-    const simulation = yield* Simulation
-    yield* simulation.interfere("apply start", broken)
-    const fiber = yield* begin()
-    yield* (yield* ComputeState).until("failed")
-    return fiber
-  }),
-  termination_pending_fast: Effect.gen(function* () {
-    const simulation = yield* Simulation
-    yield* simulation.interfere("leave", "hang")
-    const fiber = yield* begin()
-    yield* (yield* ComputeState).until("running")
-    yield* (yield* Commands).terminate("fast")
-    return fiber
-  }),
-  termination_pending_immediate: Effect.gen(function* () {
-    const simulation = yield* Simulation
-    yield* simulation.interfere("leave", "hang")
-    const fiber = yield* begin()
-    yield* (yield* ComputeState).until("running")
-    yield* (yield* Commands).terminate("immediate")
-    return fiber
-  })
-}
-
-describe("the life of a compute", () => {
-  it.effect("passes the rooms in order, and ends clean when asked", () =>
+describe("a compute", () => {
+  it.effect("takes the steps of a start in order, and ends clean when asked", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       const fiber = yield* begin()
@@ -94,13 +30,16 @@ describe("the life of a compute", () => {
         "begin",
         "commitLsn start",
         "build",
+        "beforeStart",
+        "beforeSpawn",
         "spawn",
+        "afterSpawn",
         "ready",
         "apply start"
       ]
       const passed = yield* (yield* Simulation).passed
       assert.deepStrictEqual(passed.slice(0, expected.length), expected)
-      assert.deepStrictEqual(passed.slice(-3), ["stop", "leave", "commitLsn end"])
+      assert.deepStrictEqual(passed.slice(-4), ["stop", "onStopped", "leave", "commitLsn end"])
       const last = yield* state.now
       assert.strictEqual(last.status, "terminated")
       assert.strictEqual(last.flushLsn, 32n)
@@ -121,24 +60,26 @@ describe("the life of a compute", () => {
   )
 
   for (const place of ["claim", "build", "ready", "apply start", "secure"] as const) {
-    it.effect(`a start that fails at "${place}" is told with its causes, lingers, and leaves nothing running`, () =>
-      Effect.gen(function* () {
-        const state = yield* ComputeState
-        const simulation = yield* Simulation
-        yield* simulation.interfere(
-          place,
-          new BasebackupFailed({ lsn: "0/10", attempts: 3, cause: new Error("failpoint hit") })
-        )
-        const fiber = yield* begin()
-        const failed = yield* state.until("failed")
-        assert.include(failed.error ?? "", "failpoint hit")
-        yield* TestClock.adjust(Duration.subtract(longExitDelay, Duration.seconds(1)))
-        assert.isUndefined(fiber.pollUnsafe(), "the failure can be read for the whole time")
-        yield* TestClock.adjust("2 seconds")
-        const ended = yield* Fiber.join(fiber)
-        assert.strictEqual(ended.failure?._tag, "BasebackupFailed")
-        assert.isFalse((yield* state.now).postgresAlive)
-      }).pipe(Effect.provide(compute))
+    it.effect(
+      `a start that fails at "${place}" is shown with its causes for the whole exit delay, and leaves nothing running`,
+      () =>
+        Effect.gen(function* () {
+          const state = yield* ComputeState
+          const simulation = yield* Simulation
+          yield* simulation.interfere(
+            place,
+            new BasebackupFailed({ lsn: "0/10", attempts: 3, cause: new Error("failpoint hit") })
+          )
+          const fiber = yield* begin()
+          const failed = yield* state.until("failed")
+          assert.include(failed.error ?? "", "failpoint hit")
+          yield* TestClock.adjust(Duration.subtract(longExitDelay, Duration.seconds(1)))
+          assert.isUndefined(fiber.pollUnsafe(), "the failure can be read for the whole time")
+          yield* TestClock.adjust("2 seconds")
+          const ended = yield* Fiber.join(fiber)
+          assert.strictEqual(ended.failure?._tag, "BasebackupFailed")
+          assert.isFalse((yield* state.now).postgresAlive)
+        }).pipe(Effect.provide(compute))
     )
   }
 
@@ -165,7 +106,7 @@ describe("the life of a compute", () => {
     }).pipe(Effect.provide(compute))
   )
 
-  it.effect("a Postgres that dies by itself ends the compute at once, with the story told", () =>
+  it.effect("a Postgres that dies by itself ends the compute at once, with its exit and its last log records", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       const fiber = yield* begin()
@@ -204,25 +145,7 @@ describe("the life of a compute", () => {
     }).pipe(Effect.provide(compute))
   )
 
-  for (const [status, bring] of Object.entries(hold)) {
-    for (const mode of ["fast", "immediate"] as const) {
-      it.effect(`asked to terminate (${mode}) while ${status}, it does`, () =>
-        Effect.gen(function* () {
-          const state = yield* ComputeState
-          const commands = yield* Commands
-          const fiber = yield* bring
-          assert.strictEqual((yield* state.until(status as Status)).status, status)
-          yield* commands.terminate(mode)
-          yield* commands.escalate
-          yield* ends(fiber)
-          assert.strictEqual((yield* state.now).status, "terminated")
-          assert.isFalse((yield* state.now).postgresAlive)
-        }).pipe(Effect.provide(compute))
-      )
-    }
-  }
-
-  it.effect("a second signal takes the next rung and cuts the lingering", () =>
+  it.effect("escalated while Postgres is being stopped takes the next shutdown stage, and has no exit delay", () =>
     Effect.gen(function* () {
       const state = yield* ComputeState
       const commands = yield* Commands

@@ -1,5 +1,5 @@
 /**
- * Promotions through the corridor, in virtual time: who is answered what, and what happens to the files.
+ * Promotions through the lifecycle, in virtual time: who is answered what, and what happens to the files.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -42,8 +42,7 @@ const replica = Effect.fnUntraced(function* (behaviour: {
       ),
       takesWrites: Effect.succeed(true)
     }),
-    Effect.provideService(
-      ConfigurationCheck,
+    Effect.provideService(ConfigurationCheck, () =>
       Effect.succeed({
         problems:
           behaviour.mistake === true
@@ -144,7 +143,7 @@ describe("promotions", () => {
     assert.isNull(promotionRefusal(emptySpec, { _tag: "Failed", error: "", at: "applying the spec" }, "not_prewarmed"))
   })
 
-  it("are told in the reference's words", () => {
+  it("are answered in the original's words", () => {
     assert.deepStrictEqual(promotionBody({ _tag: "Completed", lsnWait: 1, promote: 2, reconfigure: 3 }), {
       status: "completed",
       lsn_wait_time_ms: 1,

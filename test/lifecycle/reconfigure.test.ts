@@ -1,5 +1,5 @@
 /**
- * A later spec through the corridor, in virtual time: what Postgres thinks of the files decides whether they stay.
+ * A later spec through the lifecycle, in virtual time: what Postgres thinks of the files decides whether they stay.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -31,7 +31,7 @@ const well: ConfigurationProblems = { problems: [], pending: [] }
 const running = Effect.fnUntraced(function* () {
   const opinion = yield* Ref.make<Effect.Effect<ConfigurationProblems, Failure>>(Effect.succeed(well))
   yield* runLifecycle({ spec: specWith("4MB"), inputs: localFacts }).pipe(
-    Effect.provideService(ConfigurationCheck, Effect.flatten(Ref.get(opinion))),
+    Effect.provideService(ConfigurationCheck, () => Effect.flatten(Ref.get(opinion))),
     Effect.forkChild({ startImmediately: true })
   )
   const state = yield* ComputeState
@@ -61,7 +61,7 @@ describe("a later spec", () => {
           failure.message,
           "the spec (settings of Postgres) is not valid: postgresql.conf line 3: work_mem: no"
         )
-        assert.deepStrictEqual(yield* since, ["rewrite", "rewrite"])
+        assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "rewrite"])
         const { error, spec, status } = yield* state.now
         assert.deepStrictEqual([status, spec?.operationId], ["failed", "4MB"])
         assert.include(error ?? "", "work_mem: no")
@@ -82,7 +82,7 @@ describe("a later spec", () => {
           Effect.fail(new TimedOut({ what: "the check of the configuration files", millis: 5000 }))
         )
         assert.strictEqual((yield* commands.configure(specWith("5MB"))).status, "running")
-        assert.deepStrictEqual(yield* since, ["rewrite", "reload", "apply reconfigure"])
+        assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "reload", "apply reconfigure"])
       }).pipe(Effect.provide(compute))
   )
 
@@ -106,7 +106,7 @@ describe("a later spec", () => {
     Effect.gen(function* () {
       const { commands, since } = yield* running()
       yield* commands.configure(specWith("4MB"))
-      assert.deepStrictEqual(yield* since, ["rewrite", "apply reconfigure"])
+      assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "apply reconfigure"])
     }).pipe(Effect.provide(compute))
   )
 

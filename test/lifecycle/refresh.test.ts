@@ -1,5 +1,5 @@
 /**
- * A spec that is looked for again, and specs that wait in line, through the whole corridor in virtual time.
+ * A spec that is looked for again, and specs that wait in line, through the whole lifecycle in virtual time.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -53,7 +53,7 @@ describe("refresh", () => {
     }).pipe(Effect.provide(compute))
   )
 
-  it.effect("tries again every five seconds, and asking again meanwhile is no fault", () =>
+  it.effect("tries again every four to six seconds, and asking again meanwhile is no fault", () =>
     Effect.gen(function* () {
       const commands = yield* Commands
       const state = yield* ComputeState
@@ -69,7 +69,7 @@ describe("refresh", () => {
       assert.strictEqual(yield* Ref.get(tries), 3)
       assert.strictEqual((yield* state.now).status, "refresh_configuration_pending")
       yield* commands.refresh(Effect.die("it is pending already"))
-      yield* TestClock.adjust("5 seconds")
+      yield* TestClock.adjust("6 seconds")
       assert.strictEqual((yield* state.now).status, "running")
       assert.strictEqual(yield* specNow, "at last")
     }).pipe(Effect.provide(compute))
@@ -130,14 +130,14 @@ describe("the line", () => {
       yield* state.until("init")
       const early = yield* commands.submit({ spec: named("early"), mayQueue: true, key: null })
       const later = yield* commands.submit({ spec: named("later"), mayQueue: true, key: null })
-      const told = yield* commands.requests.settled(early.id)
+      const superseded = yield* commands.requests.settled(early.id)
       assert.isTrue(
-        told !== null &&
-          told.outcome !== null &&
-          Result.isFailure(told.outcome) &&
-          told.outcome.failure._tag === "Superseded"
+        superseded !== null &&
+          superseded.outcome !== null &&
+          Result.isFailure(superseded.outcome) &&
+          superseded.outcome.failure._tag === "Superseded"
       )
-      // The start that hangs is left, so the end tells whoever is still in line.
+      // The start that hangs is left, so the end answers whoever is still in line.
       yield* commands.terminate("immediate")
       yield* TestClock.adjust("2 minutes")
       const abandoned = yield* commands.requests.settled(later.id)
