@@ -26,6 +26,7 @@ import { policyText } from "./http/routes.ts"
 import { program } from "./lifecycle/Program.ts"
 import { received, type Signal, type Signals } from "./lifecycle/signals.ts"
 import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
+import { standardError } from "./platform/boundedOutput.ts"
 import { Spawn } from "./platform/Spawn.ts"
 import { liftCoreLimit } from "./postgres/coreDumps.ts"
 import { stderrSink } from "./postgres/LogPipe.ts"
@@ -33,7 +34,7 @@ import { telemetryOf } from "./telemetry/Telemetry.ts"
 import { version } from "./version.ts"
 
 const out = (text: string) => void process.stdout.write(text)
-const err = (text: string) => void process.stderr.write(text)
+const err = standardError.write
 
 /**
  * The first thing that exists. From here on a signal is heard at any moment: while the spec is read or fetched, while
@@ -83,7 +84,7 @@ const run = Effect.fnUntraced(function* (settings: RunSettings, log: LogContext,
   })
   const withLog =
     settings.logFormat === "json" ? { ...options, postgresLog: postgresRecordsAsJson(log, stderrSink) } : options
-  return yield* program({ ...withLog, log }, { signals, onListening: () => startUpBanner })
+  return yield* program({ ...withLog, log, logOutput: standardError }, { signals, onListening: () => startUpBanner })
 })
 
 /** What kept the compute from having a life is logged like every failure: sentence, causes, hint. */
@@ -103,7 +104,9 @@ const runToExitCode = (settings: RunSettings, signals: Signals) => {
         Effect.as(Effect.logError(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`), failed)
       ),
       Effect.provide(telemetry.layer),
-      Effect.provide(logLayer({ format: settings.logFormat, filter: settings.logFilter, sink: err, context: log }))
+      Effect.provide(logLayer({ format: settings.logFormat, filter: settings.logFilter, sink: err, context: log })),
+      // The exit waits for a reader that reads, and for no other.
+      Effect.ensuring(standardError.flush)
     )
 }
 

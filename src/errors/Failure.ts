@@ -187,6 +187,16 @@ export class TimelineBusy extends Schema.TaggedError<TimelineBusy>()("TimelineBu
   }
 }
 
+/** Somebody else uses this data directory. `holder` says who. */
+export class PgdataBusy extends Schema.TaggedError<PgdataBusy>()("PgdataBusy", {
+  directory: Schema.String,
+  holder: Schema.String
+}) {
+  override get message(): string {
+    return `the data directory ${this.directory} is in use by ${this.holder}`
+  }
+}
+
 /** Local storage is not in a state from which a start can succeed. */
 export class StorageDamaged extends Schema.TaggedError<StorageDamaged>()("StorageDamaged", {
   directory: Schema.String,
@@ -305,6 +315,7 @@ export const Failure = Schema.Union([
   BasebackupFailed,
   ArchiveInvalid,
   TimelineBusy,
+  PgdataBusy,
   StorageDamaged,
   NotSupported,
   PostmasterNotReady,

@@ -69,6 +69,12 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
   ),
   ArchiveInvalid: policy("report", "archive_invalid", 502, "the pageserver sent a broken archive; look at its log"),
   TimelineBusy: policy("exit", "timeline_busy", 409, "stop the other compute, or use another timeline_id"),
+  PgdataBusy: policy(
+    "exit",
+    "pgdata_busy",
+    409,
+    "stop it, or give this compute a data directory of its own with -D; nothing in it was touched"
+  ),
   StorageDamaged: policy(
     "report",
     "storage_damaged",

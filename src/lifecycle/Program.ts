@@ -1,5 +1,5 @@
 /**
- * The compute as one effect: which rooms it has, who is supervised, and in which order they come up.
+ * The compute as one effect: which parts it has, who is supervised, and in which order they come up.
  *
  * HTTP listens before Postgres is looked for, so that whoever waits can watch. Knows no command line and no signals;
  * those are `main.ts`.
@@ -30,6 +30,7 @@ import type { Verifier } from "../http/Verifier.ts"
 import { type LogContext, logNameActor } from "../logging/Log.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
+import type { BoundedOutput } from "../platform/boundedOutput.ts"
 import { oomEnvironment } from "../platform/memory.ts"
 import { type RunAs, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
 import { resolveRunAs } from "../platform/users.ts"
@@ -45,6 +46,7 @@ import { NeonStorage } from "../storage/neon/NeonStorage.ts"
 import { printFamilies } from "../telemetry/prometheus.ts"
 import type { HookOptions } from "./hooks.ts"
 import { runLifecycle } from "./Lifecycle.ts"
+import { logDropFamily, logDropWatch } from "./logDrops.ts"
 import { unlessAsked } from "./outcome.ts"
 import { newSession } from "./postgresWatch.ts"
 import { standby } from "./Promote.ts"
@@ -149,6 +151,8 @@ export interface ProgramOptions {
   readonly version: string
   /** Where Postgres's log goes; our stderr by default. */
   readonly postgresLog?: LogSink
+  /** Where `postgresLog` ends; what it drops becomes a condition and a metric. */
+  readonly logOutput?: BoundedOutput
   /** Is told who we are with every new spec. */
   readonly log?: LogContext
   readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
@@ -245,7 +249,8 @@ const serveHttp = (options: ProgramOptions, vm: Vm | null, later: Later) =>
     // Both only read what is at hand.
     otherMetrics: () =>
       Effect.runSync(Effect.flatMap(Ref.get(later.hooks), (around) => around?.metrics ?? Effect.succeed(""))) +
-      (vm === null ? "" : Effect.runSync(vm.metrics)),
+      (vm === null ? "" : Effect.runSync(vm.metrics)) +
+      (options.logOutput === undefined ? "" : printFamilies([logDropFamily(options.logOutput)])),
     communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
     timeouts: defaultTimeouts
   })
@@ -336,7 +341,8 @@ const runWithParts = Effect.fnUntraced(function* (
     ...options.watchers,
     ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),
     ...(vm === null ? [] : [vm.actor]),
-    ...(options.log === undefined ? [] : [logNameActor(options.log)])
+    ...(options.log === undefined ? [] : [logNameActor(options.log)]),
+    ...(options.logOutput === undefined ? [] : [logDropWatch(options.logOutput)])
   ])
   return yield* runLifecycle({
     spec: options.spec,

@@ -12,9 +12,10 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ChildProcess from "node:child_process"
-import { env as inherited } from "node:process"
+import { env as ours } from "node:process"
 import type { Readable } from "node:stream"
 import { type ExitStatus, SpawnFailed } from "../errors/Failure.ts"
+import { inheritable } from "./childEnvironment.ts"
 import { runStages, type ShutdownStage } from "./shutdownStages.ts"
 import { traceVariables } from "./tracing.ts"
 
@@ -28,7 +29,7 @@ export interface RunAs {
 export interface SpawnRequest {
   readonly command: string
   readonly args: ReadonlyArray<string>
-  /** Added to our own environment. `undefined` takes a variable away. */
+  /** Added to what is inherited of our environment (`childEnvironment.ts`). `undefined` takes a variable away. */
   readonly env?: Readonly<Record<string, string | undefined>>
   /** Ours by default; `/` for a child that drops to another user, who may not be able to enter ours. */
   readonly cwd?: string
@@ -54,7 +55,7 @@ export class Spawn extends Context.Service<
     readonly spawn: (request: SpawnRequest) => Effect.Effect<Child, SpawnFailed, Scope.Scope>
   }
 >()("compute/host/Spawn") {
-  /** On `node:child_process`. Children inherit this process's environment, as the request amends it. */
+  /** On `node:child_process`. */
   static readonly layer: Layer.Layer<Spawn> = Layer.succeed(Spawn, Spawn.of({ spawn: (request) => spawn(request) }))
 }
 
@@ -91,7 +92,7 @@ const begin = (request: SpawnRequest, trace: Readonly<Record<string, string>>) =
         stdio: ["ignore", "pipe", "pipe"],
         // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, which Postgres must not be in.
         detached: true,
-        env: { ...inherited, ...trace, ...request.env },
+        env: { ...inheritable(ours), ...trace, ...request.env },
         // With a uid, libuv also drops the supplementary groups.
         ...(request.runAs === null ? {} : { uid: request.runAs.uid, gid: request.runAs.gid, cwd: "/" }),
         ...(request.cwd === undefined ? {} : { cwd: request.cwd })

@@ -7,6 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
+import * as path from "node:path"
 import { codeOf } from "../errors/errno.ts"
 import { FileFailed } from "../errors/Failure.ts"
 
@@ -103,4 +104,71 @@ export const replaceFile = (wanted: Replacement): Effect.Effect<boolean, FileFai
     attempt("write", path, () => holds(path, content)),
     (same) => (same ? Effect.succeed(false) : Effect.catch(replace, inPlace))
   )
+}
+
+// Small operations, none of which follows a link that is the last part of its path.
+
+export const hasCode = (failure: FileFailed, ...codes: ReadonlyArray<string>): boolean => {
+  const code = codeOf(failure.cause)
+  return code !== null && codes.includes(code)
+}
+
+/** Nothing where there is no folder. */
+export const namesIn = (path: string): Effect.Effect<ReadonlyArray<string>, FileFailed> =>
+  attempt("list", path, () => {
+    try {
+      return fs.readdirSync(path)
+    } catch (cause) {
+      if (codeOf(cause) === "ENOENT") return []
+      throw cause
+    }
+  })
+
+/** `null` where there is no file. */
+export const textOrNull = (path: string): Effect.Effect<string | null, FileFailed> =>
+  attempt("read", path, () => {
+    try {
+      return fs.readFileSync(path, { encoding: "utf8", flag: fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW })
+    } catch (cause) {
+      if (codeOf(cause) === "ENOENT") return null
+      throw cause
+    }
+  })
+
+const giveTo = (path: string, owner: Owner | null): void => {
+  if (owner !== null) fs.lchownSync(path, owner.uid, owner.gid)
+}
+
+/** Makes the folder and its parents, 0700; only what is made here changes hands. */
+export const makeFolder = (path: string, owner: Owner | null): Effect.Effect<void, FileFailed> =>
+  attempt("make", path, () => {
+    const first = fs.mkdirSync(path, { recursive: true, mode: 0o700 })
+    if (first === undefined) return
+    giveTo(first, owner)
+    for (let made = first; made !== path;) {
+      made = `${made}/${path.slice(made.length + 1).split("/")[0]}`
+      giveTo(made, owner)
+    }
+  })
+
+/** Removes a file or a link, whether or not it is there; never a folder. */
+export const removeFile = (path: string): Effect.Effect<void, FileFailed> =>
+  attempt("remove", path, () => {
+    try {
+      fs.unlinkSync(path)
+    } catch (cause) {
+      if (codeOf(cause) !== "ENOENT") throw cause
+    }
+  })
+
+/** Where a folder really is, also before it exists: that is what /proc will say. */
+export const realPath = (target: string): string => {
+  const full = path.resolve(target)
+  for (let parent = full, rest = ""; ; rest = path.join(path.basename(parent), rest), parent = path.dirname(parent)) {
+    try {
+      return path.join(fs.realpathSync(parent), rest).replace(/(.)\/$/, "$1")
+    } catch {
+      if (parent === path.dirname(parent)) return full
+    }
+  }
 }

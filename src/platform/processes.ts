@@ -170,3 +170,13 @@ export const stopProcess = (other: OtherProcess, stages: ReadonlyArray<ShutdownS
     exit: gone(other),
     signal: (signal) => Effect.asVoid(signalProcess(other, signal))
   }).pipe(Effect.map((left) => left !== null))
+
+/** Changes with every boot of the kernel; `null` where the system has none, and then nothing relies on it. */
+export const readBootId: Effect.Effect<string | null> = Effect.sync(() => {
+  try {
+    return fs.readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()
+  } catch (cause) {
+    if (codeOf(cause) === "ENOENT" || codeOf(cause) === "EACCES") return null
+    throw cause
+  }
+})

@@ -1,14 +1,17 @@
 /**
  * Carries what Postgres writes to our own stderr, one record in one write, and remembers the last records.
  *
- * A slow reader of our stderr slows Postgres down rather than filling our memory. Nothing in the text can break the
- * pipe: bytes that are not UTF-8 are replaced. Ends when the last process that holds the pipe has closed it.
+ * A slow sink slows Postgres down rather than filling our memory; one that nobody reads must not stop it, so the sink
+ * by default is bounded and drops (`platform/boundedOutput.ts`). Nothing in the text can break the pipe: bytes that
+ * are not UTF-8 are replaced. Ends when the last process that holds the pipe has closed it.
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { standardError } from "../platform/boundedOutput.ts"
+import { isAboutTheEnd } from "./crashReport.ts"
 import * as LogRecords from "./logRecords.ts"
 
 /** Where records go. Completes when there is room for more; never fails. */
@@ -23,16 +26,13 @@ export interface LogPipe {
 
 /** Records kept for error messages. */
 const remembered = 30
+/** Records that name a lost process: a hundred sessions that end because of it must not push them out. */
+const rememberedLonger = 10
 /** A whole record is held back this long, in case more of it follows. */
 const silenceAfter = "100 millis"
 
-/** Our own stderr. If nobody reads it any more, records are dropped: Postgres must not die of that. */
-export const stderrSink: LogSink = (text) =>
-  Effect.callback((resume) => {
-    if (!process.stderr.listeners("error").includes(ignored)) process.stderr.on("error", ignored)
-    process.stderr.write(text, () => resume(Effect.void))
-  })
-const ignored = (): void => {}
+/** Our own stderr, within bounds. */
+export const stderrSink: LogSink = standardError.offer
 
 /** Reads all `outputs` concurrently until they end or the scope closes. */
 export const openLogPipe = Effect.fnUntraced(function* (
@@ -40,10 +40,14 @@ export const openLogPipe = Effect.fnUntraced(function* (
   sink: LogSink
 ): Effect.fn.Return<LogPipe, never, Scope.Scope> {
   const recent: Array<string> = []
+  const telling: Array<string> = []
   const pass = (records: ReadonlyArray<string>) => {
     if (records.length === 0) return Effect.void
-    recent.push(...records.slice(-remembered).map((record) => LogRecords.quote(record)))
-    recent.splice(0, recent.length - remembered)
+    const kept = [...records.slice(0, -remembered).filter(isAboutTheEnd), ...records.slice(-remembered)]
+    recent.push(...kept.map((record) => LogRecords.quote(record)))
+    const old = recent.splice(0, Math.max(0, recent.length - remembered))
+    telling.push(...old.filter(isAboutTheEnd))
+    telling.splice(0, Math.max(0, telling.length - rememberedLonger))
     return sink(records.map((record) => `PG:${record}\n`).join(""))
   }
   const reading = yield* Effect.forkScoped(
@@ -52,7 +56,7 @@ export const openLogPipe = Effect.fnUntraced(function* (
       { concurrency: "unbounded", discard: true }
     )
   )
-  return { recent: Effect.sync(() => [...recent]), drained: Effect.asVoid(Fiber.await(reading)) }
+  return { recent: Effect.sync(() => [...telling, ...recent]), drained: Effect.asVoid(Fiber.await(reading)) }
 })
 
 type Pass = (records: ReadonlyArray<string>) => Effect.Effect<void>

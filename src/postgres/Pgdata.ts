@@ -9,11 +9,24 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import { BasebackupFailed, type Failure, type FileFailed } from "../errors/Failure.ts"
+import { BasebackupFailed, type Failure, type FileFailed, PgdataBusy } from "../errors/Failure.ts"
+import { hasCode, realPath } from "../platform/files.ts"
+import { holdLock } from "../platform/lock.ts"
 import type { RunAs } from "../platform/Spawn.ts"
 import { type Lsn, printLsn } from "../spec/identifiers.ts"
 import { unpack } from "./basebackup.ts"
-import { appendLine, copyUnlessThere, ensureFolder, link, readText, replaceFile, wipe } from "./pgdataFiles.ts"
+import { reportCollectedLog } from "./collectedLog.ts"
+import { endLeftovers } from "./leftovers.ts"
+import {
+  appendLine,
+  copyUnlessThere,
+  ensureFolder,
+  ensureParents,
+  link,
+  readText,
+  replaceFile,
+  wipe
+} from "./pgdataFiles.ts"
 import type { PgdataFile, StartPlan } from "./startPlan.ts"
 
 /** One attempt at an archive: its bytes, and how long it took to reach who sends it. */
@@ -67,10 +80,14 @@ export class Pgdata extends Context.Service<
   {
     readonly directory: string
     /**
-     * Makes the folder (0700, owned by the run-as user). For an archive: empties it and writes the starting files,
-     * which `postgres --sync-safekeepers` reads. Otherwise leaves the content to the storage.
+     * Locks the folder for as long as the scope lives, before anything in it is touched; fails when another compute
+     * or another Postgres uses it. Then makes it (0700, owned by the run-as user). For an archive: empties it and
+     * writes the starting files, which `postgres --sync-safekeepers` reads. Otherwise leaves the content to the storage.
      */
-    readonly begin: (plan: StartPlan, source: PgdataSource["_tag"]) => Effect.Effect<void, FileFailed>
+    readonly begin: (
+      plan: StartPlan,
+      source: PgdataSource["_tag"]
+    ) => Effect.Effect<void, FileFailed | PgdataBusy, Scope.Scope>
     /** Fills it: archive with retries and a wipe before each, or in place; then files, lines, links, signal files. */
     readonly build: (plan: StartPlan, source: PgdataSource) => Effect.Effect<Built, Failure>
     /**
@@ -131,6 +148,11 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
   return {
     directory,
     begin: Effect.fn("Pgdata.begin")(function* (plan: StartPlan, source: PgdataSource["_tag"]) {
+      yield* ensureParents(directory)
+      const { afterDeath } = yield* lock(directory)
+      // Local storage has ended what belongs to its timeline, wherever that was.
+      if (source === "Archive") yield* endLeftovers(realPath(directory), afterDeath)
+      yield* reportCollectedLog(directory)
       yield* ensureFolder(directory, owner)
       if (source === "InPlace") return
       yield* wipe(directory)
@@ -149,6 +171,27 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
     rewrite
   }
 }
+
+/** Folders in which we may make nothing: PGDATA is a mount, for example, and we are not root. */
+const unwritable = ["EACCES", "EPERM", "EROFS"] as const
+
+/** The lock lies beside PGDATA, because PGDATA is emptied. */
+const lock = Effect.fnUntraced(function* (directory: string) {
+  const real = realPath(directory)
+  const busy = (holder: string) => new PgdataBusy({ directory: real, holder: `another compute (${holder})` })
+  return yield* holdLock(`${real}.lock`, null, busy).pipe(
+    Effect.catchIf(
+      (failure) => failure._tag === "FileFailed" && hasCode(failure, ...unwritable),
+      (failure) =>
+        Effect.as(
+          Effect.logWarning(
+            `no second compute is kept out of ${real}, because there can be no lock beside it: ${failure.message}`
+          ),
+          { afterDeath: false }
+        )
+    )
+  )
+})
 
 /** A failure of the archive or of who sends it; all others are the spec's or this machine's. */
 const isSendersFault = (failure: Failure): boolean =>

@@ -17,6 +17,7 @@ import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "..
 import { Admin } from "../pgwire/Admin.ts"
 import { runStages, type ShutdownStage, shutdownStages } from "../platform/shutdownStages.ts"
 import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
+import { collectedLog } from "./collectedLog.ts"
 import { coreDumpsIn, reportCoreDumps } from "./coreDumps.ts"
 import { crashReport } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
@@ -100,13 +101,7 @@ const start = Effect.fn("Postmaster.start")(function* (
   const request: SpawnRequest = {
     command: install.postgres,
     args: ["-D", pgdata],
-    // Secrets of ours that Postgres, and whoever can run code in it, has no use for.
-    env: {
-      NEON_CONTROL_PLANE_TOKEN: undefined,
-      PGBOUNCER_PASSWORD: undefined,
-      ...options.extraEnv,
-      NEON_AUTH_TOKEN: token === null ? undefined : Redacted.value(token)
-    },
+    env: { ...options.extraEnv, NEON_AUTH_TOKEN: token === null ? undefined : Redacted.value(token) },
     // Postgres goes to PGDATA by itself; until then it needs a folder that it can surely enter.
     cwd: "/",
     runAs: install.runAs,
@@ -133,10 +128,13 @@ const start = Effect.fn("Postmaster.start")(function* (
 
   const ready = yield* Deferred.make<void, PostmasterNotReady>()
   const readyWithin = options.readyWithin ?? Duration.seconds(60)
-  yield* untilReady(awaitReady({ pgdata, pid: child.pid, before: pidFileBefore }), exit, log, readyWithin, stop).pipe(
-    Deferred.into(ready),
-    Effect.forkScoped({ startImmediately: true })
-  )
+  yield* untilReady(
+    awaitReady({ pgdata, pid: child.pid, before: pidFileBefore }),
+    exit,
+    recentLog(log, pgdata),
+    readyWithin,
+    stop
+  ).pipe(Deferred.into(ready), Effect.forkScoped({ startImmediately: true }))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(stop, Effect.timeoutOption(Deferred.await(dumpsReported), reportWithin))
   )
@@ -151,9 +149,13 @@ const start = Effect.fn("Postmaster.start")(function* (
       return file?.pid === child.pid ? file.status : null
     }),
     reload: child.signal("SIGHUP"),
-    recentLog: log.recent
+    recentLog: recentLog(log, pgdata)
   } satisfies Running
 })
+
+/** With a logging_collector, the last words are in its file. */
+const recentLog = (log: LogPipe, pgdata: string) =>
+  Effect.map(log.recent, (records) => [...records, ...collectedLog(pgdata)])
 
 /** One run of the stages, however many ask for it, and one that an interrupted caller does not take along. */
 const makeStop = Effect.fnUntraced(function* (
@@ -194,7 +196,7 @@ const makeStop = Effect.fnUntraced(function* (
 const untilReady = Effect.fnUntraced(function* (
   becameReady: Effect.Effect<void>,
   exit: Effect.Effect<ExitStatus>,
-  log: LogPipe,
+  recent: Effect.Effect<ReadonlyArray<string>>,
   within: Duration.Duration,
   stop: Effect.Effect<ExitStatus>
 ): Effect.fn.Return<void, PostmasterNotReady> {
@@ -204,7 +206,7 @@ const untilReady = Effect.fnUntraced(function* (
   if (first === "ready") return
   // A Postgres that nobody waits for any more must not go on and serve.
   if (first === "late") yield* stop
-  const records = yield* log.recent
+  const records = yield* recent
   const reason =
     first === "late"
       ? `Postgres was not ready within ${Duration.toMillis(within)} ms and was stopped`

@@ -33,6 +33,10 @@ export const ensureFolder = (directory: string, owner: Owner | null): Effect.Eff
     fs.chmodSync(directory, 0o700)
   })
 
+/** For what is put beside a folder before the folder itself is made. */
+export const ensureParents = (directory: string): Effect.Effect<void, FileFailed> =>
+  attempt("make the folder", path.dirname(directory), () => makeParents(path.dirname(directory)))
+
 /** Folders that we make on the way must let the run-as user through, whatever our umask is. */
 const makeParents = (directory: string): void => {
   const first = fs.mkdirSync(directory, { recursive: true })

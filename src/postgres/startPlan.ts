@@ -63,8 +63,20 @@ const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<stri
   return [...refused, ...overridden, ...losesCommits]
 }
 
+/** `null`: Postgres logs to its standard error, which is ours. */
+export const logCollectorWarning = (spec: ParsedSpec): string | null => {
+  const given = specValue(spec)
+  if (normal(given("logging_collector") ?? "off") !== "on") return null
+  const lasts = (given("log_directory") ?? "").startsWith("/")
+  return (
+    'setting "logging_collector" is kept: Postgres\'s log goes to files of its own and not to standard error' +
+    (lasts ? "" : ', and "log_directory" is in the data directory, which the next start empties')
+  )
+}
+
 /** One sentence each. Names settings, never values. */
 export const planWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<string> => [
+  ...[logCollectorWarning(spec)].filter((warning) => warning !== null),
   ...unwritableWarnings(spec.settings ?? []),
   ...localWarnings(spec, inputs)
 ]

@@ -14,20 +14,22 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as path from "node:path"
-import { type ExitStatus, NotSupported } from "../../errors/Failure.ts"
+import { type ExitStatus, NotSupported, TimelineBusy } from "../../errors/Failure.ts"
 import { within } from "../../errors/within.ts"
 import { Admin } from "../../pgwire/Admin.ts"
+import { makeFolder, realPath } from "../../platform/files.ts"
+import { holdLock } from "../../platform/lock.ts"
+import { readBootId } from "../../platform/processes.ts"
 import { Spawn } from "../../platform/Spawn.ts"
 import { PostgresInstall } from "../../postgres/PostgresInstall.ts"
 import type { ParsedSpec } from "../../spec/ParsedSpec.ts"
 import { Storage, type Timeline } from "../Storage.ts"
 import { coldBackupLabel } from "./backupLabel.ts"
 import { type BaseLimits, defaultBaseLimits } from "./basePolicy.ts"
-import { makeFolder, statOrNull } from "./disk.ts"
+import { statOrNull } from "./disk.ts"
 import { type Durability, requireSettings } from "./durability.ts"
-import { fence, realPath } from "./fence.ts"
-import { damaged, type Layout, layoutOf, readBase, readBootId, writeReached } from "./layout.ts"
-import { holdLock } from "./lock.ts"
+import { fence } from "./fence.ts"
+import { damaged, type Layout, layoutOf, readBase, writeReached } from "./layout.ts"
 import { copyStopped, readShutDown, refuseTablespaces, requireSameCluster } from "./publishBase.ts"
 import { restoreBase } from "./restoreBase.ts"
 import { becomeSpare } from "./spare.ts"
@@ -138,7 +140,7 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
   const layout = layoutOf(path.join(directory, spec.tenant, spec.timeline), install.runAs)
   const pgdata = realPath(target)
   yield* makeFolder(layout.root, install.runAs)
-  yield* holdLock(layout.lock, install.runAs)
+  yield* holdLock(layout.lock, install.runAs, (holder) => new TimelineBusy({ directory: layout.root, holder }))
   yield* fence(layout, pgdata)
   return {
     commitLsn: () => Effect.succeed(null),

@@ -10,11 +10,6 @@ import type { FileFailed } from "../../errors/Failure.ts"
 import { attempt, attemptPromise, replaceFile } from "../../platform/files.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
 
-export const hasCode = (failure: FileFailed, ...codes: ReadonlyArray<string>): boolean => {
-  const code = codeOf(failure.cause)
-  return code !== null && codes.includes(code)
-}
-
 /** Flushes a file or a folder. A folder that cannot be flushed (some filesystems) answers EINVAL, which is ignored. */
 export const flush = (path: string): Effect.Effect<void, FileFailed> =>
   attemptPromise("flush", path, async () => {
@@ -32,41 +27,9 @@ export const flush = (path: string): Effect.Effect<void, FileFailed> =>
 export const statOrNull = (path: string): Effect.Effect<fs.Stats | null, FileFailed> =>
   attempt("look at", path, () => fs.lstatSync(path, { throwIfNoEntry: false }) ?? null)
 
-export const namesIn = (path: string): Effect.Effect<ReadonlyArray<string>, FileFailed> =>
-  attempt("list", path, () => {
-    try {
-      return fs.readdirSync(path)
-    } catch (cause) {
-      if (codeOf(cause) === "ENOENT") return []
-      throw cause
-    }
-  })
-
-export const textOrNull = (path: string): Effect.Effect<string | null, FileFailed> =>
-  attempt("read", path, () => {
-    try {
-      return fs.readFileSync(path, { encoding: "utf8", flag: fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW })
-    } catch (cause) {
-      if (codeOf(cause) === "ENOENT") return null
-      throw cause
-    }
-  })
-
 const changeOwner = (path: string, owner: RunAs | null): void => {
   if (owner !== null) fs.lchownSync(path, owner.uid, owner.gid)
 }
-
-/** Makes the folder and its parents, 0700; only what is made here changes hands. */
-export const makeFolder = (path: string, owner: RunAs | null): Effect.Effect<void, FileFailed> =>
-  attempt("make", path, () => {
-    const first = fs.mkdirSync(path, { recursive: true, mode: 0o700 })
-    if (first === undefined) return
-    changeOwner(first, owner)
-    for (let made = first; made !== path;) {
-      made = `${made}/${path.slice(made.length + 1).split("/")[0]}`
-      changeOwner(made, owner)
-    }
-  })
 
 /**
  * A reader sees the old content or the new, never half. It may be gone after a power cut: who needs it then flushes
@@ -84,16 +47,6 @@ export const handOver = (path: string, owner: RunAs | null): Effect.Effect<void,
 
 export const rename = (from: string, to: string): Effect.Effect<void, FileFailed> =>
   attempt("rename", `${from} to ${to}`, () => fs.renameSync(from, to))
-
-/** Removes a file or a link, whether or not it is there; never a folder. */
-export const removeFile = (path: string): Effect.Effect<void, FileFailed> =>
-  attempt("remove", path, () => {
-    try {
-      fs.unlinkSync(path)
-    } catch (cause) {
-      if (codeOf(cause) !== "ENOENT") throw cause
-    }
-  })
 
 /** Removes a folder and what is in it, off the main thread. Links in it are removed, not followed. */
 export const removeTree = (path: string): Effect.Effect<void, FileFailed> =>

@@ -12,22 +12,12 @@ import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type FileFailed, TimelineBusy } from "../../errors/Failure.ts"
+import { realPath, textOrNull } from "../../platform/files.ts"
+import { liveHolder } from "../../platform/lock.ts"
+import { isPostgres } from "../../postgres/leftovers.ts"
 import { parsePidFile } from "../../postgres/pidFile.ts"
-import { replaceUnflushed, textOrNull } from "./disk.ts"
+import { replaceUnflushed } from "./disk.ts"
 import type { Layout } from "./layout.ts"
-import { liveHolder } from "./lock.ts"
-
-/** Where a data directory really is, also before it exists: that is what /proc will say. */
-export const realPath = (target: string): string => {
-  const full = path.resolve(target)
-  for (let parent = full, rest = ""; ; rest = path.join(path.basename(parent), rest), parent = path.dirname(parent)) {
-    try {
-      return path.join(fs.realpathSync(parent), rest).replace(/(.)\/$/, "$1")
-    } catch {
-      if (parent === path.dirname(parent)) return full
-    }
-  }
-}
 
 const orNull = <A>(look: () => A): A | null => {
   try {
@@ -43,12 +33,6 @@ type Relation =
   /** Runs in the data directory we were given, on another WAL folder (`null`: on its own, not ours at all). */
   | { readonly pid: number; readonly is: "in the way"; readonly wal: string | null }
 
-const isPostgres = (pid: string): boolean => {
-  const exe = orNull(() => fs.readlinkSync(`/proc/${pid}/exe`))
-  const name = exe === null ? orNull(() => fs.readFileSync(`/proc/${pid}/comm`, "latin1").trim()) : path.basename(exe)
-  return name !== null && name.replace(/ \(deleted\)$/, "") === "postgres"
-}
-
 const holdsWal = (pid: string, wal: string): boolean =>
   (orNull(() => fs.readdirSync(`/proc/${pid}/fd`)) ?? []).some(
     (fd) => orNull(() => fs.readlinkSync(`/proc/${pid}/fd/${fd}`))?.startsWith(`${wal}/`) === true
@@ -56,7 +40,7 @@ const holdsWal = (pid: string, wal: string): boolean =>
 
 const relate = (pid: string, wal: string, pgdata: string, starts: ReadonlySet<string>): Relation | null => {
   const cwd = orNull(() => fs.readlinkSync(`/proc/${pid}/cwd`))?.replace(/ \(deleted\)$/, "")
-  if (cwd === undefined || !isPostgres(pid)) return null
+  if (cwd === undefined || !isPostgres(Number(pid))) return null
   const ours = { pid: Number(pid), is: "ours" } as const
   const itsWal = orNull(() => fs.statSync(`/proc/${pid}/cwd/pg_wal`))
   if (itsWal !== null) {

@@ -10,13 +10,12 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import * as fs from "node:fs"
-import { codeOf } from "../../errors/errno.ts"
 import { type FileFailed, StorageDamaged } from "../../errors/Failure.ts"
+import { namesIn, textOrNull } from "../../platform/files.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
 import { type Lsn, parseLsn } from "../../spec/identifiers.ts"
 import { parseBackupLabel } from "./backupLabel.ts"
-import { namesIn, replaceUnflushed, textOrNull } from "./disk.ts"
+import { replaceUnflushed } from "./disk.ts"
 
 export interface Layout {
   readonly root: string
@@ -136,15 +135,3 @@ export const trashes = (layout: Layout): Effect.Effect<ReadonlyArray<string>, Fi
   Effect.map(namesIn(layout.root), (names) =>
     names.filter((name) => /^trash-\d+$/.test(name)).map((name) => `${layout.root}/${name}`)
   )
-
-const firstLine = (path: string): string | null => {
-  try {
-    return fs.readFileSync(path, "utf8").trim()
-  } catch (cause) {
-    if (codeOf(cause) === "ENOENT" || codeOf(cause) === "EACCES") return null
-    throw cause
-  }
-}
-
-/** Changes with every boot of the kernel; `null` where the system has none, and then nothing relies on it. */
-export const readBootId: Effect.Effect<string | null> = Effect.sync(() => firstLine("/proc/sys/kernel/random/boot_id"))

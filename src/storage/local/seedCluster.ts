@@ -17,7 +17,7 @@ import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type Failure, PostgresUnusable, StorageDamaged } from "../../errors/Failure.ts"
-import { attempt, attemptPromise } from "../../platform/files.ts"
+import { attempt, attemptPromise, hasCode, makeFolder, namesIn, removeFile, textOrNull } from "../../platform/files.ts"
 import { runCommand } from "../../platform/processes.ts"
 import type { Spawn } from "../../platform/Spawn.ts"
 import {
@@ -30,19 +30,7 @@ import {
 import type { PostgresInstall } from "../../postgres/PostgresInstall.ts"
 import { printLsn } from "../../spec/identifiers.ts"
 import { coldBackupLabel } from "./backupLabel.ts"
-import {
-  flush,
-  handOver,
-  hasCode,
-  makeFolder,
-  namesIn,
-  removeFile,
-  removeTree,
-  rename,
-  replaceUnflushed,
-  statOrNull,
-  textOrNull
-} from "./disk.ts"
+import { flush, handOver, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, Current, damaged, type Layout, readBase } from "./layout.ts"
 import { publish, removeOld } from "./publishBase.ts"

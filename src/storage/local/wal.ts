@@ -9,8 +9,10 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { FileFailed, StorageDamaged } from "../../errors/Failure.ts"
-import { flush, makeFolder, namesIn, removeFile, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
-import { type Base, damaged, type Layout, printRecord, readBootId, readReached, readUnflushed } from "./layout.ts"
+import { makeFolder, namesIn, removeFile } from "../../platform/files.ts"
+import { readBootId } from "../../platform/processes.ts"
+import { flush, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { type Base, damaged, type Layout, printRecord, readReached, readUnflushed } from "./layout.ts"
 import { firstMissing, parseWalFile, segmentNumberBefore, segmentNumberOf, segmentsFrom } from "./walSegments.ts"
 
 const numberOf = (name: string, segmentBytes: number): bigint =>

@@ -7,8 +7,11 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { holdLock, liveHolder } from "../../../src/storage/local/lock.ts"
-import { temporaryFolder } from "../../support/postgres.ts"
+import { PgdataBusy } from "../../src/errors/Failure.ts"
+import { holdLock, liveHolder } from "../../src/platform/lock.ts"
+import { temporaryFolder } from "../support/postgres.ts"
+
+const hold = (lock: string) => holdLock(lock, null, (holder) => new PgdataBusy({ directory: lock, holder }))
 
 const program = (lock: string) =>
   Effect.acquireRelease(
@@ -45,7 +48,7 @@ const program = (lock: string) =>
     (running) => Effect.promise(running.kill)
   )
 
-describe("the lock of a timeline", () => {
+describe("the lock between programs", () => {
   it.live("keeps a second program out and names the holder; ends with it, however it ends", () =>
     Effect.scoped(
       Effect.gen(function* () {
@@ -55,13 +58,13 @@ describe("the lock of a timeline", () => {
           holder.begin()
           assert.strictEqual(yield* Effect.promise(holder.line), "held")
           assert.strictEqual(yield* liveHolder(lock), `pid ${holder.pid}`)
-          const busy = yield* Effect.flip(Effect.scoped(holdLock(lock, null)))
-          assert.strictEqual(busy._tag, "TimelineBusy")
+          const busy = yield* Effect.flip(Effect.scoped(hold(lock)))
+          assert.strictEqual(busy._tag, "PgdataBusy")
           assert.include(busy.message, `pid ${holder.pid}`)
           yield* Effect.promise(holder[way])
           assert.isNull(yield* liveHolder(lock))
         }
-        yield* Effect.scoped(holdLock(lock, null))
+        yield* Effect.scoped(hold(lock))
         // What the killed left behind is swept: one claim, marked as released.
         assert.lengthOf(fs.readdirSync(lock), 1)
       })
@@ -100,7 +103,7 @@ describe("the lock of a timeline", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const lock = path.join(yield* temporaryFolder, "lock")
-        const both = yield* Effect.all([Effect.exit(holdLock(lock, null)), Effect.exit(holdLock(lock, null))], {
+        const both = yield* Effect.all([Effect.exit(hold(lock)), Effect.exit(hold(lock))], {
           concurrency: 2
         })
         assert.deepStrictEqual(both.map(({ _tag }) => _tag).sort(), ["Failure", "Success"])
@@ -117,9 +120,9 @@ describe("the lock of a timeline", () => {
         yield* Effect.promise(holder.line)
         const record = JSON.parse(fs.readFileSync(path.join(lock, "1"), "utf8")) as object
         fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, pid: 4_194_303 }))
-        assert.strictEqual((yield* Effect.flip(Effect.scoped(holdLock(lock, null))))._tag, "TimelineBusy")
+        assert.strictEqual((yield* Effect.flip(Effect.scoped(hold(lock))))._tag, "PgdataBusy")
         yield* Effect.promise(holder.kill)
-        yield* Effect.scoped(holdLock(lock, null))
+        yield* Effect.scoped(hold(lock))
       })
     )
   )
@@ -130,10 +133,10 @@ describe("the lock of a timeline", () => {
         const lock = path.join(yield* temporaryFolder, "lock")
         yield* Effect.scoped(
           Effect.gen(function* () {
-            yield* holdLock(lock, null)
+            yield* hold(lock)
             const record = JSON.parse(fs.readFileSync(path.join(lock, "1"), "utf8")) as object
             fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, bootId: "another" }))
-            yield* Effect.scoped(holdLock(lock, null))
+            yield* Effect.scoped(hold(lock))
           })
         )
         // A power cut can leave a claim without content.
@@ -146,7 +149,7 @@ describe("the lock of a timeline", () => {
             .at(-1) ?? ""
         )
         fs.writeFileSync(last, "")
-        yield* Effect.scoped(holdLock(lock, null))
+        yield* Effect.scoped(hold(lock))
       })
     )
   )

@@ -1,5 +1,6 @@
 /**
- * Keeps a second compute away from a timeline, and knows a live holder from a dead one.
+ * A lock between programs: keeps a second compute away from a timeline or a data directory, and knows a live holder
+ * from a dead one.
  *
  * `lock/` holds numbered claims; the highest number is the lock. A claim is made by linking a finished file to the
  * next number, which only one program can do, and the highest is never deleted, only marked as released or topped:
@@ -14,13 +15,9 @@ import type * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as net from "node:net"
-import { codeOf } from "../../errors/errno.ts"
-import { FileFailed, TimelineBusy } from "../../errors/Failure.ts"
-import { attempt } from "../../platform/files.ts"
-import { processOf } from "../../platform/processes.ts"
-import type { RunAs } from "../../platform/Spawn.ts"
-import { hasCode, makeFolder, namesIn, removeFile, replaceUnflushed, textOrNull } from "./disk.ts"
-import { readBootId } from "./layout.ts"
+import { FileFailed } from "../errors/Failure.ts"
+import { attempt, hasCode, makeFolder, namesIn, type Owner, removeFile, replaceFile, textOrNull } from "./files.ts"
+import { isAlive, processOf, readBootId } from "./processes.ts"
 
 const Holder = Schema.Struct({
   pid: Schema.Int,
@@ -36,14 +33,6 @@ const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Holder))
 
 /** `null`: no such process, or no /proc. */
 const startTimeOf = (pid: number): string | null => processOf(pid)?.startedAt ?? null
-
-const pidExists = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch (cause) {
-    return codeOf(cause) === "EPERM"
-  }
-}
 
 /** Through /proc the path stays shorter than the 107 bytes a socket address has, however deep the folder is. */
 const socketPath = (folder: number, name: string): string => `/proc/self/fd/${folder}/${name}`
@@ -96,36 +85,48 @@ const claims = (lock: string): Effect.Effect<ReadonlyArray<number>, FileFailed> 
 
 const isHeld = Effect.fnUntraced(function* (lock: string, holder: Holder, bootId: string | null) {
   if (holder.released || holder.bootId !== bootId) return false
-  if (holder.startTime === null) return pidExists(holder.pid)
+  if (holder.startTime === null) return isAlive(holder.pid)
   if (startTimeOf(holder.pid) === holder.startTime) return true
   return holder.socket !== null && (yield* answers(lock, holder.socket))
 })
+
+const writeClaim = (path: string, holder: Holder, owner: Owner | null): Effect.Effect<unknown, FileFailed> =>
+  replaceFile({ path, content: JSON.stringify(holder), owner, flush: false })
+
+const readClaim = (lock: string, number: number): Effect.Effect<Holder | null, FileFailed> =>
+  Effect.map(textOrNull(`${lock}/${number}`), (text) => (text === null ? null : Option.getOrNull(decode(text))))
 
 /** Who holds the lock now, for messages; `null` when nobody does. A half-written claim is from before a power cut. */
 export const liveHolder: (lock: string) => Effect.Effect<string | null, FileFailed> = Effect.fnUntraced(
   function* (lock) {
     const highest = (yield* claims(lock)).at(-1)
     if (highest === undefined) return null
-    const text = yield* textOrNull(`${lock}/${highest}`)
-    const holder = text === null ? null : Option.getOrNull(decode(text))
+    const holder = yield* readClaim(lock, highest)
     return holder !== null && (yield* isHeld(lock, holder, yield* readBootId)) ? `pid ${holder.pid}` : null
   }
 )
 
-const busy = (lock: string, holder: string): TimelineBusy =>
-  new TimelineBusy({ directory: lock.slice(0, lock.lastIndexOf("/")), holder })
+type Busy<F> = (holder: string) => F
 
-/** The path of our claim; `null` when another program took the number first. */
-const take = Effect.fnUntraced(function* (lock: string, holder: Holder, owner: RunAs | null) {
+interface Taken {
+  /** The path of our claim. */
+  readonly mine: string
+  /** The holder before us died as one, instead of letting go. */
+  readonly afterDeath: boolean
+}
+
+/** `null` when another program took the number first. */
+const take = Effect.fnUntraced(function* <F>(lock: string, holder: Holder, owner: Owner | null, busy: Busy<F>) {
   const nonce = randomBytes(6).toString("hex")
   const draft = `${lock}/${nonce}.claim`
-  yield* replaceUnflushed(draft, JSON.stringify(holder), owner)
+  yield* writeClaim(draft, holder, owner)
   const top = (yield* claims(lock)).at(-1) ?? 0
   const live = yield* liveHolder(lock)
   if (live !== null) {
     yield* removeFile(draft)
-    return yield* busy(lock, live)
+    return yield* Effect.fail(busy(live))
   }
+  const before = top === 0 ? null : yield* readClaim(lock, top)
   const mine = `${lock}/${top + 1}`
   const linked = yield* attempt("claim", mine, () => fs.linkSync(draft, mine)).pipe(
     Effect.as(true),
@@ -146,7 +147,7 @@ const take = Effect.fnUntraced(function* (lock: string, holder: Holder, owner: R
     (number) => removeFile(`${lock}/${number}`),
     { discard: true }
   )
-  return mine
+  return { mine, afterDeath: top > 0 && before?.released !== true } satisfies Taken
 })
 
 /** Sockets and unfinished claims of the dead; nobody else's, because we hold the lock and they would have lost it. */
@@ -159,23 +160,27 @@ const tidy = Effect.fnUntraced(function* (lock: string, socket: string | null) {
 /** Claims that may be lost to others in a row. */
 const attempts = 20
 
-/** Held until the scope closes, or until this program is no more. */
-export const holdLock: (
+/**
+ * Held until the scope closes, or until this program is no more. `busy` makes the failure from who holds it. Answers
+ * whether the holder before us died without letting go.
+ */
+export const holdLock = <F>(
   lock: string,
-  owner: RunAs | null
-) => Effect.Effect<void, FileFailed | TimelineBusy, Scope.Scope> = Effect.fnUntraced(function* (lock, owner) {
-  yield* makeFolder(lock, owner)
-  const startTime = startTimeOf(process.pid)
-  const socket = startTime === null ? null : yield* listen(lock)
-  const holder: Holder = { pid: process.pid, startTime, bootId: yield* readBootId, socket, released: false }
-  yield* Effect.acquireRelease(
-    take(lock, holder, owner).pipe(
-      Effect.repeat({ times: attempts - 1, while: (mine) => mine === null }),
-      Effect.flatMap((mine) =>
-        mine === null ? Effect.fail(busy(lock, "many claimers at once")) : Effect.succeed(mine)
-      )
-    ),
-    (mine) => Effect.ignore(replaceUnflushed(mine, JSON.stringify({ ...holder, released: true }), owner))
-  )
-  yield* tidy(lock, socket)
-})
+  owner: Owner | null,
+  busy: Busy<F>
+): Effect.Effect<{ readonly afterDeath: boolean }, FileFailed | F, Scope.Scope> =>
+  Effect.gen(function* () {
+    yield* makeFolder(lock, owner)
+    const startTime = startTimeOf(process.pid)
+    const socket = startTime === null ? null : yield* listen(lock)
+    const holder: Holder = { pid: process.pid, startTime, bootId: yield* readBootId, socket, released: false }
+    const taken = yield* Effect.acquireRelease(
+      take(lock, holder, owner, busy).pipe(
+        Effect.repeat({ times: attempts - 1, while: (taken) => taken === null }),
+        Effect.flatMap((taken) => (taken === null ? Effect.fail(busy("many claimers at once")) : Effect.succeed(taken)))
+      ),
+      ({ mine }) => Effect.ignore(writeClaim(mine, { ...holder, released: true }, owner))
+    )
+    yield* tidy(lock, socket)
+    return { afterDeath: taken.afterDeath }
+  })

@@ -3,7 +3,8 @@
  */
 import * as Effect from "effect/Effect"
 import { once } from "node:events"
-import { holdLock } from "../../../src/storage/local/lock.ts"
+import { PgdataBusy } from "../../src/errors/Failure.ts"
+import { holdLock } from "../../src/platform/lock.ts"
 
 const folder = process.argv[2] ?? ""
 const print = (line: string) => Effect.sync(() => process.stdout.write(`${line}\n`))
@@ -14,7 +15,7 @@ await Effect.runPromise(
     Effect.gen(function* () {
       yield* print("ready")
       yield* Effect.promise(() => once(process.stdin, "data"))
-      yield* holdLock(folder, null).pipe(
+      yield* holdLock(folder, null, (holder) => new PgdataBusy({ directory: folder, holder })).pipe(
         Effect.matchEffect({
           onSuccess: () => print("held"),
           onFailure: (failure) => print(`${failure._tag}: ${failure.message}`)
