@@ -8,8 +8,10 @@ import * as Effect from "effect/Effect"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Fact } from "../compute/snapshot.ts"
 import { isTerminating, type Trigger } from "../compute/transitions.ts"
-import { Abandoned, Defect, type Failure } from "../errors/Failure.ts"
+import { Abandoned, Defect, type ExitStatus, type Failure, PostmasterDied } from "../errors/Failure.ts"
 import { causesOf, explain, hintOf } from "../errors/policy.ts"
+import { crashReport } from "../postgres/crashReport.ts"
+import type { Running } from "../postgres/Postmaster.ts"
 
 /** Takes a row of the table. The only thing that may have come in between is a request to end. */
 export const advance = (on: Trigger, fact: Fact = {}) =>
@@ -47,4 +49,15 @@ export const unlessAsked = <A, E, R>(what: string, effect: Effect.Effect<A, E, R
   Effect.raceFirst(
     effect,
     Effect.flatMap(terminationAsked, () => Effect.fail(new Abandoned({ what })))
+  )
+
+/** What Postgres's exit and its last records say of its end. */
+export const postmasterDied = (postgres: Running, exit: ExitStatus) =>
+  Effect.map(postgres.recentLog, (log) => new PostmasterDied({ exit, crashReport: crashReport(exit, log), log }))
+
+/** What needs a Postgres fails as soon as there is none any more, however it waits. */
+export const whileAlive = <A, E, R>(postgres: Running, effect: Effect.Effect<A, E, R>) =>
+  Effect.raceFirst(
+    effect,
+    Effect.flatMap(postgres.exit, (exit) => Effect.flatMap(postmasterDied(postgres, exit), Effect.fail))
   )

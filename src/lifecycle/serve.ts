@@ -28,7 +28,7 @@ import type { Serving } from "./start.ts"
 export type Ending =
   | { readonly _tag: "Asked" }
   /** Postgres has left, unasked. */
-  | { readonly _tag: "Exited"; readonly exit: ExitStatus }
+  | { readonly _tag: "Exited"; readonly postgres: Running; readonly exit: ExitStatus }
   /** Somebody other than us told Postgres to stop, and it is about to. */
   | { readonly _tag: "StoppedFromOutside" }
 
@@ -51,7 +51,7 @@ export const serve = Effect.fnUntraced(function* (
     ...hooks.actors(postgres.reload)
   ])
   return yield* Effect.raceAllFirst([
-    Effect.map(postgres.exit, (exit): Ending => ({ _tag: "Exited", exit })),
+    Effect.map(postgres.exit, (exit): Ending => ({ _tag: "Exited", postgres, exit })),
     Effect.as(terminationAsked, { _tag: "Asked" } satisfies Ending),
     Effect.as(stoppedFromOutside(postgres), { _tag: "StoppedFromOutside" } satisfies Ending),
     Effect.andThen(actors, Effect.never)

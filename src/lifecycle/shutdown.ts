@@ -18,13 +18,12 @@ import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Status } from "../compute/transitions.ts"
-import { Defect, type ExitStatus, type Failure, PostmasterDied } from "../errors/Failure.ts"
+import { Defect, type ExitStatus, type Failure } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
-import { crashReport } from "../postgres/crashReport.ts"
 import type { Running } from "../postgres/Postmaster.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import type { Timeline } from "../storage/Storage.ts"
-import { defectsAsFailures, failWith, logFailure } from "./outcome.ts"
+import { defectsAsFailures, failWith, logFailure, postmasterDied } from "./outcome.ts"
 import type { Ending } from "./serve.ts"
 import type { Held } from "./start.ts"
 
@@ -45,7 +44,7 @@ export const shutdown = Effect.fnUntraced(function* (held: Ref.Ref<Held>, exit: 
   const { postgres, timeline } = yield* Ref.get(held)
   // First: a spec that is accepted from now on would move the status away from its last one.
   yield* (yield* Commands).close
-  const cause = yield* recordCause(exit, postgres)
+  const cause = yield* recordCause(exit)
   const stopped = yield* stopPostgres(postgres, cause)
   const left = Result.getOrElse(stopped, () => null)
   const failure = cause ?? (Result.isFailure(stopped) ? stopped.failure : null)
@@ -60,7 +59,7 @@ export const shutdown = Effect.fnUntraced(function* (held: Ref.Ref<Held>, exit: 
 }, Effect.uninterruptible)
 
 /** Into the status at once, before the stages take their time. `null`: an end in order. */
-const recordCause = Effect.fnUntraced(function* (exit: Exit.Exit<Ending, Failure>, postgres: Running | null) {
+const recordCause = Effect.fnUntraced(function* (exit: Exit.Exit<Ending, Failure>) {
   const commands = yield* Commands
   if (Exit.isFailure(exit)) {
     const failure = failureOf(exit.cause)
@@ -72,18 +71,17 @@ const recordCause = Effect.fnUntraced(function* (exit: Exit.Exit<Ending, Failure
     return failure
   }
   const ending = exit.value
-  if (ending._tag === "Asked") return null
   if (ending._tag === "Exited" && !(ending.exit._tag === "Code" && ending.exit.code === 0)) {
-    const log = postgres === null ? [] : yield* postgres.recentLog
-    const died = new PostmasterDied({ exit: ending.exit, crashReport: crashReport(ending.exit, log), log })
+    const died = yield* postmasterDied(ending.postgres, ending.exit)
     yield* failWith("Postgres is gone", died)
     return died
   }
   const { status } = yield* (yield* ComputeState).now
-  if (!status.startsWith("termination")) {
+  if (status.startsWith("termination")) return null
+  if (ending._tag !== "Asked") {
     yield* Effect.logWarning("Postgres was told to stop by somebody else, so the compute ends in order")
-    yield* commands.terminate("immediate")
   }
+  yield* commands.terminate("immediate")
   return null
 })
 

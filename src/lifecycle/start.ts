@@ -15,6 +15,7 @@ import { Postmaster, type Running } from "../postgres/Postmaster.ts"
 import { logCollectorWarning, planWarnings, startPlan } from "../postgres/startPlan.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { Storage, type Timeline } from "../storage/Storage.ts"
+import { whileAlive } from "./outcome.ts"
 import { applyCatalog } from "./Reconfigure.ts"
 
 /** What a compute holds: `null` until it has it. */
@@ -68,12 +69,12 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   yield* hooks.afterSpawn(postgres.pid)
   yield* state.timed("start Postgres", postgres.ready)
 
-  yield* state.timed("apply the spec", applyCatalog("start", spec, plan, postgres))
+  yield* state.timed("apply the spec", whileAlive(postgres, applyCatalog("start", spec, plan, postgres)))
   if (plan.opening.length > 0) {
     yield* pgdata.rewrite(plan.opening)
     yield* postgres.reload
   }
-  yield* state.timed("secure the storage", timeline.secure)
+  yield* state.timed("secure the storage", whileAlive(postgres, timeline.secure))
   yield* state.note((now) => ({
     metrics: {
       ...now.metrics,

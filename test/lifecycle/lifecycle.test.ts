@@ -121,6 +121,20 @@ describe("a compute", () => {
     }).pipe(Effect.provide(compute))
   )
 
+  for (const place of ["apply start", "secure"] as const) {
+    it.effect(`a Postgres that dies in a start that waits for it ("${place}") fails the start, with its exit`, () =>
+      Effect.gen(function* () {
+        const state = yield* ComputeState
+        const simulation = yield* Simulation
+        yield* simulation.interfere(place, "hang")
+        const fiber = yield* begin()
+        yield* simulation.kill({ _tag: "Signal", signal: "SIGKILL" })
+        assert.include((yield* state.until("failed")).error ?? "", "SIGKILL")
+        assert.strictEqual((yield* ends(fiber)).failure?._tag, "PostmasterDied")
+      }).pipe(Effect.provide(compute))
+    )
+  }
+
   it.effect("only one of two specs sent at once is accepted", () =>
     Effect.gen(function* () {
       const commands = yield* Commands
