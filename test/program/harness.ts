@@ -164,12 +164,20 @@ const follow = (child: ChildProcess, httpPort: number): Program => {
   }
 }
 
-/** Starts `compute_ctl` with these arguments. Killed with the scope, with everything it started. */
-export const launch = (args: ReadonlyArray<string>, httpPort: number, env: Record<string, string> = {}) =>
+/**
+ * Starts `compute_ctl` with these arguments. Killed with the scope, with everything it started. A `silent` standard
+ * input is a pipe that stays open and brings nothing.
+ */
+export const launch = (
+  args: ReadonlyArray<string>,
+  httpPort: number,
+  env: Record<string, string> = {},
+  stdin: "none" | "silent" = "none"
+) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn(process.execPath, [path.join(root, "src/main.ts"), ...args], {
-        stdio: ["ignore", "pipe", "pipe"],
+        stdio: [stdin === "none" ? "ignore" : "pipe", "pipe", "pipe"],
         env: { ...process.env, ...compiledOnce(), ...env }
       })
       return { child, program: follow(child, httpPort) }

@@ -1,12 +1,16 @@
 /**
- * Every status a process can be held in × every way to ask for its end: it ends in order and leaves no process.
+ * Every status a process can be held in, and every wait before Postgres runs, × every way to ask for its end: it ends in
+ * order and leaves no process.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { makeFakeControlPlane, makeFakePageserver, makeFakeSafekeeper } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import { setTimeout as pause } from "node:timers/promises"
 import {
+  eventually,
   gone,
   killAll,
   launch,
@@ -130,6 +134,133 @@ for (const [status, hold] of Object.entries(holds)) {
             const exit = yield* Effect.promise(() => program.exit)
             assert.deepStrictEqual(exit, { code, signal: null }, program.output())
             if (status !== "failed") assert.match(program.output(), /to terminated: Postgres is gone/)
+            yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
+          })
+        )
+      )
+    }
+  })
+}
+
+/** The last of the signals that the program listens for is SIGHUP, whose bit is the lowest. */
+const listensForSignals = (program: Program) =>
+  eventually(
+    "a program that listens for signals",
+    () => /^SigCgt:\s*(\w+)$/m.exec(fs.readFileSync(`/proc/${program.pid}/status`, "utf8"))?.[1] ?? "0",
+    (caught) => (BigInt(`0x${caught}`) & 1n) === 1n
+  )
+
+const withoutSpec = (at: Place): ReadonlyArray<string> => {
+  const args = localArguments(at, spec)
+  return args.filter((arg, index) => arg !== "-S" && args[index - 1] !== "-S")
+}
+
+/** Whoever is in this process group, which a helper program's is its pid. */
+const groupLives = (group: number): boolean => {
+  try {
+    return process.kill(-group, 0)
+  } catch {
+    return false
+  }
+}
+
+interface Waiting {
+  readonly program: Program
+  /** What it said when it ended, beside the signal. */
+  readonly says: RegExp
+  /** Holds when nothing that it started is left. */
+  readonly isClean: () => boolean
+}
+
+const tenant = "1".repeat(32)
+const timeline = "2".repeat(32)
+const nothingToStop = /, before there was anything to stop/
+const isTerminated = /to terminated: Postgres is gone/
+
+/** Brings a process into a wait before Postgres runs, and makes sure that it waits. */
+const waits: Record<string, (at: Place) => Effect.Effect<Waiting, unknown, Scope.Scope>> = {
+  "the control plane is asked, which nobody is": Effect.fnUntraced(function* (at) {
+    const program = yield* launch([...withoutSpec(at), "-p", "http://127.0.0.1:9", "-i", "x"], at.httpPort)
+    yield* listensForSignals(program)
+    return { program, says: nothingToStop, isClean: () => true }
+  }),
+  "the control plane takes its time": Effect.fnUntraced(function* (at) {
+    const { seen, uri } = yield* makeFakeControlPlane({ computeId: "x", answer: () => null, fault: "hang" })
+    const program = yield* launch([...withoutSpec(at), "-p", uri, "-i", "x"], at.httpPort)
+    yield* eventually(
+      "a question to the control plane",
+      () => Effect.runPromise(seen),
+      (asked) => asked.length > 0
+    )
+    return { program, says: nothingToStop, isClean: () => true }
+  }),
+  "standard input does not end": Effect.fnUntraced(function* (at) {
+    const program = yield* launch([...withoutSpec(at), "-S", "-"], at.httpPort, {}, "silent")
+    yield* listensForSignals(program)
+    return { program, says: nothingToStop, isClean: () => true }
+  }),
+  "nobody writes to the FIFO of the spec": Effect.fnUntraced(function* (at) {
+    const fifo = `${at.directory}/spec.fifo`
+    execFileSync("mkfifo", [fifo])
+    const program = yield* launch([...withoutSpec(at), "-S", fifo], at.httpPort)
+    const open = `/proc/${program.pid}/fd`
+    yield* eventually(
+      "a FIFO that is open",
+      () => fs.readdirSync(open).map((fd) => fs.readlinkSync(`${open}/${fd}`)),
+      (files) => files.includes(fifo)
+    )
+    return { program, says: nothingToStop, isClean: () => true }
+  }),
+  "Postgres does not tell its version": Effect.fnUntraced(function* (at) {
+    const [script, asked] = [`${at.directory}/postgres`, `${at.directory}/asked`]
+    fs.writeFileSync(script, `#!/bin/sh\necho $$ > ${asked}\nsleep 99\n`, { mode: 0o755 })
+    const program = yield* launch(localArguments(at, spec, ["-b", script]), at.httpPort)
+    const group = yield* eventually(
+      "a question for the version",
+      () => Number(fs.readFileSync(asked, "utf8")),
+      (pid) => pid > 0
+    )
+    return { program, says: isTerminated, isClean: () => !groupLives(group) }
+  }),
+  "the basebackup hangs": Effect.fnUntraced(function* (at) {
+    // Never read: the pageserver accepts, and says nothing.
+    const archive = new Uint8Array(0)
+    const pageserver = yield* makeFakePageserver({ tenant, timeline, archive, fault: "hang" })
+    const safekeeper = yield* makeFakeSafekeeper({ tenant, timeline, flush: 0x16b9188n, mode: "ok" })
+    const program = yield* launch(
+      neonArguments(at, {
+        ...spec,
+        tenant_id: tenant,
+        timeline_id: timeline,
+        pageserver_connstring: pageserver.url,
+        safekeeper_connstrings: [safekeeper.address]
+      }),
+      at.httpPort
+    )
+    yield* eventually(
+      "a basebackup that was asked for",
+      () => Effect.runPromise(pageserver.seen),
+      (seen) => seen.length > 0
+    )
+    return { program, says: isTerminated, isClean: () => true }
+  })
+}
+
+for (const [wait, hold] of Object.entries(waits)) {
+  describe(`while ${wait}`, () => {
+    for (const way of ["SIGTERM", "SIGINT", "SIGQUIT"] as const) {
+      it.live(`${way} ends it, with exit code 0`, () =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const at = yield* place
+            const { isClean, program, says } = yield* hold(at)
+            program.signal(way)
+            const exit = yield* Effect.promise(() => program.exit)
+            assert.deepStrictEqual(exit, { code: 0, signal: null }, program.output())
+            assert.match(program.output(), new RegExp(`received \\d+ termination signal \\(${way}\\)`))
+            assert.match(program.output(), says)
+            assert.notInclude(program.output(), " ERROR ")
+            yield* eventually("nothing that it started", isClean, (clean) => clean)
             yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
           })
         )
