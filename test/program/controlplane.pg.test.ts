@@ -7,7 +7,7 @@ import { makeFakeControlPlane } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { launch, type Place, place, rows, runAsArguments } from "./harness.ts"
-import { setUp, specOf } from "./neonPeers.ts"
+import { endsWithoutLastSync, setUp, specOf } from "./neonPeers.ts"
 
 const computeId = "compute-quiet-meadow"
 
@@ -167,8 +167,7 @@ describe("a pooled compute", () => {
           )
           assert.strictEqual(answer.status, 200, answer.text)
           assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
-          program.signal("SIGTERM")
-          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+          yield* endsWithoutLastSync(program)
         })
       ),
     60_000

@@ -7,7 +7,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { makeFakePageService } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import { gone, launch, neonArguments, rows } from "./harness.ts"
-import { setUp, specOf, tenant, timeline, token } from "./neonPeers.ts"
+import { endsWithoutLastSync, setUp, specOf, tenant, timeline, token } from "./neonPeers.ts"
 
 /** The same without a field: only settings, the way docker-compose has it. */
 const asSettings = ({
@@ -50,7 +50,7 @@ describe("on Neon's storage", () => {
 
           const ended = yield* Effect.promise(() => program.http("/terminate?mode=immediate", { method: "POST" }))
           assert.strictEqual(ended.status, 200)
-          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
           assert.match(program.output(), /the last sync failed: .*sync-safekeepers/)
           assert.notInclude(program.output(), token)
           yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
@@ -82,8 +82,7 @@ describe("on Neon's storage", () => {
           yield* Effect.promise(() => program.reaches("running"))
           assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
           assert.lengthOf(yield* pageserver.seen, 3)
-          program.signal("SIGTERM")
-          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+          yield* endsWithoutLastSync(program)
         })
       )
     )
@@ -125,8 +124,7 @@ describe("on Neon's storage", () => {
         yield* Effect.promise(() => program.reaches("running"))
         assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["1000"]])
         assert.lengthOf(yield* service.seen, 2)
-        program.signal("SIGTERM")
-        assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+        yield* endsWithoutLastSync(program)
       })
     )
   )

@@ -2,6 +2,7 @@
  * Imitation storage for one compute: a pageserver and safekeepers that serve a real cluster, and the spec that names
  * them.
  */
+import { assert } from "@effect/vitest"
 import {
   basebackupOf,
   makeFakePageserver,
@@ -13,7 +14,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { startPostgres } from "../support/postgres.ts"
-import { eventually, type Place, place } from "./harness.ts"
+import { eventually, type Place, place, type Program } from "./harness.ts"
 
 export const tenant = "3d1f7595b468230304e0b73cecbcb081"
 export const timeline = "7f1a2c9be04d4d5c8a6e90b1f2c3d4e5"
@@ -65,4 +66,15 @@ export const specOf = (at: Place, url: string, safekeepers: ReadonlyArray<string
       { name: "fsync", value: "off", vartype: "bool" }
     ]
   }
+})
+
+/**
+ * Asks a primary for its end. Stock Postgres has no `--sync-safekeepers`, so everything is in order but for the last
+ * sync, and that is a failure.
+ */
+export const endsWithoutLastSync = Effect.fnUntraced(function* (program: Program) {
+  program.signal("SIGTERM")
+  assert.deepStrictEqual(yield* Effect.promise(() => program.exit), { code: 1, signal: null }, program.output())
+  assert.match(program.output(), /the last sync failed: .*sync-safekeepers/)
+  assert.match(program.output(), /to terminated: Postgres is gone/)
 })
