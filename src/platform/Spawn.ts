@@ -2,7 +2,8 @@
  * Child processes: with a user and group of their own, an exit that is a code or a signal, and the bytes of stdout and
  * stderr as they came. `effect/process` signals process groups, knows no uid, and hides the signal (ADR 0004).
  *
- * A child never outlives the scope it was spawned in: its end runs the request's shutdown stages, SIGKILL last.
+ * A child never outlives the scope it was spawned in: its end runs the request's shutdown stages, SIGKILL last, and
+ * takes along whom a child that had to be made to leave has left in its process group.
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -12,7 +13,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ChildProcess from "node:child_process"
-import { env as ours } from "node:process"
+import { env as ours, kill } from "node:process"
 import type { Readable } from "node:stream"
 import { type ExitStatus, SpawnFailed } from "../errors/Failure.ts"
 import { inheritable } from "./childEnvironment.ts"
@@ -122,6 +123,7 @@ const withoutValues = (cause: unknown): unknown =>
     : cause
 
 const end = Effect.fnUntraced(function* ({ exit, pid, process }: Live, request: SpawnRequest) {
+  const hasLeft = process.exitCode !== null || process.signalCode !== null
   const left = yield* runStages({
     stages: request.stages,
     exit,
@@ -130,9 +132,19 @@ const end = Effect.fnUntraced(function* ({ exit, pid, process }: Live, request: 
   if (left === null) {
     yield* Effect.logError(`${request.command} (pid ${pid}) did not leave after SIGKILL; the kernel still holds it`)
   }
+  if (!hasLeft) killGroup(pid)
   process.stdout.destroy()
   process.stderr.destroy()
 })
+
+/** One that was made to leave could not wait for its own children, such as what a wrapper script runs. */
+const killGroup = (leader: number): void => {
+  try {
+    kill(-leader, "SIGKILL")
+  } catch {
+    // Nobody is left in it.
+  }
+}
 
 /** Read as the reader asks, so a slow reader slows the child. A pipe that breaks is a pipe that ended. */
 const bytesOf = (readable: Readable): Stream.Stream<Uint8Array> => {

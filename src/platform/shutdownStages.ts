@@ -29,6 +29,11 @@ export const helperStages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
 ]
 
+/** Of a program that only answers a question: it has nothing to put in order, and nobody waits for it. */
+export const questionStages: ReadonlyArray<ShutdownStage> = [
+  { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
+]
+
 /** Stages that stop short of SIGKILL would leave a child behind. */
 const lastResort: ShutdownStage = { signal: "SIGKILL", grace: Duration.seconds(5), meaning: "the kernel does it" }
 

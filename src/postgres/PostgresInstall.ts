@@ -11,6 +11,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { type FileFailed, PostgresUnusable } from "../errors/Failure.ts"
 import { runCommand } from "../platform/processes.ts"
+import { questionStages } from "../platform/shutdownStages.ts"
 import type { RunAs, Spawn } from "../platform/Spawn.ts"
 import { barrier } from "../platform/users.ts"
 import { embeddedAt, type EmbeddedPostgres, findEmbedded, makeReachable, postgresVersion } from "./embeddedPostgres.ts"
@@ -162,7 +163,7 @@ export const parseVersion = (output: string): string | null => /PostgreSQL\)?\s+
 
 const askVersion = Effect.fnUntraced(function* (postgres: string, runAs: RunAs | null) {
   const output = yield* Effect.catch(
-    runCommand({ command: postgres, args: ["--version"], runAs }, "5 seconds"),
+    runCommand({ command: postgres, args: ["--version"], runAs, stages: questionStages }, "5 seconds"),
     (cause) => unusable(postgres, "it does not tell its version", "give a postgres program with -b", cause)
   )
   const version = parseVersion(output.stdout)

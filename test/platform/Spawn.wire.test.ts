@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -14,6 +15,7 @@ import type { ShutdownStage } from "../../src/platform/shutdownStages.ts"
 import { Spawn, type SpawnRequest } from "../../src/platform/Spawn.ts"
 import { isGone } from "../postgres/clusters.ts"
 import { runAs, temporaryFolder } from "../support/postgres.ts"
+import { eventually } from "../support/waiting.ts"
 
 const stage = (signal: ShutdownStage["signal"], graceMillis: number): ShutdownStage => ({
   signal,
@@ -106,15 +108,35 @@ describe("a child", () => {
     }).pipe(Effect.provide(Spawn.layer))
   )
 
-  it.live("gets our environment, as amended", () =>
+  it.live("that has to be made to leave takes along what it started itself", () =>
     Effect.gen(function* () {
-      process.env["COMPUTE_TEST_AMBIENT"] = "ambient"
-      yield* Effect.addFinalizer(() => Effect.sync(() => delete process.env["COMPUTE_TEST_AMBIENT"]))
-      const script = "echo ${COMPUTE_TEST_AMBIENT-gone} ${COMPUTE_TEST_OWN-gone}"
+      const [child, its] = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { pid, stdout } = yield* spawn(sh("sleep 60 & echo $!; wait"))
+          const line = yield* Stream.runHead(stdout)
+          return [pid, Number(Buffer.from(Option.getOrThrow(line)).toString())] as const
+        })
+      )
+      assert.isTrue(isGone(child))
+      yield* eventually("the end of a killed orphan", () => isGone(its))
+    }).pipe(Effect.provide(Spawn.layer))
+  )
+
+  it.live("gets of our environment what is on the list, as amended", () =>
+    Effect.gen(function* () {
+      process.env["LC_TEST"] = "listed"
+      process.env["COMPUTE_TEST_SECRET"] = "secret"
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          delete process.env["LC_TEST"]
+          delete process.env["COMPUTE_TEST_SECRET"]
+        })
+      )
+      const script = "echo ${LC_TEST-gone} ${COMPUTE_TEST_SECRET-gone} ${COMPUTE_TEST_OWN-gone}"
       const said = (env: Record<string, string | undefined>) =>
         Effect.flatMap(spawn(sh(script, { env })), (child) => text(child.stdout))
-      assert.strictEqual(yield* said({}), "ambient gone\n")
-      assert.strictEqual(yield* said({ COMPUTE_TEST_AMBIENT: undefined, COMPUTE_TEST_OWN: "own" }), "gone own\n")
+      assert.strictEqual(yield* said({}), "listed gone gone\n")
+      assert.strictEqual(yield* said({ LC_TEST: undefined, COMPUTE_TEST_OWN: "own" }), "gone gone own\n")
     }).pipe(Effect.provide(Spawn.layer))
   )
 
