@@ -107,10 +107,11 @@ const timed = Effect.fnUntraced(function* <A, E, R>(step: PromotionStep, effect:
 /** A replica that could not be promoted goes on as the replica it was. */
 const asPrimary = Effect.fnUntraced(function* (request: PromotionRequest, inputs: PlanInputs, postgres: Running) {
   const pgdata = yield* Pgdata
-  const files = openFiles(startPlan(promotedSpec(request.spec), inputs))
+  const primary = promotedSpec(request.spec)
+  const files = openFiles(startPlan(primary, inputs))
   const {
     value: { before }
-  } = yield* timed("preparing the files", rewriteFiles(files, postgres))
+  } = yield* timed("preparing the files", rewriteFiles(primary, files, postgres))
   return yield* timed("promoting Postgres", promotePostgres).pipe(
     Effect.tapError(() => Effect.andThen(pgdata.rewrite(before), postgres.reload))
   )

@@ -12,8 +12,9 @@ import { ComputeState } from "../compute/ComputeState.ts"
 import type { ApplyReport } from "../compute/snapshot.ts"
 import { type Failure, SpecInvalid } from "../errors/Failure.ts"
 import { causesOf, explain } from "../errors/policy.ts"
-import { ConfigurationCheck, printPending } from "../postgres/configurationCheck.ts"
+import { ConfigurationCheck, type PendingRestart, printPending } from "../postgres/configurationCheck.ts"
 import { defectsAsFailures } from "./outcome.ts"
+import { NewSession } from "./postgresWatch.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import { overrideFile } from "../postgres/postgresqlConf.ts"
 import type { Running } from "../postgres/Postmaster.ts"
@@ -60,7 +61,12 @@ const withdrawOverride = Effect.fnUntraced(function* (withdraw: Effect.Effect<vo
 interface Rewritten {
   readonly before: ReadonlyArray<PgdataFile>
   readonly checked: boolean
+  readonly pendingBefore: ReadonlyArray<PendingRestart>
 }
+
+/** Libraries of extensions that are fetched when they are needed. */
+const fetchableLibraries = ({ remoteExtensions }: ParsedSpec): ReadonlySet<string> =>
+  new Set(remoteExtensions?.libraries.keys() ?? [])
 
 /**
  * Files in place, looked at by Postgres before it is told to take them up, and put back when it finds a mistake. A
@@ -70,14 +76,17 @@ interface Rewritten {
  * same: of files with mistakes Postgres takes nothing up, and goes on with what it has.
  */
 export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function* (
+  spec: ParsedSpec,
   files: ReadonlyArray<PgdataFile>,
   postgres: Running
 ) {
   const state = yield* ComputeState
   const pgdata = yield* Pgdata
+  const { pendingRestart: pendingBefore } = yield* state.now
   const before = yield* pgdata.rewrite(files)
-  if (before.length === 0) return { before, checked: true } satisfies Rewritten
-  const found = yield* Effect.result(yield* ConfigurationCheck)
+  if (before.length === 0) return { before, checked: true, pendingBefore } satisfies Rewritten
+  const check = yield* ConfigurationCheck
+  const found = yield* Effect.result(check({ before, fetchable: fetchableLibraries(spec) }))
   if (Result.isFailure(found)) {
     yield* Effect.logWarning(`the configuration is reloaded without having been checked: ${explain(found.failure)}`)
   } else {
@@ -90,20 +99,21 @@ export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function* (
     yield* state.note({ pendingRestart: pending })
   }
   yield* postgres.reload
-  return { before, checked: Result.isSuccess(found) } satisfies Rewritten
+  return { before, checked: Result.isSuccess(found), pendingBefore } satisfies Rewritten
 })
 
 /**
  * The spec's files are in force but its catalog is not: they may be what locks everybody out. They go back, unless
  * Postgres could not be asked before either: then the new ones may be its cure. A condition says what is not undone.
  */
-const undo = Effect.fnUntraced(function* ({ before, checked }: Rewritten, postgres: Running) {
+const undo = Effect.fnUntraced(function* ({ before, checked, pendingBefore }: Rewritten, postgres: Running) {
   const state = yield* ComputeState
   const pgdata = yield* Pgdata
   if (before.length === 0) return
   const put = checked ? yield* Effect.result(pgdata.rewrite(before)) : null
   if (put !== null && Result.isSuccess(put)) {
     yield* postgres.reload
+    yield* state.note({ pendingRestart: pendingBefore })
     return yield* Effect.logWarning("the configuration files are back to what they were before the failed spec")
   }
   const why = put === null ? "" : `, and could not be put back: ${causesOf(put.failure).join(": ")}`
@@ -121,11 +131,15 @@ export const reconfigure = Effect.fn("Reconfigure.reconfigure")(function* (
 ) {
   const state = yield* ComputeState
   yield* (yield* ComputeHooks).onSpecChanged(spec)
-  const rewritten = yield* rewriteFiles(openFiles(plan), postgres)
+  const rewritten = yield* rewriteFiles(spec, openFiles(plan), postgres)
   yield* state.note({ spec })
   // Whatever stood in for a spec that could not be had is replaced by this one.
   yield* state.clear("last_good_spec")
-  yield* applyCatalog("reconfigure", spec, plan, postgres).pipe(
+  const { before, checked } = rewritten
+  // Also where there is no catalog to apply: what nobody has tried may lock everybody out.
+  const takesSessions = before.length > 0 && checked ? yield* NewSession : Effect.void
+  yield* takesSessions.pipe(
+    Effect.andThen(applyCatalog("reconfigure", spec, plan, postgres)),
     defectsAsFailures("applying the catalog"),
     Effect.tapError(() => undo(rewritten, postgres))
   )

@@ -23,7 +23,7 @@ const tryEvery = Duration.seconds(5)
 const sessionWithin = Duration.seconds(3)
 
 /** Opens a session and closes it. Finds nothing wrong unless there is a Postgres to ask: see `newSession`. */
-const NewSession = Context.Reference<Effect.Effect<void, Failure>>("compute/lifecycle/NewSession", {
+export const NewSession = Context.Reference<Effect.Effect<void, Failure>>("compute/lifecycle/NewSession", {
   defaultValue: () => Effect.void
 })
 

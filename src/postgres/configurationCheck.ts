@@ -92,7 +92,7 @@ export const printPending = (pending: ReadonlyArray<PendingRestart>): string =>
     .join(", ")}`
 
 /** The line of a setting that counts, and where it stands. */
-export const settingIn =
+const settingIn =
   (files: ReadonlyArray<Row>): StartQuestion["settingOf"] =>
   (wanted) => {
     const row = files.findLast(([name]) => name === wanted)

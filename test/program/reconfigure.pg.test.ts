@@ -1,5 +1,6 @@
 /**
- * A later spec on a running Postgres: a file with a mistake is never put in place, what waits for a restart is logged,
+ * A later spec on a running Postgres: a file with a mistake is never put in place, nor one that would lock everybody out
+ * or keep Postgres from starting again; what waits for a restart is logged, files of a spec that fails later go back,
  * and the next good spec heals a compute that failed so. Postgres runs all the while.
  */
 import { assert, describe, it } from "@effect/vitest"
@@ -22,14 +23,16 @@ const specWith = (settings: Readonly<Record<string, string>>) => ({
   }
 })
 
-const configure = (program: Program, settings: Readonly<Record<string, string>>) =>
+const post = (program: Program, spec: unknown) =>
   Effect.promise(() =>
     program.http("/configure", {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ spec: specWith(settings) })
+      body: JSON.stringify({ spec })
     })
   )
+
+const configure = (program: Program, settings: Readonly<Record<string, string>>) => post(program, specWith(settings))
 
 const times = (text: string, what: string): number => text.split(what).length - 1
 
@@ -93,5 +96,173 @@ describe.each(installs)("reconfiguration on Postgres $major ($postgres)", ({ pos
         })
       ),
     60_000
+  )
+})
+
+/** What would lock everybody out at once, or keep the next start from being one; and what is said of it. */
+const refusals: ReadonlyArray<readonly [string, Readonly<Record<string, string>>, RegExp]> = [
+  [
+    "a library for every session that is not there",
+    { session_preload_libraries: "no_such_lib" },
+    /line \d+: session_preload_libraries: no new session would begin: could not access file "no_such_lib"/
+  ],
+  [
+    "one in a list, in the folder of libraries",
+    { session_preload_libraries: "auto_explain, $libdir/no_such_lib" },
+    /line \d+: session_preload_libraries: no new session would begin: could not access file "\$libdir\/no_such_lib"/
+  ],
+  [
+    "a file that is no library",
+    { session_preload_libraries: "/etc/passwd" },
+    /line \d+: session_preload_libraries: no new session would begin: could not load library/
+  ],
+  [
+    "a local library that is not there",
+    { local_preload_libraries: "no_such_lib" },
+    /line \d+: local_preload_libraries: no new session would begin: could not access file "\$libdir\/plugins\/no_such_lib"/
+  ],
+  [
+    "a local library from elsewhere",
+    { local_preload_libraries: "$libdir/auto_explain" },
+    /line \d+: local_preload_libraries: no new session would begin: access to library .* is not allowed/
+  ],
+  [
+    "a default that is none",
+    { default_transaction_isolation: "junk" },
+    /line \d+: default_transaction_isolation: setting could not be applied/
+  ],
+  [
+    "a library for the next start that is not there",
+    { shared_preload_libraries: "no_such_lib" },
+    /line \d+: Postgres would not start again: could not access file "no_such_lib"/
+  ],
+  [
+    "TLS without a certificate",
+    { ssl: "on", ssl_cert_file: "nowhere.crt" },
+    /line \d+: Postgres would not start again: could not load server certificate file "nowhere.crt"/
+  ],
+  [
+    "settings that exclude one another",
+    { max_connections: "2" },
+    /line \d+: Postgres would not start again: .*must be less than/
+  ],
+  [
+    "addresses of other machines",
+    { listen_addresses: "192.0.2.1" },
+    /line \d+: listen_addresses: none of these is an address of this machine/
+  ],
+  [
+    "a folder for logs that cannot be made",
+    { logging_collector: "on", log_directory: "/nowhere/at/all" },
+    /line \d+: log_directory: the logging_collector could not write there/
+  ]
+]
+
+const degraded = (program: Program): Promise<ReadonlyArray<{ readonly code: string }>> =>
+  program.http("/conditions").then(({ text }) => JSON.parse(text).degraded)
+
+describe.each(installs)("a spec that would lock everybody out of Postgres $major", ({ postgres }) => {
+  it.live("is refused before it is in force, and so is one that would keep it from starting again", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const program = yield* launch(localArguments(at, specWith({ work_mem: "5MB" }), ["-b", postgres]), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        const conf = `${at.directory}/pgdata/postgresql.conf`
+        const before = fs.readFileSync(conf, "utf8")
+        for (const [what, settings, why] of refusals) {
+          const refused = yield* configure(program, settings)
+          assert.isAtLeast(refused.status, 400, what)
+          assert.match((yield* Effect.promise(() => program.status())).error ?? "", why, what)
+          assert.strictEqual(fs.readFileSync(conf, "utf8"), before, `${what}: the file was put back`)
+          assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]], `${what}: sessions begin`)
+        }
+        assert.notInclude(program.output(), "received SIGHUP, reloading configuration files\n".repeat(2))
+        for (const fine of [
+          { session_preload_libraries: "auto_explain" },
+          { session_preload_libraries: '"$libdir/auto_explain"', search_path: "nowhere" },
+          { shared_preload_libraries: "pg_stat_statements, auto_explain" },
+          { logging_collector: "on", log_directory: "logs" }
+        ]) {
+          const taken = yield* configure(program, fine)
+          assert.strictEqual(taken.status, 200, taken.text)
+          assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
+        }
+        const fetchedLater = {
+          ...specWith({ shared_preload_libraries: "no_such_lib, pg_stat_statements" }),
+          remote_extensions: {
+            public_extensions: ["late"],
+            custom_extensions: [],
+            library_index: { no_such_lib: "late" },
+            extension_data: { late: { control_data: {}, archive_path: "" } }
+          }
+        }
+        const taken = yield* post(program, fetchedLater)
+        assert.strictEqual(taken.status, 200, `a library that is fetched before the next start: ${taken.text}`)
+        yield* eventually(
+          "no condition",
+          () => degraded(program),
+          ({ length }) => length === 0
+        )
+      })
+    )
+  )
+})
+
+describe("the files of a spec that fails after they are in force", () => {
+  it.live("go back when its catalog cannot be applied", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const program = yield* launch(localArguments(at, specWith({ work_mem: "5MB" })), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        const conf = `${at.directory}/pgdata/postgresql.conf`
+        const before = fs.readFileSync(conf, "utf8")
+        const spec = specWith({ work_mem: "7MB", max_connections: "50" })
+        const refused = yield* post(program, {
+          ...spec,
+          cluster: { ...spec.cluster, databases: [{ name: "shop", owner: "nobody-of-this-name" }] }
+        })
+        assert.strictEqual(refused.status, 500, refused.text)
+        assert.strictEqual(fs.readFileSync(conf, "utf8"), before)
+        yield* eventually(
+          "the old setting",
+          () => Effect.runPromise(rows(at, "show work_mem")),
+          ([row]) => row?.[0] === "5MB"
+        )
+        yield* eventually(
+          "no condition",
+          () => degraded(program),
+          ({ length }) => length === 0
+        )
+        assert.include(program.output(), "the configuration files are back to what they were before the failed spec")
+        assert.strictEqual((yield* configure(program, { work_mem: "6MB" })).status, 200)
+        assert.strictEqual((yield* Effect.promise(() => program.status())).status, "running")
+      })
+    )
+  )
+
+  it.live("go back when new sessions no longer begin, also where there is no catalog to apply", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const program = yield* launch(localArguments(at, specWith({})), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        const spec = specWith({ post_auth_delay: "2000" })
+        const refused = yield* post(program, { ...spec, skip_pg_catalog_updates: true })
+        assert.isAtLeast(refused.status, 500, refused.text)
+        yield* eventually(
+          "a session that begins",
+          () => Effect.runPromise(rows(at, "show post_auth_delay")),
+          ([row]) => row?.[0] === "0"
+        )
+        assert.strictEqual((yield* configure(program, {})).status, 200)
+        yield* eventually(
+          "no condition",
+          () => degraded(program),
+          ({ length }) => length === 0
+        )
+      })
+    )
   )
 })
