@@ -1,8 +1,10 @@
 /**
- * The same program with Postgres and storage simulated, in virtual time: what when the storage never answers?
+ * The same program with Postgres and storage simulated, in virtual time: what when the storage never answers? And does
+ * a compute keep its promises, whatever happens, with an actor of one's own in it?
  */
 import { assert, it } from "@effect/vitest"
 import { Commands, ComputeState, parseSpec, Promotions, runLifecycle, Simulation, simulationLayer } from "compute-ctl"
+import { simulateSeeds } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -25,3 +27,8 @@ it.effect("a compute whose storage hangs can still be ended", () =>
     assert.strictEqual((yield* (yield* ComputeState).now).status, "terminated")
   }).pipe(Effect.provide(compute))
 )
+
+it("an actor of one's own is kept alive in random scenarios, and never changes the status", () => {
+  const meter = { name: "meter", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) } as const
+  return Effect.runPromise(simulateSeeds([1, 2, 3, 4, 5], { actors: [meter] }))
+})

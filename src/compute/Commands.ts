@@ -41,7 +41,7 @@ export interface Submission {
   readonly key: IdempotencyKey | null
 }
 
-/** `fast`: with an exit delay, so that the end can be read; `immediate`: without. Neither is a Postgres shutdown mode. */
+/** `fast`: with an exit delay, to read the end; `immediate`: without. Neither is a shutdown mode of Postgres. */
 export type TerminateMode = "fast" | "immediate"
 
 interface QueuedConfigure extends Configure {

@@ -6,7 +6,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Queue from "effect/Queue"
@@ -244,8 +244,8 @@ const brokenHistory = ({ error, history }: Snapshot): ReadonlyArray<string> => {
       ...(before !== undefined && before.to !== change.from ? [`${before.to} became ${change.from} unseen`] : [])
     ]
   })
-  const told = [error, ...history.map((change) => change.error)]
-  return told.some((text) => text?.includes(auxiliaryTrouble))
+  const errors = [error, ...history.map((change) => change.error)]
+  return errors.some((text) => text?.includes(auxiliaryTrouble))
     ? [...broken, "an auxiliary actor changed the status"]
     : broken
 }

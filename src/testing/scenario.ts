@@ -35,7 +35,7 @@ export interface Scenario {
 }
 
 /** Steps whose failure is an auxiliary actor's: it never changes the status. */
-export const auxiliarySteps: ReadonlyArray<SimulationStep> = ["keep", "actor", "onRunning"]
+const auxiliarySteps: ReadonlyArray<SimulationStep> = ["keep", "actor", "onRunning"]
 
 /** What an auxiliary actor fails with here; no status may ever say it. */
 export const auxiliaryTrouble = "an auxiliary actor has trouble"

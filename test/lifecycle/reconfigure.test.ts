@@ -48,7 +48,7 @@ const running = Effect.fnUntraced(function* () {
 
 describe("a later spec", () => {
   it.effect(
-    "whose files have a mistake is refused with the places; the files are put back, nothing is reloaded, the old spec stays",
+    "whose files have a mistake is refused with the places: the files go back, nothing is reloaded, the old spec stays",
     () =>
       Effect.gen(function* () {
         const { opinion, commands, since, state } = yield* running()
