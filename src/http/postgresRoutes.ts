@@ -194,6 +194,7 @@ export const postgresRoutes = (state: ComputeState["Service"], admin: Admin["Ser
     if (typeof database !== "string" || database === "" || database.includes("\0"))
       return yield* Effect.fail(oneDatabase)
     yield* requireRunning(state, apiVersion, "database_schema")
+    // This session also proves that the server is ours; pg_dump, which goes to the same address, cannot.
     const known = yield* runQuery(admin, "get_dbs_and_roles", adminSql.databaseNamed(quoteLiteral(database)))
     if (known.length === 0) return yield* Effect.fail(noDatabase)
     return yield* schemaDump(yield* options.install, admin, database)

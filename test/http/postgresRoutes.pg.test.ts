@@ -12,6 +12,7 @@ import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { unverified } from "../../src/http/authorize.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
+import { refuseEverySession } from "../../src/postgres/ownership.ts"
 import type { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import { startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
 import { ask, open, reach, refusedOf } from "./testServer.ts"
@@ -59,7 +60,7 @@ const opened = (dump: string | null, major?: 15) =>
       }),
       context
     )
-    return { postgres, port }
+    return { postgres, port, guard: (yield* Effect.provide(Admin, context)).guard }
   })
 
 const ours = { headers: { authorization: "Bearer ours" } }
@@ -91,6 +92,21 @@ describe("GET /database_schema", () => {
         assert.strictEqual(refused.status, 400, query)
         refusedOf(refused)
       }
+    })
+  )
+
+  it.live("of a server that is not ours is refused before pg_dump is started", () =>
+    Effect.gen(function* () {
+      const started = path.join(yield* temporaryFolder, "started")
+      const { guard, port } = yield* opened(yield* fakePgDump(`: > ${started}; echo '-- a dump'`))
+      assert.strictEqual((yield* ask(port, "GET", "/database_schema?database=postgres", ours)).status, 200)
+      assert.isTrue(fs.existsSync(started))
+      fs.rmSync(started)
+      yield* guard(refuseEverySession)
+      const refused = yield* ask(port, "GET", "/database_schema?database=postgres", ours)
+      assert.strictEqual(refused.status, 500)
+      assert.match(refusedOf(refused).error, /refused to use .* own Postgres is not running/)
+      assert.isFalse(fs.existsSync(started))
     })
   )
 
