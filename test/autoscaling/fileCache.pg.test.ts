@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { ConnString } from "../../src/pgwire/ConnString.ts"
+import { proveOurs } from "../../src/postgres/ownership.ts"
 import { superuser, startPostgres, type TestPostgres } from "../support/postgres.ts"
 import { type Agent, connectAgent, fakeCgroup, GiB, MiB, startMonitor } from "./scriptedAgent.ts"
 
@@ -156,6 +157,28 @@ describe("the file cache", () => {
       const agent = yield* connectAgent(port)
       assert.deepInclude(yield* downscale(agent, 2, GiB), { Status: "monitor is not managing cgroup or file cache" })
       assert.deepStrictEqual(statements(postgres), [])
+    })
+  )
+
+  it.live("of another Postgres on our port is neither asked about nor changed", () =>
+    Effect.gen(function* () {
+      const [ours, other] = yield* Effect.all([startPostgres(), neonLike()])
+      const { port } = yield* startMonitor({ fileCacheConnstr: at(other.port), proveFileCache: proveOurs(ours) })
+      const agent = yield* connectAgent(port)
+      assert.deepInclude(yield* downscale(agent, 2, GiB), { Status: "monitor is not managing cgroup or file cache" })
+      yield* limitIs(other, "0")
+      assert.deepStrictEqual(statements(other), [])
+    })
+  )
+
+  it.live("of our own Postgres is proven to be its and set", () =>
+    Effect.gen(function* () {
+      const ours = yield* neonLike()
+      const { until } = yield* startMonitor({ fileCacheConnstr: at(ours.port), proveFileCache: proveOurs(ours) }).pipe(
+        Effect.tap(({ port }) => connectAgent(port))
+      )
+      yield* until(({ cacheBytes }) => cacheBytes === 1536 * MiB)
+      yield* limitIs(ours, "1536")
     })
   )
 
