@@ -1,20 +1,25 @@
 /**
  * Makes the catalog agree with the spec: one apply at a time, from a bounded queue, each ending in an apply report.
  *
- * A caller that goes away cancels nothing. An apply that is cut short because the actor ends is `Abandoned`.
+ * A caller that goes away cancels nothing. An apply that is cut short because the actor ends is `Abandoned`. A bug in
+ * one apply is that apply's failure, and the next one is done.
  */
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import type * as Tracer from "effect/Tracer"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { ApplyReport } from "../compute/snapshot.ts"
 import type { Actor } from "../compute/Supervisor.ts"
-import { Abandoned, ApplyFailed, type Failure } from "../errors/Failure.ts"
+import { Abandoned, ApplyFailed, Defect, type Failure } from "../errors/Failure.ts"
+import { causesOf } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import { nearestSpan } from "../platform/tracing.ts"
 import { type ApplierOptions, type ApplyRequest, applySpec } from "./apply.ts"
@@ -66,21 +71,17 @@ export class Applier extends Context.Service<
             )
           )
 
+        /** After a start, `afterStart` drops the template, when nobody waits for Postgres any more. */
+        const discardAfter = ({ kind }: ApplyRequest) =>
+          Effect.flatMap(lastReport, (applyReport) =>
+            kind === "start" || applyReport === null || !leavesTemplate(applyReport) ? Effect.void : discard
+          )
+
         const answer = ({ reply, request, span }: QueuedApply) =>
           Effect.onExit(
             span === undefined ? applyNow(request) : Effect.withParentSpan(applyNow(request), span),
-            (exit) =>
-              Deferred.done(reply, Exit.hasInterrupts(exit) ? Exit.fail(new Abandoned({ what: "the apply" })) : exit)
-          ).pipe(
-            // The caller gets a failure. A defect is a bug: it ends the actor, and the supervisor handles it.
-            Effect.catch(() => Effect.void),
-            // After a start, `afterStart` drops the template, when nobody waits for Postgres any more.
-            Effect.andThen(
-              Effect.flatMap(lastReport, (applyReport) =>
-                request.kind === "start" || applyReport === null || !leavesTemplate(applyReport) ? Effect.void : discard
-              )
-            )
-          )
+            (exit) => Deferred.done(reply, replyOf(exit))
+          ).pipe(goOn, Effect.andThen(goOn(discardAfter(request))))
 
         return Applier.of({
           apply: Effect.fn("Applier.apply")(function* (request: ApplyRequest) {
@@ -96,19 +97,68 @@ export class Applier extends Context.Service<
           afterStart: {
             name: "migrations",
             kind: "auxiliary",
-            run: Effect.gen(function* () {
-              const migrated =
-                (yield* lastReport) === null ? Exit.void : yield* Effect.exit(migrate(options.privilegedRole))
-              const updated = yield* Effect.exit(updateNeonExtension)
-              if ((yield* lastReport) !== null) yield* discard
-              yield* updated
-              yield* migrated
-            }).pipe(Effect.provideService(Admin, admin))
+            run: afterStart(options, discard).pipe(
+              Effect.provideService(Admin, admin),
+              Effect.provideService(ComputeState, state)
+            )
           }
         })
       })
     )
 }
+
+/** The caller has its answer, so nothing that goes wrong is lost; the next one is to have one, too. */
+const goOn = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<unknown, E, R> =>
+  Effect.catchCause(effect, (cause) =>
+    Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.logDebug("an apply did not succeed", cause)
+  )
+
+/** A bug is a failure with a name, and an interruption is the actor's end. */
+const replyOf = (exit: Exit.Exit<ApplyReport, Failure>): Exit.Exit<ApplyReport, Failure> => {
+  if (Exit.hasInterrupts(exit)) return Exit.fail(new Abandoned({ what: "the apply" }))
+  if (Exit.isSuccess(exit) || !Cause.hasDies(exit.cause)) return exit
+  return Exit.fail(new Defect({ what: "applying the catalog", cause: Cause.squash(exit.cause) }))
+}
+
+/** Between two attempts at what is done after the start: 1 s, doubling, at most 5 minutes. */
+const pauses = Schedule.exponential("1 second").pipe(
+  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.minutes(5)))),
+  Schedule.jittered
+)
+
+/** Until all of it is done. What fails shows as a condition, and keeps nothing else from being done. */
+const afterStart = Effect.fn("Applier.afterStart")(function* (options: ApplierOptions, discard: Effect.Effect<void>) {
+  const applied = (yield* (yield* ComputeState).now).applyReport !== null
+  const migrations = applied ? migrate(options.privilegedRole) : Effect.void
+  const attempt = Effect.gen(function* () {
+    const migrated = yield* succeeds("migrations", migrations)
+    const updated = yield* succeeds("update of the extension neon", updateNeonExtension)
+    return migrated && updated
+  })
+  const done = yield* attempt
+  if (applied) yield* discard
+  if (done) return
+  yield* Effect.sleep("1 second")
+  yield* Effect.repeat(attempt, { schedule: pauses, until: (all) => all })
+})
+
+const succeeds = Effect.fnUntraced(function* <A, R>(what: string, effect: Effect.Effect<A, Failure, R>) {
+  const state = yield* ComputeState
+  const exit = yield* Effect.exit(effect)
+  if (Exit.isSuccess(exit)) {
+    yield* state.clear("migration_failed", what)
+    return true
+  }
+  if (Cause.hasInterrupts(exit.cause)) return yield* Effect.interrupt
+  yield* state.raise({
+    code: "migration_failed",
+    about: what,
+    message:
+      `the ${what} after the start failed (${causesOf(Cause.squash(exit.cause)).join(": ")}) and will be tried ` +
+      "again; users are served meanwhile"
+  })
+  return false
+})
 
 const logReport = (applyReport: ApplyReport): Effect.Effect<void> =>
   applyReport.outcome === "done"

@@ -6,6 +6,7 @@
  * Numbers are for ever: one that is no longer wanted stays in the list and is skipped.
  */
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
@@ -97,11 +98,19 @@ const firstFailure = (answers: ReadonlyArray<Answer>): Effect.Effect<void, WireF
 const sendJoined = (session: Session, sqls: ReadonlyArray<string>) =>
   Effect.flatMap(session.send([sqls.filter((sql) => sql !== "").join(";\n")], sqls.length), firstFailure)
 
+const failures = Metric.counter("compute_ctl_db_migration_failed_total", {
+  description: "Attempts at a migration of the catalog that failed; 0 is the table that remembers which are done",
+  incremental: true
+})
+
+const countFailure = (id: number) => Metric.update(Metric.withAttributes(failures, { migration_id: String(id) }), 1)
+
 /** The number of the last migration that is done. */
 export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFailed | TimedOut, Admin> = Effect.fn(
   "Applier.migrate"
 )(function* (privilegedRole) {
   const admin = yield* Admin
+  let current = 0
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const session = yield* openSession(newSqlStatistics(), "migrations", null)
@@ -114,6 +123,7 @@ export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFail
       const major = Math.trunc(Number(version?.rows[0]?.[0]) / 10_000)
       for (const { id, sql } of migrations(privilegedRole, major)) {
         if (id <= last) continue
+        current = id
         if (sql === null) {
           yield* Effect.logInfo(`Skipping migration id=${id}`)
           yield* sendJoined(session, [writeLast(id)])
@@ -126,7 +136,7 @@ export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFail
       }
       return last
     })
-  )
+  ).pipe(Effect.tapError(() => countFailure(current)))
 })
 
 /** Nothing where the extension is not installed, or is as new as the files on disk. */

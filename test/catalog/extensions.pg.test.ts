@@ -3,13 +3,17 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
+import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { Applier } from "../../src/catalog/Applier.ts"
 import { migrate } from "../../src/catalog/migrations.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { isRaised } from "../../src/compute/snapshot.ts"
 import { installs, startPostgres, temporaryFolder, type TestPostgres } from "../support/postgres.ts"
 import { adminOf, applyOn, assertSettled, database, options, role, specOf } from "./fixture.ts"
 
@@ -215,4 +219,58 @@ describe("extensions and migrations on a real Postgres", () => {
       })
     )
   )
+
+  it.live(
+    "a migration that fails is a condition, is counted and tried again, and ends as one line when it is done",
+    () => {
+      const { layer, lines } = recorded()
+      return Effect.scoped(
+        Effect.gen(function* () {
+          const postgres = yield* startPostgres({ major: 17 })
+          yield* Effect.gen(function* () {
+            const applier = yield* Applier
+            const state = yield* ComputeState
+            yield* Effect.forkChild(applier.actor.run)
+            yield* applier.apply({ kind: "start", spec: specOf({}) })
+            yield* postgres.rows("alter role neon_superuser rename to elsewhere")
+            const actor = yield* Effect.forkChild(applier.afterStart.run)
+            yield* state.changes.pipe(
+              Stream.filter(({ degraded }) => isRaised(degraded, "migration_failed", "migrations")),
+              Stream.runHead
+            )
+            const [condition] = (yield* state.now).degraded
+            assert.match(
+              condition?.message ?? "",
+              /the migrations after the start failed \(.*"neon_superuser" does not exist/
+            )
+            const counter = (yield* Metric.snapshot).find(({ id }) => id === "compute_ctl_db_migration_failed_total")
+            assert.deepInclude(counter?.attributes, { migration_id: "1" })
+            yield* postgres.rows("alter role elsewhere rename to neon_superuser")
+            yield* Fiber.join(actor)
+            assert.deepStrictEqual((yield* state.now).degraded, [])
+            assert.deepStrictEqual(yield* postgres.rows("select id from neon_migration.migration_id"), [["12"]])
+            assert.lengthOf(
+              lines.filter((line) => line.startsWith("the migrations after the start failed")),
+              1
+            )
+            assert.lengthOf(
+              lines.filter((line) => line.startsWith("no longer true: the migrations")),
+              1
+            )
+          }).pipe(
+            Effect.provide(
+              Layer.provideMerge(Applier.layer(options), Layer.merge(adminOf(postgres), ComputeState.layer))
+            ),
+            Effect.provide(layer)
+          )
+        })
+      )
+    }
+  )
 })
+
+/** What is logged. */
+const recorded = () => {
+  const lines: Array<string> = []
+  return { lines, layer: Logger.layer([Logger.make(({ message }) => void lines.push(String(message)))]) }
+}

@@ -73,7 +73,7 @@ describe("an apply of which something fails", () => {
           const bad = specOf({ roles: [role("pg_mine"), role("fine")], databases: [database("d", "missing")] })
           const failure = yield* Effect.flip(applier.apply({ kind: "start", spec: bad }))
           assert.strictEqual(failure._tag, "ApplyFailed")
-          assert.strictEqual(policyOf(failure).onFailure, "report")
+          assert.strictEqual(policyOf(failure).whileRunning, "stay")
           if (failure._tag === "ApplyFailed") assert.strictEqual(failure.failures.length, 2)
           assert.strictEqual((yield* state.now).applyReport?.outcome, "failed")
           // Many at once: one at a time, each answered.
