@@ -8,11 +8,14 @@ import * as Ref from "effect/Ref"
 import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
-import { type Failure, TimedOut } from "../../src/errors/Failure.ts"
+import { ApplyFailed, type Failure, FileFailed, TimedOut } from "../../src/errors/Failure.ts"
+import { policyOf } from "../../src/errors/policy.ts"
 import { runLifecycle } from "../../src/lifecycle/Lifecycle.ts"
+import { NewSession } from "../../src/lifecycle/postgresWatch.ts"
 import { ConfigurationCheck, type ConfigurationProblems } from "../../src/postgres/configurationCheck.ts"
+import type { PlanInputs } from "../../src/postgres/PlanInputs.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { simulationLayer, Simulation } from "../../src/testing/Simulation.ts"
+import { simulationLayer, Simulation, type SimulationStep } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
 
 const compute = simulationLayer.pipe(
@@ -28,9 +31,9 @@ const specWith = (value: string): ParsedSpec => ({
 const well: ConfigurationProblems = { problems: [], pending: [] }
 
 /** A running compute whose Postgres thinks of its files what the test says. */
-const running = Effect.fnUntraced(function* () {
+const running = Effect.fnUntraced(function* (inputs: PlanInputs = localFacts) {
   const opinion = yield* Ref.make<Effect.Effect<ConfigurationProblems, Failure>>(Effect.succeed(well))
-  yield* runLifecycle({ spec: specWith("4MB"), inputs: localFacts }).pipe(
+  yield* runLifecycle({ spec: specWith("4MB"), inputs }).pipe(
     Effect.provideService(ConfigurationCheck, () => Effect.flatten(Ref.get(opinion))),
     Effect.forkChild({ startImmediately: true })
   )
@@ -41,9 +44,118 @@ const running = Effect.fnUntraced(function* () {
   return {
     opinion,
     state,
+    simulation,
     since: Effect.map(simulation.passed, (passed) => passed.slice(before)),
     commands: yield* Commands
   }
+})
+
+const refusedCatalog = new ApplyFailed({ failures: ["role web: no"] })
+const diskFull = new FileFailed({ operation: "write", path: "/memory/pgdata", cause: new Error("no space left") })
+/** From where on each rewrite of files fails: after this step was passed, so many times. */
+const failRewritesAfter = (simulation: Simulation["Service"], step: SimulationStep, times: number) =>
+  simulation.pace(
+    Effect.flatMap(simulation.passed, (passed) =>
+      passed.at(-1) === step ? simulation.interfere("rewrite", diskFull, times) : Effect.void
+    )
+  )
+
+describe("a later spec that fails after its files are in force", () => {
+  it.effect("leaves the files as they were, nothing waiting for a restart, and no condition", () =>
+    Effect.gen(function* () {
+      const { commands, opinion, simulation, since, state } = yield* running()
+      yield* simulation.interfere("apply reconfigure", refusedCatalog, 1)
+      const pending = [{ name: "max_connections", current: "30", wanted: "40" }]
+      yield* Ref.set(opinion, Effect.succeed({ problems: [], pending }))
+      yield* Effect.flip(commands.configure(specWith("5MB")))
+      assert.deepStrictEqual(yield* since, [
+        "onSpecChanged",
+        "rewrite",
+        "reload",
+        "apply reconfigure",
+        "rewrite",
+        "reload"
+      ])
+      const { degraded, pendingRestart, status } = yield* state.now
+      assert.deepStrictEqual([status, degraded, pendingRestart], ["failed", [], []])
+      yield* Ref.set(opinion, Effect.succeed(well))
+      assert.strictEqual((yield* commands.configure(specWith("5MB"))).status, "running")
+    }).pipe(Effect.provide(compute))
+  )
+
+  it.effect("and whose files cannot be put back is a condition until a good spec", () =>
+    Effect.gen(function* () {
+      const { commands, simulation, state } = yield* running()
+      yield* simulation.interfere("apply reconfigure", refusedCatalog, 1)
+      yield* failRewritesAfter(simulation, "apply reconfigure", 1)
+      yield* Effect.flip(commands.configure(specWith("5MB")))
+      const [condition] = (yield* state.now).degraded
+      assert.strictEqual(condition?.code, "reconfigure_incomplete")
+      assert.include(condition?.message, "no space left")
+      yield* simulation.pace(Effect.void)
+      assert.deepStrictEqual((yield* commands.configure(specWith("6MB"))).degraded, [])
+    }).pipe(Effect.provide(compute))
+  )
+
+  it.effect("and that Postgres could not be asked about stays, because it may be the cure; a condition says so", () =>
+    Effect.gen(function* () {
+      const { commands, opinion, simulation, since, state } = yield* running()
+      yield* Ref.set(opinion, Effect.fail(new TimedOut({ what: "the check", millis: 5000 })))
+      yield* simulation.interfere("apply reconfigure", refusedCatalog, 1)
+      yield* Effect.flip(commands.configure(specWith("5MB")))
+      assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "reload", "apply reconfigure"])
+      assert.deepStrictEqual(
+        (yield* state.now).degraded.map(({ code }) => code),
+        ["reconfigure_incomplete"]
+      )
+      yield* Ref.set(opinion, Effect.succeed(well))
+      assert.deepStrictEqual((yield* commands.configure(specWith("6MB"))).degraded, [])
+    }).pipe(Effect.provide(compute))
+  )
+
+  it.effect("because of a bug is answered 500 `defect`, and the next good spec heals", () =>
+    Effect.gen(function* () {
+      const { commands, simulation, since, state } = yield* running()
+      yield* simulation.interfere("apply reconfigure", "defect", 1)
+      const failure = yield* Effect.flip(commands.configure(specWith("5MB")))
+      if (failure._tag === "IllegalTransition") return assert.fail(failure.message)
+      assert.deepInclude(policyOf(failure), { code: "defect", httpStatus: 500 })
+      const { error, postgresAlive, status } = yield* state.now
+      assert.deepStrictEqual([status, postgresAlive], ["failed", true])
+      assert.include(error ?? "", "a bug in apply reconfigure")
+      assert.deepStrictEqual((yield* since).slice(-2), ["rewrite", "reload"], "its files went back")
+      assert.strictEqual((yield* commands.configure(specWith("5MB"))).status, "running")
+    }).pipe(Effect.provide(compute))
+  )
+
+  it.effect("because no session begins with them puts them back, also where there is no catalog to apply", () =>
+    Effect.gen(function* () {
+      const begins = yield* Ref.make<Effect.Effect<void, Failure>>(Effect.void)
+      const { commands, since, state } = yield* running().pipe(
+        Effect.provideService(NewSession, Effect.flatten(Ref.get(begins)))
+      )
+      yield* Ref.set(begins, Effect.fail(new TimedOut({ what: "a new session", millis: 3000 })))
+      yield* Effect.flip(commands.configure({ ...specWith("5MB"), skipCatalogUpdates: true }))
+      assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "reload", "rewrite", "reload"])
+      assert.strictEqual((yield* state.now).status, "failed")
+    }).pipe(Effect.provide(compute))
+  )
+})
+
+describe("the temporary override of an apply", () => {
+  const neon: PlanInputs = { ...localFacts, storage: { _tag: "Neon" } }
+
+  it.effect("that cannot be taken away fails nothing, and is a condition until the next apply takes it away", () =>
+    Effect.gen(function* () {
+      const { commands, simulation } = yield* running(neon)
+      yield* failRewritesAfter(simulation, "apply reconfigure", 1)
+      const [condition, ...others] = (yield* commands.configure(specWith("5MB"))).degraded
+      assert.deepStrictEqual([condition?.code, others], ["override_not_reset", []])
+      assert.include(condition?.message, "no space left")
+      yield* simulation.pace(Effect.void)
+      assert.deepStrictEqual((yield* commands.configure(specWith("6MB"))).degraded, [])
+    }).pipe(Effect.provide(compute))
+  )
 })
 
 describe("a later spec", () => {
