@@ -99,7 +99,7 @@ const runToExitCode = (settings: RunSettings, signals: Signals) => {
       )
     )
     .pipe(
-      Effect.map(({ exit, failure }) => exitCodeOf(exit, failure !== null && failure._tag !== "Abandoned")),
+      Effect.map(({ exit, failure }) => exitCodeOf(exit, failure)),
       Effect.catch((failure) =>
         Effect.as(Effect.logError(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`), failed)
       ),

@@ -57,6 +57,7 @@ export interface Condition {
     | "postgres_not_accepting"
     | "reconfigure_incomplete"
     | "override_not_reset"
+    | "refresh_failed"
     | "migration_failed"
     | "base_publication_failed"
     | "sidecar_unusable"

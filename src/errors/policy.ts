@@ -7,127 +7,94 @@
 import * as Result from "effect/Result"
 import type { ExitStatus, Failure } from "./Failure.ts"
 
-/**
- * `retry`: here and now, within a limit. `report`: stay up and say so, someone else must act. `exit`: leave, so
- * that the orchestrator can start a fresh compute.
- */
-type OnFailure = "retry" | "report" | "exit"
-
 export interface ErrorPolicy {
-  readonly onFailure: OnFailure
   /** Stable, for clients: it never changes once published. */
   readonly code: string
   readonly httpStatus: number
   readonly hint: string
+  /** May it pass by itself, so that who has a schedule for it tries again? */
+  readonly retry: boolean
+  /**
+   * What a later spec that fails with it does to the compute that runs: it stays up and says so, for someone else must
+   * act; or it ends, so that the orchestrator starts a fresh one. A start that fails always ends.
+   */
+  readonly whileRunning: "stay" | "end"
+  /** Of the process, when it ends the compute and Postgres left in order. */
+  readonly exitCode: number
 }
 
-const policy = (onFailure: OnFailure, code: string, httpStatus: number, hint: string): ErrorPolicy => ({
-  onFailure,
-  code,
-  httpStatus,
-  hint
-})
+// Exit codes of the program (docs/reference/compute_ctl.md#exit-code): Postgres's own, 1 on failure, 2 on a usage
+// error.
+
+export const usageError = 2
+export const failed = 1
+
+const row = (
+  code: string,
+  httpStatus: number,
+  hint: string,
+  other: Partial<Pick<ErrorPolicy, "retry" | "whileRunning" | "exitCode">> = {}
+): ErrorPolicy => ({ code, httpStatus, hint, retry: false, whileRunning: "stay", exitCode: failed, ...other })
 
 export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
-  SpecInvalid: policy(
-    "report",
-    "spec_invalid",
-    400,
-    "correct the spec; `compute_ctl validate SPEC` checks one offline"
-  ),
-  SpecUnreadable: policy(
-    "exit",
-    "spec_unreadable",
-    500,
-    "check that the file or address exists and may be read by this user"
-  ),
-  ControlPlaneFailed: policy("exit", "control_plane_failed", 502, "check -p, -i and NEON_CONTROL_PLANE_TOKEN"),
-  PostgresUnusable: policy("exit", "postgres_unusable", 500, "give a working Postgres with -b"),
-  RunAsInvalid: policy("exit", "run_as_invalid", 500, "name an existing user other than root with --run-as"),
-  SpawnFailed: policy("exit", "spawn_failed", 500, "check that the program exists and is executable by this user"),
-  CommandFailed: policy("exit", "command_failed", 500, "the program's own words above say why"),
-  FileFailed: policy("exit", "file_failed", 500, "check owner, mode and free space of the path"),
-  CgroupUnusable: policy(
-    "exit",
+  SpecInvalid: row("spec_invalid", 400, "correct the spec; `compute_ctl validate SPEC` checks one offline"),
+  SpecUnreadable: row("spec_unreadable", 500, "check that the file or address exists and may be read by this user"),
+  ControlPlaneFailed: row("control_plane_failed", 500, "check -p, -i and NEON_CONTROL_PLANE_TOKEN"),
+  PostgresUnusable: row("postgres_unusable", 500, "give a working Postgres with -b"),
+  RunAsInvalid: row("run_as_invalid", 500, "name an existing user other than root with --run-as"),
+  SpawnFailed: row("spawn_failed", 500, "check that the program exists and is executable by this user"),
+  CommandFailed: row("command_failed", 500, "the program's own words above say why", { retry: true }),
+  FileFailed: row("file_failed", 500, "check owner, mode and free space of the path"),
+  CgroupUnusable: row(
     "cgroup_unusable",
     500,
     "name a cgroup v2 with memory.stat whose cgroup.procs Postgres's user may write"
   ),
-  TimedOut: policy("retry", "timed_out", 504, "the other side is slow or gone; look at its own log"),
-  WireFailed: policy("retry", "connection_failed", 502, "the other side's answer above says why"),
-  SyncSafekeepersFailed: policy(
-    "report",
-    "settle_failed",
-    502,
-    "bring a quorum of safekeepers back; see the causes for each"
-  ),
-  BasebackupFailed: policy(
-    "report",
-    "basebackup_failed",
-    502,
-    "look at the pageserver's log for this tenant and timeline"
-  ),
-  ArchiveInvalid: policy("report", "archive_invalid", 502, "the pageserver sent a broken archive; look at its log"),
-  TimelineBusy: policy("exit", "timeline_busy", 409, "stop the other compute, or use another timeline_id"),
-  PgdataBusy: policy(
-    "exit",
+  TimedOut: row("timed_out", 504, "the other side is slow or gone; look at its own log", { retry: true }),
+  WireFailed: row("connection_failed", 500, "the other side's answer above says why", { retry: true }),
+  SyncSafekeepersFailed: row("settle_failed", 500, "bring a quorum of safekeepers back; see the causes for each"),
+  BasebackupFailed: row("basebackup_failed", 500, "look at the pageserver's log for this tenant and timeline"),
+  ArchiveInvalid: row("archive_invalid", 500, "the pageserver sent a broken archive; look at its log", { retry: true }),
+  TimelineBusy: row("timeline_busy", 409, "stop the other compute, or use another timeline_id"),
+  PgdataBusy: row(
     "pgdata_busy",
     409,
     "stop it, or give this compute a data directory of its own with -D; nothing in it was touched"
   ),
-  StorageDamaged: policy(
-    "report",
-    "storage_damaged",
-    500,
-    "do not delete anything; the detail above names what is missing"
-  ),
-  NotSupported: policy("report", "not_supported", 422, "leave it out of the spec"),
-  PostmasterNotReady: policy("report", "postgres_not_ready", 500, "Postgres's own log above says why"),
-  PostmasterDied: policy("exit", "postgres_died", 500, "Postgres's own log above says why; a fresh start recovers"),
-  PromotionFailed: policy(
-    "report",
+  StorageDamaged: row("storage_damaged", 500, "do not delete anything; the detail above names what is missing"),
+  NotSupported: row("not_supported", 422, "leave it out of the spec"),
+  PostmasterNotReady: row("postgres_not_ready", 500, "Postgres's own log above says why"),
+  PostmasterDied: row("postgres_died", 500, "Postgres's own log above says why; a fresh start recovers", {
+    whileRunning: "end"
+  }),
+  PromotionFailed: row(
     "promotion_failed",
     500,
     "ask again once the cause above is gone; what is done is not done twice"
   ),
-  ApplyFailed: policy(
-    "report",
-    "apply_failed",
-    500,
-    "each failed operation is listed; correct the spec and send it again"
-  ),
-  ListenFailed: policy(
-    "exit",
+  ApplyFailed: row("apply_failed", 500, "each failed operation is listed; correct the spec and send it again"),
+  ListenFailed: row(
     "listen_failed",
     500,
     "another process has the port; choose one with --external-http-port or --http-port"
   ),
-  PostgresPortTaken: policy(
-    "exit",
+  PostgresPortTaken: row(
     "postgres_port_taken",
     500,
     "stop what listens there, or give this compute a port of its own with -C"
   ),
-  ActorGaveUp: policy("exit", "actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above"),
-  Defect: policy(
-    "report",
-    "defect",
-    500,
-    "this is a bug in compute_ctl: report it with the causes above; a new spec may be tried"
-  ),
-  ExtensionUnknown: policy("report", "extension_unknown", 404, "add it to the spec's remote_extensions"),
-  ExtensionsUnavailable: policy("report", "extensions_unavailable", 412, "give -r, and remote_extensions in the spec"),
-  ExtensionFailed: policy("report", "extension_failed", 500, "look at the store of extensions; ask again to try again"),
-  LfcBusy: policy("report", "lfc_busy", 429, "wait until it is done, or cancel it"),
-  SidecarUnusable: policy("report", "sidecar_unusable", 500, "check that it runs on this machine, and its own log"),
-  CertificateUnusable: policy(
-    "report",
-    "certificate_unusable",
-    500,
-    "put a PEM certificate and its own PEM key in place"
-  ),
-  Abandoned: policy("report", "abandoned", 503, "the compute is ending; ask its successor"),
-  Superseded: policy("report", "superseded", 409, "nothing: the later spec stands in its place")
+  ActorGaveUp: row("actor_gave_up", 500, "this is a fault in compute_ctl or its host; the causes are above", {
+    whileRunning: "end"
+  }),
+  Defect: row("defect", 500, "this is a bug in compute_ctl: report it with the causes above; a new spec may be tried"),
+  ExtensionUnknown: row("extension_unknown", 404, "add it to the spec's remote_extensions"),
+  ExtensionsUnavailable: row("extensions_unavailable", 412, "give -r, and remote_extensions in the spec"),
+  ExtensionFailed: row("extension_failed", 500, "look at the store of extensions; ask again to try again"),
+  LfcBusy: row("lfc_busy", 429, "wait until it is done, or cancel it"),
+  SidecarUnusable: row("sidecar_unusable", 500, "check that it runs on this machine, and its own log"),
+  CertificateUnusable: row("certificate_unusable", 500, "put a PEM certificate and its own PEM key in place"),
+  Abandoned: row("abandoned", 503, "the compute is ending; ask its successor", { exitCode: 0 }),
+  Superseded: row("superseded", 409, "nothing: the later spec stands in its place")
 }
 
 export const policyOf = (failure: Failure): ErrorPolicy => errorPolicies[failure._tag]
@@ -165,14 +132,11 @@ export const hintOf = (failure: Failure): string =>
 /** One line: `sentence: cause: cause`. What `/status` carries as `error`. */
 export const explain = (failure: Failure): string => causesOf(failure).join(": ")
 
-// Exit codes of the program (docs/reference/compute_ctl.md#exit-code): Postgres's own, 1 on failure, 2 on a usage
-// error.
-
-export const usageError = 2
-export const failed = 1
-
-/** A Postgres killed by a signal has no code of its own: 1. An end in order of a compute that broke is none: 1. */
-export const exitCodeOf = (exit: ExitStatus | null, broke: boolean): number => {
+/**
+ * A Postgres killed by a signal has no code of its own: 1. An end in order of a compute that failed: as the failure's
+ * policy says.
+ */
+export const exitCodeOf = (exit: ExitStatus | null, failure: Failure | null): number => {
   if (exit?._tag === "Code" && exit.code !== 0) return exit.code
-  return broke || exit?._tag === "Signal" ? failed : 0
+  return failure !== null ? policyOf(failure).exitCode : exit?._tag === "Signal" ? failed : 0
 }

@@ -68,17 +68,11 @@ export const wrongStatus = (apiVersion: ApiVersion, asked: Asked, status: Status
   return refusal(412, "wrong_status", error, waitHint)
 }
 
-/** Callers' faults keep their code, a deadline is 504, an ending compute is 503, and everything else is ours: 500. */
-export const httpStatusOf = (failure: Failure): number => {
-  const { httpStatus } = policyOf(failure)
-  return httpStatus < 500 || failure._tag === "TimedOut" || failure._tag === "Abandoned" ? httpStatus : 500
-}
-
 const problemsOf = (failure: Failure): Refusal["problems"] => (failure._tag === "SpecInvalid" ? failure.problems : [])
 
 export const refusalOf = (failure: Failure, prefix = ""): Refusal =>
   refusal(
-    httpStatusOf(failure),
+    policyOf(failure).httpStatus,
     policyOf(failure).code,
     `${prefix}${explain(failure)}`,
     hintOf(failure),
@@ -87,7 +81,7 @@ export const refusalOf = (failure: Failure, prefix = ""): Refusal =>
 
 /** A spec that could not be applied; one that is invalid is the caller's fault, and its error has no such prefix. */
 export const configureRefusal = (failure: Failure): Refusal =>
-  httpStatusOf(failure) < 500
+  policyOf(failure).httpStatus < 500
     ? refusalOf(failure)
     : { ...refusalOf(failure), error: `compute configuration failed: ${JSON.stringify(explain(failure))}` }
 

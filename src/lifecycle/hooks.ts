@@ -1,5 +1,5 @@
 /**
- * Composes the hooks of a real compute from its rooms: extensions, file cache, inventory, swap and disk, sidecars,
+ * Composes the hooks of a real compute: extensions, file cache, inventory, swap and disk, sidecars,
  * certificate.
  *
  * `Program.ts` imports it only after HTTP listens, because none of it is needed before; the bundle has it at hand.
@@ -47,18 +47,18 @@ export interface HookOptions {
   readonly auditEndpoints: AuditEndpoints
 }
 
-type Rooms = RemoteExtensions | Lfc | InstalledExtensions | Sidecars | Certificates | Spawn | ComputeState
+type Parts = RemoteExtensions | Lfc | InstalledExtensions | Sidecars | Certificates | Spawn | ComputeState
 
 const make = Effect.fnUntraced(function* (options: HookOptions) {
-  const context = yield* Effect.context<Rooms>()
+  const context = yield* Effect.context<Parts>()
   const extensions = yield* RemoteExtensions
   const lfc = yield* Lfc
   const inventory = yield* InstalledExtensions
   const sidecars = yield* Sidecars
   const certificates = yield* Certificates
   const state = yield* ComputeState
-  const here = <A, E>(effect: Effect.Effect<A, E, Rooms>): Effect.Effect<A, E> => Effect.provide(effect, context)
-  const actor = (one: Actor<Rooms>): Actor => ({ ...one, run: here(one.run) })
+  const provided = <A, E>(effect: Effect.Effect<A, E, Parts>): Effect.Effect<A, E> => Effect.provide(effect, context)
+  const actor = (one: Actor<Parts>): Actor => ({ ...one, run: provided(one.run) })
 
   const memoryAndDisk = Effect.fnUntraced(function* ({ diskQuotaBytes, swapSizeBytes }: ParsedSpec) {
     const { diskQuotaMount } = options
@@ -68,7 +68,7 @@ const make = Effect.fnUntraced(function* (options: HookOptions) {
 
   return ComputeHooks.of({
     beforeStart: (spec): Effect.Effect<void, Failure> =>
-      here(
+      provided(
         Effect.all(
           [
             memoryAndDisk(spec),
@@ -82,7 +82,7 @@ const make = Effect.fnUntraced(function* (options: HookOptions) {
     beforeSpawn: certificates.place,
     afterSpawn: (pid) => Effect.asVoid(protectFromOom(pid)),
     onSpecChanged: sidecars.onSpec,
-    onRunning: (spec) => here(autoprewarm(spec)),
+    onRunning: (spec) => provided(autoprewarm(spec)),
     // Only what this compute was asked to configure is its to end.
     onStopped: Effect.flatMap(state.now, ({ spec }) =>
       (spec?.pgbouncerSettings ?? null) === null && (spec?.localProxy ?? null) === null ? Effect.void : sidecars.stop

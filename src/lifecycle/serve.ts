@@ -2,6 +2,7 @@
  * A running compute: takes specs, refreshes and promotions one at a time, and keeps its actors alive, until the end is
  * asked for or comes by itself. Ends nothing; that is `shutdown.ts`.
  */
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
@@ -10,10 +11,12 @@ import * as Semaphore from "effect/Semaphore"
 import { Applier } from "../catalog/Applier.ts"
 import { Commands, type Configure, type Refresh } from "../compute/Commands.ts"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
+import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
 import { type Actor, supervise } from "../compute/Supervisor.ts"
 import { Abandoned, type ExitStatus, type Failure } from "../errors/Failure.ts"
+import { causesOf, policyOf } from "../errors/policy.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { Running } from "../postgres/Postmaster.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -41,8 +44,10 @@ export const serve = Effect.fnUntraced(function* (
   const applier = yield* Applier
   const hooks = yield* ComputeHooks
   const turn = yield* Semaphore.make(1)
+  /** A spec that failed with what ends a running compute. */
+  const fatal = yield* Deferred.make<never, Failure>()
   const actors = supervise([
-    yield* commandActor(turn, postgres, inputs),
+    yield* commandActor(turn, postgres, inputs, fatal),
     yield* promotionActor(turn, postgres, inputs),
     { name: "storage archiver", kind: "auxiliary", run: timeline.keep },
     postgresWatch(postgres),
@@ -54,11 +59,17 @@ export const serve = Effect.fnUntraced(function* (
     Effect.map(postgres.exit, (exit): Ending => ({ _tag: "Exited", postgres, exit })),
     Effect.as(terminationAsked, { _tag: "Asked" } satisfies Ending),
     Effect.as(stoppedFromOutside(postgres), { _tag: "StoppedFromOutside" } satisfies Ending),
+    Deferred.await(fatal),
     Effect.andThen(actors, Effect.never)
   ])
 })
 
-const commandActor = Effect.fnUntraced(function* (turn: Semaphore.Semaphore, postgres: Running, inputs: PlanInputs) {
+const commandActor = Effect.fnUntraced(function* (
+  turn: Semaphore.Semaphore,
+  postgres: Running,
+  inputs: PlanInputs,
+  fatal: Deferred.Deferred<never, Failure>
+) {
   const commands = yield* Commands
   return {
     name: "command queue",
@@ -66,7 +77,7 @@ const commandActor = Effect.fnUntraced(function* (turn: Semaphore.Semaphore, pos
     run: Effect.forever(
       Effect.flatMap(commands.next, (command) =>
         turn.withPermit(
-          command._tag === "Refresh" ? refresh(command, postgres, inputs) : configure(command, postgres, inputs)
+          command._tag === "Refresh" ? refresh(command, postgres, inputs) : configure(command, postgres, inputs, fatal)
         )
       )
     )
@@ -84,11 +95,12 @@ const promotionActor = Effect.fnUntraced(function* (turn: Semaphore.Semaphore, p
   } satisfies Actor<unknown>
 })
 
-/** One accepted spec, applied to the running Postgres, which goes on when that fails. */
+/** One accepted spec, applied to the running Postgres. When that fails, the error policy says whether it goes on. */
 const configure = Effect.fn("Lifecycle.configure")(function* (
   command: Configure,
   postgres: Running,
-  inputs: PlanInputs
+  inputs: PlanInputs,
+  fatal: Deferred.Deferred<never, Failure>
 ) {
   const applied = advance("ConfigureBegan").pipe(
     Effect.andThen(reconfigure(command.spec, startPlan(command.spec, inputs), postgres)),
@@ -98,7 +110,11 @@ const configure = Effect.fn("Lifecycle.configure")(function* (
       failure._tag === "Abandoned" ? Effect.void : failWith("could not configure compute node", failure)
     )
   )
-  yield* command.answer(yield* answerable(command, applied))
+  const outcome = yield* answerable(command, applied)
+  yield* command.answer(outcome)
+  if (Result.isFailure(outcome) && policyOf(outcome.failure).whileRunning === "end") {
+    yield* Deferred.fail(fatal, outcome.failure)
+  }
 })
 
 /** How it went; who waits is answered after an interruption, too. */
@@ -114,6 +130,7 @@ const answerable = <R>(command: Configure, effect: Effect.Effect<Snapshot, Failu
 const refresh = Effect.fn("Lifecycle.refresh")(
   function* ({ fetch }: Refresh, postgres: Running, inputs: PlanInputs) {
     const commands = yield* Commands
+    const state = yield* ComputeState
     const gone = Effect.logError("there is no spec for this compute any more, so it ends").pipe(
       Effect.andThen(commands.terminate("immediate")),
       Effect.andThen(Effect.never)
@@ -129,8 +146,10 @@ const refresh = Effect.fn("Lifecycle.refresh")(
       ).pipe(defectsAsFailures("refreshing the spec"))
       const outcome = yield* queued === null ? Effect.result(applied) : answerable(queued, applied)
       if (queued !== null) yield* queued.answer(outcome)
-      if (Result.isSuccess(outcome)) return
+      if (Result.isSuccess(outcome)) return yield* state.clear("refresh_failed")
       yield* logFailure("the spec could not be refreshed", outcome.failure)
+      const message = `the spec could not be refreshed and is tried again: ${causesOf(outcome.failure).join(": ")}`
+      yield* state.raise({ code: "refresh_failed", message })
       yield* advance("RefreshRetry")
       yield* Effect.raceFirst(Effect.flatMap(refreshPause, Effect.sleep), commands.whenQueued)
     }

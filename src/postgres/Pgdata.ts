@@ -10,6 +10,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { BasebackupFailed, type Failure, type FileFailed, PgdataBusy } from "../errors/Failure.ts"
+import { policyOf } from "../errors/policy.ts"
 import { hasCode, realPath } from "../platform/files.ts"
 import { holdLock } from "../platform/lock.ts"
 import type { RunAs } from "../platform/Spawn.ts"
@@ -132,7 +133,7 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
       }).pipe(
         Effect.retry({
           schedule: basebackupRetries,
-          while: (failure) => isSendersFault(failure) && mayBeCured(failure)
+          while: (failure) => policyOf(failure).retry && mayBeCured(failure)
         }),
         Effect.mapError((cause) =>
           isSendersFault(cause) ? new BasebackupFailed({ lsn: printLsn(lsn), attempts, cause }) : cause

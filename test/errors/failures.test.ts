@@ -14,7 +14,8 @@ describe("the error policy", () => {
   })
 
   it.each(Object.entries(errorPolicies))("of %s has all its fields", (_tag, policy) => {
-    assert.include(["retry", "report", "exit"], policy.onFailure)
+    assert.include(["stay", "end"], policy.whileRunning)
+    assert.isTrue(policy.exitCode === 0 || policy.exitCode === 1)
     assert.match(policy.code, /^[a-z][a-z_]+$/)
     assert.isTrue(policy.httpStatus >= 400 && policy.httpStatus <= 504)
     assert.match(policy.hint, /^[^\n]{10,120}$/)

@@ -15,7 +15,7 @@ import {
   WireFailed
 } from "../../src/errors/Failure.ts"
 import { errorPolicies } from "../../src/errors/policy.ts"
-import { configureRefusal, httpStatusOf, refusalOf, wireStatus, wrongStatus } from "../../src/http/refusals.ts"
+import { configureRefusal, refusalOf, wireStatus, wrongStatus } from "../../src/http/refusals.ts"
 import { isReady, isStarted, lastActiveText, startTimeText } from "../../src/http/views.ts"
 
 const at = (text: string) => DateTime.makeUnsafe(text)
@@ -61,12 +61,12 @@ describe("words", () => {
 
 describe("failures", () => {
   it("the caller's faults are 4xx, a deadline 504, an ending compute 503, the rest 500", () => {
-    assert.strictEqual(httpStatusOf(new SpecInvalid({ source: "body", problems: [] })), 400)
-    assert.strictEqual(httpStatusOf(new NotSupported({ what: "x", because: "y" })), 422)
-    assert.strictEqual(httpStatusOf(new TimedOut({ what: "x", millis: 1 })), 504)
-    assert.strictEqual(httpStatusOf(new Abandoned({ what: "x" })), 503)
-    assert.strictEqual(httpStatusOf(new ApplyFailed({ failures: [] })), 500)
-    assert.strictEqual(httpStatusOf(new WireFailed({ operation: "connect", peer: "p", detail: "d" })), 500)
+    assert.strictEqual(refusalOf(new SpecInvalid({ source: "body", problems: [] })).status, 400)
+    assert.strictEqual(refusalOf(new NotSupported({ what: "x", because: "y" })).status, 422)
+    assert.strictEqual(refusalOf(new TimedOut({ what: "x", millis: 1 })).status, 504)
+    assert.strictEqual(refusalOf(new Abandoned({ what: "x" })).status, 503)
+    assert.strictEqual(refusalOf(new ApplyFailed({ failures: [] })).status, 500)
+    assert.strictEqual(refusalOf(new WireFailed({ operation: "connect", peer: "p", detail: "d" })).status, 500)
   })
 
   it("no failure is ever answered as a success", () => {

@@ -152,7 +152,7 @@ describe("every kind of end", () => {
       ({ exit, failure }, end) => {
         assert.deepStrictEqual(end, endSteps)
         assert.strictEqual(failure?._tag, "PostmasterDied")
-        assert.strictEqual(exitCodeOf(exit, true), 1)
+        assert.strictEqual(exitCodeOf(exit, failure), 1)
         return statusIs("failed", "SIGKILL")
       }
     )
@@ -163,7 +163,7 @@ describe("every kind of end", () => {
       ({ exit, failure }, end) => {
         assert.deepStrictEqual(end, endSteps)
         assert.strictEqual(failure?._tag, "PostmasterDied")
-        assert.strictEqual(exitCodeOf(exit, true), 3)
+        assert.strictEqual(exitCodeOf(exit, failure), 3)
         return statusIs("failed", "exit code 3")
       }
     )
@@ -177,7 +177,7 @@ describe("every kind of end", () => {
       endOf(bring, ({ exit, failure }, end) => {
         assert.deepStrictEqual(end, endSteps)
         assert.isNull(failure)
-        assert.strictEqual(exitCodeOf(exit, false), 0)
+        assert.strictEqual(exitCodeOf(exit, failure), 0)
         return statusIs("terminated", null)
       })
     )
