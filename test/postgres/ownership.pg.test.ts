@@ -209,13 +209,15 @@ describe("a Postgres in a pid namespace of its own", () => {
 
 const inNamespace = Effect.fnUntraced(function* (postgres: string, pgdata: string) {
   const drop = runAs === null ? [] : ["setpriv", `--reuid=${runAs.uid}`, `--regid=${runAs.gid}`, "--clear-groups"]
-  const args = ["--pid", "--fork", "--kill-child=SIGQUIT", ...drop, postgres, "-D", pgdata]
+  const args = ["--pid", "--fork", ...drop, postgres, "-D", pgdata]
   yield* Effect.acquireRelease(
     Effect.sync(() => spawn("unshare", args, { cwd: "/", env: cleanEnvironment(), stdio: "ignore" })),
     (child) =>
       Effect.promise(async () => {
         const left = once(child, "exit")
-        child.kill("SIGKILL")
+        // `unshare` leaves with the one child that it has; killed itself, it would leave Postgres behind.
+        for (const pid of fs.readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim().split(" "))
+          process.kill(Number(pid), "SIGQUIT")
         await left
       })
   )
