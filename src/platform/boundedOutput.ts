@@ -73,7 +73,8 @@ export const boundedOutput = (stream: () => Writable, limits: OutputLimits = def
   const progressed = (size: number) => {
     bytes -= size
     stalled = false
-    for (const wake of waiting) wake()
+    // A copy: who is woken may wait again at once.
+    for (const wake of [...waiting]) wake()
   }
 
   const pump = () => {
