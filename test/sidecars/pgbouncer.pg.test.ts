@@ -9,9 +9,13 @@ import { spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { explain } from "../../src/errors/policy.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
 import { type PgbouncerPlace, reloadPgbouncer, stopPgbouncer, tunePgbouncer } from "../../src/sidecars/pgbouncer.ts"
+import { rsyslogPlace } from "../../src/sidecars/rsyslog.ts"
+import { Sidecars } from "../../src/sidecars/Sidecars.ts"
 import { freePort, runAs, startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
+import { emptySpec } from "../support/specs.ts"
 import { programAt, startProgram } from "../support/programs.ts"
 import { eventually } from "../support/waiting.ts"
 
@@ -82,6 +86,40 @@ const configOf = (port: number) =>
 if (program !== null) {
   const open = opened(program)
   describe("a real pgbouncer", () => {
+    it.live(
+      "that is not there yet is a condition until it is, without another spec",
+      () =>
+        Effect.gen(function* () {
+          const { folder, place, port } = yield* setUp
+          fs.writeFileSync(place.ini, iniOf(folder, port, 1), { mode: 0o640 })
+          yield* Effect.gen(function* () {
+            const sidecars = yield* Sidecars
+            const state = yield* ComputeState
+            for (const actor of sidecars.actors) yield* Effect.forkChild(actor.run)
+            yield* state.note({ spec: { ...emptySpec, pgbouncerSettings: new Map([["default_pool_size", "77"]]) } })
+            const condition = Effect.map(state.now, ({ degraded }) => degraded[0])
+            const found = yield* eventually("the condition", () => condition)
+            assert.deepInclude(found, { code: "sidecar_unusable", about: "pgbouncer" })
+            yield* open(1, folder, port, place)
+            yield* eventually("no condition", () => Effect.map(condition, (one) => one === undefined))
+          }).pipe(
+            Effect.provide(
+              Sidecars.layer({
+                pgbouncer: place,
+                localProxy: { config: path.join(folder, "proxy.json"), pidFile: path.join(folder, "proxy.pid") },
+                rsyslog: { ...rsyslogPlace, directory: folder, search: false },
+                auditEndpoints: { plain: null, tls: null },
+                pgdata: folder,
+                tls: null,
+                dev: false
+              })
+            ),
+            Effect.provide(ComputeState.layer)
+          )
+        }),
+      60_000
+    )
+
     it.live(
       "uses the settings of the spec, under clients that stay connected",
       () =>

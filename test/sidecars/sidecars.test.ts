@@ -1,9 +1,11 @@
 /**
- * The sidecars as the lifecycle uses them: configured from every spec, a failure logged once, stopped at the end.
+ * The sidecars as the lifecycle uses them: configured from every spec, a condition while one is missing, stopped at the
+ * end.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import { TestClock } from "effect/testing"
 import * as fs from "node:fs"
@@ -37,35 +39,65 @@ const optionsIn = (folder: string): SidecarOptions => ({
 const tuned = { pgbouncerSettings: new Map([["pool_size", "1"]]), localProxy: { jwks: null } }
 
 describe("sidecars", () => {
-  it.effect("are configured from every spec, and one that is missing is logged once until it is there again", () => {
-    const lines: Array<string> = []
-    const warnings = Logger.layer([
-      Logger.make(({ logLevel, message }) => {
-        if (logLevel === "Warn") lines.push(String(message))
-      })
-    ])
-    return Effect.gen(function* () {
-      const folder = yield* temporaryFolder
-      const options = optionsIn(folder)
-      yield* Effect.gen(function* () {
-        const state = yield* ComputeState
-        const sidecars = yield* Sidecars
-        for (const actor of sidecars.actors) yield* Effect.forkChild(actor.run, { startImmediately: true })
-        yield* state.note({ spec: { ...emptySpec, ...tuned } })
-        yield* passes("local_proxy's file", () => fs.existsSync(options.localProxy.config))
-        assert.strictEqual(fs.readFileSync(options.localProxy.config, "utf8"), "{}")
-        yield* passes("the warning", () => lines.length > 0)
-        assert.deepStrictEqual(lines, [`pgbouncer: there is no ${options.pgbouncer.ini}`])
+  it.effect(
+    "are configured from every spec, and one that is missing is a condition until the spec does not ask for it",
+    () => {
+      const lines: Array<string> = []
+      const warnings = Logger.layer([
+        Logger.make(({ logLevel, message }) => {
+          if (logLevel === "Warn") lines.push(String(message))
+        })
+      ])
+      return Effect.gen(function* () {
+        const folder = yield* temporaryFolder
+        const options = optionsIn(folder)
+        yield* Effect.gen(function* () {
+          const state = yield* ComputeState
+          const sidecars = yield* Sidecars
+          for (const actor of sidecars.actors) yield* Effect.forkChild(actor.run, { startImmediately: true })
+          yield* state.note({ spec: { ...emptySpec, ...tuned } })
+          yield* passes("local_proxy's file", () => fs.existsSync(options.localProxy.config))
+          assert.strictEqual(fs.readFileSync(options.localProxy.config, "utf8"), "{}")
+          yield* passes("the warning", () => lines.length > 0)
+          assert.deepStrictEqual(lines, [`pgbouncer: there is no ${options.pgbouncer.ini}`])
 
-        yield* state.note({ spec: { ...emptySpec, ...tuned, features: new Set(["tls_experimental"]) } })
-        yield* passes("the second file", () => fs.readFileSync(options.localProxy.config, "utf8").includes("/tls/crt"))
-        yield* TestClock.adjust("1 minute")
-        assert.lengthOf(lines, 1)
-        yield* state.note({ spec: emptySpec })
-        yield* sidecars.stop
+          yield* state.note({ spec: { ...emptySpec, ...tuned, features: new Set(["tls_experimental"]) } })
+          yield* passes("the second file", () =>
+            fs.readFileSync(options.localProxy.config, "utf8").includes("/tls/crt")
+          )
+          yield* TestClock.adjust("10 minutes")
+          const missing = fs.existsSync("/proc/locks") ? ["pgbouncer", "local_proxy"] : ["pgbouncer"]
+          assert.lengthOf(lines, missing.length, "one line each, however often it is tried")
+          assert.deepStrictEqual(
+            (yield* state.now).degraded.map(({ about, code }) => `${code} ${about}`).sort(),
+            missing.map((name) => `sidecar_unusable ${name}`).sort()
+          )
+          yield* state.note({ spec: emptySpec })
+          yield* passes("no condition", () => Effect.runSync(state.now).degraded.length === 0)
+          yield* sidecars.stop
+        }).pipe(Effect.provide(Sidecars.layer(options)), Effect.provide(ComputeState.layer))
+      }).pipe(Effect.provide(warnings))
+    }
+  )
+
+  it.effect("show an rsyslogd that takes no file until it does, beside the failed spec", () =>
+    Effect.gen(function* () {
+      const options = optionsIn(yield* temporaryFolder)
+      yield* Effect.gen(function* () {
+        const sidecars = yield* Sidecars
+        const state = yield* ComputeState
+        const exporting = yield* Effect.forkChild(
+          Effect.flip(sidecars.onSpec({ ...emptySpec, logsExportHost: "logs.example:514" }))
+        )
+        yield* passes("the failure", () => exporting.pollUnsafe() !== undefined)
+        assert.strictEqual((yield* Fiber.join(exporting))._tag, "SidecarUnusable")
+        const [condition] = (yield* state.now).degraded
+        assert.deepInclude(condition, { code: "sidecar_unusable", about: "rsyslogd" })
+        yield* sidecars.onSpec(emptySpec)
+        assert.deepStrictEqual((yield* state.now).degraded, [])
       }).pipe(Effect.provide(Sidecars.layer(options)), Effect.provide(ComputeState.layer))
-    }).pipe(Effect.provide(warnings))
-  })
+    })
+  )
 
   it.effect("fail a start that must be audited and cannot be, and no other", () =>
     Effect.gen(function* () {

@@ -14,10 +14,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import * as path from "node:path"
-import { type ExitStatus, NotSupported, TimelineBusy } from "../../errors/Failure.ts"
+import { ComputeState } from "../../compute/ComputeState.ts"
+import { type ExitStatus, NotSupported, StorageMissing, TimelineBusy } from "../../errors/Failure.ts"
 import { within } from "../../errors/within.ts"
 import { Admin } from "../../pgwire/Admin.ts"
 import { makeFolder, realPath } from "../../platform/files.ts"
+import { keepFor } from "../../platform/flock.ts"
 import { holdLock } from "../../platform/lock.ts"
 import { readBootId } from "../../platform/processes.ts"
 import { Spawn } from "../../platform/Spawn.ts"
@@ -29,8 +31,9 @@ import { type BaseLimits, defaultBaseLimits } from "./basePolicy.ts"
 import { statOrNull } from "./disk.ts"
 import { type Durability, requireSettings } from "./durability.ts"
 import { fence } from "./fence.ts"
-import { damaged, type Layout, layoutOf, readBase, writeReached } from "./layout.ts"
+import { damaged, type Layout, layoutOf, readBase } from "./layout.ts"
 import { copyStopped, readShutDown, refuseTablespaces, requireSameCluster } from "./publishBase.ts"
+import { advanceReached } from "./reached.ts"
 import { restoreBase } from "./restoreBase.ts"
 import { becomeSpare } from "./spare.ts"
 import { flushWal, forgetUnflushed } from "./wal.ts"
@@ -41,6 +44,10 @@ export interface LocalStorageOptions {
   /** Made when missing. The run-as user must be able to reach it. */
   readonly directory: string
   readonly durability: Durability
+  /** Fail instead of beginning a new timeline. */
+  readonly requireExisting?: boolean
+  /** Go on where there is no lock that would keep everybody else out. */
+  readonly allowUnfenced?: boolean
   /** What is allowed to gather since the base before a new one is made. */
   readonly limits?: Partial<BaseLimits>
   /** Between two looks at the WAL; 5 s by default. */
@@ -49,8 +56,11 @@ export interface LocalStorageOptions {
 
 /** What every timeline of one storage shares. */
 interface Shared {
+  readonly state: ComputeState["Service"]
   readonly directory: string
   readonly durability: Durability
+  readonly requireExisting: boolean
+  readonly allowUnfenced: boolean
   readonly limits: BaseLimits
   readonly every: Duration.Duration
   readonly install: PostgresInstall["Service"]
@@ -85,7 +95,7 @@ const secure = Effect.fn("LocalStorage.secure")(
   within("making the WAL durable", secureWithin)
 )
 
-const leaveCleanly = Effect.fnUntraced(function* ({ limits }: Shared, layout: Layout, pgdata: string) {
+const leaveCleanly = Effect.fnUntraced(function* ({ durability, limits }: Shared, layout: Layout, pgdata: string) {
   const base = yield* readBase(layout)
   const control = base === null ? null : yield* readShutDown(layout, pgdata)
   // A label that is still there means that recovery did not even begin with it.
@@ -94,7 +104,11 @@ const leaveCleanly = Effect.fnUntraced(function* ({ limits }: Shared, layout: La
   yield* refuseTablespaces(layout, pgdata)
   const { segmentBytes } = base.current
   const last = { pgTimeline: control.pgTimeline, number: segmentNumberOf(control.checkpoint, segmentBytes) }
-  yield* writeReached(layout, printWalFile(last, segmentBytes), yield* readBootId)
+  yield* advanceReached(layout, yield* readBootId, {
+    segment: printWalFile(last, segmentBytes),
+    lsn: control.checkpoint + 1n,
+    flushed: durability === "os"
+  })
   const due = (control.redo - base.start) * coldBaseShare > BigInt(limits.walBytes)
   const now = due ? yield* copyStopped(layout, base, pgdata, control) : base
   yield* becomeSpare(layout, now, pgdata, coldBackupLabel(control, segmentBytes))
@@ -123,10 +137,37 @@ const restore = Effect.fn("LocalStorage.restore")(function* (
 ) {
   // The fence knew where PGDATA would be; a link that has moved since would let two servers write.
   const pgdata = realPath(target)
-  if (pgdata !== claimed) yield* fence(layout, pgdata)
+  if (pgdata !== claimed) yield* fence(layout, pgdata, true)
   const wanted = { directory, install, superuser: admin.superuser }
   const restored = yield* restoreBase(layout, pgdata, wanted).pipe(Effect.provideService(Spawn, spawn))
   yield* Effect.annotateCurrentSpan("restored", restored)
+})
+
+/** A volume that was not mounted looks like a storage that nobody has used yet. */
+const announceNew = Effect.fnUntraced(function* ({ directory, requireExisting }: Shared, layout: Layout) {
+  if ((yield* statOrNull(layout.current)) !== null) return
+  const missing = (yield* statOrNull(directory)) === null
+  const detail = missing ? "there is no such folder" : `there is no timeline in ${layout.root}`
+  if (requireExisting) return yield* new StorageMissing({ directory, detail })
+  yield* Effect.logWarning(
+    `a new and empty timeline is begun in the local storage ${directory}, because ${detail}; if there should be ` +
+      "data, stop this compute: a volume may not be mounted (--require-existing refuses instead)"
+  )
+})
+
+/** The lock, and with it the proof that nobody else writes; Postgres inherits it. */
+const keepOthersOut = Effect.fnUntraced(function* (shared: Shared, layout: Layout, target: string, pgdata: string) {
+  const { allowUnfenced, install } = shared
+  const descriptor = yield* holdLock({
+    lock: layout.lock,
+    owner: install.runAs,
+    user: install.runAs,
+    allowUnfenced,
+    busy: (holder, hint) =>
+      new TimelineBusy({ directory: layout.root, holder, ...(hint === undefined ? {} : { hint }) }),
+    prove: ({ fenced, leftBehind }) => fence(layout, pgdata, fenced || !leftBehind || allowUnfenced)
+  })
+  yield* keepFor(target, descriptor)
 })
 
 const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: ParsedSpec, target: string) {
@@ -136,28 +177,33 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
       because: "local storage keeps one primary and nothing to read from beside it"
     })
   }
-  const { admin, directory, durability, every, install, limits } = shared
+  const { admin, directory, durability, every, install, limits, state } = shared
   const layout = layoutOf(path.join(directory, spec.tenant, spec.timeline), install.runAs)
   const pgdata = realPath(target)
+  yield* announceNew(shared, layout)
   yield* makeFolder(layout.root, install.runAs)
-  yield* holdLock(layout.lock, install.runAs, (holder) => new TimelineBusy({ directory: layout.root, holder }))
-  yield* fence(layout, pgdata)
+  yield* keepOthersOut(shared, layout, target, pgdata)
   return {
     commitLsn: () => Effect.succeed(null),
     source: () => ({ _tag: "InPlace", restore: (at) => restore(shared, layout, pgdata, at) }),
     secure: secure(shared, layout),
-    keep: runWalArchiver({ layout, pgdata, admin, durability, limits, every }),
+    keep: runWalArchiver({ state, layout, pgdata, admin, durability, limits, every }),
     leave: (exit) => leave(shared, layout, pgdata, exit)
   } satisfies Timeline
 })
 
-const layer = (options: LocalStorageOptions): Layer.Layer<Storage, never, Spawn | PostgresInstall | Admin> =>
+const layer = (
+  options: LocalStorageOptions
+): Layer.Layer<Storage, never, ComputeState | Spawn | PostgresInstall | Admin> =>
   Layer.effect(
     Storage,
     Effect.gen(function* () {
       const shared: Shared = {
+        state: yield* ComputeState,
         directory: path.resolve(options.directory),
         durability: options.durability,
+        requireExisting: options.requireExisting ?? false,
+        allowUnfenced: options.allowUnfenced ?? false,
         limits: { ...defaultBaseLimits, ...options.limits },
         every: options.lookEvery ?? Duration.seconds(5),
         install: yield* PostgresInstall,

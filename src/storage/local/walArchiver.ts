@@ -1,30 +1,36 @@
 /**
  * Upkeep while Postgres runs: the next spare, a new base before replay gets long, and settings that stay safe.
  *
- * A base that fails is logged and tried again later: the last one still starts. The database is not touched while
+ * A base that fails is a condition, and is tried again later: the last one still starts. The database is not touched while
  * nothing writes, so an idle compute stays idle. Runs until it is interrupted.
  */
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import type { ComputeState } from "../../compute/ComputeState.ts"
 import type { Failure } from "../../errors/Failure.ts"
+import { causesOf } from "../../errors/policy.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
+import type { Wire } from "../../pgwire/Wire.ts"
 import { namesIn, textOrNull } from "../../platform/files.ts"
 import { readBootId } from "../../platform/processes.ts"
-import { parseLsn } from "../../spec/identifiers.ts"
+import { type Lsn, parseLsn } from "../../spec/identifiers.ts"
 import { baseDue, type BaseLimits } from "./basePolicy.ts"
 import { statOrNull } from "./disk.ts"
 import { type Durability, restoreSettings } from "./durability.ts"
-import { type Base, damaged, type Layout, readBase, writeReached } from "./layout.ts"
+import { type Base, damaged, type Layout, readBase } from "./layout.ts"
 import { connectToCluster, copyRunning, countDatabases } from "./publishBase.ts"
+import { advanceReached } from "./reached.ts"
 import { prepareSpare } from "./spare.ts"
 import { flushWal } from "./wal.ts"
 import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./walSegments.ts"
 
 export interface WalArchiverOptions {
+  readonly state: ComputeState["Service"]
   readonly layout: Layout
   readonly pgdata: string
   readonly admin: Admin["Service"]
@@ -61,6 +67,53 @@ interface Observed {
 
 const couldNotLook = (failure: Failure) => Effect.as(Effect.logDebug("could not look at the WAL", failure), null)
 
+/** What Postgres has flushed is written down, so that a start can tell whether all of it is still there. */
+const recordReached = Effect.fnUntraced(function* (
+  { durability, layout }: WalArchiverOptions,
+  base: Base,
+  wire: Wire
+): Effect.fn.Return<Lsn, Failure> {
+  const { segmentBytes } = base.current
+  const [row] = yield* wire.rows("SELECT pg_catalog.pg_current_wal_flush_lsn()::text", "10 seconds")
+  const lsn = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
+  const last = { pgTimeline: base.pgTimeline, number: segmentNumberBefore(lsn, segmentBytes) }
+  const segment = printWalFile(last, segmentBytes)
+  yield* advanceReached(layout, yield* readBootId, { segment, lsn, flushed: durability === "os" })
+  return lsn
+})
+
+const recordEvery = Duration.seconds(1)
+
+/** Every second while WAL is written, over one session; none while nothing is written. Never ends. */
+const followWal = Effect.fnUntraced(function* (options: WalArchiverOptions) {
+  const { admin, layout } = options
+  let changedAt = -1
+  /** Was anything written since the last look? */
+  const look = Effect.gen(function* () {
+    const before = changedAt
+    changedAt = yield* walChangedAt(layout)
+    return changedAt !== before
+  })
+  const follow = Effect.gen(function* () {
+    const base = yield* currentBase(layout)
+    const wire = yield* connectToCluster(admin, layout, base)
+    let isWritten = true
+    while (isWritten) {
+      yield* recordReached(options, base, wire)
+      yield* Effect.sleep(recordEvery)
+      isWritten = yield* look
+    }
+  })
+  return yield* Effect.forever(
+    Effect.sleep(recordEvery).pipe(
+      Effect.andThen(look),
+      Effect.flatMap((isWritten) => (isWritten ? Effect.scoped(follow) : Effect.void)),
+      // The other look reports what lasts; this one only makes the next start's check sharper.
+      Effect.catch((failure) => Effect.logDebug("how far the WAL is was not recorded", failure))
+    )
+  )
+})
+
 const observe = Effect.fnUntraced(function* (
   options: WalArchiverOptions,
   base: Base,
@@ -70,21 +123,18 @@ const observe = Effect.fnUntraced(function* (
   const { segmentBytes } = base.current
   const { pgTimeline } = base
   const firstNumber = segmentNumberOf(base.start, segmentBytes)
-  const [row] = yield* Effect.scoped(
+  const { next, walAt } = yield* Effect.scoped(
     Effect.gen(function* () {
       const wire = yield* connectToCluster(admin, layout, base)
       if (yield* restoreSettings(wire, durability)) yield* flushWal(layout, firstNumber, segmentBytes)
-      return yield* wire.rows(
-        `SELECT pg_catalog.pg_current_wal_lsn()::text,
-              pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text`,
+      const lsn = yield* recordReached(options, base, wire)
+      const [row] = yield* wire.rows(
+        "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text",
         "10 seconds"
       )
+      return { walAt: lsn, next: BigInt(row?.[0] ?? "0") }
     })
   )
-  const walAt = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
-  const next = BigInt(row?.[1] ?? "0")
-  const written = printWalFile({ pgTimeline, number: segmentNumberBefore(walAt, segmentBytes) }, segmentBytes)
-  yield* writeReached(layout, written, yield* readBootId)
   const recorded = BigInt(base.current.transaction)
   const { n } = base.current
   const now: Counted = counted?.n === n ? counted : { n, from: recorded === 0n ? next : recorded }
@@ -159,14 +209,29 @@ export const baseRetries = Schedule.exponential("10 seconds").pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.minutes(10))))
 )
 
-const loggedRetries = baseRetries.pipe(
-  Schedule.setInputType<NoBase | Failure>(),
-  Schedule.tap(({ attempt, duration, input }) =>
-    input._tag === "NoBase"
-      ? Effect.logError(`no new base (attempt ${attempt}, again in ${Duration.toSeconds(duration)} s)`, input.cause)
-      : Effect.void
+const failures = Metric.counter("compute_ctl_base_publication_failures_total", {
+  description: "Attempts at a new base of the local storage that failed",
+  incremental: true
+})
+
+/** Each failed attempt is the latest word of one condition. */
+const shownRetries = (state: ComputeState["Service"]) =>
+  baseRetries.pipe(
+    Schedule.setInputType<NoBase | Failure>(),
+    Schedule.tap(({ attempt, duration, input }) =>
+      input._tag !== "NoBase"
+        ? Effect.void
+        : Effect.andThen(
+            Metric.update(failures, 1),
+            state.raise({
+              code: "base_publication_failed",
+              message:
+                `no new base (${causesOf(Cause.squash(input.cause)).join(": ")}; attempt ${attempt}, again in ` +
+                `${Duration.toSeconds(duration)} s): the last one still starts, and replays more`
+            })
+          )
+    )
   )
-)
 
 const makeBase = (options: WalArchiverOptions, base: Base) =>
   copyRunning(options.layout, base, options.pgdata, options.admin).pipe(
@@ -204,6 +269,7 @@ const makeLook = (options: WalArchiverOptions) => {
     if (observed.due !== null) {
       yield* Effect.logInfo(`making a new base: ${observed.due}`)
       yield* makeBase(options, base)
+      yield* options.state.clear("base_publication_failed")
       yield* logLosses
     }
     changedAt = changed
@@ -214,16 +280,19 @@ const makeLook = (options: WalArchiverOptions) => {
 /** Never returns; fails only when durability can no longer be had. */
 export const runWalArchiver: (options: WalArchiverOptions) => Effect.Effect<never, Failure> = Effect.fnUntraced(
   function* (options) {
-    const { durability, every, layout } = options
+    const { durability, every, layout, state } = options
     // The WAL writer may have seen `fsync = on` a moment after `secure` looked, and flushes on behalf of others.
     if (durability === "os") {
       const { current, start } = yield* currentBase(layout)
       yield* flushWal(layout, segmentNumberOf(start, current.segmentBytes), current.segmentBytes)
     }
     const look = makeLook(options).pipe(
-      Effect.retry({ schedule: loggedRetries, while: (failure) => failure._tag === "NoBase" }),
+      Effect.retry({ schedule: shownRetries(state), while: (failure) => failure._tag === "NoBase" }),
       Effect.catchTag("NoBase", ({ cause }) => Effect.failCause(cause))
     )
-    return yield* Effect.forever(Effect.flatMap(look, (made) => (made ? Effect.void : Effect.sleep(every))))
+    return yield* Effect.raceFirst(
+      Effect.forever(Effect.flatMap(look, (made) => (made ? Effect.void : Effect.sleep(every)))),
+      followWal(options)
+    )
   }
 )

@@ -12,9 +12,11 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
+import { ComputeState } from "../../../src/compute/ComputeState.ts"
 import type { ExitStatus } from "../../../src/errors/Failure.ts"
 import { Admin } from "../../../src/pgwire/Admin.ts"
 import { connect, type Wire } from "../../../src/pgwire/Wire.ts"
+import { locksOf } from "../../../src/platform/flock.ts"
 import { Spawn } from "../../../src/platform/Spawn.ts"
 import { PostgresInstall } from "../../../src/postgres/PostgresInstall.ts"
 import type { TimelineId } from "../../../src/spec/identifiers.ts"
@@ -123,8 +125,9 @@ export const storageFor = (
     ...(limits === undefined ? {} : { limits }),
     ...(lookEvery === undefined ? {} : { lookEvery })
   })
-  return Effect.map(Layer.build(Layer.provide(local, Layer.mergeAll(install, admin, Spawn.layer))), (context) =>
-    Effect.runSync(Effect.provide(Storage, context))
+  return Effect.map(
+    Layer.build(Layer.provide(local, Layer.mergeAll(install, admin, Spawn.layer, ComputeState.layer))),
+    (context) => Effect.runSync(Effect.provide(Storage, context))
   )
 }
 
@@ -294,7 +297,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
         ...(runAs === null ? {} : { uid: runAs.uid, gid: runAs.gid }),
         cwd: "/",
         env: cleanEnvironment(),
-        stdio: ["ignore", "ignore", "pipe"]
+        stdio: ["ignore", "ignore", "pipe", ...locksOf(pgdata)]
       })
       let log = ""
       child.stderr?.setEncoding("utf8").on("data", (text: string) => (log = (log + text).slice(-200_000)))
