@@ -20,7 +20,7 @@ export interface BoundedOutput {
   readonly flush: Effect.Effect<void>
 }
 
-export interface OutputState {
+interface OutputState {
   /** Lines that were offered and dropped, ever. */
   readonly droppedOffers: number
   /** Lines of the program's own that were dropped, ever. */
@@ -29,7 +29,7 @@ export interface OutputState {
   readonly stalled: boolean
 }
 
-export interface OutputLimits {
+interface OutputLimits {
   /** Bytes. */
   readonly buffer: number
   /** Bytes beyond the buffer that only `write` may use. */
@@ -49,15 +49,11 @@ const flushWithin = Duration.seconds(3)
 const newline = 10
 const linesIn = (chunk: Uint8Array): number => chunk.reduce((count, byte) => (byte === newline ? count + 1 : count), 0)
 
-/** `stream` is called when the first text comes. */
-export const boundedOutput = (stream: () => Writable, limits: OutputLimits = defaultLimits): BoundedOutput => {
+/** What waits to be written, given to the stream a portion at a time; the next one when it has taken the last. */
+const makeBuffer = (stream: () => Writable, onProgress: () => void) => {
   const queue: Array<Buffer> = []
-  const waiting = new Set<() => void>()
   let bytes = 0
   let inFlight = false
-  let stalled = false
-  let droppedOffers = 0
-  let droppedWrites = 0
 
   const nextPortion = (): Buffer => {
     let [count, size] = [0, 0]
@@ -70,23 +66,17 @@ export const boundedOutput = (stream: () => Writable, limits: OutputLimits = def
     return chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks)
   }
 
-  const progressed = (size: number) => {
-    bytes -= size
-    stalled = false
-    // A copy: who is woken may wait again at once.
-    for (const wake of [...waiting]) wake()
-  }
-
   const pump = () => {
     while (!inFlight && queue.length > 0) {
       const chunk = nextPortion()
       const out = stream()
-      inFlight = true
       const done = () => {
         inFlight = false
-        progressed(chunk.length)
+        bytes -= chunk.length
+        onProgress()
       }
       let taken = false
+      inFlight = true
       out.write(chunk, () => {
         if (taken) return
         done()
@@ -99,46 +89,58 @@ export const boundedOutput = (stream: () => Writable, limits: OutputLimits = def
     }
   }
 
-  const push = (chunk: Buffer) => {
-    queue.push(chunk)
-    bytes += chunk.length
-    pump()
+  return {
+    push: (chunk: Buffer) => {
+      queue.push(chunk)
+      bytes += chunk.length
+      pump()
+    },
+    isEmpty: () => bytes === 0,
+    hasRoom: (chunk: Buffer, within: number) => bytes === 0 || bytes + chunk.length <= within
   }
+}
 
-  const hasRoom = (chunk: Buffer, within: number) => bytes === 0 || bytes + chunk.length <= within
+/** `stream` is called when the first text comes. */
+export const boundedOutput = (stream: () => Writable, limits: OutputLimits = defaultLimits): BoundedOutput => {
+  let waiting: ReadonlyArray<() => void> = []
+  let [stalled, droppedOffers, droppedWrites] = [false, 0, 0]
+  const buffer = makeBuffer(stream, () => {
+    stalled = false
+    const woken = waiting
+    // Before they are woken: they may wait again at once.
+    waiting = []
+    for (const wake of woken) wake()
+  })
 
   /** False when the reader took nothing for so long. */
   const progressWithin = (duration: Duration.Input) =>
     Effect.callback<void>((resume) => {
-      const wake = () => {
-        waiting.delete(wake)
-        resume(Effect.void)
-      }
-      waiting.add(wake)
-      return Effect.sync(() => waiting.delete(wake))
+      const wake = () => resume(Effect.void)
+      waiting = [...waiting, wake]
+      return Effect.sync(() => void (waiting = waiting.filter((one) => one !== wake)))
     }).pipe(Effect.timeoutOption(duration), Effect.map(Option.isSome))
 
   const offer = Effect.fnUntraced(function* (text: string) {
     const chunk = Buffer.from(text)
-    while (!hasRoom(chunk, limits.buffer)) {
+    while (!buffer.hasRoom(chunk, limits.buffer)) {
       if (!stalled && (yield* progressWithin(limits.patience))) continue
       // The reader may have gone on in the very moment in which the patience ended.
-      if (hasRoom(chunk, limits.buffer)) break
+      if (buffer.hasRoom(chunk, limits.buffer)) break
       stalled = true
       droppedOffers += linesIn(chunk)
       return
     }
-    push(chunk)
+    buffer.push(chunk)
   })
 
   const flush = Effect.gen(function* () {
-    while (bytes > 0 && !stalled) if (!(yield* progressWithin(flushPatience))) return
+    while (!buffer.isEmpty() && !stalled) if (!(yield* progressWithin(flushPatience))) return
   }).pipe(Effect.timeoutOption(flushWithin), Effect.asVoid)
 
   return {
     write: (text) => {
       const chunk = Buffer.from(text)
-      if (hasRoom(chunk, limits.buffer + limits.reserve)) push(chunk)
+      if (buffer.hasRoom(chunk, limits.buffer + limits.reserve)) buffer.push(chunk)
       else droppedWrites += linesIn(chunk)
     },
     offer,

@@ -11,23 +11,22 @@
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
-const allowed: ReadonlySet<string> = new Set([
-  // Who and where we are.
-  ...["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR"],
-  // Language and time.
-  ...["LANG", "LANGUAGE", "LOCPATH", "LOCALE_ARCHIVE", "NLSPATH", "TZ", "TZDIR", "ICU_DATA"],
-  // TLS and Kerberos: paths of files.
-  ...["OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR", "KRB5_CONFIG"],
-  // Postgres's own for its children.
-  ...["PG_OOM_ADJUST_FILE", "PG_OOM_ADJUST_VALUE"],
-  // Where procedural languages and PostGIS find their files, and what PostGIS may read.
-  ...["PYTHONHOME", "PYTHONPATH", "PERL5LIB", "TCLLIBPATH", "R_HOME", "JAVA_HOME"],
-  ...["PROJ_DATA", "PROJ_LIB", "PROJ_NETWORK", "GDAL_DATA", "GDAL_DRIVER_PATH"],
-  ...["POSTGIS_ENABLE_OUTDB_RASTERS", "POSTGIS_GDAL_ENABLED_DRIVERS"],
-  // Allocators, sanitizers and profiles of builds that are looked into.
-  ...["GLIBC_TUNABLES", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", "LLVM_PROFILE_FILE"],
-  ...["RUST_LOG", "RUST_BACKTRACE"]
-])
+const allowed: ReadonlySet<string> = new Set(
+  [
+    "PATH HOME USER LOGNAME SHELL TERM TMPDIR",
+    // Language and time.
+    "LANG LANGUAGE LOCPATH LOCALE_ARCHIVE NLSPATH TZ TZDIR ICU_DATA",
+    // TLS and Kerberos: paths of files.
+    "OPENSSL_CONF OPENSSL_MODULES SSL_CERT_FILE SSL_CERT_DIR KRB5_CONFIG",
+    // Postgres's own for its children.
+    "PG_OOM_ADJUST_FILE PG_OOM_ADJUST_VALUE",
+    // Where procedural languages and PostGIS find their files, and what PostGIS may read.
+    "PYTHONHOME PYTHONPATH PERL5LIB TCLLIBPATH R_HOME JAVA_HOME PROJ_DATA PROJ_LIB PROJ_NETWORK",
+    "GDAL_DATA GDAL_DRIVER_PATH POSTGIS_ENABLE_OUTDB_RASTERS POSTGIS_GDAL_ENABLED_DRIVERS",
+    // Allocators, sanitizers, profiles and logs of builds that are looked into.
+    "GLIBC_TUNABLES ASAN_OPTIONS UBSAN_OPTIONS LSAN_OPTIONS TSAN_OPTIONS LLVM_PROFILE_FILE RUST_LOG RUST_BACKTRACE"
+  ].flatMap((names) => names.split(" "))
+)
 
 /** Locale, the dynamic loader's, and allocators'. */
 const allowedBeginnings = ["LC_", "LD_", "DYLD_", "MALLOC_"]
