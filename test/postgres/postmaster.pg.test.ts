@@ -160,7 +160,7 @@ describe("leaving unasked", () => {
       // Looked for on another port, so that the taken one is not what stops it.
       const second = yield* postmasterOver({ ...cluster, port: yield* freePort })
       const failure = yield* Effect.flip(Effect.scoped(Effect.flatMap(second.start(noToken), ({ ready }) => ready)))
-      assert.match(failure.message, /another Postgres holds this data directory/)
+      assert.match(failure.message, /another Postgres runs in this data directory/)
       assert.strictEqual((yield* Effect.flip(Effect.scoped(start(noToken))))._tag, "PostgresPortTaken")
       const wire = yield* connect(configOf(cluster)())
       assert.deepStrictEqual(yield* wire.rows("select 1"), [["1"]])
