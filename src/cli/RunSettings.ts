@@ -52,6 +52,10 @@ export interface RunSettings {
   /** Certificate of the external port; `null`: plain HTTP. */
   readonly httpTls: { readonly certPath: string; readonly keyPath: string } | null
   readonly storage: StorageChoice
+  /** Fail when local storage has no such timeline yet. */
+  readonly requireExisting: boolean
+  /** Go on where no lock keeps a second compute out. */
+  readonly allowUnfenced: boolean
   /** `null`: not found. */
   readonly runAs: string | null
   readonly privilegedRole: string
@@ -110,6 +114,8 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Local" ? "127.0.0.1" : "::"),
       httpTls: yield* readTls(given),
       storage,
+      requireExisting: yield* readRequireExisting(given, storage),
+      allowUnfenced: given.has("allow-unfenced"),
       runAs: yield* readText(given, "run-as"),
       privilegedRole: yield* readPrivilegedRole(given),
       logFormat: yield* readChoice(given, "log-format", ["text", "json"], "text"),
@@ -186,6 +192,11 @@ export const readStorage = (given: Given): Read<StorageChoice> =>
     }
     return { _tag: "Neon" }
   })
+
+const readRequireExisting = (given: Given, storage: StorageChoice): Read<boolean> =>
+  given.has("require-existing") && storage._tag === "Neon"
+    ? usageError("--require-existing", "--require-existing goes with --storage local only")
+    : Result.succeed(given.has("require-existing"))
 
 /** `-r` belongs to both generations, so it does not tell which one speaks. */
 export const readApiVersion = (given: Given): Read<ApiVersion> => {

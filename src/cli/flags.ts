@@ -89,6 +89,18 @@ export const flags = [
   flag(storage, "ours", [null, "durability", "LEVEL"], "with local storage: commits survive a crash of os or process", {
     fallback: "os"
   }),
+  flag(
+    storage,
+    "ours",
+    [null, "require-existing", null],
+    "with local storage: fail when its timeline is not there, instead of beginning a new one"
+  ),
+  flag(
+    storage,
+    "ours",
+    [null, "allow-unfenced", null],
+    "start where no lock can keep a second compute out of storage and PGDATA; two at once lose committed data"
+  ),
 
   flag(api, "both", [null, "http-port", "PORT"], "the one port of the older API; with newer flags it has no effect", {
     fallback: String(defaults.externalHttpPort)

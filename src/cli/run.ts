@@ -158,7 +158,8 @@ const placesOf = (settings: RunSettings, around: Surroundings, spec: ParsedSpec 
       : {
           _tag: "Local",
           directory: Path.resolve(settings.storage.directory ?? state),
-          durability: settings.storage.durability
+          durability: settings.storage.durability,
+          requireExisting: settings.requireExisting
         }
   const home = storage._tag === "Local" ? storage.directory : state
   const ids = spec === null ? [] : [spec.tenant, spec.timeline]
@@ -206,6 +207,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
     apiVersion: settings.apiVersion,
     spec,
     storage,
+    allowUnfenced: settings.allowUnfenced,
     pgdata,
     at,
     postgres: settings.postgres,

@@ -180,7 +180,8 @@ export class ArchiveInvalid extends Schema.TaggedError<ArchiveInvalid>()("Archiv
 /** Another compute holds this timeline. */
 export class TimelineBusy extends Schema.TaggedError<TimelineBusy>()("TimelineBusy", {
   directory: Schema.String,
-  holder: Schema.String
+  holder: Schema.String,
+  hint: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     return `another compute (${this.holder}) runs on this timeline: ${this.directory}`
@@ -190,10 +191,31 @@ export class TimelineBusy extends Schema.TaggedError<TimelineBusy>()("TimelineBu
 /** Somebody else uses this data directory. `holder` says who. */
 export class PgdataBusy extends Schema.TaggedError<PgdataBusy>()("PgdataBusy", {
   directory: Schema.String,
-  holder: Schema.String
+  holder: Schema.String,
+  hint: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     return `the data directory ${this.directory} is in use by ${this.holder}`
+  }
+}
+
+/** Nobody else can be kept out, because the file system or the machine has no locks of the kind that is needed. */
+export class LockUnavailable extends Schema.TaggedError<LockUnavailable>()("LockUnavailable", {
+  path: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `no second compute can be kept out with a lock on ${this.path}: ${this.detail}`
+  }
+}
+
+/** Local storage was to be there already, and is not. */
+export class StorageMissing extends Schema.TaggedError<StorageMissing>()("StorageMissing", {
+  directory: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `the local storage in ${this.directory} is not there: ${this.detail}`
   }
 }
 
@@ -316,6 +338,8 @@ export const Failure = Schema.Union([
   ArchiveInvalid,
   TimelineBusy,
   PgdataBusy,
+  LockUnavailable,
+  StorageMissing,
   StorageDamaged,
   NotSupported,
   PostmasterNotReady,

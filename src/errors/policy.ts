@@ -61,6 +61,16 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
     409,
     "stop it, or give this compute a data directory of its own with -D; nothing in it was touched"
   ),
+  LockUnavailable: row(
+    "lock_unavailable",
+    500,
+    "use a file system with flock, and have flock, busybox, perl or python3 on the PATH; or see --allow-unfenced"
+  ),
+  StorageMissing: row(
+    "storage_missing",
+    500,
+    "mount the volume; without --require-existing a new and empty timeline is made there"
+  ),
   StorageDamaged: row("storage_damaged", 500, "do not delete anything; the detail above names what is missing"),
   NotSupported: row("not_supported", 422, "leave it out of the spec"),
   PostmasterNotReady: row("postgres_not_ready", 500, "Postgres's own log above says why"),
@@ -127,7 +137,7 @@ export const causesOf = (error: unknown): ReadonlyArray<string> => {
 }
 
 export const hintOf = (failure: Failure): string =>
-  "hint" in failure && failure.hint !== "" ? failure.hint : errorPolicies[failure._tag].hint
+  ("hint" in failure ? failure.hint : "") || errorPolicies[failure._tag].hint
 
 /** One line: `sentence: cause: cause`. What `/status` carries as `error`. */
 export const explain = (failure: Failure): string => causesOf(failure).join(": ")

@@ -115,7 +115,15 @@ export interface ProgramOptions {
   readonly spec: ParsedSpec | null
   readonly storage:
     | { readonly _tag: "Neon" }
-    | { readonly _tag: "Local"; readonly directory: string; readonly durability: "os" | "process" }
+    | {
+        readonly _tag: "Local"
+        readonly directory: string
+        readonly durability: "os" | "process"
+        /** Fail when it has no such timeline yet. */
+        readonly requireExisting?: boolean
+      }
+  /** Go on where no lock keeps a second compute out of storage and PGDATA. */
+  readonly allowUnfenced?: boolean
   readonly pgdata: string
   /** Where our Postgres listens, and who its superuser is. */
   readonly at: ConnString
@@ -206,16 +214,17 @@ const parts = (options: ProgramOptions, vm: Vm | null) =>
       embeddedRoot: options.host.embeddedRoot,
       cacheDirectory: options.host.cacheDirectory
     })
+    const { allowUnfenced = false } = options
     const storage =
       options.storage._tag === "Neon"
         ? NeonStorage.layer(vm === null ? {} : { enter: vm.enter })
-        : LocalStorage.layer({ directory: options.storage.directory, durability: options.storage.durability })
+        : LocalStorage.layer({ ...options.storage, allowUnfenced })
     return Layer.mergeAll(
       storage,
       configurationCheck,
       newSession,
       standby,
-      Pgdata.layer({ directory: options.pgdata, runAs }),
+      Pgdata.layer({ directory: options.pgdata, runAs, allowUnfenced }),
       Postmaster.layer({
         pgdata: options.pgdata,
         extraEnv: yield* oomEnvironment,

@@ -35,6 +35,8 @@ export interface SpawnRequest {
   /** Ours by default; `/` for a child that drops to another user, who may not be able to enter ours. */
   readonly cwd?: string
   readonly runAs: RunAs | null
+  /** Open files that it gets beside standard input and outputs, as descriptors 3, 4 and so on. */
+  readonly inherit?: ReadonlyArray<number>
   /** How the scope's end makes a child leave that has not left. */
   readonly stages: ReadonlyArray<ShutdownStage>
 }
@@ -60,7 +62,7 @@ export class Spawn extends Context.Service<
   static readonly layer: Layer.Layer<Spawn> = Layer.succeed(Spawn, Spawn.of({ spawn: (request) => spawn(request) }))
 }
 
-type Process = ChildProcess.ChildProcessByStdio<null, Readable, Readable>
+type Process = ChildProcess.ChildProcess & { readonly stdout: Readable; readonly stderr: Readable }
 
 interface Live {
   readonly process: Process
@@ -90,14 +92,15 @@ const begin = (request: SpawnRequest, trace: Readonly<Record<string, string>>) =
     let process: Process
     try {
       process = ChildProcess.spawn(command, request.args, {
-        stdio: ["ignore", "pipe", "pipe"],
+        stdio: ["ignore", "pipe", "pipe", ...(request.inherit ?? [])],
         // A session of its own: Ctrl-C at a terminal goes to the whole foreground group, which Postgres must not be in.
         detached: true,
         env: { ...inheritable(ours), ...trace, ...request.env },
         // With a uid, libuv also drops the supplementary groups.
         ...(request.runAs === null ? {} : { uid: request.runAs.uid, gid: request.runAs.gid, cwd: "/" }),
         ...(request.cwd === undefined ? {} : { cwd: request.cwd })
-      })
+        // Both outputs are pipes.
+      }) as Process
     } catch (cause) {
       return fail(cause)
     }

@@ -1,23 +1,33 @@
 /**
- * A lock between programs: keeps a second compute away from a timeline or a data directory, and knows a live holder
- * from a dead one.
+ * A lock between programs: keeps a second compute away from a timeline or a data directory, for as long as the first
+ * one or anything that it started there lives; and knows a live compute from a dead one whose Postgres is left.
  *
- * `lock/` holds numbered claims; the highest number is the lock. A claim is made by linking a finished file to the
- * next number, which only one program can do, and the highest is never deleted, only marked as released or topped:
- * so two programs that see the same dead holder cannot both take its place. A holder also listens on a socket in
- * the folder, because its pid means nothing in another container. Other machines (a shared network folder) are not
- * kept out. The lock is released when the scope of its holder closes.
+ * It is two things, both in `lock/`. The file `flock` is locked with a descriptor that Postgres and all its processes
+ * inherit (`flock.ts`): whoever gets that lock knows that nobody is left, also where no process can be seen. Numbered
+ * claims say who took it: the highest number is the claim, made by linking a finished file to the next number, which
+ * only one program can do; the highest is never deleted, only marked as released or topped, so two programs that see
+ * the same dead holder cannot both take its place. A holder also listens on a socket in the folder, because its pid
+ * means nothing in another container. Claims came first: a compute of an older version holds nothing else.
+ *
+ * Nothing but `lock/` is touched before both are had. The lock is released when the scope of its holder closes.
  */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as net from "node:net"
-import { FileFailed } from "../errors/Failure.ts"
+import * as path from "node:path"
+import { codeOf } from "../errors/errno.ts"
+import { FileFailed, LockUnavailable } from "../errors/Failure.ts"
 import { attempt, hasCode, makeFolder, namesIn, type Owner, removeFile, replaceFile, textOrNull } from "./files.ts"
-import { isAlive, processOf, readBootId } from "./processes.ts"
+import { type Attempt, attemptFlock, type Holder as Process, holdersOf } from "./flock.ts"
+import { isAlive, parentOf, processOf, readBootId, signalProcess } from "./processes.ts"
+import type { RunAs } from "./Spawn.ts"
 
 const Holder = Schema.Struct({
   pid: Schema.Int,
@@ -25,7 +35,11 @@ const Holder = Schema.Struct({
   startTime: Schema.NullOr(Schema.String),
   bootId: Schema.NullOr(Schema.String),
   socket: Schema.NullOr(Schema.String),
-  released: Schema.Boolean
+  released: Schema.Boolean,
+  /** It, or a compute before it, has had the flock: then only what a compute here started can hold that. */
+  fenced: Schema.optionalKey(Schema.Boolean),
+  /** A compute before it died, and that nothing of it is left was not proven yet. */
+  leftBehind: Schema.optionalKey(Schema.Boolean)
 })
 type Holder = typeof Holder.Type
 
@@ -49,7 +63,10 @@ const answers = (lock: string, name: string): Effect.Effect<boolean, FileFailed>
       Effect.callback<boolean>((resume) => {
         const socket = net.connect({ path: socketPath(folder, name) })
         socket.once("connect", () => resume(Effect.succeed(true)))
-        socket.once("error", () => resume(Effect.succeed(false)))
+        // Only these two say that nobody listens. A full queue is that of a holder that is stopped.
+        socket.once("error", (cause) =>
+          resume(Effect.succeed(!["ECONNREFUSED", "ENOENT"].includes(codeOf(cause) ?? "")))
+        )
         return Effect.sync(() => void socket.destroy())
       }).pipe(
         // A holder too busy to be accepted is a holder.
@@ -106,27 +123,30 @@ export const liveHolder: (lock: string) => Effect.Effect<string | null, FileFail
   }
 )
 
-type Busy<F> = (holder: string) => F
+type Busy<F> = (holder: string, hint?: string) => F
 
 interface Taken {
   /** The path of our claim. */
   readonly mine: string
-  /** The holder before us died as one, instead of letting go. */
-  readonly afterDeath: boolean
+  readonly holder: Holder
 }
 
+/** What the claim before ours leaves us to know. */
+const succeed = (holder: Holder, before: Holder | null, top: number): Holder => ({
+  ...holder,
+  fenced: before?.fenced === true,
+  // One that cannot be read is of a compute that died with the machine.
+  leftBehind: top > 0 && (before?.released !== true || before.leftBehind === true)
+})
+
 /** `null` when another program took the number first. */
-const take = Effect.fnUntraced(function* <F>(lock: string, holder: Holder, owner: Owner | null, busy: Busy<F>) {
-  const nonce = randomBytes(6).toString("hex")
-  const draft = `${lock}/${nonce}.claim`
-  yield* writeClaim(draft, holder, owner)
+const take = Effect.fnUntraced(function* <F>(lock: string, newcomer: Holder, owner: Owner | null, busy: Busy<F>) {
   const top = (yield* claims(lock)).at(-1) ?? 0
   const live = yield* liveHolder(lock)
-  if (live !== null) {
-    yield* removeFile(draft)
-    return yield* Effect.fail(busy(live))
-  }
-  const before = top === 0 ? null : yield* readClaim(lock, top)
+  if (live !== null) return yield* Effect.fail(busy(live))
+  const holder = succeed(newcomer, top === 0 ? null : yield* readClaim(lock, top), top)
+  const draft = `${lock}/${randomBytes(6).toString("hex")}.claim`
+  yield* writeClaim(draft, holder, owner)
   const mine = `${lock}/${top + 1}`
   const linked = yield* attempt("claim", mine, () => fs.linkSync(draft, mine)).pipe(
     Effect.as(true),
@@ -147,7 +167,7 @@ const take = Effect.fnUntraced(function* <F>(lock: string, holder: Holder, owner
     (number) => removeFile(`${lock}/${number}`),
     { discard: true }
   )
-  return { mine, afterDeath: top > 0 && before?.released !== true } satisfies Taken
+  return { mine, holder } satisfies Taken
 })
 
 /** Sockets and unfinished claims of the dead; nobody else's, because we hold the lock and they would have lost it. */
@@ -157,30 +177,161 @@ const tidy = Effect.fnUntraced(function* (lock: string, socket: string | null) {
   }
 })
 
+// The flock, and the processes that still hold it.
+
+export interface FlockRequest<F> {
+  /** The file or folder that is locked. A file is made. */
+  readonly file: string
+  readonly owner: Owner | null
+  /** As whom Postgres's processes run; root asks that user about them where it may not look itself. */
+  readonly user: RunAs | null
+  readonly busy: Busy<F>
+  readonly allowUnfenced: boolean
+  /** Whoever holds it without having opened it was started by a compute that is dead, and may be ended. */
+  readonly leftoversOnly: boolean
+}
+
+const openLock = (file: string, owner: Owner | null) =>
+  attempt("open", file, () => {
+    const folder = fs.statSync(file, { throwIfNoEntry: false })?.isDirectory() === true
+    const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = fs.constants
+    const descriptor = fs.openSync(file, folder ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
+    if (!folder && owner !== null && process.geteuid?.() === 0) fs.fchownSync(descriptor, owner.uid, owner.gid)
+    return descriptor
+  })
+
+/** First immediate, so that a postmaster takes its processes, sockets and shared memory along; then SIGKILL for all. */
+const immediateWithin = Duration.seconds(1)
+const goneWithin = Duration.seconds(10)
+/** What nobody can be seen to hold may be on its way out. */
+const unseenWithin = Duration.seconds(2)
+
+const endLeftovers = Effect.fnUntraced(function* (holders: ReadonlyArray<Process>, waited: number, known: Set<number>) {
+  const pids = new Set(holders.map(({ pid }) => pid))
+  const late = waited > Duration.toMillis(immediateWithin)
+  for (const { pid } of holders) {
+    const root = !pids.has(parentOf(pid) ?? 0)
+    const other = processOf(pid)
+    if (other === null || (!root && !late)) continue
+    if (root && !known.has(pid)) {
+      yield* Effect.logWarning(`ending ${other.name} (pid ${pid}), left behind by a compute that is gone`)
+    }
+    if (late || !known.has(pid)) yield* signalProcess(other, late ? "SIGKILL" : "SIGQUIT")
+    known.add(pid)
+  }
+})
+
+const describe = (holders: ReadonlyArray<Process>, file: string): string => {
+  const first = holders.find(({ opened }) => opened) ?? holders[0]
+  return first === undefined
+    ? `which holds the lock ${file} and cannot be seen from here`
+    : `pid ${first.pid}, which holds the lock ${file}`
+}
+
+const hintFor = (file: string): string =>
+  `nothing was touched; as root on the machine itself, outside of containers, \`lsof ${file}\` or /proc/locks names ` +
+  "the processes that hold the lock: end them, and start again; never remove the lock"
+
+/** One try, and one step towards the next: leftovers that can be seen are ended. */
+const tryFlock = <F>(descriptor: number, request: FlockRequest<F>, began: number, known: Set<number>) =>
+  Effect.gen(function* () {
+    const attempt = yield* attemptFlock(descriptor)
+    if (attempt._tag !== "Busy") return { attempt, holders: [], hopeless: false }
+    const holders = yield* holdersOf(descriptor, path.basename(request.file), request.user)
+    const waited = (yield* Clock.currentTimeMillis) - began
+    const endable = request.leftoversOnly && !holders.some(({ opened }) => opened)
+    if (endable) yield* endLeftovers(holders, waited, known)
+    const hopeless = (!endable || holders.length === 0) && waited > Duration.toMillis(unseenWithin)
+    return { attempt, holders, hopeless }
+  })
+
+/** Was it replaced by hand since it was opened? Then it locks nothing. */
+const isStill = (file: string, descriptor: number) =>
+  attempt("look at", file, () => {
+    const [there, ours] = [fs.statSync(file, { throwIfNoEntry: false }), fs.fstatSync(descriptor)]
+    return there?.ino === ours.ino && there.dev === ours.dev
+  })
+
+const unavailable = <F>({ allowUnfenced, file }: FlockRequest<F>, attempt: Attempt & { _tag: "Unavailable" }) => {
+  const failure = new LockUnavailable({ path: file, detail: attempt.because })
+  return allowUnfenced
+    ? Effect.as(
+        Effect.logWarning(
+          `--allow-unfenced: ${failure.message}. If another compute, or what one left behind, writes there unseen, ` +
+            "committed data will be lost"
+        ),
+        null
+      )
+    : Effect.fail(failure)
+}
+
+/**
+ * The descriptor, locked until the scope closes and until the last child that inherits it is gone; `null`: there is no
+ * such lock, which was allowed.
+ */
+export const holdFlock = <F>(
+  request: FlockRequest<F>
+): Effect.Effect<number | null, FileFailed | LockUnavailable | F, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { busy, file, owner } = request
+    const descriptor = yield* Effect.acquireRelease(openLock(file, owner), (fd) => Effect.sync(() => fs.closeSync(fd)))
+    const began = yield* Clock.currentTimeMillis
+    const known = new Set<number>()
+    const { attempt, holders } = yield* Effect.repeat(tryFlock(descriptor, request, began, known), {
+      schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: goneWithin })),
+      until: ({ attempt, hopeless }) => attempt._tag !== "Busy" || hopeless
+    })
+    if (attempt._tag === "Unavailable") return yield* unavailable(request, attempt)
+    if (attempt._tag === "Taken" && (yield* isStill(file, descriptor))) return descriptor
+    return yield* Effect.fail(busy(describe(holders, file), hintFor(file)))
+  })
+
 /** Claims that may be lost to others in a row. */
 const attempts = 20
 
+/** What the claims say of computes before us. */
+export interface Predecessors {
+  /** One died instead of letting go, and nobody has proven since that nothing of it is left. */
+  readonly leftBehind: boolean
+  /** They had the flock, so whoever has it now knows that nothing of theirs is left. */
+  readonly fenced: boolean
+}
+
+export interface LockRequest<F, E, R> extends Pick<FlockRequest<F>, "owner" | "user" | "busy" | "allowUnfenced"> {
+  /** The folder of the lock. */
+  readonly lock: string
+  /** Runs when both locks are ours: ends, or refuses, whoever holds neither (an older version's, or a stranger's). */
+  readonly prove: (before: Predecessors) => Effect.Effect<void, E, R>
+}
+
 /**
- * Held until the scope closes, or until this program is no more. `busy` makes the failure from who holds it. Answers
- * whether the holder before us died without letting go.
+ * Held until the scope closes, and until this program and all children that inherit the descriptor are no more. `busy`
+ * makes the failure from who holds it. Answers the descriptor; `null`: there is none, which was allowed.
  */
-export const holdLock = <F>(
-  lock: string,
-  owner: Owner | null,
-  busy: Busy<F>
-): Effect.Effect<{ readonly afterDeath: boolean }, FileFailed | F, Scope.Scope> =>
+export const holdLock = <F, E = never, R = never>(
+  request: LockRequest<F, E, R>
+): Effect.Effect<number | null, FileFailed | LockUnavailable | F | E, Scope.Scope | R> =>
   Effect.gen(function* () {
+    const { busy, lock, owner } = request
     yield* makeFolder(lock, owner)
     const startTime = startTimeOf(process.pid)
     const socket = startTime === null ? null : yield* listen(lock)
-    const holder: Holder = { pid: process.pid, startTime, bootId: yield* readBootId, socket, released: false }
-    const taken = yield* Effect.acquireRelease(
-      take(lock, holder, owner, busy).pipe(
+    let record: Holder = { pid: process.pid, startTime, bootId: yield* readBootId, socket, released: false }
+    const { holder, mine } = yield* Effect.acquireRelease(
+      take(lock, record, owner, busy).pipe(
         Effect.repeat({ times: attempts - 1, while: (taken) => taken === null }),
-        Effect.flatMap((taken) => (taken === null ? Effect.fail(busy("many claimers at once")) : Effect.succeed(taken)))
+        Effect.flatMap((taken) =>
+          taken === null ? Effect.fail(busy("many claimers at once")) : Effect.succeed(taken)
+        ),
+        Effect.tap(({ holder }) => Effect.sync(() => void (record = holder)))
       ),
-      ({ mine }) => Effect.ignore(writeClaim(mine, { ...holder, released: true }, owner))
+      ({ mine }) => Effect.suspend(() => Effect.ignore(writeClaim(mine, { ...record, released: true }, owner)))
     )
+    const before: Predecessors = { leftBehind: holder.leftBehind === true, fenced: holder.fenced === true }
+    const descriptor = yield* holdFlock({ ...request, file: `${lock}/flock`, leftoversOnly: before.fenced })
+    yield* request.prove(before)
+    record = { ...record, fenced: descriptor !== null, leftBehind: false }
+    yield* writeClaim(mine, record, owner)
     yield* tidy(lock, socket)
-    return { afterDeath: taken.afterDeath }
+    return descriptor
   })

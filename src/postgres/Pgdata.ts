@@ -9,15 +9,16 @@ import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
-import { BasebackupFailed, type Failure, type FileFailed, PgdataBusy } from "../errors/Failure.ts"
+import { BasebackupFailed, type Failure, type FileFailed, type LockUnavailable, PgdataBusy } from "../errors/Failure.ts"
 import { policyOf } from "../errors/policy.ts"
-import { hasCode, realPath } from "../platform/files.ts"
-import { holdLock } from "../platform/lock.ts"
+import { hasCode, makeFolder, realPath } from "../platform/files.ts"
+import { keepFor } from "../platform/flock.ts"
+import { holdFlock, holdLock } from "../platform/lock.ts"
 import type { RunAs } from "../platform/Spawn.ts"
 import { type Lsn, printLsn } from "../spec/identifiers.ts"
 import { unpack } from "./basebackup.ts"
 import { reportCollectedLog } from "./collectedLog.ts"
-import { endLeftovers } from "./leftovers.ts"
+import { endLeftovers, refuseUnseen } from "./leftovers.ts"
 import {
   appendLine,
   copyUnlessThere,
@@ -74,6 +75,8 @@ export interface PgdataOptions {
   readonly directory: string
   /** Whose the files shall be; only root can give files away, so it is not looked at when we are somebody else. */
   readonly runAs: RunAs | null
+  /** Go on where there is no lock that would keep everybody else out. */
+  readonly allowUnfenced?: boolean
 }
 
 export class Pgdata extends Context.Service<
@@ -88,7 +91,7 @@ export class Pgdata extends Context.Service<
     readonly begin: (
       plan: StartPlan,
       source: PgdataSource["_tag"]
-    ) => Effect.Effect<void, FileFailed | PgdataBusy, Scope.Scope>
+    ) => Effect.Effect<void, FileFailed | LockUnavailable | PgdataBusy, Scope.Scope>
     /** Fills it: archive with retries and a wipe before each, or in place; then files, lines, links, signal files. */
     readonly build: (plan: StartPlan, source: PgdataSource) => Effect.Effect<Built, Failure>
     /**
@@ -102,7 +105,7 @@ export class Pgdata extends Context.Service<
     Layer.sync(Pgdata, () => Pgdata.of(make(options)))
 }
 
-const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
+const make = ({ allowUnfenced = false, directory, runAs }: PgdataOptions): Pgdata["Service"] => {
   const owner = process.getuid?.() === 0 ? runAs : null
 
   const write = (files: ReadonlyArray<PgdataFile>) =>
@@ -150,9 +153,7 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
     directory,
     begin: Effect.fn("Pgdata.begin")(function* (plan: StartPlan, source: PgdataSource["_tag"]) {
       yield* ensureParents(directory)
-      const { afterDeath } = yield* lock(directory)
-      // Local storage has ended what belongs to its timeline, wherever that was.
-      if (source === "Archive") yield* endLeftovers(realPath(directory), afterDeath)
+      yield* keepFor(directory, yield* lock({ directory, owner, runAs, allowUnfenced, source }))
       yield* reportCollectedLog(directory)
       yield* ensureFolder(directory, owner)
       if (source === "InPlace") return
@@ -176,22 +177,42 @@ const make = ({ directory, runAs }: PgdataOptions): Pgdata["Service"] => {
 /** Folders in which we may make nothing: PGDATA is a mount, for example, and we are not root. */
 const unwritable = ["EACCES", "EPERM", "EROFS"] as const
 
-/** The lock lies beside PGDATA, because PGDATA is emptied. */
-const lock = Effect.fnUntraced(function* (directory: string) {
+interface LockOf {
+  readonly directory: string
+  readonly owner: RunAs | null
+  readonly runAs: RunAs | null
+  readonly allowUnfenced: boolean
+  readonly source: PgdataSource["_tag"]
+}
+
+/**
+ * The lock lies beside PGDATA, because PGDATA is emptied. Where nothing can be made there (PGDATA is a mount, and we
+ * are not root) PGDATA itself is locked; then nobody knows whether what lives there was left behind.
+ */
+const lock = Effect.fnUntraced(function* ({ allowUnfenced, directory, owner, runAs, source }: LockOf) {
   const real = realPath(directory)
-  const busy = (holder: string) => new PgdataBusy({ directory: real, holder: `another compute (${holder})` })
-  return yield* holdLock(`${real}.lock`, null, busy).pipe(
+  const busy = (holder: string, hint?: string) =>
+    new PgdataBusy({
+      directory: real,
+      holder: `another compute (${holder})`,
+      ...(hint === undefined ? {} : { hint })
+    })
+  const common = { owner, user: runAs, allowUnfenced, busy }
+  // Local storage has ended what belongs to its timeline, wherever that was.
+  const prove = (leftBehind: boolean) => (source === "Archive" ? endLeftovers(real, leftBehind) : refuseUnseen(real))
+  const beside = yield* makeFolder(`${real}.lock`, owner).pipe(
+    Effect.as(true),
     Effect.catchIf(
-      (failure) => failure._tag === "FileFailed" && hasCode(failure, ...unwritable),
-      (failure) =>
-        Effect.as(
-          Effect.logWarning(
-            `no second compute is kept out of ${real}, because there can be no lock beside it: ${failure.message}`
-          ),
-          { afterDeath: false }
-        )
+      (failure) => hasCode(failure, ...unwritable),
+      () => Effect.succeed(false)
     )
   )
+  if (beside) {
+    return yield* holdLock({ ...common, lock: `${real}.lock`, prove: ({ leftBehind }) => prove(leftBehind) })
+  }
+  const descriptor = yield* holdFlock({ ...common, file: real, leftoversOnly: false })
+  yield* prove(false)
+  return descriptor
 })
 
 /** A failure of the archive or of who sends it; all others are the spec's or this machine's. */

@@ -15,6 +15,7 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
+import { locksOf } from "../platform/flock.ts"
 import { runStages, type ShutdownStage, shutdownStages } from "../platform/shutdownStages.ts"
 import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
 import { collectedLog } from "./collectedLog.ts"
@@ -105,6 +106,8 @@ const start = Effect.fn("Postmaster.start")(function* (
     // Postgres goes to PGDATA by itself; until then it needs a folder that it can surely enter.
     cwd: "/",
     runAs: install.runAs,
+    // Nobody else gets them before the last of its processes is gone.
+    inherit: locksOf(pgdata),
     stages
   }
   yield* ensurePortFree(admin.at)

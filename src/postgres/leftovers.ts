@@ -24,10 +24,11 @@ const orNull = <A>(look: () => A): A | null => {
   }
 }
 
+/** Also one that goes by its version, as `postgres-17`. */
 export const isPostgres = (pid: number): boolean => {
   const exe = orNull(() => fs.readlinkSync(`/proc/${pid}/exe`))
   const name = exe === null ? (processOf(pid)?.name ?? null) : path.basename(exe)
-  return name !== null && name.replace(/ \(deleted\)$/, "") === "postgres"
+  return name !== null && /^postgres(?![a-z])/.test(name)
 }
 
 /** `pgdata` is a real path. Each process of a Postgres stays in its data directory, also when that is removed. */
@@ -60,6 +61,16 @@ const stages: ReadonlyArray<ShutdownStage> = [
 ]
 const goneWithin = Duration.seconds(10)
 
+const busyWith = (pgdata: string, holder: string) => new PgdataBusy({ directory: pgdata, holder })
+
+/** Fails when the process in postmaster.pid may be somebody else's Postgres in `pgdata`, and may not be looked into. */
+export const refuseUnseen = Effect.fnUntraced(function* (pgdata: string): Effect.fn.Return<void, PgdataBusy> {
+  const unseen = unseenPostmaster(pgdata)
+  if (unseen !== null) {
+    return yield* busyWith(pgdata, `Postgres with pid ${unseen}, which may not be looked into`)
+  }
+})
+
 /**
  * Returns when no Postgres lives in `pgdata` (a real path). `leftBehind`: the compute that used it died, so what lives
  * there is its Postgres and is ended; anything else is left alone, and a failure.
@@ -68,9 +79,8 @@ export const endLeftovers = Effect.fn("Pgdata.endLeftovers")(function* (
   pgdata: string,
   leftBehind: boolean
 ): Effect.fn.Return<void, PgdataBusy> {
-  const busy = (holder: string) => new PgdataBusy({ directory: pgdata, holder })
-  const unseen = unseenPostmaster(pgdata)
-  if (unseen !== null) return yield* busy(`Postgres with pid ${unseen}, which may not be looked into`)
+  const busy = (holder: string) => busyWith(pgdata, holder)
+  yield* refuseUnseen(pgdata)
   const found = postgresIn(pgdata)
   const [first] = found
   if (first === undefined) return

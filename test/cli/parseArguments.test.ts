@@ -34,6 +34,8 @@ const nothingElse = {
   httpHost: "::",
   httpTls: null,
   storage: { _tag: "Neon" },
+  requireExisting: false,
+  allowUnfenced: false,
   runAs: null,
   privilegedRole: "neon_superuser",
   logFormat: "text",

@@ -15,7 +15,14 @@ await Effect.runPromise(
     Effect.gen(function* () {
       yield* print("ready")
       yield* Effect.promise(() => once(process.stdin, "data"))
-      yield* holdLock(folder, null, (holder) => new PgdataBusy({ directory: folder, holder })).pipe(
+      yield* holdLock({
+        lock: folder,
+        owner: null,
+        user: null,
+        allowUnfenced: false,
+        busy: (holder) => new PgdataBusy({ directory: folder, holder }),
+        prove: () => Effect.void
+      }).pipe(
         Effect.matchEffect({
           onSuccess: () => print("held"),
           onFailure: (failure) => print(`${failure._tag}: ${failure.message}`)

@@ -1,10 +1,12 @@
 /**
- * Ends every process that may still write to this timeline's WAL: what a killed compute or postmaster left behind.
+ * Ends every process that may still write to this timeline's WAL and holds no lock on it: what a killed compute of an
+ * older version, or one that ran without the lock, left behind; and keeps away from a stranger's PGDATA.
  *
  * A client session outlives its postmaster by milliseconds, a busy backend without limit, and both keep acknowledging
- * commits; a second server on the same WAL would corrupt it (docs/reference/local_storage.md#fencing). Only processes
- * that are Postgres, and of this timeline, are ended. Without /proc nothing is ended: then postmaster.pid must prove
- * that nobody is left. Another live compute is `lock.ts`'s business, which comes first.
+ * commits; a second server on the same WAL would corrupt it (docs/reference/local_storage.md#fencing). The proof that
+ * nobody is left is the lock that Postgres inherits (`platform/lock.ts`), which comes first; this one knows only what
+ * `/proc` shows. Only processes that are Postgres, and of this timeline, are ended. Without /proc nothing is ended:
+ * then postmaster.pid must prove that nobody is left. A process that may not be looked into proves nothing.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -12,8 +14,10 @@ import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type FileFailed, TimelineBusy } from "../../errors/Failure.ts"
+import { codeOf } from "../../errors/errno.ts"
 import { realPath, textOrNull } from "../../platform/files.ts"
 import { liveHolder } from "../../platform/lock.ts"
+import { commandLineOf, processOf } from "../../platform/processes.ts"
 import { isPostgres } from "../../postgres/leftovers.ts"
 import { parsePidFile } from "../../postgres/pidFile.ts"
 import { replaceUnflushed } from "./disk.ts"
@@ -63,6 +67,33 @@ const scan = (wal: string, pgdata: string, starts: ReadonlySet<string>): Readonl
     return relation === null ? [] : [relation]
   })
 
+/** A Postgres that we may not look into, as root without CAP_SYS_PTRACE may not into any but its own. */
+const hiddenPostgres = (): number | null => {
+  for (const name of orNull(() => fs.readdirSync("/proc")) ?? []) {
+    if (!/^\d+$/.test(name)) continue
+    try {
+      fs.readlinkSync(`/proc/${name}/cwd`)
+    } catch (cause) {
+      const pid = Number(name)
+      const hidden = codeOf(cause) === "EACCES" || codeOf(cause) === "EPERM"
+      if (hidden && /postgres/.test(`${processOf(pid)?.name} ${commandLineOf(pid)}`)) return pid
+    }
+  }
+  return null
+}
+
+const refuseHidden = Effect.fnUntraced(function* (layout: Layout) {
+  const pid = hiddenPostgres()
+  if (pid === null) return
+  return yield* new TimelineBusy({
+    directory: layout.root,
+    holder: `Postgres with pid ${pid}, which may not be looked into`,
+    hint:
+      "the last compute here died and left no lock that would prove its Postgres gone: if that one is of another " +
+      "timeline, start once with --allow-unfenced; otherwise end it; or give this process CAP_SYS_PTRACE"
+  })
+})
+
 /** A leftover of another timeline whose compute is dead may be ended too; for anybody else's we are refused. */
 const refuseOthers = Effect.fnUntraced(function* (relation: Relation, pgdata: string) {
   if (relation.is === "ours") return
@@ -106,22 +137,27 @@ const killLeftovers = (layout: Layout, pgdata: string, starts: ReadonlySet<strin
 }
 
 /**
- * Returns when nobody can write any more, and has then written down that `pgdata` is where the next writer will be:
- * before it exists, so that no crash can leave one behind that is not known. `pgdata` is a real path.
+ * Returns when nobody that can be seen writes any more, and has then written down that `pgdata` is where the next
+ * writer will be: before it exists, so that no crash can leave one behind that is not known. `pgdata` is a real path.
+ * `blindly`: something else proves that there is nobody.
  */
-export const fence: (layout: Layout, pgdata: string) => Effect.Effect<void, FileFailed | TimelineBusy> =
-  Effect.fnUntraced(function* (layout, pgdata) {
-    const starts = yield* startsOf(layout)
-    if (!fs.existsSync("/proc/self/cwd")) yield* refuseLivePostmaster(layout, pgdata, starts)
-    else {
-      const left = yield* Effect.repeat(killLeftovers(layout, pgdata, starts), {
-        schedule: Schedule.spaced("2 millis").pipe(Schedule.upTo({ duration: goneWithin })),
-        until: (first) => first === null
-      })
-      if (left !== null) {
-        const holder = `Postgres with pid ${left.pid}, which does not die`
-        return yield* new TimelineBusy({ directory: layout.root, holder })
-      }
+export const fence: (
+  layout: Layout,
+  pgdata: string,
+  blindly: boolean
+) => Effect.Effect<void, FileFailed | TimelineBusy> = Effect.fnUntraced(function* (layout, pgdata, blindly) {
+  if (!blindly) yield* refuseHidden(layout)
+  const starts = yield* startsOf(layout)
+  if (!fs.existsSync("/proc/self/cwd")) yield* refuseLivePostmaster(layout, pgdata, starts)
+  else {
+    const left = yield* Effect.repeat(killLeftovers(layout, pgdata, starts), {
+      schedule: Schedule.spaced("2 millis").pipe(Schedule.upTo({ duration: goneWithin })),
+      until: (first) => first === null
+    })
+    if (left !== null) {
+      const holder = `Postgres with pid ${left.pid}, which does not die`
+      return yield* new TimelineBusy({ directory: layout.root, holder })
     }
-    yield* replaceUnflushed(layout.starts, `${pgdata}\n`, layout.owner)
-  })
+  }
+  yield* replaceUnflushed(layout.starts, `${pgdata}\n`, layout.owner)
+})

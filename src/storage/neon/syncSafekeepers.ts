@@ -19,6 +19,7 @@ import {
   type TimedOut
 } from "../../errors/Failure.ts"
 import { within } from "../../errors/within.ts"
+import { locksOf } from "../../platform/flock.ts"
 import type { ShutdownStage } from "../../platform/shutdownStages.ts"
 import type { Spawn, SpawnRequest } from "../../platform/Spawn.ts"
 import * as Split from "../../postgres/logRecords.ts"
@@ -115,6 +116,8 @@ export const makeSyncSafekeepers = (
         NEON_AUTH_TOKEN: request.token === null ? undefined : Redacted.value(request.token)
       },
       runAs: install.runAs,
+      // It writes in PGDATA, too.
+      inherit: locksOf(request.pgdata),
       stages
     })
     const causes: Array<CommandFailed | SpawnFailed | TimedOut> = []

@@ -1,0 +1,198 @@
+/**
+ * A lock that lasts as long as any process that may write: an flock whose descriptor is given to children.
+ *
+ * It belongs to the open file, not to a process: every child that inherits the descriptor keeps it, and theirs keep it
+ * on, until the last of them is gone, however each of them dies; a zombie holds nothing. Every container on the
+ * machine meets it, whatever it can see of the holders. Node has no call for it, so a helper program takes it on the
+ * descriptor that it inherits. Nothing here ever unlocks: that would unlock for all; a holder closes.
+ *
+ * `looked`: who holds it, as far as `/proc` shows. A descriptor that is closed on exec is that of a compute that
+ * opened the file; all others inherited it.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import { codeOf } from "../errors/errno.ts"
+import { runCommand } from "./processes.ts"
+import { questionStages } from "./shutdownStages.ts"
+import { type RunAs, Spawn } from "./Spawn.ts"
+
+export type Attempt =
+  | { readonly _tag: "Taken" }
+  | { readonly _tag: "Busy" }
+  /** This file system, or this machine, has no such locks. */
+  | { readonly _tag: "Unavailable"; readonly because: string }
+
+/** Each exits with 1 and says nothing when another holds it. The descriptor is 3. */
+const helpers: ReadonlyArray<readonly [command: string, ...args: ReadonlyArray<string>]> = [
+  ["flock", "-n", "3"],
+  ["busybox", "flock", "-n", "3"],
+  [
+    "perl",
+    "-e",
+    'use Fcntl qw(:flock); open(F, ">&=3") or die "$!\\n"; flock(F, LOCK_EX | LOCK_NB) and exit 0; ' +
+      "$!{EWOULDBLOCK} and exit 1; print STDERR qq($!\\n); exit 2"
+  ],
+  [
+    "python3",
+    "-c",
+    "import fcntl, sys\ntry: fcntl.flock(3, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept BlockingIOError: sys.exit(1)"
+  ]
+]
+
+const helperWithin = "10 seconds"
+
+/** `null`: there is no such program. */
+const attemptWith = (command: string, args: ReadonlyArray<string>, descriptor: number) =>
+  runCommand(
+    { command, args, cwd: "/", runAs: null, stages: questionStages, inherit: [descriptor] },
+    helperWithin
+  ).pipe(
+    Effect.as<Attempt | null>({ _tag: "Taken" }),
+    Effect.catchTags({
+      SpawnFailed: () => Effect.succeed<Attempt | null>(null),
+      CommandFailed: ({ exit, message, output }) =>
+        Effect.succeed<Attempt | null>(
+          exit._tag === "Code" && exit.code === 1 && output === ""
+            ? { _tag: "Busy" }
+            : { _tag: "Unavailable", because: message }
+        ),
+      TimedOut: ({ message }) => Effect.succeed<Attempt | null>({ _tag: "Unavailable", because: message })
+    })
+  )
+
+/** Takes the lock on an open file. It stays with the descriptor, and with whoever inherits that. */
+export const attemptFlock = (descriptor: number): Effect.Effect<Attempt> =>
+  Effect.gen(function* () {
+    let failed: Attempt = {
+      _tag: "Unavailable",
+      because: `no program can take it: there is no ${helpers.map(([name]) => name).join(", ")}`
+    }
+    for (const [command, ...args] of helpers) {
+      const attempt = yield* attemptWith(command, args, descriptor)
+      if (attempt === null) continue
+      if (attempt._tag !== "Unavailable") return attempt
+      failed = attempt
+      // Busybox may be there without this part of it; the file system's own answer is final.
+      if (command !== "busybox") break
+    }
+    return failed
+  }).pipe(Effect.provide(Spawn.layer))
+
+// Who holds it.
+
+export interface Holder {
+  readonly pid: number
+  /** Opened it itself: a compute. Everybody else got it from one. */
+  readonly opened: boolean
+}
+
+/** As /proc prints it: octal. */
+const closedOnExec = 0o2000000
+
+const readFlags = (info: string): number => Number.parseInt(/^flags:\s*([0-7]+)/m.exec(info)?.[1] ?? "0", 8)
+
+/** Only a descriptor that is open to the lock itself; who merely reads the file holds nothing. */
+const holderOf = (pid: number, info: string): Holder | null =>
+  /^lock:.*\bFLOCK\b/m.test(info) ? { pid, opened: (readFlags(info) & closedOnExec) !== 0 } : null
+
+interface Seen {
+  readonly holders: ReadonlyArray<Holder>
+  /** Whose descriptors we may not look at. */
+  readonly hidden: ReadonlyArray<number>
+}
+
+const descriptorsOf = (pid: string): ReadonlyArray<string> | "hidden" => {
+  try {
+    return fs.readdirSync(`/proc/${pid}/fd`)
+  } catch (cause) {
+    return codeOf(cause) === "EACCES" || codeOf(cause) === "EPERM" ? "hidden" : []
+  }
+}
+
+const holds = (pid: string, fd: string, lock: fs.Stats, name: string): Holder | null => {
+  try {
+    // A cheap look first: the last part of the name is the same in every mount namespace.
+    if (path.basename(fs.readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/ \(deleted\)$/, "")) !== name) return null
+    const stat = fs.statSync(`/proc/${pid}/fd/${fd}`)
+    if (stat.dev !== lock.dev || stat.ino !== lock.ino) return null
+    return holderOf(Number(pid), fs.readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))
+  } catch {
+    // It closed the file, or went away, while we looked.
+    return null
+  }
+}
+
+const lookOurselves = (lock: fs.Stats, name: string): Seen => {
+  const holders: Array<Holder> = []
+  const hidden: Array<number> = []
+  for (const pid of fs.existsSync("/proc/self/fd") ? fs.readdirSync("/proc") : []) {
+    if (!/^\d+$/.test(pid)) continue
+    const fds = descriptorsOf(pid)
+    if (fds === "hidden") hidden.push(Number(pid))
+    else {
+      const found = fds.map((fd) => holds(pid, fd, lock, name)).filter((holder) => holder !== null)
+      const [first] = found
+      if (first !== undefined) holders.push({ ...first, opened: found.some(({ opened }) => opened) })
+    }
+  }
+  return { holders, hidden }
+}
+
+/** Prints pid and details of each descriptor that is open to the same file as descriptor 3. */
+const script = `
+for fd in /proc/[0-9]*/fd/*; do
+  [ "$fd" -ef /proc/self/fd/3 ] || continue
+  process=\${fd%/fd/*}
+  echo "pid \${process#/proc/}"
+  cat "$process/fdinfo/\${fd##*/}"
+done 2>/dev/null
+exit 0
+`
+
+/**
+ * Root without CAP_SYS_PTRACE, as in a container, may not look into the processes of Postgres's user; that user may.
+ */
+const lookAs = (user: RunAs, descriptor: number) =>
+  runCommand(
+    { command: "/bin/sh", args: ["-c", script], cwd: "/", runAs: user, stages: questionStages, inherit: [descriptor] },
+    helperWithin
+  ).pipe(
+    Effect.map(({ stdout }) =>
+      stdout
+        .split(/^pid /m)
+        .slice(1)
+        .map((text) => holderOf(Number.parseInt(text, 10), text))
+        .filter((holder) => holder !== null)
+    ),
+    // Without a shell we see less.
+    Effect.orElseSucceed((): ReadonlyArray<Holder> => []),
+    Effect.provide(Spawn.layer)
+  )
+
+/** `descriptor` is open to the lock, whose name is `name`; `user` is who else may be asked to look. */
+export const holdersOf = Effect.fnUntraced(function* (descriptor: number, name: string, user: RunAs | null) {
+  const { hidden, holders } = lookOurselves(fs.fstatSync(descriptor), name)
+  if (hidden.length === 0 || user === null || process.geteuid?.() !== 0) return holders
+  const known = new Set(holders.map(({ pid }) => pid))
+  return [...holders, ...(yield* lookAs(user, descriptor)).filter(({ pid }) => !known.has(pid))]
+})
+
+// Which children are to inherit it.
+
+const kept = new Map<string, Set<number>>()
+
+/** Until the scope closes, whoever writes in `folder` is to inherit the descriptor. */
+export const keepFor = (folder: string, descriptor: number | null): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const key = path.resolve(folder)
+      const descriptors = kept.get(key) ?? new Set()
+      if (descriptor !== null) kept.set(key, descriptors.add(descriptor))
+    }),
+    () => Effect.sync(() => void (descriptor !== null && kept.get(path.resolve(folder))?.delete(descriptor)))
+  )
+
+/** The locks that a child that writes in this folder inherits, so that they last as long as it lives. */
+export const locksOf = (folder: string): ReadonlyArray<number> => [...(kept.get(path.resolve(folder)) ?? [])]
