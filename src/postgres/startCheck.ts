@@ -2,10 +2,10 @@
  * Would Postgres start with its configuration files as they are now? Asks the program itself, next to the one that
  * runs, which is not touched.
  *
- * `postgres -C` of a setting that Postgres computes goes the way of a start up to its shared memory: it reads the files,
- * compares the settings with one another, loads `shared_preload_libraries` and the certificate, and opens no socket. It
- * runs in a folder of its own, made of links to PGDATA's files and gone afterwards. Before Postgres 15 it ends after
- * the files. A try that fails is believed only when the files before them pass it.
+ * `postgres -C` of a setting that Postgres computes goes the way of a start up to its shared memory: it reads the
+ * files, compares the settings with one another, loads `shared_preload_libraries` and the certificate, and opens no
+ * socket. It runs in a folder of its own, made of links to PGDATA's files and gone afterwards. Before Postgres 15 it
+ * ends after the files. A try that fails is believed only when the files before them pass it.
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"

@@ -131,7 +131,7 @@ if (prlimit !== null) {
             const open = () => fs.readdirSync(`/proc/${program.pid}/fd`).length
             yield* eventually("no descriptor left", open, (count) => count >= 1_020)
             yield* rows(at, "create table busy (n int)")
-            yield* Effect.promise(() => program.prints(/WARN.*EMFILE/))
+            yield* Effect.promise(() => program.prints(/WARN.*the storage archiver failed .*EMFILE/))
             assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
             for (const socket of silent) socket.destroy()
             yield* eventually(
@@ -139,7 +139,7 @@ if (prlimit !== null) {
               () => conditionsOf(program),
               ({ length }) => length === 0
             )
-            yield* Effect.promise(() => program.prints(/no longer true: /))
+            yield* Effect.promise(() => program.prints(/no longer true: the storage archiver failed/))
             yield* isWell(program, at)
             assert.notMatch(program.output(), /asking Postgres to leave/)
             yield* endsInOrder(program)
@@ -180,10 +180,34 @@ describe("a storage that takes no new base", () => {
     120_000
   )
 
+  it.live(
+    "because it cannot read what it has is left to its archiver, and Postgres goes on",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const at = yield* place
+          const program = yield* launch(localArguments(at, specWith()), at.httpPort)
+          yield* Effect.promise(() => program.reaches("running"))
+          const current = path.join(storageOf(at), "current.json")
+          fs.renameSync(current, `${current}.kept`)
+          // As unreadable to root as to anybody.
+          fs.mkdirSync(current)
+          assert.include(yield* raised(program, "actor_failing", "storage archiver"), "EISDIR")
+          yield* isWell(program, at)
+          fs.rmdirSync(current)
+          fs.renameSync(`${current}.kept`, current)
+          yield* cleared(program, "actor_failing")
+          yield* isWell(program, at)
+          yield* endsInOrder(program)
+        })
+      ),
+    120_000
+  )
+
   const mount = process.getuid?.() === 0 ? programAt("mount") : null
   if (mount !== null) {
     it.live(
-      "because its disk is full, or its file may not be read, is left to its archiver, and Postgres goes on",
+      "because its disk is full is left to its archiver, and Postgres goes on",
       () =>
         Effect.scoped(
           Effect.gen(function* () {

@@ -1,7 +1,7 @@
 /**
- * A later spec on a running Postgres: a file with a mistake is never put in place, nor one that would lock everybody out
- * or keep Postgres from starting again; what waits for a restart is logged, files of a spec that fails later go back,
- * and the next good spec heals a compute that failed so. Postgres runs all the while.
+ * A later spec on a running Postgres: a file with a mistake is never put in place, nor one that would lock everybody
+ * out or keep Postgres from starting again; what waits for a restart is logged, files of a spec that fails later go
+ * back, and the next good spec heals a compute that failed so. Postgres runs all the while.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
