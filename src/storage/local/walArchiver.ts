@@ -1,8 +1,8 @@
 /**
  * Upkeep while Postgres runs: the next spare, a new base before replay gets long, and settings that stay safe.
  *
- * A base that fails is a condition, and is tried again later: the last one still starts. The database is not touched while
- * nothing writes, so an idle compute stays idle. Runs until it is interrupted.
+ * A base that fails is a condition, and is tried again later: the last one still starts. The database is not touched
+ * while nothing writes, so an idle compute stays idle. Runs until it is interrupted.
  */
 import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
