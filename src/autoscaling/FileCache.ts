@@ -13,6 +13,7 @@ import { type TimedOut, WireFailed } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
 import type { Prove } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
+import { pinnedOptions } from "../pgwire/pinnedSettings.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
 import { cacheLimitMib, MiB } from "./decisions.ts"
 
@@ -39,17 +40,23 @@ const readSize = Effect.fnUntraced(function* (wire: Wire, setting: string) {
     : yield* new WireFailed({ operation: "query", peer: wire.peer, detail: `${setting} is not a size` })
 })
 
-const dial = (at: ConnString) =>
-  connect({
+/** It may be anybody's session, and the version is not known; what any user may set cannot bend it. */
+const pinnedFor = (user: string): string =>
+  pinnedOptions({ user, major: null, superuser: false, applying: false, libraries: false })
+
+const dial = (at: ConnString) => {
+  const user = at.user ?? "cloud_admin"
+  return connect({
     host: at.host,
     port: at.port,
-    user: at.user ?? "cloud_admin",
+    user,
     database: at.database ?? "postgres",
     applicationName: at.applicationName ?? "vm-monitor",
-    options: ["-c search_path=", at.options].filter((one) => one !== null).join(" "),
+    options: [pinnedFor(user), at.options].filter((one) => one !== null).join(" "),
     connectWithin: queryWithin,
     ...(at.password === null ? {} : { password: at.password })
   })
+}
 
 /** One connection at a time, each in a scope of its own; a new one replaces the old. */
 const replaceableSession = Effect.fnUntraced(function* (at: ConnString, prove: Prove) {

@@ -13,6 +13,7 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import { Admin, applicationName, type Purpose } from "../pgwire/Admin.ts"
+import { pinnedOptions } from "../pgwire/pinnedSettings.ts"
 import { quoteIdentifier } from "../pgwire/quote.ts"
 import { type Answer, connect } from "../pgwire/Wire.ts"
 import type { ApplyPlan } from "./operations.ts"
@@ -112,7 +113,13 @@ const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
         user: "zenith_admin",
         database: admin.systemDatabase,
         applicationName: applicationName("apply_config"),
-        options: "-c role=zenith_admin -c search_path= -c default_transaction_read_only=off",
+        options: pinnedOptions({
+          user: "zenith_admin",
+          major: null,
+          superuser: true,
+          applying: true,
+          libraries: false
+        }),
         connectWithin: Duration.seconds(10),
         ...(admin.at.password === null ? {} : { password: admin.at.password })
       }).pipe(Effect.mapError(() => refused))

@@ -82,7 +82,7 @@ const missingDatabase = /database ".*" does not exist/
  */
 const schemaDump = Effect.fn("Http.schemaDump")(function* (
   install: PostgresInstall["Service"] | null,
-  { at, superuser }: Admin["Service"],
+  { at, startupOptions, superuser }: Admin["Service"],
   database: string
 ) {
   if (install === null) return yield* Effect.fail(notYet)
@@ -95,6 +95,7 @@ const schemaDump = Effect.fn("Http.schemaDump")(function* (
     env: {
       PGDATABASE: database,
       PGAPPNAME: "compute_ctl:schema_dump",
+      PGOPTIONS: yield* startupOptions("get_dbs_and_roles"),
       PGPASSWORD: at.password === null ? undefined : Redacted.value(at.password)
     },
     runAs: install.runAs,

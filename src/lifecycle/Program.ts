@@ -339,7 +339,8 @@ const runWithParts = Effect.fnUntraced(function* (
   const install = yield* PostgresInstall
   yield* Ref.set(later.install, install)
   yield* Ref.set(later.hooks, yield* ComputeHooks)
-  const { superuser } = yield* Admin
+  const admin = yield* Admin
+  yield* admin.expectMajor(install.major)
   const applier = yield* Applier
   const state = yield* ComputeState
   for (const condition of options.degraded ?? []) yield* state.raise(condition)
@@ -355,7 +356,7 @@ const runWithParts = Effect.fnUntraced(function* (
   ])
   return yield* runLifecycle({
     spec: options.spec,
-    inputs: planInputsOf(options, install.major, superuser),
+    inputs: planInputsOf(options, install.major, admin.superuser),
     essential,
     ...(options.exitDelay ? {} : { exitDelayOf: () => Duration.zero })
   })

@@ -12,7 +12,7 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
-import type { Failure } from "../errors/Failure.ts"
+import type { Failure, WireFailed } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { within } from "../errors/within.ts"
 import { Admin } from "../pgwire/Admin.ts"
@@ -29,8 +29,24 @@ export const NewSession = Context.Reference<Effect.Effect<void, Failure>>("compu
 
 export const newSession: Layer.Layer<never, never, Admin> = Layer.effect(
   NewSession,
-  Effect.map(Admin, (admin) => Effect.scoped(admin.connect("compute_monitor")).pipe(Effect.asVoid))
+  Effect.map(Admin, (admin) =>
+    Effect.scoped(admin.connect("compute_monitor", undefined, "as users")).pipe(
+      Effect.asVoid,
+      Effect.catch((refused) => unlessOfDatabase(admin, refused))
+    )
+  )
 )
+
+/** The libraries that no session could load may be the system database's own, which its owner chose: no user's matter. */
+const unlessOfDatabase = Effect.fnUntraced(function* (admin: Admin["Service"], refused: WireFailed) {
+  const wire = yield* Effect.mapError(admin.connect("compute_monitor"), () => refused)
+  const own = yield* wire.rows(
+    "SELECT 1 FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c WHERE s.setdatabase <> 0 " +
+      "AND (c LIKE 'local_preload_libraries=%' OR c LIKE 'session_preload_libraries=%') AND s.setdatabase = " +
+      "(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
+  )
+  if (own.length === 0) return yield* refused
+}, Effect.scoped)
 
 /** Keeps `notAccepting` and the condition true to what a new session meets. */
 export const postgresWatch = (postgres: Running): Actor<ComputeState> => ({

@@ -1,8 +1,8 @@
 /**
  * Our own superuser sessions: where Postgres listens, and a start-up packet that no tenant setting can bend.
  *
- * `ALTER ROLE … SET` and `ALTER DATABASE … SET` lose against start-up options, so role, search path, timeouts and
- * read-only mode are pinned there. Options in the connection string come last and win
+ * `ALTER ROLE … SET` and `ALTER DATABASE … SET` lose against start-up options, so what could bend a session is pinned
+ * there (`pinnedSettings.ts`). Options in the connection string come last and win
  * (docs/reference/compute_ctl.md#apply-connections).
  */
 import * as Context from "effect/Context"
@@ -10,10 +10,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { WireFailed } from "../errors/Failure.ts"
 import type { ConnString } from "./ConnString.ts"
-import { connect, type Wire } from "./Wire.ts"
+import { pinnedOptions } from "./pinnedSettings.ts"
+import { connect, type Wire, type WireConfig } from "./Wire.ts"
 
 /** What a session is for; becomes its `application_name`, by which the activity monitor knows us. */
 export type Purpose =
@@ -39,17 +41,8 @@ export const applicationName = (purpose: Purpose): string => `compute_ctl:${purp
 /** The superuser of a cluster that the connection string does not name one for. */
 export const defaultSuperuser = "cloud_admin"
 
-/** Pinned for every session; `role=` is the superuser itself, so that `ALTER ROLE … SET role` cannot bend it. */
-const pinned = (superuser: string): string =>
-  [
-    `-c role=${superuser.replace(/[\\ ]/g, "\\$&")}`,
-    "-c default_transaction_read_only=off",
-    "-c search_path=",
-    "-c statement_timeout=0",
-    "-c lock_timeout=0",
-    "-c idle_in_transaction_session_timeout=0",
-    "-c standard_conforming_strings=on"
-  ].join(" ")
+/** Those that change the catalog. */
+const applying: ReadonlySet<Purpose> = new Set(["apply_config", "reconfigure", "migrations", "post_apply_config"])
 
 /** Fails for a session that must not be used. */
 export type Prove = (wire: Wire) => Effect.Effect<void, WireFailed>
@@ -65,40 +58,131 @@ export class Admin extends Context.Service<
     readonly guard: (prove: Prove) => Effect.Effect<void>
     /** That proof, for a session which was not opened by `connect`. */
     readonly prove: Prove
-    /** A session of its own, gone with the scope. Database names are sent as they are: whatever it is, it works. */
-    readonly connect: (purpose: Purpose, database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
+    /** What version is expected there, so that the first session need not ask for it. */
+    readonly expectMajor: (major: number) => Effect.Effect<void>
+    /** For a client program that goes to the same server: what our own sessions have as start-up options. */
+    readonly startupOptions: (purpose: Purpose) => Effect.Effect<string>
+    /**
+     * A session of its own, gone with the scope. Database names are sent as they are: whatever it is, it works.
+     * `as users`: with the libraries that every user's session preloads, which ours do without.
+     */
+    readonly connect: (
+      purpose: Purpose,
+      database?: string,
+      libraries?: "none" | "as users"
+    ) => Effect.Effect<Wire, WireFailed, Scope.Scope>
   }
 >()("compute/pg/Admin") {
-  static readonly layer = (at: ConnString): Layer.Layer<Admin> =>
-    Layer.effect(
-      Admin,
-      Effect.gen(function* () {
-        const guard = yield* Ref.make<Prove>(() => Effect.void)
-        const superuser = at.user ?? defaultSuperuser
-        const systemDatabase = at.database ?? "postgres"
-        const options = at.options === null ? pinned(superuser) : `${pinned(superuser)} ${at.options}`
-        const prove: Prove = (wire) => Effect.flatMap(Ref.get(guard), (one) => one(wire))
-        return Admin.of({
-          at,
-          superuser,
-          systemDatabase,
-          guard: (next) => Ref.set(guard, next),
-          prove,
-          connect: Effect.fnUntraced(function* (purpose, database = systemDatabase) {
-            const wire = yield* connect({
-              host: at.host,
-              port: at.port,
-              user: superuser,
-              database,
-              applicationName: applicationName(purpose),
-              options,
-              connectWithin: Duration.seconds(10),
-              ...(at.password === null ? {} : { password: at.password })
-            })
-            yield* prove(wire)
-            return wire
-          })
-        })
-      })
-    )
+  static readonly layer = (at: ConnString): Layer.Layer<Admin> => Layer.effect(Admin, make(at))
 }
+
+/** What is known of the server, and of us there. */
+interface Known {
+  readonly major: number | null
+  readonly superuser: boolean
+}
+
+/** `17.5`, `18beta1`, `17.2 (Debian 17.2-1)`. */
+const readMajor = (version: string): number | null => {
+  const digits = /^\d+/.exec(version)?.[0]
+  return digits === undefined ? null : Number(digits)
+}
+
+/** Of each set of settings, one version that knows it. */
+const guesses = [17, 16]
+
+const unknownSetting = "42704"
+const notPermitted = "42501"
+
+const make = Effect.fnUntraced(function* (at: ConnString) {
+  const guard = yield* Ref.make<Prove>(() => Effect.void)
+  const known = yield* Ref.make<Known>({ major: null, superuser: true })
+  const superuser = at.user ?? defaultSuperuser
+  const systemDatabase = at.database ?? "postgres"
+  const prove: Prove = (wire) => Effect.flatMap(Ref.get(guard), (one) => one(wire))
+
+  const optionsOf = (about: Known, purpose: Purpose, libraries: boolean): string => {
+    const pinned = pinnedOptions({ user: superuser, applying: applying.has(purpose), libraries, ...about })
+    return at.options === null ? pinned : `${pinned} ${at.options}`
+  }
+
+  type Wanted = readonly [purpose: Purpose, database: string, libraries: boolean]
+
+  const open = (about: Known, [purpose, database, libraries]: Wanted, onParameter: WireConfig["onParameter"]) =>
+    connect({
+      host: at.host,
+      port: at.port,
+      user: superuser,
+      database,
+      applicationName: applicationName(purpose),
+      options: optionsOf(about, purpose, libraries),
+      connectWithin: Duration.seconds(10),
+      ...(onParameter === undefined ? {} : { onParameter }),
+      ...(at.password === null ? {} : { password: at.password })
+    })
+
+  /**
+   * By a session that pins only what every version knows. The server says its version even when that session fails, but
+   * not when it fails at once: then it is the newest whose settings it knows.
+   */
+  const askMajor = Effect.fnUntraced(function* (about: Known, wanted: Wanted) {
+    let major: number | null = null
+    const ask = (guess: number | null) =>
+      Effect.scoped(
+        open({ ...about, major: guess }, wanted, (name, value) => {
+          if (name === "server_version") major = readMajor(value)
+        })
+      ).pipe(Effect.result)
+    const first = yield* ask(null)
+    if (major === null && Result.isFailure(first)) {
+      for (const guess of guesses) {
+        const next = yield* ask(guess)
+        if (major !== null) return major
+        if (Result.isFailure(next) && next.failure.sqlState !== unknownSetting) break
+      }
+      return yield* first.failure
+    }
+    return major
+  })
+
+  /** Knowing nothing wrong of the server. What turns out to be otherwise is remembered for the next session. */
+  const openPinned = Effect.fnUntraced(function* (wanted: Wanted) {
+    const before = yield* Ref.get(known)
+    const learn = (about: Known) =>
+      Effect.gen(function* () {
+        const learnt = { ...about, major: yield* askMajor(about, wanted) }
+        const wire = yield* open(learnt, wanted, undefined)
+        yield* Ref.set(known, learnt)
+        return wire
+      })
+    /** Only a superuser may pin everything; a first refusal that has another reason stays the answer. */
+    const asAnybody = (refused: WireFailed) => {
+      const about = { ...before, superuser: false }
+      return (
+        before.major === null ? learn(about) : Effect.tap(open(about, wanted, undefined), () => Ref.set(known, about))
+      ).pipe(Effect.mapError(() => refused))
+    }
+    return yield* (before.major === null ? learn(before) : open(before, wanted, undefined)).pipe(
+      Effect.catchIf(
+        ({ sqlState }) => before.major !== null && sqlState === unknownSetting,
+        () => learn(before)
+      ),
+      Effect.catchIf(({ sqlState }) => before.superuser && sqlState === notPermitted, asAnybody)
+    )
+  })
+
+  return Admin.of({
+    at,
+    superuser,
+    systemDatabase,
+    guard: (next) => Ref.set(guard, next),
+    prove,
+    expectMajor: (major) => Ref.update(known, (about) => ({ ...about, major })),
+    startupOptions: (purpose) => Effect.map(Ref.get(known), (about) => optionsOf(about, purpose, false)),
+    connect: Effect.fnUntraced(function* (purpose, database = systemDatabase, libraries = "none") {
+      const wire = yield* openPinned([purpose, database, libraries === "as users"])
+      yield* prove(wire)
+      return wire
+    })
+  })
+})

@@ -29,6 +29,8 @@ export interface WireConfig {
   readonly options?: string
   /** Covers dialling, start-up and authentication together. */
   readonly connectWithin: Duration.Duration
+  /** What the server says of itself, such as `server_version`; also when the log-in fails after that. */
+  readonly onParameter?: (name: string, value: string) => void
 }
 
 type BackendMessage = PgProtocol.BackendMessage
@@ -169,7 +171,7 @@ const close = (socket: Net.Socket) =>
     socket.on("error", () => {})
   })
 
-/** Puts the protocol onto a connected socket. Notices and parameters may come at any time and are dropped here. */
+/** Puts the protocol onto a connected socket. Notices may come at any time and are dropped here. */
 const attach = (socket: Net.Socket, config: WireConfig): WireSocket => {
   const peer = printHostPort(config)
   const parser = PgProtocol.makeParser()
@@ -199,7 +201,8 @@ const attach = (socket: Net.Socket, config: WireConfig): WireSocket => {
   socket.on("data", (chunk: Buffer) => {
     try {
       parser.pushEach(chunk, (message) => {
-        if (message._tag === "NoticeResponse" || message._tag === "ParameterStatus") return
+        if (message._tag === "NoticeResponse") return
+        if (message._tag === "ParameterStatus") return config.onParameter?.(message.name, message.value)
         if (message._tag === "ErrorResponse") unfinished = message.fields
         if (message._tag === "ReadyForQuery") unfinished = undefined
         wire.listener?.onMessage(message)

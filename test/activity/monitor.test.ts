@@ -69,6 +69,8 @@ const scripted = (answer: (samples: number) => Effect.Effect<Row, WireFailed>) =
         systemDatabase: "postgres",
         guard: () => Effect.void,
         prove: () => Effect.void,
+        expectMajor: () => Effect.void,
+        startupOptions: () => Effect.succeed(""),
         connect: () =>
           Effect.as(
             Ref.update(connections, (n) => n + 1),

@@ -22,6 +22,8 @@ const admin = (bugs: Array<boolean>) =>
     systemDatabase: "postgres",
     guard: () => Effect.void,
     prove: () => Effect.void,
+    expectMajor: () => Effect.void,
+    startupOptions: () => Effect.succeed(""),
     connect: () =>
       Effect.suspend(() => (bugs.shift() === true ? Effect.die(new Error("a bug in the plan")) : Effect.fail(refused)))
   })

@@ -27,6 +27,8 @@ const noPostgres = Layer.succeed(
     systemDatabase: "postgres",
     guard: () => Effect.void,
     prove: () => Effect.void,
+    expectMajor: () => Effect.void,
+    startupOptions: () => Effect.succeed(""),
     connect: () =>
       Effect.fail(new WireFailed({ operation: "connect", peer: "nowhere:1", detail: "connection refused" }))
   })
