@@ -15,7 +15,6 @@ import { namesIn, textOrNull } from "../../platform/files.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
 import { type Lsn, parseLsn } from "../../spec/identifiers.ts"
 import { parseBackupLabel } from "./backupLabel.ts"
-import { replaceUnflushed } from "./disk.ts"
 
 export interface Layout {
   readonly root: string
@@ -67,9 +66,6 @@ export type Current = typeof Current.Type
 export const SpareId = Schema.Struct({ n: Schema.Int, bootId: Schema.String, label: Schema.String })
 export type SpareId = typeof SpareId.Type
 
-/** Enforced only within one boot: a power cut may take a file that was never promised. */
-const Reached = Schema.Struct({ segment: Schema.String, bootId: Schema.String })
-
 /** WAL after the segment number `through` may never have reached the disk: `bootId` says since when. */
 export const Unflushed = Schema.Struct({ through: Schema.String, bootId: Schema.NullOr(Schema.String) })
 export type Unflushed = typeof Unflushed.Type
@@ -77,10 +73,8 @@ export type Unflushed = typeof Unflushed.Type
 const decodeUnflushed = Schema.decodeUnknownOption(Schema.fromJsonString(Unflushed))
 const decodeCurrent = Schema.decodeUnknownOption(Schema.fromJsonString(Current))
 const decodeSpareId = Schema.decodeUnknownOption(Schema.fromJsonString(SpareId))
-const decodeReached = Schema.decodeUnknownOption(Schema.fromJsonString(Reached))
 
-export const printRecord = (record: Current | SpareId | Unflushed | typeof Reached.Type): string =>
-  `${JSON.stringify(record, null, 2)}\n`
+export const printRecord = (record: Current | SpareId | Unflushed): string => `${JSON.stringify(record, null, 2)}\n`
 
 /** A base with its LSNs read. */
 export interface Base {
@@ -111,12 +105,6 @@ export const readBase: (layout: Layout) => Effect.Effect<Base | null, FileFailed
 
 export const readSpareId = (layout: Layout): Effect.Effect<SpareId | null, FileFailed> =>
   Effect.map(textOrNull(layout.spareId), (text) => (text === null ? null : Option.getOrNull(decodeSpareId(text))))
-
-export const readReached = (layout: Layout): Effect.Effect<typeof Reached.Type | null, FileFailed> =>
-  Effect.map(textOrNull(layout.reached), (text) => (text === null ? null : Option.getOrNull(decodeReached(text))))
-
-export const writeReached = (layout: Layout, segment: string, bootId: string | null): Effect.Effect<void, FileFailed> =>
-  bootId === null ? Effect.void : replaceUnflushed(layout.reached, printRecord({ segment, bootId }), layout.owner)
 
 /** A note that is there and cannot be read is from a power cut while it was being made: it notes nothing yet. */
 export const readUnflushed = (layout: Layout): Effect.Effect<Unflushed | null, FileFailed> =>

@@ -20,7 +20,7 @@ import { type ClusterRequest, makeFirstBase } from "./seedCluster.ts"
 import { inSlices } from "./slices.ts"
 import { swapIn } from "./spare.ts"
 import { unpackTar } from "./tarUnpack.ts"
-import { checkWal, noteUnflushed } from "./wal.ts"
+import { checkWal, noteUnflushed, replayStart } from "./wal.ts"
 import { segmentNumberOf } from "./walSegments.ts"
 
 /** An ordinary cluster that somebody pointed us at by mistake has a pg_wal of its own, with WAL in it. */
@@ -75,11 +75,13 @@ export const restoreBase: (
   const base = (yield* readBase(layout)) ?? (yield* makeFirstBase(layout, wanted))
   yield* removeFile(layout.first)
   yield* checkBase(layout, base, wanted.install.major)
-  yield* checkWal(layout, base)
+  const from = yield* replayStart(layout, base)
+  yield* checkWal(layout, base, from)
   yield* noteUnflushed(layout, base)
   yield* removeOld(layout, base, segmentNumberOf(base.start, base.current.segmentBytes))
   const swapped = yield* swapIn(layout, base, pgdata)
   if (swapped === null) {
+    if (from !== base.start) yield* checkWal(layout, base, base.start)
     const tar = `${layout.root}/${base.current.tar}`
     yield* inSlices("unpack", pgdata, "urgent", () => unpackTar(tar, pgdata, layout.owner))
   }

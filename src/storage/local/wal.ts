@@ -1,19 +1,32 @@
 /**
- * The WAL folder: whether all segments that a start needs are there, and whether they have reached the disk.
+ * The WAL folder: whether all that a start needs is there, segment by segment and record by record, and whether it
+ * has reached the disk.
  *
  * Replay ends at the first hole, reports nothing, and what came after the hole would be overwritten: so a hole is
- * refused. Except where one was to be expected: after a power cut, in WAL that was written while fsync was off
- * (always with durability `process`; otherwise between a start and its `secure`, when nobody had been promised
- * anything). Then the useless rest is set aside, and logged. Old segments are removed in `publishBase.ts`, not here.
+ * refused, and so is a record that is broken though WAL was written after it. Except where one was to be expected:
+ * after a power cut, in WAL that was written while fsync was off (always with durability `process`; otherwise between
+ * a start and its `secure`, when nobody had been promised anything). Then the useless rest is set aside, and logged.
+ * Old segments are removed in `publishBase.ts`, not here.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { FileFailed, StorageDamaged } from "../../errors/Failure.ts"
-import { makeFolder, namesIn, removeFile } from "../../platform/files.ts"
+import { makeFolder, namesIn, removeFile, textOrNull } from "../../platform/files.ts"
 import { readBootId } from "../../platform/processes.ts"
+import { type Lsn, printLsn } from "../../spec/identifiers.ts"
+import { parseBackupLabel } from "./backupLabel.ts"
 import { flush, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
-import { type Base, damaged, type Layout, printRecord, readReached, readUnflushed } from "./layout.ts"
-import { firstMissing, parseWalFile, segmentNumberBefore, segmentNumberOf, segmentsFrom } from "./walSegments.ts"
+import { type Base, damaged, type Layout, printRecord, readSpareId, readUnflushed } from "./layout.ts"
+import { type Reached, readReached, writeReached } from "./reached.ts"
+import { type ChainEnd, lastPageAfter, walkChain } from "./walChain.ts"
+import {
+  firstMissing,
+  parseWalFile,
+  printWalFile,
+  segmentNumberBefore,
+  segmentNumberOf,
+  segmentsFrom
+} from "./walSegments.ts"
 
 const numberOf = (name: string, segmentBytes: number): bigint =>
   Option.match(parseWalFile(name, segmentBytes), { onNone: () => -1n, onSome: ({ number }) => number })
@@ -42,32 +55,123 @@ const promisedThrough = Effect.fnUntraced(function* (layout: Layout, bootId: str
   return through > stop ? through : stop
 })
 
-export const checkWal: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed | StorageDamaged> =
-  Effect.fnUntraced(function* (layout, base) {
-    const { segmentBytes } = base.current
+/** Every segment from the base's first to the newest is there and whole, except where a power cut explains it. */
+const checkSegments = Effect.fnUntraced(function* (layout: Layout, base: Base, bootId: string | null) {
+  const { segmentBytes } = base.current
+  const first = segmentNumberOf(base.start, segmentBytes)
+  const stop = segmentNumberBefore(base.stop, segmentBytes)
+  const names = segmentsFrom(yield* namesIn(layout.wal), first, segmentBytes)
+  const whole: Array<string> = []
+  for (const name of names) {
+    if ((yield* statOrNull(`${layout.wal}/${name}`))?.size === segmentBytes) whole.push(name)
+  }
+  const reached = yield* readReached(layout)
+  const seen = reached !== null && reached.bootId === bootId ? numberOf(reached.segment, segmentBytes) : -1n
+  const last = [stop, seen, newestOf(names, segmentBytes)].reduce((a, b) => (a > b ? a : b))
+  const missing = Option.getOrNull(firstMissing(whole, { pgTimeline: base.pgTimeline, first, last }, segmentBytes))
+  if (missing === null) return
+  const promised = yield* promisedThrough(layout, bootId, stop)
+  if (promised === null || numberOf(missing, segmentBytes) <= promised) {
+    const how = names.includes(missing) ? "cut short" : "missing"
+    return yield* damaged(layout, `the WAL segment ${missing} is ${how} in ${layout.wal}, though later WAL was written`)
+  }
+  yield* setAside(layout, segmentsFrom(names, numberOf(missing, segmentBytes), segmentBytes))
+})
+
+const largest = (...values: ReadonlyArray<Lsn>): Lsn => values.reduce((a, b) => (a > b ? a : b))
+
+/** `null`: replay ends where it has to. Otherwise how it is known that there was more. */
+const findLoss = Effect.fnUntraced(function* (
+  layout: Layout,
+  base: Base,
+  end: ChainEnd,
+  known: { readonly bootId: string | null; readonly reached: Reached | null; readonly later: Lsn | null }
+) {
+  const { bootId, later, reached } = known
+  const { segmentBytes } = base.current
+  if (base.stop > end.contiguous) return `the base needs WAL up to ${printLsn(base.stop)}`
+  const sameBoot = reached !== null && reached.bootId !== null && reached.bootId === bootId
+  const promised = reached === null ? 0n : sameBoot ? largest(reached.written, reached.flushed) : reached.flushed
+  if (promised > end.contiguous) return `WAL up to ${printLsn(promised)} had been written`
+  if (later === null || later < (reached?.stale ?? 0n)) return null
+  if (sameBoot) return `there is WAL at ${printLsn(later)}, written after it`
+  // Postgres flushes a segment before it begins the next one; only without fsync may one be there and not the other.
+  const broken = segmentNumberOf(end.contiguous, segmentBytes)
+  if (segmentNumberOf(later, segmentBytes) <= broken) return null
+  const through = yield* promisedThrough(layout, bootId, segmentNumberBefore(base.stop, segmentBytes))
+  return through === null || broken <= through ? `there is WAL at ${printLsn(later)}, written after it` : null
+})
+
+/** A person has decided to do without what followed the damage. */
+const isGivenUp = (layout: Layout, end: Lsn) =>
+  Effect.map(textOrNull(`${layout.root}/give-up-after`), (text) => text?.trim() === printLsn(end))
+
+const lossHint = (layout: Layout, segment: string, end: string): string =>
+  `nothing was changed: copy ${layout.root} away first; put back the segment ${segment} from a copy or an archive. ` +
+  `Only if there is none: write ${end} into ${layout.root}/give-up-after, and everything after it is given up`
+
+/** Follows the records from `from` as replay will, and refuses when committed rows would be dropped at its end. */
+const checkChain = Effect.fnUntraced(function* (layout: Layout, base: Base, from: Lsn, bootId: string | null) {
+  const { segmentBytes } = base.current
+  const wal = { folder: layout.wal, segmentBytes, pgTimeline: base.pgTimeline }
+  const end = yield* walkChain(wal, from)
+  const newest = newestOf(yield* namesIn(layout.wal), segmentBytes)
+  const later = yield* lastPageAfter(wal, end.after, newest)
+  const reached = yield* readReached(layout)
+  const loss = yield* findLoss(layout, base, end, { bootId, reached, later })
+  const givenUp = loss !== null && (yield* isGivenUp(layout, end.lsn))
+  if (loss !== null && !givenUp) {
+    const segment = printWalFile(
+      { pgTimeline: base.pgTimeline, number: segmentNumberOf(end.lsn, segmentBytes) },
+      segmentBytes
+    )
+    // It must be refused after the next boot as well, whose power cut would explain some of it.
+    const { flushed = 0n, segment: newestSeen = segment, stale = 0n, written = 0n } = reached ?? {}
+    const needed = largest(flushed, written, later ?? 0n)
+    yield* writeReached(layout, { bootId, segment: newestSeen, written, flushed: needed, stale })
+    return yield* damaged(
+      layout,
+      `replay would end at ${printLsn(end.lsn)} in the WAL segment ${segment}, because ${end.reason}; but ${loss}`,
+      lossHint(layout, segment, printLsn(end.lsn))
+    )
+  }
+  if (givenUp) yield* Effect.logWarning(`what followed ${printLsn(end.lsn)} in the WAL is given up, as asked: ${loss}`)
+  // What is still to be seen behind the end is of no use, and must not count as damage next time.
+  const stale = largest(reached?.stale ?? 0n, later === null ? 0n : staleThrough(later, end.after, segmentBytes))
+  const sameBoot = reached !== null && reached.bootId === bootId
+  yield* writeReached(layout, {
+    bootId,
+    segment: printWalFile(
+      { pgTimeline: base.pgTimeline, number: segmentNumberBefore(end.lsn, segmentBytes) },
+      segmentBytes
+    ),
+    written: end.lsn,
+    // What was found after the machine went down was on its disk.
+    flushed: givenUp ? 0n : sameBoot ? reached.flushed : end.lsn,
+    stale: stale > end.lsn ? stale : 0n
+  })
+})
+
+/** The last page was looked for only in the segment of the end; of later ones nothing is known but their beginning. */
+const staleThrough = (later: Lsn, after: Lsn, segmentBytes: number): Lsn =>
+  segmentNumberOf(later, segmentBytes) === segmentNumberOf(after, segmentBytes)
+    ? later + 8192n
+    : (segmentNumberOf(later, segmentBytes) + 1n) * BigInt(segmentBytes)
+
+/** Where replay will begin if the spare, when there is one, becomes PGDATA. */
+export const replayStart = (layout: Layout, base: Base): Effect.Effect<Lsn, FileFailed> =>
+  Effect.gen(function* () {
+    const spare = yield* readSpareId(layout)
+    if (spare === null || spare.n !== base.current.n || spare.bootId !== (yield* readBootId)) return base.start
+    return Option.match(parseBackupLabel(spare.label), { onNone: () => base.start, onSome: ({ start }) => start })
+  })
+
+/** `from`: where replay will begin, at the base or later. Nothing has been changed when it refuses. */
+export const checkWal: (layout: Layout, base: Base, from: Lsn) => Effect.Effect<void, FileFailed | StorageDamaged> =
+  Effect.fnUntraced(function* (layout, base, from) {
     const bootId = yield* readBootId
-    const first = segmentNumberOf(base.start, segmentBytes)
-    const stop = segmentNumberBefore(base.stop, segmentBytes)
-    const names = segmentsFrom(yield* namesIn(layout.wal), first, segmentBytes)
-    const whole: Array<string> = []
-    for (const name of names) {
-      if ((yield* statOrNull(`${layout.wal}/${name}`))?.size === segmentBytes) whole.push(name)
-    }
-    const reached = yield* readReached(layout)
-    const seen = reached !== null && reached.bootId === bootId ? numberOf(reached.segment, segmentBytes) : -1n
-    const last = [stop, seen, newestOf(names, segmentBytes)].reduce((a, b) => (a > b ? a : b))
-    const missing = Option.getOrNull(firstMissing(whole, { pgTimeline: base.pgTimeline, first, last }, segmentBytes))
-    if (missing !== null) {
-      const promised = yield* promisedThrough(layout, bootId, stop)
-      if (promised === null || numberOf(missing, segmentBytes) <= promised) {
-        const how = names.includes(missing) ? "cut short" : "missing"
-        return yield* damaged(
-          layout,
-          `the WAL segment ${missing} is ${how} in ${layout.wal}, though later WAL was written`
-        )
-      }
-      yield* setAside(layout, segmentsFrom(names, numberOf(missing, segmentBytes), segmentBytes))
-    }
+    yield* checkSegments(layout, base, bootId)
+    yield* checkChain(layout, base, from, bootId)
     // Half-made by a Postgres that was killed; there is never a record in one.
     const halves = (yield* namesIn(layout.wal)).filter((name) => /^xlogtemp\.\d+$/.test(name))
     yield* Effect.forEach(halves, (name) => removeFile(`${layout.wal}/${name}`), { discard: true })
