@@ -12,6 +12,7 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
+import { codeOf } from "../errors/errno.ts"
 import type { Failure, WireFailed } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { within } from "../errors/within.ts"
@@ -55,9 +56,14 @@ export const postgresWatch = (postgres: Running): Actor<ComputeState> => ({
   run: Effect.forever(Effect.andThen(Effect.sleep(tryEvery), look(postgres)))
 })
 
+/** We have no descriptor or memory left to try with: that says nothing of Postgres. */
+const isOurOwnShortage = (failure: Failure): boolean =>
+  ["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"].includes(codeOf("cause" in failure ? failure.cause : null) ?? "")
+
 const look = Effect.fnUntraced(function* (postgres: Running) {
   const state = yield* ComputeState
   const found = yield* Effect.result(within("a new session of Postgres", sessionWithin)(yield* NewSession))
+  if (Result.isFailure(found) && isOurOwnShortage(found.failure)) return
   const status = yield* postgres.status
   const refusal =
     status === "stopping"
