@@ -86,7 +86,7 @@ export class Pgdata extends Context.Service<
     /**
      * Locks the folder for as long as the scope lives, before anything in it is touched; fails when another compute
      * or another Postgres uses it. Then makes it (0700, owned by the run-as user). For an archive: empties it and
-     * writes the starting files, which `postgres --sync-safekeepers` reads. Otherwise leaves the content to the storage.
+     * writes the starting files, which `postgres --sync-safekeepers` reads. Otherwise the content is the storage's.
      */
     readonly begin: (
       plan: StartPlan,

@@ -102,13 +102,13 @@ const clues: ReadonlyArray<Clue> = [
   ),
   clue(/incorrect checksum in control file/, "the control file of the data directory is damaged"),
   clue(
-    /could not find the database system|is not a valid data directory|data directory ".*" does not exist|pg_control": No/,
+    /could not find the database system|is not a valid data directory|data directory ".*" does not exist/,
     "the data directory is missing or is none"
   ),
   clue(/has (invalid permissions|wrong ownership)/, "the data directory has the wrong owner or mode"),
   clue(/must not be run as root|execution of the PostgreSQL server is not permitted/, "it refuses to run as root"),
   clue(
-    /could not (locate|find) a valid checkpoint|could not locate required checkpoint|invalid (primary )?checkpoint record/,
+    /could not (locate|find) (a valid|required) checkpoint|invalid (primary )?checkpoint record/,
     "the data directory has no checkpoint to recover from"
   ),
   clue(
