@@ -1,6 +1,7 @@
 /**
  * Makes the catalog agree with the spec: one apply at a time, from a bounded queue, each ending in an apply report.
  *
+ * A database in which something fails is a condition; a start goes on without it, a later spec is answered with it.
  * A caller that goes away cancels nothing. An apply that is cut short because the actor ends is `Abandoned`. A bug in
  * one apply is that apply's failure, and the next one is done.
  */
@@ -16,7 +17,7 @@ import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import type * as Tracer from "effect/Tracer"
 import { ComputeState } from "../compute/ComputeState.ts"
-import type { ApplyReport } from "../compute/snapshot.ts"
+import type { ApplyReport, Condition } from "../compute/snapshot.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import { Abandoned, ApplyFailed, Defect, type Failure } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
@@ -25,7 +26,7 @@ import { nearestSpan } from "../platform/tracing.ts"
 import { type ApplierOptions, type ApplyRequest, applySpec } from "./apply.ts"
 import { discardTemplate } from "./discardTemplate.ts"
 import { migrate, updateNeonExtension } from "./migrations.ts"
-import { failuresOf, printApplyReport } from "./outcome.ts"
+import { failuresOf, printApplyReport, sortFailures } from "./outcome.ts"
 import { leavesTemplate } from "./planTemplate.ts"
 
 interface QueuedApply {
@@ -64,11 +65,8 @@ export class Applier extends Context.Service<
             Effect.provideService(Admin, admin),
             Effect.tap((applyReport) => state.note({ applyReport })),
             Effect.tap(logReport),
-            Effect.flatMap((applyReport) =>
-              applyReport.outcome === "done"
-                ? Effect.succeed(applyReport)
-                : Effect.fail(new ApplyFailed({ failures: failuresOf(applyReport) }))
-            )
+            Effect.flatMap((applyReport) => decide(applyReport, admin.systemDatabase)),
+            Effect.provideService(ComputeState, state)
           )
 
         /** After a start, `afterStart` drops the template, when nobody waits for Postgres any more. */
@@ -106,6 +104,25 @@ export class Applier extends Context.Service<
       })
     )
 }
+
+/** Says which databases are broken. The rest of a start must not wait for their owners; all else that failed counts. */
+const decide = Effect.fnUntraced(function* (applyReport: ApplyReport, systemDatabase: string) {
+  const state = yield* ComputeState
+  const { broken, others } = sortFailures(applyReport, systemDatabase)
+  for (const { about, code } of (yield* state.now).degraded)
+    if (code === "database_broken" && about !== undefined && !broken.has(about)) yield* state.clear(code, about)
+  for (const [about, lines] of broken) yield* state.raise(brokenDatabase(about, lines))
+  const failures = applyReport.kind === "start" ? others : failuresOf(applyReport)
+  return failures.length === 0 ? applyReport : yield* new ApplyFailed({ failures })
+})
+
+const brokenDatabase = (about: string, [first = "", ...more]: ReadonlyArray<string>): Condition => ({
+  code: "database_broken",
+  about,
+  message:
+    `${about} is not as the spec says: ${first}${more.length === 0 ? "" : `; and ${more.length} more`}. ` +
+    "The other databases are served; the next apply tries again"
+})
 
 /** The caller has its answer, so nothing that goes wrong is lost; the next one is to have one, too. */
 const goOn = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<unknown, E, R> =>

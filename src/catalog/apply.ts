@@ -15,7 +15,7 @@ import { observe } from "./observe.ts"
 import type { ApplyPlan } from "./operations.ts"
 import { applyReportOf } from "./outcome.ts"
 import { planApply } from "./planApply.ts"
-import { newSqlStatistics, openSession } from "./sessions.ts"
+import { newSqlStatistics, openSession, openSystemSession } from "./sessions.ts"
 
 export interface ApplyRequest {
   readonly kind: ApplyReport["kind"]
@@ -50,7 +50,7 @@ export const applySpec: (request: ApplyRequest, options: ApplierOptions) => Effe
     const from = yield* millisNow
     return yield* Effect.scoped(
       Effect.gen(function* () {
-        const session = yield* openSession(statistics, purpose, null)
+        const session = yield* openSystemSession(statistics, purpose)
         const plan = planApply(request.spec, yield* observe(session, request.spec, options), options)
         const outcomes = yield* execute(plan, session, statistics, purpose)
         return applyReportOf(plan, outcomes, { startedAt, millis: (yield* millisNow) - from, ...statistics })

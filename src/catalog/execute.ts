@@ -13,7 +13,7 @@ import { joinOperations } from "./joinedMessage.ts"
 import type { ApplyPlan, Group, Lane, Operation, Track } from "./operations.ts"
 import { type Outcome, outcomesWithoutServer, skippedOutcome } from "./outcome.ts"
 import { makeSessionPool, type Session, type SessionPool, type SqlStatistics } from "./sessions.ts"
-import { isTransient, retryTransient, type SqlError, sqlErrorOf } from "./sqlErrors.ts"
+import { isTransient, retryTransient, type SqlError, sqlErrorOf, sqlErrorOfFailure } from "./sqlErrors.ts"
 
 /** What the operations of one execution share. `outcomes` grows, by the ids of operations. */
 interface Execution {
@@ -87,10 +87,10 @@ const skipIfBlocked = (outcomes: Map<string, Outcome>, operation: Operation, now
 const failRest = Effect.fnUntraced(function* (
   outcomes: Map<string, Outcome>,
   lane: Lane,
-  failure: { readonly message: string; readonly sqlState?: string }
+  failure: WireFailed | TimedOut
 ) {
   const now = yield* millisNow
-  const sqlError = { message: failure.message, sqlState: failure.sqlState ?? null, hint: null }
+  const sqlError = sqlErrorOfFailure(failure)
   for (const operation of lane.operations) {
     if (outcomes.has(operation.id) || skipIfBlocked(outcomes, operation, now)) continue
     record(outcomes, operation, { attempts: 1, sqlError }, { from: now, to: now, millis: 0 })

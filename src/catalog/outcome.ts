@@ -4,7 +4,7 @@
  * No text here holds a verifier: what Postgres says is scrubbed before it becomes an outcome (`sqlErrors.ts`).
  */
 import type { ApplyReport, OperationReport, PhaseReport } from "../compute/snapshot.ts"
-import { type ApplyPlan, type Operation, phases } from "./operations.ts"
+import { type ApplyPlan, databaseObject, type Operation, type Phase, phases } from "./operations.ts"
 
 export interface Outcome {
   readonly operation: Operation
@@ -109,6 +109,45 @@ const printFailure = (one: OperationReport): string => {
 
 export const failuresOf = (applyReport: ApplyReport): ReadonlyArray<string> =>
   applyReport.operations.filter(({ outcome }) => outcome === "failed").map(printFailure)
+
+/** Whose operations without a database are about the cluster: its roles, and which databases it has. */
+const clusterWide: ReadonlySet<string> = new Set<Phase>([
+  "CreatePrivilegedRole",
+  "DropInvalidDatabases",
+  "RenameRoles",
+  "CreateAndAlterRoles",
+  "CreateAndAlterDatabases",
+  "DropRoles"
+])
+
+/** The database that an operation is about, as an object; `null`: it is about the cluster. */
+const databaseOf = (one: OperationReport, systemDatabase: string): string | null => {
+  if (one.database !== null) return databaseObject(one.database)
+  if (one.phase === "RenameAndDeleteDatabases") return one.object
+  return clusterWide.has(one.phase) ? null : databaseObject(systemDatabase)
+}
+
+/**
+ * What failed, told apart. `broken`: in a database, by what is in it or who holds it, as lines of each. That is its
+ * owner's to mend, and no reason to keep the other databases from their users. A database that this apply has made has
+ * no such excuse, nor has what was refused before it was tried.
+ */
+export const sortFailures = (
+  { operations }: Pick<ApplyReport, "operations">,
+  systemDatabase: string
+): { readonly broken: ReadonlyMap<string, ReadonlyArray<string>>; readonly others: ReadonlyArray<string> } => {
+  const made = new Set(
+    operations.filter(({ action, outcome }) => action === "create" && outcome === "done").map(({ object }) => object)
+  )
+  const broken = new Map<string, ReadonlyArray<string>>()
+  const others: Array<string> = []
+  for (const one of operations.filter(({ outcome }) => outcome === "failed")) {
+    const about = one.attempts === 0 ? null : databaseOf(one, systemDatabase)
+    if (about === null || made.has(about)) others.push(printFailure(one))
+    else broken.set(about, [...(broken.get(about) ?? []), printFailure(one)])
+  }
+  return { broken, others }
+}
 
 export const printApplyReport = (applyReport: ApplyReport): string => {
   const count = (outcome: OperationReport["outcome"]) =>

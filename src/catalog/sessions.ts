@@ -13,6 +13,7 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import { Admin, applicationName, type Purpose } from "../pgwire/Admin.ts"
+import { namingLockHolders } from "../pgwire/lockWait.ts"
 import { pinnedOptions } from "../pgwire/pinnedSettings.ts"
 import { quoteIdentifier } from "../pgwire/quote.ts"
 import { type Answer, connect } from "../pgwire/Wire.ts"
@@ -88,7 +89,8 @@ export const openSession: (
       const hidden = secret ? [hideQuery] : []
       statistics.roundTrips++
       statistics.statements += statements + (fresh ? 3 : 0) + hidden.length * 2
-      const answers = yield* wire.pipeline([...before, ...hidden, ...plain, ...(secret ? [showQuery] : [])])
+      const message = [...before, ...hidden, ...plain, ...(secret ? [showQuery] : [])]
+      const answers = yield* namingLockHolders(admin, wire, "the apply", wire.pipeline(message))
       const prepared = answers[0]
       if (fresh && prepared !== undefined && Result.isFailure(prepared)) return yield* prepared.failure
       fresh = false
@@ -131,6 +133,40 @@ const makeSuperuser = (admin: Admin["Service"], refused: WireFailed) =>
       yield* Effect.logInfo(`made the superuser ${admin.superuser} as zenith_admin`)
     })
   )
+
+/** Not accepting connections, and not there. */
+const closedDatabase = "55000"
+const missingDatabase = "3D000"
+
+/**
+ * To the system database, for an apply. Where a tenant owns it, it may have been closed or renamed: then it is opened
+ * again, or made again, for without it nothing can be applied to any database.
+ */
+export const openSystemSession = Effect.fnUntraced(function* (statistics: SqlStatistics, purpose: Purpose) {
+  const admin = yield* Admin
+  const repairable = (sqlState: string | undefined) =>
+    sqlState === closedDatabase || (sqlState === missingDatabase && admin.systemDatabase === "postgres")
+  return yield* openSession(statistics, purpose, null).pipe(
+    Effect.catchIf(
+      (failure) => failure._tag === "WireFailed" && repairable(failure.sqlState),
+      (refused) => Effect.andThen(repairSystemDatabase(admin, purpose, refused), openSession(statistics, purpose, null))
+    )
+  )
+})
+
+const repairSystemDatabase = Effect.fnUntraced(function* (
+  admin: Admin["Service"],
+  purpose: Purpose,
+  refused: WireFailed | TimedOut
+) {
+  const name = quoteIdentifier(admin.systemDatabase)
+  const closed = refused._tag === "WireFailed" && refused.sqlState === closedDatabase
+  const sql = closed ? `ALTER DATABASE ${name} ALLOW_CONNECTIONS true` : `CREATE DATABASE ${name}`
+  yield* Effect.flatMap(admin.connect(purpose, "template1"), (wire) =>
+    Effect.andThen(wire.simple("SET neon.forward_ddl = false"), wire.simple(sql))
+  ).pipe(Effect.mapError(() => refused))
+  yield* Effect.logWarning(`the system database was ${closed ? "closed and is opened" : "not there and is made"} again`)
+}, Effect.scoped)
 
 /**
  * The sessions of one apply: those to the system database are kept and shared, those to others are closed after use.

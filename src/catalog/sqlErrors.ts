@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
+import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import type { Answer } from "../pgwire/Wire.ts"
 
 export interface SqlError {
@@ -26,6 +27,13 @@ export const sqlErrorOf = (answer: Answer | undefined): SqlError | null => {
     sqlState: sqlState ?? null,
     hint: serverHint === undefined ? null : scrub(serverHint)
   }
+}
+
+/** Of a session that could not be had, or broke. The code is not repeated in the message. */
+export const sqlErrorOfFailure = (failure: WireFailed | TimedOut): SqlError => {
+  if (failure._tag === "TimedOut") return { message: scrub(failure.message), sqlState: null, hint: null }
+  const { message = "", ...rest } = sqlErrorOf(Result.fail(failure)) ?? {}
+  return { sqlState: null, hint: null, ...rest, message: `${failure.operation} ${failure.peer}: ${message}` }
 }
 
 /** Deadlock, lock not available, object in use, serialisation: the same statement may well succeed a moment later. */
