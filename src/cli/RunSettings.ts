@@ -78,6 +78,10 @@ export interface RunSettings {
   readonly diskQuotaMount: string | null
   readonly installedExtensionsIntervalSeconds: number
   readonly controlPlaneToken: Redacted.Redacted<string> | null
+  /** For the whole start of Postgres; `null`: as long as its recovery gets on. */
+  readonly pgInitTimeoutSeconds: number | null
+  /** How long a stop may take in all before local storage gives up what only makes the next start faster. */
+  readonly stopBudgetSeconds: number
   readonly autoscaling: boolean
   /** For the log: what was given and will have no effect. */
   readonly warnings: ReadonlyArray<string>
@@ -98,9 +102,8 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
     if (given.has("allow-last-good-spec") && spec._tag !== "ControlPlane") {
       warnings.push("--allow-last-good-spec has no effect without -p")
     }
-    if (given.has("pg-init-timeout")) {
-      yield* readCount(given, "pg-init-timeout", 0)
-      warnings.push("--pg-init-timeout has no effect")
+    if (given.has("stop-budget") && storage._tag === "Neon") {
+      warnings.push("--stop-budget has no effect without --storage local")
     }
     return {
       apiVersion,
@@ -138,6 +141,8 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
         defaults.installedExtensionsIntervalSeconds
       ),
       controlPlaneToken: readToken(env),
+      pgInitTimeoutSeconds: given.has("pg-init-timeout") ? yield* readCount(given, "pg-init-timeout", 0) : null,
+      stopBudgetSeconds: yield* readCount(given, "stop-budget", defaults.stopBudgetSeconds),
       autoscaling: env["AUTOSCALING"] !== undefined,
       warnings
     }

@@ -53,7 +53,8 @@ export const defaults = {
   filecacheConnstr:
     "host=localhost port=5432 dbname=postgres user=cloud_admin sslmode=disable application_name=vm-monitor",
   vmMonitorAddress: "0.0.0.0:10301",
-  installedExtensionsIntervalSeconds: 3600
+  installedExtensionsIntervalSeconds: 3600,
+  stopBudgetSeconds: 8
 } as const
 
 export const flags = [
@@ -88,6 +89,9 @@ export const flags = [
   flag(storage, "ours", [null, "storage", "KIND"], "neon, local, or local:DIR", { fallback: "neon" }),
   flag(storage, "ours", [null, "durability", "LEVEL"], "with local storage: commits survive a crash of os or process", {
     fallback: "os"
+  }),
+  flag(storage, "ours", [null, "stop-budget", "SECS"], "local storage: a stop that took so long makes no new base", {
+    fallback: String(defaults.stopBudgetSeconds)
   }),
   flag(
     storage,
@@ -172,7 +176,9 @@ export const flags = [
   flag(probe, "ours", [null, "json", null], "for plan: print it as JSON"),
 
   flag(other, "head", [null, "dev", null], "leave pgbouncer and local_proxy alone at the end"),
-  flag(other, "head", [null, "pg-init-timeout", "SECS"], "accepted for compatibility; has no effect"),
+  flag(other, "head", [null, "pg-init-timeout", "SECS"], "how long Postgres may take to start, its recovery included", {
+    fallback: "as long as its recovery gets on"
+  }),
   flag(other, "head", [null, "lakebase-mode", "BOOL"], "accepted for compatibility; only its meaning of --http-port", {
     fallback: "false"
   }),

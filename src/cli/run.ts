@@ -2,6 +2,7 @@
  * From settings (arguments and environment, parsed) to the options of the program, and the banner of a started compute.
  * Fills in what local storage lets a person leave out. Starts nothing.
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
@@ -71,7 +72,16 @@ const localPort = 55432
 const localDirectory = ({ home, isRoot, stateHome }: Surroundings): string =>
   isRoot
     ? "/var/lib/compute-ctl"
-    : Path.join(stateHome ?? Path.join(home ?? OS.homedir(), ".local", "state"), "compute-ctl")
+    : Path.join(stateHome ?? Path.join(home ?? homeOrTemporary(), ".local", "state"), "compute-ctl")
+
+/** A user whom the machine does not know has no home; who gives every path does not need one. */
+const homeOrTemporary = (): string => {
+  try {
+    return OS.homedir()
+  } catch {
+    return Path.join(OS.tmpdir(), `compute-ctl-${process.getuid?.() ?? "user"}`)
+  }
+}
 
 /** Beside PGDATA, which is wiped; `null`: nothing is to be kept. */
 const lastGoodPath = (settings: RunSettings, around: Surroundings): string | null => {
@@ -159,7 +169,8 @@ const placesOf = (settings: RunSettings, around: Surroundings, spec: ParsedSpec 
           _tag: "Local",
           directory: Path.resolve(settings.storage.directory ?? state),
           durability: settings.storage.durability,
-          requireExisting: settings.requireExisting
+          requireExisting: settings.requireExisting,
+          stopBudget: Duration.seconds(settings.stopBudgetSeconds)
         }
   const home = storage._tag === "Local" ? storage.directory : state
   const ids = spec === null ? [] : [spec.tenant, spec.timeline]
@@ -208,6 +219,8 @@ export const prepare = Effect.fn("Run.prepare")(function* (
     spec,
     storage,
     allowUnfenced: settings.allowUnfenced,
+    postgresReadyWithin:
+      settings.pgInitTimeoutSeconds === null ? null : Duration.seconds(settings.pgInitTimeoutSeconds),
     pgdata,
     at,
     postgres: settings.postgres,

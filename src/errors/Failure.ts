@@ -107,7 +107,8 @@ export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandF
 export class FileFailed extends Schema.TaggedError<FileFailed>()("FileFailed", {
   operation: Schema.String,
   path: Schema.String,
-  cause
+  cause,
+  hint: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     return `cannot ${this.operation} ${this.path}`
@@ -275,6 +276,19 @@ export class PostmasterDied extends Schema.TaggedError<PostmasterDied>()("Postma
   }
 }
 
+/** Postgres had to be made to leave, so it left no shutdown checkpoint. */
+export class PostmasterForced extends Schema.TaggedError<PostmasterForced>()("PostmasterForced", {
+  signal: Schema.String,
+  seconds: Schema.Number
+}) {
+  override get message(): string {
+    return (
+      `Postgres did not stop in order within ${this.seconds} s and was made to leave with ${this.signal}; ` +
+      "nothing acknowledged is lost, but the next start has to recover"
+    )
+  }
+}
+
 /** The catalog does not match the spec: `failures` has one line per operation that failed. */
 export class ApplyFailed extends Schema.TaggedError<ApplyFailed>()("ApplyFailed", {
   failures: Schema.Array(Schema.String),
@@ -344,6 +358,7 @@ export const Failure = Schema.Union([
   NotSupported,
   PostmasterNotReady,
   PostmasterDied,
+  PostmasterForced,
   PromotionFailed,
   ApplyFailed,
   ActorGaveUp,

@@ -77,6 +77,11 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
   PostmasterDied: row("postgres_died", 500, "Postgres's own log above says why; a fresh start recovers", {
     whileRunning: "end"
   }),
+  PostmasterForced: row(
+    "postgres_stop_forced",
+    500,
+    "Postgres's own log says what it waited for: a slow disk under its last checkpoint, as a rule"
+  ),
   PromotionFailed: row(
     "promotion_failed",
     500,

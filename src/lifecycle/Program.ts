@@ -121,6 +121,8 @@ export interface ProgramOptions {
         readonly durability: "os" | "process"
         /** Fail when it has no such timeline yet. */
         readonly requireExisting?: boolean
+        /** How long a stop may take before what only makes the next start faster is given up. */
+        readonly stopBudget?: Duration.Duration
       }
   /** Go on where no lock keeps a second compute out of storage and PGDATA. */
   readonly allowUnfenced?: boolean
@@ -129,6 +131,8 @@ export interface ProgramOptions {
   readonly at: ConnString
   /** `-b`; `null`: the embedded one, or one found on the machine. */
   readonly postgres: string | null
+  /** For the whole start of Postgres; `null`: as long as its recovery gets on. */
+  readonly postgresReadyWithin?: Duration.Duration | null
   /** Name of the user Postgres runs as when we are root; `null`: `postgres`, else `nobody`. */
   readonly runAs: string | null
   readonly privilegedRole: string
@@ -228,6 +232,7 @@ const parts = (options: ProgramOptions, vm: Vm | null) =>
       Postmaster.layer({
         pgdata: options.pgdata,
         extraEnv: yield* oomEnvironment,
+        readyWithin: options.postgresReadyWithin ?? null,
         ...(options.postgresLog === undefined ? {} : { sink: options.postgresLog }),
         ...(vm === null ? {} : { enter: vm.enter })
       }),
@@ -279,9 +284,15 @@ export const program = (options: ProgramOptions, outside: Outside = {}) =>
   Effect.scoped(runProgram(options, outside)).pipe(
     Effect.provide([
       Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer),
-      Admin.layer(options.at)
+      Admin.layer(options.storage._tag === "Local" ? withLocalCommit(options.at) : options.at)
     ])
   )
+
+/** Nobody may make us wait for standbys of a spec's own, which come only once there is a primary. */
+const withLocalCommit = (at: ConnString): ConnString => ({
+  ...at,
+  options: `-c synchronous_commit=local ${at.options ?? ""}`.trim()
+})
 
 const runProgram = Effect.fnUntraced(function* (options: ProgramOptions, { onListening, signals }: Outside) {
   const gaveUp = yield* Deferred.make<never, ActorGaveUp>()

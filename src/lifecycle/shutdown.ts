@@ -18,7 +18,7 @@ import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Status } from "../compute/transitions.ts"
-import { Defect, type ExitStatus, type Failure } from "../errors/Failure.ts"
+import { Defect, type ExitStatus, type Failure, PostmasterForced } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
 import type { Running } from "../postgres/Postmaster.ts"
 import type { Lsn } from "../spec/identifiers.ts"
@@ -45,14 +45,15 @@ export const shutdown = Effect.fnUntraced(function* (held: Ref.Ref<Held>, exit: 
   // First: a spec that is accepted from now on would move the status away from its last one.
   yield* (yield* Commands).close
   const cause = yield* recordCause(exit)
-  const stopped = yield* stopPostgres(postgres, cause)
+  const [spent, stopped] = yield* Effect.timed(stopPostgres(postgres, cause))
   const left = Result.getOrElse(stopped, () => null)
-  const failure = cause ?? (Result.isFailure(stopped) ? stopped.failure : null)
+  const forced = postgres === null ? null : yield* reportForced(postgres, spent, cause)
+  const failure = cause ?? (Result.isFailure(stopped) ? stopped.failure : forced)
   // Without Postgres's exit nothing can be said of its data; one that could not be stopped goes with the scope.
   const state = yield* ComputeState
   yield* state.note({ postgresAlive: false })
   const synced =
-    timeline === null || left === null ? Result.succeed(null) : yield* leaveStorage(timeline, left, failure)
+    timeline === null || left === null ? Result.succeed(null) : yield* leaveStorage(timeline, left, spent, failure)
   if (Result.isSuccess(synced)) yield* state.note({ flushLsn: synced.success })
   yield* (yield* Promotions).close
   return { exit: left, failure: failure ?? (Result.isFailure(synced) ? synced.failure : null) } satisfies Ended
@@ -107,14 +108,34 @@ const stopPostgres = Effect.fnUntraced(function* (postgres: Running | null, befo
   return stopped
 })
 
+/** A stop that nobody hurried and that the first stage did not bring about is a failure. `null`: it was in order. */
+const reportForced = Effect.fnUntraced(function* (postgres: Running, spent: Duration.Duration, before: Failure | null) {
+  const forced = yield* postgres.forcedBy
+  if (forced === null) return null
+  const failure = new PostmasterForced({ signal: forced.signal, seconds: Math.round(Duration.toSeconds(spent)) })
+  if (forced.asked) {
+    yield* Effect.logWarning(
+      `Postgres was made to leave with ${forced.signal}, as asked; the next start has to recover`
+    )
+    return null
+  }
+  yield* reportFailure(before)("Postgres was not stopped in order", failure)
+  return failure
+})
+
 /** Into status and log. The first cause stays the one in the status. */
 const reportFailure = (before: Failure | null) => (before === null ? failWith : logFailure)
 
 /** What storage wants to know of the end, then the last sync. A failure of the first does not spare the second. */
-const leaveStorage = Effect.fnUntraced(function* (timeline: Timeline, exit: ExitStatus, before: Failure | null) {
+const leaveStorage = Effect.fnUntraced(function* (
+  timeline: Timeline,
+  exit: ExitStatus,
+  spent: Duration.Duration,
+  before: Failure | null
+) {
   const commands = yield* Commands
   const leaving = timeline
-    .leave(exit)
+    .leave(exit, spent)
     .pipe(defectsAsFailures("leaving the storage"), within("leaving the storage", leaveWithin))
   const syncing = timeline
     .commitLsn("end")

@@ -17,6 +17,7 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { Storage, type Timeline } from "../storage/Storage.ts"
 import { whileAlive } from "./outcome.ts"
 import { applyCatalog } from "./Reconfigure.ts"
+import { reportRecovery } from "./recoveryReport.ts"
 
 /** What a compute holds: `null` until it has it. */
 export interface Held {
@@ -67,7 +68,7 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   )
   yield* state.note({ postgresAlive: true })
   yield* hooks.afterSpawn(postgres.pid)
-  yield* state.timed("start Postgres", postgres.ready)
+  yield* state.timed("start Postgres", reportRecovery(postgres, postgres.ready))
 
   yield* state.timed("apply the spec", whileAlive(postgres, applyCatalog("start", spec, plan, postgres)))
   if (plan.opening.length > 0) {

@@ -25,23 +25,38 @@ import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.t
 import { ensurePortFree, proveOurs, refuseEverySession } from "./ownership.ts"
 import { awaitReady, parsePidFile, type PostmasterStatus, readPidFile } from "./pidFile.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
+import { type RecoveryPosition, recoveryPosition, recoveryRange, startActivity } from "./recoveryProgress.ts"
 
 export interface Running {
   readonly pid: number
-  /** postmaster.pid says `ready`. Fails when Postgres leaves first, or after 60 s; then Postgres has been stopped. */
+  /**
+   * postmaster.pid says `ready`. Fails when Postgres leaves first, when it has made no headway for a minute, or after
+   * the limit of the options; then Postgres has been stopped.
+   */
   readonly ready: Effect.Effect<void, Failure>
   /** Any number may wait. What Postgres wrote has been passed on by then, unless orphans still hold the pipe. */
   readonly exit: Effect.Effect<ExitStatus>
   /** Runs the shutdown stages until Postgres has left. Safe to call twice: both wait for the same end. */
   readonly stop: Effect.Effect<ExitStatus>
+  /** The signal after which it left, where the first of the stages was not enough; `null`: it was. */
+  readonly forcedBy: Effect.Effect<Forced | null>
   /** The next stage, now; the first one when nobody asked for a stop yet. */
   readonly escalate: Effect.Effect<void>
   /** The last line of postmaster.pid, as it is now; `null`: there is none, or it is not ours. */
   readonly status: Effect.Effect<PostmasterStatus | null>
+  /** How far it has come with replaying WAL; `null` when it does not replay, or not visibly. */
+  readonly recovery: Effect.Effect<RecoveryPosition | null>
   /** SIGHUP: Postgres reads its files again. */
   readonly reload: Effect.Effect<void>
   /** The last records Postgres wrote, oldest first; bounded. */
   readonly recentLog: Effect.Effect<ReadonlyArray<string>>
+}
+
+/** A stop that lost the shutdown checkpoint, or more. */
+interface Forced {
+  readonly signal: ShutdownStage["signal"]
+  /** Somebody was in a hurry; otherwise the grace of the stage before was over. */
+  readonly asked: boolean
 }
 
 export interface PostmasterOptions {
@@ -52,8 +67,10 @@ export interface PostmasterOptions {
   readonly stages?: ReadonlyArray<ShutdownStage>
   /** The last change to how Postgres is started, such as inside a cgroup. */
   readonly enter?: (request: SpawnRequest) => Effect.Effect<SpawnRequest, Failure>
-  /** Recovery after a crash counts in, hence 60 s by default. */
-  readonly readyWithin?: Duration.Duration
+  /** For the whole start, recovery included; no limit by default, for recovery takes as long as it takes. */
+  readonly readyWithin?: Duration.Duration | null
+  /** A start that gets on neither with reading nor with writing for so long has failed; a minute by default. */
+  readonly stillWithin?: Duration.Duration
 }
 
 export class Postmaster extends Context.Service<
@@ -99,6 +116,7 @@ const start = Effect.fn("Postmaster.start")(function* (
   const stages = options.stages ?? shutdownStages
   const { spawn } = yield* Spawn
   const [pidFileBefore, coresBefore] = [readPidFile(pgdata), coreDumpsIn(pgdata)]
+  const range = recoveryRange(pgdata)
   const request: SpawnRequest = {
     command: install.postgres,
     args: ["-D", pgdata],
@@ -127,15 +145,14 @@ const start = Effect.fn("Postmaster.start")(function* (
     Effect.forkScoped
   )
   const exit = Deferred.await(exited)
-  const { escalate, stop } = yield* makeStop(child, stages, exit)
+  const { escalate, forcedBy, stop } = yield* makeStop(child, stages, exit)
 
   const ready = yield* Deferred.make<void, PostmasterNotReady>()
-  const readyWithin = options.readyWithin ?? Duration.seconds(60)
   yield* untilReady(
     awaitReady({ pgdata, pid: child.pid, before: pidFileBefore }),
     exit,
     recentLog(log, pgdata),
-    readyWithin,
+    Effect.raceFirst(tooLate(options.readyWithin ?? null), standsStill(child.pid, options.stillWithin ?? stillWithin)),
     stop
   ).pipe(Deferred.into(ready), Effect.forkScoped({ startImmediately: true }))
   yield* Effect.addFinalizer(() =>
@@ -147,10 +164,12 @@ const start = Effect.fn("Postmaster.start")(function* (
     exit,
     stop,
     escalate,
+    forcedBy,
     status: Effect.sync(() => {
       const file = parsePidFile(readPidFile(pgdata))
       return file?.pid === child.pid ? file.status : null
     }),
+    recovery: Effect.sync(() => recoveryPosition(child.pid, range)),
     reload: child.signal("SIGHUP"),
     recentLog: recentLog(log, pgdata)
   } satisfies Running
@@ -169,6 +188,8 @@ const makeStop = Effect.fnUntraced(function* (
   const requested = yield* Latch.make()
   const escalations = yield* Queue.dropping<void>(mostEscalations)
   const unkillable = yield* Deferred.make<ExitStatus>()
+  let last: ShutdownStage["signal"] | null = null
+  let asked = false
   yield* requested.await.pipe(
     Effect.andThen(
       runStages({
@@ -176,7 +197,10 @@ const makeStop = Effect.fnUntraced(function* (
         exit: child.exit,
         signal: child.signal,
         escalate: Queue.take(escalations),
-        onStage: ({ meaning, signal }) => Effect.logInfo(`asking Postgres to leave with ${signal} (${meaning})`)
+        onStage: ({ meaning, signal }) => {
+          last = signal
+          return Effect.logInfo(`asking Postgres to leave with ${signal} (${meaning})`)
+        }
       })
     ),
     Effect.flatMap((left) =>
@@ -191,28 +215,55 @@ const makeStop = Effect.fnUntraced(function* (
   )
   const stop = Effect.andThen(requested.open, Effect.raceFirst(exit, Deferred.await(unkillable)))
   const escalate = Effect.suspend(() =>
-    requested.isOpen() ? Queue.offer(escalations, undefined) : requested.open
+    requested.isOpen()
+      ? Effect.andThen(
+          Effect.sync(() => (asked = true)),
+          Queue.offer(escalations, undefined)
+        )
+      : requested.open
   ).pipe(Effect.asVoid)
-  return { stop, escalate }
+  const forcedBy = Effect.sync(() => (last === null || last === stages[0]?.signal ? null : { signal: last, asked }))
+  return { stop, escalate, forcedBy }
 })
+
+/** Succeeds with why the start is given up. */
+const tooLate = (within: Duration.Duration | null): Effect.Effect<string> =>
+  within === null
+    ? Effect.never
+    : Effect.as(Effect.sleep(within), `Postgres was not ready within ${Duration.toMillis(within)} ms and was stopped`)
+
+const stillWithin = Duration.minutes(1)
+
+/** As `tooLate`, once nothing of the start has moved for so long. */
+const standsStill = (pid: number, within: Duration.Duration): Effect.Effect<string> =>
+  Effect.gen(function* () {
+    let before = startActivity(pid)
+    for (let looks = 0; looks < looksWhileStill; looks++) {
+      yield* Effect.sleep(Duration.millis(Duration.toMillis(within) / looksWhileStill))
+      const now = startActivity(pid)
+      if (now === null || now !== before) looks = -1
+      before = now
+    }
+    return `Postgres was not ready, made no headway for ${Duration.toMillis(within)} ms, and was stopped`
+  })
+
+const looksWhileStill = 20
 
 const untilReady = Effect.fnUntraced(function* (
   becameReady: Effect.Effect<void>,
   exit: Effect.Effect<ExitStatus>,
   recent: Effect.Effect<ReadonlyArray<string>>,
-  within: Duration.Duration,
+  givenUp: Effect.Effect<string>,
   stop: Effect.Effect<ExitStatus>
 ): Effect.fn.Return<void, PostmasterNotReady> {
-  const first = yield* Effect.raceFirst(Effect.as(becameReady, "ready" as const), exit).pipe(
-    Effect.timeoutOrElse({ duration: within, orElse: () => Effect.succeed("late" as const) })
-  )
-  if (first === "ready") return
+  const first = yield* Effect.raceAllFirst([Effect.as(becameReady, null), exit, givenUp])
+  if (first === null) return
   // A Postgres that nobody waits for any more must not go on and serve.
-  if (first === "late") yield* stop
+  if (typeof first === "string") yield* stop
   const records = yield* recent
   const reason =
-    first === "late"
-      ? `Postgres was not ready within ${Duration.toMillis(within)} ms and was stopped`
+    typeof first === "string"
+      ? first
       : `Postgres left before it was ready, with ${printExit(first)}: ${crashReport(first, records)}`
   return yield* new PostmasterNotReady({ reason, log: records.slice(-quoted) })
 })

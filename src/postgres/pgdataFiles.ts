@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { codeOf } from "../errors/errno.ts"
-import type { FileFailed } from "../errors/Failure.ts"
+import { FileFailed } from "../errors/Failure.ts"
 import { attempt, attemptPromise, type Owner, replaceFile as replace } from "../platform/files.ts"
 
 const readOrNull = (at: string): Buffer | null => {
@@ -31,7 +31,21 @@ export const ensureFolder = (directory: string, owner: Owner | null): Effect.Eff
     }
     if (owner !== null) fs.chownSync(directory, owner.uid, owner.gid)
     fs.chmodSync(directory, 0o700)
+  }).pipe(Effect.mapError((failure) => (codeOf(failure.cause) === "EPERM" ? withOwner(failure, directory) : failure)))
+
+/** An emptied volume belongs to root and may be written to by anybody; Postgres insists on a folder of its own. */
+const withOwner = ({ cause, operation, path: at }: FileFailed, directory: string): FileFailed => {
+  const uid = fs.statSync(directory, { throwIfNoEntry: false })?.uid ?? "?"
+  const ours = process.geteuid?.() ?? "?"
+  return new FileFailed({
+    operation,
+    path: at,
+    cause,
+    hint:
+      `it belongs to the user with id ${uid}, and we are ${ours}: give a folder below it, such as ` +
+      `-D ${directory}/pgdata, or run chown ${ours} ${directory}`
   })
+}
 
 /** For what is put beside a folder before the folder itself is made. */
 export const ensureParents = (directory: string): Effect.Effect<void, FileFailed> =>
@@ -52,7 +66,9 @@ export const wipe = (directory: string): Effect.Effect<void, FileFailed> =>
   attemptPromise("empty the folder", directory, async () => {
     if (path.dirname(path.resolve(directory)) === path.resolve(directory))
       throw new Error("the root of a file system is no PGDATA")
-    const entries = await fs.promises.readdir(directory, { withFileTypes: true })
+    const all = await fs.promises.readdir(directory, { withFileTypes: true })
+    // The file system's own, where PGDATA is a mount point; Postgres does not mind it.
+    const entries = all.filter(({ name }) => name !== "lost+found")
     const links = entries.filter((entry) => entry.isSymbolicLink())
     for (const { name } of links) await fs.promises.unlink(path.join(directory, name))
     for (const entry of entries) {

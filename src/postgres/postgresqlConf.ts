@@ -98,7 +98,8 @@ const tlsLines = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<string> =
   inputs.certificate === true && showsCertificate(spec.features) ? sslLines : []
 
 const localeLines = (inputs: PlanInputs): ReadonlyArray<string> => {
-  const locale = inputs.platform === "darwin" ? "C" : "C.UTF-8"
+  // Not every machine has C.UTF-8, and Postgres does not start with a locale that is not there; C means the same here.
+  const locale = inputs.platform === "darwin" || inputs.storage._tag === "Local" ? "C" : "C.UTF-8"
   return ["lc_messages", "lc_monetary", "lc_time", "lc_numeric"].map((name) => `${name}=${quoteConf(locale)}`)
 }
 

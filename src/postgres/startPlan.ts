@@ -60,7 +60,12 @@ const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<stri
   const losesCommits = waitsForWal.has(normal(given("synchronous_commit") ?? "on"))
     ? []
     : ['setting "synchronous_commit" is kept: acknowledged commits may be lost when Postgres is killed']
-  return [...refused, ...overridden, ...losesCommits]
+  const standbys = given("synchronous_standby_names") ?? ""
+  const waits =
+    standbys === "" || /\bwalproposer\b/.test(standbys)
+      ? []
+      : ['setting "synchronous_standby_names" is kept: commits of users wait for ever until such a standby is there']
+  return [...refused, ...overridden, ...losesCommits, ...waits]
 }
 
 /** `null`: Postgres logs to its standard error, which is ours. */

@@ -6,6 +6,7 @@
  * holds is released when its scope closes.
  */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ExitStatus, Failure } from "../errors/Failure.ts"
@@ -30,8 +31,11 @@ export interface Timeline {
   readonly secure: Effect.Effect<void, Failure>
   /** Background upkeep while Postgres runs (a new base before replay gets long). Runs until interrupted. */
   readonly keep: Effect.Effect<void, Failure>
-  /** Postgres has left: publish what makes the next start fast. Never loses anything when it is skipped. */
-  readonly leave: (exit: ExitStatus) => Effect.Effect<void, Failure>
+  /**
+   * Postgres has left: publish what makes the next start fast. Never loses anything when it is skipped. `spent` is how
+   * long the stop has taken so far.
+   */
+  readonly leave: (exit: ExitStatus, spent: Duration.Duration) => Effect.Effect<void, Failure>
 }
 
 export class Storage extends Context.Service<

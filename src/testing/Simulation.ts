@@ -193,6 +193,8 @@ const postmaster = Layer.effect(
           stop: Effect.raceFirst(Effect.andThen(leave, exit), exit),
           escalate: Effect.andThen(simulation.escalate, simulation.kill({ _tag: "Signal", signal: "SIGQUIT" })),
           status,
+          recovery: Effect.succeed(null),
+          forcedBy: Effect.succeed(null),
           reload: Effect.orDie(simulation.pass("reload")),
           recentLog: Effect.succeed(["LOG:  simulated"])
         }).pipe(Effect.tap(() => Effect.addFinalizer(() => simulation.kill(clean))))

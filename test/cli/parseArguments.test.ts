@@ -54,6 +54,8 @@ const nothingElse = {
   resizeSwapOnBind: false,
   diskQuotaMount: null,
   installedExtensionsIntervalSeconds: 3600,
+  pgInitTimeoutSeconds: null,
+  stopBudgetSeconds: 8,
   controlPlaneToken: null,
   autoscaling: false,
   warnings: []
@@ -380,10 +382,16 @@ describe("rules", () => {
       }
     ],
     [
-      "--pg-init-timeout is accepted",
+      "--pg-init-timeout limits the start of Postgres",
       [...newer, "--pg-init-timeout", "30"],
       {},
-      { warnings: ["--pg-init-timeout has no effect"] }
+      { pgInitTimeoutSeconds: 30, warnings: [] }
+    ],
+    [
+      "--stop-budget is local storage's",
+      [...newer, "--stop-budget", "20"],
+      {},
+      { stopBudgetSeconds: 20, warnings: ["--stop-budget has no effect without --storage local"] }
     ],
     [
       "the vm-monitor's flags are kept",

@@ -11,11 +11,15 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
 import * as path from "node:path"
 import { ComputeState } from "../../compute/ComputeState.ts"
-import { type ExitStatus, NotSupported, StorageMissing, TimelineBusy } from "../../errors/Failure.ts"
+import { type ExitStatus, type Failure, NotSupported, StorageMissing, TimelineBusy } from "../../errors/Failure.ts"
 import { within } from "../../errors/within.ts"
 import { Admin } from "../../pgwire/Admin.ts"
 import { makeFolder, realPath } from "../../platform/files.ts"
@@ -31,13 +35,14 @@ import { type BaseLimits, defaultBaseLimits } from "./basePolicy.ts"
 import { statOrNull } from "./disk.ts"
 import { type Durability, requireSettings } from "./durability.ts"
 import { fence } from "./fence.ts"
-import { damaged, type Layout, layoutOf, readBase } from "./layout.ts"
+import { type Base, damaged, type Layout, layoutOf, readBase } from "./layout.ts"
 import { copyStopped, readShutDown, refuseTablespaces, requireSameCluster } from "./publishBase.ts"
 import { advanceReached } from "./reached.ts"
 import { restoreBase } from "./restoreBase.ts"
+import { boundTrash, keepLittle, keepReserve, requireOwned, withReserve, withRoom } from "./room.ts"
 import { becomeSpare } from "./spare.ts"
 import { flushWal, forgetUnflushed } from "./wal.ts"
-import { runWalArchiver } from "./walArchiver.ts"
+import { makeOverdueBase, runWalArchiver } from "./walArchiver.ts"
 import { printWalFile, segmentNumberOf } from "./walSegments.ts"
 
 export interface LocalStorageOptions {
@@ -50,6 +55,8 @@ export interface LocalStorageOptions {
   readonly allowUnfenced?: boolean
   /** What is allowed to gather since the base before a new one is made. */
   readonly limits?: Partial<BaseLimits>
+  /** How long a stop may take in all before a base is given up; 8 s by default. */
+  readonly stopBudget?: Duration.Duration
   /** Between two looks at the WAL; 5 s by default. */
   readonly lookEvery?: Duration.Duration
 }
@@ -66,6 +73,9 @@ interface Shared {
   readonly install: PostgresInstall["Service"]
   readonly admin: Admin["Service"]
   readonly spawn: Spawn["Service"]
+  readonly stopBudget: Duration.Duration
+  /** Bytes of a base per millisecond, as last measured. */
+  readonly pace: Ref.Ref<number>
 }
 
 const secureWithin = Duration.seconds(30)
@@ -95,7 +105,40 @@ const secure = Effect.fn("LocalStorage.secure")(
   within("making the WAL durable", secureWithin)
 )
 
-const leaveCleanly = Effect.fnUntraced(function* ({ durability, limits }: Shared, layout: Layout, pgdata: string) {
+/** 60 MB per second, until it was measured: a slow disk. */
+const assumedPace = 60_000
+
+/** A base where there is time for it. The one that counts afterwards. */
+const copyInTime = Effect.fnUntraced(function* (
+  { pace, stopBudget }: Shared,
+  layout: Layout,
+  base: Base,
+  copy: Effect.Effect<Base, Failure>,
+  spent: Duration.Duration
+) {
+  const left = Duration.toMillis(stopBudget) - Duration.toMillis(spent)
+  const cost = base.current.tarBytes / (yield* Ref.get(pace))
+  const skipped = (why: string) =>
+    Effect.as(
+      Effect.logWarning(`no new base at this stop: ${why} (--stop-budget); nothing is lost, a start replays more`),
+      base
+    )
+  if (cost > left) {
+    return yield* skipped(`it would take about ${Math.ceil(cost)} ms, and ${Math.max(0, Math.floor(left))} ms are left`)
+  }
+  const made = yield* Effect.timeoutOption(copy, left)
+  if (Option.isSome(made)) return made.value
+  yield* skipped(`it was not finished within the ${Math.floor(left)} ms that were left`)
+  return (yield* readBase(layout)) ?? base
+})
+
+const leaveCleanly = Effect.fnUntraced(function* (
+  shared: Shared,
+  layout: Layout,
+  pgdata: string,
+  spent: Duration.Duration
+) {
+  const { durability, limits } = shared
   const base = yield* readBase(layout)
   const control = base === null ? null : yield* readShutDown(layout, pgdata)
   // A label that is still there means that recovery did not even begin with it.
@@ -110,7 +153,8 @@ const leaveCleanly = Effect.fnUntraced(function* ({ durability, limits }: Shared
     flushed: durability === "os"
   })
   const due = (control.redo - base.start) * coldBaseShare > BigInt(limits.walBytes)
-  const now = due ? yield* copyStopped(layout, base, pgdata, control) : base
+  const copy = copyStopped(layout, base, pgdata, control)
+  const now = due ? yield* copyInTime(shared, layout, base, copy, spent) : base
   yield* becomeSpare(layout, now, pgdata, coldBackupLabel(control, segmentBytes))
 })
 
@@ -119,11 +163,12 @@ const leave = Effect.fn("LocalStorage.leave")(function* (
   shared: Shared,
   layout: Layout,
   pgdata: string,
-  exit: ExitStatus
+  exit: ExitStatus,
+  spent: Duration.Duration
 ) {
   if (exit._tag !== "Code" || exit.code !== 0) return
-  yield* leaveCleanly(shared, layout, pgdata).pipe(
-    Effect.timeoutOption(leaveWithin),
+  yield* leaveCleanly(shared, layout, pgdata, spent).pipe(
+    within("leaving the storage", leaveWithin),
     Effect.catch((failure) => Effect.logWarning("the next start will be slower", failure))
   )
 })
@@ -133,13 +178,23 @@ const restore = Effect.fn("LocalStorage.restore")(function* (
   { admin, directory, install, spawn }: Shared,
   layout: Layout,
   claimed: string,
-  target: string
+  target: string,
+  scope: Scope.Scope
 ) {
   // The fence knew where PGDATA would be; a link that has moved since would let two servers write.
   const pgdata = realPath(target)
   if (pgdata !== claimed) yield* fence(layout, pgdata, true)
   const wanted = { directory, install, superuser: admin.superuser }
-  const restored = yield* restoreBase(layout, pgdata, wanted).pipe(Effect.provideService(Spawn, spawn))
+  yield* requireOwned(layout, directory)
+  yield* keepLittle(layout, "trash")
+  const restored = yield* restoreBase(layout, pgdata, wanted).pipe(
+    withRoom(layout),
+    Effect.provideService(Spawn, spawn)
+  )
+  // What PGDATA held before is trash by now.
+  yield* keepLittle(layout, "trash and spare")
+  yield* Effect.ignore(keepReserve(layout))
+  yield* boundTrash(layout).pipe(Effect.ignore, Effect.forkIn(scope))
   yield* Effect.annotateCurrentSpan("restored", restored)
 })
 
@@ -177,18 +232,36 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
       because: "local storage keeps one primary and nothing to read from beside it"
     })
   }
-  const { admin, directory, durability, every, install, limits, state } = shared
+  const { admin, directory, durability, every, install, limits, pace, state } = shared
   const layout = layoutOf(path.join(directory, spec.tenant, spec.timeline), install.runAs)
   const pgdata = realPath(target)
   yield* announceNew(shared, layout)
   yield* makeFolder(layout.root, install.runAs)
-  yield* keepOthersOut(shared, layout, target, pgdata)
+  const scope = yield* Effect.scope
+  // Before nobody else is proven to be there nothing may be given up but the reserve.
+  yield* Effect.flatMap(Scope.fork(scope), (own) =>
+    keepOthersOut(shared, layout, target, pgdata).pipe(
+      Effect.provideService(Scope.Scope, own),
+      Effect.onError((cause) => Scope.close(own, Exit.failCause(cause)))
+    )
+  ).pipe(withReserve(layout))
+  const upkeep = {
+    state,
+    layout,
+    pgdata,
+    admin,
+    durability,
+    limits,
+    every,
+    measured: (bytes: number, taken: Duration.Duration) =>
+      Ref.set(pace, Math.max(1, bytes / Math.max(1, Duration.toMillis(taken))))
+  }
   return {
     commitLsn: () => Effect.succeed(null),
-    source: () => ({ _tag: "InPlace", restore: (at) => restore(shared, layout, pgdata, at) }),
-    secure: secure(shared, layout),
-    keep: runWalArchiver({ state, layout, pgdata, admin, durability, limits, every }),
-    leave: (exit) => leave(shared, layout, pgdata, exit)
+    source: () => ({ _tag: "InPlace", restore: (at) => restore(shared, layout, pgdata, at, scope) }),
+    secure: Effect.andThen(secure(shared, layout), makeOverdueBase(upkeep)),
+    keep: runWalArchiver(upkeep),
+    leave: (exit, spent) => leave(shared, layout, pgdata, exit, spent)
   } satisfies Timeline
 })
 
@@ -208,7 +281,9 @@ const layer = (
         every: options.lookEvery ?? Duration.seconds(5),
         install: yield* PostgresInstall,
         admin: yield* Admin,
-        spawn: yield* Spawn
+        spawn: yield* Spawn,
+        stopBudget: options.stopBudget ?? Duration.seconds(8),
+        pace: yield* Ref.make(assumedPace)
       }
       return Storage.of({ kind: "local", claim: (spec, pgdata) => claim(shared, spec, pgdata) })
     })

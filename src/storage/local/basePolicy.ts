@@ -29,9 +29,16 @@ interface SinceBase {
   readonly broken: boolean
 }
 
+/** More WAL than a base may be late by: with it a start begins, or a life of a few seconds each would let it grow. */
+export const baseOverdue = (since: Pick<SinceBase, "baseStart" | "baseBytes" | "walAt">, limits: BaseLimits): boolean =>
+  since.walAt - since.baseStart > 2n * allowedBytes(since.baseBytes, limits)
+
+const allowedBytes = (baseBytes: number, limits: BaseLimits): bigint =>
+  BigInt(Math.max(limits.walBytes, Math.min(Math.floor(baseBytes / 4), mostWalBytes)))
+
 /** Why a new base is due; `null` when it is not. A large cluster may gather a quarter of its size in WAL first. */
 export const baseDue = (since: SinceBase, limits: BaseLimits): string | null => {
-  const allowed = BigInt(Math.max(limits.walBytes, Math.min(Math.floor(since.baseBytes / 4), mostWalBytes)))
+  const allowed = allowedBytes(since.baseBytes, limits)
   if (since.broken) return "WAL that the present base needs was removed"
   if (since.walAt - since.baseStart > allowed) return `${since.walAt - since.baseStart} bytes of WAL since the base`
   if (since.transactions > limits.transactions) return `${since.transactions} transactions since the base`

@@ -13,7 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { randomBytes } from "node:crypto"
+import { createHash, randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type Failure, PostgresUnusable, StorageDamaged } from "../../errors/Failure.ts"
@@ -44,7 +44,9 @@ const Record = Schema.Struct({
   tarBytes: Schema.Number,
   controlOffset: Schema.Int,
   segmentBytes: Schema.Int,
-  segments: Schema.Array(Schema.String)
+  segments: Schema.Array(Schema.String),
+  /** SHA-256 of each of its files, by name. */
+  digests: Schema.Record(Schema.String, Schema.String)
 })
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Record))
 
@@ -141,7 +143,14 @@ const build = Effect.fnUntraced(function* (wanted: ClusterRequest, templates: st
     const packed = yield* inSlices("copy", pgdata, "urgent", () => packTar(pgdata, `${work}/base.tar`))
     yield* handOver(`${work}/base.tar`, owner)
     for (const name of facts.segments) yield* rename(`${pgdata}/pg_wal/${name}`, `${work}/${name}`)
-    const record: typeof Record.Type = { ...facts, tarBytes: packed.bytes, controlOffset: packed.controlOffset }
+    const digests: { [name: string]: string } = {}
+    for (const name of [...facts.segments, "base.tar"]) digests[name] = yield* digestOf(`${work}/${name}`)
+    const record: typeof Record.Type = {
+      ...facts,
+      digests,
+      tarBytes: packed.bytes,
+      controlOffset: packed.controlOffset
+    }
     yield* replaceUnflushed(`${work}/template.json`, JSON.stringify(record), owner)
     yield* removeTree(pgdata)
     for (const name of [...facts.segments, "base.tar", "template.json"]) yield* flush(`${work}/${name}`)
@@ -166,9 +175,24 @@ const read = Effect.fnUntraced(function* (folder: string) {
   const text = yield* textOrNull(`${folder}/template.json`)
   const record = text === null ? null : Option.getOrNull(decode(text))
   if (record === null) return null
-  const stat = yield* statOrNull(`${folder}/base.tar`)
-  return stat?.size === record.tarBytes ? ({ folder, record } satisfies SeedCluster) : null
+  for (const name of [...record.segments, "base.tar"]) {
+    const digest = yield* digestOf(`${folder}/${name}`).pipe(
+      Effect.catchIf(
+        (failure) => hasCode(failure, "ENOENT"),
+        () => Effect.succeed(null)
+      )
+    )
+    if (digest === null || digest !== record.digests[name]) return null
+  }
+  return { folder, record } satisfies SeedCluster
 })
+
+const digestOf = (path: string) =>
+  attemptPromise("read", path, async () => {
+    const hash = createHash("sha256")
+    for await (const chunk of fs.createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk)
+    return hash.digest("hex")
+  })
 
 /** The seed cluster, made if need be. */
 const findSeedCluster = Effect.fnUntraced(function* (

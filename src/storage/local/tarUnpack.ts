@@ -110,6 +110,8 @@ function* writeFile(tar: TarReader, position: number, size: number, path: string
 function* sweep(root: string, folder: string, kept: ReadonlySet<string>): Steps<void> {
   for (const entry of fs.readdirSync(folder === "" ? root : `${root}/${folder}`, { withFileTypes: true })) {
     const name = folder === "" ? entry.name : `${folder}/${entry.name}`
+    // The file system's own, where PGDATA is a mount point; Postgres does not mind it.
+    if (name === "lost+found") continue
     if (!kept.has(name)) yield* removeEntry(`${root}/${name}`, entry.isDirectory())
     else if (entry.isDirectory()) yield* sweep(root, name, kept)
     yield

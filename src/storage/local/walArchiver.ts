@@ -18,13 +18,14 @@ import type { Admin } from "../../pgwire/Admin.ts"
 import type { Wire } from "../../pgwire/Wire.ts"
 import { namesIn, textOrNull } from "../../platform/files.ts"
 import { readBootId } from "../../platform/processes.ts"
-import { type Lsn, parseLsn } from "../../spec/identifiers.ts"
-import { baseDue, type BaseLimits } from "./basePolicy.ts"
+import { parseLsn } from "../../spec/identifiers.ts"
+import { baseDue, type BaseLimits, baseOverdue } from "./basePolicy.ts"
 import { statOrNull } from "./disk.ts"
 import { type Durability, restoreSettings } from "./durability.ts"
 import { type Base, damaged, type Layout, readBase } from "./layout.ts"
 import { connectToCluster, copyRunning, countDatabases } from "./publishBase.ts"
 import { advanceReached } from "./reached.ts"
+import { giveUpSpare, isFull, makeRoom } from "./room.ts"
 import { prepareSpare } from "./spare.ts"
 import { flushWal } from "./wal.ts"
 import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./walSegments.ts"
@@ -37,6 +38,8 @@ export interface WalArchiverOptions {
   readonly durability: Durability
   readonly limits: BaseLimits
   readonly every: Duration.Duration
+  /** Is told how long a base took. */
+  readonly measured: (bytes: number, taken: Duration.Duration) => Effect.Effect<void>
 }
 
 const currentBase = Effect.fnUntraced(function* (layout: Layout) {
@@ -72,14 +75,13 @@ const recordReached = Effect.fnUntraced(function* (
   { durability, layout }: WalArchiverOptions,
   base: Base,
   wire: Wire
-): Effect.fn.Return<Lsn, Failure> {
+): Effect.fn.Return<void, Failure> {
   const { segmentBytes } = base.current
   const [row] = yield* wire.rows("SELECT pg_catalog.pg_current_wal_flush_lsn()::text", "10 seconds")
   const lsn = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
   const last = { pgTimeline: base.pgTimeline, number: segmentNumberBefore(lsn, segmentBytes) }
   const segment = printWalFile(last, segmentBytes)
   yield* advanceReached(layout, yield* readBootId, { segment, lsn, flushed: durability === "os" })
-  return lsn
 })
 
 const recordEvery = Duration.seconds(1)
@@ -105,11 +107,11 @@ const followWal = Effect.fnUntraced(function* (options: WalArchiverOptions) {
     }
   })
   return yield* Effect.forever(
-    Effect.sleep(recordEvery).pipe(
-      Effect.andThen(look),
+    look.pipe(
       Effect.flatMap((isWritten) => (isWritten ? Effect.scoped(follow) : Effect.void)),
       // The other look reports what lasts; this one only makes the next start's check sharper.
-      Effect.catch((failure) => Effect.logDebug("how far the WAL is was not recorded", failure))
+      Effect.catch((failure) => Effect.logDebug("how far the WAL is was not recorded", failure)),
+      Effect.andThen(Effect.sleep(recordEvery))
     )
   )
 })
@@ -127,12 +129,12 @@ const observe = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       const wire = yield* connectToCluster(admin, layout, base)
       if (yield* restoreSettings(wire, durability)) yield* flushWal(layout, firstNumber, segmentBytes)
-      const lsn = yield* recordReached(options, base, wire)
       const [row] = yield* wire.rows(
-        "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text",
+        `SELECT pg_catalog.pg_current_wal_lsn()::text,
+              pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text`,
         "10 seconds"
       )
-      return { walAt: lsn, next: BigInt(row?.[0] ?? "0") }
+      return { walAt: Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start), next: BigInt(row?.[1] ?? "0") }
     })
   )
   const recorded = BigInt(base.current.transaction)
@@ -233,11 +235,53 @@ const shownRetries = (state: ComputeState["Service"]) =>
     )
   )
 
+/** Of what the last base took: a cluster grows between two. */
+const roomFor = (base: Base): number => Math.ceil(base.current.tarBytes * 1.2) + 16 * 1024 * 1024
+
 const makeBase = (options: WalArchiverOptions, base: Base) =>
-  copyRunning(options.layout, base, options.pgdata, options.admin).pipe(
+  makeRoom(options.layout, `a new base in ${options.layout.root}`, roomFor(base)).pipe(
+    Effect.andThen(Effect.timed(copyRunning(options.layout, base, options.pgdata, options.admin))),
+    Effect.tap(([taken, made]) => options.measured(made.current.tarBytes, taken)),
+    Effect.tapError((failure) => (isFull(failure) ? Effect.ignore(giveUpSpare(options.layout)) : Effect.void)),
+    Effect.asVoid,
     // Interruption is the end of the archiver and no failure of the base.
     Effect.catchCause((cause): Effect.Effect<never, Failure | NoBase> =>
       Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.fail(new NoBase({ cause }))
+    )
+  )
+
+const overdueWithin = Duration.minutes(2)
+
+/**
+ * A base that is overdue is made before users are let in: a compute that dies again and again would never get to it,
+ * and replay more each time. Whatever goes wrong is reported, and the start goes on.
+ */
+export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void, Failure> =>
+  Effect.gen(function* () {
+    const base = yield* currentBase(options.layout)
+    const [row] = yield* Effect.scoped(
+      Effect.flatMap(connectToCluster(options.admin, options.layout, base), (wire) =>
+        wire.rows("SELECT pg_catalog.pg_current_wal_lsn()::text", "10 seconds")
+      )
+    )
+    const walAt = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
+    if (!baseOverdue({ baseStart: base.start, baseBytes: base.current.tarBytes, walAt }, options.limits)) return
+    yield* Effect.logWarning(
+      `making a new base before users are let in: ${walAt - base.start} bytes of WAL since the last one; earlier ` +
+        "starts did not live long enough to make one"
+    )
+    yield* makeBase(options, base)
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: overdueWithin,
+      orElse: () => Effect.logWarning("the new base takes too long; it is made while users are served")
+    }),
+    Effect.catchTag("NoBase", ({ cause }) =>
+      options.state.raise({
+        code: "base_publication_failed",
+        message:
+          `no new base (${causesOf(Cause.squash(cause)).join(": ")}): the last one still starts, and ` + "replays more"
+      })
     )
   )
 
@@ -254,7 +298,10 @@ const makeLook = (options: WalArchiverOptions) => {
       spareFor = base.current.n
       yield* prepareSpare(layout, base, pgdata).pipe(
         Effect.catchTag("FileFailed", (failure) =>
-          Effect.logWarning("the next start will be slower: no spare could be made", failure)
+          Effect.logWarning("the next start will be slower: no spare could be made", failure).pipe(
+            // Half of one is of no use.
+            Effect.andThen(isFull(failure) ? Effect.ignore(giveUpSpare(layout)) : Effect.void)
+          )
         )
       )
     }

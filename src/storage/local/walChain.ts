@@ -5,7 +5,7 @@
  * Only reads. Each record is checked as Postgres checks it: its page's address, its length, the link to the record
  * before it, its CRC-32C. A record that was cut short by a crash and then overwritten is skipped, as Postgres does it.
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { codeOf } from "../../errors/errno.ts"
 import type { FileFailed } from "../../errors/Failure.ts"

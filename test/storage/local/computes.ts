@@ -2,6 +2,7 @@
  * As much of a compute's lifecycle as local storage needs: claim, restore, settings, spawn, ready, open, secure, and
  * the ways a compute ends. The real lifecycle is not used, so that a fault here points at the storage.
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -118,12 +119,13 @@ export const storageFor = (
     options: null,
     applicationName: null
   })
-  const { durability = "os", limits, lookEvery } = options
+  const { durability = "os", limits, lookEvery, stopBudget } = options
   const local = LocalStorage.layer({
     directory: world.directory,
     durability,
     ...(limits === undefined ? {} : { limits }),
-    ...(lookEvery === undefined ? {} : { lookEvery })
+    ...(lookEvery === undefined ? {} : { lookEvery }),
+    ...(stopBudget === undefined ? {} : { stopBudget })
   })
   return Effect.map(
     Layer.build(Layer.provide(local, Layer.mergeAll(install, admin, Spawn.layer, ComputeState.layer))),
@@ -345,7 +347,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
       const stop = Effect.gen(function* () {
         child.kill("SIGINT")
         const exit = yield* Effect.promise(() => exited)
-        yield* claimed.leave(exit)
+        yield* claimed.leave(exit, Duration.zero)
         yield* letGo
       })
       return {

@@ -1,0 +1,148 @@
+/**
+ * Room on the disk: what of local storage may be given up when there is none left, in the order in which it is missed
+ * least. Trash first, then the spare and half-made copies; never a base, WAL, or what was set aside for a person.
+ *
+ * Only whoever has proven to be alone in the timeline may call what gives something up.
+ */
+import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import { FileFailed } from "../../errors/Failure.ts"
+import { attempt, hasCode, namesIn, removeFile } from "../../platform/files.ts"
+import { removeTree, statOrNull } from "./disk.ts"
+import { type Layout, readBase, trashes } from "./layout.ts"
+
+/** No room for data or for names, on the disk or in somebody's quota. */
+export const isFull = (failure: unknown): failure is FileFailed =>
+  failure instanceof FileFailed && hasCode(failure, "ENOSPC", "EDQUOT")
+
+/** Postgres makes WAL segments of this size ahead of need; a start that has less may die of it. */
+const wantedBytes = 64 * 1024 * 1024
+const wantedFiles = 200
+
+const hasFree = (layout: Layout, bytes: number, files: number) =>
+  attempt("look at the room of", layout.root, () => {
+    const { bavail, bsize, ffree, files: all } = fs.statfsSync(layout.root)
+    // Some file systems make names as they go and count none.
+    return bavail * bsize >= bytes && (all === 0 || ffree >= files)
+  })
+
+/** True when anything was there to give up. */
+const giveUpTrash = Effect.fnUntraced(function* (layout: Layout) {
+  const current = (yield* readBase(layout))?.current.tar
+  const halves = (yield* namesIn(layout.root))
+    .filter((name) => /^base-.*\.new$/.test(name) && name !== current)
+    .map((name) => `${layout.root}/${name}`)
+  const trash = yield* trashes(layout)
+  yield* Effect.forEach(trash, removeTree, { discard: true })
+  yield* Effect.forEach(halves, removeFile, { discard: true })
+  if (trash.length > 0) yield* Effect.logWarning(`the disk is full: emptied the trash in ${layout.root}`)
+  return trash.length + halves.length > 0
+})
+
+/** The next start unpacks the base instead. */
+export const giveUpSpare = Effect.fnUntraced(function* (layout: Layout) {
+  if ((yield* statOrNull(layout.spare)) === null) return false
+  yield* removeFile(layout.spareId)
+  yield* removeTree(layout.spare)
+  yield* Effect.logWarning(`the disk is full: gave up the spare in ${layout.root}, so the next start will be slower`)
+  return true
+})
+
+const hintOf = (layout: Layout): string =>
+  `make room on this file system (bytes or inodes); in ${layout.root} the folders trash-* and aside-*, and spare ` +
+  "together with spare.id, may be deleted while no compute runs; nothing else may"
+
+const withHint = (layout: Layout) => (failure: FileFailed) =>
+  new FileFailed({ operation: failure.operation, path: failure.path, cause: failure.cause, hint: hintOf(layout) })
+
+const reserves = [1, 2, 3, 4]
+const reserve = (layout: Layout, n: number): string => `${layout.root}/reserve-${n}`
+
+/** A few names and blocks, for what has to be written before it is proven that anything may be given up. */
+export const keepReserve = Effect.fnUntraced(function* (layout: Layout) {
+  const missing: Array<number> = []
+  for (const n of reserves) if ((yield* statOrNull(reserve(layout, n))) === null) missing.push(n)
+  for (const n of missing) {
+    yield* attempt("write", reserve(layout, n), () => fs.writeFileSync(reserve(layout, n), Buffer.alloc(16_384, 1)))
+  }
+})
+
+/** Again with the reserve, which nobody misses, when there was no room. */
+export const withReserve =
+  (layout: Layout) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.catchIf(
+      effect,
+      (failure): failure is E & FileFailed => isFull(failure),
+      () =>
+        Effect.andThen(
+          Effect.forEach(reserves, (n) => removeFile(reserve(layout, n)), { discard: true }),
+          Effect.mapError(effect, (failure) => (isFull(failure) ? withHint(layout)(failure) : failure))
+        )
+    )
+
+/** Again without trash, and again without the spare, when there was no room. */
+export const withRoom =
+  (layout: Layout) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.catchIf(
+      effect,
+      (failure): failure is E & FileFailed => isFull(failure),
+      () =>
+        Effect.andThen(
+          giveUpTrash(layout),
+          Effect.catchIf(
+            effect,
+            (failure): failure is E & FileFailed => isFull(failure),
+            () =>
+              Effect.andThen(
+                giveUpSpare(layout),
+                Effect.mapError(effect, (failure) => (isFull(failure) ? withHint(layout)(failure) : failure))
+              )
+          )
+        )
+    )
+
+/** Before and after a start's own work: where little is left, what the start does not need goes. */
+export const keepLittle = Effect.fnUntraced(function* (layout: Layout, of: "trash" | "trash and spare") {
+  if (yield* hasFree(layout, wantedBytes, wantedFiles)) return
+  yield* giveUpTrash(layout)
+  if (of === "trash and spare" && !(yield* hasFree(layout, wantedBytes, wantedFiles))) yield* giveUpSpare(layout)
+})
+
+/** For something as large as this: by giving up trash, then the spare. Fails where that is not enough. */
+export const makeRoom = Effect.fnUntraced(function* (layout: Layout, what: string, bytes: number) {
+  for (const giveUp of [giveUpTrash(layout), giveUpSpare(layout)]) {
+    if (yield* hasFree(layout, bytes, wantedFiles)) return
+    yield* giveUp
+  }
+  if (yield* hasFree(layout, bytes, wantedFiles)) return
+  const cause = new Error(`it needs about ${Math.ceil(bytes / 1e6)} MB, and there is less, or there are too few inodes`)
+  return yield* new FileFailed({ operation: "make", path: what, cause, hint: hintOf(layout) })
+})
+
+/** One may stay, because its files are used again for the next spare. */
+const keptTrash = 1
+
+/** Lives that are shorter than a spare takes to make leave a data directory's worth of trash each. */
+export const boundTrash = (layout: Layout) =>
+  Effect.flatMap(trashes(layout), (present) =>
+    Effect.forEach(present.slice(keptTrash), removeTree, { discard: true, concurrency: 2 })
+  )
+
+/** Who restores a copy as another user leaves files that Postgres may not write. */
+export const requireOwned = Effect.fnUntraced(function* (layout: Layout, directory: string) {
+  const uid = layout.owner?.uid ?? process.geteuid?.()
+  const user = layout.owner?.name ?? String(uid)
+  const inWal = (yield* namesIn(layout.wal)).map((name) => `${layout.wal}/${name}`)
+  for (const path of [layout.root, layout.current, layout.wal, ...inWal]) {
+    const stat = yield* statOrNull(path)
+    if (uid === undefined || stat === null || stat.uid === uid || (stat.uid === 0 && path === layout.root)) continue
+    return yield* new FileFailed({
+      operation: "use",
+      path,
+      cause: new Error(`it belongs to the user with id ${stat.uid}, and Postgres runs as ${user} (${uid})`),
+      hint: `give it to that user: chown -R ${user} ${directory}`
+    })
+  }
+})
