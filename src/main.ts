@@ -113,7 +113,7 @@ const runToExitCode = (settings: RunSettings, signals: Signals) => {
 const validate = (path: string, storage: "neon" | "local"): Report => {
   const source = path === "-" ? "standard input" : path
   try {
-    return validateText(FS.readFileSync(path === "-" ? 0 : path, "utf8"), source, storage)
+    return validateText(FS.readFileSync(path === "-" ? 0 : path), source, storage)
   } catch (cause) {
     return unreadable(source, cause instanceof Error ? cause.message : String(cause))
   }

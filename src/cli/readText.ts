@@ -1,5 +1,5 @@
 /**
- * Reads a whole text from a file, a FIFO or standard input, in a way that never keeps the process from ending.
+ * Reads a whole spec, or what it comes in, as text from a file, a FIFO or standard input, in a way that never keeps the process from ending.
  *
  * A read that blocks in Node's thread pool also blocks the exit of the process, for ever. So what may block (standard
  * input, FIFOs) is read as a stream. A file on a file system that hangs has no such way: `isBlocked` says that a read
@@ -9,22 +9,20 @@ import * as Effect from "effect/Effect"
 import * as FS from "node:fs"
 import * as Net from "node:net"
 import type { Readable } from "node:stream"
-import { SpecUnreadable } from "../errors/Failure.ts"
-
-/** No spec is longer; what is, is not read to its end. */
-const mostBytes = 64 * 1024 * 1024
+import { type SpecInvalid, SpecUnreadable } from "../errors/Failure.ts"
+import { decodeSpecText, maxSpecBytes } from "../spec/json.ts"
 
 let underWay = 0
 
 /** Is a read under way that would keep the process from exiting? */
 export const isBlocked = (): boolean => underWay > 0
 
-/** `-` is standard input. Interruption gives the read up. */
-export const readText = (path: string): Effect.Effect<string, SpecUnreadable> =>
+/** `-` is standard input. Interruption gives the read up. What is no UTF-8, or too long for a spec, is invalid. */
+export const readText = (path: string): Effect.Effect<string, SpecUnreadable | SpecInvalid> =>
   Effect.suspend(() => {
     if (path === "-") return readStream(path, () => process.stdin)
     return isFifo(path) ? readStream(path, () => openFifo(path)) : readFile(path)
-  })
+  }).pipe(Effect.flatMap((bytes) => Effect.fromResult(decodeSpecText(bytes, path))))
 
 const isFifo = (path: string): boolean => FS.statSync(path, { throwIfNoEntry: false })?.isFIFO() ?? false
 
@@ -37,7 +35,7 @@ const readFile = (path: string) =>
     try: async () => {
       underWay++
       try {
-        return await FS.promises.readFile(path, "utf8")
+        return await FS.promises.readFile(path)
       } finally {
         underWay--
       }
@@ -46,19 +44,24 @@ const readFile = (path: string) =>
   })
 
 const readStream = (path: string, open: () => Readable) =>
-  Effect.callback<string, SpecUnreadable>((resume) => {
+  Effect.callback<Uint8Array, SpecUnreadable>((resume) => {
     const fail = (cause: unknown) => resume(Effect.fail(new SpecUnreadable({ source: path, cause })))
     try {
       const stream = open()
       const chunks: Array<Buffer> = []
       let bytes = 0
+      const end = () => {
+        resume(Effect.succeed(Buffer.concat(chunks)))
+        if (bytes > maxSpecBytes) stream.destroy()
+      }
       stream.on("data", (chunk: Buffer) => {
         chunks.push(chunk)
         bytes += chunk.length
-        if (bytes > mostBytes) stream.destroy(new Error(`it is longer than ${mostBytes} bytes`))
+        // Not read to its end: that it is too long is known.
+        if (bytes > maxSpecBytes) end()
       })
       stream.on("error", fail)
-      stream.on("end", () => resume(Effect.succeed(Buffer.concat(chunks).toString("utf8"))))
+      stream.on("end", end)
       return Effect.sync(() => void stream.destroy())
     } catch (cause) {
       fail(cause)

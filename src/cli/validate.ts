@@ -9,7 +9,7 @@ import * as Schema from "effect/Schema"
 import type { SpecInvalid } from "../errors/Failure.ts"
 import { parseConfigText } from "../spec/ComputeConfig.ts"
 import { ComputeSpec } from "../spec/ComputeSpec.ts"
-import { readJsonText } from "../spec/json.ts"
+import { decodeSpecText, readJsonText } from "../spec/json.ts"
 import { type ParseOptions, parseSpecInput } from "../spec/parseSpec.ts"
 
 /**
@@ -34,8 +34,9 @@ export interface Report {
 }
 
 /** One line `SOURCE: ok`, or one line `SOURCE: path: expected …` per problem. */
-export const validateText = (text: string, source: string, storage: "neon" | "local"): Report => {
-  const parsed = parse(text, { source, storage })
+export const validateText = (input: string | Uint8Array, source: string, storage: "neon" | "local"): Report => {
+  const text = typeof input === "string" ? Result.succeed(input) : decodeSpecText(input, source)
+  const parsed = Result.flatMap(text, (one) => parse(one, { source, storage }))
   if (Result.isSuccess(parsed)) return { text: `${source}: ok\n`, exitCode: 0 }
   const lines = parsed.failure.problems.map(
     ({ message, path }) => `${source}: ${path === "" ? "" : `${path}: `}${message}\n`

@@ -10,8 +10,10 @@ import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
 import * as Ref from "effect/Ref"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import { ControlPlaneFailed } from "../errors/Failure.ts"
+import { decodeJsonBytes, readJsonText } from "../spec/json.ts"
 
 export interface PullRequest {
   /** As given with `-p`; a trailing slash does no harm. */
@@ -56,7 +58,7 @@ const attempt = (url: string, request: PullRequest): Effect.Effect<unknown, Refu
       }).then(async (response) => ({
         status: response.status,
         reason: response.statusText,
-        text: await response.text()
+        bytes: new Uint8Array(await response.arrayBuffer())
       })),
     catch: (cause): Refusal => ({ detail: "it could not be reached", again: true, cause })
   }).pipe(
@@ -65,12 +67,9 @@ const attempt = (url: string, request: PullRequest): Effect.Effect<unknown, Refu
       orElse: () => Effect.fail<Refusal>({ detail: "it did not answer in time", again: true })
     }),
     Effect.onExit((exit) => counted(Exit.isSuccess(exit) ? `${exit.value.status} ${exit.value.reason}` : "unknown")),
-    Effect.flatMap(({ reason, status, text }) =>
+    Effect.flatMap(({ bytes, reason, status }) =>
       status === 200
-        ? Effect.try({
-            try: (): unknown => JSON.parse(text),
-            catch: (): Refusal => ({ detail: "its answer is not JSON", again: true })
-          })
+        ? Effect.fromResult(readAnswer(bytes))
         : Effect.fail<Refusal>({
             detail: `it answered ${status} ${reason}`,
             again: away.includes(status),
@@ -78,6 +77,22 @@ const attempt = (url: string, request: PullRequest): Effect.Effect<unknown, Refu
           })
     )
   )
+
+/** As strict as with a file. What a proxy has cut off may be whole the next time; what is wrong in it stays so. */
+const readAnswer = (bytes: Uint8Array): Result.Result<unknown, Refusal> => {
+  const text = decodeJsonBytes(bytes)
+  if (Result.isFailure(text)) return Result.fail({ detail: `its answer is not JSON: ${text.failure}`, again: true })
+  const read = readJsonText(text.success, "the control plane")
+  if (Result.isFailure(read)) return Result.fail({ detail: "its answer is not JSON", again: true })
+  const { duplicates, value } = read.success
+  return duplicates.length === 0
+    ? Result.succeed(value)
+    : Result.fail({
+        detail: `its answer has keys twice: ${duplicates.map(({ path }) => path).join(", ")}`,
+        again: false,
+        refused: true
+      })
+}
 
 /** 100 ms, then ever longer up to 3 s, each with jitter, so that a thousand computes do not ask in step. */
 const patience = Schedule.exponential("100 millis", 1.7).pipe(

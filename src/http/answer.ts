@@ -15,6 +15,7 @@ import * as SchemaIssue from "effect/SchemaIssue"
 import { type Status, statuses } from "../compute/transitions.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
+import { decodeJsonBytes, readJsonText } from "../spec/json.ts"
 import { printPath } from "../spec/problems.ts"
 import { parseMillis } from "../platform/duration.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
@@ -85,19 +86,24 @@ export const readWaitFor = (apiVersion: ApiVersion, text: string): Result.Result
 
 // -- bodies --------------------------------------------------------------------------------------------------------
 
-/** A larger body is not read to its end. */
-const maxBody = ByteSize.mebibytes(2)
-const maxBytes = ByteSize.toNumberUnsafe(maxBody)
+/** A larger body is not read to its end. One that holds a spec may be as long as any other way in lets it be. */
+const maxBytes = 2 * 1024 * 1024
 
-const tooLarge = refusal(413, "body_too_large", `the body is larger than ${maxBytes} bytes`, "send less")
+const tooLarge = (limit: number) =>
+  refusal(413, "body_too_large", `the body is larger than ${limit} bytes`, "send less")
 const wrongType = refusal(415, "not_json", "expected request with `content-type: application/json`", "set that header")
 const shapeStatus = (apiVersion: ApiVersion) => (apiVersion === "head" ? 422 : 400)
 
 const isJson = (contentType: string | undefined): boolean =>
   /^application\/([^;]+\+)?json\s*(;|$)/i.test(contentType ?? "")
 
-const decodeText = (bytes: ArrayBuffer): Result.Result<string, unknown> =>
-  Result.try(() => new TextDecoder("utf-8", { fatal: true }).decode(bytes))
+/** Not UTF-8, not JSON, or keys that occur twice, of which a reader would have to choose one. */
+const readJson = (bytes: Uint8Array, limit: number): Result.Result<unknown, Refusal["problems"]> =>
+  Result.gen(function* () {
+    const text = yield* Result.mapError(decodeJsonBytes(bytes, limit), (message) => [{ path: "", message }])
+    const { duplicates, value } = yield* Result.mapError(readJsonText(text, "the body"), ({ problems }) => problems)
+    return duplicates.length === 0 ? value : yield* Result.fail(duplicates)
+  })
 
 const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
@@ -110,37 +116,38 @@ const overflowed = (error: unknown): boolean =>
   "reason" in error.reason &&
   error.reason.reason === "BodyTooLarge"
 
-const readBytes = Effect.gen(function* () {
+const readBytes = Effect.fnUntraced(function* (limit: number) {
   const request = yield* HttpServerRequest.HttpServerRequest
-  if (Number(request.headers["content-length"] ?? 0) > maxBytes) return yield* Effect.fail(tooLarge)
+  if (Number(request.headers["content-length"] ?? 0) > limit) return yield* Effect.fail(tooLarge(limit))
   return yield* request.arrayBuffer.pipe(
-    Effect.provideService(HttpIncomingMessage.MaxBodySize, maxBody),
+    Effect.provideService(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(limit)),
     Effect.mapError((error) =>
       overflowed(error)
-        ? tooLarge
+        ? tooLarge(limit)
         : refusal(400, "body_unreadable", "the body could not be read to its end", "send it again")
     )
   )
 })
 
 /**
- * The request's JSON body. 413 too large, 415 another content type (head), 400 not JSON, 422 (2024: 400) another
- * shape; `shapeless` is the text for the last two in the 2024 version of the API.
+ * The request's JSON body. 413 more than `limit` bytes, 415 another content type (head), 400 not JSON, or not of one
+ * meaning, 422 (2024: 400) another shape; `shapeless` is the text for the last two in the 2024 version of the API.
  */
 export const readBody = <S extends Schema.ConstraintDecoder<unknown>>(
   schema: S,
   apiVersion: ApiVersion,
-  shapeless: string
+  shapeless: string,
+  limit = maxBytes
 ) => {
   const decode = Schema.decodeUnknownResult(schema, { errors: "all" })
   return Effect.gen(function* () {
     const request = yield* HttpServerRequest.HttpServerRequest
     if (apiVersion === "head" && !isJson(request.headers["content-type"])) return yield* Effect.fail(wrongType)
-    const text = decodeText(yield* readBytes)
-    const parsed = Result.flatMap(text, (source) => Result.try((): unknown => JSON.parse(source)))
+    const parsed = readJson(new Uint8Array(yield* readBytes(limit)), limit)
     if (Result.isFailure(parsed)) {
       const error = apiVersion === "head" ? "failed to parse the request body as json" : shapeless
-      return yield* Effect.fail(refusal(400, "json_malformed", error, "the body must be one JSON document in UTF-8"))
+      const hint = "the body must be one JSON document in UTF-8 that has no key twice"
+      return yield* Effect.fail(refusal(400, "json_malformed", error, hint, parsed.failure))
     }
     const decoded = decode(parsed.success)
     if (Result.isSuccess(decoded)) return decoded.success

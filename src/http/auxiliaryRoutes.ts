@@ -14,6 +14,7 @@ import { promotionBody } from "../compute/promotion.ts"
 import type { Promotions } from "../compute/Promotions.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { parseLsn } from "../spec/identifiers.ts"
+import { maxSpecBytes } from "../spec/json.ts"
 import { answered, answeredWithin, json, readBody } from "./answer.ts"
 import { PromoteBody } from "./bodies.ts"
 import type { ServerOptions } from "./options.ts"
@@ -114,7 +115,7 @@ export const auxiliaryRoutes = (options: ServerOptions, promotions: Promotions["
   }
 
   const promote = Effect.gen(function* () {
-    const { spec, wal_flush_lsn } = yield* readBody(PromoteBody, apiVersion, "invalid request body")
+    const { spec, wal_flush_lsn } = yield* readBody(PromoteBody, apiVersion, "invalid request body", maxSpecBytes)
     const flushLsn = yield* Effect.mapError(Effect.fromOption(parseLsn(wal_flush_lsn)), () => notAnLsn)
     const parsed = yield* Effect.fromResult(options.parseSpec(spec))
     const outcome = yield* promotions

@@ -15,6 +15,7 @@ import type { ComputeState } from "../compute/ComputeState.ts"
 import type { IdempotencyKey, KeyReused } from "../compute/Requests.ts"
 import type { IllegalTransition } from "../compute/transitions.ts"
 import { printLsn } from "../spec/identifiers.ts"
+import { maxSpecBytes } from "../spec/json.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { answered, answeredWithin, answerOf, json, readBody, readTimeout } from "./answer.ts"
 import { ConfigureBody } from "./bodies.ts"
@@ -80,7 +81,7 @@ const configure = Effect.fnUntraced(function* (
 ) {
   if (!liveConfigAllowed) return yield* Effect.fail(liveConfigRefused)
   const { headers } = yield* HttpServerRequest.HttpServerRequest
-  const body = yield* readBody(ConfigureBody, apiVersion, "invalid spec")
+  const body = yield* readBody(ConfigureBody, apiVersion, "invalid spec", maxSpecBytes)
   const key = yield* Effect.fromResult(readKey(headers["idempotency-key"], body))
   const spec = yield* Effect.fromResult(parseSpec(body.spec))
   const mayQueue = wantsAsync(headers["prefer"])

@@ -133,6 +133,47 @@ const faultAt = (text: string, at: number, message: string): JsonFault => {
   return { line: before.split("\n").length, column: at - lineStart + 1, message }
 }
 
+/** Of a spec and what it comes in, on whatever way: 16 MiB. Tens of thousands of roles fit. */
+export const maxSpecBytes = 16 * 1024 * 1024
+
+const strict = () => new TextDecoder("utf-8", { fatal: true })
+
+const isUtf8 = (bytes: Uint8Array): boolean => {
+  try {
+    // A character that the end cuts in two is none that is wrong.
+    strict().decode(bytes, { stream: true })
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** How many bytes are in order before the first that is not. */
+const lengthInOrder = (bytes: Uint8Array): number => {
+  let good = 0
+  let bad = bytes.length
+  while (good + 1 < bad) {
+    const middle = (good + bad) >> 1
+    if (isUtf8(bytes.subarray(0, middle))) good = middle
+    else bad = middle
+  }
+  return good
+}
+
+/** JSON is UTF-8. What is not is refused: with replaced characters, two names may become one, or a secret another. */
+export const decodeJsonBytes = (bytes: Uint8Array, maxBytes = maxSpecBytes): Result.Result<string, string> => {
+  if (bytes.length > maxBytes) return Result.fail(`expected at most ${maxBytes} bytes`)
+  try {
+    return Result.succeed(strict().decode(bytes))
+  } catch {
+    return Result.fail(`expected UTF-8, but byte ${lengthInOrder(bytes) + 1} is not`)
+  }
+}
+
+/** What was read from a file, a FIFO or standard input. */
+export const decodeSpecText = (bytes: Uint8Array, source: string): Result.Result<string, SpecInvalid> =>
+  Result.mapError(decodeJsonBytes(bytes), (message) => new SpecInvalid({ source, problems: [{ path: "", message }] }))
+
 /** A value, and a problem for each key that occurs more than once in an object. */
 export interface JsonInput {
   readonly value: unknown

@@ -8,6 +8,7 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { findSpec } from "../../src/cli/findSpec.ts"
 import type { SpecSource } from "../../src/cli/RunSettings.ts"
+import { maxSpecBytes } from "../../src/spec/json.ts"
 import { joinReports, schemaText, unreadable, validateText } from "../../src/cli/validate.ts"
 import { type Json, least, leastNeon } from "../support/fixtures.ts"
 import { temporaryFolder } from "../support/postgres.ts"
@@ -72,6 +73,17 @@ describe("validateText", () => {
     )
   })
 
+  it("reports bytes that are not UTF-8, and more of them than any way in takes", () => {
+    const bytes = Buffer.from(JSON.stringify(least))
+    assert.strictEqual(validateText(bytes, "x", "local").text, "x: ok\n")
+    const bad = Buffer.concat([bytes.subarray(0, 40), Buffer.from([0xc3, 0x28]), bytes.subarray(40)])
+    assert.strictEqual(validateText(bad, "x", "local").text, "x: expected UTF-8, but byte 42 is not\n")
+    const cut = Buffer.from([...bytes, 0xe2, 0x82])
+    assert.match(validateText(cut, "x", "local").text, /^x: expected UTF-8, but byte \d+ is not\n$/)
+    const long = Buffer.concat([bytes, Buffer.alloc(maxSpecBytes, " ")])
+    assert.strictEqual(validateText(long, "x", "local").text, `x: expected at most ${maxSpecBytes} bytes\n`)
+  })
+
   it("one bad file makes the whole bad", () => {
     const reports = [validate(least, "local"), unreadable("y.json", "no such file")]
     assert.deepStrictEqual(joinReports(reports), {
@@ -120,6 +132,18 @@ describe("validate and a run", () => {
         assert.strictEqual(yield* runLines({ _tag: "Inline", text }, "-s"), validateText(text, "-s", "neon").text)
         assert.strictEqual(yield* runLines({ _tag: "File", path: file }, file), validateText(text, file, "neon").text)
       }
+    })
+  )
+
+  it.effect("find the same fault in bytes that are not UTF-8", () =>
+    Effect.gen(function* () {
+      const file = path.join(yield* temporaryFolder, "spec.json")
+      const bytes = Buffer.from(JSON.stringify(leastNeon).replace("{", '{"x": "\u00ff",'), "latin1")
+      fs.writeFileSync(file, bytes)
+      const expected = validateText(bytes, file, "neon").text
+      assert.match(expected, /expected UTF-8/)
+      for (const _tag of ["File", "ConfigFile"] as const)
+        assert.strictEqual(yield* runLines({ _tag, path: file }, file), expected)
     })
   )
 

@@ -7,6 +7,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
+import { once } from "node:events"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { pullSpec } from "../../src/controlplane/ControlPlane.ts"
 import { isDown } from "../../src/controlplane/LastGoodSpec.ts"
 import { causesOf } from "../../src/errors/policy.ts"
@@ -82,6 +85,31 @@ describe("the question for the spec", () => {
       })
     )
   }
+
+  it.live("an answer with a key twice is final, and one that is not UTF-8 is not JSON: neither is repaired", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const bodies = [Buffer.from('{"spec":{"a":1,"a":2}}'), Buffer.from([0x22, 0xff, 0x22])]
+        let asked = 0
+        const server = yield* Effect.acquireRelease(
+          Effect.promise(async () => {
+            const made = createServer((_, response) => void response.end(bodies[Math.min(asked++, 1)]))
+            made.listen(0, "127.0.0.1")
+            await once(made, "listening")
+            return made
+          }),
+          (made) => Effect.sync(() => void made.close().closeAllConnections())
+        )
+        const { port } = server.address() as AddressInfo
+        const twice = yield* Effect.flip(ask(`http://127.0.0.1:${port}`))
+        assert.match(twice.message, /\(1 attempts\): its answer has keys twice: spec\.a$/)
+        assert.isFalse(isDown(twice))
+        const bytes = yield* Effect.flip(ask(`http://127.0.0.1:${port}`))
+        assert.match(bytes.message, /its answer is not JSON: expected UTF-8, but byte 2 is not$/)
+        assert.isTrue(isDown(bytes))
+      })
+    )
+  )
 
   it.live("500 is final, and means that it is down", () =>
     Effect.gen(function* () {

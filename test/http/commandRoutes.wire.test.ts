@@ -9,6 +9,7 @@ import { connect } from "node:net"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { type Status, statuses } from "../../src/compute/transitions.ts"
 import { ApplyFailed, type Failure, SpecInvalid } from "../../src/errors/Failure.ts"
+import { maxSpecBytes } from "../../src/spec/json.ts"
 import type { ApiVersion } from "../../src/spec/ParsedSpec.ts"
 import {
   ask,
@@ -85,7 +86,8 @@ describe("POST /configure", () => {
       const head = yield* open()
       const old = yield* open({ apiVersion: "2024" })
       const json = { "content-type": "application/json" }
-      const large = `{"spec":"${"x".repeat(2 * 1024 * 1024)}"}`
+      const large = `{"spec":"${"x".repeat(maxSpecBytes)}"}`
+      const long = `{"spec":"${"x".repeat(maxSpecBytes - 11)}"}`
       const cases = [
         ["not JSON", { body: "{", headers: json }, 400, "json_malformed", 400],
         ["empty", { body: "", headers: json }, 400, "json_malformed", 400],
@@ -98,7 +100,9 @@ describe("POST /configure", () => {
         ],
         ["another shape", { body: "{}", headers: json }, 422, "body_shape", 400],
         ["a list", { body: "[]", headers: json }, 422, "body_shape", 400],
-        ["very deep", { body: "[".repeat(200_000) + "]".repeat(200_000), headers: json }, 422, "body_shape", 400],
+        ["very deep", { body: "[".repeat(200_000) + "]".repeat(200_000), headers: json }, 400, "json_malformed", 400],
+        ["a key twice", { body: '{"spec":{"a":1,"a":2}}', headers: json }, 400, "json_malformed", 400],
+        ["as long as a file may be", { body: long, headers: json }, 400, "spec_invalid", 400],
         ["an invalid spec", { json: { spec: {} } }, 400, "spec_invalid", 400],
         ["a spec that is a number", { json: { spec: 7 } }, 400, "spec_invalid", 400],
         ["too large", { body: large, headers: json }, 413, "body_too_large", 413],
@@ -120,6 +124,13 @@ describe("POST /configure", () => {
       }
       const invalid = refusedOf(yield* ask(head.port, "POST", "/configure", { json: { spec: {} } }))
       assert.deepStrictEqual(invalid.problems, [{ path: "format_version", message: "is missing" }])
+      const twice = yield* ask(head.port, "POST", "/configure", {
+        body: '{"spec":{"a":[{"b":1,"b":2}]}}',
+        headers: json
+      })
+      assert.deepStrictEqual(refusedOf(twice).problems, [
+        { path: "spec.a[0].b", message: "expected the key once, but it is there twice" }
+      ])
       assert.strictEqual(refusedOf(yield* ask(old.port, "POST", "/configure", { body: "{}" })).error, "invalid spec")
       assert.strictEqual((yield* state.now).status, "empty")
     }).pipe(Effect.provide(inMemoryServices))
@@ -133,7 +144,7 @@ describe("POST /configure", () => {
         const body = new ReadableStream<Uint8Array>({
           pull: (controller) => {
             sent += 1
-            if (sent > 64) controller.close()
+            if (sent > 300) controller.close()
             else controller.enqueue(new Uint8Array(65_536).fill(0x20))
           }
         })
