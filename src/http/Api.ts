@@ -220,7 +220,7 @@ const declareInside = () =>
       HttpApiEndpoint.post("extensions", "/extensions", {
         payload: Body.ExtensionBody,
         success: created(Body.ExtensionResponse),
-        error: refused(...bodied, 412, 500, 504)
+        error: refused(...bodied, 404, 409, 412, 500, 504)
       }).annotateMerge(summary("Create an extension, or bring it to a version")),
       HttpApiEndpoint.post("fetchExtension", "/extension_server/:id", {
         params: OneId,
@@ -231,7 +231,7 @@ const declareInside = () =>
       HttpApiEndpoint.post("grants", "/grants", {
         payload: Body.Grants,
         success: created(Body.Grants),
-        error: refused(...bodied, 412, 500, 504)
+        error: refused(...bodied, 404, 409, 412, 500, 504)
       }).annotateMerge(summary("Grant privileges on a schema to a role")),
       HttpApiEndpoint.post("refreshConfiguration", "/refresh_configuration", {
         success: Schema.Void.pipe(HttpApiSchema.status(200)),

@@ -152,11 +152,20 @@ const Privilege = Schema.Literals([
   "EXECUTE"
 ])
 
+/** `GRANT … TO "public"` grants to everybody: quoting does not make a name of this word, nor of `none`. */
+const Grantee = PgName.check(
+  Schema.makeFilter((name: string) =>
+    name === "public" || name === "none"
+      ? `expected the name of a role; ${name} is a word of Postgres's own`
+      : undefined
+  )
+)
+
 export const Grants = Schema.Struct({
   database: PgName,
   schema: PgName,
   privileges: Schema.Array(Privilege),
-  role: PgName
+  role: Grantee
 }).annotate({ identifier: "Grants" })
 
 const Moment = Schema.String

@@ -18,6 +18,7 @@ import { CommandFailed, type Failure } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
 import { countExtensions, type ExtensionCounts } from "../extensions/countExtensions.ts"
 import type { Admin, Purpose } from "../pgwire/Admin.ts"
+import { namingLockHolders } from "../pgwire/lockWait.ts"
 import { quoteLiteral } from "../pgwire/quote.ts"
 import { helperStages } from "../platform/shutdownStages.ts"
 import { Spawn } from "../platform/Spawn.ts"
@@ -28,7 +29,7 @@ import { answered, answeredWithin, json, readBody, sqlType } from "./answer.ts"
 import { Caller } from "./Auth.ts"
 import { ExtensionBody, Grants } from "./bodies.ts"
 import type { ServerOptions } from "./options.ts"
-import { type Asked, refusal, refusalOf, wrongStatus } from "./refusals.ts"
+import { type Asked, databasesHint, refusal, sqlRefusal, wrongStatus } from "./refusals.ts"
 
 const noDump = refusal(
   503,
@@ -54,7 +55,7 @@ const oneDatabase = refusal(
   "the query must have one `database`",
   "GET /database_schema?database=NAME"
 )
-const noDatabase = refusal(404, "database_unknown", "database does not exist", "GET /dbs_and_roles lists what there is")
+const noDatabase = refusal(404, "database_unknown", "database does not exist", databasesHint)
 
 /** For one query. */
 const queryWithin = Duration.seconds(60)
@@ -229,7 +230,7 @@ export const postgresRoutes = (state: ComputeState["Service"], admin: Admin["Ser
   }
 }
 
-const prefixed = (prefix: string) => Effect.mapError((error: Failure) => refusalOf(error, `${prefix}: `))
+const prefixed = (prefix: string) => Effect.mapError((error: Failure) => sqlRefusal(error, `${prefix}: `))
 
 /** The routes that change Postgres for its own machine: an extension installed, privileges granted. */
 export const grantRoutes = (state: ComputeState["Service"], admin: Admin["Service"], apiVersion: ApiVersion) => {
@@ -243,7 +244,7 @@ export const grantRoutes = (state: ComputeState["Service"], admin: Admin["Servic
         const wire = yield* admin.connect("install_extension", database)
         const [versions] = yield* wire.rows(adminSql.extensionVersions(extension, version), queryWithin)
         const sql = adminSql.installExtension(extension, version, versions?.[0] ?? null, versions?.[1] ?? null)
-        if (sql !== null) yield* wire.simple(sql, queryWithin)
+        if (sql !== null) yield* namingLockHolders(admin, wire, "/extensions", wire.simple(sql, queryWithin))
       })
     ).pipe(prefixed("failed to install extension"))
     return json({ extension, version }, created)
@@ -262,7 +263,7 @@ export const grantRoutes = (state: ComputeState["Service"], admin: Admin["Servic
           wanted.privileges,
           new Set(held.map(([privilege]) => privilege ?? ""))
         )
-        if (sql !== null) yield* wire.simple(sql, queryWithin)
+        if (sql !== null) yield* namingLockHolders(admin, wire, "/grants", wire.simple(sql, queryWithin))
       })
     ).pipe(prefixed(`${apiVersion === "head" ? "failed to" : "could not"} grant role privileges to the schema`))
     return json(wanted, created)

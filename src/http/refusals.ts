@@ -68,6 +68,8 @@ export const wrongStatus = (apiVersion: ApiVersion, asked: Asked, status: Status
   return refusal(412, "wrong_status", error, waitHint)
 }
 
+export const databasesHint = "GET /dbs_and_roles lists what there is"
+
 const problemsOf = (failure: Failure): Refusal["problems"] => (failure._tag === "SpecInvalid" ? failure.problems : [])
 
 export const refusalOf = (failure: Failure, prefix = ""): Refusal =>
@@ -78,6 +80,26 @@ export const refusalOf = (failure: Failure, prefix = ""): Refusal =>
     hintOf(failure),
     problemsOf(failure)
   )
+
+/** Somebody else is at it: the same request may succeed a moment later. */
+const contended: ReadonlySet<string> = new Set(["40P01", "40001", "55006", "55P03"])
+
+/** Not what was asked is at fault, but the connection, resources, an operator, the system, or a bug of Postgres. */
+const ofServer = /^(08|53|57|58|F0|XX)/
+
+/** What a request has Postgres do, when Postgres itself refuses that. */
+export const sqlRefusal = (failure: Failure, prefix = ""): Refusal => {
+  const refused = refusalOf(failure, prefix)
+  if (failure._tag !== "WireFailed" || failure.sqlState === undefined) return refused
+  if (failure.sqlState === "3D000") return { ...refused, status: 404, code: "database_unknown", hint: databasesHint }
+  if (failure.operation !== "query" || ofServer.test(failure.sqlState)) return refused
+  return {
+    ...refused,
+    status: contended.has(failure.sqlState) ? 409 : 422,
+    code: "sql_refused",
+    hint: failure.serverHint ?? "Postgres's own words and SQLSTATE above say why"
+  }
+}
 
 /** A spec that could not be applied; one that is invalid is the caller's fault, and its error has no such prefix. */
 export const configureRefusal = (failure: Failure): Refusal =>

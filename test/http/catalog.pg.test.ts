@@ -107,7 +107,8 @@ describe("routes on a real Postgres", () => {
       ])
       assert.strictEqual((yield* ask(old, "POST", "/grants", { json: wanted })).status, 200)
       const impossible = yield* ask(port, "POST", "/grants", { json: { ...wanted, privileges: ["SELECT"] } })
-      assert.strictEqual(impossible.status, 500)
+      assert.deepStrictEqual([impossible.status, refusedOf(impossible).code], [422, "sql_refused"])
+      assert.include(refusedOf(impossible).error, "SQLSTATE 0LP01")
       assert.match(
         refusedOf(impossible).error,
         /^failed to grant role privileges to the schema: .*invalid privilege type/
@@ -115,12 +116,17 @@ describe("routes on a real Postgres", () => {
       const unknown = yield* ask(port, "POST", "/grants", { json: { ...wanted, privileges: ["EVERYTHING"] } })
       assert.strictEqual(unknown.status, 422)
       assert.include(refusedOf(unknown).problems?.[0]?.path, "privileges[0]")
-      for (const role of ["", "nul\u0000", "\ud800", "x".repeat(64)]) {
+      for (const role of ["", "nul\u0000", "\ud800", "x".repeat(64), "public", "none"]) {
         const odd = yield* ask(port, "POST", "/grants", { json: { ...wanted, role } })
         assert.deepStrictEqual([odd.status, refusedOf(odd).problems?.[0]?.path], [422, "role"])
       }
       const nowhere = yield* ask(port, "POST", "/grants", { json: { ...wanted, database: "no such" } })
-      assert.deepStrictEqual([nowhere.status, refusedOf(nowhere).code], [500, "connection_failed"])
+      assert.deepStrictEqual([nowhere.status, refusedOf(nowhere).code], [404, "database_unknown"])
+      const nobody = yield* ask(port, "POST", "/grants", { json: { ...wanted, role: "nobody at all" } })
+      assert.deepStrictEqual([nobody.status, refusedOf(nobody).code], [422, "sql_refused"])
+      assert.strictEqual(refusedOf(nobody).error.match(/SQLSTATE/g)?.length, 1)
+      const everybody = "select 1 from pg_namespace, aclexplode(nspacl) a where nspname = 's 1' and a.grantee = 0"
+      assert.deepStrictEqual(yield* postgres.rows(everybody), [])
     })
   )
 
@@ -136,10 +142,10 @@ describe("routes on a real Postgres", () => {
         ["1.0"]
       ])
       const absent = yield* ask(port, "POST", "/extensions", body("1", "no'such\"one"))
-      assert.strictEqual(absent.status, 500)
+      assert.deepStrictEqual([absent.status, refusedOf(absent).code], [422, "sql_refused"])
       assert.include(refusedOf(absent).error, "failed to install extension")
       const never = yield* ask(port, "POST", "/extensions", body("9.9"))
-      assert.strictEqual(never.status, 500)
+      assert.deepStrictEqual([never.status, refusedOf(never).code], [422, "sql_refused"])
       assert.include(refusedOf(never).error, "no update path")
     })
   )
