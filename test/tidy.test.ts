@@ -81,7 +81,7 @@ const edges: Record<string, string> = {
  */
 const pure: ReadonlyArray<RegExp> = [
   /^catalog\/plan\w*\.ts$/,
-  /^catalog\/(Catalog|concurrency|draft|operations|options|outcome|renames|roleAttributes|joinedMessage)\.ts$/,
+  /^catalog\/(Catalog|concurrency|draft|operations|options|outcome|roleAttributes|joinedMessage)\.ts$/,
   /^activity\/activity\.ts$/,
   /^autoscaling\/(decisions|protocol)\.ts$/,
   /^compute\/(transitions|snapshot|promotion)\.ts$/,

@@ -5,6 +5,7 @@
  */
 import type * as Redacted from "effect/Redacted"
 import type { ApplyReport } from "../compute/snapshot.ts"
+import { leavingRolePrefix, templateDatabase } from "../spec/names.ts"
 
 export interface ObservedRole {
   readonly name: string
@@ -18,6 +19,30 @@ export interface ObservedRole {
   readonly replication: boolean
   readonly bypassRls: boolean
   readonly connectionLimit: number
+  /** Seconds since 1970 as Postgres prints them; `null`: for ever. */
+  readonly validUntil: string | null
+}
+
+/** `member` is one of `role`. */
+export interface ObservedMembership {
+  readonly role: string
+  readonly member: string
+  readonly admin: boolean
+  /** `null`: gone. Since Postgres 16 a membership goes with whoever granted it. */
+  readonly grantor: string | null
+}
+
+/** What only the creation of a database can decide. */
+export interface DatabaseCreation {
+  readonly encoding: string
+  readonly collate: string
+  readonly ctype: string
+  /** `libc`, `icu` or `builtin`. */
+  readonly provider: string
+  /** Of the provider, where it is not libc. */
+  readonly locale: string | null
+  readonly rules: string | null
+  readonly oid: string
 }
 
 export interface ObservedDatabase {
@@ -33,6 +58,10 @@ export interface ObservedDatabase {
   readonly visited: string | null
   readonly subscriptions: boolean
   readonly auditLogOff: boolean
+  readonly connectionLimit: number
+  readonly tablespace: string
+  /** Read only where the spec asks for any of it. */
+  readonly creation: DatabaseCreation | null
 }
 
 export interface ObservedExtension {
@@ -58,6 +87,14 @@ export interface Catalog {
   /** Of the system database; only those that an apply may want. Absent: not available here. */
   readonly extensions: ReadonlyMap<string, ObservedExtension>
   readonly references: ReadonlyArray<ObservedReference>
+  /** Read only where the spec asks for some. */
+  readonly memberships: ReadonlyArray<ObservedMembership>
+  /** What the server takes the spec's texts for: points in time as `validUntil` has them; `null`: it takes it for none. */
+  readonly times: ReadonlyMap<string, string | null>
+  /** The same for encodings: by the name that the server has for it. */
+  readonly encodings: ReadonlyMap<string, string | null>
+  /** Digests of lists of deltas that are recorded as done (`planDeltas.ts`). */
+  readonly doneDeltas: ReadonlySet<string>
   /** In the system database. */
   readonly schemas: ReadonlySet<string>
   readonly healthCheck: boolean
@@ -86,10 +123,8 @@ export const isReservedRole = (name: string, options: Pick<ApplyOptions, "privil
   name === "zenith_admin" ||
   name.startsWith("pg_")
 
-/**
- * Ours: many new databases are copied from it, then it is dropped (`planTemplate.ts`). No spec or delta may name it.
- */
-export const templateDatabase = "template_compute_ctl"
+/** It made room for another of its name in an apply that ended before it was dropped, or in this one. */
+export const isLeavingRole = (name: string): boolean => name.startsWith(leavingRolePrefix)
 
 export const isReservedDatabase = (name: string, catalog: Pick<Catalog, "systemDatabase">): boolean =>
   name === catalog.systemDatabase || name === "template0" || name === "template1" || name === templateDatabase

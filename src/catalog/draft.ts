@@ -3,7 +3,14 @@
  *
  * Mutable on purpose, for a spec may name thousands of roles; it never outlives one call of `planApply`.
  */
-import type { Catalog, ObservedDatabase, ObservedExtension, ObservedRole } from "./Catalog.ts"
+import {
+  type Catalog,
+  majorOf,
+  type ObservedDatabase,
+  type ObservedExtension,
+  type ObservedMembership,
+  type ObservedRole
+} from "./Catalog.ts"
 import {
   type Change,
   type DatabaseChange,
@@ -17,11 +24,15 @@ import { isMd5 } from "./roleAttributes.ts"
 
 type Writable<T> = { -readonly [K in keyof T]: T[K] }
 
-export interface Draft extends Omit<Writable<Catalog>, "roles" | "databases" | "extensions" | "schemas"> {
+export interface Draft extends Omit<
+  Writable<Catalog>,
+  "roles" | "databases" | "extensions" | "schemas" | "doneDeltas"
+> {
   readonly roles: Map<string, ObservedRole>
   readonly databases: Map<string, ObservedDatabase>
   readonly extensions: Map<string, ObservedExtension>
   readonly schemas: Set<string>
+  readonly doneDeltas: Set<string>
   readonly operations: Array<Operation>
   /** Which operation last made, or could not make, a role or database: `role "web"` to its id. */
   readonly madeBy: Map<string, string>
@@ -35,6 +46,7 @@ export const draftOf = (catalog: Catalog): Draft => ({
   databases: new Map(catalog.databases),
   extensions: new Map(catalog.extensions),
   schemas: new Set(catalog.schemas),
+  doneDeltas: new Set(catalog.doneDeltas),
   operations: [],
   madeBy: new Map(),
   ids: new Map()
@@ -74,11 +86,15 @@ const simulateChange = (draft: Draft, change: Change): void => {
     case "RenameRole":
     case "DropRole":
     case "DropReferences":
+    case "PutMembership":
+    case "DropMembership":
       return simulateRoleChange(draft, change)
     case "CreateSchema":
     case "PutExtension":
     case "CreateHealthCheck":
     case "SubscriptionsDropped":
+    case "RecordDeltas":
+    case "ForgetDeltas":
       return simulateSystemChange(draft, change)
     case "Nothing":
       return
@@ -91,6 +107,12 @@ const simulateRoleChange = (draft: Draft, change: RoleChange): void => {
   switch (change._tag) {
     case "PutRole":
       draft.roles.set(change.role.name, change.role)
+      if (change.memberOf !== undefined) putMembership(draft, membershipOf(change.memberOf, change.role.name))
+      return
+    case "PutMembership":
+      return putMembership(draft, change.membership)
+    case "DropMembership":
+      draft.memberships = draft.memberships.filter((one) => one.role !== change.role || one.member !== change.member)
       return
     case "RenameRole": {
       const role = draft.roles.get(change.name)
@@ -98,12 +120,23 @@ const simulateRoleChange = (draft: Draft, change: RoleChange): void => {
       draft.roles.delete(change.name)
       draft.roles.set(change.to, afterRename(role, change.to))
       reown(draft, change.name, change.to)
+      draft.memberships = draft.memberships.map((one) => ({
+        role: one.role === change.name ? change.to : one.role,
+        member: one.member === change.name ? change.to : one.member,
+        admin: one.admin,
+        grantor: one.grantor === change.name ? change.to : one.grantor
+      }))
       draft.references = draft.references.map((one) => (one.role === change.name ? { ...one, role: change.to } : one))
       return
     }
     case "DropRole":
       draft.roles.delete(change.name)
       draft.references = draft.references.filter((one) => one.role !== change.name)
+      draft.memberships = draft.memberships.flatMap((one) =>
+        one.role === change.name || one.member === change.name || (majorOf(draft) >= 16 && one.grantor === change.name)
+          ? []
+          : [{ ...one, grantor: one.grantor === change.name ? null : one.grantor }]
+      )
       return
     case "DropReferences":
       // Privileges on shared objects go with whichever database comes first.
@@ -112,6 +145,21 @@ const simulateRoleChange = (draft: Draft, change: RoleChange): void => {
       )
       reown(draft, change.role, change.newOwner)
   }
+}
+
+/** As we grant one. */
+export const membershipOf = (role: string, member: string, admin = false): ObservedMembership => ({
+  role,
+  member,
+  admin,
+  grantor: null
+})
+
+const putMembership = (draft: Draft, membership: ObservedMembership): void => {
+  const others = draft.memberships.filter(
+    (one) => one.role !== membership.role || one.member !== membership.member || (one.admin && !membership.admin)
+  )
+  draft.memberships = [...others, membership]
 }
 
 /** Postgres salts md5 with the role's name, and so forgets it on a rename; SCRAM stays. */
@@ -142,7 +190,10 @@ const simulateDatabaseChange = (draft: Draft, change: DatabaseChange): void => {
         granted: false,
         visited: null,
         subscriptions: false,
-        auditLogOff: false
+        auditLogOff: false,
+        connectionLimit: change.connectionLimit ?? -1,
+        tablespace: change.tablespace ?? "pg_default",
+        creation: null
       })
       return
     case "DropDatabase":
@@ -159,8 +210,8 @@ const simulateDatabaseChange = (draft: Draft, change: DatabaseChange): void => {
       )
       return
     }
-    case "CloseDatabase":
-      return editDatabase(draft, change.name, { allowsConnections: false })
+    case "AlterDatabase":
+      return editDatabase(draft, change.name, change.to)
     case "OwnDatabase":
       return editDatabase(draft, change.name, { owner: change.owner })
     case "GrantDatabase":
@@ -178,6 +229,12 @@ const simulateSystemChange = (draft: Draft, change: SystemChange): void => {
   switch (change._tag) {
     case "SubscriptionsDropped":
       draft.subscriptionsDropped = true
+      return
+    case "RecordDeltas":
+      draft.doneDeltas.add(change.digest)
+      return
+    case "ForgetDeltas":
+      draft.doneDeltas.delete(change.digest)
       return
     case "CreateSchema":
       draft.schemas.add(change.name)

@@ -5,7 +5,7 @@
  */
 import type * as Redacted from "effect/Redacted"
 import type { ApplyReport } from "../compute/snapshot.ts"
-import type { ObservedRole } from "./Catalog.ts"
+import type { ObservedDatabase, ObservedMembership, ObservedRole } from "./Catalog.ts"
 
 /** Phases, in the order of the reference (docs/reference/compute_ctl.md#apply-phases). */
 export const phases = [
@@ -42,7 +42,10 @@ export const statement = (shown: string): Statement => ({ shown, secret: null })
 export type Change = RoleChange | DatabaseChange | SystemChange | { readonly _tag: "Nothing" }
 
 export type RoleChange =
-  | { readonly _tag: "PutRole"; readonly role: ObservedRole }
+  /** `memberOf`: it also becomes a member of this role. */
+  | { readonly _tag: "PutRole"; readonly role: ObservedRole; readonly memberOf?: string }
+  | { readonly _tag: "PutMembership"; readonly membership: ObservedMembership }
+  | { readonly _tag: "DropMembership"; readonly role: string; readonly member: string }
   | { readonly _tag: "RenameRole"; readonly name: string; readonly to: string }
   | { readonly _tag: "DropRole"; readonly name: string }
   | { readonly _tag: "DropReferences"; readonly role: string; readonly database: string; readonly newOwner: string }
@@ -54,10 +57,16 @@ export type DatabaseChange =
       readonly owner: string
       readonly allowsConnections: boolean
       readonly template: boolean
+      readonly connectionLimit?: number
+      readonly tablespace?: string
     }
   | { readonly _tag: "DropDatabase"; readonly name: string }
   | { readonly _tag: "RenameDatabase"; readonly name: string; readonly to: string }
-  | { readonly _tag: "CloseDatabase"; readonly name: string }
+  | {
+      readonly _tag: "AlterDatabase"
+      readonly name: string
+      readonly to: Partial<Pick<ObservedDatabase, "allowsConnections" | "template" | "connectionLimit" | "tablespace">>
+    }
   | { readonly _tag: "OwnDatabase"; readonly name: string; readonly owner: string }
   | { readonly _tag: "GrantDatabase"; readonly name: string }
   | { readonly _tag: "RecordVisit"; readonly name: string; readonly visited: string }
@@ -67,6 +76,8 @@ export type DatabaseChange =
 /** Of the system database, or of the whole cluster. */
 export type SystemChange =
   | { readonly _tag: "SubscriptionsDropped" }
+  | { readonly _tag: "RecordDeltas"; readonly digest: string }
+  | { readonly _tag: "ForgetDeltas"; readonly digest: string }
   | { readonly _tag: "CreateSchema"; readonly name: string }
   | {
       readonly _tag: "PutExtension"

@@ -1,30 +1,48 @@
 /**
- * Options of a role or a database (`CONNECTION LIMIT 5`) as SQL text, and what keeps one from being written.
+ * Options of roles and databases as SQL text. What they mean, and whether they are options at all, says
+ * `spec/clusterOptions.ts`.
  */
 import { quoteLiteral } from "../pgwire/quote.ts"
+import { type DatabaseOption, readDatabaseOption, roleFlagWords, type RoleOption } from "../spec/clusterOptions.ts"
 import type { GenericOption } from "../spec/ParsedSpec.ts"
 
-const optionName = /^[A-Za-z_][A-Za-z0-9_]*( [A-Za-z_][A-Za-z0-9_]*)*$/
-const bareValue = /^[-+]?[A-Za-z0-9_.]+([-.][A-Za-z0-9_.]+)*$/
-const quotedValue = /^("([^"\0]|"")+"|'([^'\\\0]|'')*')$/
-
-/** Why an option cannot stand in a statement; `null` when it can. The text never repeats the value. */
-export const faultOfOption = (option: GenericOption): string | null => {
-  if (!optionName.test(option.name))
-    return `the option name ${JSON.stringify(option.name)} is not one or more SQL words`
-  if (option.value === null) return null
-  if (option.quoted) {
-    return option.value.includes("\0") || !option.value.isWellFormed()
-      ? `the value of option ${option.name} is not text`
-      : null
+/** `null`: it is no part of CREATE or ALTER ROLE, but a membership, or nothing. */
+export const renderRoleOption = (option: RoleOption): string | null => {
+  switch (option._tag) {
+    case "Flag":
+      return `${option.on ? "" : "NO"}${roleFlagWords[option.flag]}`
+    case "ConnectionLimit":
+      return `CONNECTION LIMIT ${option.limit}`
+    case "ValidUntil":
+      return `VALID UNTIL ${quoteLiteral(option.until)}`
+    case "MemberOf":
+    case "Members":
+    case "Ignored":
+      return null
   }
-  return bareValue.test(option.value) || quotedValue.test(option.value)
-    ? null
-    : `the value of option ${option.name} is neither one word nor quoted; give it the vartype "string"`
 }
 
-/** `NAME 'value'` when quoted, `NAME value`, or `NAME`. Ask `faultOfOption` first. */
-export const renderOption = ({ name, quoted, value }: GenericOption): string =>
-  value === null ? name : `${name} ${quoted ? quoteLiteral(value) : value}`
+/** One that ALTER DATABASE knows too. */
+export const renderAlterable = (
+  option: Exclude<DatabaseOption, { readonly _tag: "Creation" | "Tablespace" | "Ignored" }>
+): string => {
+  switch (option._tag) {
+    case "ConnectionLimit":
+      return `CONNECTION LIMIT ${option.limit}`
+    case "AllowConnections":
+      return `ALLOW_CONNECTIONS ${option.on}`
+    case "IsTemplate":
+      return `IS_TEMPLATE ${option.on}`
+  }
+}
 
-export const renderOptions = (options: ReadonlyArray<GenericOption>): string => options.map(renderOption).join(" ")
+/** For CREATE DATABASE: `LC_COLLATE 'C' TEMPLATE template0`. Ask `faultsOfDatabaseOptions` first. */
+export const renderDatabaseOptions = (options: ReadonlyArray<GenericOption>): ReadonlyArray<string> =>
+  options.flatMap((given) => {
+    const reading = readDatabaseOption(given)
+    if (reading.fault !== null || reading.option._tag === "Ignored") return []
+    const { option } = reading
+    if (option._tag !== "Creation" && option._tag !== "Tablespace") return [renderAlterable(option)]
+    const name = option._tag === "Creation" ? option.option : "TABLESPACE"
+    return [`${name} ${given.quoted ? quoteLiteral(given.value ?? "") : given.value}`]
+  })

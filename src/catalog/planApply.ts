@@ -20,7 +20,9 @@ import {
 import { planDatabaseDeltas, planDatabases, planInvalidDatabases } from "./planDatabases.ts"
 import { planAudit, planNeonExtension, planOtherExtensions, planSchemaNeon } from "./planExtensions.ts"
 import { planReferences } from "./planReferences.ts"
-import { planPrivilegedRole, planRoleDrops, planRoleRenames, planRoles, rolesToDrop } from "./planRoles.ts"
+import { planMemberships } from "./planMemberships.ts"
+import { planRoleDeltas, planRoleDrops } from "./planRoleDeltas.ts"
+import { planPrivilegedRole, planRoles } from "./planRoles.ts"
 import { planSubscriptionDrops, planSubscriptionsDone } from "./planSubscriptions.ts"
 import { planTemplate } from "./planTemplate.ts"
 import { planVisits } from "./planVisits.ts"
@@ -49,14 +51,15 @@ const planGroups = (
 ): ReadonlyArray<Group> => {
   const privileged = addedBy(draft, () => planPrivilegedRole(draft, spec, options))
   const invalid = planInvalidDatabases(draft)
-  const roles = addedBy(draft, () => {
-    planRoleRenames(draft, spec, options)
-    planRoles(draft, spec, options)
-  })
-  const deltas = planDatabaseDeltas(draft, spec)
-  const dropped = rolesToDrop(draft, spec, options)
+  const before = draft.operations.length
+  const roleDeltas = planRoleDeltas(draft, spec, options)
+  const { dropped } = roleDeltas
+  planRoles(draft, spec, options)
+  planMemberships(draft, spec, options, dropped)
+  const roles = addedSince(draft, before)
+  const deltas = planDatabaseDeltas(draft, spec, options)
   const template = planTemplate(draft, spec, options, dropped)
-  const { altered, created } = planDatabases(draft, spec, options, template)
+  const { altered, created, moved } = planDatabases(draft, spec, options, template)
   const schema = addedBy(draft, () => planSchemaNeon(draft))
   const { outside, visits } = planVisits(draft, spec, options, dropped, template.copies)
   const references = planReferences(draft, spec, options, dropped)
@@ -65,7 +68,7 @@ const planGroups = (
     planOtherExtensions(draft, spec)
     planNeonExtension(draft)
     planAvailability(draft)
-    planRoleDrops(draft, spec, options, references.ofRole)
+    planRoleDrops(draft, spec, roleDeltas, references.ofRole)
     planSubscriptionsDone(draft, spec, subscriptions)
     planAudit(draft, spec)
   })
@@ -80,6 +83,7 @@ const planGroups = (
   return [
     ...first,
     { tracks: [...deltas, ...template.drops.map((one) => [ownLane(one)])], width: creators },
+    { tracks: moved.map((one) => [ownLane(one)]), width: creators },
     withTrack(joined([...altered, ...schema]), template.visit),
     { tracks: databaseTracks(created, visits), width },
     joined(outside),
@@ -120,8 +124,11 @@ const planAvailability = (draft: Draft): void => {
 const addedBy = (draft: Draft, plan: () => void): ReadonlyArray<Operation> => {
   const before = draft.operations.length
   plan()
-  return draft.operations.slice(before).filter(({ decision }) => decision._tag === "Do")
+  return addedSince(draft, before)
 }
+
+const addedSince = (draft: Draft, before: number): ReadonlyArray<Operation> =>
+  draft.operations.slice(before).filter(({ decision }) => decision._tag === "Do")
 
 const joined = (operations: ReadonlyArray<Operation>): Group => ({
   tracks: operations.length === 0 ? [] : [[{ database: null, joined: true, operations }]],

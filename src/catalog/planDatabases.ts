@@ -4,13 +4,14 @@
  * A database that the spec wants is never dropped, whatever a delta says; nor is one that Postgres needs.
  */
 import { quoteIdentifier } from "../pgwire/quote.ts"
-import { faultOfOption, renderOption } from "./options.ts"
-import { faultOfName } from "../spec/ComputeSpec.ts"
-import type { Database, DeltaOperation, ParsedSpec } from "../spec/ParsedSpec.ts"
-import { type ApplyOptions, isReservedDatabase, majorOf, templateDatabase } from "./Catalog.ts"
+import { databaseOptionsOf, faultsOfDatabaseOptions } from "../spec/clusterOptions.ts"
+import { faultOfDatabaseName, faultOfRoleReference, templateDatabase } from "../spec/names.ts"
+import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
+import { type ApplyOptions, isReservedDatabase, majorOf, type ObservedDatabase } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import {
   databaseObject,
+  type Decision,
   type Lane,
   type Operation,
   operation,
@@ -19,10 +20,12 @@ import {
   skip,
   statement,
   type Track,
-  transactional,
-  type Decision
+  transactional
 } from "./operations.ts"
-import { decideRename } from "./renames.ts"
+import { renderDatabaseOptions } from "./options.ts"
+import { alterableOptions, planDatabaseOptions } from "./planDatabaseOptions.ts"
+import { recordDeltas } from "./planDeltaRecords.ts"
+import { databaseDeltas, decideDeltas, type DeltaDecision } from "./planDeltas.ts"
 import { planSubscriptionDrop } from "./planSubscriptions.ts"
 
 /** The last of a name counts. */
@@ -47,37 +50,40 @@ export const planInvalidDatabases = (draft: Draft): ReadonlyArray<Operation> =>
       )
     )
 
-type DatabaseDelta = Extract<DeltaOperation, { readonly _tag: "DropDatabase" | "RenameDatabase" }>
-
-const isDatabaseDelta = (delta: DeltaOperation): delta is DatabaseDelta =>
-  delta._tag === "DropDatabase" || delta._tag === "RenameDatabase"
-
 /** In the order of the deltas; those that share no name may run concurrently. */
-export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec): ReadonlyArray<Track> => {
-  const deltas = spec.deltas.filter(isDatabaseDelta)
-  const renames = deltas.filter((delta) => delta._tag === "RenameDatabase")
+export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): ReadonlyArray<Track> => {
   const wanted = wantedDatabases(spec)
-  const chains: Array<{ readonly names: Set<string>; readonly lanes: Array<Lane> }> = []
-  for (const delta of deltas) {
-    const lanes =
-      delta._tag === "DropDatabase"
-        ? planDrop(draft, delta.name, wanted.has(delta.name))
-        : planRename(draft, renames, renames.indexOf(delta), wanted)
-    const names = new Set([delta.name, ...(delta._tag === "RenameDatabase" ? [delta.to] : [])])
-    const met = chains.filter((chain) => [...names].some((name) => chain.names.has(name)))
-    const rest = chains.filter((chain) => !met.includes(chain))
-    chains.splice(0, chains.length, ...rest, {
-      names: new Set([...met.flatMap((chain) => [...chain.names]), ...names]),
-      lanes: [...met.flatMap((chain) => chain.lanes), ...lanes]
+  const chains = decideDeltas(databaseDeltas(spec), {
+    thing: "database",
+    exists: new Set(draft.databases.keys()),
+    wanted: (name) => wanted.has(name),
+    made: (name) => wanted.has(name),
+    kept: (name) => (isReservedDatabase(name, draft) ? "Postgres or this program needs it" : null),
+    recorded: (digest) => draft.doneDeltas.has(digest)
+  })
+  return chains
+    .map((chain) => {
+      const operations = chain.deltas.flatMap((delta, at) => {
+        const decision = chain.decisions[at] ?? "absent"
+        if (decision === "absent") return []
+        const made =
+          delta._tag === "Drop"
+            ? planDrop(draft, delta.name, decision)
+            : [planRename(draft, delta.name, delta.to, decision)]
+        return made.filter((one) => one.decision._tag === "Do")
+      })
+      if (!chain.records) return operations.map(ownLane)
+      const ids = operations.map(({ id }) => id)
+      const all = [...operations, recordDeltas(draft, options, chain, "RenameAndDeleteDatabases", ids)]
+      // One transaction, so that the record cannot be missing once it is done.
+      return [{ database: null, joined: true, operations: all }]
     })
-  }
-  return chains.map(({ lanes }) => lanes).filter((lanes) => lanes.length > 0)
+    .filter((lanes) => lanes.length > 0)
 }
 
-const lane = (made: Operation): ReadonlyArray<Lane> =>
-  made.decision._tag === "Do" ? [{ database: made.database, joined: false, operations: [made] }] : []
+const ownLane = (made: Operation): Lane => ({ database: made.database, joined: false, operations: [made] })
 
-const planDrop = (draft: Draft, name: string, wanted: boolean): ReadonlyArray<Lane> => {
+const planDrop = (draft: Draft, name: string, decision: Exclude<DeltaDecision, "absent">): ReadonlyArray<Operation> => {
   const known = draft.databases.get(name)
   if (known === undefined) return []
   const about = {
@@ -86,12 +92,7 @@ const planDrop = (draft: Draft, name: string, wanted: boolean): ReadonlyArray<La
     action: "drop",
     because: "a delta says so"
   } as const
-  const kept = isReservedDatabase(name, draft)
-    ? "Postgres or this program needs it"
-    : wanted
-      ? "the spec wants this database"
-      : null
-  if (kept !== null) return lane(add(draft, operation({ ...about, decision: skip(kept) })))
+  if (decision !== "do") return [add(draft, operation({ ...about, decision: skip(decision.because) }))]
   const subscriptions =
     known.subscriptions && known.allowsConnections
       ? [planSubscriptionDrop(draft, name, "PreDropDatabases", "a database with subscriptions cannot be dropped")]
@@ -109,64 +110,39 @@ const planDrop = (draft: Draft, name: string, wanted: boolean): ReadonlyArray<La
       change: { _tag: "DropDatabase", name }
     })
   )
-  return [...subscriptions.flatMap(lane), ...lane(drop)]
+  return [...subscriptions, drop]
 }
 
-const planRename = (
-  draft: Draft,
-  renames: ReadonlyArray<Extract<DatabaseDelta, { readonly _tag: "RenameDatabase" }>>,
-  index: number,
-  wanted: ReadonlyMap<string, Database>
-): ReadonlyArray<Lane> => {
-  const { name, to } = renames[index] ?? { name: "", to: "" }
-  const decision = decideRename(
-    renames,
-    index,
-    (one) => draft.databases.has(one),
-    (one) => wanted.has(one)
-  )
-  if (decision === "absent") return []
+const planRename = (draft: Draft, name: string, to: string, decision: Exclude<DeltaDecision, "absent">): Operation => {
   const about = {
     phase: "RenameAndDeleteDatabases",
     object: databaseObject(name),
     action: `rename to ${JSON.stringify(to)}`,
     because: "a delta says so"
   } as const
-  const fault = faultOfName(to)
-  if (fault !== null) return lane(add(draft, operation({ ...about, decision: refuse(fault, "correct the delta") })))
-  const reserved = isReservedDatabase(name, draft) || to === templateDatabase
-  const kept = reserved ? "Postgres or this program needs it" : decision === "todo" ? null : decision.because
-  if (kept !== null) return lane(add(draft, operation({ ...about, decision: skip(kept) })))
-  return lane(
-    add(
-      draft,
-      operation({
-        ...about,
-        statements: [statement(`ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`)],
-        after: makersOf(draft, databaseObject(name), databaseObject(to)),
-        change: { _tag: "RenameDatabase", name, to }
-      })
-    )
+  if (decision !== "do") return add(draft, operation({ ...about, decision: skip(decision.because) }))
+  const fault = faultOfDatabaseName(to)
+  if (fault !== null) return add(draft, operation({ ...about, decision: refuse(fault, "correct the delta") }))
+  return add(
+    draft,
+    transactional({
+      ...about,
+      sql: [`ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`],
+      after: makersOf(draft, databaseObject(name), databaseObject(to)),
+      change: { _tag: "RenameDatabase", name, to }
+    })
   )
 }
 
 /** `NAME value ... OWNER "o"` (golden strings of docs/reference/compute_ctl.md#quoting). */
 export const databaseOptionsText = (database: Database): string =>
-  [...database.options.map(renderOption), `OWNER ${quoteIdentifier(database.owner)}`].join(" ")
+  [...renderDatabaseOptions(database.options), `OWNER ${quoteIdentifier(database.owner)}`].join(" ")
 
 export const faultOfDatabase = (database: Database): Decision => {
-  const name = faultOfName(database.name) ?? faultOfName(database.owner)
+  const name = faultOfDatabaseName(database.name) ?? faultOfRoleReference(database.owner)
   if (name !== null) return refuse(name, "choose another name")
-  for (const option of database.options) {
-    const fault = faultOfOption(option)
-    if (fault !== null) return refuse(fault, "correct the database's options")
-  }
-  return { _tag: "Do" }
-}
-
-const optionIsTrue = (database: Database, name: string, otherwise: boolean): boolean => {
-  const value = database.options.find((option) => option.name.toUpperCase() === name)?.value
-  return value == null ? otherwise : /^(true|on|yes|1)$/i.test(value)
+  const [option] = faultsOfDatabaseOptions(database.options)
+  return option === undefined ? { _tag: "Do" } : refuse(option.message, "correct the database's options")
 }
 
 /** Such a database may be somebody's from before the name was ours: then it is left alone. */
@@ -197,39 +173,41 @@ export const planDatabases = (
 ): {
   readonly created: ReadonlyMap<string, Operation>
   readonly altered: ReadonlyArray<Operation>
+  /** To another tablespace, which refuses to be in a transaction. */
+  readonly moved: ReadonlyArray<Operation>
 } => {
   const created = new Map<string, Operation>()
   const altered: Array<Operation> = []
+  const moved: Array<Operation> = []
   planReserved(draft, spec, options)
   for (const database of wantedDatabases(spec).values()) {
     const known = draft.databases.get(database.name)
-    const owner = makersOf(draft, roleObject(database.owner), databaseObject(database.name))
     if (known === undefined) {
+      const owner = makersOf(draft, roleObject(database.owner), databaseObject(database.name))
       const copied = template.copies.has(database.name)
-      const made = add(
-        draft,
-        createDatabase(draft, database, copied ? [...template.after, ...owner] : owner, options, copied)
-      )
+      const after = copied ? [...template.after, ...owner] : owner
+      const made = add(draft, createDatabase(draft, database, after, options, copied))
       if (made.decision._tag === "Do") created.set(database.name, made)
-    } else if (known.owner !== database.owner) {
-      altered.push(
-        add(
-          draft,
-          transactional({
-            phase: "CreateAndAlterDatabases",
-            object: databaseObject(database.name),
-            action: `change owner to ${JSON.stringify(database.owner)}`,
-            because: `its owner is ${JSON.stringify(known.owner)}`,
-            after: owner,
-            sql: [`ALTER DATABASE ${quoteIdentifier(database.name)} OWNER TO ${quoteIdentifier(database.owner)}`],
-            change: { _tag: "OwnDatabase", name: database.name, owner: database.owner }
-          })
-        )
-      )
+    } else {
+      if (known.owner !== database.owner) altered.push(add(draft, changeOwner(draft, database, known)))
+      const changes = planDatabaseOptions(draft, database, known, options)
+      altered.push(...changes.altered)
+      moved.push(...changes.moved)
     }
   }
-  return { created, altered }
+  return { created, altered, moved }
 }
+
+const changeOwner = (draft: Draft, { name, owner }: Database, known: ObservedDatabase): Operation =>
+  transactional({
+    phase: "CreateAndAlterDatabases",
+    object: databaseObject(name),
+    action: `change owner to ${JSON.stringify(owner)}`,
+    because: `its owner is ${JSON.stringify(known.owner)}`,
+    after: makersOf(draft, roleObject(owner), databaseObject(name)),
+    sql: [`ALTER DATABASE ${quoteIdentifier(name)} OWNER TO ${quoteIdentifier(owner)}`],
+    change: { _tag: "OwnDatabase", name, owner }
+  })
 
 const createDatabase = (
   draft: Draft,
@@ -239,9 +217,10 @@ const createDatabase = (
   copied: boolean
 ): Operation => {
   const decision = faultOfDatabase(database)
+  const given = databaseOptionsOf(database.options)
   const head = `CREATE DATABASE ${quoteIdentifier(database.name)}`
-  const copies =
-    options.fileCopy && majorOf(draft) >= 15 && !database.options.some(({ name }) => name.toUpperCase() === "STRATEGY")
+  const strategy = given.some((option) => option._tag === "Creation" && option.option === "STRATEGY")
+  const copies = options.fileCopy && majorOf(draft) >= 15 && !strategy
   const from = `${copied ? ` TEMPLATE ${quoteIdentifier(templateDatabase)}` : ""}${copies ? " STRATEGY FILE_COPY" : ""}`
   return operation({
     phase: "CreateAndAlterDatabases",
@@ -255,8 +234,9 @@ const createDatabase = (
       _tag: "CreateDatabase",
       name: database.name,
       owner: database.owner,
-      allowsConnections: optionIsTrue(database, "ALLOW_CONNECTIONS", true),
-      template: optionIsTrue(database, "IS_TEMPLATE", false)
+      allowsConnections: true,
+      template: false,
+      ...alterableOptions(given)
     }
   })
 }

@@ -5,9 +5,9 @@
  */
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
-import type { ApplyOptions } from "./Catalog.ts"
+import { type ApplyOptions, majorOf } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
-import { databaseObject, type Operation, operation, roleObject, skip, transactional } from "./operations.ts"
+import { databaseObject, type Operation, operation, refuse, roleObject, transactional } from "./operations.ts"
 
 export interface PlannedReferences {
   readonly operations: ReadonlyArray<Operation>
@@ -30,10 +30,10 @@ export const planReferences = (
     const databases = [...new Set(dependent.map((one) => one.database ?? draft.systemDatabase))].sort((one, other) =>
       one === draft.systemDatabase ? -1 : other === draft.systemDatabase ? 1 : one < other ? -1 : 1
     )
-    const made = databases.map((database) => add(draft, reassignAndDrop(draft, spec, options, role, database)))
+    const made = databases.map((database) => add(draft, reassignAndDrop(draft, spec, options, role, database, dropped)))
     ofRole.set(
       role,
-      made.filter(({ decision }) => decision._tag === "Do").map(({ id }) => id)
+      made.map(({ id }) => id)
     )
     operations.push(...made.filter(({ decision }) => decision._tag === "Do"))
   }
@@ -45,7 +45,8 @@ const reassignAndDrop = (
   spec: ParsedSpec,
   options: ApplyOptions,
   role: string,
-  database: string
+  database: string,
+  dropped: ReadonlyArray<string>
 ): Operation => {
   const known = draft.databases.get(database)
   const about = {
@@ -56,49 +57,130 @@ const reassignAndDrop = (
     because: "a delta drops the role"
   } as const
   if (known === undefined || known.invalid || !known.allowsConnections) {
-    return operation({ ...about, decision: skip(`${databaseObject(database)} does not allow connections`) })
+    const reason = `it holds something in ${databaseObject(database)}, which does not allow connections`
+    return operation({ ...about, decision: refuse(reason, "allow connections to the database, or drop it") })
   }
   const isSystem = database === draft.systemDatabase && !spec.databases.some(({ name }) => name === database)
-  const newOwner = isSystem || known.owner === role ? options.superuser : known.owner
+  // Another role that leaves is no heir: then it would hold on to the database.
+  const newOwner = isSystem || dropped.includes(known.owner) ? options.superuser : known.owner
   return transactional({
     ...about,
     after: makersOf(draft, databaseObject(database), roleObject(role), roleObject(newOwner)),
     sql: [
+      giveToSuperuser(role, options.superuser, majorOf(draft)),
       `REASSIGN OWNED BY ${quoteIdentifier(role)} TO ${quoteIdentifier(newOwner)}`,
-      revokeGrants(role),
+      revokeGrants(role, majorOf(draft)),
       `DROP OWNED BY ${quoteIdentifier(role)}`
     ],
     change: { _tag: "DropReferences", role, database, newOwner }
   })
 }
 
-/** DROP OWNED revokes only what the owner granted; what others passed on must be revoked in tnewOwner name. */
-const revokeGrants = (role: string): string =>
+/**
+ * What only a superuser may own cannot go to a database's owner: event triggers and foreign-data wrappers, and before
+ * Postgres 16 subscriptions. The role is no superuser any more, so that what it revokes below it revokes as itself.
+ */
+const giveToSuperuser = (role: string, superuser: string, major: number): string => {
+  const kinds = [
+    ["EVENT TRIGGER", "e.evtname", "pg_event_trigger e", "e.evtowner"],
+    ["FOREIGN DATA WRAPPER", "f.fdwname", "pg_foreign_data_wrapper f", "f.fdwowner"],
+    ...(major < 16 ? [["SUBSCRIPTION", "s.subname", "pg_subscription s", "s.subowner"]] : [])
+  ]
+  const selects = kinds.map(
+    ([kind, name, table, owner]) =>
+      `SELECT '${kind}' AS kind, ${name} AS name FROM pg_catalog.${table} JOIN pg_catalog.pg_roles r ON ` +
+      `r.oid = ${owner} WHERE r.rolname = ${quoteLiteral(role)}` +
+      (kind === "SUBSCRIPTION"
+        ? " AND s.subdbid = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())"
+        : "")
+  )
+  return doBlock(`
+DECLARE owned record;
+BEGIN
+  FOR owned IN ${selects.join("\n    UNION ALL ")}
+  LOOP
+    EXECUTE pg_catalog.format('ALTER %s %I OWNER TO %I', owned.kind, owned.name, ${quoteLiteral(superuser)});
+  END LOOP;
+  IF (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = ${quoteLiteral(role)}) THEN
+    EXECUTE pg_catalog.format('ALTER ROLE %I NOSUPERUSER', ${quoteLiteral(role)});
+  END IF;
+END`)
+}
+
+/** Of each kind of object that has privileges: how REVOKE names it, its schema, its owner, its privileges. */
+const objectKinds = (major: number): ReadonlyArray<string> => [
+  `SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, pg_catalog.format('%I.%I', n.nspname, c.relname),
+        n.oid, c.relowner, c.relacl, NULL::name
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`,
+  `SELECT 'TABLE', pg_catalog.format('%I.%I', n.nspname, c.relname), n.oid, c.relowner, t.attacl, t.attname
+      FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`,
+  `SELECT 'SCHEMA', pg_catalog.quote_ident(n.nspname), NULL, n.nspowner, n.nspacl, NULL FROM pg_catalog.pg_namespace n`,
+  `SELECT 'ROUTINE', pg_catalog.format('%I.%I(%s)', n.nspname, p.proname,
+        (SELECT pg_catalog.string_agg(pg_catalog.format_type(a.type, NULL), ', ' ORDER BY a.at)
+          FROM pg_catalog.unnest(p.proargtypes) WITH ORDINALITY AS a(type, at))), n.oid, p.proowner, p.proacl, NULL
+      FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace`,
+  `SELECT 'TYPE', pg_catalog.format('%I.%I', n.nspname, y.typname), n.oid, y.typowner, y.typacl, NULL
+      FROM pg_catalog.pg_type y JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace`,
+  `SELECT 'LANGUAGE', pg_catalog.quote_ident(lanname), NULL, lanowner, lanacl, NULL FROM pg_catalog.pg_language`,
+  `SELECT 'LARGE OBJECT', oid::text, NULL, lomowner, lomacl, NULL FROM pg_catalog.pg_largeobject_metadata`,
+  `SELECT 'FOREIGN DATA WRAPPER', pg_catalog.quote_ident(fdwname), NULL, fdwowner, fdwacl, NULL
+      FROM pg_catalog.pg_foreign_data_wrapper`,
+  `SELECT 'FOREIGN SERVER', pg_catalog.quote_ident(srvname), NULL, srvowner, srvacl, NULL
+      FROM pg_catalog.pg_foreign_server`,
+  `SELECT 'DATABASE', pg_catalog.quote_ident(datname), NULL, datdba, datacl, NULL FROM pg_catalog.pg_database`,
+  `SELECT 'TABLESPACE', pg_catalog.quote_ident(spcname), NULL, spcowner, spcacl, NULL FROM pg_catalog.pg_tablespace`,
+  ...(major < 15
+    ? []
+    : [
+        `SELECT 'PARAMETER', (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(part), '.' ORDER BY at)
+        FROM pg_catalog.string_to_table(parname, '.') WITH ORDINALITY AS p(part, at)), NULL, 10::oid, paracl, NULL
+      FROM pg_catalog.pg_parameter_acl`
+      ])
+]
+
+/**
+ * DROP OWNED revokes what the owner of an object granted to the role. What others passed on to it, and what it passed
+ * on itself, can be revoked only in the name of who did, privilege by privilege: for more than one Postgres may choose
+ * another grantor. Who did needs USAGE of the schema to name what is in it, and has to be no superuser, who would act
+ * as the owner; both last only as long as the revoking.
+ */
+const revokeGrants = (role: string, major: number): string =>
   doBlock(`
-DECLARE held record;
+DECLARE
+  held record;
+  super boolean;
+  usage boolean;
 BEGIN
   FOR held IN
     WITH gone AS (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname = ${quoteLiteral(role)}),
-    grants AS (
-      SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
-        pg_catalog.format('%I.%I', n.nspname, c.relname) AS object, c.relowner AS owner, a.grantor, a.grantee
-      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
-        LATERAL pg_catalog.aclexplode(c.relacl) a
-      UNION
-      SELECT 'TABLE', pg_catalog.format('%I.%I', n.nspname, c.relname), c.relowner, a.grantor, a.grantee
-      FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, LATERAL pg_catalog.aclexplode(t.attacl) a
-      UNION
-      SELECT 'SCHEMA', pg_catalog.quote_ident(n.nspname), n.nspowner, a.grantor, a.grantee
-      FROM pg_catalog.pg_namespace n, LATERAL pg_catalog.aclexplode(n.nspacl) a
+    objects(kind, object, schema, owner, acl, attribute) AS (
+      ${objectKinds(major).join("\n      UNION ALL\n      ")}
     )
-    SELECT g.kind, g.object, r.rolname AS grantor FROM grants g JOIN gone ON gone.oid = g.grantee
-      JOIN pg_catalog.pg_roles r ON r.oid = g.grantor
-    WHERE g.grantor <> g.owner
+    SELECT o.kind, o.object, o.schema, pg_catalog.quote_ident(s.nspname) AS schema_name,
+      a.privilege_type || CASE WHEN o.attribute IS NULL THEN '' ELSE pg_catalog.format(' (%I)', o.attribute) END AS what,
+      r.rolname AS grantor, r.oid AS grantor_oid, r.rolsuper AND r.oid <> 10 AS super,
+      CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(e.rolname) END AS grantee
+    FROM objects o CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+    JOIN pg_catalog.pg_roles r ON r.oid = a.grantor
+    LEFT JOIN pg_catalog.pg_roles e ON e.oid = a.grantee
+    LEFT JOIN pg_catalog.pg_namespace s ON s.oid = o.schema, gone
+    WHERE gone.oid IN (a.grantee, a.grantor) AND a.grantor <> o.owner
+    ORDER BY a.grantee = gone.oid DESC
   LOOP
+    super := held.super;
+    usage := held.schema IS NULL OR pg_catalog.has_schema_privilege(held.grantor_oid, held.schema, 'USAGE');
+    IF super THEN EXECUTE pg_catalog.format('ALTER ROLE %I NOSUPERUSER', held.grantor); END IF;
+    IF NOT usage THEN
+      EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %s TO %I', held.schema_name, held.grantor);
+    END IF;
     EXECUTE pg_catalog.format('SET LOCAL ROLE %I', held.grantor);
-    EXECUTE pg_catalog.format('REVOKE ALL PRIVILEGES ON %s %s FROM %I GRANTED BY %I CASCADE',
-      held.kind, held.object, ${quoteLiteral(role)}, held.grantor);
+    EXECUTE pg_catalog.format('REVOKE %s ON %s %s FROM %s GRANTED BY %I CASCADE',
+      held.what, held.kind, held.object, held.grantee, held.grantor);
     RESET ROLE;
+    IF NOT usage THEN
+      EXECUTE pg_catalog.format('REVOKE USAGE ON SCHEMA %s FROM %I', held.schema_name, held.grantor);
+    END IF;
+    IF super THEN EXECUTE pg_catalog.format('ALTER ROLE %I SUPERUSER', held.grantor); END IF;
   END LOOP;
 END`)

@@ -1,17 +1,18 @@
 /**
- * Roles: the privileged one, renames, those the spec wants, and those a delta drops (phases 1, 3, 4 and 11).
+ * Roles: the privileged one and those the spec wants (phases 1 and 4).
  *
  * Reserved roles are left alone, but for one thing: a verifier that the spec gives for the superuser is set.
  */
 import * as Redacted from "effect/Redacted"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
-import { faultOfName } from "../spec/ComputeSpec.ts"
+import { faultsOfRoleOptions, roleOptionsOf } from "../spec/clusterOptions.ts"
+import { faultOfRoleName, isVerifier } from "../spec/names.ts"
 import type { ParsedSpec, Role } from "../spec/ParsedSpec.ts"
-import { faultOfOption } from "./options.ts"
 import { type ApplyOptions, isReservedRole, type ObservedRole } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import {
   databaseObject,
+  type Decision,
   type Joined,
   operation,
   refuse,
@@ -19,26 +20,26 @@ import {
   skip,
   type Statement,
   statement,
-  transactional,
-  type Decision
+  transactional
 } from "./operations.ts"
-import { decideRename } from "./renames.ts"
 import { wantedDatabases } from "./planDatabases.ts"
 import {
   attributesText,
   bareRole,
   newRole,
   newRoleText,
-  hasUnseenOptions,
-  isVerifier,
   sameAttributes,
   sameVerifier,
   wantedRole
 } from "./roleAttributes.ts"
 
 /** The last of a name counts. */
-const wantedRoles = (spec: ParsedSpec): ReadonlyMap<string, Role> =>
+export const wantedRoles = (spec: ParsedSpec): ReadonlyMap<string, Role> =>
   new Map(spec.roles.map((role) => [role.name, role]))
+
+/** It gets neither the usual attributes nor the membership. */
+const isPlain = (spec: ParsedSpec, { name, privileged }: Role): boolean =>
+  spec.jwksRoles.has(name) || privileged === false
 
 export const planPrivilegedRole = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): void => {
   const name = options.privilegedRole
@@ -63,19 +64,19 @@ export const planPrivilegedRole = (draft: Draft, spec: ParsedSpec, options: Appl
     because: "it is older than the privileged role",
     after: [created.id]
   } as const
-  for (const role of wantedRoles(spec).keys()) {
-    const known = draft.roles.get(role)
-    if (known === undefined || isReservedRole(role, options) || spec.jwksRoles.has(role)) continue
-    const alter = `ALTER ROLE ${quoteIdentifier(role)} CREATEROLE CREATEDB`
+  for (const role of wantedRoles(spec).values()) {
+    const known = draft.roles.get(role.name)
+    if (known === undefined || isReservedRole(role.name, options) || isPlain(spec, role)) continue
+    const alter = `ALTER ROLE ${quoteIdentifier(role.name)} CREATEROLE CREATEDB`
     add(
       draft,
       operation({
         ...about,
-        object: roleObject(role),
+        object: roleObject(role.name),
         action: "make a member of the privileged role",
-        statements: [statement(`${alter}; GRANT ${quoted} TO ${quoteIdentifier(role)}`)],
-        joined: { statements: [alter], member: role },
-        change: { _tag: "PutRole", role: { ...known, createRole: true, createDatabase: true } }
+        statements: [statement(`${alter}; GRANT ${quoted} TO ${quoteIdentifier(role.name)}`)],
+        joined: { statements: [alter], member: role.name },
+        change: { _tag: "PutRole", role: { ...known, createRole: true, createDatabase: true }, memberOf: name }
       })
     )
   }
@@ -95,62 +96,29 @@ export const planPrivilegedRole = (draft: Draft, spec: ParsedSpec, options: Appl
   }
 }
 
-export const planRoleRenames = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): void => {
-  const wanted = wantedRoles(spec)
-  const renames = spec.deltas.filter((delta) => delta._tag === "RenameRole")
-  for (const [index, { name, to }] of renames.entries()) {
-    const decision = decideRename(
-      renames,
-      index,
-      (role) => draft.roles.has(role),
-      (role) => wanted.has(role)
-    )
-    if (decision === "absent") continue
-    const action = `rename to ${JSON.stringify(to)}`
-    const about = { phase: "RenameRoles", object: roleObject(name), action, because: "a delta says so" } as const
-    const fault = faultOfName(to)
-    if (isReservedRole(name, options) || isReservedRole(to, options)) {
-      add(draft, operation({ ...about, decision: skip("the name is reserved") }))
-    } else if (fault !== null) {
-      add(draft, operation({ ...about, decision: refuse(fault, "correct the delta") }))
-    } else if (decision !== "todo") {
-      add(draft, operation({ ...about, decision: skip(decision.because) }))
-    } else {
-      add(
-        draft,
-        transactional({
-          ...about,
-          after: makersOf(draft, roleObject(name)),
-          sql: [`ALTER ROLE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`],
-          change: { _tag: "RenameRole", name, to }
-        })
-      )
-    }
-  }
-}
-
 export const planRoles = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): void => {
   for (const role of wantedRoles(spec).values()) {
     const known = draft.roles.get(role.name)
     if (isReservedRole(role.name, options)) planReserved(draft, role, known, options)
-    else if (known === undefined) planNewRole(draft, role, spec.jwksRoles.has(role.name), options)
+    else if (known === undefined) planNewRole(draft, role, isPlain(spec, role), options)
     else planKnownRole(draft, role, known)
   }
 }
 
-const faultOfRole = (role: Role): Decision => {
-  const name = faultOfName(role.name)
-  if (name !== null) return refuse(name, "choose another name")
-  for (const option of role.options) {
-    const fault = faultOfOption(option)
-    if (fault !== null) return refuse(fault, "correct the role's options")
-  }
-  return role.password._tag === "Verifier" && !isVerifier(role.password.verifier)
+const faultOfPassword = ({ password }: Role): Decision =>
+  password._tag === "Verifier" && !isVerifier(Redacted.value(password.verifier))
     ? refuse(
         "the password is neither a SCRAM-SHA-256 nor an md5 verifier",
         "send a verifier, never a password in the clear"
       )
     : { _tag: "Do" }
+
+const faultOfRole = (role: Role): Decision => {
+  const name = faultOfRoleName(role.name)
+  if (name !== null) return refuse(name, "choose another name")
+  const [option] = faultsOfRoleOptions(role.options)
+  if (option !== undefined) return refuse(option.message, "correct the role's options")
+  return faultOfPassword(role)
 }
 
 /** ` PASSWORD '...'` as sent, and as shown. */
@@ -172,7 +140,8 @@ const passwordText = (role: Role): { readonly sent: string; readonly shown: stri
  * All options of a role, with a leading blank (golden strings of docs/reference/compute_ctl.md#quoting). Holds the
  * verifier.
  */
-export const roleOptionsText = (role: Role): string => `${attributesText(role.options)}${passwordText(role).sent}`
+export const roleOptionsText = (role: Role): string =>
+  `${attributesText(roleOptionsOf(role.options))}${passwordText(role).sent}`
 
 const withPassword = (head: string, role: Role): Statement => {
   const { sent, shown } = passwordText(role)
@@ -195,13 +164,14 @@ const joinedVerifier = (role: Role): Pick<Joined, "verifier"> => {
 const wantedVerifier = (role: Role, known: ObservedRole): ObservedRole["verifier"] =>
   role.password._tag === "Unmanaged" ? known.verifier : role.password._tag === "None" ? null : role.password.verifier
 
-const planNewRole = (draft: Draft, role: Role, jwks: boolean, options: ApplyOptions): void => {
+const planNewRole = (draft: Draft, role: Role, plain: boolean, options: ApplyOptions): void => {
   const quoted = quoteIdentifier(role.name)
   const decision = faultOfRole(role)
-  const attributes = jwks ? "" : newRoleText(role.options)
-  const membership = jwks ? "" : ` IN ROLE ${quoteIdentifier(options.privilegedRole)}`
-  const known = jwks ? bareRole(role.name) : newRole(role.name)
-  const described = decision._tag === "Do" ? attributesText(role.options) : ""
+  const given = roleOptionsOf(role.options)
+  const text = `CREATE ROLE ${quoted}${plain ? "" : newRoleText(given)}`
+  const membership = plain ? "" : ` IN ROLE ${quoteIdentifier(options.privilegedRole)}`
+  const described = attributesText(given)
+  const known = plain ? bareRole(role.name) : newRole(role.name)
   add(
     draft,
     operation({
@@ -210,17 +180,18 @@ const planNewRole = (draft: Draft, role: Role, jwks: boolean, options: ApplyOpti
       action: "create",
       because: "the spec wants it",
       decision,
-      statements:
-        decision._tag === "Do"
-          ? [withPassword(`CREATE ROLE ${quoted}${attributes}${membership}${described}`, role)]
-          : [],
+      statements: decision._tag === "Do" ? [withPassword(`${text}${membership}${described}`, role)] : [],
       joined: {
-        statements: [`CREATE ROLE ${quoted}${attributes}${described}`],
-        ...(jwks ? {} : { member: role.name }),
+        statements: [`${text}${described}`],
+        ...(plain ? {} : { member: role.name }),
         ...(role.password._tag === "Verifier" ? joinedVerifier(role) : {})
       },
-      after: jwks ? [] : makersOf(draft, roleObject(options.privilegedRole)),
-      change: { _tag: "PutRole", role: { ...wantedRole(known, role), verifier: wantedVerifier(role, known) } }
+      after: plain ? [] : makersOf(draft, roleObject(options.privilegedRole)),
+      change: {
+        _tag: "PutRole",
+        role: { ...wantedRole(known, given, draft.times), verifier: wantedVerifier(role, known) },
+        ...(plain ? {} : { memberOf: options.privilegedRole })
+      }
     })
   )
 }
@@ -232,12 +203,13 @@ const passwordDiffers = (role: Role, known: ObservedRole): boolean =>
 
 const planKnownRole = (draft: Draft, role: Role, known: ObservedRole): void => {
   const decision = faultOfRole(role)
-  const wanted = decision._tag === "Do" ? wantedRole(known, role) : known
+  const given = roleOptionsOf(role.options)
+  const wanted = decision._tag === "Do" ? wantedRole(known, given, draft.times) : known
   const drifted = !sameAttributes(known, wanted)
   const password = passwordDiffers(role, known)
   if (decision._tag === "Do" && !drifted && !password) return
   const head = `ALTER ROLE ${quoteIdentifier(role.name)}`
-  const attributes = decision._tag === "Do" ? attributesText(role.options) : ""
+  const attributes = decision._tag === "Do" ? attributesText(given) : ""
   add(
     draft,
     operation({
@@ -248,7 +220,7 @@ const planKnownRole = (draft: Draft, role: Role, known: ObservedRole): void => {
       decision,
       statements: [password ? withPassword(`${head}${attributes}`, role) : statement(`${head}${attributes}`)],
       joined: {
-        statements: drifted || hasUnseenOptions(role.options) ? [`${head}${attributes}`] : [],
+        statements: drifted ? [`${head}${attributes}`] : [],
         ...(password ? joinedVerifier(role) : {})
       },
       after: makersOf(draft, roleObject(role.name)),
@@ -264,7 +236,7 @@ const planReserved = (draft: Draft, role: Role, known: ObservedRole | undefined,
   const about = { phase: "CreateAndAlterRoles", object: roleObject(role.name) } as const
   if (role.name === options.superuser && known !== undefined && role.password._tag === "Verifier") {
     if (!passwordDiffers(role, known)) return
-    const decision = faultOfRole({ ...role, options: [] })
+    const decision = faultOfPassword(role)
     add(
       draft,
       operation({
@@ -291,53 +263,4 @@ const planReserved = (draft: Draft, role: Role, known: ObservedRole | undefined,
           : skip("the name is reserved")
     })
   )
-}
-
-const dropsOf = (spec: ParsedSpec): ReadonlySet<string> =>
-  new Set(spec.deltas.filter((delta) => delta._tag === "DropRole").map((delta) => delta.name))
-
-const keptBecause = (spec: ParsedSpec, options: ApplyOptions, name: string): string | null =>
-  isReservedRole(name, options)
-    ? "the name is reserved"
-    : wantedRoles(spec).has(name)
-      ? "the spec wants this role"
-      : null
-
-const ownedBy = (spec: ParsedSpec, name: string) => spec.databases.find((database) => database.owner === name)
-
-/** Roles that a delta drops, that exist, and that nothing else in the spec needs. */
-export const rolesToDrop = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): ReadonlyArray<string> =>
-  [...dropsOf(spec)].filter(
-    (name) => draft.roles.has(name) && keptBecause(spec, options, name) === null && ownedBy(spec, name) === undefined
-  )
-
-/** `references` are, by role, the operations that reassign and drop what depends on it. */
-export const planRoleDrops = (
-  draft: Draft,
-  spec: ParsedSpec,
-  options: ApplyOptions,
-  references: ReadonlyMap<string, ReadonlyArray<string>>
-): void => {
-  for (const name of dropsOf(spec)) {
-    if (!draft.roles.has(name)) continue
-    const owned = ownedBy(spec, name)
-    const about = { phase: "DropRoles", object: roleObject(name), action: "drop", because: "a delta says so" } as const
-    const kept = keptBecause(spec, options, name)
-    if (kept !== null) {
-      add(draft, operation({ ...about, decision: skip(kept) }))
-    } else if (owned !== undefined) {
-      const reason = `the spec makes it the owner of ${databaseObject(owned.name)}`
-      add(draft, operation({ ...about, decision: refuse(reason, "give the database another owner") }))
-    } else {
-      add(
-        draft,
-        transactional({
-          ...about,
-          after: [...(references.get(name) ?? []), ...makersOf(draft, roleObject(name))],
-          sql: [`DROP ROLE IF EXISTS ${quoteIdentifier(name)}`],
-          change: { _tag: "DropRole", name }
-        })
-      )
-    }
-  }
 }

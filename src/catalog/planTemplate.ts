@@ -8,8 +8,10 @@
  */
 import type { ApplyReport } from "../compute/snapshot.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+import { databaseOptionsOf } from "../spec/clusterOptions.ts"
+import { templateDatabase } from "../spec/names.ts"
 import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
-import { type ApplyOptions, majorOf, templateDatabase } from "./Catalog.ts"
+import { type ApplyOptions, majorOf } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import {
   databaseObject,
@@ -40,11 +42,11 @@ export interface PlannedTemplate {
 const fewest = 8
 
 /** Any other option of a database could ask for something that the template is not. */
-const copyableOptions = new Set(["CONNECTION LIMIT", "IS_TEMPLATE", "TABLESPACE"])
-
 const copyable = (database: Database): boolean =>
   faultOfDatabase(database)._tag === "Do" &&
-  database.options.every(({ name, value }) => value !== null && copyableOptions.has(name.toUpperCase()))
+  databaseOptionsOf(database.options).every(
+    ({ _tag }) => _tag === "ConnectionLimit" || _tag === "IsTemplate" || _tag === "Tablespace" || _tag === "Ignored"
+  )
 
 /** Before Postgres 15 the schema public belongs to each database's owner by name; anon's objects do so always. */
 const copiesOf = (draft: Draft, spec: ParsedSpec): ReadonlySet<string> => {
@@ -109,7 +111,7 @@ export const planTemplate = (
       because: "a database cannot be copied while somebody is in it",
       after,
       sql: [`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`],
-      change: { _tag: "CloseDatabase", name: templateDatabase }
+      change: { _tag: "AlterDatabase", name: templateDatabase, to: { allowsConnections: false } }
     })
   )
   add(draft, droppedLater)

@@ -12,7 +12,6 @@ const mayRunConcurrently = ({ change, phase }: Operation): boolean => {
     case "CreateDatabase":
     case "DropDatabase":
     case "RenameDatabase":
-    case "CloseDatabase":
       return true
     case "GrantDatabase":
       return phase !== "CreatePrivilegedRole"

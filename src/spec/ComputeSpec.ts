@@ -6,6 +6,16 @@
  * at every level. `opt` means missing or `null`; a bare `optionalKey` may be missing but not `null`.
  */
 import * as Schema from "effect/Schema"
+import {
+  expectedVerifier,
+  faultOfDatabaseName,
+  faultOfName,
+  faultOfRoleName,
+  faultOfRoleReference,
+  faultOfText,
+  maxVerifierLength,
+  verifierPattern
+} from "./names.ts"
 
 // The scalars of the wire: sized numbers, ids, LSNs, names that Postgres can hold. Messages say what was expected.
 
@@ -37,34 +47,13 @@ const LsnText = Schema.String.check(
   })
 )
 
-const bytes = new TextEncoder()
-
-/** Postgres cuts longer names short (NAMEDATALEN 64), and then two of them may be one. */
-const maxNameBytes = 63
-
-/** What keeps text from reaching Postgres as it is; `null` when nothing does. */
-const faultOfText = (text: string): string | null => {
-  if (text.includes("\0")) return "expected text without NUL bytes"
-  return text.isWellFormed() ? null : "expected text without lone surrogates"
-}
-
-export const faultOfName = (name: string): string | null => {
-  if (name === "") return "expected a name that is not empty"
-  const length = bytes.encode(name).length
-  return (
-    faultOfText(name) ??
-    (length > maxNameBytes
-      ? `expected a name of at most ${maxNameBytes} bytes (UTF-8); this one has ${length}, ` +
-        "and Postgres would cut it short"
-      : null)
-  )
-}
-
 /** Text that goes into SQL or a configuration file. */
 export const PgText = Schema.String.check(Schema.makeFilter((text: string) => faultOfText(text) ?? undefined))
 
 /** The name of a role or database. */
-export const PgName = Schema.String.check(Schema.makeFilter((name: string) => faultOfName(name) ?? undefined))
+const named = (faultOf: (name: string) => string | null) =>
+  Schema.String.check(Schema.makeFilter((name: string) => faultOf(name) ?? undefined))
+export const PgName = named(faultOfName)
 
 // The wire's `cluster` and `delta_operations` (docs/reference/compute_ctl.md#cluster-and-delta-operations): roles,
 // databases, settings, and renames and drops that a desired state can not express. Leniently typed; `parseSpec.ts`
@@ -91,17 +80,24 @@ const SettingWire = GenericOptionWire.check(
   })
 ).annotate({ identifier: "Setting" })
 
+const Verifier = Schema.String.check(
+  Schema.isPattern(verifierPattern, { expected: expectedVerifier }),
+  Schema.isMaxLength(maxVerifierLength, { expected: expectedVerifier })
+)
+
 export const RoleWire = Schema.Struct({
-  name: PgName,
+  name: named(faultOfRoleName),
   /** Absent: not managed. `null`: no password. Otherwise a SCRAM verifier or the hex of an md5 one. */
-  encrypted_password: opt(PgText),
+  encrypted_password: opt(Verifier),
+  /** Ours. `true`, `false`: it is, or is not, a member of the privileged role. Absent: a new role becomes one. */
+  privileged: opt(Schema.Boolean),
   options: opt(Schema.Array(GenericOptionWire))
 }).annotate({ identifier: "Role" })
 export type RoleWire = typeof RoleWire.Type
 
 export const DatabaseWire = Schema.Struct({
-  name: PgName,
-  owner: PgName,
+  name: named(faultOfDatabaseName),
+  owner: named(faultOfRoleReference),
   options: opt(Schema.Array(GenericOptionWire))
 }).annotate({ identifier: "Database" })
 export type DatabaseWire = typeof DatabaseWire.Type
@@ -118,12 +114,17 @@ export const DeltaOperationWire = Schema.Struct({
     Schema.makeFilter((operation: { action: string; name: string; new_name?: string | null }) => {
       if (!knownActions.has(operation.action)) return undefined
       const issues: Array<{ path: ReadonlyArray<string>; issue: string }> = []
-      const name = faultOfName(operation.name)
+      const ofDatabase = operation.action.endsWith("_db")
+      const name = ofDatabase ? faultOfDatabaseName(operation.name) : faultOfName(operation.name)
       if (name !== null) issues.push({ path: ["name"], issue: name })
       if (operation.action.startsWith("rename_")) {
         const to = operation.new_name
         const fault =
-          to === undefined || to === null ? `expected the new name, which ${operation.action} needs` : faultOfName(to)
+          to === undefined || to === null
+            ? `expected the new name, which ${operation.action} needs`
+            : ofDatabase
+              ? faultOfDatabaseName(to)
+              : faultOfRoleName(to)
         if (fault !== null) issues.push({ path: ["new_name"], issue: fault })
       }
       return issues

@@ -38,6 +38,8 @@ export type Password =
 export interface Role {
   readonly name: string
   readonly password: Password
+  /** Whether it is a member of the privileged role; `null`: a new one becomes one, and nothing is asked later. */
+  readonly privileged: boolean | null
   readonly options: ReadonlyArray<GenericOption>
 }
 

@@ -8,7 +8,8 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { SpecInvalid } from "../errors/Failure.ts"
+import { type Problem, SpecInvalid } from "../errors/Failure.ts"
+import { faultsOfDatabaseOptions, faultsOfRoleOptions } from "./clusterOptions.ts"
 import {
   type ComputeModeWire,
   ComputeSpec,
@@ -23,6 +24,7 @@ import {
 } from "./ComputeSpec.ts"
 import { parseLsn } from "./identifiers.ts"
 import { type JsonInput, readJsonText } from "./json.ts"
+import { isVerifier } from "./names.ts"
 import type {
   ComputeMode,
   Database,
@@ -35,7 +37,7 @@ import type {
   Role
 } from "./ParsedSpec.ts"
 import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseStorage.ts"
-import { distinct, type JsonPath, printPath, problemsOf } from "./problems.ts"
+import { distinct, type JsonPath, printPath, problemAt, problemsOf } from "./problems.ts"
 
 export interface ParseOptions {
   /** For people: where the spec came from. */
@@ -61,7 +63,7 @@ export const parseSpec = (input: unknown, options: ParseOptions): Result.Result<
   const storageWire = Option.getOrNull(decodeStorage(input))
   const storage = storageWire === null ? null : readStorage(storageWire, options.storage)
   const problems = [
-    ...(Result.isFailure(decoded) ? problemsOf(decoded.failure, under) : []),
+    ...(Result.isFailure(decoded) ? problemsOf(decoded.failure, under) : problemsOfOptions(decoded.success, under)),
     ...(storage?.problems ?? []).map(({ message, path }) => ({ path: prefixed(under, path), message }))
   ]
   const { tenant = null, timeline = null } = storage ?? {}
@@ -69,6 +71,24 @@ export const parseSpec = (input: unknown, options: ParseOptions): Result.Result<
     return Result.fail(new SpecInvalid({ source: options.source, problems: distinct(problems) }))
   }
   return Result.succeed(toParsedSpec(decoded.success, storage?.neon ?? null, tenant, timeline))
+}
+
+/** What Postgres would not take among the options of roles and databases. */
+const problemsOfOptions = (wire: ComputeSpec, under: JsonPath): ReadonlyArray<Problem> => {
+  const of = (
+    where: "roles" | "databases",
+    all: ReadonlyArray<RoleWire | DatabaseWire>,
+    faults: typeof faultsOfRoleOptions
+  ) =>
+    all.flatMap(({ options }, at) =>
+      faults((options ?? []).map(readOption)).map(({ index, message, part }) =>
+        problemAt([...under, "cluster", where, at, "options", index, part], message)
+      )
+    )
+  return [
+    ...of("roles", wire.cluster.roles, faultsOfRoleOptions),
+    ...of("databases", wire.cluster.databases, faultsOfDatabaseOptions)
+  ]
 }
 
 /** The same for JSON text. */
@@ -149,6 +169,7 @@ const readOption = (wire: GenericOptionWire): GenericOption => ({
 const readRole = (wire: RoleWire): Role => ({
   name: wire.name,
   password: readPassword(wire.encrypted_password),
+  privileged: wire.privileged ?? null,
   options: (wire.options ?? []).map(readOption)
 })
 
@@ -156,7 +177,7 @@ const readRole = (wire: RoleWire): Role => ({
 const readPassword = (wire: string | null | undefined): Password => {
   if (wire === undefined) return { _tag: "Unmanaged" }
   if (wire === null) return { _tag: "None" }
-  const normal = wire.startsWith("SCRAM-SHA-256") || /^md5[0-9a-f]{32}$/.test(wire) ? wire : `md5${wire}`
+  const normal = isVerifier(wire) ? wire : `md5${wire}`
   return { _tag: "Verifier", verifier: Redacted.make(normal, { label: "verifier" }) }
 }
 

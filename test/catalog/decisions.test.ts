@@ -11,8 +11,6 @@ import { joinOperations } from "../../src/catalog/joinedMessage.ts"
 import { migrations } from "../../src/catalog/migrations.ts"
 import { transactional } from "../../src/catalog/operations.ts"
 import { concurrencyOf, creatorsOf } from "../../src/catalog/concurrency.ts"
-import { decideRename } from "../../src/catalog/renames.ts"
-import { isVerifier } from "../../src/catalog/roleAttributes.ts"
 import { isTransient, retryTransient, scrub, type SqlError } from "../../src/catalog/sqlErrors.ts"
 import { emptySpec } from "../support/specs.ts"
 import { scramText } from "./scenario.ts"
@@ -51,31 +49,6 @@ describe("how many connections an apply uses", () => {
       [1, 1, 2, 9, 1, 1]
     )
     assert.deepStrictEqual([1, 3, 16].map(creatorsOf), [1, 3, 4])
-  })
-})
-
-describe("a rename", () => {
-  const decide = (there: string, wanted: string, renames: string) =>
-    renames.split(" ").map((_, index, all) =>
-      decideRename(
-        all.map((one) => ({ name: one[0] ?? "", to: one[1] ?? "" })),
-        index,
-        (name) => there.includes(name),
-        (name) => wanted.includes(name)
-      )
-    )
-  it("is done once", () => {
-    assert.deepStrictEqual(decide("a", "b", "ab"), ["todo"])
-    assert.deepStrictEqual(decide("b", "b", "ab"), ["absent"])
-    assert.notStrictEqual(decide("ab", "ab", "ab")[0], "todo")
-    assert.deepStrictEqual(decide("a", "a", "aa"), ["absent"])
-  })
-  it("an exchange over a third name does not go back and forth", () => {
-    assert.isTrue(decide("ab", "ab", "at ba tb").every((one) => one !== "todo"))
-  })
-  it("a wanted name is given up only for another wanted one", () => {
-    assert.notStrictEqual(decide("a", "a", "ab")[0], "todo")
-    assert.deepStrictEqual(decide("a", "ab", "ab"), ["todo"])
   })
 })
 
@@ -156,15 +129,6 @@ describe("errors of SQL", () => {
   it("verifiers are scrubbed from what Postgres says", () => {
     assert.notInclude(scrub(`syntax error at or near "${scramText("A")}"`), "AAAA")
     assert.notInclude(scrub(`bad md5${"ab".repeat(16)}`), "abab")
-  })
-})
-
-describe("a password", () => {
-  it("counts as a verifier only in the form of one", () => {
-    const of = (text: string) => isVerifier(Redacted.make(text))
-    assert.isTrue(of(scramText("A")) && of(`md5${"0".repeat(32)}`))
-    for (const text of ["secret", "md5secret", "SCRAM-SHA-256$x", `${scramText("A")}'`, ""])
-      assert.isFalse(of(text), text)
   })
 })
 

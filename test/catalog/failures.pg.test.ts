@@ -22,7 +22,7 @@ describe("an apply of which something fails", () => {
         const spec = specOf({
           roles: [
             role("good", verifier(scram("x"))),
-            role("bad until", verifier(scram("x")), [of("VALID UNTIL", "not a time")]),
+            role("bad until", verifier(scram("x")), [of("VALID UNTIL", "the 32nd")]),
             role("bad verifier", verifier("SCRAM-SHA-256$swordfish")),
             role("also good", verifier(scram("x")))
           ],

@@ -29,6 +29,7 @@ export const noPassword: Password = { _tag: "None" }
 export const role = (name: string, password: Password = unmanaged, options: Role["options"] = []): Role => ({
   name,
   password,
+  privileged: null,
   options
 })
 export const database = (name: string, owner: string, options: ParsedSpec["databases"][number]["options"] = []) => ({

@@ -193,7 +193,7 @@ describe("passwords on a real Postgres", () => {
         })
         const canary = scram("canary", "Y2FuYXJ5Y2FuYXJ5Y2E=")
         yield* postgres.rows("create extension pg_stat_statements")
-        const bad = [{ name: "VALID UNTIL", value: "not a time", quoted: true }]
+        const bad = [{ name: "VALID UNTIL", value: "the 32nd", quoted: true }]
         const spec = specOf({ roles: [role("good", verifier(canary)), role("bad", verifier(canary), bad)] })
         const plan = yield* planOn(postgres, spec)
         const applyReport = yield* applyOn(postgres, spec)

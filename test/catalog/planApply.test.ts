@@ -2,28 +2,16 @@
  * Laws of the plan, over random specs, deltas and catalogs.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { isReservedRole, majorOf, templateDatabase } from "../../src/catalog/Catalog.ts"
+import { isReservedRole, majorOf } from "../../src/catalog/Catalog.ts"
 import type { Operation } from "../../src/catalog/operations.ts"
 import { isEmpty, planApply } from "../../src/catalog/planApply.ts"
 import { printPlan } from "../../src/catalog/planText.ts"
+import { templateDatabase } from "../../src/spec/names.ts"
 import { catalogOf, emptyScenario, options, Scenario, scramText, simulate, specOf } from "./scenario.ts"
 
 const runs = { arbitrary: { runs: 400 } }
 const todo = (operations: ReadonlyArray<Operation>) => operations.filter(({ decision }) => decision._tag === "Do")
 const planOf = (scenario: Scenario) => planApply(specOf(scenario), catalogOf(scenario), options)
-
-/** Deltas come again with every start. Lists that rename into a name they took from elsewhere have no fixed point. */
-const replayable = (scenario: Scenario): boolean => {
-  const names = scenario.deltas.map(([kind, name]) => `${kind > 1} ${name}`)
-  const targets = scenario.deltas
-    .filter(([kind]) => kind === 1 || kind === 3)
-    .map(([kind, , to]) => `${kind > 1} ${to}`)
-  return (
-    targets.every((to) => !names.includes(to)) &&
-    new Set(names).size === names.length &&
-    new Set(targets).size === targets.length
-  )
-}
 
 /**
  * The template's one visit grants to `web_access`. Where this apply creates, alters or renames that role, the grant may
@@ -43,24 +31,59 @@ const law = (title: string, holds: (scenario: Scenario) => void, broken: Readonl
 }
 
 describe("the plan of an apply", () => {
-  law("after a plan that succeeded nothing is left to do", (scenario) => {
-    if (!replayable(scenario)) return
-    const spec = specOf(scenario)
-    const seen = catalogOf(scenario)
-    const plan = planApply(spec, seen, options)
-    const next = planApply(spec, simulate(seen, plan.operations), options)
-    // What is refused is refused again; nothing else is.
-    assert.deepStrictEqual(
-      todo(next.operations).map(({ id }) => id),
-      []
-    )
-    assert.strictEqual(isEmpty(next), !next.operations.some(({ decision }) => decision._tag === "Refuse"))
-  })
+  law(
+    "after a plan that succeeded nothing is left to do",
+    (scenario) => {
+      const spec = specOf(scenario)
+      const seen = catalogOf(scenario)
+      const plan = planApply(spec, seen, options)
+      const next = planApply(spec, simulate(seen, plan.operations), options)
+      // What is refused is refused again; nothing else is.
+      assert.deepStrictEqual(
+        todo(next.operations).map(({ id }) => id),
+        []
+      )
+      assert.strictEqual(isEmpty(next), !next.operations.some(({ decision }) => decision._tag === "Refuse"))
+    },
+    {
+      "a role whose drop is refused, because the spec makes it an owner": {
+        ...emptyScenario,
+        databases: [["e'$x$", "a"]],
+        deltas: [
+          [3, "a", 'd"q'],
+          [2, "a", "a"],
+          [2, 'd"q', "a"]
+        ],
+        thereRoles: [
+          ['d"q', 0, false],
+          ["a", 0, false]
+        ]
+      },
+      "a rename to an owner that the spec does not make": {
+        ...emptyScenario,
+        roles: [["b", 0, 0]],
+        databases: [["e'$x$", "c"]],
+        deltas: [[3, "b", "c"]]
+      },
+      "a list that would drop again what a replay makes": {
+        ...emptyScenario,
+        databases: [
+          ["a", "web_access"],
+          ["b", "web_access"]
+        ],
+        deltas: [
+          [1, "a", "b"],
+          [1, "b", "c"],
+          [0, "a", "c"],
+          [1, 'd"q', "b"]
+        ]
+      }
+    }
+  )
 
   law(
     "many new databases at once are copied from one template, and then nothing is left to do",
     (scenario) => {
-      if (!replayable(scenario)) return
       const some = specOf(scenario)
       const many = Array.from({ length: 10 }, (_, index) => ({
         name: `many ${index}`,
@@ -107,7 +130,8 @@ describe("the plan of an apply", () => {
     const invalid = new Set(
       [...catalogOf(scenario).databases.values()].filter((one) => one.invalid).map(({ name }) => name)
     )
-    for (const { change, phase } of todo(planOf(scenario).operations)) {
+    const operations = todo(planOf(scenario).operations)
+    for (const [at, { change, phase }] of operations.entries()) {
       if (change._tag === "DropRole") {
         assert.isFalse(
           spec.roles.some(({ name }) => name === change.name),
@@ -120,10 +144,10 @@ describe("the plan of an apply", () => {
       if (change._tag === "PutRole" && phase !== "CreatePrivilegedRole")
         assert.isFalse(isReservedRole(change.role.name, options))
       if (change._tag === "DropDatabase" && !(phase === "DropInvalidDatabases" && invalid.has(change.name))) {
-        assert.isFalse(
-          spec.databases.some(({ name }) => name === change.name),
-          change.name
-        )
+        const refilled = operations
+          .slice(at)
+          .some((later) => later.change._tag === "RenameDatabase" && later.change.to === change.name)
+        assert.isTrue(refilled || !spec.databases.some(({ name }) => name === change.name), change.name)
         assert.isFalse(["postgres", "template0", "template1"].includes(change.name))
       }
     }

@@ -19,7 +19,7 @@ export const options: ApplyOptions = {
   fileCopy: false
 }
 
-export const scramText = (letter: string) => `SCRAM-SHA-256$4096:c2FsdA==$${letter.repeat(4)}:${letter.repeat(4)}`
+export const scramText = (letter: string) => `SCRAM-SHA-256$4096:c2FsdA==$${letter.repeat(43)}=:${letter.repeat(43)}=`
 
 const name = Schema.Literals(["a", "b", "c", 'd"q', "e'$x$", "web_access"])
 const reserved = Schema.Literals(["cloud_admin", "neon_superuser", "pg_monitor", "zenith_admin", "a", "b"])
@@ -81,9 +81,15 @@ export const specOf = (scenario: Scenario): ParsedSpec => ({
     ...scenario.roles.map(([role, password, options]) => ({
       name: role,
       password: passwords[password] ?? { _tag: "Unmanaged" as const },
+      privileged: null,
       options: roleOptions[options] ?? []
     })),
-    ...scenario.reserved.map((role) => ({ name: role, password: { _tag: "None" as const }, options: [] }))
+    ...scenario.reserved.map((role) => ({
+      name: role,
+      password: { _tag: "None" as const },
+      privileged: null,
+      options: []
+    }))
   ],
   databases: scenario.databases.map(([database, owner]) => ({ name: database, owner, options: [] })),
   deltas: scenario.deltas.map(delta),
@@ -115,7 +121,10 @@ export const catalogOf = (scenario: Scenario): Catalog => {
     granted: (bits & 16) !== 0,
     visited: null,
     subscriptions: (bits & 32) !== 0,
-    auditLogOff: false
+    auditLogOff: false,
+    connectionLimit: -1,
+    tablespace: "pg_default",
+    creation: null
   })
   const databases = new Map([
     ["postgres", database("postgres", "cloud_admin", 32)],
@@ -134,6 +143,10 @@ export const catalogOf = (scenario: Scenario): Catalog => {
       (scenario.switches & 32) === 0 ? all.slice(3).map((one) => [one, extension]) : all.map((one) => [one, extension])
     ),
     references: scenario.references.filter(([role]) => roles.has(role)).map(([role, one]) => ({ role, database: one })),
+    memberships: [],
+    times: new Map([["infinity", "Infinity"]]),
+    encodings: new Map(),
+    doneDeltas: new Set(),
     schemas: new Set((scenario.switches & 64) === 0 ? ["public"] : ["public", "neon"]),
     healthCheck: false,
     subscriptionsDropped: false

@@ -4,11 +4,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import { faultOfOption, renderOption } from "../../src/catalog/options.ts"
+import { renderRoleOption } from "../../src/catalog/options.ts"
 import { databaseOptionsText } from "../../src/catalog/planDatabases.ts"
 import { roleOptionsText } from "../../src/catalog/planRoles.ts"
 import { doBlock, quoteDollar, quoteIdentifier, quoteLiteral } from "../../src/pgwire/quote.ts"
-import { faultOfName } from "../../src/spec/ComputeSpec.ts"
+import { readDatabaseOption } from "../../src/spec/clusterOptions.ts"
+import { faultOfName } from "../../src/spec/names.ts"
 
 const hostile = Schema.Array(
   Schema.Literals(['"', "'", "\\", "$", "x", "xx$", "%", "\n", ";", "--", "/*", "a", "é", "日", "🐘", " ", "E'"])
@@ -66,7 +67,12 @@ describe("quoting", () => {
   it("options of roles and databases are the text that compute_ctl sends", () => {
     const md5 = `md5${"0b".repeat(16)}`
     assert.strictEqual(
-      roleOptionsText({ name: "r", password: { _tag: "Verifier", verifier: Redacted.make(md5) }, options: [] }),
+      roleOptionsText({
+        name: "r",
+        password: { _tag: "Verifier", verifier: Redacted.make(md5) },
+        privileged: null,
+        options: []
+      }),
       ` LOGIN PASSWORD '${md5}'`
     )
     const option = (name: string, value: string, quoted: boolean) => ({ name, value, quoted })
@@ -93,12 +99,12 @@ describe("quoting", () => {
   })
 
   it("options that are more than one word are refused", () => {
-    const bare = (name: string, value: string | null) => faultOfOption({ name, value, quoted: false })
+    const bare = (name: string, value: string | null) => readDatabaseOption({ name, value, quoted: false }).fault
     for (const value of ["template0", "-1", '"my template"', "'C'", "en_US.UTF-8"])
       assert.isNull(bare("TEMPLATE", value))
     for (const value of ["a b", "a;", "'a' b", "a--b", '"a"b', "'a\\'"])
       assert.isNotNull(bare("TEMPLATE", value), value)
     for (const name of ["A;B", "", "a-b", "A\nB"]) assert.isNotNull(bare(name, null), name)
-    assert.strictEqual(renderOption({ name: "VALID UNTIL", value: "it's", quoted: true }), "VALID UNTIL 'it''s'")
+    assert.strictEqual(renderRoleOption({ _tag: "ValidUntil", until: "it's" }), "VALID UNTIL 'it''s'")
   })
 })

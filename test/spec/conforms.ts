@@ -21,7 +21,8 @@ const known = new Set([
   "const",
   "pattern",
   "minimum",
-  "maximum"
+  "maximum",
+  "maxLength"
 ])
 
 export const conforms = (root: unknown, value: unknown): ReadonlyArray<string> =>
@@ -42,6 +43,7 @@ const check = (root: Json, schema: Json, value: unknown, at: string): ReadonlyAr
   if ("enum" in schema) demand((schema["enum"] as ReadonlyArray<unknown>).includes(value))
   if ("const" in schema) demand(schema["const"] === value)
   if (typeof value === "string" && "pattern" in schema) demand(new RegExp(String(schema["pattern"]), "u").test(value))
+  if (typeof value === "string" && "maxLength" in schema) demand(value.length <= Number(schema["maxLength"]))
   if (typeof value === "number" && "minimum" in schema) demand(value >= Number(schema["minimum"]))
   if (typeof value === "number" && "maximum" in schema) demand(value <= Number(schema["maximum"]))
   for (const sub of (schema["allOf"] ?? []) as ReadonlyArray<unknown>) wrong.push(...within(sub))

@@ -5,11 +5,18 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import { inspect } from "node:util"
+import { expectedVerifier } from "../../src/spec/names.ts"
 import { parseSpec, parseSpecText } from "../../src/spec/parseSpec.ts"
 import { specOf, problemLines, fixtures, type Json, least, leastNeon, show } from "../support/fixtures.ts"
 
 const cluster = (more: Json): Json => ({ ...least, cluster: { roles: [], databases: [], ...more } })
 const role = (more: Json): Json => cluster({ roles: [{ name: "r", ...more }] })
+const scram = ({
+  rounds = "4096",
+  salt = "c2FsdHNhbHRzYWx0c2E=",
+  server = Buffer.alloc(32, 7).toString("base64"),
+  stored = Buffer.alloc(32, 9).toString("base64")
+} = {}): string => `SCRAM-SHA-256$${rounds}:${salt}$${stored}:${server}`
 const delta = (...operations: ReadonlyArray<Json>): Json => ({ ...least, delta_operations: operations })
 
 describe("a 2024 cloud spec", () => {
@@ -143,14 +150,43 @@ describe("passwords", () => {
   const normal: ReadonlyArray<readonly [wire: string, verifier: string]> = [
     [hex, `md5${hex}`],
     [`md5${hex}`, `md5${hex}`],
-    ["SCRAM-SHA-256$4096:c2FsdA==$YQ==:Yg==", "SCRAM-SHA-256$4096:c2FsdA==$YQ==:Yg=="],
-    ["SCRAM-SHA-256", "SCRAM-SHA-256"],
-    ["else", "md5else"]
+    [scram(), scram()],
+    [scram({ salt: "c2FsdA==" }), scram({ salt: "c2FsdA==" })]
   ]
   for (const [wire, verifier] of normal) {
     it(`${wire} is ${verifier} to Postgres`, () => {
       const password = specOf(role({ encrypted_password: wire }), "local").roles[0]?.password
       assert.strictEqual(password?._tag === "Verifier" ? Redacted.value(password.verifier) : null, verifier)
+    })
+  }
+
+  const key = Buffer.alloc(32, 7).toString("base64")
+  const none: ReadonlyArray<readonly [what: string, wire: string]> = [
+    ["nothing, as Go writes a field that is not set", ""],
+    ["a password in the clear", "hunter2"],
+    ["the prefix alone", "SCRAM-SHA-256"],
+    ["keys without padding", scram({ stored: key.slice(0, -1) })],
+    ["a key of 31 bytes", scram({ server: Buffer.alloc(31).toString("base64") })],
+    ["a key of 33 bytes", scram({ stored: Buffer.alloc(33).toString("base64") })],
+    ["no salt", scram({ salt: "" })],
+    ["a salt without padding", scram({ salt: "c2FsdA" })],
+    ["no rounds", scram({ rounds: "0" })],
+    ["rounds that are no number", scram({ rounds: "4k" })],
+    ["more than 512 bytes", scram({ salt: "c2Fs".repeat(120) })],
+    ["a line more", `${scram()}\n`],
+    ["another hash", scram().replace("256", "512")],
+    ["md5 in capitals", hex.toUpperCase()],
+    ["md5 with a digit less", hex.slice(1)],
+    ["md5 with a letter that is no digit", `md5${hex.slice(1)}g`],
+    ["md5 twice", `md5md5${hex}`]
+  ]
+  for (const [what, wire] of none) {
+    it(`${what} is no verifier, and the value is not repeated`, () => {
+      const lines = problemLines(role({ encrypted_password: wire }), "local")
+      assert.isNotEmpty(lines)
+      for (const line of lines)
+        assert.match(line, /^cluster\.roles\[0\]\.encrypted_password: expected a SCRAM-SHA-256 verifier or /)
+      if (wire.length > 13) assert.notInclude(lines.join(), wire)
     })
   }
 })
@@ -230,8 +266,54 @@ const table: ReadonlyArray<readonly [what: string, input: unknown, problemLines:
   [
     "NUL in a secret",
     role({ encrypted_password: "hunter2\0" }),
-    ["cluster.roles[0].encrypted_password: expected text without NUL bytes"]
+    [`cluster.roles[0].encrypted_password: expected ${expectedVerifier}`]
   ],
+  [
+    "role public",
+    role({ name: "public" }),
+    ["cluster.roles[0].name: expected the name of a role; public is a word of Postgres's own"]
+  ],
+  [
+    "role none",
+    role({ name: "none" }),
+    ["cluster.roles[0].name: expected the name of a role; none is a word of Postgres's own"]
+  ],
+  [
+    "role of Postgres",
+    role({ name: "pg_x" }),
+    ["cluster.roles[0].name: expected a name that does not begin with pg_: such roles are Postgres's own"]
+  ],
+  [
+    "role of this program",
+    role({ name: "compute_ctl_leaving_1" }),
+    [
+      "cluster.roles[0].name: expected a name that does not begin with compute_ctl_leaving_: " +
+        "such roles are of this program"
+    ]
+  ],
+  [
+    "database of this program, and an owner that is no role",
+    cluster({
+      databases: [{ name: "template_compute_ctl", owner: "public" }]
+    }),
+    [
+      "cluster.databases[0].name: expected another name: this one is reserved for a database of this program",
+      "cluster.databases[0].owner: expected the name of a role; public is a word of Postgres's own"
+    ]
+  ],
+  [
+    "reserved names in deltas",
+    delta(
+      { action: "rename_db", name: "a", new_name: "template_compute_ctl" },
+      { action: "rename_role", name: "a", new_name: "pg_a" },
+      { action: "delete_role", name: "pg_a" }
+    ),
+    [
+      "delta_operations[0].new_name: expected another name: this one is reserved for a database of this program",
+      "delta_operations[1].new_name: expected a name that does not begin with pg_: such roles are Postgres's own"
+    ]
+  ],
+  ["privileged as text", role({ privileged: "no" }), ["cluster.roles[0].privileged: expected a boolean or null"]],
   [
     "option without vartype",
     cluster({ settings: [{ name: "fsync", value: "off" }] }),

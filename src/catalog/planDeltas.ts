@@ -1,0 +1,209 @@
+/**
+ * Where delta operations meet what the spec wants: which of them are to be done, decided by data alone.
+ *
+ * Deltas come again with every start on the same spec, and nothing says whether they were done before; what exists,
+ * what is wanted, and what a replay would see have to. The rules:
+ *
+ * - Deltas are done in their order. A name that the spec wants is given up only if a later rename fills it again, or
+ *   if what has it goes on to another wanted name.
+ * - A rename is done only if nothing is in its way to the end of its chain.
+ * - A list is done only if a replay would find nothing left to do. One that drops nothing but would be done again, such
+ *   as an exchange of two names over a third, is done once and recorded. One that would drop again is left alone.
+ */
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+
+/** Begins the names of settings of our own role, one for each list that is recorded as done; its digest follows. */
+export const doneDeltasSetting = "compute_ctl.done_deltas_"
+
+export type Delta =
+  | { readonly _tag: "Drop"; readonly name: string }
+  | { readonly _tag: "Rename"; readonly name: string; readonly to: string }
+
+/** `absent`: there is nothing of the old name, so it was done before or never could be. Otherwise why it is left. */
+export type DeltaDecision = "do" | "absent" | { readonly because: string }
+
+export const roleDeltas = (spec: ParsedSpec): ReadonlyArray<Delta> =>
+  spec.deltas.flatMap((delta): ReadonlyArray<Delta> =>
+    delta._tag === "DropRole"
+      ? [{ _tag: "Drop", name: delta.name }]
+      : delta._tag === "RenameRole"
+        ? [{ _tag: "Rename", name: delta.name, to: delta.to }]
+        : []
+  )
+
+export const databaseDeltas = (spec: ParsedSpec): ReadonlyArray<Delta> =>
+  spec.deltas.flatMap((delta): ReadonlyArray<Delta> =>
+    delta._tag === "DropDatabase"
+      ? [{ _tag: "Drop", name: delta.name }]
+      : delta._tag === "RenameDatabase"
+        ? [{ _tag: "Rename", name: delta.name, to: delta.to }]
+        : []
+  )
+
+export interface DeltaWorld {
+  /** What the names are of. */
+  readonly thing: "database" | "role"
+  readonly exists: ReadonlySet<string>
+  /** Nothing may leave this name empty. */
+  readonly wanted: (name: string) => boolean
+  /** The same apply makes it where it is not there. */
+  readonly made: (name: string) => boolean
+  /** Why this name is neither dropped nor renamed, nor a name to be given; `null`: it may be. */
+  readonly kept: (name: string) => string | null
+  /** Whether the list with this digest is recorded as done. */
+  readonly recorded: (digest: string) => boolean
+}
+
+/** Deltas that share names with each other and with no other, in order. */
+export interface DeltaChain {
+  readonly deltas: ReadonlyArray<Delta>
+  readonly decisions: ReadonlyArray<DeltaDecision>
+  readonly digest: string
+  /** What is done has to be recorded, because a replay could not see that it was. */
+  readonly records: boolean
+}
+
+export const decideDeltas = (deltas: ReadonlyArray<Delta>, world: DeltaWorld): ReadonlyArray<DeltaChain> =>
+  chainsOf(deltas).map((chain) => {
+    const digest = digestOf(world.thing, chain)
+    return { deltas: chain, digest, ...decideChain(chain, world, digest) }
+  })
+
+/** Of all lists that the spec holds. */
+export const deltaDigests = (spec: ParsedSpec): ReadonlySet<string> =>
+  new Set([
+    ...chainsOf(roleDeltas(spec)).map((chain) => digestOf("role", chain)),
+    ...chainsOf(databaseDeltas(spec)).map((chain) => digestOf("database", chain))
+  ])
+
+const namesOf = (delta: Delta): ReadonlyArray<string> =>
+  delta._tag === "Rename" ? [delta.name, delta.to] : [delta.name]
+
+const chainsOf = (deltas: ReadonlyArray<Delta>): ReadonlyArray<ReadonlyArray<Delta>> => {
+  const parents = new Map<string, string>()
+  const rootOf = (name: string): string => {
+    let root = name
+    for (let parent = parents.get(root); parent !== undefined && parent !== root; parent = parents.get(root))
+      root = parent
+    return root
+  }
+  for (const delta of deltas) {
+    const [first = "", ...rest] = namesOf(delta)
+    for (const name of rest) parents.set(rootOf(name), rootOf(first))
+  }
+  return [...Map.groupBy(deltas, ({ name }) => rootOf(name)).values()]
+}
+
+const decideChain = (
+  chain: ReadonlyArray<Delta>,
+  world: DeltaWorld,
+  digest: string
+): Pick<DeltaChain, "decisions" | "records"> => {
+  const names = [...new Set(chain.flatMap(namesOf))]
+  const there = new Set(names.filter((name) => world.exists.has(name)))
+  const { after, decisions } = runChain(chain, there, world)
+  const leave = (because: string) => decisions.map((one) => (one === "do" ? { because } : one))
+  if (world.recorded(digest)) return { decisions: leave("it is recorded as done"), records: false }
+  const next = (state: ReadonlySet<string>) => new Set(names.filter((name) => state.has(name) || world.made(name)))
+  if (!runChain(chain, next(after), world).decisions.includes("do")) return { decisions, records: false }
+  if (!decisions.some((one, at) => one === "do" && chain[at]?._tag === "Drop")) return { decisions, records: true }
+  const left = next(there)
+  const then = left.size === there.size ? null : decideChain(chain, { ...world, exists: left }, digest)
+  return {
+    decisions: leave(
+      "it would be done again with the next start, because the names that are wanted hide that it was done"
+    ),
+    // Left alone now, it is left alone for good.
+    records: then !== null && (then.records || then.decisions.includes("do"))
+  }
+}
+
+interface Run {
+  readonly decisions: ReadonlyArray<DeltaDecision>
+  readonly after: ReadonlySet<string>
+}
+
+const runChain = (chain: ReadonlyArray<Delta>, there: ReadonlySet<string>, world: DeltaWorld): Run => {
+  const state = new Set(there)
+  const origins = new Map([...there].map((name) => [name, name]))
+  const decisions = chain.map((delta, at) => {
+    const decision = decideOne(chain, at, state, world)
+    if (decision === "do") {
+      move(state, delta)
+      const origin = origins.get(delta.name) ?? delta.name
+      origins.delete(delta.name)
+      if (delta._tag === "Rename") origins.set(delta.to, origin)
+    }
+    return decision
+  })
+  // What looked as if it would be filled again was not, for something else was left alone meanwhile.
+  const goesOn = new Set([...origins].flatMap(([name, origin]) => (world.wanted(name) ? [origin] : [])))
+  const lost = [...there].find((name) => world.wanted(name) && !state.has(name) && !goesOn.has(name))
+  if (lost === undefined) return { decisions, after: state }
+  const because = `the spec wants ${JSON.stringify(lost)}, which would be lost`
+  return { decisions: decisions.map((one) => (one === "do" ? { because } : one)), after: there }
+}
+
+const move = (state: Set<string>, delta: Delta): void => {
+  state.delete(delta.name)
+  if (delta._tag === "Rename") state.add(delta.to)
+}
+
+const decideOne = (
+  chain: ReadonlyArray<Delta>,
+  at: number,
+  state: ReadonlySet<string>,
+  world: DeltaWorld
+): DeltaDecision => {
+  const delta = chain[at]
+  if (delta === undefined || !state.has(delta.name)) return "absent"
+  if (delta._tag === "Rename" && delta.to === delta.name) return "absent"
+  const kept = namesOf(delta)
+    .map(world.kept)
+    .find((reason) => reason !== null)
+  if (kept !== undefined && kept !== null) return { because: kept }
+  if (delta._tag === "Rename" && state.has(delta.to)) return { because: `${JSON.stringify(delta.to)} exists already` }
+  const { blockedBy, end, state: after } = lookAhead(chain, at, state)
+  if (blockedBy !== null)
+    return { because: `${JSON.stringify(blockedBy)}, where this rename would end, exists already` }
+  if (!world.wanted(delta.name) || after.has(delta.name)) return "do"
+  if (delta._tag === "Drop") return { because: `the spec wants this ${world.thing}` }
+  return end !== null && world.wanted(end)
+    ? "do"
+    : { because: `the spec wants ${JSON.stringify(delta.name)} and does not want ${JSON.stringify(end ?? delta.to)}` }
+}
+
+interface Ahead {
+  readonly state: ReadonlySet<string>
+  /** The last name of what this rename moves; `null`: it is dropped later. */
+  readonly end: string | null
+  /** What keeps it from getting there. */
+  readonly blockedBy: string | null
+}
+
+/** What would be there if this delta and all later ones were done as they are written. */
+const lookAhead = (chain: ReadonlyArray<Delta>, at: number, there: ReadonlySet<string>): Ahead => {
+  const state = new Set(there)
+  let end: string | null = null
+  let blockedBy: string | null = null
+  for (const [index, delta] of chain.slice(at).entries()) {
+    if (!state.has(delta.name)) continue
+    const moved = index > 0 && delta.name === end
+    if (delta._tag === "Rename" && state.has(delta.to)) {
+      if (moved && delta.to !== delta.name) blockedBy = delta.to
+      continue
+    }
+    move(state, delta)
+    if (moved || index === 0) end = delta._tag === "Rename" ? delta.to : null
+  }
+  return { state, end, blockedBy }
+}
+
+/** FNV-1a of 64 bits: it tells lists apart and keeps no secret. */
+const digestOf = (kind: DeltaWorld["thing"], chain: ReadonlyArray<Delta>): string => {
+  const text = JSON.stringify([kind, chain.map((one) => [one.name, one._tag === "Rename" ? one.to : null])])
+  let hash = 0xcbf29ce484222325n
+  for (const byte of new TextEncoder().encode(text))
+    hash = ((hash ^ BigInt(byte)) * 0x100000001b3n) & 0xffffffffffffffffn
+  return hash.toString(16).padStart(16, "0")
+}
