@@ -39,7 +39,7 @@ import { type Base, damaged, type Layout, layoutOf, readBase } from "./layout.ts
 import { copyStopped, readShutDown, refuseTablespaces, requireSameCluster } from "./publishBase.ts"
 import { advanceReached } from "./reached.ts"
 import { restoreBase } from "./restoreBase.ts"
-import { boundTrash, keepLittle, keepReserve, requireOwned, withReserve, withRoom } from "./room.ts"
+import { boundTrash, dropReserve, keepLittle, keepReserve, onceMore, requireOwned, withRoom } from "./room.ts"
 import { becomeSpare } from "./spare.ts"
 import { flushWal, forgetUnflushed } from "./wal.ts"
 import { makeOverdueBase, runWalArchiver } from "./walArchiver.ts"
@@ -242,9 +242,10 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
   yield* Effect.flatMap(Scope.fork(scope), (own) =>
     keepOthersOut(shared, layout, target, pgdata).pipe(
       Effect.provideService(Scope.Scope, own),
+      Effect.tapError((failure) => dropReserve(layout, failure)),
       Effect.onError((cause) => Scope.close(own, Exit.failCause(cause)))
     )
-  ).pipe(withReserve(layout))
+  ).pipe(onceMore(layout))
   const upkeep = {
     state,
     layout,

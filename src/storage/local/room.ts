@@ -67,18 +67,20 @@ export const keepReserve = Effect.fnUntraced(function* (layout: Layout) {
   }
 })
 
-/** Again with the reserve, which nobody misses, when there was no room. */
-export const withReserve =
+/** Gives up the reserve, which nobody misses, when there was no room: what is undone needs some, too. */
+export const dropReserve = (layout: Layout, failure: unknown): Effect.Effect<void> =>
+  isFull(failure)
+    ? Effect.ignore(Effect.forEach(reserves, (n) => removeFile(reserve(layout, n)), { discard: true }))
+    : Effect.void
+
+/** Again, once, when there was no room, after `dropReserve`. */
+export const onceMore =
   (layout: Layout) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.catchIf(
       effect,
       (failure): failure is E & FileFailed => isFull(failure),
-      () =>
-        Effect.andThen(
-          Effect.forEach(reserves, (n) => removeFile(reserve(layout, n)), { discard: true }),
-          Effect.mapError(effect, (failure) => (isFull(failure) ? withHint(layout)(failure) : failure))
-        )
+      () => Effect.mapError(effect, (failure) => (isFull(failure) ? withHint(layout)(failure) : failure))
     )
 
 /** Again without trash, and again without the spare, when there was no room. */

@@ -111,10 +111,12 @@ describe.skipIf(!isRoot)("a full disk", () => {
         fs.rmSync(world.pgdata, { recursive: true })
         fs.mkdirSync(world.pgdata, { mode: 0o700 })
         if (runAs !== null) fs.chownSync(world.pgdata, runAs.uid, runAs.gid)
-        fill(path.join(world.folder, "disk", "other"), 0)
+        fill(path.join(world.folder, "disk", "other"), 256 * 1024)
         const failure = yield* Effect.flip(start(world))
         assert.match(String((failure as { readonly hint?: string }).hint), /may be deleted while no compute runs/)
         fs.rmSync(path.join(world.folder, "disk", "other"))
+        // The program would have died with its claim; this one lives, and had no room to say that it let go.
+        fs.rmSync(path.join(world.root, "lock"), { recursive: true })
         const second = yield* start(world)
         yield* second.stop
       })
