@@ -58,13 +58,17 @@ const placeOf = (path: string | null, line: string | null): string => {
   return line === null ? file : `${file} line ${line}`
 }
 
+/** A file may spell a name as it likes; to Postgres `Max_Connections` is `max_connections`. */
+const isSameName = (one: string | null | undefined, other: string): boolean =>
+  one?.toLowerCase() === other.toLowerCase()
+
 export const readFileSettings = (files: ReadonlyArray<Row>, waiting: ReadonlyArray<Row>): ConfigurationProblems => {
   const current = new Map(waiting.map(([name, value]) => [name ?? "", value ?? ""]))
   /** The waiting setting of an error. One that was taken out of the files has no row, but an error that names it. */
   const waitingOf = ([name = null, , , error = null]: Row): string | undefined =>
     error === null
       ? undefined
-      : [...current.keys()].find((one) => (name === null ? error.includes(`"${one}"`) : name === one))
+      : [...current.keys()].find((one) => (name === null ? error.includes(`"${one}"`) : isSameName(name, one)))
   const problems = files
     .filter((row) => (row[3] ?? null) !== null && waitingOf(row) === undefined)
     .map(([name = null, file = null, line = null, error = null]) => ({
@@ -76,8 +80,8 @@ export const readFileSettings = (files: ReadonlyArray<Row>, waiting: ReadonlyArr
     .filter((name) => name !== undefined)
     .flatMap((name) => {
       // Without a line of its own it was taken out of the files: the built-in value waits, unless it is in force.
-      const wanted = files.findLast(([one]) => one === name)?.[4] ?? null
-      const same = wanted === null && waiting.some(([one, , isBuiltIn]) => one === name && isBuiltIn === "t")
+      const wanted = files.findLast(([one]) => isSameName(one, name))?.[4] ?? null
+      const same = wanted === null && waiting.some(([one, , isBuiltIn]) => isSameName(one, name) && isBuiltIn === "t")
       return same
         ? []
         : [{ name, current: shown(name, current.get(name) ?? ""), wanted: shown(name, wanted ?? "its default") }]
@@ -95,7 +99,7 @@ export const printPending = (pending: ReadonlyArray<PendingRestart>): string =>
 const settingIn =
   (files: ReadonlyArray<Row>): StartQuestion["settingOf"] =>
   (wanted) => {
-    const row = files.findLast(([name]) => name === wanted)
+    const row = files.findLast(([name]) => isSameName(name, wanted))
     if (row === undefined) return null
     const [, file = null, line = null, , value = null] = row
     return value === null ? null : { value, place: placeOf(file, line) }

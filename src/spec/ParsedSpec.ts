@@ -164,11 +164,11 @@ export interface ParsedSpec {
 }
 
 /**
- * Value of the first setting with this name; `null` when absent or without a value
+ * Value of the first setting with this name, which is in lower case; `null` when absent or without a value
  * (docs/reference/compute_ctl.md#spec-validation).
  */
 export const settingOf = (settings: ReadonlyArray<GenericOption> | null, name: string): string | null =>
-  settings?.find((setting) => setting.name === name)?.value ?? null
+  settings?.find((setting) => setting.name.toLowerCase() === name)?.value ?? null
 
 /** Whether roles, databases and extensions are made to match the spec: never on a read-only compute. */
 export const appliesCatalog = (spec: Pick<ParsedSpec, "mode" | "skipCatalogUpdates">): boolean =>

@@ -34,9 +34,9 @@ interface Found<A> {
   readonly fromSetting: boolean
 }
 
-/** The **first** setting of that name counts, and without a value it says nothing. */
+/** The **first** setting of that name, spelled in any case, counts, and without a value it says nothing. */
 const setting = (wire: StorageWire, name: string): Found<string> | null => {
-  const index = wire.settings?.findIndex((one) => one.name === name) ?? -1
+  const index = wire.settings?.findIndex((one) => one.name.toLowerCase() === name) ?? -1
   const value = wire.settings?.[index]?.value ?? null
   return value === null ? null : { value, path: ["cluster", "settings", index, "value"], fromSetting: true }
 }

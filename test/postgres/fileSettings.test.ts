@@ -22,6 +22,15 @@ const removed = (name: string): Row => [
 ]
 
 describe("pg_file_settings", () => {
+  it("a name is the same in any case, as it is to Postgres", () => {
+    const refused = line("Max_Connections", 1, "200", "setting could not be applied")
+    const { pending, problems } = readFileSettings([refused], [["max_connections", "100", "f"]])
+    assert.deepStrictEqual(problems, [])
+    assert.deepStrictEqual(pending, [{ name: "max_connections", current: "100", wanted: "200" }])
+    const style = line("datestyle", 1, "ISO", "setting could not be applied")
+    assert.deepStrictEqual(readFileSettings([style], [["DateStyle", "SQL", "f"]]).problems, [])
+  })
+
   it("without errors means no problems and nothing pending", () => {
     assert.deepStrictEqual(readFileSettings([line("work_mem", 1, "4MB"), line("port", 2, "1")], []), {
       problems: [],

@@ -69,7 +69,7 @@ describe.each(installs)("reconfiguration on Postgres $major ($postgres)", ({ pos
           assert.strictEqual(reloads(), reloadsBefore, "nothing was reloaded")
           assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["5MB"]])
 
-          const healed = yield* configure(program, { work_mem: "6MB", max_connections: "40", shared_buffers: "8MB" })
+          const healed = yield* configure(program, { work_mem: "6MB", Max_Connections: "40", shared_buffers: "8MB" })
           assert.strictEqual(healed.status, 200, healed.text)
           assert.isNull((yield* Effect.promise(() => program.status())).error)
           assert.match(
