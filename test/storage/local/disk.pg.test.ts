@@ -11,7 +11,10 @@ import * as path from "node:path"
 import { runAs } from "../../support/postgres.ts"
 import { archiving, makeWorld, start, storageFor, until, type World, type WorldOptions } from "./computes.ts"
 
-const isRoot = process.getuid?.() === 0
+/** Only root can mount, and give files away. */
+const whereRoot = (what: string, tests: () => void): void => {
+  if (process.getuid?.() === 0) describe(what, tests)
+}
 const eager = { lookEvery: Duration.millis(50) } as const
 
 /** A world whose storage and PGDATA share a file system of this size. */
@@ -51,7 +54,7 @@ const throwAway = (world: World, megabytes: number): void => {
   execFileSync("fallocate", ["-l", `${megabytes}M`, path.join(trash, "old")])
 }
 
-describe.skipIf(!isRoot)("a full disk", () => {
+whereRoot("a full disk", () => {
   it.live("gives up trash and spare, and then starts with everything", () =>
     Effect.scoped(
       Effect.gen(function* () {

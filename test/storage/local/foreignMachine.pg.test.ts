@@ -10,7 +10,10 @@ import type { Failure } from "../../../src/errors/Failure.ts"
 import { runAs } from "../../support/postgres.ts"
 import { makeWorld, start, storageFor } from "./computes.ts"
 
-const isRoot = process.getuid?.() === 0
+/** Only root can mount, and give files away. */
+const whereRoot = (what: string, tests: () => void): void => {
+  if (process.getuid?.() === 0) describe(what, tests)
+}
 const failureOf = (effect: Effect.Effect<unknown, unknown>) =>
   Effect.map(Effect.flip(effect), (failure) => failure as Failure & { readonly hint?: string })
 
@@ -57,7 +60,8 @@ describe("a seed cluster", () => {
           yield* first.stop
           const templates = path.join(world.directory, "templates")
           const folder = path.join(templates, fs.readdirSync(templates)[0] ?? "")
-          const segment = fs.readdirSync(folder).find((name) => /^0/.test(name)) ?? assert.fail("there is a segment")
+          const segment =
+            fs.readdirSync(folder).find((name) => name.startsWith("0")) ?? assert.fail("there is a segment")
           damage(folder, segment)
           const second = yield* start(world, { timeline: "2".repeat(32) })
           assert.deepStrictEqual(yield* second.rows("select 1"), [["1"]])
@@ -69,7 +73,7 @@ describe("a seed cluster", () => {
   }
 })
 
-describe.skipIf(!isRoot)("a storage that root has restored", () => {
+whereRoot("a storage that root has restored", () => {
   it.live("is refused with its owner and the command", () =>
     Effect.scoped(
       Effect.gen(function* () {
@@ -89,7 +93,7 @@ describe.skipIf(!isRoot)("a storage that root has restored", () => {
   )
 })
 
-describe.skipIf(!isRoot)("PGDATA on a mount point", () => {
+whereRoot("PGDATA on a mount point", () => {
   it.live("keeps the file system's own lost+found", () =>
     Effect.scoped(
       Effect.gen(function* () {
