@@ -174,9 +174,13 @@ BEGIN
     IF NOT usage THEN
       EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %s TO %I', held.schema_name, held.grantor);
     END IF;
-    EXECUTE pg_catalog.format('SET LOCAL ROLE %I', held.grantor);
-    EXECUTE pg_catalog.format('REVOKE %s ON %s %s FROM %s GRANTED BY %I CASCADE',
-      held.what, held.kind, held.object, held.grantee, held.grantor);
+    BEGIN
+      EXECUTE pg_catalog.format('SET LOCAL ROLE %I', held.grantor);
+      EXECUTE pg_catalog.format('REVOKE %s ON %s %s FROM %s GRANTED BY %I CASCADE',
+        held.what, held.kind, held.object, held.grantee, held.grantor);
+    EXCEPTION WHEN insufficient_privilege THEN
+      NULL; -- What it granted went with what was granted to it.
+    END;
     RESET ROLE;
     IF NOT usage THEN
       EXECUTE pg_catalog.format('REVOKE USAGE ON SCHEMA %s FROM %I', held.schema_name, held.grantor);
