@@ -103,41 +103,43 @@ interface Seen {
   readonly hidden: ReadonlyArray<number>
 }
 
-const descriptorsOf = (pid: string): ReadonlyArray<string> | "hidden" => {
-  try {
-    return fs.readdirSync(`/proc/${pid}/fd`)
-  } catch (cause) {
-    return codeOf(cause) === "EACCES" || codeOf(cause) === "EPERM" ? "hidden" : []
-  }
-}
+const isForbidden = (cause: unknown): boolean => codeOf(cause) === "EACCES" || codeOf(cause) === "EPERM"
 
 const holds = (pid: string, fd: string, lock: fs.Stats, name: string): Holder | null => {
+  // A cheap look first: the last part of the name is the same in every mount namespace.
+  if (path.basename(fs.readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/ \(deleted\)$/, "")) !== name) return null
+  const stat = fs.statSync(`/proc/${pid}/fd/${fd}`)
+  if (stat.dev !== lock.dev || stat.ino !== lock.ino) return null
+  return holderOf(Number(pid), fs.readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))
+}
+
+/** Names of descriptors may be listed where what they lead to may not be seen. */
+const lookInto = (pid: string, lock: fs.Stats, name: string): Holder | "hidden" | null => {
+  const found: Array<Holder> = []
   try {
-    // A cheap look first: the last part of the name is the same in every mount namespace.
-    if (path.basename(fs.readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/ \(deleted\)$/, "")) !== name) return null
-    const stat = fs.statSync(`/proc/${pid}/fd/${fd}`)
-    if (stat.dev !== lock.dev || stat.ino !== lock.ino) return null
-    return holderOf(Number(pid), fs.readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))
-  } catch {
-    // It closed the file, or went away, while we looked.
-    return null
+    for (const fd of fs.readdirSync(`/proc/${pid}/fd`)) {
+      try {
+        const holder = holds(pid, fd, lock, name)
+        if (holder !== null) found.push(holder)
+      } catch (cause) {
+        // It may also have closed the file while we looked.
+        if (isForbidden(cause)) return "hidden"
+      }
+    }
+  } catch (cause) {
+    // Or it went away.
+    if (isForbidden(cause)) return "hidden"
   }
+  return found.find(({ opened }) => opened) ?? found[0] ?? null
 }
 
 const lookOurselves = (lock: fs.Stats, name: string): Seen => {
-  const holders: Array<Holder> = []
-  const hidden: Array<number> = []
-  for (const pid of fs.existsSync("/proc/self/fd") ? fs.readdirSync("/proc") : []) {
-    if (!/^\d+$/.test(pid)) continue
-    const fds = descriptorsOf(pid)
-    if (fds === "hidden") hidden.push(Number(pid))
-    else {
-      const found = fds.map((fd) => holds(pid, fd, lock, name)).filter((holder) => holder !== null)
-      const [first] = found
-      if (first !== undefined) holders.push({ ...first, opened: found.some(({ opened }) => opened) })
-    }
+  const pids = fs.existsSync("/proc/self/fd") ? fs.readdirSync("/proc").filter((pid) => /^\d+$/.test(pid)) : []
+  const seen = pids.map((pid) => ({ pid: Number(pid), found: lookInto(pid, lock, name) }))
+  return {
+    holders: seen.map(({ found }) => found).filter((found) => found !== null && found !== "hidden"),
+    hidden: seen.filter(({ found }) => found === "hidden").map(({ pid }) => pid)
   }
-  return { holders, hidden }
 }
 
 /** Prints pid and details of each descriptor that is open to the same file as descriptor 3. */

@@ -6,10 +6,12 @@ import * as Effect from "effect/Effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
+import * as net from "node:net"
 import * as path from "node:path"
 import { PgdataBusy } from "../../src/errors/Failure.ts"
 import { holdLock, liveHolder } from "../../src/platform/lock.ts"
 import { temporaryFolder } from "../support/postgres.ts"
+import { eventually } from "../support/waiting.ts"
 
 const hold = (lock: string) =>
   holdLock({
@@ -133,6 +135,54 @@ describe("the lock between programs", () => {
         fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, pid: 4_194_303 }))
         assert.strictEqual((yield* Effect.flip(Effect.scoped(hold(lock))))._tag, "PgdataBusy")
         yield* Effect.promise(holder.kill)
+        yield* Effect.scoped(hold(lock))
+      })
+    )
+  )
+
+  it.live("a stopped holder whose socket takes nobody any more is alive; a zombie is not", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const lock = path.join(yield* temporaryFolder, "lock")
+        const holder = yield* program(lock)
+        holder.begin()
+        yield* Effect.promise(holder.line)
+        process.kill(holder.pid, "SIGSTOP")
+        const name = fs.readdirSync(lock).find((one) => one.endsWith(".sock")) ?? ""
+        const sockets: Array<net.Socket> = []
+        const refused = async (): Promise<string> => {
+          for (;;) {
+            const socket = net.connect({ path: path.join(lock, name) })
+            sockets.push(socket)
+            const failure = await new Promise<string | null>((resolve) => {
+              socket.once("connect", () => resolve(null))
+              socket.once("error", (cause) => resolve("code" in cause ? String(cause.code) : cause.message))
+            })
+            if (failure !== null) return failure
+          }
+        }
+        assert.strictEqual(yield* Effect.promise(refused), "EAGAIN")
+        const record = JSON.parse(fs.readFileSync(path.join(lock, "1"), "utf8")) as object
+        fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, pid: 4_194_303 }))
+        assert.isNotNull(yield* liveHolder(lock))
+        for (const socket of sockets) socket.destroy()
+        yield* Effect.promise(holder.kill)
+        assert.isNull(yield* liveHolder(lock))
+
+        // Its parent reaps nobody.
+        const parent = yield* Effect.acquireRelease(
+          Effect.sync(() =>
+            spawn("sh", ["-c", "sleep 0.2 & echo $!; exec sleep 1000"], { stdio: ["ignore", "pipe", "ignore"] })
+          ),
+          (child) => Effect.sync(() => child.kill("SIGKILL"))
+        )
+        const [line] = (yield* Effect.promise(() => once(parent.stdout, "data"))) as [Buffer]
+        const zombie = Number(line.toString())
+        const stat = () => fs.readFileSync(`/proc/${zombie}/stat`, "utf8")
+        yield* eventually("a zombie", () => stat().includes(") Z "))
+        const startTime = stat().split(") ")[1]?.split(" ")[19] ?? null
+        fs.writeFileSync(path.join(lock, "1"), JSON.stringify({ ...record, socket: null, pid: zombie, startTime }))
+        assert.isNull(yield* liveHolder(lock))
         yield* Effect.scoped(hold(lock))
       })
     )

@@ -166,17 +166,19 @@ const follow = (child: ChildProcess, httpPort: number): Program => {
 
 /**
  * Starts `compute_ctl` with these arguments. Killed with the scope, with everything it started. A `silent` standard
- * input is a pipe that stays open and brings nothing.
+ * input is a pipe that stays open and brings nothing. `under`: the program, and its arguments, that is to start it.
  */
 export const launch = (
   args: ReadonlyArray<string>,
   httpPort: number,
   env: Record<string, string> = {},
-  stdin: "none" | "silent" = "none"
+  stdin: "none" | "silent" = "none",
+  under: ReadonlyArray<string> = []
 ) =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const child = spawn(process.execPath, [path.join(root, "src/main.ts"), ...args], {
+      const [command, ...rest] = [...under, process.execPath, path.join(root, "src/main.ts"), ...args]
+      const child = spawn(command ?? "", rest, {
         stdio: [stdin === "none" ? "ignore" : "pipe", "pipe", "pipe"],
         env: { ...process.env, ...compiledOnce(), ...env }
       })
