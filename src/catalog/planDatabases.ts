@@ -27,6 +27,7 @@ import { alterableOptions, planDatabaseOptions } from "./planDatabaseOptions.ts"
 import { recordDeltas } from "./planDeltaRecords.ts"
 import { databaseDeltas, decideDeltas, type DeltaDecision } from "./planDeltas.ts"
 import { planSubscriptionDrop } from "./planSubscriptions.ts"
+import { endSessions, endSlots } from "./planVacate.ts"
 
 /** The last of a name counts. */
 export const wantedDatabases = (spec: ParsedSpec): ReadonlyMap<string, Database> =>
@@ -104,6 +105,7 @@ const planDrop = (draft: Draft, name: string, decision: Exclude<DeltaDecision, "
       ...about,
       statements: [
         ...(known.template ? [statement(`ALTER DATABASE ${quoted} IS_TEMPLATE false`)] : []),
+        statement(endSlots(name)),
         statement(`DROP DATABASE IF EXISTS ${quoted} WITH (FORCE)`)
       ],
       after: [...makersOf(draft, databaseObject(name)), ...subscriptions.map(({ id }) => id)],
@@ -118,7 +120,7 @@ const planRename = (draft: Draft, name: string, to: string, decision: Exclude<De
     phase: "RenameAndDeleteDatabases",
     object: databaseObject(name),
     action: `rename to ${JSON.stringify(to)}`,
-    because: "a delta says so"
+    because: "a delta says so; sessions are ended, for it cannot be renamed under them"
   } as const
   if (decision !== "do") return add(draft, operation({ ...about, decision: skip(decision.because) }))
   const fault = faultOfDatabaseName(to)
@@ -127,7 +129,7 @@ const planRename = (draft: Draft, name: string, to: string, decision: Exclude<De
     draft,
     transactional({
       ...about,
-      sql: [`ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`],
+      sql: [endSessions(name), `ALTER DATABASE ${quoteIdentifier(name)} RENAME TO ${quoteIdentifier(to)}`],
       after: makersOf(draft, databaseObject(name), databaseObject(to)),
       change: { _tag: "RenameDatabase", name, to }
     })

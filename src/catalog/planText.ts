@@ -1,7 +1,7 @@
 /**
  * What an apply would do, as text or JSON. Shows no verifier.
  */
-import type { ApplyPlan, Operation } from "./operations.ts"
+import type { ApplyPlan, Operation, Statement } from "./operations.ts"
 
 const toDo = (plan: ApplyPlan): ReadonlyArray<Operation> =>
   plan.operations.filter(({ decision }) => decision._tag !== "Skip")
@@ -20,6 +20,14 @@ const mayRunConcurrently = ({ change, phase }: Operation): boolean => {
   }
 }
 
+/** A password that came in some other way than as a verifier, which is never in what is shown. */
+const withoutPasswords = (text: string): string =>
+  text
+    .replace(/\bPASSWORD\s+(?:E?'(?:[^'\\]|''|\\.)*'?|\$\w*\$[\s\S]*)/gi, "PASSWORD '<redacted>'")
+    .replace(/\bSCRAM-SHA-256\$[^\s'"]*|\bmd5[0-9a-f]{8,}/g, "<redacted>")
+
+const shownText = ({ shown }: Statement): string => withoutPasswords(shown.trim())
+
 /** Newlines in a hostile name must not look like another operation. */
 const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, " ")
 
@@ -28,7 +36,7 @@ const printOperation = (operation: Operation): string => {
   const head = `${operation.action} ${operation.object}${where}: ${operation.because}`
   return operation.decision._tag === "Refuse"
     ? `! ${head}\n    refused: ${operation.decision.reason}; ${operation.decision.hint}`
-    : [`+ ${head}`, ...operation.statements.map(({ shown }) => `    ${oneLine(shown.trim())};`)].join("\n")
+    : [`+ ${head}`, ...operation.statements.map((one) => `    ${oneLine(shownText(one))};`)].join("\n")
 }
 
 /** Empty when nothing is to be done. A line per operation with its statements below, under the name of its phase. */
@@ -48,7 +56,7 @@ export const planJson = (plan: ApplyPlan): unknown => ({
     action: operation.action,
     because: operation.because,
     refused: operation.decision._tag === "Refuse" ? operation.decision.reason : null,
-    statements: operation.statements.map(({ shown }) => shown.trim()),
+    statements: operation.statements.map(shownText),
     after: operation.after,
     beside: mayRunConcurrently(operation),
     transactional: operation.joined !== null
