@@ -1,5 +1,6 @@
 /**
- * Reads a whole spec, or what it comes in, as text from a file, a FIFO or standard input, in a way that never keeps the process from ending.
+ * Reads a whole spec, or what it comes in, as text: from a file, a FIFO or standard input, in a way that never keeps
+ * the process from ending.
  *
  * A read that blocks in Node's thread pool also blocks the exit of the process, for ever. So what may block (standard
  * input, FIFOs) is read as a stream. A file on a file system that hangs has no such way: `isBlocked` says that a read

@@ -86,7 +86,7 @@ export const readWaitFor = (apiVersion: ApiVersion, text: string): Result.Result
 
 // -- bodies --------------------------------------------------------------------------------------------------------
 
-/** A larger body is not read to its end. One that holds a spec may be as long as any other way in lets it be. */
+/** A larger body is not read to its end. One that holds a spec may be as long as a file of one. */
 const maxBytes = 2 * 1024 * 1024
 
 const tooLarge = (limit: number) =>

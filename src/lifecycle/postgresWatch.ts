@@ -38,7 +38,7 @@ export const newSession: Layer.Layer<never, never, Admin> = Layer.effect(
   )
 )
 
-/** The libraries that no session could load may be the system database's own, which its owner chose: no user's matter. */
+/** Libraries that cannot be loaded may be the system database's own: its owner chose them, and others do without. */
 const unlessOfDatabase = Effect.fnUntraced(function* (admin: Admin["Service"], refused: WireFailed) {
   const wire = yield* Effect.mapError(admin.connect("compute_monitor"), () => refused)
   const own = yield* wire.rows(

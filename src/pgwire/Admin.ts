@@ -94,83 +94,83 @@ const guesses = [17, 16]
 const unknownSetting = "42704"
 const notPermitted = "42501"
 
-const make = Effect.fnUntraced(function* (at: ConnString) {
-  const guard = yield* Ref.make<Prove>(() => Effect.void)
-  const known = yield* Ref.make<Known>({ major: null, superuser: true })
-  const superuser = at.user ?? defaultSuperuser
-  const systemDatabase = at.database ?? "postgres"
-  const prove: Prove = (wire) => Effect.flatMap(Ref.get(guard), (one) => one(wire))
+/** What a session is for, its database, and whether it preloads what users' sessions do. */
+type Wanted = readonly [purpose: Purpose, database: string, libraries: boolean]
 
-  const optionsOf = (about: Known, purpose: Purpose, libraries: boolean): string => {
-    const pinned = pinnedOptions({ user: superuser, applying: applying.has(purpose), libraries, ...about })
-    return at.options === null ? pinned : `${pinned} ${at.options}`
-  }
+const optionsOf = (at: ConnString, user: string, about: Known, purpose: Purpose, libraries: boolean): string => {
+  const pinned = pinnedOptions({ user, applying: applying.has(purpose), libraries, ...about })
+  return at.options === null ? pinned : `${pinned} ${at.options}`
+}
 
-  type Wanted = readonly [purpose: Purpose, database: string, libraries: boolean]
-
-  const open = (about: Known, [purpose, database, libraries]: Wanted, onParameter: WireConfig["onParameter"]) =>
+/** One attempt at a session, believing this of the server. */
+const opener =
+  (at: ConnString, user: string) =>
+  (about: Known, [purpose, database, libraries]: Wanted, onParameter?: WireConfig["onParameter"]) =>
     connect({
       host: at.host,
       port: at.port,
-      user: superuser,
+      user,
       database,
       applicationName: applicationName(purpose),
-      options: optionsOf(about, purpose, libraries),
+      options: optionsOf(at, user, about, purpose, libraries),
       connectWithin: Duration.seconds(10),
       ...(onParameter === undefined ? {} : { onParameter }),
       ...(at.password === null ? {} : { password: at.password })
     })
 
-  /**
-   * By a session that pins only what every version knows. The server says its version even when that session fails, but
-   * not when it fails at once: then it is the newest whose settings it knows.
-   */
-  const askMajor = Effect.fnUntraced(function* (about: Known, wanted: Wanted) {
-    let major: number | null = null
-    const ask = (guess: number | null) =>
-      Effect.scoped(
-        open({ ...about, major: guess }, wanted, (name, value) => {
-          if (name === "server_version") major = readMajor(value)
-        })
-      ).pipe(Effect.result)
-    const first = yield* ask(null)
-    if (major === null && Result.isFailure(first)) {
-      for (const guess of guesses) {
-        const next = yield* ask(guess)
-        if (major !== null) return major
-        if (Result.isFailure(next) && next.failure.sqlState !== unknownSetting) break
-      }
-      return yield* first.failure
-    }
-    return major
-  })
-
-  /** Knowing nothing wrong of the server. What turns out to be otherwise is remembered for the next session. */
-  const openPinned = Effect.fnUntraced(function* (wanted: Wanted) {
-    const before = yield* Ref.get(known)
-    const learn = (about: Known) =>
-      Effect.gen(function* () {
-        const learnt = { ...about, major: yield* askMajor(about, wanted) }
-        const wire = yield* open(learnt, wanted, undefined)
-        yield* Ref.set(known, learnt)
-        return wire
+/**
+ * By a session that pins only what every version knows. The server says its version even when that session fails, but
+ * not when it fails at once: then it is the newest whose settings it knows.
+ */
+const askMajor = Effect.fnUntraced(function* (open: ReturnType<typeof opener>, about: Known, wanted: Wanted) {
+  let major: number | null = null
+  const ask = (guess: number | null) =>
+    Effect.scoped(
+      open({ ...about, major: guess }, wanted, (name, value) => {
+        if (name === "server_version") major = readMajor(value)
       })
-    /** Only a superuser may pin everything; a first refusal that has another reason stays the answer. */
-    const asAnybody = (refused: WireFailed) => {
-      const about = { ...before, superuser: false }
-      return (
-        before.major === null ? learn(about) : Effect.tap(open(about, wanted, undefined), () => Ref.set(known, about))
-      ).pipe(Effect.mapError(() => refused))
-    }
-    return yield* (before.major === null ? learn(before) : open(before, wanted, undefined)).pipe(
-      Effect.catchIf(
-        ({ sqlState }) => before.major !== null && sqlState === unknownSetting,
-        () => learn(before)
-      ),
-      Effect.catchIf(({ sqlState }) => before.superuser && sqlState === notPermitted, asAnybody)
-    )
-  })
+    ).pipe(Effect.result)
+  const first = yield* ask(null)
+  if (major !== null || Result.isSuccess(first)) return major
+  // Without a code, nobody has answered.
+  for (const guess of first.failure.sqlState === undefined ? [] : guesses) {
+    const next = yield* ask(guess)
+    if (major !== null) return major
+    if (Result.isFailure(next) && next.failure.sqlState !== unknownSetting) break
+  }
+  return yield* first.failure
+})
 
+/** What turns out to be otherwise than was known is remembered for the next session. */
+const openPinned = Effect.fnUntraced(function* (
+  open: ReturnType<typeof opener>,
+  known: Ref.Ref<Known>,
+  wanted: Wanted
+) {
+  const before = yield* Ref.get(known)
+  const tried = (about: Known) => Effect.tap(open(about, wanted), () => Ref.set(known, about))
+  const learn = (about: Known) => Effect.flatMap(askMajor(open, about, wanted), (major) => tried({ ...about, major }))
+  /** Only a superuser may pin everything; a first refusal that has another reason stays the answer. */
+  const asAnybody = (refused: WireFailed) => {
+    const about = { ...before, superuser: false }
+    return Effect.mapError(before.major === null ? learn(about) : tried(about), () => refused)
+  }
+  return yield* (before.major === null ? learn(before) : open(before, wanted)).pipe(
+    Effect.catchIf(
+      ({ sqlState }) => before.major !== null && sqlState === unknownSetting,
+      () => learn(before)
+    ),
+    Effect.catchIf(({ sqlState }) => before.superuser && sqlState === notPermitted, asAnybody)
+  )
+})
+
+const make = Effect.fnUntraced(function* (at: ConnString) {
+  const guard = yield* Ref.make<Prove>(() => Effect.void)
+  const known = yield* Ref.make<Known>({ major: null, superuser: true })
+  const superuser = at.user ?? defaultSuperuser
+  const systemDatabase = at.database ?? "postgres"
+  const open = opener(at, superuser)
+  const prove: Prove = (wire) => Effect.flatMap(Ref.get(guard), (one) => one(wire))
   return Admin.of({
     at,
     superuser,
@@ -178,9 +178,9 @@ const make = Effect.fnUntraced(function* (at: ConnString) {
     guard: (next) => Ref.set(guard, next),
     prove,
     expectMajor: (major) => Ref.update(known, (about) => ({ ...about, major })),
-    startupOptions: (purpose) => Effect.map(Ref.get(known), (about) => optionsOf(about, purpose, false)),
+    startupOptions: (purpose) => Effect.map(Ref.get(known), (about) => optionsOf(at, superuser, about, purpose, false)),
     connect: Effect.fnUntraced(function* (purpose, database = systemDatabase, libraries = "none") {
-      const wire = yield* openPinned([purpose, database, libraries === "as users"])
+      const wire = yield* openPinned(open, known, [purpose, database, libraries === "as users"])
       yield* prove(wire)
       return wire
     })

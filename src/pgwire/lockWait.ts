@@ -51,7 +51,7 @@ const printHolder = ([, , , pid, user, database, state, kind, queried, begun]: R
 }
 
 /** `null`: it waits for nobody. */
-export const printLockWait = (rows: StatementResult["rows"]): string | null => {
+const printLockWait = (rows: StatementResult["rows"]): string | null => {
   const [first] = rows
   if (first === undefined) return null
   const [mode, kind, on] = first
