@@ -256,7 +256,7 @@ const overdueWithin = Duration.minutes(2)
  * A base that is overdue is made before users are let in: a compute that dies again and again would never get to it,
  * and replay more each time. Whatever goes wrong is reported, and the start goes on.
  */
-export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void, Failure> =>
+export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void> =>
   Effect.gen(function* () {
     const base = yield* currentBase(options.layout)
     const [row] = yield* Effect.scoped(
@@ -282,7 +282,9 @@ export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void
         message:
           `no new base (${causesOf(Cause.squash(cause)).join(": ")}): the last one still starts, and ` + "replays more"
       })
-    )
+    ),
+    // Whoever keeps the storage looks again, and says what lasts.
+    Effect.catch((failure) => Effect.logWarning("whether a new base is overdue could not be seen", failure))
   )
 
 /** One look: prepares the spare and makes a base where they are due. True when a base was made. */
