@@ -5,6 +5,7 @@ import * as HttpApiSchema from "effect/http-api/HttpApiSchema"
 import * as Schema from "effect/Schema"
 import { maxHoldSeconds } from "../activity/activity.ts"
 import { PgName, PgText } from "../spec/ComputeSpec.ts"
+import { faultOfRoleReference } from "../spec/names.ts"
 
 /** Every answer that is not 2xx. */
 const Refused = Schema.Struct({
@@ -153,13 +154,7 @@ const Privilege = Schema.Literals([
 ])
 
 /** `GRANT … TO "public"` grants to everybody: quoting does not make a name of this word, nor of `none`. */
-const Grantee = PgName.check(
-  Schema.makeFilter((name: string) =>
-    name === "public" || name === "none"
-      ? `expected the name of a role; ${name} is a word of Postgres's own`
-      : undefined
-  )
-)
+const Grantee = Schema.String.check(Schema.makeFilter((name: string) => faultOfRoleReference(name) ?? undefined))
 
 export const Grants = Schema.Struct({
   database: PgName,

@@ -10,7 +10,7 @@ import * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
 import { TimedOut, type WireFailed } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
-import { Admin } from "./Admin.ts"
+import type { Admin } from "./Admin.ts"
 import type { StatementResult, Wire } from "./Wire.ts"
 
 /** No statement of ours that waits for nobody takes so long, but for one at a disk. */
