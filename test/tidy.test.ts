@@ -58,13 +58,13 @@ const edges: Record<string, string> = {
   controlplane: "compute errors platform spec",
   catalog: "compute errors pgwire platform postgres spec",
   storage: "compute errors pgwire platform postgres spec",
-  activity: "catalog compute errors pgwire",
+  activity: "compute errors pgwire spec",
   autoscaling: "compute errors pgwire platform spec telemetry",
   extensions: "compute errors pgwire platform postgres spec telemetry",
   lfc: "compute errors pgwire spec",
   sidecars: "compute errors pgwire platform postgres spec telemetry",
   tls: "compute errors platform postgres spec",
-  http: "activity catalog compute errors extensions pgwire platform postgres spec telemetry",
+  http: "activity compute errors extensions pgwire platform postgres spec telemetry",
   lifecycle:
     "activity autoscaling catalog compute errors extensions http lfc logging pgwire platform postgres sidecars spec " +
     "storage telemetry tls",

@@ -89,7 +89,7 @@ export interface Catalog {
   readonly references: ReadonlyArray<ObservedReference>
   /** Read only where the spec asks for some. */
   readonly memberships: ReadonlyArray<ObservedMembership>
-  /** What the server takes the spec's texts for: points in time as `validUntil` has them; `null`: it takes it for none. */
+  /** What the server takes the spec's texts for: points in time as `validUntil` has them; `null`: for none. */
   readonly times: ReadonlyMap<string, string | null>
   /** The same for encodings: by the name that the server has for it. */
   readonly encodings: ReadonlyMap<string, string | null>

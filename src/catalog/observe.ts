@@ -91,7 +91,8 @@ const membershipsSql = (wishes: OptionWishes): string =>
 /** In the settings of our own role, where no tenant can reach them. */
 const doneDeltasSql = `SELECT pg_catalog.split_part(c, '=', 1) FROM pg_catalog.pg_db_role_setting s
   JOIN pg_catalog.pg_roles r ON r.oid = s.setrole, pg_catalog.unnest(s.setconfig) c
-  WHERE s.setdatabase = 0 AND r.rolname = current_user AND pg_catalog.starts_with(c, ${quoteLiteral(doneDeltasSetting)})`
+  WHERE s.setdatabase = 0 AND r.rolname = current_user
+    AND pg_catalog.starts_with(c, ${quoteLiteral(doneDeltasSetting)})`
 
 interface OptionWishes {
   readonly times: ReadonlyArray<string>

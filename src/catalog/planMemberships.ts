@@ -1,6 +1,6 @@
 /**
- * Memberships that the spec asks for: `privileged`, and the options IN ROLE, ROLE and ADMIN, which only CREATE ROLE knows
- * (phase 4). They are granted by statements of their own, so that they can be wished at any time.
+ * Memberships that the spec asks for: `privileged`, and the options IN ROLE, ROLE and ADMIN, which only CREATE ROLE
+ * knows (phase 4). They are granted by statements of their own, so that they can be wished at any time.
  *
  * A membership that the spec does not name is left alone.
  */

@@ -158,7 +158,8 @@ BEGIN
       ${objectKinds(major).join("\n      UNION ALL\n      ")}
     )
     SELECT o.kind, o.object, o.schema, pg_catalog.quote_ident(s.nspname) AS schema_name,
-      a.privilege_type || CASE WHEN o.attribute IS NULL THEN '' ELSE pg_catalog.format(' (%I)', o.attribute) END AS what,
+      a.privilege_type ||
+        CASE WHEN o.attribute IS NULL THEN '' ELSE pg_catalog.format(' (%I)', o.attribute) END AS what,
       r.rolname AS grantor, r.oid AS grantor_oid, r.rolsuper AND r.oid <> 10 AS super,
       CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(e.rolname) END AS grantee
     FROM objects o CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a

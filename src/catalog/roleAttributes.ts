@@ -58,8 +58,8 @@ const names = (options: ReadonlyArray<RoleOption>, flag: RoleFlag): boolean =>
   options.some((option) => option._tag === "Flag" && option.flag === flag)
 
 /**
- * `" NAME value ... LOGIN"`, with a leading blank: what both CREATE and ALTER ROLE know. LOGIN is left out where the spec
- * says LOGIN or NOLOGIN itself.
+ * `" NAME value ... LOGIN"`, with a leading blank: what both CREATE and ALTER ROLE know. LOGIN is left out where the
+ * spec says LOGIN or NOLOGIN itself.
  */
 export const attributesText = (options: ReadonlyArray<RoleOption>): string =>
   [...options.map(renderRoleOption), names(options, "login") ? null : "LOGIN"]

@@ -128,7 +128,8 @@ const cases: ReadonlyArray<Case> = [
     what: "a parameter",
     from: 15,
     setUp: [
-      'grant set on parameter work_mem to middle with grant option; grant set on parameter "x.y" to middle with grant option',
+      "grant set on parameter work_mem to middle with grant option; " +
+        'grant set on parameter "x.y" to middle with grant option',
       ...passOn("set", "parameter work_mem").slice(1),
       ...passOn("set", "parameter x.y").slice(1)
     ]
@@ -160,7 +161,8 @@ const cases: ReadonlyArray<Case> = [
     what: "event triggers and foreign-data wrappers of a leaving superuser, and publications",
     setUp: [
       "alter role g superuser; create function public.e() returns event_trigger language plpgsql as 'begin end'; " +
-        "create event trigger seen on ddl_command_start execute function public.e(); alter event trigger seen owner to g; " +
+        "create event trigger seen on ddl_command_start execute function public.e(); " +
+        "alter event trigger seen owner to g; " +
         "create foreign data wrapper w; alter foreign data wrapper w owner to g",
       "create publication everything for all tables; alter publication everything owner to g"
     ],
@@ -197,7 +199,8 @@ const cases: ReadonlyArray<Case> = [
   {
     what: "policies, settings and objects in two databases",
     setUp: [
-      "create table public.t (); create policy p on public.t to g, other using (true); alter table public.t owner to g; " +
+      "create table public.t (); create policy p on public.t to g, other using (true); " +
+        "alter table public.t owner to g; " +
         "alter role g in database e set work_mem = '5MB'; grant temporary on database e to h"
     ],
     keeps: ["select tableowner from pg_tables where tablename = 't'", [["owner"]]]
@@ -224,8 +227,10 @@ describe("a role that leaves", () => {
               yield* postgres.rows("alter role middle nosuperuser")
               yield* Effect.scoped(
                 run(postgres, [
-                  "drop event trigger if exists seen; drop schema if exists hidden cascade; drop schema if exists n cascade",
-                  "drop schema if exists mine cascade; drop table if exists public.t; drop foreign data wrapper if exists w cascade",
+                  "drop event trigger if exists seen; drop schema if exists hidden cascade",
+                  "drop schema if exists n cascade",
+                  "drop schema if exists mine cascade; drop table if exists public.t",
+                  "drop foreign data wrapper if exists w cascade",
                   "do $$begin if exists (select from pg_subscription) then alter subscription s disable; " +
                     "alter subscription s set (slot_name = none); drop subscription s; end if; end$$"
                 ])

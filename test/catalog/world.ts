@@ -130,7 +130,7 @@ const renameRole = (world: World, from: string, to: string): void => {
   // Postgres forgets an md5 verifier on a rename.
   world.roles.set(to, { ...role, verifier: role.verifier?.startsWith("md5") === true ? null : role.verifier })
   for (const [name, one] of world.databases) if (one.owner === from) world.databases.set(name, { ...one, owner: to })
-  for (const [key, admin] of [...world.members]) {
+  for (const [key, admin] of Array.from(world.members)) {
     const pair = (JSON.parse(key) as ReadonlyArray<string>).map((name) => (name === from ? to : name))
     world.members.delete(key)
     world.members.set(JSON.stringify(pair), admin)
@@ -141,7 +141,7 @@ const dropRole = (world: World, name: string): void => {
   world.roles.delete(name)
   for (const [database, one] of world.databases)
     if (one.owner === name) world.databases.set(database, { ...one, owner: "cloud_admin" })
-  for (const key of [...world.members.keys()]) if (JSON.parse(key).includes(name)) world.members.delete(key)
+  for (const key of world.members.keys()) if (JSON.parse(key).includes(name)) world.members.delete(key)
 }
 
 const deltaRoles = (

@@ -138,7 +138,8 @@ describe("options of a spec", () => {
         "local"
       ),
       [
-        "cluster.roles[1].options[0].value: expected for CONNECTION LIMIT a whole number from -1 (no limit) to 2147483647",
+        "cluster.roles[1].options[0].value: expected for CONNECTION LIMIT a whole number from -1 (no limit) " +
+          "to 2147483647",
         'cluster.roles[1].options[1].value: expected for VALID UNTIL a point in time with the vartype "string", ' +
           "such as 2030-12-31 or infinity",
         'cluster.roles[1].options[2].name: expected an option of CREATE ROLE, and "WHATEVER" is none',
