@@ -15,7 +15,7 @@ import * as FS from "node:fs"
 import * as OS from "node:os"
 import { parseArguments } from "./cli/arguments.ts"
 import { health } from "./cli/health.ts"
-import { planCommand } from "./cli/plan.ts"
+import { applyCommand, planCommand } from "./cli/plan.ts"
 import { isBlocked } from "./cli/readText.ts"
 import { banner, prepare, type Surroundings } from "./cli/run.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
@@ -152,6 +152,9 @@ const main = (): void => {
       return out(policyText(command.apiVersion))
     case "Plan":
       Effect.runFork(planCommand(command.settings, out, err)).addObserver(leave)
+      return
+    case "Apply":
+      Effect.runFork(applyCommand(command.settings, out, err)).addObserver(leave)
       return
     case "Health":
       Effect.runFork(

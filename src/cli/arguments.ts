@@ -18,6 +18,7 @@ export type Command =
   /** `-` among the paths is stdin. */
   | { readonly _tag: "Validate"; readonly paths: ReadonlyArray<string>; readonly storage: "neon" | "local" }
   | { readonly _tag: "Plan"; readonly settings: PlanSettings }
+  | { readonly _tag: "Apply"; readonly settings: PlanSettings }
   | { readonly _tag: "Schema" }
   | { readonly _tag: "Health"; readonly settings: HealthSettings }
   | { readonly _tag: "Routes"; readonly apiVersion: ApiVersion }
@@ -78,7 +79,9 @@ const read = (command: CommandName, given: Given, rest: ReadonlyArray<string>, e
     case "routes":
       return Result.map(readApiVersion(given), (apiVersion) => ({ _tag: "Routes", apiVersion }))
     case "plan":
-      return Result.map(readPlan(given), (settings) => ({ _tag: "Plan", settings }))
+      return Result.map(readPlan(given, command), (settings) => ({ _tag: "Plan", settings }))
+    case "apply":
+      return Result.map(readPlan(given, command), (settings) => ({ _tag: "Apply", settings }))
     case "schema":
       return Result.succeed({ _tag: "Schema" })
     case "validate":

@@ -211,6 +211,12 @@ export const commands = [
     flags: ["connstr", "spec", "spec-path", "config", "storage", "privileged-role-name", "json"]
   },
   {
+    name: "apply",
+    usage: "-C URL (-S FILE | -s JSON) [--json]",
+    meaning: "make a running Postgres's roles, databases and extensions agree with a spec; exit 0 when they do",
+    flags: ["connstr", "spec", "spec-path", "config", "storage", "privileged-role-name", "json"]
+  },
+  {
     name: "health",
     usage: "[--wait STATE]",
     meaning: "ask a running compute how it is; exit 0 when well",

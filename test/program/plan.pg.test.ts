@@ -17,11 +17,16 @@ const specWith = (roles: ReadonlyArray<string>) => ({
   }
 })
 
-const plan = Effect.fnUntraced(function* (at: Place, spec: unknown, more: ReadonlyArray<string> = []) {
+const plan = Effect.fnUntraced(function* (
+  at: Place,
+  spec: unknown,
+  more: ReadonlyArray<string> = [],
+  command = "plan"
+) {
   const file = `${at.directory}/wanted.json`
   fs.writeFileSync(file, JSON.stringify(spec))
   const program = yield* launch(
-    ["plan", "-C", `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`, "-S", file, ...more],
+    [command, "-C", `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`, "-S", file, ...more],
     at.httpPort
   )
   const { code } = yield* Effect.promise(() => program.exit)
@@ -57,6 +62,21 @@ it.live("prints what would be done, then nothing once it is done", () =>
       )
       assert.strictEqual(answer.status, 200, answer.text)
       assert.deepStrictEqual(yield* plan(at, wanted), { code: 0, text: "" })
+
+      // The same without a compute: `apply` does what `plan` prints, and answers with the receipt.
+      const more = specWith(["web", 'late "one"', "by apply"])
+      const applied = yield* plan(at, more, ["--json"], "apply")
+      assert.strictEqual(applied.code, 0, applied.text)
+      const receipt = JSON.parse(applied.text)
+      assert.deepStrictEqual([receipt.kind, receipt.outcome], ["reconfigure", "done"])
+      assert.deepStrictEqual(yield* plan(at, more), { code: 0, text: "" })
+      const nobody = { ...more, cluster: { ...more.cluster, databases: [{ name: "orphan", owner: "nobody" }] } }
+      const refused = yield* plan(at, nobody, [], "apply")
+      assert.strictEqual(refused.code, 1)
+      assert.match(
+        refused.text,
+        /1 failed[^]*create database "orphan": role "nobody" does not exist \(SQLSTATE 42704\)/
+      )
 
       program.signal("SIGTERM")
       yield* Effect.promise(() => program.exit)
