@@ -1,5 +1,5 @@
 /**
- * A lock that lasts as long as any process that may write: an flock whose descriptor is given to children.
+ * A lock that lasts until the last process that may write is gone: an flock whose descriptor children inherit.
  *
  * It belongs to the open file, not to a process: every child that inherits the descriptor keeps it, and theirs keep it
  * on, until the last of them is gone, however each of them dies; a zombie holds nothing. Every container on the

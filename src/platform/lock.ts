@@ -290,7 +290,7 @@ export const holdFlock = <F>(
 const attempts = 20
 
 /** What the claims say of computes before us. */
-export interface Predecessors {
+interface Predecessors {
   /** One died instead of letting go, and nobody has proven since that nothing of it is left. */
   readonly leftBehind: boolean
   /** They had the flock, so whoever has it now knows that nothing of theirs is left. */

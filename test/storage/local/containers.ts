@@ -39,7 +39,7 @@ const everybody = () =>
     .map(Number)
 
 /** A process and all that it started, as far as they were not handed to another parent. */
-export const descendants = (pid: number): ReadonlyArray<number> => {
+const descendants = (pid: number): ReadonlyArray<number> => {
   const children = everybody().filter((other) => parentOf(other) === pid)
   return [pid, ...children.flatMap(descendants)]
 }
