@@ -477,7 +477,8 @@ describe("usage errors", () => {
     [[...older, "-z"], "there is no flag -z"],
     [
       [...older, "hunter2=x"],
-      "there is an argument that belongs to no flag; the commands are run, validate, plan, apply, health, routes, schema"
+      "there is an argument that belongs to no flag; the commands are " +
+        "run, validate, plan, apply, health, routes, schema"
     ],
     [["start"], "there is no command start; the commands are run, validate, plan, apply, health, routes, schema"],
     [["run", ...older, "hunter2"], "run takes flags only, but there is an argument that belongs to none"],

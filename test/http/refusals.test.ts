@@ -104,7 +104,7 @@ describe("probes", () => {
     }
   })
 
-  it("a failed reconfiguration keeps its users; a dead Postgres, one that refuses sessions and an ending compute do not", () => {
+  it("users stay after a failed reconfiguration, not when Postgres is dead, refuses sessions or ends", () => {
     assert.isTrue(isReady({ status: "failed", postgresAlive: true, everRan: true, notAccepting: null }))
     assert.isTrue(isReady({ status: "configuration", postgresAlive: true, everRan: true, notAccepting: null }))
     assert.isFalse(isReady({ status: "failed", postgresAlive: false, everRan: true, notAccepting: null }))

@@ -1,6 +1,6 @@
 /**
- * Every status a process can be held in, and every wait before Postgres runs, × every way to ask for its end: it ends in
- * order and leaves no process.
+ * Every status a process can be held in, and every wait before Postgres runs, × every way to ask for its end: it
+ * ends in order and leaves no process.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { makeFakeControlPlane, makeFakePageserver, makeFakeSafekeeper } from "compute-ctl/testing"

@@ -54,7 +54,8 @@ describe("a stop", () => {
           const program = yield* launch(localArguments(at, spec), at.httpPort)
           yield* Effect.promise(() => program.reaches("running"))
           yield* rows(at, "select 1")
-          const checkpointer = checkpointerOf(processesIn(`${at.directory}/pgdata`)) ?? assert.fail("there is a checkpointer")
+          const checkpointer =
+            checkpointerOf(processesIn(`${at.directory}/pgdata`)) ?? assert.fail("there is a checkpointer")
           process.kill(checkpointer, "SIGSTOP")
           program.signal("SIGTERM")
           assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
