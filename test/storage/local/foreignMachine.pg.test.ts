@@ -25,7 +25,8 @@ describe("a machine", () => {
         const initdb = path.join(world.folder, "initdb")
         fs.writeFileSync(
           initdb,
-          `#!/bin/sh\ncase "$*" in *C.UTF-8*)\necho 'initdb: error: invalid locale name "C.UTF-8"' >&2; exit 1;; esac\n` +
+          `#!/bin/sh\ncase "$*" in *C.UTF-8*)\necho 'initdb: error: invalid locale name "C.UTF-8"' >&2\n` +
+            "exit 1;; esac\n" +
             `exec ${world.install.initdb} "$@"\n`,
           { mode: 0o755 }
         )
