@@ -32,10 +32,11 @@ import type { ParsedSpec } from "../../spec/ParsedSpec.ts"
 import { Storage, type Timeline } from "../Storage.ts"
 import { coldBackupLabel } from "./backupLabel.ts"
 import { type BaseLimits, defaultBaseLimits } from "./basePolicy.ts"
+import type { KnownFiles } from "./copyTree.ts"
 import { statOrNull } from "./disk.ts"
 import { type Durability, requireSettings } from "./durability.ts"
 import { fence } from "./fence.ts"
-import { type Base, damaged, type Layout, layoutOf, readBase } from "./layout.ts"
+import { type Base, baseBytes, damaged, type Layout, layoutOf, readBase } from "./layout.ts"
 import { copyStopped, readShutDown, refuseTablespaces, requireSameCluster } from "./publishBase.ts"
 import { advanceReached } from "./reached.ts"
 import { restoreBase } from "./restoreBase.ts"
@@ -113,11 +114,11 @@ const copyInTime = Effect.fnUntraced(function* (
   { pace, stopBudget }: Shared,
   layout: Layout,
   base: Base,
-  copy: Effect.Effect<Base, Failure>,
+  copy: Effect.Effect<Base, Failure, Spawn>,
   spent: Duration.Duration
 ) {
   const left = Duration.toMillis(stopBudget) - Duration.toMillis(spent)
-  const cost = base.current.tarBytes / (yield* Ref.get(pace))
+  const cost = baseBytes(base) / (yield* Ref.get(pace))
   const skipped = (why: string) =>
     Effect.as(
       Effect.logWarning(`no new base at this stop: ${why} (--stop-budget); nothing is lost, a start replays more`),
@@ -136,6 +137,7 @@ const leaveCleanly = Effect.fnUntraced(function* (
   shared: Shared,
   layout: Layout,
   pgdata: string,
+  known: KnownFiles,
   spent: Duration.Duration
 ) {
   const { durability, limits } = shared
@@ -153,7 +155,7 @@ const leaveCleanly = Effect.fnUntraced(function* (
     flushed: durability === "os"
   })
   const due = (control.redo - base.start) * coldBaseShare > BigInt(limits.walBytes)
-  const copy = copyStopped(layout, base, pgdata, control)
+  const copy = copyStopped(layout, base, pgdata, control, known)
   const now = due ? yield* copyInTime(shared, layout, base, copy, spent) : base
   yield* becomeSpare(layout, now, pgdata, coldBackupLabel(control, segmentBytes))
 })
@@ -163,11 +165,12 @@ const leave = Effect.fn("LocalStorage.leave")(function* (
   shared: Shared,
   layout: Layout,
   pgdata: string,
+  known: KnownFiles,
   exit: ExitStatus,
   spent: Duration.Duration
 ) {
   if (exit._tag !== "Code" || exit.code !== 0) return
-  yield* leaveCleanly(shared, layout, pgdata, spent).pipe(
+  yield* leaveCleanly(shared, layout, pgdata, known, spent).pipe(
     within("leaving the storage", leaveWithin),
     Effect.catch((failure) => Effect.logWarning("the next start will be slower", failure))
   )
@@ -246,6 +249,7 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
       Effect.onError((cause) => Scope.close(own, Exit.failCause(cause)))
     )
   ).pipe(onceMore(layout))
+  const known: KnownFiles = new Map()
   const upkeep = {
     state,
     layout,
@@ -254,15 +258,17 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
     durability,
     limits,
     every,
+    known,
     measured: (bytes: number, taken: Duration.Duration) =>
       Ref.set(pace, Math.max(1, bytes / Math.max(1, Duration.toMillis(taken))))
   }
+  const withSpawn = Effect.provideService(Spawn, shared.spawn)
   return {
     commitLsn: () => Effect.succeed(null),
     source: () => ({ _tag: "InPlace", restore: (at) => restore(shared, layout, pgdata, at, scope) }),
-    secure: Effect.andThen(secure(shared, layout), makeOverdueBase(upkeep)),
-    keep: runWalArchiver(upkeep),
-    leave: (exit, spent) => leave(shared, layout, pgdata, exit, spent)
+    secure: Effect.andThen(secure(shared, layout), withSpawn(makeOverdueBase(upkeep))),
+    keep: withSpawn(runWalArchiver(upkeep)),
+    leave: (exit, spent) => withSpawn(leave(shared, layout, pgdata, known, exit, spent))
   } satisfies Timeline
 })
 

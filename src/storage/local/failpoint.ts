@@ -7,16 +7,23 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 
 export type Step =
-  /** First start: the marker is written; the WAL is there; the tar is there; nothing is published yet. */
+  /** First start: the marker is written; the WAL is there; the files are there; nothing is published yet. */
   | "first-marked"
   | "first-wal"
-  | "first-tar"
+  | "first-copied"
+  /** Copying into what was the spare: it is no longer one; half of the files are copied. */
+  | "copy-begun"
+  | "copy-half"
   /** Publishing a base, in this order. */
   | "base-copied"
+  | "base-files-synced"
+  | "base-manifest-written"
   | "base-wal-synced"
-  | "base-tar-renamed"
+  | "base-folder-renamed"
   | "base-current-written"
   | "base-current-renamed"
+  /** The files of the base before are on their way to become the next spare: its manifest is gone, they are not. */
+  | "base-old-retired"
   | "base-old-removed"
   | "base-wal-pruned"
   /** Swapping the spare in: it is no longer valid; half of PGDATA is away; all of it is; half of the spare is in. */
@@ -24,9 +31,11 @@ export type Step =
   | "swap-half-out"
   | "swap-out"
   | "swap-half-in"
+  /** PGDATA was laid out from the base, without a spare. */
+  | "base-laid"
   /** PGDATA's files are there and pg_wal is linked; the label that makes Postgres replay is not written yet. */
   | "wal-linked"
-  /** Making a spare: from the files of the last PGDATA; before it is declared valid. */
+  /** Making a spare: from files that were a base or PGDATA before; before it is declared valid. */
   | "spare-begun"
   | "spare-filled"
 

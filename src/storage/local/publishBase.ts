@@ -19,37 +19,46 @@ import * as fs from "node:fs"
 import type { Failure, FileFailed } from "../../errors/Failure.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
 import { attempt, namesIn, removeFile } from "../../platform/files.ts"
+import type { Spawn } from "../../platform/Spawn.ts"
 import { type ControlFile, parseControlFile } from "../../postgres/controlFile.ts"
 import { type Lsn, parseLsn, printLsn } from "../../spec/identifiers.ts"
 import { coldBackupLabel, parseBackupLabel } from "./backupLabel.ts"
-import { flush, handOver, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { copyBase, type Copied, flushCopy, retireBases, writeManifest } from "./baseFolder.ts"
+import type { KnownFiles } from "./copyTree.ts"
+import { flush, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
-import { type Base, type Current, damaged, type Layout, printRecord, readBase } from "./layout.ts"
-import { inSlices, type Pace } from "./slices.ts"
-import { packTar } from "./tarPack.ts"
+import { type Base, Current, damaged, type Layout, printCurrent, readBase } from "./layout.ts"
+import { totalBytes } from "./manifest.ts"
 import { flushWal } from "./wal.ts"
 import { segmentNumberOf, segmentsBefore } from "./walSegments.ts"
 
-/** `tar` is the finished copy under a name of its own; it becomes `next.tar`. `start` is where its label begins. */
+/** `unflushed` are the files of the copy that may be in memory only; `next` lacks only what the copy says of itself. */
 export const publish: (
   layout: Layout,
-  tar: string,
-  next: Current,
-  startSegment: bigint
-) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(function* (layout, tar, next, startSegment) {
+  copied: Copied,
+  unflushed: ReadonlyArray<string>,
+  next: Omit<Current, "manifest" | "bytes" | "folder" | "format">
+) => Effect.Effect<void, Failure, Spawn> = Effect.fnUntraced(function* (layout, copied, unflushed, next) {
   yield* failpoint("base-copied")
-  // 1. The WAL that makes the copy whole. Without fsync it may be in memory only.
-  yield* flushWal(layout, startSegment, next.segmentBytes)
+  // 1. The copy: its files, then the list of them, which makes it whole.
+  yield* flushCopy(copied, unflushed)
+  yield* failpoint("base-files-synced")
+  const manifest = yield* writeManifest(layout.owner, copied)
+  yield* failpoint("base-manifest-written")
+  // 2. The WAL that makes the copy whole. Without fsync it may be in memory only.
+  const label = Option.getOrNull(parseBackupLabel(next.label))
+  if (label === null) return yield* damaged(layout, "the label of a new base cannot be understood", notPublished)
+  yield* flushWal(layout, segmentNumberOf(label.start, next.segmentBytes), next.segmentBytes)
   yield* failpoint("base-wal-synced")
-  // 2. The copy, and its name.
-  yield* handOver(tar, layout.owner)
-  yield* flush(tar)
-  yield* rename(tar, `${layout.root}/${next.tar}`)
+  // 3. Its name.
+  const folder = `base-${next.n}`
+  yield* rename(copied.folder, `${layout.root}/${folder}`)
   yield* flush(layout.root)
-  yield* failpoint("base-tar-renamed")
-  // 3. The pointer to it: content first, then the name, then the folder.
+  yield* failpoint("base-folder-renamed")
+  // 4. The pointer to it: content first, then the name, then the folder.
   const pending = `${layout.root}/current.next`
-  yield* replaceUnflushed(pending, printRecord(next), layout.owner)
+  const current = Current.make({ format: 2, ...next, folder, manifest, bytes: totalBytes(copied.manifest) })
+  yield* replaceUnflushed(pending, printCurrent(current), layout.owner)
   yield* flush(pending)
   yield* failpoint("base-current-written")
   yield* rename(pending, layout.current)
@@ -58,14 +67,12 @@ export const publish: (
 })
 
 /**
- * Removes what only earlier bases needed: their tars, and segments before `keepFrom`, which is never after the
+ * Removes what only earlier bases needed: that they are bases, and segments before `keepFrom`, which is never after the
  * segment where `base` begins. Segments that an archiver has not had yet stay.
  */
 export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect.Effect<void, FileFailed> =
   Effect.fnUntraced(function* (layout, base, keepFrom) {
-    for (const name of yield* namesIn(layout.root)) {
-      if (/^base-.*\.tar(\.new)?$/.test(name) && name !== base.current.tar) yield* removeFile(`${layout.root}/${name}`)
-    }
+    yield* retireBases(layout, base)
     yield* failpoint("base-old-removed")
     const { segmentBytes } = base.current
     const start = segmentNumberOf(base.start, segmentBytes)
@@ -120,55 +127,46 @@ export const connectToCluster = Effect.fnUntraced(function* (admin: Admin["Servi
   return wire
 })
 
-interface Copied {
+interface Facts {
   readonly label: string
   readonly stop: Lsn
   readonly transaction: string
   readonly databases: number
 }
 
-/** What both kinds share: check the label, publish, read back, remove what is old. */
+/** What both kinds share: copy, check the label, publish, read back, remove what is old. */
 const finish = Effect.fnUntraced(function* (
   layout: Layout,
   base: Base,
-  tar: string,
-  copied: Copied,
+  copy: Copied,
+  facts: Facts,
   keepFrom: Lsn | null
 ) {
-  const label = Option.getOrNull(parseBackupLabel(copied.label))
+  const label = Option.getOrNull(parseBackupLabel(facts.label))
   if (label === null) return yield* damaged(layout, "the label of a new base cannot be understood", notPublished)
   if (label.pgTimeline !== base.pgTimeline) {
     const detail = `Postgres is on its timeline ${label.pgTimeline}, not ${base.pgTimeline}`
     return yield* damaged(layout, detail, "do not promote or recover by hand; nothing is lost yet")
   }
-  const { segmentBytes } = base.current
+  const { pgMajor, segmentBytes, systemId } = base.current
   const n = base.current.n + 1
-  const stat = yield* statOrNull(tar)
   const next = {
-    ...base.current,
     n,
-    tar: `base-${n}.tar`,
-    tarBytes: stat?.size ?? 0,
-    label: copied.label,
-    stop: printLsn(copied.stop),
-    transaction: copied.transaction,
-    databases: copied.databases
+    label: facts.label,
+    stop: printLsn(facts.stop),
+    systemId,
+    pgMajor,
+    segmentBytes,
+    transaction: facts.transaction,
+    databases: facts.databases
   }
-  const start = segmentNumberOf(label.start, segmentBytes)
-  yield* publish(layout, tar, next, start)
+  yield* publish(layout, copy, [...copy.manifest.files.keys()], next)
   const published = yield* readBase(layout)
   if (published?.current.n !== n) return yield* damaged(layout, "the base just published is not there")
+  const start = segmentNumberOf(label.start, segmentBytes)
   yield* removeOld(layout, published, keepFrom === null ? start : segmentNumberOf(keepFrom, segmentBytes))
   return published
 })
-
-const pack = (layout: Layout, base: Base, pgdata: string, pace: Pace) => {
-  const tar = `${layout.root}/base-${base.current.n + 1}.tar.new`
-  return Effect.as(
-    inSlices("copy", pgdata, pace, () => packTar(pgdata, tar)),
-    tar
-  ).pipe(Effect.onError(() => Effect.ignore(removeFile(tar))))
-}
 
 const number = (text: string | null | undefined): Lsn | null => Option.getOrNull(parseLsn(text ?? ""))
 
@@ -177,8 +175,9 @@ export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function* (
   layout: Layout,
   base: Base,
   pgdata: string,
-  admin: Admin["Service"]
-): Effect.fn.Return<Base, Failure> {
+  admin: Admin["Service"],
+  known: KnownFiles
+): Effect.fn.Return<Base, Failure, Spawn> {
   yield* refuseTablespaces(layout, pgdata)
   const old = base.current.pgMajor < 15
   return yield* Effect.scoped(
@@ -193,7 +192,7 @@ export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function* (
       // Asked before the copy: what is made during it counts towards the next base.
       const [facts] = yield* wire.rows("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text")
       const databases = yield* countDatabases(pgdata)
-      const tar = yield* pack(layout, base, pgdata, "background")
+      const copy = yield* copyBase(layout, base, pgdata, known, "background")
       const [stopped] = yield* wire.rows(
         old
           ? "SELECT lsn::text, labelfile FROM pg_catalog.pg_stop_backup(false, false)"
@@ -210,8 +209,8 @@ export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function* (
       const label = Option.getOrNull(parseBackupLabel(stopped?.[1] ?? ""))
       const read = number(readers?.[0])
       const keepFrom = label === null || read === null ? null : read < label.start ? read : null
-      const copied = { label: stopped?.[1] ?? "", stop, transaction: facts?.[0] ?? "0", databases }
-      return yield* finish(layout, base, tar, copied, keepFrom)
+      const said = { label: stopped?.[1] ?? "", stop, transaction: facts?.[0] ?? "0", databases }
+      return yield* finish(layout, base, copy, said, keepFrom)
     })
   ).pipe(
     Effect.timeoutOrElse({
@@ -242,17 +241,18 @@ export const copyStopped = Effect.fn("LocalStorage.copyStopped")(function* (
   layout: Layout,
   base: Base,
   pgdata: string,
-  control: ControlFile
-): Effect.fn.Return<Base, Failure> {
+  control: ControlFile,
+  known: KnownFiles
+): Effect.fn.Return<Base, Failure, Spawn> {
   const databases = yield* countDatabases(pgdata)
-  const tar = yield* pack(layout, base, pgdata, "urgent")
+  const copy = yield* copyBase(layout, base, pgdata, known, "urgent")
   const { current } = base
-  const copied = {
+  const facts = {
     label: coldBackupLabel(control, current.segmentBytes),
     stop: control.checkpoint + 1n,
     // Not in a place that is the same in every version: the first look of `keep` fills it in.
     transaction: "0",
     databases
   }
-  return yield* finish(layout, base, tar, copied, null)
+  return yield* finish(layout, base, copy, facts, null)
 })

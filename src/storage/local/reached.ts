@@ -5,10 +5,10 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type { FileFailed } from "../../errors/Failure.ts"
-import { replaceFile, textOrNull } from "../../platform/files.ts"
+import type { FileFailed, StorageDamaged } from "../../errors/Failure.ts"
+import { replaceFile } from "../../platform/files.ts"
 import { type Lsn, parseLsn, printLsn } from "../../spec/identifiers.ts"
-import type { Layout } from "./layout.ts"
+import { type Layout, readNote } from "./layout.ts"
 
 export interface Reached {
   /** The boot of the kernel in which Postgres last ran here; `null` where that cannot be known. */
@@ -34,14 +34,13 @@ const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Stored))
 
 const lsn = (text: string | undefined): Lsn => Option.getOrElse(parseLsn(text ?? ""), () => 0n)
 
-/** `null` also for one that cannot be read, as after a power cut: then it tells nothing. */
-export const readReached = (layout: Layout): Effect.Effect<Reached | null, FileFailed> =>
-  Effect.map(textOrNull(layout.reached), (text) => {
-    const stored = text === null ? null : Option.getOrNull(decode(text))
-    return stored === null
+/** `null` also for what a power cut left of one; one that says something else is damaged. */
+export const readReached = (layout: Layout): Effect.Effect<Reached | null, FileFailed | StorageDamaged> =>
+  Effect.map(readNote(layout, layout.reached, decode, "up to where WAL was written"), (stored) =>
+    stored === null
       ? null
       : { ...stored, written: lsn(stored.written), flushed: lsn(stored.flushed), stale: lsn(stored.stale) }
-  })
+  )
 
 /** On the disk before it takes the old one's place. */
 export const writeReached = (layout: Layout, { bootId, flushed, segment, stale, written }: Reached) =>

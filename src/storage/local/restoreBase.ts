@@ -12,14 +12,13 @@ import * as fs from "node:fs"
 import type { Failure } from "../../errors/Failure.ts"
 import { attempt, namesIn, removeFile } from "../../platform/files.ts"
 import type { Spawn } from "../../platform/Spawn.ts"
+import { layBase, requireFolder } from "./baseFolder.ts"
 import { replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, damaged, type Layout, readBase } from "./layout.ts"
 import { removeOld } from "./publishBase.ts"
 import { type ClusterRequest, makeFirstBase } from "./seedCluster.ts"
-import { inSlices } from "./slices.ts"
 import { swapIn } from "./spare.ts"
-import { unpackTar } from "./tarUnpack.ts"
 import { checkWal, noteUnflushed, replayStart } from "./wal.ts"
 import { segmentNumberOf } from "./walSegments.ts"
 
@@ -45,6 +44,7 @@ const checkBase = Effect.fnUntraced(function* (layout: Layout, base: Base, major
       `give a Postgres ${current.pgMajor} with -b, or dump and restore into a new timeline`
     )
   }
+  if (current.format === 2) return yield* requireFolder(layout, current.folder)
   const tar = yield* statOrNull(`${layout.root}/${current.tar}`)
   if (tar?.size !== current.tarBytes) {
     const found = tar === null ? "missing" : `${tar.size} bytes long instead of ${current.tarBytes}`
@@ -62,8 +62,8 @@ const linkWal = (layout: Layout, pgdata: string) =>
     fs.symlinkSync(fs.realpathSync(layout.wal), link)
   })
 
-/** `swapped`: the spare became PGDATA; `unpacked`: the base's tar did. For measurements. */
-export type Restored = "swapped" | "unpacked"
+/** `swapped`: the spare became PGDATA; `laid`: it was made from the base. For measurements. */
+export type Restored = "swapped" | "laid"
 
 /** `pgdata` must exist; afterwards it holds the base of the timeline, a new cluster's on its first start. */
 export const restoreBase: (
@@ -82,11 +82,11 @@ export const restoreBase: (
   const swapped = yield* swapIn(layout, base, pgdata)
   if (swapped === null) {
     if (from !== base.start) yield* checkWal(layout, base, base.start)
-    const tar = `${layout.root}/${base.current.tar}`
-    yield* inSlices("unpack", pgdata, "urgent", () => unpackTar(tar, pgdata, layout.owner))
+    yield* layBase(layout, base, pgdata, "urgent")
+    yield* failpoint("base-laid")
   }
   yield* linkWal(layout, pgdata)
   yield* failpoint("wal-linked")
   yield* replaceUnflushed(`${pgdata}/backup_label`, swapped ?? base.current.label, layout.owner)
-  return swapped === null ? "unpacked" : "swapped"
+  return swapped === null ? "laid" : "swapped"
 })

@@ -9,7 +9,7 @@ import * as fs from "node:fs"
 import { FileFailed } from "../../errors/Failure.ts"
 import { attempt, hasCode, namesIn, removeFile } from "../../platform/files.ts"
 import { removeTree, statOrNull } from "./disk.ts"
-import { type Layout, readBase, trashes } from "./layout.ts"
+import { type Layout, trashes } from "./layout.ts"
 
 /** No room for data or for names, on the disk or in somebody's quota. */
 export const isFull = (failure: unknown): failure is FileFailed =>
@@ -26,21 +26,25 @@ const hasFree = (layout: Layout, bytes: number, files: number) =>
     return bavail * bsize >= bytes && (all === 0 || ffree >= files)
   })
 
-/** True when anything was there to give up. */
-const giveUpTrash = Effect.fnUntraced(function* (layout: Layout) {
-  const current = (yield* readBase(layout))?.current.tar
-  const halves = (yield* namesIn(layout.root))
-    .filter((name) => /^base-.*\.new$/.test(name) && name !== current)
-    .map((name) => `${layout.root}/${name}`)
-  const trash = yield* trashes(layout)
-  yield* Effect.forEach(trash, removeTree, { discard: true })
-  yield* Effect.forEach(halves, removeFile, { discard: true })
-  if (trash.length > 0) yield* Effect.logWarning(`the disk is full: emptied the trash in ${layout.root}`)
-  return trash.length + halves.length > 0
+/** Bases that were being made. None is ever the one that counts: that has another name. */
+const giveUpHalves = Effect.fnUntraced(function* (layout: Layout) {
+  const halves = (yield* namesIn(layout.root)).filter((name) => /^base-.*\.new$/.test(name))
+  yield* Effect.forEach(halves, (name) => removeTree(`${layout.root}/${name}`), { discard: true })
+  return halves.length
 })
 
-/** The next start unpacks the base instead. */
+/** True when anything was there to give up. */
+const giveUpTrash = Effect.fnUntraced(function* (layout: Layout) {
+  const trash = yield* trashes(layout)
+  yield* Effect.forEach(trash, removeTree, { discard: true })
+  const halves = yield* giveUpHalves(layout)
+  if (trash.length > 0) yield* Effect.logWarning(`the disk is full: emptied the trash in ${layout.root}`)
+  return trash.length + halves > 0
+})
+
+/** The next start lays out the base instead. A half-made base was the spare before. */
 export const giveUpSpare = Effect.fnUntraced(function* (layout: Layout) {
+  yield* giveUpHalves(layout)
   if ((yield* statOrNull(layout.spare)) === null) return false
   yield* removeFile(layout.spareId)
   yield* removeTree(layout.spare)

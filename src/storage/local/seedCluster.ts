@@ -16,12 +16,12 @@ import * as Schema from "effect/Schema"
 import { createHash, randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { codeOf } from "../../errors/errno.ts"
 import { type Failure, PostgresUnusable, StorageDamaged } from "../../errors/Failure.ts"
 import { attempt, attemptPromise, hasCode, makeFolder, namesIn, removeFile, textOrNull } from "../../platform/files.ts"
 import { runCommand } from "../../platform/processes.ts"
-import type { Spawn } from "../../platform/Spawn.ts"
+import type { RunAs, Spawn } from "../../platform/Spawn.ts"
 import {
-  controlFileBytes,
   controlFileWithSystemId,
   parseControlFile,
   parseSegmentHeader,
@@ -32,17 +32,21 @@ import { printLsn } from "../../spec/identifiers.ts"
 import { coldBackupLabel } from "./backupLabel.ts"
 import { flush, handOver, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
-import { type Base, Current, damaged, type Layout, readBase } from "./layout.ts"
+import { copyNew, flushCopy, readManifest, writeManifest } from "./baseFolder.ts"
+import { putFile } from "./copyTree.ts"
+import { type Base, damaged, type Layout, readBase } from "./layout.ts"
+import { verifyTree } from "./layTree.ts"
+import type { Manifest } from "./manifest.ts"
+import { paced } from "./pacing.ts"
 import { publish, removeOld } from "./publishBase.ts"
-import { inSlices } from "./slices.ts"
-import { packTar } from "./tarPack.ts"
+import { putFolder } from "./treeFiles.ts"
 import { segmentNumberOf, segmentsFrom } from "./walSegments.ts"
 
 const Record = Schema.Struct({
   label: Schema.String,
   stop: Schema.String,
-  tarBytes: Schema.Number,
-  controlOffset: Schema.Int,
+  /** The digest of the seed's manifest. */
+  manifest: Schema.String,
   segmentBytes: Schema.Int,
   segments: Schema.Array(Schema.String),
   /** SHA-256 of each of its files, by name. */
@@ -53,6 +57,7 @@ const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Record))
 interface SeedCluster {
   readonly folder: string
   readonly record: typeof Record.Type
+  readonly manifest: Manifest
 }
 
 export interface ClusterRequest {
@@ -135,25 +140,21 @@ const build = Effect.fnUntraced(function* (wanted: ClusterRequest, templates: st
     if (stat !== null && now - stat.mtimeMs > staleMillis) yield* removeTree(`${templates}/${name}`)
   }
   const work = `${templates}/.build-${randomBytes(6).toString("hex")}`
-  const pgdata = `${work}/pgdata`
+  const pgdata = `${work}/initdb`
   yield* Effect.gen(function* () {
     yield* makeFolder(work, owner)
     yield* initdb(wanted, pgdata)
     const facts = yield* describe(work, pgdata)
-    const packed = yield* inSlices("copy", pgdata, "urgent", () => packTar(pgdata, `${work}/base.tar`))
-    yield* handOver(`${work}/base.tar`, owner)
+    const copied = yield* copyNew(pgdata, work, owner)
+    yield* flushCopy(copied, [...copied.manifest.files.keys()])
+    const manifest = yield* writeManifest(owner, copied)
     for (const name of facts.segments) yield* rename(`${pgdata}/pg_wal/${name}`, `${work}/${name}`)
     const digests: { [name: string]: string } = {}
-    for (const name of [...facts.segments, "base.tar"]) digests[name] = yield* digestOf(`${work}/${name}`)
-    const record: typeof Record.Type = {
-      ...facts,
-      digests,
-      tarBytes: packed.bytes,
-      controlOffset: packed.controlOffset
-    }
+    for (const name of facts.segments) digests[name] = yield* digestOf(`${work}/${name}`)
+    const record: typeof Record.Type = { ...facts, digests, manifest }
     yield* replaceUnflushed(`${work}/template.json`, JSON.stringify(record), owner)
     yield* removeTree(pgdata)
-    for (const name of [...facts.segments, "base.tar", "template.json"]) yield* flush(`${work}/${name}`)
+    for (const name of [...facts.segments, "template.json"]) yield* flush(`${work}/${name}`)
     yield* flush(work)
     yield* rename(work, folder).pipe(
       Effect.catchTag(
@@ -175,7 +176,12 @@ const read = Effect.fnUntraced(function* (folder: string) {
   const text = yield* textOrNull(`${folder}/template.json`)
   const record = text === null ? null : Option.getOrNull(decode(text))
   if (record === null) return null
-  for (const name of [...record.segments, "base.tar"]) {
+  const manifest = yield* Effect.orElseSucceed(readManifest(folder, record.manifest, "urgent"), () => null)
+  if (manifest === null) return null
+  const files = `${folder}/pgdata`
+  const problems = yield* paced("verify", files, "urgent", (pacer) => verifyTree(pacer, manifest, files))
+  if (problems.length > 0) return null
+  for (const name of record.segments) {
     const digest = yield* digestOf(`${folder}/${name}`).pipe(
       Effect.catchIf(
         (failure) => hasCode(failure, "ENOENT"),
@@ -184,7 +190,7 @@ const read = Effect.fnUntraced(function* (folder: string) {
     )
     if (digest === null || digest !== record.digests[name]) return null
   }
-  return { folder, record } satisfies SeedCluster
+  return { folder, record, manifest } satisfies SeedCluster
 })
 
 const digestOf = (path: string) =>
@@ -229,6 +235,28 @@ const writeAt = (file: string, offset: number, bytes: Uint8Array): void => {
   }
 }
 
+/** False where the filesystem has no second names, or none for this file. */
+const link = (from: string, to: string): boolean => {
+  try {
+    fs.linkSync(from, to)
+    return true
+  } catch (cause) {
+    if (["EPERM", "EXDEV", "EMLINK", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"].includes(codeOf(cause) ?? "")) return false
+    throw cause
+  }
+}
+
+const copyFlushed = async (from: string, to: string, owner: RunAs | null): Promise<void> => {
+  await fs.promises.copyFile(from, to)
+  const handle = await fs.promises.open(to, "r+")
+  try {
+    if (owner !== null) await handle.chown(owner.uid, owner.gid)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
 const copy = (from: string, to: string) =>
   attemptPromise("copy", to, () => fs.promises.copyFile(from, to, fs.constants.COPYFILE_FICLONE))
 
@@ -236,7 +264,7 @@ const mark = Effect.fnUntraced(function* (layout: Layout) {
   if ((yield* statOrNull(layout.first)) === null) {
     const names = yield* namesIn(layout.root)
     const segments = (yield* namesIn(layout.wal)).filter((name) => /^[0-9A-F]{24}$/.test(name))
-    if (segments.length > 0 || names.some((name) => /^base-\d+\.tar$/.test(name))) {
+    if (segments.length > 0 || names.some((name) => /^base-\d+(\.tar)?$/.test(name))) {
       return yield* damaged(layout, "there is data, but current.json, which says how to start from it, is missing")
     }
     yield* replaceUnflushed(layout.first, "the first base is being made\n", layout.owner)
@@ -248,12 +276,46 @@ const mark = Effect.fnUntraced(function* (layout: Layout) {
   }
 })
 
+const controlPath = "global/pg_control"
+
+/**
+ * Base 1 of a timeline: the seed's own files under a second name, which are on the disk already and are never written
+ * to, and a pg_control of its own. Where the filesystem knows no second names they are copied and flushed.
+ */
+const copySeed = Effect.fnUntraced(function* (layout: Layout, seed: SeedCluster, systemId: bigint) {
+  const { manifest } = seed
+  const folder = `${layout.root}/base-1.new`
+  const [from, to] = [`${seed.folder}/pgdata`, `${folder}/pgdata`]
+  // Of a first start that was cut short.
+  yield* removeTree(folder)
+  yield* removeTree(`${layout.root}/base-1`)
+  yield* makeFolder(to, layout.owner)
+  const path = `${from}/${controlPath}`
+  const control = yield* attempt("read", path, () => fs.readFileSync(path))
+  const renamed = controlFileWithSystemId(control, systemId)
+  const patched = yield* Effect.fromResult(Result.mapError(renamed, (detail) => damaged(layout, detail)))
+  const entry = yield* paced("copy", to, "urgent", async (pacer) => {
+    for (const name of manifest.folders) putFolder(`${to}/${name}`, layout.owner)
+    const copies: Array<string> = []
+    for (const name of manifest.files.keys()) {
+      if (name !== controlPath && !link(`${from}/${name}`, `${to}/${name}`)) copies.push(name)
+      const rest = pacer.tick()
+      if (rest !== null) await rest
+    }
+    for (const name of copies) await copyFlushed(`${from}/${name}`, `${to}/${name}`, layout.owner)
+    return putFile(pacer, to, controlPath, Buffer.from(patched), layout.owner)
+  })
+  const files = new Map(manifest.files).set(controlPath, entry)
+  return { folder, manifest: { folders: manifest.folders, files } }
+})
+
 /** Returns when base 1 would survive a power cut. */
 export const makeFirstBase: (layout: Layout, wanted: ClusterRequest) => Effect.Effect<Base, Failure, Spawn> =
   Effect.fnUntraced(function* (layout, wanted) {
     yield* mark(layout)
     yield* failpoint("first-marked")
-    const { folder, record } = yield* findSeedCluster(wanted)
+    const seed = yield* findSeedCluster(wanted)
+    const { folder, record } = seed
     const systemId = yield* freshSystemId
     const eight = Buffer.alloc(8)
     eight.writeBigUInt64LE(systemId)
@@ -267,28 +329,11 @@ export const makeFirstBase: (layout: Layout, wanted: ClusterRequest) => Effect.E
     }
     yield* failpoint("first-wal")
 
-    const tar = `${layout.root}/base-1.tar.new`
-    yield* copy(`${folder}/base.tar`, tar)
-    const control = yield* attempt("read", tar, () => {
-      const bytes = Buffer.alloc(controlFileBytes)
-      const fd = fs.openSync(tar, fs.constants.O_RDONLY)
-      try {
-        fs.readSync(fd, bytes, 0, bytes.length, record.controlOffset)
-      } finally {
-        fs.closeSync(fd)
-      }
-      return bytes
-    })
-    const renamed = controlFileWithSystemId(control, systemId)
-    const patched = yield* Effect.fromResult(Result.mapError(renamed, (detail) => damaged(layout, detail)))
-    yield* attempt("write", tar, () => writeAt(tar, record.controlOffset, patched))
-    yield* failpoint("first-tar")
+    const copied = yield* copySeed(layout, seed, systemId)
+    yield* failpoint("first-copied")
 
-    const current = Current.make({
-      format: 1,
+    yield* publish(layout, copied, [controlPath], {
       n: 1,
-      tar: "base-1.tar",
-      tarBytes: record.tarBytes,
       label: record.label,
       stop: record.stop,
       systemId: systemId.toString(),
@@ -297,7 +342,6 @@ export const makeFirstBase: (layout: Layout, wanted: ClusterRequest) => Effect.E
       transaction: "0",
       databases: 3
     })
-    yield* publish(layout, tar, current, 0n)
     // The way to the folder must be as lasting as what is in it.
     yield* flush(path.dirname(layout.root))
     yield* flush(path.dirname(path.dirname(layout.root)))

@@ -1,22 +1,21 @@
 /**
- * The spare: a base already unpacked near PGDATA. Swapped in by renames, it makes a start of any size take a
+ * The spare: a base already laid out near PGDATA. Swapped in by renames, it makes a start of any size take a
  * millisecond.
  *
  * Its files were never flushed, so it counts only within the boot of the kernel that wrote them, and only as a
  * continuation of the base that it names. `spare.id` is written last and removed first. Never needed: without a spare
- * the base is unpacked.
+ * the base is laid out at the start.
  */
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
-import type { FileFailed } from "../../errors/Failure.ts"
+import type { FileFailed, StorageDamaged } from "../../errors/Failure.ts"
 import { attempt, hasCode, makeFolder, namesIn, removeFile } from "../../platform/files.ts"
 import { readBootId } from "../../platform/processes.ts"
+import { layBase } from "./baseFolder.ts"
 import { contentRule } from "./basePolicy.ts"
 import { removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, freshTrash, type Layout, printRecord, readSpareId, trashes } from "./layout.ts"
-import { inSlices } from "./slices.ts"
-import { unpackTar } from "./tarUnpack.ts"
 
 const sameFilesystem = Effect.fnUntraced(function* (layout: Layout, pgdata: string) {
   const [here, there] = [yield* statOrNull(layout.root), yield* statOrNull(pgdata)]
@@ -53,7 +52,7 @@ export const swapIn = Effect.fnUntraced(function* (
 ): Effect.fn.Return<string | null, FileFailed> {
   const label = yield* usable(layout, base, pgdata)
   if (label === null) return null
-  // From here on a crash means: unpack the base. Half a swap is overwritten by that like anything else.
+  // From here on a crash means: lay out the base. Half a swap is overwritten by that like anything else.
   yield* removeFile(layout.spareId)
   yield* failpoint("swap-begun")
   const trash = yield* freshTrash(layout)
@@ -72,26 +71,48 @@ export const swapIn = Effect.fnUntraced(function* (
   )
 })
 
-/** Makes the next spare from the files of the last PGDATA, in the background, and throws away the rest. */
-export const prepareSpare: (layout: Layout, base: Base, pgdata: string) => Effect.Effect<void, FileFailed> =
-  Effect.fnUntraced(function* (layout, base, pgdata) {
-    const bootId = yield* readBootId
-    if (bootId !== null && (yield* sameFilesystem(layout, pgdata)) && (yield* usable(layout, base, pgdata)) === null) {
-      yield* removeFile(layout.spareId)
-      const [trash] = yield* trashes(layout)
-      if (!(yield* isFolder(layout.spare))) {
-        if (trash === undefined) yield* makeFolder(layout.spare, layout.owner)
-        else yield* rename(trash, layout.spare)
-      }
-      yield* failpoint("spare-begun")
-      const tar = `${layout.root}/${base.current.tar}`
-      yield* inSlices("unpack", layout.spare, "background", () => unpackTar(tar, layout.spare, layout.owner))
-      yield* failpoint("spare-filled")
-      const id = { n: base.current.n, bootId, label: base.current.label }
-      yield* replaceUnflushed(layout.spareId, printRecord(id), layout.owner)
+/** What was a whole PGDATA once, the newest first: the most of it is as the next spare must be. */
+const donors = Effect.fnUntraced(function* (layout: Layout) {
+  const number = (path: string) => Number(path.slice(path.lastIndexOf("-") + 1))
+  const newestFirst = [...(yield* trashes(layout))].sort((a, b) => number(b) - number(a))
+  return yield* Effect.filter(newestFirst, (path) => isFolder(`${path}/base`))
+})
+
+/** Two copies, the base and the spare, are all that is ever of use. */
+const removeTrash = (layout: Layout, except: string | undefined) =>
+  Effect.flatMap(trashes(layout), (paths) =>
+    Effect.forEach(
+      paths.filter((path) => path !== except),
+      removeTree,
+      { discard: true }
+    )
+  )
+
+/**
+ * Makes the next spare from the files of the base or the PGDATA before, in the background, and throws away the rest.
+ * It is read as a whole and compared with the base's manifest, so that nothing damaged is ever swapped in.
+ */
+export const prepareSpare: (
+  layout: Layout,
+  base: Base,
+  pgdata: string
+) => Effect.Effect<void, FileFailed | StorageDamaged> = Effect.fnUntraced(function* (layout, base, pgdata) {
+  const bootId = yield* readBootId
+  if (bootId !== null && (yield* sameFilesystem(layout, pgdata)) && (yield* usable(layout, base, pgdata)) === null) {
+    yield* removeFile(layout.spareId)
+    if (!(yield* isFolder(layout.spare))) {
+      const [donor] = yield* donors(layout)
+      if (donor === undefined) yield* makeFolder(layout.spare, layout.owner)
+      else yield* rename(donor, layout.spare)
     }
-    yield* Effect.forEach(yield* trashes(layout), removeTree, { discard: true })
-  })
+    yield* failpoint("spare-begun")
+    yield* layBase(layout, base, layout.spare, "background")
+    yield* failpoint("spare-filled")
+    const id = { n: base.current.n, bootId, label: base.current.label }
+    yield* replaceUnflushed(layout.spareId, printRecord(id), layout.owner)
+  }
+  yield* removeTrash(layout, undefined)
+})
 
 /**
  * A cleanly stopped PGDATA becomes the spare: nothing to copy and nothing to replay, however large. `label` is its
@@ -116,6 +137,8 @@ export const becomeSpare: (
       if (rule === "copy") yield* rename(`${pgdata}/${name}`, `${layout.spare}/${name}`)
     }
     yield* replaceUnflushed(layout.spareId, printRecord({ n: base.current.n, bootId, label }), layout.owner)
+    // A life that ends before its own spare is ready leaves a copy each time.
+    yield* removeTrash(layout, (yield* donors(layout))[0])
     return true
   }).pipe(
     Effect.catchTag("FileFailed", (failure) =>

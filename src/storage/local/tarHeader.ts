@@ -1,13 +1,13 @@
 /**
- * The header block of the tars that bases are kept in, written and read. Pure.
+ * The header block of the tars that an older version kept bases in. Pure.
  *
  * Not node-tar's `Header`, which `platform/untar.ts` reads foreign archives with: a first decode of a thousand headers
- * takes it 59 ms, and this one 12, which a start would wait for; and here every header is one that `printHeader` wrote.
+ * takes it 59 ms, and this one 12, which a start would wait for; and here every header is one that this program wrote.
  */
 
 export const tarBlock = 512
 
-/** What is thrown about the bytes of a tar inside a generator; `inSlices` makes it the cause of its failure. */
+/** What is thrown about the bytes of a tar that is being unpacked; `paced` makes it the cause of its failure. */
 export class TarInvalid extends Error {}
 
 export interface Header {
@@ -30,21 +30,4 @@ export const parseHeader = (bytes: Buffer): Header | null => {
     size: Number.parseInt(bytes.toString("latin1", 124, 136), 8),
     kind: String.fromCharCode(bytes[156] ?? 0)
   }
-}
-
-/** At most 100 bytes of name: a longer one goes before, as the content of an entry of kind `L`. */
-export const printHeader = (name: string, size: number, kind: "0" | "5" | "L"): Buffer => {
-  const bytes = Buffer.alloc(tarBlock)
-  bytes.write(name, 0, 100, "utf8")
-  bytes.write(kind === "5" ? "0000700\0" : "0000600\0", 100, "latin1")
-  bytes.write("0000000\0" + "0000000\0", 108, "latin1")
-  bytes.write(`${size.toString(8).padStart(11, "0")}\0`, 124, "latin1")
-  bytes.write("00000000000\0", 136, "latin1")
-  bytes.write("        ", 148, "latin1")
-  bytes.write(kind, 156, "latin1")
-  bytes.write("ustar\0" + "00", 257, "latin1")
-  let sum = 0
-  for (const byte of bytes) sum += byte
-  bytes.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1")
-  return bytes
 }

@@ -1,18 +1,15 @@
 /**
- * Makes a folder hold exactly what a base holds, reusing the files that are there.
+ * Makes a folder hold exactly what a base of an older version holds, which is a tar, reusing the files that are there.
  *
  * Not `platform/untar.ts`, which reads a stream into an empty folder and trusts nobody: here the tar is our own, lies
- * on this disk and is read by position, so a start can be done in slices and over the files of the last one. Creating a
- * thousand files costs ten times as much as overwriting them, and truncating to zero first makes some filesystems flush
- * (docs/reference/local_storage.md#files-that-are-reused): files are written, then cut. No link is followed, neither
- * when writing nor when deleting: pg_wal is a link into durable WAL. Nothing is flushed, because PGDATA is never
- * trusted after a power cut.
+ * on this disk and is read by position. Bases are folders now; a tar is read until the next base is made, which the
+ * archiver does at once.
  */
 import * as fs from "node:fs"
-import { codeOf } from "../../errors/errno.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
-import type { Steps } from "./slices.ts"
+import type { Pacer } from "./pacing.ts"
 import { parseHeader, tarBlock, TarInvalid } from "./tarHeader.ts"
+import { finishFile, openOver, putFolder, sweep } from "./treeFiles.ts"
 
 const windowBytes = 2 * 1024 * 1024
 
@@ -50,76 +47,31 @@ const safeName = (name: string): string => {
   return plain
 }
 
-/** Whatever it is, except that a folder's content goes entry by entry and links are removed as links. */
-function* removeEntry(path: string, isFolder: boolean): Steps<void> {
-  if (!isFolder) return fs.unlinkSync(path)
-  for (const entry of fs.readdirSync(path, { withFileTypes: true })) {
-    yield* removeEntry(`${path}/${entry.name}`, entry.isDirectory())
-    yield
-  }
-  fs.rmdirSync(path)
-}
-
-const makeFolder = (path: string, owner: RunAs | null): void => {
-  const stat = fs.lstatSync(path, { throwIfNoEntry: false })
-  if (stat?.isDirectory() !== true) {
-    if (stat !== undefined) fs.unlinkSync(path)
-    fs.mkdirSync(path, { mode: 0o700 })
-  }
-  if (owner !== null && (stat?.isDirectory() !== true || stat.uid !== owner.uid))
-    fs.lchownSync(path, owner.uid, owner.gid)
-}
-
-const flags = fs.constants.O_WRONLY | fs.constants.O_CREAT | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK
-
-/** Opens for writing over; what is in the way (a link, a folder, a file with a second name) is removed first. */
-function* openOver(path: string): Steps<number> {
+const writeFile = async (
+  pacer: Pacer,
+  tar: TarReader,
+  position: number,
+  size: number,
+  path: string,
+  owner: RunAs | null
+): Promise<void> => {
+  const fd = await openOver(pacer, path)
   try {
-    const fd = fs.openSync(path, flags, 0o600)
-    const stat = fs.fstatSync(fd)
-    if (stat.isFile() && stat.nlink === 1) return fd
-    fs.closeSync(fd)
-    fs.unlinkSync(path)
-  } catch (cause) {
-    const code = codeOf(cause)
-    if (code === "EISDIR") yield* removeEntry(path, true)
-    else if (code === "ELOOP" || code === "ENXIO") fs.unlinkSync(path)
-    else throw cause
-  }
-  return fs.openSync(path, flags | fs.constants.O_EXCL, 0o600)
-}
-
-function* writeFile(tar: TarReader, position: number, size: number, path: string, owner: RunAs | null): Steps<void> {
-  const fd = yield* openOver(path)
-  try {
-    const stat = fs.fstatSync(fd)
     for (let done = 0; done < size;) {
       const bytes = tar.at(position + done, size - done, 1)
       for (let at = 0; at < bytes.length;) at += fs.writeSync(fd, bytes, at, bytes.length - at)
       done += bytes.length
-      if (done < size) yield
+      const rest = pacer.tick()
+      if (rest !== null) await rest
     }
-    if (stat.size > size) fs.ftruncateSync(fd, size)
-    if (owner !== null && stat.uid !== owner.uid) fs.fchownSync(fd, owner.uid, owner.gid)
-    if ((stat.mode & 0o777) !== 0o600) fs.fchmodSync(fd, 0o600)
+    await finishFile(fd, size, owner)
   } finally {
     fs.closeSync(fd)
   }
 }
 
-function* sweep(root: string, folder: string, kept: ReadonlySet<string>): Steps<void> {
-  for (const entry of fs.readdirSync(folder === "" ? root : `${root}/${folder}`, { withFileTypes: true })) {
-    const name = folder === "" ? entry.name : `${folder}/${entry.name}`
-    // The file system's own, where PGDATA is a mount point; Postgres does not mind it.
-    if (name === "lost+found") continue
-    if (!kept.has(name)) yield* removeEntry(`${root}/${name}`, entry.isDirectory())
-    else if (entry.isDirectory()) yield* sweep(root, name, kept)
-    yield
-  }
-}
-
 /** `root` must exist. It keeps its inode, which is what Postgres's own interlock goes by. */
-export function* unpackTar(tarPath: string, root: string, owner: RunAs | null): Steps<void> {
+export const unpackTar = async (pacer: Pacer, tarPath: string, root: string, owner: RunAs | null): Promise<void> => {
   const fd = fs.openSync(tarPath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
   try {
     const tar = new TarReader(fd)
@@ -138,15 +90,16 @@ export function* unpackTar(tarPath: string, root: string, owner: RunAs | null): 
         const name = safeName(longName ?? entry.name)
         longName = null
         kept.add(name)
-        if (entry.kind === "5") makeFolder(`${root}/${name}`, owner)
-        else yield* writeFile(tar, position, entry.size, `${root}/${name}`, owner)
+        if (entry.kind === "5") putFolder(`${root}/${name}`, owner)
+        else await writeFile(pacer, tar, position, entry.size, `${root}/${name}`, owner)
       }
       position += Math.ceil(entry.size / tarBlock) * tarBlock
-      yield
+      const rest = pacer.tick()
+      if (rest !== null) await rest
     }
     if (!kept.has("global/pg_control") || !kept.has("PG_VERSION"))
       throw new TarInvalid("the base is not a whole cluster")
-    yield* sweep(root, "", kept)
+    await sweep(pacer, root, (name) => kept.has(name))
   } finally {
     fs.closeSync(fd)
   }

@@ -55,8 +55,8 @@ const promisedThrough = Effect.fnUntraced(function* (layout: Layout, bootId: str
   return through > stop ? through : stop
 })
 
-/** Every segment from the base's first to the newest is there and whole, except where a power cut explains it. */
-const checkSegments = Effect.fnUntraced(function* (layout: Layout, base: Base, bootId: string | null) {
+/** The first segment that is not there or not whole, though a start needs it; `null`: there is none. */
+const findHole = Effect.fnUntraced(function* (layout: Layout, base: Base, bootId: string | null) {
   const { segmentBytes } = base.current
   const first = segmentNumberOf(base.start, segmentBytes)
   const stop = segmentNumberBefore(base.stop, segmentBytes)
@@ -69,13 +69,23 @@ const checkSegments = Effect.fnUntraced(function* (layout: Layout, base: Base, b
   const seen = reached !== null && reached.bootId === bootId ? numberOf(reached.segment, segmentBytes) : -1n
   const last = [stop, seen, newestOf(names, segmentBytes)].reduce((a, b) => (a > b ? a : b))
   const missing = Option.getOrNull(firstMissing(whole, { pgTimeline: base.pgTimeline, first, last }, segmentBytes))
-  if (missing === null) return
+  if (missing === null) return null
   const promised = yield* promisedThrough(layout, bootId, stop)
-  if (promised === null || numberOf(missing, segmentBytes) <= promised) {
-    const how = names.includes(missing) ? "cut short" : "missing"
-    return yield* damaged(layout, `the WAL segment ${missing} is ${how} in ${layout.wal}, though later WAL was written`)
+  return {
+    missing,
+    how: names.includes(missing) ? "cut short" : "missing",
+    isDamage: promised === null || numberOf(missing, segmentBytes) <= promised,
+    following: segmentsFrom(names, numberOf(missing, segmentBytes), segmentBytes)
   }
-  yield* setAside(layout, segmentsFrom(names, numberOf(missing, segmentBytes), segmentBytes))
+})
+
+/** Every segment from the base's first to the newest is there and whole, except where a power cut explains it. */
+const checkSegments = Effect.fnUntraced(function* (layout: Layout, base: Base, bootId: string | null) {
+  const hole = yield* findHole(layout, base, bootId)
+  if (hole === null) return
+  if (!hole.isDamage) return yield* setAside(layout, hole.following)
+  const detail = `the WAL segment ${hole.missing} is ${hole.how} in ${layout.wal}, though later WAL was written`
+  return yield* damaged(layout, detail)
 })
 
 const largest = (...values: ReadonlyArray<Lsn>): Lsn => values.reduce((a, b) => (a > b ? a : b))
@@ -110,8 +120,8 @@ const lossHint = (layout: Layout, segment: string, end: string): string =>
   `nothing was changed: copy ${layout.root} away first; put back the segment ${segment} from a copy or an archive. ` +
   `Only if there is none: write ${end} into ${layout.root}/give-up-after, and everything after it is given up`
 
-/** Follows the records from `from` as replay will, and refuses when committed rows would be dropped at its end. */
-const checkChain = Effect.fnUntraced(function* (layout: Layout, base: Base, from: Lsn, bootId: string | null) {
+/** Follows the records from `from` as replay will: where it ends, and what would be lost by that. */
+const followChain = Effect.fnUntraced(function* (layout: Layout, base: Base, from: Lsn, bootId: string | null) {
   const { segmentBytes } = base.current
   const wal = { folder: layout.wal, segmentBytes, pgTimeline: base.pgTimeline }
   const end = yield* walkChain(wal, from)
@@ -119,6 +129,13 @@ const checkChain = Effect.fnUntraced(function* (layout: Layout, base: Base, from
   const later = yield* lastPageAfter(wal, end.after, newest)
   const reached = yield* readReached(layout)
   const loss = yield* findLoss(layout, base, end, { bootId, reached, later })
+  return { end, later, reached, loss }
+})
+
+/** Refuses when committed rows would be dropped at the end of replay. */
+const checkChain = Effect.fnUntraced(function* (layout: Layout, base: Base, from: Lsn, bootId: string | null) {
+  const { segmentBytes } = base.current
+  const { end, later, loss, reached } = yield* followChain(layout, base, from, bootId)
   const givenUp = loss !== null && (yield* isGivenUp(layout, end.lsn))
   if (loss !== null && !givenUp) {
     const segment = printWalFile(
@@ -166,6 +183,34 @@ export const replayStart = (layout: Layout, base: Base): Effect.Effect<Lsn, File
     return Option.match(parseBackupLabel(spare.label), { onNone: () => base.start, onSome: ({ start }) => start })
   })
 
+export interface InspectedWal {
+  /** A sentence, or `null`. */
+  readonly damage: string | null
+  readonly segments: bigint
+  readonly end: Lsn
+}
+
+/** What `checkWal` would refuse a start from the base for. Changes nothing. */
+export const inspectWal = Effect.fnUntraced(function* (
+  layout: Layout,
+  base: Base
+): Effect.fn.Return<InspectedWal, FileFailed | StorageDamaged> {
+  const { segmentBytes } = base.current
+  const bootId = yield* readBootId
+  const hole = yield* findHole(layout, base, bootId)
+  const { end, loss } = yield* followChain(layout, base, base.start, bootId)
+  const segments = segmentNumberBefore(end.lsn, segmentBytes) - segmentNumberOf(base.start, segmentBytes) + 1n
+  const number = segmentNumberOf(end.lsn, segmentBytes)
+  const name = printWalFile({ pgTimeline: base.pgTimeline, number }, segmentBytes)
+  const damage =
+    hole?.isDamage === true
+      ? `wal/${hole.missing} is ${hole.how}, though later WAL was written`
+      : loss === null
+        ? null
+        : `wal/${name}: replay would end at ${printLsn(end.lsn)}, because ${end.reason}; but ${loss}`
+  return { damage, segments, end: end.lsn }
+})
+
 /** `from`: where replay will begin, at the base or later. Nothing has been changed when it refuses. */
 export const checkWal: (layout: Layout, base: Base, from: Lsn) => Effect.Effect<void, FileFailed | StorageDamaged> =
   Effect.fnUntraced(function* (layout, base, from) {
@@ -181,8 +226,8 @@ export const checkWal: (layout: Layout, base: Base, from: Lsn) => Effect.Effect<
  * Notes, on the disk, that from now on WAL is written without fsync; all there is now was flushed, or has survived
  * a power cut, unless an earlier start in this boot has noted the same.
  */
-export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(
-  function* (layout, base) {
+export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed | StorageDamaged> =
+  Effect.fnUntraced(function* (layout, base) {
     const bootId = yield* readBootId
     const note = yield* readUnflushed(layout)
     const newest = newestOf(yield* namesIn(layout.wal), base.current.segmentBytes)
@@ -190,8 +235,7 @@ export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, 
     yield* replaceUnflushed(layout.unflushed, printRecord({ through, bootId }), layout.owner)
     yield* flush(layout.unflushed)
     yield* flush(layout.root)
-  }
-)
+  })
 
 /** Everything is flushed, and from now on Postgres flushes. */
 export const forgetUnflushed: (layout: Layout) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(

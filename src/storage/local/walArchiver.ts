@@ -18,11 +18,13 @@ import type { Admin } from "../../pgwire/Admin.ts"
 import type { Wire } from "../../pgwire/Wire.ts"
 import { namesIn, textOrNull } from "../../platform/files.ts"
 import { readBootId } from "../../platform/processes.ts"
+import type { Spawn } from "../../platform/Spawn.ts"
 import { parseLsn } from "../../spec/identifiers.ts"
 import { baseDue, type BaseLimits, baseOverdue } from "./basePolicy.ts"
+import type { KnownFiles } from "./copyTree.ts"
 import { statOrNull } from "./disk.ts"
 import { type Durability, restoreSettings } from "./durability.ts"
-import { type Base, damaged, type Layout, readBase } from "./layout.ts"
+import { type Base, baseBytes, damaged, type Layout, readBase } from "./layout.ts"
 import { connectToCluster, copyRunning, countDatabases } from "./publishBase.ts"
 import { advanceReached } from "./reached.ts"
 import { giveUpSpare, isFull, makeRoom } from "./room.ts"
@@ -40,6 +42,7 @@ export interface WalArchiverOptions {
   readonly every: Duration.Duration
   /** Is told how long a base took. */
   readonly measured: (bytes: number, taken: Duration.Duration) => Effect.Effect<void>
+  readonly known: KnownFiles
 }
 
 const currentBase = Effect.fnUntraced(function* (layout: Layout) {
@@ -144,7 +147,7 @@ const observe = Effect.fnUntraced(function* (
   const due = baseDue(
     {
       baseStart: base.start,
-      baseBytes: base.current.tarBytes,
+      baseBytes: baseBytes(base),
       walAt,
       transactions: Number(next - now.from),
       databases: (yield* countDatabases(pgdata)) - base.current.databases,
@@ -235,13 +238,19 @@ const shownRetries = (state: ComputeState["Service"]) =>
     )
   )
 
-/** Of what the last base took: a cluster grows between two. */
-const roomFor = (base: Base): number => Math.ceil(base.current.tarBytes * 1.2) + 16 * 1024 * 1024
+/** Of what the last base took: a cluster grows between two, and the next one takes the place of the spare. */
+const roomFor = (layout: Layout, base: Base) =>
+  Effect.map(statOrNull(layout.spare), (spare) => {
+    const share = spare === null ? 1.2 : 0.2
+    return Math.ceil(baseBytes(base) * share) + 16 * 1024 * 1024
+  })
 
 const makeBase = (options: WalArchiverOptions, base: Base) =>
-  makeRoom(options.layout, `a new base in ${options.layout.root}`, roomFor(base)).pipe(
-    Effect.andThen(Effect.timed(copyRunning(options.layout, base, options.pgdata, options.admin))),
-    Effect.tap(([taken, made]) => options.measured(made.current.tarBytes, taken)),
+  Effect.flatMap(roomFor(options.layout, base), (bytes) =>
+    makeRoom(options.layout, `a new base in ${options.layout.root}`, bytes)
+  ).pipe(
+    Effect.andThen(Effect.timed(copyRunning(options.layout, base, options.pgdata, options.admin, options.known))),
+    Effect.tap(([taken, made]) => options.measured(baseBytes(made), taken)),
     Effect.tapError((failure) => (isFull(failure) ? Effect.ignore(giveUpSpare(options.layout)) : Effect.void)),
     Effect.asVoid,
     // Interruption is the end of the archiver and no failure of the base.
@@ -256,7 +265,7 @@ const overdueWithin = Duration.minutes(2)
  * A base that is overdue is made before users are let in: a compute that dies again and again would never get to it,
  * and replay more each time. Whatever goes wrong is reported, and the start goes on.
  */
-export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void> =>
+export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void, never, Spawn> =>
   Effect.gen(function* () {
     const base = yield* currentBase(options.layout)
     const [row] = yield* Effect.scoped(
@@ -265,7 +274,7 @@ export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void
       )
     )
     const walAt = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
-    if (!baseOverdue({ baseStart: base.start, baseBytes: base.current.tarBytes, walAt }, options.limits)) return
+    if (!baseOverdue({ baseStart: base.start, baseBytes: baseBytes(base), walAt }, options.limits)) return
     yield* Effect.logWarning(
       `making a new base before users are let in: ${walAt - base.start} bytes of WAL since the last one; earlier ` +
         "starts did not live long enough to make one"
@@ -287,6 +296,25 @@ export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void
     Effect.catch((failure) => Effect.logWarning("whether a new base is overdue could not be seen", failure))
   )
 
+/**
+ * Makes the spare; why the base must be made anew, or `null`. Making the spare reads and verifies all of the base: one
+ * that is damaged would be refused by the next start, and the cluster that runs now is whole.
+ */
+const makeSpare = ({ layout, pgdata }: WalArchiverOptions, base: Base) =>
+  prepareSpare(layout, base, pgdata).pipe(
+    Effect.as(base.current.format === 1 ? "the present one is a tar of an older version" : null),
+    Effect.catchTags({
+      FileFailed: (failure) =>
+        Effect.logWarning("the next start will be slower: no spare could be made", failure).pipe(
+          // Half of one is of no use.
+          Effect.andThen(isFull(failure) ? Effect.ignore(giveUpSpare(layout)) : Effect.void),
+          Effect.as(null)
+        ),
+      StorageDamaged: (failure) =>
+        Effect.as(Effect.logError("the base is damaged; replacing it", failure), "the present one is damaged")
+    })
+  )
+
 /** One look: prepares the spare and makes a base where they are due. True when a base was made. */
 const makeLook = (options: WalArchiverOptions) => {
   const { admin, layout, pgdata } = options
@@ -294,40 +322,35 @@ const makeLook = (options: WalArchiverOptions) => {
   let changedAt = -1
   let counted: Counted | null = null
   let spareFor = 0
+  let unfit: string | null = null
   return Effect.gen(function* () {
     const base = yield* currentBase(layout)
     if (spareFor !== base.current.n) {
       spareFor = base.current.n
-      yield* prepareSpare(layout, base, pgdata).pipe(
-        Effect.catchTag("FileFailed", (failure) =>
-          Effect.logWarning("the next start will be slower: no spare could be made", failure).pipe(
-            // Half of one is of no use.
-            Effect.andThen(isFull(failure) ? Effect.ignore(giveUpSpare(layout)) : Effect.void)
-          )
-        )
-      )
+      unfit = yield* makeSpare(options, base)
     }
     const changed = yield* walChangedAt(layout)
-    if (changed === changedAt) return false
+    if (changed === changedAt && unfit === null) return false
     const observed: Observed | null = yield* observe(options, base, counted).pipe(
       // A look that did not succeed is repeated; only a broken promise ends the actor.
       Effect.catchTags({ WireFailed: couldNotLook, TimedOut: couldNotLook })
     )
     if (observed === null) return false
     counted = observed.counted
-    if (observed.due !== null) {
-      yield* Effect.logInfo(`making a new base: ${observed.due}`)
+    const due = unfit ?? observed.due
+    if (due !== null) {
+      yield* Effect.logInfo(`making a new base: ${due}`)
       yield* makeBase(options, base)
       yield* options.state.clear("base_publication_failed")
       yield* logLosses
     }
     changedAt = changed
-    return observed.due !== null
+    return due !== null
   })
 }
 
 /** Never returns; fails only when durability can no longer be had. */
-export const runWalArchiver: (options: WalArchiverOptions) => Effect.Effect<never, Failure> = Effect.fnUntraced(
+export const runWalArchiver: (options: WalArchiverOptions) => Effect.Effect<never, Failure, Spawn> = Effect.fnUntraced(
   function* (options) {
     const { durability, every, layout, state } = options
     // The WAL writer may have seen `fsync = on` a moment after `secure` looked, and flushes on behalf of others.

@@ -1,0 +1,192 @@
+/**
+ * Single files and folders of a tree that is made to hold exactly what another one holds, reusing what is there.
+ *
+ * Creating a thousand files costs ten times as much as overwriting them, and truncating to zero first makes some
+ * filesystems flush (docs/reference/local_storage.md#files-that-are-reused): files are written, then cut. No link is
+ * followed, neither when writing nor when deleting: pg_wal is a link into durable WAL. A file with a second name is
+ * never written to: it is replaced, so that no two trees ever share a file that Postgres writes to.
+ */
+import * as fs from "node:fs"
+import { promisify } from "node:util"
+import { codeOf } from "../../errors/errno.ts"
+import type { RunAs } from "../../platform/Spawn.ts"
+import type { Pacer } from "./pacing.ts"
+import { pieceBytes } from "./manifest.ts"
+
+/** What differs is written in units of the kernel's pages, half of Postgres's: often only one half of one changed. */
+const unitBytes = 4096
+
+/** From here on a read or a write always takes longer than the event loop should stand still. */
+const longBytes = 64 * 1024
+
+const readAsync = (fd: number, into: Buffer, offset: number, length: number, position: number): Promise<number> =>
+  new Promise((resolve, reject) =>
+    fs.read(fd, into, offset, length, position, (cause, got) => (cause === null ? resolve(got) : reject(cause)))
+  )
+
+const writeAsync = (fd: number, from: Uint8Array, position: number): Promise<number> =>
+  new Promise((resolve, reject) =>
+    fs.write(fd, from, 0, from.length, position, (cause, put) => (cause === null ? resolve(put) : reject(cause)))
+  )
+
+const openAsync = promisify<string, number, number, number>(fs.open)
+const truncateAsync = promisify<number, number>(fs.ftruncate)
+
+export const openFile = async (pacer: Pacer, path: string, flags: number): Promise<number> =>
+  pacer.isUrgent ? fs.openSync(path, flags, 0o600) : openAsync(path, flags, 0o600)
+
+/** The piece at `position`, of at most `length` bytes; shorter where the file ends. `buffer` is overwritten. */
+export const readPiece = async (
+  pacer: Pacer,
+  fd: number,
+  buffer: Buffer,
+  position: number,
+  length: number
+): Promise<Buffer> => {
+  let filled = 0
+  while (filled < length) {
+    const want = length - filled
+    const got =
+      pacer.isUrgent && want < longBytes
+        ? fs.readSync(fd, buffer, filled, want, position + filled)
+        : await readAsync(fd, buffer, filled, want, position + filled)
+    if (got === 0) break
+    filled += got
+  }
+  return buffer.subarray(0, filled)
+}
+
+const writeAt = async (pacer: Pacer, fd: number, bytes: Uint8Array, position: number): Promise<void> => {
+  for (let at = 0; at < bytes.length;) {
+    const rest = bytes.subarray(at)
+    at +=
+      pacer.isUrgent && rest.length < longBytes
+        ? fs.writeSync(fd, rest, 0, rest.length, position + at)
+        : await writeAsync(fd, rest, position + at)
+  }
+}
+
+/** Writes the parts of `wanted` that `present` has otherwise or not at all; how many bytes that were. */
+export const writeDifference = async (
+  pacer: Pacer,
+  fd: number,
+  position: number,
+  wanted: Buffer,
+  present: Buffer
+): Promise<number> => {
+  const differs = (at: number): boolean => {
+    const end = Math.min(at + unitBytes, wanted.length)
+    return end > present.length || wanted.compare(present, at, end, at, end) !== 0
+  }
+  let written = 0
+  for (let at = 0; at < wanted.length;) {
+    let end = at
+    while (end < wanted.length && differs(end)) end += unitBytes
+    if (end > at) {
+      const bytes = wanted.subarray(at, end)
+      await writeAt(pacer, fd, bytes, position + at)
+      written += bytes.length
+    }
+    at = end + unitBytes
+  }
+  return written
+}
+
+export const newBuffer = (): Buffer => Buffer.allocUnsafe(pieceBytes)
+
+export const putFolder = (path: string, owner: RunAs | null): void => {
+  const stat = fs.lstatSync(path, { throwIfNoEntry: false })
+  if (stat?.isDirectory() !== true) {
+    if (stat !== undefined) fs.unlinkSync(path)
+    fs.mkdirSync(path, { mode: 0o700 })
+  }
+  if (owner !== null && (stat?.isDirectory() !== true || stat.uid !== owner.uid)) {
+    fs.lchownSync(path, owner.uid, owner.gid)
+  }
+}
+
+const flags = fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK
+
+const removeAll = (path: string): Promise<void> => fs.promises.rm(path, { recursive: true, force: true })
+
+/** Opens to read and write over; what is in the way (a link, a folder, a file with a second name) is removed first. */
+export const openOver = async (pacer: Pacer, path: string): Promise<number> => {
+  try {
+    const fd = await openFile(pacer, path, flags)
+    const stat = fs.fstatSync(fd)
+    if (stat.isFile() && stat.nlink === 1) return fd
+    fs.closeSync(fd)
+  } catch (cause) {
+    if (!["EISDIR", "ELOOP", "ENXIO", "EACCES"].includes(codeOf(cause) ?? "")) throw cause
+  }
+  await removeAll(path)
+  return openFile(pacer, path, flags | fs.constants.O_EXCL)
+}
+
+/** What every file of a tree ends with: its length, owner and mode. */
+export const finishFile = async (fd: number, size: number, owner: RunAs | null): Promise<void> => {
+  const stat = fs.fstatSync(fd)
+  if (stat.size > size) await truncateAsync(fd, size)
+  if (owner !== null && stat.uid !== owner.uid) fs.fchownSync(fd, owner.uid, owner.gid)
+  if ((stat.mode & 0o777) !== 0o600) fs.fchmodSync(fd, 0o600)
+}
+
+const sweepFolder = async (
+  pacer: Pacer,
+  root: string,
+  folder: string,
+  kept: (name: string) => boolean
+): Promise<void> => {
+  for (const entry of fs.readdirSync(folder === "" ? root : `${root}/${folder}`, { withFileTypes: true })) {
+    const name = folder === "" ? entry.name : `${folder}/${entry.name}`
+    // The file system's own, where PGDATA is a mount point; Postgres does not mind it.
+    if (name === "lost+found") continue
+    if (!kept(name)) await removeAll(`${root}/${name}`)
+    else if (entry.isDirectory()) await sweepFolder(pacer, root, name, kept)
+    const rest = pacer.tick()
+    if (rest !== null) await rest
+  }
+}
+
+/** Removes whatever is not to be kept; links as links. `root` itself stays, with its inode. */
+export const sweep = (pacer: Pacer, root: string, kept: (name: string) => boolean): Promise<void> =>
+  sweepFolder(pacer, root, "", kept)
+
+const cloneRefusals: ReadonlySet<string | null> = new Set([
+  "ENOTSUP",
+  "EOPNOTSUPP",
+  "EXDEV",
+  "EINVAL",
+  "ENOTTY",
+  "ENOSYS",
+  "EPERM",
+  "EACCES"
+])
+
+/** Can files of `from` be cloned into `to`, so that both share their blocks until one of them is written to? */
+export const canClone = async (from: string, to: string): Promise<boolean> => {
+  const probe = `${to}/.clone`
+  try {
+    await fs.promises.copyFile(`${from}/PG_VERSION`, probe, fs.constants.COPYFILE_FICLONE_FORCE)
+    return true
+  } catch (cause) {
+    if (cloneRefusals.has(codeOf(cause)) || codeOf(cause) === "ENOENT") return false
+    throw cause
+  } finally {
+    fs.rmSync(probe, { force: true })
+  }
+}
+
+/** Replaces `to` by a clone of `from`; false when `from` has gone meanwhile. */
+export const clone = async (pacer: Pacer, from: string, to: string): Promise<boolean> => {
+  const rest = pacer.tick()
+  if (rest !== null) await rest
+  await removeAll(to)
+  try {
+    await fs.promises.copyFile(from, to, fs.constants.COPYFILE_FICLONE_FORCE)
+    return true
+  } catch (cause) {
+    if (codeOf(cause) === "ENOENT") return false
+    throw cause
+  }
+}
