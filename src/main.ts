@@ -14,6 +14,7 @@ import * as Result from "effect/Result"
 import * as FS from "node:fs"
 import * as OS from "node:os"
 import { parseArguments } from "./cli/arguments.ts"
+import { checkCommand } from "./cli/check.ts"
 import { health } from "./cli/health.ts"
 import { applyCommand, planCommand } from "./cli/plan.ts"
 import { isBlocked } from "./cli/readText.ts"
@@ -163,6 +164,9 @@ const main = (): void => {
           return well ? 0 : failed
         })
       ).addObserver(leave)
+      return
+    case "Check":
+      Effect.runFork(checkCommand(command.directory, out, err)).addObserver(leave)
       return
     case "Validate": {
       const report = joinReports(command.paths.map((path) => validate(path, command.storage)))

@@ -69,7 +69,7 @@ const edges: Record<string, string> = {
     "activity autoscaling catalog compute errors extensions http lfc logging pgwire platform postgres sidecars spec " +
     "storage telemetry tls",
   testing: "catalog compute errors lifecycle pgwire platform postgres spec storage",
-  cli: "catalog controlplane errors http lifecycle logging pgwire platform spec version.ts",
+  cli: "catalog controlplane errors http lifecycle logging pgwire platform spec storage version.ts",
   "version.ts": "",
   "index.ts": "compute errors lifecycle postgres spec testing",
   "main.ts": "cli compute errors http lifecycle logging platform postgres telemetry version.ts"

@@ -21,6 +21,7 @@ export type Command =
   | { readonly _tag: "Apply"; readonly settings: PlanSettings }
   | { readonly _tag: "Schema" }
   | { readonly _tag: "Health"; readonly settings: HealthSettings }
+  | { readonly _tag: "Check"; readonly directory: string }
   | { readonly _tag: "Routes"; readonly apiVersion: ApiVersion }
   | { readonly _tag: "Help"; readonly text: string }
   | { readonly _tag: "Version" }
@@ -84,6 +85,12 @@ const read = (command: CommandName, given: Given, rest: ReadonlyArray<string>, e
       return Result.map(readPlan(given, command), (settings) => ({ _tag: "Apply", settings }))
     case "schema":
       return Result.succeed({ _tag: "Schema" })
+    case "check":
+      return Result.flatMap(readStorage(given), (storage): Read<Command> =>
+        storage._tag === "Local" && storage.directory !== null
+          ? Result.succeed({ _tag: "Check", directory: storage.directory })
+          : usageError("--storage", "check needs --storage local:DIR")
+      )
     case "validate":
       if (rest.length === 0) return usageError(null, "validate needs at least one SPEC file, or - for stdin")
       return Result.map(readStorage(given), (storage) => ({

@@ -223,6 +223,12 @@ export const commands = [
     flags: ["wait", "timeout", "http-port", "http-host"]
   },
   {
+    name: "check",
+    usage: "--storage local:DIR",
+    meaning: "verify all of a local storage while nothing runs on it; exit 0 when it is whole",
+    flags: ["storage"]
+  },
+  {
     name: "routes",
     usage: "",
     meaning: "print the HTTP routes, where they listen and who may ask",

@@ -478,9 +478,9 @@ describe("usage errors", () => {
     [
       [...older, "hunter2=x"],
       "there is an argument that belongs to no flag; the commands are " +
-        "run, validate, plan, apply, health, routes, schema"
+        "run, validate, plan, apply, health, check, routes, schema"
     ],
-    [["start"], "there is no command start; the commands are run, validate, plan, apply, health, routes, schema"],
+    [["start"], "there is no command start; the commands are run, validate, plan, apply, health, check, routes, schema"],
     [["run", ...older, "hunter2"], "run takes flags only, but there is an argument that belongs to none"],
     [["--storage", "s3", "-S", "x"], "--storage expects neon, local or local:DIR"],
     [["--storage", "local:", "-S", "x"], "--storage expects neon, local or local:DIR"],
@@ -495,6 +495,9 @@ describe("usage errors", () => {
       [...older, "--installed-extensions-collection-interval", "1h"],
       "--installed-extensions-collection-interval expects a whole number of seconds"
     ],
+    [["check"], "check needs --storage local:DIR"],
+    [["check", "--storage", "local"], "check needs --storage local:DIR"],
+    [["check", "--storage", "local:/s", "-D", "/d"], "-D does not belong to check"],
     [["validate"], "validate needs at least one SPEC file, or - for stdin"],
     [["validate", "x", "-D", "/d"], "-D does not belong to validate"],
     [["health", "--wait", "asleep"], "--wait expects ready or running"],

@@ -1,0 +1,24 @@
+/**
+ * `compute_ctl check`: is everything of a local storage as it was written? Prints, exits with 0 or 1, changes nothing.
+ */
+import * as Effect from "effect/Effect"
+import * as path from "node:path"
+import { causesOf, failed, hintOf } from "../errors/policy.ts"
+import { checkStorage } from "../storage/local/check.ts"
+
+type Print = (text: string) => void
+
+/** The exit code. What is damaged goes to the same place as what is whole: it is the answer, not a failure. */
+export const checkCommand = (directory: string, out: Print, err: Print): Effect.Effect<number> =>
+  checkStorage(path.resolve(directory)).pipe(
+    Effect.map(({ isWhole, lines }) => {
+      out(`${lines.join("\n")}\n`)
+      return isWhole ? 0 : failed
+    }),
+    Effect.catch((failure) =>
+      Effect.sync(() => {
+        err(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})\n`)
+        return failed
+      })
+    )
+  )
