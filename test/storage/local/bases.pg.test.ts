@@ -12,7 +12,7 @@ import { archiving, lost, makeWorld, pgTimeline, start, until, wireTo, type Worl
 
 interface Published {
   readonly n: number
-  readonly tar: string
+  readonly folder: string
   readonly label: string
 }
 const current = (world: World): Published =>
@@ -62,11 +62,11 @@ describe("a base of the running cluster", () => {
             )
           assert.strictEqual(yield* lost(second, load.acknowledged), 0)
           assert.strictEqual(yield* pgTimeline(second), 1)
-          // Removed up to the segment in which the base begins, which stays; one tar, the published one.
+          // Removed up to the segment in which the base begins, which stays; one base, the published one.
           assert.strictEqual(segments(world)[0], startFile(world))
           assert.deepStrictEqual(
             fs.readdirSync(world.root).filter((name) => name.startsWith("base-")),
-            [current(world).tar]
+            [current(world).folder]
           )
           yield* second.stop
         })

@@ -38,9 +38,11 @@ describe("a crash", () => {
   it.live.each([
     "first-marked",
     "first-wal",
-    "first-tar",
+    "first-copied",
+    "base-files-synced",
+    "base-manifest-written",
     "base-wal-synced",
-    "base-tar-renamed",
+    "base-folder-renamed",
     "base-current-written",
     "base-current-renamed"
   ] as const)("of a first start at %s leaves a timeline that starts", (step) =>
@@ -60,11 +62,16 @@ describe("a crash", () => {
   )
 
   it.live.each([
+    "copy-begun",
+    "copy-half",
     "base-copied",
+    "base-files-synced",
+    "base-manifest-written",
     "base-wal-synced",
-    "base-tar-renamed",
+    "base-folder-renamed",
     "base-current-written",
     "base-current-renamed",
+    "base-old-retired",
     "base-old-removed",
     "base-wal-pruned",
     "spare-begun",
@@ -123,25 +130,31 @@ describe("a crash", () => {
       )
   )
 
-  it.live.each(["base-copied", "base-tar-renamed", "base-current-renamed", "base-wal-pruned"] as const)(
-    "while leaving, at %s, loses nothing",
-    (step) =>
-      Effect.scoped(
-        Effect.gen(function* () {
-          const world = yield* makeWorld({ limits: { walBytes: 1 } })
-          const first = yield* start(world)
-          yield* first.rows("create table t (n int)")
-          yield* first.rows("insert into t select generate_series(1, 500)")
-          yield* Effect.flatMap(crashAt(step, first.stop), ({ interrupt }) => interrupt)
-          yield* first.letGo
-          const second = yield* start(world)
-          assert.strictEqual(yield* count(second), 500)
-          yield* second.rows("insert into t values (501)")
-          yield* second.crash()
-          const third = yield* start(world)
-          assert.strictEqual(yield* count(third), 501)
-          yield* third.stop
-        })
-      )
+  it.live.each([
+    "copy-half",
+    "base-copied",
+    "base-manifest-written",
+    "base-folder-renamed",
+    "base-current-renamed",
+    "base-old-retired",
+    "base-wal-pruned"
+  ] as const)("while leaving, at %s, loses nothing", (step) =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const world = yield* makeWorld({ limits: { walBytes: 1 } })
+        const first = yield* start(world)
+        yield* first.rows("create table t (n int)")
+        yield* first.rows("insert into t select generate_series(1, 500)")
+        yield* Effect.flatMap(crashAt(step, first.stop), ({ interrupt }) => interrupt)
+        yield* first.letGo
+        const second = yield* start(world)
+        assert.strictEqual(yield* count(second), 500)
+        yield* second.rows("insert into t values (501)")
+        yield* second.crash()
+        const third = yield* start(world)
+        assert.strictEqual(yield* count(third), 501)
+        yield* third.stop
+      })
+    )
   )
 })

@@ -46,7 +46,7 @@ describe("a seed cluster", () => {
     [
       "with a flipped byte",
       (folder: string) => {
-        const file = path.join(folder, "base.tar")
+        const file = path.join(folder, "pgdata/base/1/1259")
         const bytes = fs.readFileSync(file)
         bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1
         fs.writeFileSync(file, bytes)

@@ -6,6 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { Admin } from "../../../src/pgwire/Admin.ts"
+import { Spawn } from "../../../src/platform/Spawn.ts"
 import { layoutOf, readBase } from "../../../src/storage/local/layout.ts"
 import { copyRunning } from "../../../src/storage/local/publishBase.ts"
 import { runAs, startPostgres, superuser } from "../../support/postgres.ts"
@@ -62,7 +63,9 @@ describe("a base", () => {
         const layout = layoutOf(world.root, runAs)
         const base = (yield* readBase(layout)) ?? assert.fail("there is a base")
         const admin = yield* Effect.provide(Admin, Admin.layer({ ...noOptions, port: other.port, user: superuser }))
-        const failure = yield* Effect.flip(copyRunning(layout, base, world.pgdata, admin))
+        const failure = yield* Effect.flip(
+          Effect.provide(copyRunning(layout, base, world.pgdata, admin, new Map()), Spawn.layer)
+        )
         assert.match(failure.message, /system identifier/)
         assert.deepStrictEqual(yield* readBase(layout), base)
         assert.notMatch(other.log(), /statement: .*backup/i)
