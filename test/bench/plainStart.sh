@@ -14,7 +14,7 @@ if [ ! -e "$WAL" ]; then
   mkdir -p "$WAL/archive_status"
   cp "$TEMPLATE"/0* "$WAL/"
 fi
-tar -xf "$TEMPLATE/base.tar" -C "$PGDATA"
+cp -r "$TEMPLATE"/pgdata/. "$PGDATA"/
 rmdir "$PGDATA/pg_wal"
 ln -s "$WAL" "$PGDATA/pg_wal"
 cp "$CONF"/* "$PGDATA/"
