@@ -35,7 +35,7 @@ const flipBit = (file: string, offset: number): void => {
 }
 
 const hashes = (world: World): string =>
-  execFileSync("sh", ["-c", "sha256sum wal/0* base-*"], { cwd: world.root, encoding: "utf8" })
+  execFileSync("sh", ["-c", "sha256sum wal/0* $(find base-* -type f)"], { cwd: world.root, encoding: "utf8" })
 
 const walk = Effect.fnUntraced(function* (world: World) {
   const layout = layoutOf(world.root, runAs)
