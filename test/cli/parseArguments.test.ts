@@ -480,7 +480,10 @@ describe("usage errors", () => {
       "there is an argument that belongs to no flag; the commands are " +
         "run, validate, plan, apply, health, check, routes, schema"
     ],
-    [["start"], "there is no command start; the commands are run, validate, plan, apply, health, check, routes, schema"],
+    [
+      ["start"],
+      "there is no command start; the commands are run, validate, plan, apply, health, check, routes, schema"
+    ],
     [["run", ...older, "hunter2"], "run takes flags only, but there is an argument that belongs to none"],
     [["--storage", "s3", "-S", "x"], "--storage expects neon, local or local:DIR"],
     [["--storage", "local:", "-S", "x"], "--storage expects neon, local or local:DIR"],
