@@ -144,6 +144,8 @@ whereRoot("a full disk", () => {
           Fiber.join(kept)
         )
         yield* first.crash()
+        // The program that made it has died as well.
+        yield* Fiber.interrupt(kept)
         const second = yield* start(world)
         assert.deepStrictEqual(yield* second.rows("select count(*) from t"), [["20000"]])
         yield* second.crash()
