@@ -80,6 +80,8 @@ describe("recovery", () => {
       yield* eventually("it recovers", () => startupOf(cluster.pgdata) !== undefined)
       const startup = startupOf(cluster.pgdata) ?? assert.fail("there is a startup process")
       process.kill(startup, "SIGSTOP")
+      // A stopped process outlives its postmaster.
+      yield* Effect.addFinalizer(() => Effect.sync(() => isGone(startup) || process.kill(startup, "SIGKILL")))
       const failure = yield* Effect.flip(running.ready)
       assert.match(failure.message, /made no headway for 2000 ms, and was stopped/)
       assert.isTrue(isGone(running.pid))
