@@ -10,7 +10,7 @@ import type { SpecInvalid } from "../errors/Failure.ts"
 import { parseConfigText } from "../spec/ComputeConfig.ts"
 import { ComputeSpec } from "../spec/ComputeSpec.ts"
 import { decodeSpecText, readJsonText } from "../spec/json.ts"
-import { type ParseOptions, parseSpecInput } from "../spec/parseSpec.ts"
+import { type ParseOptions, parseSpecDocument } from "../spec/parseSpec.ts"
 
 /**
  * The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ. A
@@ -63,6 +63,6 @@ const parse = (text: string, options: ParseOptions): Result.Result<unknown, Spec
     const inDocument = Predicate.isObject(value) && !("cluster" in value)
     if (inDocument && "compute_ctl_config" in value) return parseConfigText(text, options)
     return inDocument && "spec" in value
-      ? parseSpecInput({ duplicates, value: value.spec }, { ...options, under: ["spec"] })
-      : parseSpecInput({ duplicates, value }, options)
+      ? parseSpecDocument({ duplicates, value: value.spec }, { ...options, under: ["spec"] })
+      : parseSpecDocument({ duplicates, value }, options)
   })

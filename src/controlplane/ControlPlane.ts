@@ -14,6 +14,7 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import { ControlPlaneFailed } from "../errors/Failure.ts"
 import { decodeJsonBytes, readJsonText } from "../spec/json.ts"
+import { printPath } from "../spec/problems.ts"
 
 export interface PullRequest {
   /** As given with `-p`; a trailing slash does no harm. */
@@ -85,10 +86,10 @@ const readAnswer = (bytes: Uint8Array): Result.Result<unknown, Refusal> => {
   const read = readJsonText(text.success, "the control plane")
   if (Result.isFailure(read)) return Result.fail({ detail: "its answer is not JSON", again: true })
   const { duplicates, value } = read.success
-  return duplicates.length === 0
+  return duplicates.paths.length === 0
     ? Result.succeed(value)
     : Result.fail({
-        detail: `its answer has keys twice: ${duplicates.map(({ path }) => path).join(", ")}`,
+        detail: `its answer has keys twice: ${duplicates.paths.map(printPath).join(", ")}`,
         again: false,
         refused: true
       })

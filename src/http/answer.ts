@@ -10,13 +10,13 @@ import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
-import * as SchemaIssue from "effect/SchemaIssue"
+import type * as Schema from "effect/Schema"
 import { type Status, statuses } from "../compute/transitions.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
-import { decodeJsonBytes, readJsonText } from "../spec/json.ts"
-import { printPath } from "../spec/problems.ts"
+import { decoderOf } from "../spec/decode.ts"
+import { addDuplicates, decodeJsonBytes, readJsonText } from "../spec/json.ts"
+import { Problems } from "../spec/problems.ts"
 import { parseMillis } from "../platform/duration.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { bodyOf, deadlinePassed, type Refusal, refusal, refusalOf, wireStatus } from "./refusals.ts"
@@ -102,10 +102,10 @@ const readJson = (bytes: Uint8Array, limit: number): Result.Result<unknown, Refu
   Result.gen(function* () {
     const text = yield* Result.mapError(decodeJsonBytes(bytes, limit), (message) => [{ path: "", message }])
     const { duplicates, value } = yield* Result.mapError(readJsonText(text, "the body"), ({ problems }) => problems)
-    return duplicates.length === 0 ? value : yield* Result.fail(duplicates)
+    const problems = new Problems()
+    addDuplicates(duplicates, problems)
+    return problems.count === 0 ? value : yield* Result.fail(problems.list())
   })
-
-const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
 const overflowed = (error: unknown): boolean =>
   typeof error === "object" &&
@@ -139,7 +139,7 @@ export const readBody = <S extends Schema.ConstraintDecoder<unknown>>(
   shapeless: string,
   limit = maxBytes
 ) => {
-  const decode = Schema.decodeUnknownResult(schema, { errors: "all" })
+  const decode = decoderOf(schema)
   return Effect.gen(function* () {
     const request = yield* HttpServerRequest.HttpServerRequest
     if (apiVersion === "head" && !isJson(request.headers["content-type"])) return yield* Effect.fail(wrongType)
@@ -149,12 +149,10 @@ export const readBody = <S extends Schema.ConstraintDecoder<unknown>>(
       const hint = "the body must be one JSON document in UTF-8 that has no key twice"
       return yield* Effect.fail(refusal(400, "json_malformed", error, hint, parsed.failure))
     }
-    const decoded = decode(parsed.success)
-    if (Result.isSuccess(decoded)) return decoded.success
-    const problems = issues(decoded.failure.issue).issues.map(({ message, path }) => ({
-      path: printPath((path ?? []).map((step) => (typeof step === "object" ? step.key : step))),
-      message
-    }))
+    const found = new Problems()
+    const decoded = decode(parsed.success, found)
+    if (decoded !== null) return decoded
+    const problems = found.list()
     const sentence = problems.map(({ message, path }) => (path === "" ? message : `${path}: ${message}`)).join("; ")
     const error =
       apiVersion === "head" ? `failed to deserialize the json body into the target type: ${sentence}` : shapeless

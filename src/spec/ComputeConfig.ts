@@ -7,12 +7,13 @@
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { type Problem, SpecInvalid } from "../errors/Failure.ts"
+import type { SpecInvalid } from "../errors/Failure.ts"
 import { opt, TlsWire } from "./ComputeSpec.ts"
-import { type JsonInput, readJsonText } from "./json.ts"
+import { decoderOf } from "./decode.ts"
+import { addDuplicates, type JsonDocument, readJsonText } from "./json.ts"
 import type { ParsedSpec } from "./ParsedSpec.ts"
-import { type ParseOptions, parseSpec } from "./parseSpec.ts"
-import { problemsOf } from "./problems.ts"
+import { parseInto, type ParseOptions, resultOf } from "./parseSpec.ts"
+import { Problems } from "./problems.ts"
 
 export interface Tls {
   readonly keyPath: string
@@ -53,74 +54,57 @@ const RawKeys = Schema.Struct({
   compute_ctl_config: Schema.optionalKey(Schema.Struct({ jwks: Schema.Struct({ keys: Schema.Array(Schema.Unknown) }) }))
 })
 
-const decodeConfig = Schema.decodeUnknownResult(ConfigWire, { errors: "all" })
-const decodeResponse = Schema.decodeUnknownResult(ResponseWire, { errors: "all" })
+const decodeConfig = decoderOf(ConfigWire)
+const decodeResponse = decoderOf(ResponseWire)
 const decodeRawKeys = Schema.decodeUnknownResult(RawKeys)
 
-interface Decoded {
-  readonly tls: typeof TlsWire.Type | null
-  readonly problems: ReadonlyArray<Problem>
-}
+/** What is beside the spec; what is wrong with it is put in `problems`. */
+type ReadSettings = (input: unknown, problems: Problems) => typeof SettingsWire.Type | null
 
-const decoded = (settings: typeof SettingsWire.Type | undefined, problems: ReadonlyArray<Problem> = []): Decoded => ({
-  tls: settings?.tls ?? null,
-  problems
-})
-
-const decodeFile = (input: unknown): Decoded =>
-  Result.match(decodeConfig(input), {
-    onSuccess: (wire) => decoded(wire.compute_ctl_config),
-    onFailure: (error) => decoded(undefined, problemsOf(error))
-  })
+const settingsOfFile: ReadSettings = (input, problems) => decodeConfig(input, problems)?.compute_ctl_config ?? null
 
 /** Both generations: the older one's answer has no `compute_ctl_config`, and so no keys. */
-const decodeAnswer = (input: unknown): Decoded =>
-  Result.match(decodeResponse(input), {
-    onSuccess: ({ compute_ctl_config, spec = null, status }) =>
-      decoded(
-        compute_ctl_config,
-        status === "attached" && spec === null
-          ? [{ path: "spec", message: "compute is attached, but spec is empty" }]
-          : []
-      ),
-    onFailure: (error) => decoded(undefined, problemsOf(error))
-  })
+const settingsOfAnswer: ReadSettings = (input, problems) => {
+  const wire = decodeResponse(input, problems)
+  if (wire?.status === "attached" && (wire.spec ?? null) === null)
+    problems.add(["spec"], "compute is attached, but spec is empty")
+  return wire?.compute_ctl_config ?? null
+}
 
 /** The file of `-c`. */
 export const parseConfigText = (text: string, options: ParseOptions): Result.Result<ComputeConfig, SpecInvalid> =>
-  Result.flatMap(readJsonText(text, options.source), (input) => parseDocument(input, options, decodeFile))
+  Result.flatMap(readJsonText(text, options.source), (document) => parseDocument(document, options, settingsOfFile))
 
 /** The control plane's answer; its spec is missing only as long as it says `empty`. */
 export const parseResponse = (answer: unknown, options: ParseOptions): Result.Result<ComputeConfig, SpecInvalid> =>
-  parseDocument({ value: answer, duplicates: [] }, options, decodeAnswer)
+  parseDocument({ value: answer, duplicates: { paths: [], more: 0 } }, options, settingsOfAnswer)
 
 /** The keys of a file of `-c` alone: they may be rotated while the spec next to them is not valid. */
 export const parseConfigKeys = (text: string, source: string): Result.Result<ReadonlyArray<unknown>, SpecInvalid> =>
   Result.flatMap(readJsonText(text, source), ({ duplicates, value }) => {
-    const problems = [...duplicates, ...decodeFile(value).problems]
-    return problems.length > 0 ? Result.fail(new SpecInvalid({ source, problems })) : Result.succeed(rawKeys(value))
+    const problems = new Problems()
+    addDuplicates(duplicates, problems)
+    settingsOfFile(value, problems)
+    return resultOf(rawKeys(value), problems, source)
   })
 
 const rawKeys = (input: unknown): ReadonlyArray<unknown> =>
   Result.getOrNull(decodeRawKeys(input))?.compute_ctl_config?.jwks.keys ?? []
 
 const parseDocument = (
-  { duplicates, value }: JsonInput,
-  options: ParseOptions,
-  decode: (input: unknown) => Decoded
+  { duplicates, value }: JsonDocument,
+  { source, storage, under = [] }: ParseOptions,
+  settingsOf: ReadSettings
 ): Result.Result<ComputeConfig, SpecInvalid> => {
-  const { problems: outside, tls } = decode(value)
+  const problems = new Problems()
+  addDuplicates(duplicates, problems)
+  const tls = settingsOf(value, problems)?.tls ?? null
   const inside = typeof value === "object" && value !== null && "spec" in value ? value.spec : null
-  const spec = inside === null ? null : parseSpec(inside, { ...options, under: [...(options.under ?? []), "spec"] })
-  const problems = [
-    ...duplicates,
-    ...outside,
-    ...(spec !== null && Result.isFailure(spec) ? spec.failure.problems : [])
-  ]
-  if (problems.length > 0) return Result.fail(new SpecInvalid({ source: options.source, problems }))
-  return Result.succeed({
-    spec: spec === null ? null : Result.getOrNull(spec),
+  const spec = inside === null ? null : parseInto(inside, storage, problems.under([...under, "spec"]))
+  const config = {
+    spec,
     jwks: rawKeys(value),
     tls: tls === null ? null : { keyPath: tls.key_path, certPath: tls.cert_path }
-  })
+  }
+  return resultOf(config, problems, source)
 }

@@ -16,6 +16,7 @@ import {
   maxVerifierLength,
   verifierPattern
 } from "./names.ts"
+import { maxProblems } from "./problems.ts"
 
 // The scalars of the wire: sized numbers, ids, LSNs, names that Postgres can hold. Messages say what was expected.
 
@@ -67,12 +68,16 @@ export const GenericOptionWire = Schema.Struct({
 }).annotate({ identifier: "GenericOption" })
 export type GenericOptionWire = typeof GenericOptionWire.Type
 
+/** Longer than any; keeps the pattern's work small on text from outside. */
+const maxSettingName = 1000
+
 /** `foo` or `extension.foo`, as postgresql.conf spells names; anything else would be more than one line of it. */
 const settingName = /^[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*(\.[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)*$/
 
 const SettingWire = GenericOptionWire.check(
   Schema.makeFilter((setting: GenericOptionWire) => {
-    if (!settingName.test(setting.name)) return { path: ["name"], issue: "expected the name of a Postgres setting" }
+    if (setting.name.length > maxSettingName || !settingName.test(setting.name))
+      return { path: ["name"], issue: "expected the name of a Postgres setting" }
     if (setting.vartype !== "string" && /[\n\r]/.test(setting.value ?? "")) {
       return { path: ["value"], issue: 'expected one line, because the vartype is not "string"' }
     }
@@ -81,8 +86,9 @@ const SettingWire = GenericOptionWire.check(
 ).annotate({ identifier: "Setting" })
 
 const Verifier = Schema.String.check(
-  Schema.isPattern(verifierPattern, { expected: expectedVerifier }),
-  Schema.isMaxLength(maxVerifierLength, { expected: expectedVerifier })
+  // First, and alone when it fails: the pattern's work grows with the text.
+  Schema.isMaxLength(maxVerifierLength, { expected: expectedVerifier }).abort(),
+  Schema.isPattern(verifierPattern, { expected: expectedVerifier })
 )
 
 export const RoleWire = Schema.Struct({
@@ -151,11 +157,18 @@ const ClusterWire = Schema.Struct({
 /** A file's own name: with a slash or dots in it, writing the file would end up elsewhere. */
 const isPlainName = (name: string): boolean => name !== "" && name !== "." && name !== ".." && !/[/\0]/.test(name)
 
+/** Each by its place, as long as they are few; the last of many says how many there are. */
+const badNames = (names: ReadonlyArray<string>, issue: string) => {
+  const bad = names.filter((name) => !isPlainName(name))
+  const issues = bad.slice(0, maxProblems).map((name) => ({ path: [name], issue }))
+  return bad.length <= maxProblems
+    ? issues
+    : [...issues, { path: [], issue: `${issue}, and ${bad.length} names are none` }]
+}
+
 const ControlData = Schema.Record(Schema.String, Schema.String).check(
   Schema.makeFilter((files: Readonly<Record<string, string>>) =>
-    Object.keys(files)
-      .filter((name) => !isPlainName(name))
-      .map((name) => ({ path: [name], issue: "expected the plain name of a file" }))
+    badNames(Object.keys(files), "expected the plain name of a file")
   )
 )
 
@@ -163,9 +176,7 @@ const ControlData = Schema.Record(Schema.String, Schema.String).check(
 const extensionData = <S extends Schema.Constraint>(one: S) =>
   Schema.Record(Schema.String, one).check(
     Schema.makeFilter((all: Readonly<Record<string, unknown>>) =>
-      Object.keys(all)
-        .filter((name) => !isPlainName(name))
-        .map((name) => ({ path: [name], issue: "expected the name of an extension" }))
+      badNames(Object.keys(all), "expected the name of an extension")
     )
   )
 

@@ -61,13 +61,17 @@ export type Reading<A> = { readonly fault: string } | { readonly fault: null; re
 const fault = (text: string): { readonly fault: string } => ({ fault: text })
 const read = <A>(option: A): Reading<A> => ({ fault: null, option })
 
+/** Longer than any word; keeps the patterns' work small on text from outside. */
+const maxWordLength = 1000
+
 /** The value without its quotes; `null`: it could not stand in a statement. */
 const textOf = ({ quoted, value }: GenericOption): string | null => {
   if (value === null || faultOfText(value) !== null) return null
   if (quoted) return value
+  if (value.length > maxWordLength) return null
   if (/^'([^'\\]|'')*'$/.test(value)) return value.slice(1, -1).replaceAll("''", "'")
   if (/^"([^"]|"")+"$/.test(value)) return value.slice(1, -1).replaceAll('""', '"')
-  return /^[-+]?[A-Za-z0-9_.]+([-.][A-Za-z0-9_.]+)*$/.test(value) ? value : null
+  return /^[-+]?[A-Za-z0-9_.]+(-[A-Za-z0-9_.]+)*$/.test(value) ? value : null
 }
 
 const notOneWord = (name: string) =>
@@ -117,7 +121,7 @@ const readFlag = (name: string, option: GenericOption): Reading<RoleOption> | nu
 
 const readRoleList = (name: string, option: GenericOption): ReadonlyArray<string> | string => {
   if (option.quoted || option.value === null) return `expected for ${name} names of roles, without the vartype "string"`
-  const one = /\s*(?:"((?:[^"]|"")+)"|([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*))\s*(,|$)/y
+  const one = /\s*(?:"((?:[^"]|""){1,1000})"|([A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*))\s*(,|$)/y
   const names: Array<string> = []
   for (let at = 0, more = true; more; at = one.lastIndex) {
     one.lastIndex = at

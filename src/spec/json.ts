@@ -5,13 +5,19 @@
  * its errors; this scanner does neither. It never repeats a value.
  */
 import * as Result from "effect/Result"
-import { type Problem, SpecInvalid } from "../errors/Failure.ts"
-import { distinct, type JsonPath, problemAt } from "./problems.ts"
+import { SpecInvalid } from "../errors/Failure.ts"
+import { type JsonPath, maxProblems, type Problems } from "./problems.ts"
 
 export interface JsonDocument {
   readonly value: unknown
-  /** Where an object has a key it already had. */
-  readonly duplicates: ReadonlyArray<JsonPath>
+  readonly duplicates: Duplicates
+}
+
+export interface Duplicates {
+  /** Where an object has a key it already had: the first places. */
+  readonly paths: ReadonlyArray<JsonPath>
+  /** How many places there are beside them. */
+  readonly more: number
 }
 
 /** Line and column count from 1; columns are UTF-16 units. */
@@ -24,6 +30,8 @@ export interface JsonFault {
 
 /** As deep as the reference reads; keeps the scanner's own recursion small. */
 const maxDepth = 128
+/** Each costs many times its bytes once it is read; a spec of fifty thousand roles has half as many. */
+const maxValues = 500_000
 const blank = /[ \t\n\r]*/y
 const number = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
 const word = /true|false|null/y
@@ -32,6 +40,8 @@ const escape = /\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})/y
 /** Walks over a text. Each method says what was expected where `at` stands then, or `null` when all is well. */
 class Scanner {
   readonly duplicates: Array<JsonPath> = []
+  moreDuplicates = 0
+  #values = 0
   readonly #text: string
   readonly #path: Array<string | number> = []
   at = 0
@@ -85,7 +95,10 @@ class Scanner {
       if (wrong !== null) return wrong === "a string" ? "a key in double quotes" : wrong
       const key = String(JSON.parse(this.#text.slice(start, this.at)))
       this.#path.push(key)
-      if (seen.has(key)) this.duplicates.push([...this.#path])
+      if (seen.has(key)) {
+        if (this.duplicates.length < maxProblems) this.duplicates.push([...this.#path])
+        else this.moreDuplicates += 1
+      }
       seen.add(key)
       if (!this.#takeMark(":")) return '":"'
       const deeper = this.#value(depth + 1)
@@ -110,6 +123,7 @@ class Scanner {
 
   #value(depth: number): string | null {
     if (depth > maxDepth) return `at most ${maxDepth} levels of nesting`
+    if (++this.#values > maxValues) return `at most ${maxValues} values`
     if (this.#takeMark("{")) return this.#object(depth)
     if (this.#takeMark("[")) return this.#array(depth)
     if (this.#text[this.at] === '"') return this.#string()
@@ -123,7 +137,7 @@ export const parseJson = (text: string): Result.Result<JsonDocument, JsonFault> 
   if (expected !== null) return Result.fail(faultAt(text, scanner.at, `expected ${expected}`))
   return Result.map(
     Result.try({ try: (): unknown => JSON.parse(text), catch: () => faultAt(text, 0, "expected JSON") }),
-    (value) => ({ value, duplicates: scanner.duplicates })
+    (value) => ({ value, duplicates: { paths: scanner.duplicates, more: scanner.moreDuplicates } })
   )
 }
 
@@ -148,16 +162,23 @@ const isUtf8 = (bytes: Uint8Array): boolean => {
   }
 }
 
-/** How many bytes are in order before the first that is not. */
+/** How many bytes are in order before the first that is not. Halves what is left to look at, and looks at no more. */
 const lengthInOrder = (bytes: Uint8Array): number => {
   let good = 0
   let bad = bytes.length
   while (good + 1 < bad) {
     const middle = (good + bad) >> 1
-    if (isUtf8(bytes.subarray(0, middle))) good = middle
+    if (isUtf8(bytes.subarray(characterStart(bytes, good), middle))) good = middle
     else bad = middle
   }
   return good
+}
+
+/** Where the character before `at` begins, which the cut may have divided. */
+const characterStart = (bytes: Uint8Array, at: number): number => {
+  let start = at - 1
+  while (start > 0 && at - start < 4 && ((bytes[start] ?? 0) & 0xc0) === 0x80) start -= 1
+  return Math.max(0, start)
 }
 
 /** JSON is UTF-8. What is not is refused: with replaced characters, two names may become one, or a secret another. */
@@ -174,19 +195,16 @@ export const decodeJsonBytes = (bytes: Uint8Array, maxBytes = maxSpecBytes): Res
 export const decodeSpecText = (bytes: Uint8Array, source: string): Result.Result<string, SpecInvalid> =>
   Result.mapError(decodeJsonBytes(bytes), (message) => new SpecInvalid({ source, problems: [{ path: "", message }] }))
 
-/** A value, and a problem for each key that occurs more than once in an object. */
-export interface JsonInput {
-  readonly value: unknown
-  readonly duplicates: ReadonlyArray<Problem>
-}
-
-/** What is not JSON is one problem, with line and column. */
-export const readJsonText = (text: string, source: string): Result.Result<JsonInput, SpecInvalid> =>
-  Result.mapBoth(parseJson(text), {
-    onSuccess: ({ duplicates, value }) => ({
-      value,
-      duplicates: distinct(duplicates.map((path) => problemAt(path, "expected the key once, but it is there twice")))
-    }),
-    onFailure: ({ column, line, message }) =>
+/** What is not JSON is one problem, with line and column. Keys that occur twice are for `addDuplicates`. */
+export const readJsonText = (text: string, source: string): Result.Result<JsonDocument, SpecInvalid> =>
+  Result.mapError(
+    parseJson(text),
+    ({ column, line, message }) =>
       new SpecInvalid({ source, problems: [{ path: "", message: `line ${line}, column ${column}: ${message}` }] })
-  })
+  )
+
+/** A problem for each key that occurs more than once in an object. */
+export const addDuplicates = ({ more, paths }: Duplicates, problems: Problems): void => {
+  for (const path of paths) problems.add(path, "expected the key once, but it is there twice")
+  problems.addMore(more)
+}

@@ -8,7 +8,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { type Problem, SpecInvalid } from "../errors/Failure.ts"
+import { SpecInvalid } from "../errors/Failure.ts"
 import { faultsOfDatabaseOptions, faultsOfRoleOptions } from "./clusterOptions.ts"
 import {
   type ComputeModeWire,
@@ -23,7 +23,8 @@ import {
   storageFields
 } from "./ComputeSpec.ts"
 import { parseLsn } from "./identifiers.ts"
-import { type JsonInput, readJsonText } from "./json.ts"
+import { decoderOf } from "./decode.ts"
+import { addDuplicates, type JsonDocument, readJsonText } from "./json.ts"
 import { isVerifier } from "./names.ts"
 import type {
   ComputeMode,
@@ -37,7 +38,7 @@ import type {
   Role
 } from "./ParsedSpec.ts"
 import { readLocalStorage, readNeonStorage, type StorageReading } from "./parseStorage.ts"
-import { distinct, type JsonPath, printPath, problemAt, problemsOf } from "./problems.ts"
+import { type JsonPath, Problems } from "./problems.ts"
 
 export interface ParseOptions {
   /** For people: where the spec came from. */
@@ -48,7 +49,7 @@ export interface ParseOptions {
   readonly under?: JsonPath
 }
 
-const decode = Schema.decodeUnknownResult(ComputeSpec, { errors: "all" })
+const decode = decoderOf(ComputeSpec)
 
 /** Only what the storage is read from, so that a wrong role does not hide a missing address. */
 const StorageOnly = Schema.Struct({
@@ -58,57 +59,66 @@ const StorageOnly = Schema.Struct({
 const decodeStorage = Schema.decodeUnknownOption(StorageOnly)
 
 export const parseSpec = (input: unknown, options: ParseOptions): Result.Result<ParsedSpec, SpecInvalid> => {
-  const under = options.under ?? []
-  const decoded = decode(input)
+  const problems = new Problems()
+  const parsed = parseInto(input, options.storage, problems.under(options.under ?? []))
+  return resultOf(parsed, problems, options.source)
+}
+
+/** What was parsed, unless there are problems. */
+export const resultOf = <A>(value: A | null, problems: Problems, source: string): Result.Result<A, SpecInvalid> =>
+  value === null || problems.count > 0
+    ? Result.fail(new SpecInvalid({ source, problems: problems.list() }))
+    : Result.succeed(value)
+
+/** `null`: it is not valid, and `problems` say why. */
+export const parseInto = (input: unknown, from: ParseOptions["storage"], problems: Problems): ParsedSpec | null => {
+  const wire = decode(input, problems)
+  if (wire !== null) addFaultsOfOptions(wire, problems)
   const storageWire = Option.getOrNull(decodeStorage(input))
-  const storage = storageWire === null ? null : readStorage(storageWire, options.storage)
-  const problems = [
-    ...(Result.isFailure(decoded) ? problemsOf(decoded.failure, under) : problemsOfOptions(decoded.success, under)),
-    ...(storage?.problems ?? []).map(({ message, path }) => ({ path: prefixed(under, path), message }))
-  ]
-  const { tenant = null, timeline = null } = storage ?? {}
-  if (Result.isFailure(decoded) || tenant === null || timeline === null || problems.length > 0) {
-    return Result.fail(new SpecInvalid({ source: options.source, problems: distinct(problems) }))
-  }
-  return Result.succeed(toParsedSpec(decoded.success, storage?.neon ?? null, tenant, timeline))
+  const storage = storageWire === null ? null : readStorage(storageWire, from, problems)
+  const { neon = null, tenant = null, timeline = null } = storage ?? {}
+  return wire === null || tenant === null || timeline === null ? null : toParsedSpec(wire, neon, tenant, timeline)
 }
 
 /** What Postgres would not take among the options of roles and databases. */
-const problemsOfOptions = (wire: ComputeSpec, under: JsonPath): ReadonlyArray<Problem> => {
-  const of = (
+const addFaultsOfOptions = ({ cluster }: ComputeSpec, problems: Problems): void => {
+  const add = (
     where: "roles" | "databases",
     all: ReadonlyArray<RoleWire | DatabaseWire>,
     faults: typeof faultsOfRoleOptions
-  ) =>
-    all.flatMap(({ options }, at) =>
-      faults((options ?? []).map(readOption)).map(({ index, message, part }) =>
-        problemAt([...under, "cluster", where, at, "options", index, part], message)
-      )
-    )
-  return [
-    ...of("roles", wire.cluster.roles, faultsOfRoleOptions),
-    ...of("databases", wire.cluster.databases, faultsOfDatabaseOptions)
-  ]
+  ) => {
+    for (const [at, { options }] of all.entries())
+      for (const { index, message, part } of faults((options ?? []).map(readOption)))
+        problems.add(["cluster", where, at, "options", index, part], message)
+  }
+  add("roles", cluster.roles, faultsOfRoleOptions)
+  add("databases", cluster.databases, faultsOfDatabaseOptions)
 }
 
 /** The same for JSON text. */
 export const parseSpecText = (text: string, options: ParseOptions): Result.Result<ParsedSpec, SpecInvalid> =>
-  Result.flatMap(readJsonText(text, options.source), (input) => parseSpecInput(input, options))
+  Result.flatMap(readJsonText(text, options.source), (document) => parseSpecDocument(document, options))
 
 /** The same for a value that was read from text. A key that occurs twice is a problem, as it is to the reference. */
-export const parseSpecInput = (
-  { duplicates, value }: JsonInput,
+export const parseSpecDocument = (
+  { duplicates, value }: JsonDocument,
   options: ParseOptions
 ): Result.Result<ParsedSpec, SpecInvalid> => {
-  const parsed = parseSpec(value, options)
-  if (duplicates.length === 0) return parsed
-  const others = Result.isFailure(parsed) ? parsed.failure.problems : []
-  return Result.fail(new SpecInvalid({ source: options.source, problems: [...duplicates, ...others] }))
+  const problems = new Problems()
+  addDuplicates(duplicates, problems)
+  const parsed = parseInto(value, options.storage, problems.under(options.under ?? []))
+  return resultOf(parsed, problems, options.source)
 }
 
-const readStorage = (wire: typeof StorageOnly.Type, storage: ParseOptions["storage"]): StorageReading => {
+const readStorage = (
+  wire: typeof StorageOnly.Type,
+  storage: ParseOptions["storage"],
+  problems: Problems
+): StorageReading => {
   const source = { ...wire, settings: wire.cluster.settings ?? null }
-  return storage === "local" ? readLocalStorage(source) : readNeonStorage(source, readMode(wire.mode)._tag)
+  return storage === "local"
+    ? readLocalStorage(source, problems)
+    : readNeonStorage(source, readMode(wire.mode)._tag, problems)
 }
 
 const toParsedSpec = (
@@ -230,9 +240,4 @@ const readDelta = (wire: DeltaOperationWire): ReadonlyArray<DeltaOperation> => {
     default:
       return []
   }
-}
-
-const prefixed = (under: JsonPath, path: string): string => {
-  const before = printPath(under)
-  return before === "" ? path : `${before}.${path}`
 }

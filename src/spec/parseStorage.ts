@@ -6,13 +6,12 @@
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import type { Problem } from "../errors/Failure.ts"
 import { parseHostPort } from "../pgwire/address.ts"
 import { parseConnString } from "../pgwire/ConnString.ts"
 import type { PageserverConnectionInfoWire } from "./ComputeSpec.ts"
 import { parseTenantId, parseTimelineId, printShardIndex, type TenantId, type TimelineId } from "./identifiers.ts"
 import type { ComputeMode, NeonStorage, Pageservers, PageserverShard } from "./ParsedSpec.ts"
-import { type JsonPath, problemAt } from "./problems.ts"
+import type { JsonPath, Problems } from "./problems.ts"
 
 /** What is read of the wire; `settings` is `cluster.settings`. */
 export interface StorageWire {
@@ -46,30 +45,33 @@ const field = <A>(name: keyof StorageWire, value: A | null | undefined): Found<A
 
 type Report = (path: JsonPath, message: string) => null
 
+const reportIn =
+  (problems: Problems): Report =>
+  (path, message) => {
+    problems.add(path, message)
+    return null
+  }
+
 export interface StorageReading {
   readonly tenant: TenantId | null
   readonly timeline: TimelineId | null
   readonly neon: NeonStorage | null
-  readonly problems: ReadonlyArray<Problem>
 }
 
 const zeroId = "0".repeat(32)
 
 /** Local storage needs no addresses, and only keeps its timelines apart by their ids. */
-export const readLocalStorage = (wire: StorageWire): StorageReading => {
-  const problems: Array<Problem> = []
-  const report: Report = (path, message) => (problems.push(problemAt(path, message)), null)
+export const readLocalStorage = (wire: StorageWire, problems: Problems): StorageReading => {
+  const report = reportIn(problems)
   return {
     tenant: readId(wire, "tenant", parseTenantId, zeroId, report),
     timeline: readId(wire, "timeline", parseTimelineId, zeroId, report),
-    neon: null,
-    problems
+    neon: null
   }
 }
 
-export const readNeonStorage = (wire: StorageWire, mode: ComputeMode["_tag"]): StorageReading => {
-  const problems: Array<Problem> = []
-  const report: Report = (path, message) => (problems.push(problemAt(path, message)), null)
+export const readNeonStorage = (wire: StorageWire, mode: ComputeMode["_tag"], problems: Problems): StorageReading => {
+  const report = reportIn(problems)
   const pageservers = readPageservers(wire, report)
   const safekeepers = readSafekeepers(wire, mode, report)
   const tenant = readId(wire, "tenant", parseTenantId, null, report)
@@ -90,7 +92,7 @@ export const readNeonStorage = (wire: StorageWire, mode: ComputeMode["_tag"]): S
           token: token === null ? null : Redacted.make(token, { label: "storage_auth_token" }),
           fromSettings
         }
-  return { tenant, timeline, neon, problems }
+  return { tenant, timeline, neon }
 }
 
 const readId = <A>(
@@ -152,9 +154,14 @@ const readConnStrings = (found: Found<string>, stripe: number | null, report: Re
 const readConnectionInfo = (info: PageserverConnectionInfoWire, path: JsonPath, report: Report): Pageservers | null => {
   const preferProtocol = info.prefer_protocol ?? "libpq"
   const shards: Array<PageserverShard> = []
+  const entries = new Map<string, readonly [key: string, shard: (typeof info.shards)[string]]>()
+  for (const [key, shard] of Object.entries(info.shards)) {
+    const index = key.toLowerCase()
+    if (!entries.has(index)) entries.set(index, [key, shard])
+  }
   for (let number = 0; number < Math.max(1, info.shard_count); number += 1) {
     const index = printShardIndex(number, info.shard_count)
-    const entry = Object.entries(info.shards).find(([key]) => key.toLowerCase() === index)
+    const entry = entries.get(index)
     const first = entry?.[1].pageservers[0]
     if (entry === undefined) report([...path, "shards"], `shard connection info missing for shard ${index}`)
     else if (first === undefined)
@@ -195,9 +202,12 @@ const readSafekeepers = (wire: StorageWire, mode: ComputeMode["_tag"], report: R
   const value = (found === null ? given : rest.split(",").filter((one) => one.trim() !== "")).map((one) => one.trim())
   const pathOf = (index: number): JsonPath => (found === null ? ["safekeeper_connstrings", index] : found.path)
   if (found !== null && value.length === 0) report(found.path, "safekeeper_connstrings is empty")
+  const times = new Map<string, number>()
   for (const [index, one] of value.entries()) {
     if (Result.isFailure(parseHostPort(one))) report(pathOf(index), "expected host:port of a safekeeper")
-    if (primary && value.indexOf(one) !== index && value.lastIndexOf(one) === index) {
+    times.set(one, (times.get(one) ?? 0) + 1)
+    // Told once, however often it is there.
+    if (primary && times.get(one) === 2) {
       report(pathOf(index), `duplicate entry in safekeeper_connstrings: ${one}!`)
     }
   }

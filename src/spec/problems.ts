@@ -1,56 +1,84 @@
 /**
  * Problems of an input: where each is (`cluster.roles[0].name`) and what was expected there, never the value itself.
  *
- * Schema issues become `Problem`s here; the decoders are asked for all issues and never for the input. Pure.
+ * However much is wrong, the work is linear in the input and the report is short: the first problems in words, and how
+ * many more places are wrong. Pure.
  */
-import type * as Schema from "effect/Schema"
-import * as SchemaIssue from "effect/SchemaIssue"
 import type { Problem } from "../errors/Failure.ts"
-import { expectedMode } from "./ComputeSpec.ts"
 
 export type JsonPath = ReadonlyArray<string | number>
 
+/** A person corrects a few and asks again; a body made of nothing but faults must not be answered with more of them. */
+export const maxProblems = 100
+const maxKeyLength = 80
+const maxPathLength = 512
+const maxMessageLength = 512
+
+/** What came from outside may be megabytes long, and is only named. */
+const shortened = (text: string, most: number): string =>
+  text.length <= most ? text : `${text.slice(0, most).toWellFormed()}…`
+
 /** `cluster.roles[0].name`; keys that are not words are quoted in brackets. */
-export const printPath = (path: ReadonlyArray<PropertyKey>): string =>
-  path.reduce<string>((before, step) => {
-    if (typeof step === "number") return `${before}[${step}]`
-    const key = String(step)
-    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(key)) return `${before}[${JSON.stringify(key)}]`
-    return before === "" ? key : `${before}.${key}`
-  }, "")
+export const printPath = (path: ReadonlyArray<PropertyKey>): string => {
+  let printed = ""
+  for (const step of path) {
+    if (printed.length > maxPathLength) return `${printed}…`
+    const key = shortened(String(step), maxKeyLength)
+    if (typeof step === "number") printed += `[${key}]`
+    else if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(key)) printed += `[${JSON.stringify(key)}]`
+    else printed += printed === "" ? key : `.${key}`
+  }
+  return printed
+}
 
-export const problemAt = (path: JsonPath, message: string): Problem => ({ path: printPath(path), message })
+const problemAt = (path: JsonPath, message: string): Problem => ({
+  path: printPath(path),
+  message: shortened(message, maxMessageLength)
+})
 
-/** A schema with an identifier (for the JSON Schema) calls itself by it in "expected ..."; people want the shape. */
-const shapeName = (expected: string): string =>
-  expected
-    .split(" | ")
-    .map((one) =>
-      one === "ComputeMode"
-        ? expectedMode
-        : one
-            .replace(/^(?:object|[A-Z][A-Za-z0-9]*)$/, "an object")
-            .replace(/^array$/, "an array")
-            .replace(/^(string|number|boolean)$/, "a $1")
-    )
-    .join(" or ")
+interface Found {
+  /** By path and message. */
+  readonly problems: Map<string, Problem>
+  more: number
+}
 
-const leaf: SchemaIssue.LeafHook = (issue) =>
-  issue._tag === "MissingKey" ? "expected a value, but the key is missing" : SchemaIssue.defaultLeafHook(issue)
+/** Collects problems, each once: a fault of storage is found by the whole schema and by the part storage is read from. */
+export class Problems {
+  readonly #found: Found
+  readonly #at: JsonPath
 
-const format = SchemaIssue.makeFormatterStandardSchemaV1({ leafHook: leaf })
+  constructor(found: Found = { problems: new Map(), more: 0 }, at: JsonPath = []) {
+    this.#found = found
+    this.#at = at
+  }
 
-/** `under` is where the decoded value sits in the whole input. */
-export const problemsOf = (error: Schema.SchemaError, under: JsonPath = []): ReadonlyArray<Problem> =>
-  format(error.issue).issues.map(({ message, path }) => ({
-    path: printPath([...under, ...(path ?? []).map((step) => (typeof step === "object" ? step.key : step))]),
-    message: message.replace(/^Expected (.*)$/s, (_, expected: string) => `expected ${shapeName(expected)}`)
-  }))
+  /** The same, for a value that sits there in the whole input. */
+  under(path: JsonPath): Problems {
+    return new Problems(this.#found, [...this.#at, ...path])
+  }
 
-/**
- * Without repetitions: a fault of storage is found by the whole schema and again by the part that storage is read from.
- */
-export const distinct = (problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> =>
-  problems.filter(
-    (one, index) => problems.findIndex((other) => other.path === one.path && other.message === one.message) === index
-  )
+  /** From now on they are only counted. */
+  get isFull(): boolean {
+    return this.#found.problems.size >= maxProblems
+  }
+
+  get count(): number {
+    return this.#found.problems.size + this.#found.more
+  }
+
+  add(path: JsonPath, message: string): void {
+    if (this.isFull) return this.addMore(1)
+    const problem = problemAt([...this.#at, ...path], message)
+    this.#found.problems.set(`${problem.path}\n${problem.message}`, problem)
+  }
+
+  addMore(places: number): void {
+    this.#found.more += places
+  }
+
+  list(): ReadonlyArray<Problem> {
+    const all = [...this.#found.problems.values()]
+    const { more } = this.#found
+    return more === 0 ? all : [...all, { path: "", message: `and ${more} more places that are wrong` }]
+  }
+}
