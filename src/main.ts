@@ -166,7 +166,7 @@ const main = (): void => {
       ).addObserver(leave)
       return
     case "Check":
-      Effect.runFork(checkCommand(command.directory, out, err)).addObserver(leave)
+      Effect.runFork(checkCommand(command, out, err)).addObserver(leave)
       return
     case "Validate": {
       const report = joinReports(command.paths.map((path) => validate(path, command.storage)))

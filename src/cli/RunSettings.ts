@@ -32,11 +32,13 @@ export type StorageChoice =
   | { readonly _tag: "Neon" }
   /** `directory` `null`: the caller decides. `process`: commits survive our end, but not the machine's. */
   | { readonly _tag: "Local"; readonly directory: string | null; readonly durability: "os" | "process" }
+  /** The data stays in PGDATA. */
+  | { readonly _tag: "Volume" }
 
 export interface RunSettings {
   /** Which generation's HTTP API is served. */
   readonly apiVersion: ApiVersion
-  /** `null`, like `connstr`, only with local storage: the caller decides. */
+  /** `null` only with local storage, and `connstr` not with Neon's: the caller decides. */
   readonly pgdata: string | null
   readonly connstr: ConnString | null
   /** `null`: neither `-b` nor `POSTGRES_PATH` was given. */
@@ -52,7 +54,7 @@ export interface RunSettings {
   /** Certificate of the external port; `null`: plain HTTP. */
   readonly httpTls: { readonly certPath: string; readonly keyPath: string } | null
   readonly storage: StorageChoice
-  /** Fail when local storage has no such timeline yet. */
+  /** Fail when a storage of this machine has no such timeline yet. */
   readonly requireExisting: boolean
   /** Go on where no lock keeps a second compute out. */
   readonly allowUnfenced: boolean
@@ -92,17 +94,16 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
     const warnings: Array<string> = []
     const spec = yield* readSpecSource(given, warnings)
     const storage = yield* readStorage(given)
-    for (const name of ["pgdata", "connstr"] as const) {
-      if (storage._tag === "Neon" && !given.has(name)) {
-        return yield* usageError(`--${name}`, `${name === "pgdata" ? "-D (--pgdata)" : "-C (--connstr)"} is required`)
-      }
+    if (storage._tag !== "Local" && !given.has("pgdata")) return yield* usageError("--pgdata", pgdataMissing(storage))
+    if (storage._tag === "Neon" && !given.has("connstr")) {
+      return yield* usageError("--connstr", "-C (--connstr) is required")
     }
     const apiVersion = yield* readApiVersion(given)
     const ports = yield* readPorts(given, apiVersion, warnings)
     if (given.has("allow-last-good-spec") && spec._tag !== "ControlPlane") {
       warnings.push("--allow-last-good-spec has no effect without -p")
     }
-    if (given.has("stop-budget") && storage._tag === "Neon") {
+    if (given.has("stop-budget") && storage._tag !== "Local") {
       warnings.push("--stop-budget has no effect without --storage local")
     }
     return {
@@ -114,7 +115,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       computeId: yield* readText(given, "compute-id"),
       allowLastGoodSpec: given.has("allow-last-good-spec"),
       ...ports,
-      httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Local" ? "127.0.0.1" : "::"),
+      httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Neon" ? "::" : "127.0.0.1"),
       httpTls: yield* readTls(given),
       storage,
       requireExisting: yield* readRequireExisting(given, storage),
@@ -147,6 +148,9 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       warnings
     }
   })
+
+const pgdataMissing = ({ _tag }: StorageChoice): string =>
+  _tag === "Volume" ? "--storage volume needs -D (--pgdata): the folder on the volume" : "-D (--pgdata) is required"
 
 /** The reference panics when there is no source. Its order of preference is `-s`, `-S`, pull; `-c` excludes others. */
 export const readSpecSource = (given: Given, warnings: Array<string>): Read<SpecSource> => {
@@ -186,21 +190,23 @@ export const readStorage = (given: Given): Read<StorageChoice> =>
     if (kind?.value === "local") return { _tag: "Local", directory: null, durability }
     const directory = /^local:(.+)$/s.exec(kind?.value ?? "")?.[1]
     if (directory !== undefined) return { _tag: "Local", directory, durability }
-    if (kind !== undefined && kind.value !== "neon") {
-      return yield* usageError(kind.as, `${kind.as} expects neon, local or local:DIR`)
+    if (kind !== undefined && kind.value !== "neon" && kind.value !== "volume") {
+      return yield* usageError(kind.as, `${kind.as} expects neon, local, local:DIR or volume`)
     }
     if (given.has("durability")) {
       return yield* usageError(
         "--durability",
-        "--durability goes with --storage local only: Neon's safekeepers keep commits otherwise"
+        kind?.value === "volume"
+          ? "--durability goes with --storage local only: a volume's data files are the only copy, and are always flushed"
+          : "--durability goes with --storage local only: Neon's safekeepers keep commits otherwise"
       )
     }
-    return { _tag: "Neon" }
+    return { _tag: kind?.value === "volume" ? "Volume" : "Neon" }
   })
 
 const readRequireExisting = (given: Given, storage: StorageChoice): Read<boolean> =>
   given.has("require-existing") && storage._tag === "Neon"
-    ? usageError("--require-existing", "--require-existing goes with --storage local only")
+    ? usageError("--require-existing", "--require-existing goes with --storage local or volume only")
     : Result.succeed(given.has("require-existing"))
 
 /** `-r` belongs to both generations, so it does not tell which one speaks. */

@@ -11,7 +11,7 @@ import { type CommandName, type CommandRow, commands, type Flag, type FlagName, 
 import { type Environment, type Given, type Read, type UsageError, usageError } from "./given.ts"
 import { type HealthSettings, readHealth } from "./health.ts"
 import { type PlanSettings, readPlan } from "./plan.ts"
-import { readApiVersion, readRun, readStorage, type RunSettings } from "./RunSettings.ts"
+import { readApiVersion, readRun, readStorage, type RunSettings, type StorageChoice } from "./RunSettings.ts"
 
 export type Command =
   | { readonly _tag: "Run"; readonly settings: RunSettings }
@@ -21,7 +21,8 @@ export type Command =
   | { readonly _tag: "Apply"; readonly settings: PlanSettings }
   | { readonly _tag: "Schema" }
   | { readonly _tag: "Health"; readonly settings: HealthSettings }
-  | { readonly _tag: "Check"; readonly directory: string }
+  /** Of local storage its folder; of a volume PGDATA. */
+  | { readonly _tag: "Check"; readonly storage: "local" | "volume"; readonly directory: string }
   | { readonly _tag: "Routes"; readonly apiVersion: ApiVersion }
   | { readonly _tag: "Help"; readonly text: string }
   | { readonly _tag: "Version" }
@@ -86,19 +87,27 @@ const read = (command: CommandName, given: Given, rest: ReadonlyArray<string>, e
     case "schema":
       return Result.succeed({ _tag: "Schema" })
     case "check":
-      return Result.flatMap(readStorage(given), (storage): Read<Command> =>
-        storage._tag === "Local" && storage.directory !== null
-          ? Result.succeed({ _tag: "Check", directory: storage.directory })
-          : usageError("--storage", "check needs --storage local:DIR")
-      )
+      return Result.flatMap(readStorage(given), (storage) => readCheck(given, storage))
     case "validate":
       if (rest.length === 0) return usageError(null, "validate needs at least one SPEC file, or - for stdin")
       return Result.map(readStorage(given), (storage) => ({
         _tag: "Validate",
         paths: rest,
-        storage: storage._tag === "Local" ? "local" : "neon"
+        storage: storage._tag === "Neon" ? "neon" : "local"
       }))
   }
+}
+
+const readCheck = (given: Given, storage: StorageChoice): Read<Command> => {
+  const pgdata = given.get("pgdata")
+  if (storage._tag === "Local" && storage.directory !== null) {
+    return pgdata === undefined
+      ? Result.succeed({ _tag: "Check", storage: "local", directory: storage.directory })
+      : usageError(pgdata.as, `${pgdata.as} does not belong to a check of local storage`)
+  }
+  return storage._tag === "Volume" && pgdata !== undefined && pgdata.value !== ""
+    ? Result.succeed({ _tag: "Check", storage: "volume", directory: pgdata.value })
+    : usageError("--storage", "check needs --storage local:DIR, or --storage volume and -D DIR")
 }
 
 const split = (argv: ReadonlyArray<string>): Read<Words> => {

@@ -70,12 +70,17 @@ export const flags = [
     "with -p: keep the last spec that worked beside PGDATA, and start with it when the control plane is down"
   ),
 
-  flag(postgres, "both", ["D", "pgdata", "DIR"], "data directory, rebuilt on every start; optional with local storage"),
+  flag(
+    postgres,
+    "both",
+    ["D", "pgdata", "DIR"],
+    "data directory, rebuilt on every start unless it is the storage; optional with local storage"
+  ),
   flag(
     postgres,
     "both",
     ["C", "connstr", "URL"],
-    "superuser URL of our Postgres, as in postgresql://cloud_admin@localhost/postgres; optional with local storage"
+    "superuser URL of our Postgres, as in postgresql://cloud_admin@localhost/postgres; optional with local and volume"
   ),
   flag(postgres, "both", ["b", "pgbin", "PATH"], "the postgres program", {
     fallback: "postgres",
@@ -86,7 +91,13 @@ export const flags = [
   }),
   flag(postgres, "ours", [null, "run-as", "USER"], "the user that Postgres runs as when we are root"),
 
-  flag(storage, "ours", [null, "storage", "KIND"], "neon, local, or local:DIR", { fallback: "neon" }),
+  flag(
+    storage,
+    "ours",
+    [null, "storage", "KIND"],
+    "neon; local or local:DIR, which copies the data; volume, where -D lies on a volume and the data stays in it",
+    { fallback: "neon" }
+  ),
   flag(storage, "ours", [null, "durability", "LEVEL"], "with local storage: commits survive a crash of os or process", {
     fallback: "os"
   }),
@@ -97,7 +108,7 @@ export const flags = [
     storage,
     "ours",
     [null, "require-existing", null],
-    "with local storage: fail when its timeline is not there, instead of beginning a new one"
+    "with local or volume: fail when the timeline is not there, instead of beginning a new one"
   ),
   flag(
     storage,
@@ -116,7 +127,7 @@ export const flags = [
     fallback: String(defaults.internalHttpPort)
   }),
   flag(api, "ours", [null, "http-host", "ADDR"], "address to listen on", {
-    fallback: "::, with local storage 127.0.0.1"
+    fallback: "::, with local or volume 127.0.0.1"
   }),
   flag(
     api,
@@ -224,9 +235,9 @@ export const commands = [
   },
   {
     name: "check",
-    usage: "--storage local:DIR",
-    meaning: "verify all of a local storage while nothing runs on it; exit 0 when it is whole",
-    flags: ["storage"]
+    usage: "--storage (local:DIR | volume -D DIR)",
+    meaning: "verify a storage of this machine while nothing runs on it; exit 0 when it is whole",
+    flags: ["storage", "pgdata"]
   },
   {
     name: "routes",

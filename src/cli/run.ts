@@ -163,15 +163,17 @@ const vmOptions = Effect.fnUntraced(function* ({ vmMonitor }: RunSettings, { pat
 const placesOf = (settings: RunSettings, around: Surroundings, spec: ParsedSpec | null) => {
   const state = localDirectory(around)
   const storage: ProgramOptions["storage"] =
-    settings.storage._tag === "Neon"
-      ? { _tag: "Neon" }
-      : {
+    settings.storage._tag === "Local"
+      ? {
           _tag: "Local",
           directory: Path.resolve(settings.storage.directory ?? state),
           durability: settings.storage.durability,
           requireExisting: settings.requireExisting,
           stopBudget: Duration.seconds(settings.stopBudgetSeconds)
         }
+      : settings.storage._tag === "Volume"
+        ? { _tag: "Volume", requireExisting: settings.requireExisting }
+        : { _tag: "Neon" }
   const home = storage._tag === "Local" ? storage.directory : state
   const ids = spec === null ? [] : [spec.tenant, spec.timeline]
   const pgdata = Path.resolve(settings.pgdata ?? Path.join(home, ...ids, "pgdata"))

@@ -210,17 +210,17 @@ export class LockUnavailable extends Schema.TaggedError<LockUnavailable>()("Lock
   }
 }
 
-/** Local storage was to be there already, and is not. */
+/** A storage of this machine was to be there already, and is not. */
 export class StorageMissing extends Schema.TaggedError<StorageMissing>()("StorageMissing", {
   directory: Schema.String,
   detail: Schema.String
 }) {
   override get message(): string {
-    return `the local storage in ${this.directory} is not there: ${this.detail}`
+    return `the storage in ${this.directory} is not there: ${this.detail}`
   }
 }
 
-/** Local storage is not in a state from which a start can succeed. */
+/** A storage of this machine is not in a state from which a start can succeed. */
 export class StorageDamaged extends Schema.TaggedError<StorageDamaged>()("StorageDamaged", {
   directory: Schema.String,
   detail: Schema.String,
@@ -228,7 +228,18 @@ export class StorageDamaged extends Schema.TaggedError<StorageDamaged>()("Storag
   cause
 }) {
   override get message(): string {
-    return `the local storage in ${this.directory} cannot be used: ${this.detail}`
+    return `the storage in ${this.directory} cannot be used: ${this.detail}`
+  }
+}
+
+/** What lies on a volume is not what the spec is about. */
+export class StorageForeign extends Schema.TaggedError<StorageForeign>()("StorageForeign", {
+  directory: Schema.String,
+  detail: Schema.String,
+  hint: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    return `the volume at ${this.directory} is not this compute's: ${this.detail}`
   }
 }
 
@@ -355,6 +366,7 @@ export const Failure = Schema.Union([
   LockUnavailable,
   StorageMissing,
   StorageDamaged,
+  StorageForeign,
   NotSupported,
   PostmasterNotReady,
   PostmasterDied,

@@ -71,6 +71,11 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
     500,
     "mount the volume; without --require-existing a new and empty timeline is made there"
   ),
+  StorageForeign: row(
+    "storage_foreign",
+    409,
+    "give the volume of the spec's timeline with -D, or correct tenant_id and timeline_id; nothing was touched"
+  ),
   StorageDamaged: row("storage_damaged", 500, "do not delete anything; the detail above names what is missing"),
   NotSupported: row("not_supported", 422, "leave it out of the spec"),
   PostmasterNotReady: row("postgres_not_ready", 500, "Postgres's own log above says why"),

@@ -35,11 +35,13 @@ const attempt = <A>(look: () => A): A | null => {
 const segmentStart = (name: string, segmentBytes: number): Lsn =>
   BigInt(`0x${name.slice(8, 16)}`) * 0x1_0000_0000n + BigInt(`0x${name.slice(16)}`) * BigInt(segmentBytes)
 
-const isWritten = (file: string): boolean => {
-  const fd = fs.openSync(file, fs.constants.O_RDONLY)
+/** A segment that Postgres will use again has its next name already, and its old content still. */
+const isWritten = (wal: string, name: string): boolean => {
+  const fd = fs.openSync(path.join(wal, name), fs.constants.O_RDONLY)
   try {
-    const magic = Buffer.alloc(2)
-    return fs.readSync(fd, magic, 0, 2, 0) === 2 && magic.readUInt16LE() !== 0
+    const header = Buffer.alloc(16)
+    const isWhole = fs.readSync(fd, header, 0, header.length, 0) === header.length
+    return isWhole && header.readBigUInt64LE(8) === segmentStart(name, fs.fstatSync(fd).size)
   } finally {
     fs.closeSync(fd)
   }
@@ -51,7 +53,7 @@ export const recoveryRange = (pgdata: string): RecoveryRange => {
   const start = /^START WAL LOCATION: (\S+)/m.exec(label)?.[1]
   const wal = path.join(pgdata, "pg_wal")
   const names = (attempt(() => fs.readdirSync(wal)) ?? []).filter((name) => /^[0-9A-F]{24}$/.test(name)).sort()
-  const newest = names.findLast((name) => attempt(() => isWritten(path.join(wal, name))) === true)
+  const newest = names.findLast((name) => attempt(() => isWritten(wal, name)) === true)
   const segmentBytes = attempt(() => fs.statSync(path.join(wal, newest ?? "")).size) ?? 0
   return {
     from: Option.getOrNull(parseLsn(start ?? "")),

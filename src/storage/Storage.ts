@@ -1,8 +1,8 @@
 /**
  * What keeps the data when PGDATA is gone, as the lifecycle sees it.
  *
- * Two implementations: Neon's safekeepers and pageserver (`storage/neon`), and a folder on this machine
- * (`storage/local`). Which files and settings they need in PGDATA is decided in `postgres/startPlan.ts`. What a claim
+ * Three implementations: Neon's safekeepers and pageserver (`storage/neon`), a folder on this machine from which PGDATA
+ * is built (`storage/local`), and PGDATA itself, on a volume (`storage/volume`). Which files and settings they need in PGDATA is decided in `postgres/startPlan.ts`. What a claim
  * holds is released when its scope closes.
  */
 import * as Context from "effect/Context"
@@ -41,7 +41,7 @@ export interface Timeline {
 export class Storage extends Context.Service<
   Storage,
   {
-    readonly kind: "neon" | "local"
+    readonly kind: "neon" | "local" | "volume"
     /** Fences whatever may still write to the timeline of this spec, and keeps others out. */
     readonly claim: (spec: ParsedSpec, pgdata: string) => Effect.Effect<Timeline, Failure, Scope.Scope>
   }

@@ -16,7 +16,7 @@ import type { FileFailed, StorageDamaged } from "../../errors/Failure.ts"
 import { attemptPromise, makeFolder, namesIn, removeFile } from "../../platform/files.ts"
 import { runCommand } from "../../platform/processes.ts"
 import type { RunAs, Spawn } from "../../platform/Spawn.ts"
-import { type Copy, copyFiles, finishCopy, type KnownFiles, listTree, putFolders } from "./copyTree.ts"
+import { type Copy, copyFiles, finishCopy, type KnownFiles, listTree } from "./copyTree.ts"
 import { flush, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { FileDamaged, layTree } from "./layTree.ts"
@@ -24,6 +24,7 @@ import { type Base, damaged, freshTrash, type Layout, readSpareId, trashes } fro
 import { type Manifest, parseManifest, printManifest, textDigest } from "./manifest.ts"
 import { type Pace, paced, type Pacer, runSteps } from "./pacing.ts"
 import { unpackTar } from "./tarUnpack.ts"
+import { putFolders } from "./treeFiles.ts"
 
 /** What a start would be given is not what was published. */
 const asDamage = (layout: Layout, folder: string) => (failure: FileFailed) =>
@@ -133,8 +134,8 @@ export const copyOver = Effect.fnUntraced(function* (
   const copy = { ...request, now: () => clock.currentTimeMillisUnsafe() }
   const pgdata = copy.source
   const work = <A>(step: (pacer: Pacer) => Promise<A>) => paced("copy", pgdata, pace, step)
-  const tree = yield* work((pacer) => runSteps(pacer, listTree(pgdata)))
-  yield* work((pacer) => putFolders(pacer, copy, tree.folders))
+  const tree = yield* work((pacer) => listTree(pacer, pgdata))
+  yield* work((pacer) => putFolders(pacer, copy.target, tree.folders, copy.owner))
   const files: Parameters<typeof copyFiles>[3] = new Map()
   const half = Math.ceil(tree.files.length / 2)
   yield* work((pacer) => copyFiles(pacer, copy, tree.files.slice(0, half), files))
@@ -190,9 +191,12 @@ export const flushCopy = Effect.fnUntraced(function* (
     Effect.forEach(names, (name) => flush(`${folder}/pgdata/${name}`), { concurrency: 4, discard: true })
   const oneByOne = Effect.andThen(flushAll(files), flushAll(["", ...manifest.folders]))
   if (files.length + manifest.folders.length <= manyFiles) return yield* oneByOne
-  const sync = { command: "sync", args: ["-f", folder], env: {}, cwd: "/", runAs: null }
-  yield* Effect.catch(runCommand(sync, flushWithin), () => oneByOne)
+  yield* Effect.catch(flushFileSystem(["-f", folder]), () => oneByOne)
 })
+
+/** `-f` and a path: its file system; nothing: all of them. */
+export const flushFileSystem = (args: ReadonlyArray<string>) =>
+  runCommand({ command: "sync", args, env: {}, cwd: "/", runAs: null }, flushWithin)
 
 /** Writes and flushes the manifest; its digest. */
 export const writeManifest = Effect.fnUntraced(function* (

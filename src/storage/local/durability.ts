@@ -1,5 +1,5 @@
 /**
- * The settings without which local storage loses data, looked at in the running server and nowhere else.
+ * The settings without which a storage on this machine loses data, looked at in the running server and nowhere else.
  *
  * `postgres/localConf.ts` says which they are and writes them. A spec, a file or ALTER SYSTEM may have changed what it
  * wrote; what counts is what Postgres shows.
@@ -9,14 +9,21 @@ import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { NotSupported, type TimedOut, type WireFailed } from "../../errors/Failure.ts"
 import type { Wire } from "../../pgwire/Wire.ts"
-import { durabilitySettings, type RequiredSetting } from "../../postgres/localConf.ts"
+import { durabilitySettings, type RequiredSetting, volumeSettings } from "../../postgres/localConf.ts"
 
 /** `os`: an acknowledged commit survives a power cut. `process`: it survives the death of Postgres and of ourselves. */
 export type Durability = "os" | "process"
 
+/** What is promised: a durability of local storage, or the one that a volume has. */
+export type Promised = Durability | "volume"
+
 /** What the running server must show. Without durability against power cuts, `fsync` may be either. */
-const requirements = (durability: Durability): ReadonlyArray<RequiredSetting> =>
-  durability === "os" ? durabilitySettings("on") : durabilitySettings("off").filter(({ name }) => name !== "fsync")
+const requirements = (promised: Promised): ReadonlyArray<RequiredSetting> =>
+  promised === "volume"
+    ? volumeSettings
+    : promised === "os"
+      ? durabilitySettings("on")
+      : durabilitySettings("off").filter(({ name }) => name !== "fsync")
 
 const lookWithin = Duration.seconds(10)
 
@@ -26,25 +33,28 @@ const satisfies = ({ name, value }: RequiredSetting, actual: string): boolean =>
 
 const wrongSettings = Effect.fnUntraced(function* (
   wire: Wire,
-  durability: Durability
+  promised: Promised
 ): Effect.fn.Return<ReadonlyArray<RequiredSetting>, WireFailed | TimedOut> {
-  const wanted = requirements(durability)
+  const wanted = requirements(promised)
   const names = wanted.map(({ name }) => `'${name}'`).join(", ")
   const rows = yield* wire.rows(`SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN (${names})`, lookWithin)
   const actual = new Map(rows.map(([name, setting]) => [name ?? "", setting ?? ""]))
   return wanted.filter((requirement) => !satisfies(requirement, actual.get(requirement.name) ?? ""))
 })
 
-const refuse = ({ because, name, value }: RequiredSetting): NotSupported =>
-  new NotSupported({ what: `${name} other than ${value} with local storage`, because })
+const refuse = ({ because, name, value }: RequiredSetting, promised: Promised): NotSupported =>
+  new NotSupported({
+    what: `${name} other than ${value} with ${promised === "volume" ? "--storage volume" : "local storage"}`,
+    because
+  })
 
 /** Fails naming the first setting that is not as it must be. */
 export const requireSettings = Effect.fnUntraced(function* (
   wire: Wire,
-  durability: Durability
+  promised: Promised
 ): Effect.fn.Return<void, NotSupported | WireFailed | TimedOut> {
-  const [wrong] = yield* wrongSettings(wire, durability)
-  if (wrong !== undefined) return yield* refuse(wrong)
+  const [wrong] = yield* wrongSettings(wire, promised)
+  if (wrong !== undefined) return yield* refuse(wrong, promised)
 })
 
 /**
@@ -53,9 +63,9 @@ export const requireSettings = Effect.fnUntraced(function* (
  */
 export const restoreSettings: (
   wire: Wire,
-  durability: Durability
-) => Effect.Effect<boolean, NotSupported | WireFailed | TimedOut> = Effect.fnUntraced(function* (wire, durability) {
-  const wrong = yield* wrongSettings(wire, durability)
+  promised: Promised
+) => Effect.Effect<boolean, NotSupported | WireFailed | TimedOut> = Effect.fnUntraced(function* (wire, promised) {
+  const wrong = yield* wrongSettings(wire, promised)
   if (wrong.length === 0) return false
   for (const { name } of wrong) {
     yield* Effect.logError(`${name} was changed so that commits could be lost; taking it back`)
@@ -63,7 +73,7 @@ export const restoreSettings: (
   }
   yield* wire.simple("SELECT pg_catalog.pg_reload_conf()", lookWithin)
   // A reload is a signal to the postmaster, which passes it on: this session sees the result a moment later.
-  yield* Effect.retry(requireSettings(wire, durability), {
+  yield* Effect.retry(requireSettings(wire, promised), {
     while: (failure) => failure._tag === "NotSupported",
     schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 100 }))
   })

@@ -1,5 +1,5 @@
 /**
- * The steps of local storage at which a crash would do most harm, by name, so that tests can crash there.
+ * The steps of a storage of this machine at which a crash would do most harm, by name, so that tests can crash there.
  *
  * Outside of tests the reference keeps its default, which does nothing; nothing else may be made to depend on it.
  */
@@ -11,6 +11,12 @@ export type Step =
   | "first-marked"
   | "first-wal"
   | "first-copied"
+  /** On a volume, after these: half of the files are in PGDATA; all are; it is recorded whose they are. */
+  | "first-moved-half"
+  | "first-moved"
+  | "first-recorded"
+  /** On a volume: what is not data is removed, and nothing is written in its place yet. */
+  | "volume-cleaned"
   /** Copying into what was the spare: it is no longer one; half of the files are copied. */
   | "copy-begun"
   | "copy-half"

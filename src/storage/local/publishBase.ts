@@ -106,8 +106,12 @@ export const countDatabases = (pgdata: string) => Effect.map(namesIn(`${pgdata}/
 
 const notPublished = "this base was not published; nothing is lost"
 
+interface Identified {
+  readonly current: { readonly systemId: string }
+}
+
 /** `systemId` as Postgres prints it, signed. What is of another cluster must leave no trace: no start would bear it. */
-export const requireSameCluster = (layout: Layout, base: Base, systemId: string) =>
+export const requireSameCluster = (layout: Layout, base: Identified, systemId: string) =>
   BigInt.asUintN(64, BigInt(systemId)) === BigInt(base.current.systemId)
     ? Effect.void
     : Effect.fail(
@@ -119,8 +123,12 @@ export const requireSameCluster = (layout: Layout, base: Base, systemId: string)
         )
       )
 
-/** A session with the cluster that the base is of. */
-export const connectToCluster = Effect.fnUntraced(function* (admin: Admin["Service"], layout: Layout, base: Base) {
+/** A session with the cluster that is stored here. */
+export const connectToCluster = Effect.fnUntraced(function* (
+  admin: Admin["Service"],
+  layout: Layout,
+  base: Identified
+) {
   const wire = yield* admin.connect("local_storage")
   const [row] = yield* wire.rows("SELECT system_identifier::text FROM pg_catalog.pg_control_system()", "10 seconds")
   yield* requireSameCluster(layout, base, row?.[0] ?? "0")

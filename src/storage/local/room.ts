@@ -138,10 +138,19 @@ export const boundTrash = (layout: Layout) =>
 
 /** Who restores a copy as another user leaves files that Postgres may not write. */
 export const requireOwned = Effect.fnUntraced(function* (layout: Layout, directory: string) {
+  const inWal = (yield* namesIn(layout.wal)).map((name) => `${layout.wal}/${name}`)
+  yield* requireOwner(layout, directory, [layout.root, layout.current, layout.wal, ...inWal])
+})
+
+/** `directory` is what the hint names. Fails naming the first of the paths that is another user's. */
+export const requireOwner = Effect.fnUntraced(function* (
+  layout: Pick<Layout, "owner" | "root">,
+  directory: string,
+  paths: ReadonlyArray<string>
+) {
   const uid = layout.owner?.uid ?? process.geteuid?.()
   const user = layout.owner?.name ?? String(uid)
-  const inWal = (yield* namesIn(layout.wal)).map((name) => `${layout.wal}/${name}`)
-  for (const path of [layout.root, layout.current, layout.wal, ...inWal]) {
+  for (const path of paths) {
     const stat = yield* statOrNull(path)
     if (uid === undefined || stat === null || stat.uid === uid || (stat.uid === 0 && path === layout.root)) continue
     return yield* new FileFailed({

@@ -10,6 +10,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as path from "node:path"
 import type { FileFailed, StorageDamaged } from "../../errors/Failure.ts"
 import { makeFolder, namesIn, removeFile, textOrNull } from "../../platform/files.ts"
 import { readBootId } from "../../platform/processes.ts"
@@ -27,6 +28,14 @@ import {
   segmentNumberOf,
   segmentsFrom
 } from "./walSegments.ts"
+
+/** What is asked of WAL that replay is to go through: that of a base, or of a cluster whose files stay in place. */
+export interface Replayed {
+  /** The data files need WAL up to here to be whole. */
+  readonly stop: Lsn
+  readonly pgTimeline: number
+  readonly current: { readonly segmentBytes: number }
+}
 
 const numberOf = (name: string, segmentBytes: number): bigint =>
   Option.match(parseWalFile(name, segmentBytes), { onNone: () => -1n, onSome: ({ number }) => number })
@@ -93,13 +102,13 @@ const largest = (...values: ReadonlyArray<Lsn>): Lsn => values.reduce((a, b) => 
 /** `null`: replay ends where it has to. Otherwise how it is known that there was more. */
 const findLoss = Effect.fnUntraced(function* (
   layout: Layout,
-  base: Base,
+  base: Replayed,
   end: ChainEnd,
   known: { readonly bootId: string | null; readonly reached: Reached | null; readonly later: Lsn | null }
 ) {
   const { bootId, later, reached } = known
   const { segmentBytes } = base.current
-  if (base.stop > end.contiguous) return `the base needs WAL up to ${printLsn(base.stop)}`
+  if (base.stop > end.contiguous) return `the data files need WAL up to ${printLsn(base.stop)}`
   const sameBoot = reached !== null && reached.bootId !== null && reached.bootId === bootId
   const promised = reached === null ? 0n : sameBoot ? largest(reached.written, reached.flushed) : reached.flushed
   if (promised > end.contiguous) return `WAL up to ${printLsn(promised)} had been written`
@@ -117,11 +126,16 @@ const isGivenUp = (layout: Layout, end: Lsn) =>
   Effect.map(textOrNull(`${layout.root}/give-up-after`), (text) => text?.trim() === printLsn(end))
 
 const lossHint = (layout: Layout, segment: string, end: string): string =>
-  `nothing was changed: copy ${layout.root} away first; put back the segment ${segment} from a copy or an archive. ` +
+  `nothing was changed: copy ${path.dirname(layout.wal)} away first; put back the segment ${segment} from a copy or an archive. ` +
   `Only if there is none: write ${end} into ${layout.root}/give-up-after, and everything after it is given up`
 
 /** Follows the records from `from` as replay will: where it ends, and what would be lost by that. */
-const followChain = Effect.fnUntraced(function* (layout: Layout, base: Base, from: Lsn, bootId: string | null) {
+export const followChain = Effect.fnUntraced(function* (
+  layout: Layout,
+  base: Replayed,
+  from: Lsn,
+  bootId: string | null
+) {
   const { segmentBytes } = base.current
   const wal = { folder: layout.wal, segmentBytes, pgTimeline: base.pgTimeline }
   const end = yield* walkChain(wal, from)
@@ -133,7 +147,12 @@ const followChain = Effect.fnUntraced(function* (layout: Layout, base: Base, fro
 })
 
 /** Refuses when committed rows would be dropped at the end of replay. */
-const checkChain = Effect.fnUntraced(function* (layout: Layout, base: Base, from: Lsn, bootId: string | null) {
+export const checkChain = Effect.fnUntraced(function* (
+  layout: Layout,
+  base: Replayed,
+  from: Lsn,
+  bootId: string | null
+) {
   const { segmentBytes } = base.current
   const { end, later, loss, reached } = yield* followChain(layout, base, from, bootId)
   const givenUp = loss !== null && (yield* isGivenUp(layout, end.lsn))

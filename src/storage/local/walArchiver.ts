@@ -15,22 +15,20 @@ import type { ComputeState } from "../../compute/ComputeState.ts"
 import type { Failure } from "../../errors/Failure.ts"
 import { causesOf } from "../../errors/policy.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
-import type { Wire } from "../../pgwire/Wire.ts"
 import { namesIn, textOrNull } from "../../platform/files.ts"
-import { readBootId } from "../../platform/processes.ts"
 import type { Spawn } from "../../platform/Spawn.ts"
 import { parseLsn } from "../../spec/identifiers.ts"
 import { baseDue, type BaseLimits, baseOverdue } from "./basePolicy.ts"
 import type { KnownFiles } from "./copyTree.ts"
 import { statOrNull } from "./disk.ts"
 import { type Durability, restoreSettings } from "./durability.ts"
+import { followWal, walChangedAt } from "./followWal.ts"
 import { type Base, baseBytes, damaged, type Layout, readBase } from "./layout.ts"
 import { connectToCluster, copyRunning, countDatabases } from "./publishBase.ts"
-import { advanceReached } from "./reached.ts"
 import { giveUpSpare, isFull, makeRoom } from "./room.ts"
 import { prepareSpare } from "./spare.ts"
 import { flushWal } from "./wal.ts"
-import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./walSegments.ts"
+import { printWalFile, segmentNumberOf } from "./walSegments.ts"
 
 export interface WalArchiverOptions {
   readonly state: ComputeState["Service"]
@@ -49,16 +47,6 @@ const currentBase = Effect.fnUntraced(function* (layout: Layout) {
   return (yield* readBase(layout)) ?? (yield* damaged(layout, "current.json has vanished while Postgres runs"))
 })
 
-/** Changes whenever WAL is written: the newest change to any segment. */
-const walChangedAt = Effect.fnUntraced(function* (layout: Layout) {
-  let newest = 0
-  for (const name of yield* namesIn(layout.wal)) {
-    if (!/^[0-9A-F]{24}$/.test(name)) continue
-    newest = Math.max(newest, (yield* statOrNull(`${layout.wal}/${name}`))?.mtimeMs ?? 0)
-  }
-  return newest
-})
-
 /** The first transaction that counts towards the next base: `from`, since base `n`. */
 interface Counted {
   readonly n: number
@@ -71,53 +59,15 @@ interface Observed {
   readonly due: string | null
 }
 
-const couldNotLook = (failure: Failure) => Effect.as(Effect.logDebug("could not look at the WAL", failure), null)
-
-/** What Postgres has flushed is written down, so that a start can tell whether all of it is still there. */
-const recordReached = Effect.fnUntraced(function* (
-  { durability, layout }: WalArchiverOptions,
-  base: Base,
-  wire: Wire
-): Effect.fn.Return<void, Failure> {
-  const { segmentBytes } = base.current
-  const [row] = yield* wire.rows("SELECT pg_catalog.pg_current_wal_flush_lsn()::text", "10 seconds")
-  const lsn = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
-  const last = { pgTimeline: base.pgTimeline, number: segmentNumberBefore(lsn, segmentBytes) }
-  const segment = printWalFile(last, segmentBytes)
-  yield* advanceReached(layout, yield* readBootId, { segment, lsn, flushed: durability === "os" })
-})
-
-const recordEvery = Duration.seconds(1)
-
-/** Every second while WAL is written, over one session; none while nothing is written. Never ends. */
-const followWal = Effect.fnUntraced(function* (options: WalArchiverOptions) {
-  const { admin, layout } = options
-  let changedAt = -1
-  /** Was anything written since the last look? */
-  const look = Effect.gen(function* () {
-    const before = changedAt
-    changedAt = yield* walChangedAt(layout)
-    return changedAt !== before
-  })
-  const follow = Effect.gen(function* () {
+const followed = ({ admin, durability, layout }: WalArchiverOptions) =>
+  Effect.gen(function* () {
     const base = yield* currentBase(layout)
     const wire = yield* connectToCluster(admin, layout, base)
-    let isWritten = true
-    while (isWritten) {
-      yield* recordReached(options, base, wire)
-      yield* Effect.sleep(recordEvery)
-      isWritten = yield* look
-    }
+    const { segmentBytes } = base.current
+    return { wire, segmentBytes, pgTimeline: base.pgTimeline, isFlushed: durability === "os" }
   })
-  return yield* Effect.forever(
-    look.pipe(
-      Effect.flatMap((isWritten) => (isWritten ? Effect.scoped(follow) : Effect.void)),
-      // The other look reports what lasts; this one only makes the next start's check sharper.
-      Effect.catch((failure) => Effect.logDebug("how far the WAL is was not recorded", failure)),
-      Effect.andThen(Effect.sleep(recordEvery))
-    )
-  )
-})
+
+const couldNotLook = (failure: Failure) => Effect.as(Effect.logDebug("could not look at the WAL", failure), null)
 
 const observe = Effect.fnUntraced(function* (
   options: WalArchiverOptions,
@@ -364,7 +314,7 @@ export const runWalArchiver: (options: WalArchiverOptions) => Effect.Effect<neve
     )
     return yield* Effect.raceFirst(
       Effect.forever(Effect.flatMap(look, (made) => (made ? Effect.void : Effect.sleep(every)))),
-      followWal(options)
+      followWal(layout, followed(options))
     )
   }
 )

@@ -365,7 +365,7 @@ describe("a storage that is not there", () => {
         const storage = `${at.directory}/storage`
         const there = fs.existsSync(storage)
         const { error, output } = yield* refused(at, "pgdata", [], {}, ["--require-existing"])
-        assert.include(error, `the local storage in ${storage} is not there`)
+        assert.include(error, `the storage in ${storage} is not there`)
         assert.include(output, "hint: mount the volume")
         assert.strictEqual(fs.existsSync(storage), there)
         assert.isEmpty(fs.globSync(`${storage}/*/*/lock`))
