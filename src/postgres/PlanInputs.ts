@@ -3,6 +3,17 @@
  */
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 
+/** What we decide about a Postgres that is not Neon's. */
+export interface StockPostgres {
+  readonly superuser: string
+  /** Absolute. */
+  readonly pgdata: string
+  /** The folder of our own socket, which is ours alone. Absolute. */
+  readonly sockets: string
+  /** Users of the operating system who are the superuser; `null`: it has no name for one of them. */
+  readonly osUsers: ReadonlyArray<string> | null
+}
+
 export interface PlanInputs {
   readonly apiVersion: ApiVersion
   readonly postgresMajor: number
@@ -15,15 +26,14 @@ export interface PlanInputs {
   readonly privilegedRole: string
   readonly storage:
     | { readonly _tag: "Neon" }
-    | {
+    | ({
         readonly _tag: "Local"
         /** Survives a crash of the machine, or only of the processes on it. */
         readonly durability: "os" | "process"
-        readonly superuser: string
-        /** Absolute. */
-        readonly pgdata: string
-      }
-  /** The port Postgres listens on; Neon's specs set it themselves, so it is written for local storage only. */
+      } & StockPostgres)
+    /** The data files stay in PGDATA, which lies on a volume. */
+    | ({ readonly _tag: "Volume" } & StockPostgres)
+  /** The port Postgres listens on; Neon's specs set it themselves, so it is written for stock Postgres only. */
   readonly port: number
   /** There is a certificate for this compute, which is watched and renewed. */
   readonly certificate?: boolean

@@ -13,8 +13,15 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import { type ExitStatus, type Failure, PostmasterNotReady, printExit } from "../errors/Failure.ts"
+import {
+  type ExitStatus,
+  type Failure,
+  PostmasterNotReady,
+  type PostgresPortTaken,
+  printExit
+} from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
+import type { ConnString } from "../pgwire/ConnString.ts"
 import { locksOf } from "../platform/flock.ts"
 import { runStages, type ShutdownStage, shutdownStages } from "../platform/shutdownStages.ts"
 import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
@@ -22,7 +29,7 @@ import { collectedLog } from "./collectedLog.ts"
 import { coreDumpsIn, reportCoreDumps } from "./coreDumps.ts"
 import { crashReport } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
-import { ensurePortFree, proveOurs, refuseEverySession } from "./ownership.ts"
+import { ensureBound, ensurePortFree, proveOurs, refuseEverySession } from "./ownership.ts"
 import { awaitReady, parsePidFile, type PostmasterStatus, readPidFile } from "./pidFile.ts"
 import { PostgresInstall } from "./PostgresInstall.ts"
 import { type RecoveryPosition, recoveryPosition, recoveryRange, startActivity } from "./recoveryProgress.ts"
@@ -61,6 +68,8 @@ interface Forced {
 
 export interface PostmasterOptions {
   readonly pgdata: string
+  /** Where others reach it; by default where our own sessions do. */
+  readonly at?: Pick<ConnString, "host" | "port">
   readonly extraEnv?: Readonly<Record<string, string | undefined>>
   /** Our stderr by default. */
   readonly sink?: LogSink
@@ -128,7 +137,8 @@ const start = Effect.fn("Postmaster.start")(function* (
     inherit: locksOf(pgdata),
     stages
   }
-  yield* ensurePortFree(admin.at)
+  const at = options.at ?? admin.at
+  yield* ensurePortFree(at)
   const child = yield* spawn(options.enter === undefined ? request : yield* options.enter(request))
   yield* Effect.logInfo(`Postgres ${install.version} was started with pid ${child.pid}`)
   yield* admin.guard(proveOurs({ pid: child.pid, pgdata }))
@@ -147,14 +157,14 @@ const start = Effect.fn("Postmaster.start")(function* (
   const exit = Deferred.await(exited)
   const { escalate, forcedBy, stop } = yield* makeStop(child, stages, exit)
 
-  const ready = yield* Deferred.make<void, PostmasterNotReady>()
+  const ready = yield* Deferred.make<void, PostmasterNotReady | PostgresPortTaken>()
   yield* untilReady(
     awaitReady({ pgdata, pid: child.pid, before: pidFileBefore }),
     exit,
     recentLog(log, pgdata),
     Effect.raceFirst(tooLate(options.readyWithin ?? null), standsStill(child.pid, options.stillWithin ?? stillWithin)),
     stop
-  ).pipe(Deferred.into(ready), Effect.forkScoped({ startImmediately: true }))
+  ).pipe(Effect.andThen(ensureBound(at, pgdata)), Deferred.into(ready), Effect.forkScoped({ startImmediately: true }))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(stop, Effect.timeoutOption(Deferred.await(dumpsReported), reportWithin))
   )

@@ -1,5 +1,6 @@
 /**
- * The settings without which local storage would lose data, and what it changes in a spec written for Neon's.
+ * The settings without which local storage, or a volume, would lose data, and what they change in a spec written for
+ * Neon's storage.
  *
  * A line of postgresql.conf counts when it is the last with its name: defaults stand before the spec's own lines,
  * what storage requires stands after them, and postgresql.auto.conf is emptied at each start. Pure.
@@ -8,7 +9,8 @@ import type { GenericOption } from "../spec/ParsedSpec.ts"
 import { isInclude, quoteConf, readLine, readList } from "./confText.ts"
 import type { PlanInputs } from "./PlanInputs.ts"
 
-type LocalStorage = Extract<PlanInputs["storage"], { readonly _tag: "Local" }>
+/** Storage of this machine, below stock Postgres. */
+export type StockStorage = Exclude<PlanInputs["storage"], { readonly _tag: "Neon" }>
 
 /** Settings that only Neon's Postgres has and that carry no prefix: stock Postgres does not start with them. */
 const neonOnly: ReadonlySet<string> = new Set([
@@ -42,31 +44,18 @@ export const localHead = (text: string): string =>
     })
     .join("\n")
 
-/** Postgres's limit is 107 bytes; some room is left for its lock file. */
-const maxSocketPath = 100
-
-const utf8Length = (text: string): number => encodeURIComponent(text.toWellFormed()).replace(/%../g, "_").length
-
-/** The folder of our own socket, or `null` where its path would be too long for any socket. */
-export const localSocketFolder = (pgdata: string, port: number): string | null =>
-  utf8Length(`${pgdata}/.s.PGSQL.${port}`) < maxSocketPath ? pgdata : null
-
 /** The value is a list: a folder with a comma, a quote or odd blanks must be quoted once more. */
 const asListItem = (folder: string): string =>
   /[,"]|^\s|\s$/.test(folder) ? `"${folder.replaceAll('"', '""')}"` : folder
 
 /** What holds as long as the spec says nothing else. */
-export const localDefaults = (inputs: PlanInputs, storage: LocalStorage): ReadonlyArray<string> => {
-  const folder = localSocketFolder(storage.pgdata, inputs.port)
-  return [
-    "# Defaults of local storage; the lines below may change them",
-    "listen_addresses = '127.0.0.1'",
-    `unix_socket_directories = ${quoteConf(folder === null ? "" : asListItem(folder))}`,
-    "synchronous_commit = on",
-    "max_wal_size = 1GB",
-    "checkpoint_timeout = 5min"
-  ]
-}
+export const localDefaults: ReadonlyArray<string> = [
+  "# Defaults of compute_ctl; the lines below may change them",
+  "listen_addresses = '127.0.0.1'",
+  "synchronous_commit = on",
+  "max_wal_size = 1GB",
+  "checkpoint_timeout = 5min"
+]
 
 export interface RequiredSetting {
   readonly name: string
@@ -74,6 +63,24 @@ export interface RequiredSetting {
   readonly value: string
   /** Part of the warning when a spec wants something else. */
   readonly because: string
+  /** What the spec wants is in it. */
+  readonly keepsWish?: boolean
+}
+
+/**
+ * Our own sessions come over our socket, wherever else the spec wants some. Where the operating system cannot tell
+ * Postgres who comes, a socket in a folder of others would let them all in, and there is none.
+ */
+const socketFolders = ({ osUsers, sockets }: StockStorage, wished: string): RequiredSetting => {
+  const keepsWish = osUsers !== null
+  const folders = [asListItem(sockets), ...(keepsWish && wished.trim() !== "" ? [wished] : [])]
+  return {
+    name: "unix_socket_directories",
+    value: quoteConf(folders.join(", ")),
+    because:
+      "the operating system has no name for the user of a session, so the mode of our folder must keep others out",
+    keepsWish
+  }
 }
 
 /**
@@ -87,10 +94,35 @@ export const durabilitySettings = (fsync: "on" | "off"): ReadonlyArray<RequiredS
   { name: "full_page_writes", value: "on", because: "a base may be copied at any time" }
 ]
 
+/** The same for a volume, from the first second on: nothing but Postgres's own recovery puts its data files right. */
+export const volumeSettings: ReadonlyArray<RequiredSetting> = [
+  { name: "fsync", value: "on", because: "the data files are the only copy" },
+  { name: "full_page_writes", value: "on", because: "a power cut may leave half a page" }
+]
+
+const walSettings = (
+  storage: StockStorage,
+  phase: "starting" | "open",
+  given: (name: string) => string | null
+): ReadonlyArray<RequiredSetting> => {
+  if (storage._tag === "Volume") return volumeSettings
+  const settings = durabilitySettings(phase === "open" && storage.durability === "os" ? "on" : "off")
+  return settings.map((setting) =>
+    setting.name === "wal_level" && given("wal_level") === "logical" ? { ...setting, value: "logical" } : setting
+  )
+}
+
+/** Postgres's processes may die without warning, and nobody but the next start in another PGDATA would clean up. */
+const sharedMemory: RequiredSetting = {
+  name: "dynamic_shared_memory_type",
+  value: "mmap",
+  because: "nothing may be left behind when PGDATA goes"
+}
+
 /** `given` answers the spec's value of a setting, from its head or its settings. */
 export const requiredSettings = (
   inputs: PlanInputs,
-  storage: LocalStorage,
+  storage: StockStorage,
   phase: "starting" | "open",
   given: (name: string) => string | null
 ): ReadonlyArray<RequiredSetting> => {
@@ -102,11 +134,11 @@ export const requiredSettings = (
     { name: "hba_file", value: quoteConf(`${storage.pgdata}/pg_hba.conf`), because: "it guards the start" },
     { name: "ident_file", value: quoteConf(`${storage.pgdata}/pg_ident.conf`), because: "it guards the start" },
     { name: "port", value: String(inputs.port), because: "compute_ctl connects to it" },
-    ...durabilitySettings(phase === "open" && storage.durability === "os" ? "on" : "off").map((setting) =>
-      setting.name === "wal_level" && given("wal_level") === "logical" ? { ...setting, value: "logical" } : setting
-    ),
+    socketFolders(storage, given("unix_socket_directories") ?? ""),
+    ...walSettings(storage, phase, given),
     { name: "restart_after_crash", value: "off", because: "every recovery goes through the storage" },
-    { name: "dynamic_shared_memory_type", value: "mmap", because: "nothing may be left behind when PGDATA goes" },
+    // On a volume the next start finds it by itself, and a network disk is no place for shared memory.
+    ...(storage._tag === "Local" ? [sharedMemory] : []),
     ...(inputs.platform === "linux" && inputs.postgresMajor >= 14
       ? [{ name: "recovery_init_sync_method", value: "syncfs", because: "the start would wait for every file" }]
       : []),

@@ -20,6 +20,7 @@ import { printHostPort } from "../pgwire/address.ts"
 import type { Prove } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import type { Wire } from "../pgwire/Wire.ts"
+import { listensOn } from "../platform/listeners.ts"
 import { commandLineOf, parentOf } from "../platform/processes.ts"
 import { parsePidFile, readPidFile } from "./pidFile.ts"
 
@@ -148,4 +149,28 @@ export const ensurePortFree = Effect.fnUntraced(function* ({ host, port }: Pick<
     `another server listens on ${where}, the port of this Postgres: who connects there does not reach this compute. ` +
       "Stop that server, or give this compute a port of its own with -C"
   )
+})
+
+/** To whom a connection there comes; `null`: nobody accepts one. */
+const answering = (host: string, port: number): Effect.Effect<string | null> =>
+  Effect.callback<string | null>((resume) => {
+    const socket = Net.connect({ host, port })
+    socket.once("connect", () => resume(Effect.succeed(socket.remoteAddress ?? host)))
+    socket.once("error", () => resume(Effect.succeed(null)))
+    return Effect.sync(() => socket.destroy())
+  }).pipe(Effect.timeoutOrElse({ duration: connectedWithin, orElse: () => Effect.succeed(null) }))
+
+/**
+ * Once Postgres is ready, which it becomes without an address that it could not have: who looks for it there must not
+ * reach somebody who took it after `ensurePortFree`. Where nobody answers, the spec has it listen elsewhere.
+ */
+export const ensureBound = Effect.fnUntraced(function* (
+  { host, port }: Pick<ConnString, "host" | "port">,
+  pgdata: string
+) {
+  if (host.startsWith("/")) return
+  const address = yield* answering(host, port)
+  const postmaster = parsePidFile(readPidFile(pgdata))?.pid
+  if (address === null || postmaster === undefined) return
+  if (listensOn(postmaster, address, port) === false) return yield* new PostgresPortTaken({ host, port })
 })

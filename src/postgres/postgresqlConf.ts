@@ -7,7 +7,7 @@
 import { printLsn } from "../spec/identifiers.ts"
 import { type AuditLevel, type ComputeMode, modeName, type NeonStorage, type ParsedSpec } from "../spec/ParsedSpec.ts"
 import { quoteConf, readConf, readList, renderSetting } from "./confText.ts"
-import { localDefaults, localHead, requiredSettings, localSettings } from "./localConf.ts"
+import { localDefaults, localHead, requiredSettings, localSettings, type StockStorage } from "./localConf.ts"
 import type { PlanInputs } from "./PlanInputs.ts"
 
 // Audit (docs/reference/compute_ctl.md#postgresqlconf): lines that come after the spec's own, so that they win. Whether
@@ -99,7 +99,7 @@ const tlsLines = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<string> =
 
 const localeLines = (inputs: PlanInputs): ReadonlyArray<string> => {
   // Not every machine has C.UTF-8, and Postgres does not start with a locale that is not there; C means the same here.
-  const locale = inputs.platform === "darwin" || inputs.storage._tag === "Local" ? "C" : "C.UTF-8"
+  const locale = inputs.platform === "darwin" || inputs.storage._tag !== "Neon" ? "C" : "C.UTF-8"
   return ["lc_messages", "lc_monetary", "lc_time", "lc_numeric"].map((name) => `${name}=${quoteConf(locale)}`)
 }
 
@@ -165,20 +165,21 @@ const valueWith =
 const localConf = (
   spec: ParsedSpec,
   inputs: PlanInputs,
-  storage: Extract<PlanInputs["storage"], { readonly _tag: "Local" }>,
+  storage: StockStorage,
   phase: "starting" | "open"
 ): ReadonlyArray<string> => {
   const audit = preloadAudit(spec.auditLevel, spec, "")
   return [
-    ...localDefaults(inputs, storage),
+    ...localDefaults,
     ...(spec.postgresqlConf === null ? [] : [localHead(spec.postgresqlConf)]),
     ...tlsLines(spec, inputs),
     ...localeLines(inputs),
     ...modeLines(spec),
+    ...(storage._tag === "Volume" ? sharedMemoryLines(inputs) : []),
     ...managedLines(spec.settings === null ? null : localSettings(spec.settings)),
     ...audit,
     ...logLines(spec),
-    "# Local storage insists on these; they must stay last",
+    "# The storage insists on these; they must stay last",
     ...requiredSettings(inputs, storage, phase, valueWith(audit, spec)).map(({ name, value }) => `${name} = ${value}`)
   ]
 }

@@ -3,8 +3,9 @@
  * that the spec will not get. Pure.
  */
 import { appliesCatalog, type GenericOption, type ParsedSpec } from "../spec/ParsedSpec.ts"
-import { isInclude, localHba, neonHbaLine, printName, readConf, unwritable } from "./confText.ts"
-import { requiredSettings, refusalReason } from "./localConf.ts"
+import { isInclude, printName, readConf, unwritable } from "./confText.ts"
+import { localHba, localIdent, md5Roles, neonHbaLine, type PasswordMethod } from "./hba.ts"
+import { requiredSettings, refusalReason, type StockStorage } from "./localConf.ts"
 import type { PlanInputs } from "./PlanInputs.ts"
 import { postgresConf, specValue, signalFiles } from "./postgresqlConf.ts"
 
@@ -50,10 +51,11 @@ const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<stri
     const reason = refusalReason(name)
     return reason === null ? [] : [leftOut(name, reason)]
   })
-  const overridden = requiredSettings(inputs, inputs.storage, "open", given).flatMap(({ because, name, value }) => {
+  const overridden = requiredSettings(inputs, inputs.storage, "open", given).flatMap((setting) => {
+    const { because, keepsWish = false, name, value } = setting
     const wish = given(name)
     const required = readConf(`${name} = ${value}`)[0]?.value ?? value
-    return wish === null || normal(wish) === normal(required)
+    return wish === null || keepsWish || normal(wish) === normal(required)
       ? []
       : [`setting ${printName(name)} is overridden: ${because}`]
   })
@@ -65,14 +67,25 @@ const localWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<stri
     standbys === "" || /\bwalproposer\b/.test(standbys)
       ? []
       : ['setting "synchronous_standby_names" is kept: commits of users wait for ever until such a standby is there']
-  return [...refused, ...overridden, ...losesCommits, ...waits]
+  return [...refused, ...overridden, ...losesCommits, ...waits, ...md5Warnings(spec)]
+}
+
+/** SCRAM, unless the spec brings or makes verifiers that cannot do it. */
+const passwordMethod = (spec: ParsedSpec): PasswordMethod =>
+  md5Roles(spec).length > 0 || normal(specValue(spec)("password_encryption") ?? "") === "md5" ? "md5" : "scram-sha-256"
+
+const md5Warnings = (spec: ParsedSpec): ReadonlyArray<string> => {
+  const [first, ...more] = md5Roles(spec)
+  if (first === undefined) return []
+  const who = `role ${printName(first)}${more.length === 0 ? "" : ` and ${more.length} more`}`
+  return [`pg_hba.conf lets md5 verifiers log in, because ${who} has one: send SCRAM-SHA-256 verifiers instead`]
 }
 
 /** `null`: Postgres logs to its standard error, which is ours. */
-export const logCollectorWarning = (spec: ParsedSpec): string | null => {
+export const logCollectorWarning = (spec: ParsedSpec, { storage }: Pick<PlanInputs, "storage">): string | null => {
   const given = specValue(spec)
   if (normal(given("logging_collector") ?? "off") !== "on") return null
-  const lasts = (given("log_directory") ?? "").startsWith("/")
+  const lasts = storage._tag === "Volume" || (given("log_directory") ?? "").startsWith("/")
   return (
     'setting "logging_collector" is kept: Postgres\'s log goes to files of its own and not to standard error' +
     (lasts ? "" : ', and "log_directory" is in the data directory, which the next start empties')
@@ -81,7 +94,7 @@ export const logCollectorWarning = (spec: ParsedSpec): string | null => {
 
 /** One sentence each. Names settings, never values. */
 export const planWarnings = (spec: ParsedSpec, inputs: PlanInputs): ReadonlyArray<string> => [
-  ...[logCollectorWarning(spec)].filter((warning) => warning !== null),
+  ...[logCollectorWarning(spec, inputs)].filter((warning) => warning !== null),
   ...unwritableWarnings(spec.settings ?? []),
   ...localWarnings(spec, inputs)
 ]
@@ -122,12 +135,12 @@ const confFile = (content: string): PgdataFile => ({ name: "postgresql.conf", co
 const localFiles = (
   spec: ParsedSpec,
   inputs: PlanInputs,
-  superuser: string,
+  storage: StockStorage,
   phase: "starting" | "open"
 ): ReadonlyArray<PgdataFile> => [
   confFile(postgresConf(spec, inputs, phase)),
-  { name: "pg_hba.conf", content: localHba(phase, superuser, inputs.postgresMajor) },
-  { name: "pg_ident.conf", content: "# Written by compute_ctl at each start; edits do not last.\n" },
+  { name: "pg_hba.conf", content: localHba(phase, storage, passwordMethod(spec), inputs.postgresMajor) },
+  { name: "pg_ident.conf", content: localIdent(storage, inputs.postgresMajor) },
   // Read after postgresql.conf: whatever ALTER SYSTEM left in it would win over what storage requires.
   { name: "postgresql.auto.conf", content: "" }
 ]
@@ -138,13 +151,13 @@ const differing = (from: ReadonlyArray<PgdataFile>, to: ReadonlyArray<PgdataFile
 export const startPlan = (spec: ParsedSpec, inputs: PlanInputs): StartPlan => {
   const applyCatalog = appliesCatalog(spec)
   const common = { signalFiles: signalFiles(spec.mode), applyCatalog }
-  if (inputs.storage._tag === "Local") {
-    const { superuser } = inputs.storage
-    const starting = localFiles(spec, inputs, superuser, "starting")
+  if (inputs.storage._tag !== "Neon") {
+    const { storage } = inputs
+    const starting = localFiles(spec, inputs, storage, "starting")
     return {
       ...common,
       starting,
-      opening: differing(starting, localFiles(spec, inputs, superuser, "open")),
+      opening: differing(starting, localFiles(spec, inputs, storage, "open")),
       appended: [],
       linkDynshmem: false,
       override: null

@@ -87,10 +87,9 @@ const sql = (place: Place, text: string): Promise<unknown> =>
     Effect.scoped(
       Effect.flatMap(
         connect({
-          host: "127.0.0.1",
+          host: place.pgdata,
           port: place.port,
           user: "cloud_admin",
-
           database: "postgres",
           connectWithin: Duration.seconds(10)
         }),

@@ -2,7 +2,7 @@
  * Specs and inputs that between them reach every line of postgresql.conf.
  */
 import * as Redacted from "effect/Redacted"
-import type { PlanInputs } from "../../src/postgres/PlanInputs.ts"
+import type { PlanInputs, StockPostgres } from "../../src/postgres/PlanInputs.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { AuditLevel, GenericOption, NeonStorage, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
@@ -65,14 +65,14 @@ const composeSpec: ParsedSpec = {
 
 export const neonFacts: PlanInputs = { ...localFacts, storage: { _tag: "Neon" } }
 const olderFacts: PlanInputs = { ...neonFacts, apiVersion: "2024", extensionServerPort: 3080 }
-export const osFacts: PlanInputs = {
-  ...localFacts,
-  storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: "/data/pgdata" }
+export const stock: StockPostgres = {
+  superuser: "cloud_admin",
+  pgdata: "/data/pgdata",
+  sockets: "/data/pgdata",
+  osUsers: ["root", "postgres"]
 }
-export const processFacts: PlanInputs = {
-  ...localFacts,
-  storage: { _tag: "Local", durability: "process", superuser: "cloud_admin", pgdata: "/data/pgdata" }
-}
+export const osFacts: PlanInputs = { ...localFacts, storage: { _tag: "Local", durability: "os", ...stock } }
+export const processFacts: PlanInputs = { ...localFacts, storage: { _tag: "Local", durability: "process", ...stock } }
 
 const audited = (auditLevel: AuditLevel): ParsedSpec => ({ ...cloudSpec, auditLevel })
 

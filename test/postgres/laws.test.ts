@@ -2,13 +2,15 @@
  * What holds for every spec: no value leaves its line, the last line counts, storage has the last word.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import { isSettingName, localHba, quoteConf, quoteHba, readConf, renderSetting } from "../../src/postgres/confText.ts"
-import { localSocketFolder } from "../../src/postgres/localConf.ts"
-import { openFiles, startPlan } from "../../src/postgres/startPlan.ts"
+import { isSettingName, quoteConf, readConf, renderSetting } from "../../src/postgres/confText.ts"
+import { localHba, localIdent, quoteHba, trustLines } from "../../src/postgres/hba.ts"
+import { socketFolder } from "../../src/postgres/socketFolder.ts"
+import { openFiles, planWarnings, startPlan } from "../../src/postgres/startPlan.ts"
 import type { GenericOption, ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
-import { cases, cloudSpec, neonFacts, option, osFacts, processFacts } from "./cases.ts"
+import { cases, cloudSpec, neonFacts, option, osFacts, processFacts, stock } from "./cases.ts"
 
 /**
  * An independent reader: walks the characters as the lexer does. Shares no code with the writer, and fails on any
@@ -216,7 +218,6 @@ describe("postgresql.conf", () => {
 
   it.each([
     ["listen_addresses", "0.0.0.0"],
-    ["unix_socket_directories", "/run/here"],
     ["synchronous_commit", "off"],
     ["max_wal_size", "4GB"],
     ["checkpoint_timeout", "1h"],
@@ -243,32 +244,70 @@ describe("postgresql.conf", () => {
 })
 
 describe("the socket folder", () => {
+  const directory = "/storage"
+
   it("is PGDATA as long as the path fits, counted in bytes", () => {
-    assert.strictEqual(localSocketFolder("/short", 5432), "/short")
-    assert.strictEqual(localSocketFolder(`/${"x".repeat(85)}`, 5432), null)
-    assert.strictEqual(localSocketFolder(`/${"x".repeat(84)}`, 5432), `/${"x".repeat(84)}`)
-    assert.strictEqual(localSocketFolder(`/${"é".repeat(43)}`, 5432), null)
+    const of = (pgdata: string) => socketFolder({ pgdata, directory, port: 5432 })
+    assert.strictEqual(of("/short"), "/short")
+    assert.strictEqual(of(`/${"x".repeat(84)}`), `/${"x".repeat(84)}`)
+    for (const long of [`/${"x".repeat(85)}`, `/${"é".repeat(43)}`]) {
+      assert.match(of(long), /^\/storage\/sockets\/[0-9a-f]{12}$/)
+      assert.strictEqual(of(long), of(long), "the next start finds it")
+    }
+  })
+
+  it("is another one for another PGDATA", () => {
+    const [one, other] = ["x", "y"].map((letter) =>
+      socketFolder({ pgdata: `/${letter.repeat(85)}`, directory, port: 5432 })
+    )
+    assert.notStrictEqual(one, other)
+  })
+
+  it("is in /tmp when the storage's path is too long as well, or there is none", () => {
+    const pgdata = `/${"x".repeat(85)}`
+    const long = socketFolder({ pgdata, directory: `/${"d".repeat(85)}`, port: 5432 })
+    assert.match(long, /^\/tmp\/compute-ctl-[0-9a-f]{12}$/)
+    assert.strictEqual(socketFolder({ pgdata, port: 5432 }), long)
   })
 
   it("is quoted once more where it has a comma", () => {
-    const inputs = {
-      ...osFacts,
-      storage: { _tag: "Local", durability: "os", superuser: "a", pgdata: '/a,b"c' }
-    } as const
+    const inputs = { ...osFacts, storage: { _tag: "Local", durability: "os", ...stock, sockets: '/a,b"c' } } as const
     assert.strictEqual(scan(confOf(emptySpec, inputs)).get("unix_socket_directories"), '"/a,b""c"')
+  })
+
+  const wishing = { ...emptySpec, settings: [option("unix_socket_directories", "/run/postgresql", true)] }
+
+  it("stands before those that the spec wants", () => {
+    const plan = startPlan(wishing, osFacts)
+    assert.strictEqual(
+      scan(plan.starting[0]?.content ?? "").get("unix_socket_directories"),
+      "/data/pgdata, /run/postgresql"
+    )
+    assert.deepStrictEqual(planWarnings(wishing, osFacts), [])
+  })
+
+  it("is the only one where the operating system has no name for whom it lets in", () => {
+    const inputs = { ...osFacts, storage: { _tag: "Local", durability: "os", ...stock, osUsers: null } } as const
+    assert.strictEqual(scan(confOf(wishing, inputs)).get("unix_socket_directories"), "/data/pgdata")
+    assert.match(planWarnings(wishing, inputs).join(), /setting "unix_socket_directories" is overridden/)
   })
 })
 
+const linesOf = (text: string): ReadonlyArray<string> =>
+  text.split("\n").filter((line) => line !== "" && !line.startsWith("#"))
+
 describe("pg_hba.conf", () => {
+  const hba = (phase: "starting" | "open", superuser: string, osUsers: ReadonlyArray<string> | null = ["postgres"]) =>
+    localHba(phase, { superuser, osUsers }, "scram-sha-256", 17)
+
   it.prop("stays line by line whatever the superuser is called", { name: Text }, ({ name }) => {
     for (const phase of ["starting", "open"] as const) {
-      const text = localHba(phase, join(name), 17)
-      const plain = localHba(phase, "admin", 17)
-      assert.strictEqual(text.split("\n").length, plain.split("\n").length)
-      for (const line of text.split("\n").filter((found) => found !== "" && !found.startsWith("#"))) {
+      const text = hba(phase, join(name))
+      assert.strictEqual(text.split("\n").length, hba(phase, "admin").split("\n").length)
+      for (const line of linesOf(text)) {
         assert.match(
           line,
-          /^(local|host)\t(all|replication)\t("(?:[^"]|"")*"|all)\t(?:[0-9./:a-z]+\t)?(trust|reject|md5)$/
+          /^(local|host)\t(all|replication)\t("(?:[^"]|"")*"|all)\t(?:all\t)?(peer\tmap=compute_ctl|reject|scram-sha-256)$/
         )
       }
     }
@@ -280,11 +319,69 @@ describe("pg_hba.conf", () => {
     assert.strictEqual(quoteHba('a"b', 17), '"a""b"')
   })
 
-  it("lets nobody but the superuser in while starting", () => {
-    const lines = localHba("starting", "admin", 17)
-      .split("\n")
-      .filter((line) => line.endsWith("trust") || line.endsWith("md5"))
-    assert.isTrue(lines.every((line) => line.includes('\t"admin"\t') && line.endsWith("trust")))
-    assert.isFalse(lines.some((line) => /0\.0\.0\.0|\tall\tall/.test(line)))
+  it("lets nobody but the superuser in while starting, and the superuser over the socket alone", () => {
+    assert.deepStrictEqual(linesOf(hba("starting", "admin")), [
+      'local\tall\t"admin"\tpeer\tmap=compute_ctl',
+      "local\tall\tall\treject",
+      "host\tall\tall\tall\treject"
+    ])
+  })
+
+  it("asks everybody for SCRAM over TCP once it is open", () => {
+    assert.deepStrictEqual(
+      linesOf(hba("open", "admin")).filter((line) => line.startsWith("host")),
+      ["host\tall\tall\tall\tscram-sha-256"]
+    )
+  })
+
+  it("asks roles with an md5 verifier for that when the spec brings or makes some, and says so", () => {
+    const opened = (spec: ParsedSpec) =>
+      openFiles(startPlan(spec, osFacts)).find(({ name }) => name === "pg_hba.conf")?.content ?? ""
+    const md5 = {
+      ...emptySpec,
+      roles: [
+        {
+          name: "old",
+          password: { _tag: "Verifier", verifier: Redacted.make(`md5${"0".repeat(32)}`) },
+          privileged: null,
+          options: []
+        } as const
+      ]
+    }
+    assert.notInclude(opened(emptySpec), "md5")
+    assert.include(opened(md5), "host\tall\tall\tall\tmd5")
+    assert.match(planWarnings(md5, osFacts).join(), /md5 verifiers log in, because role "old" has one/)
+    assert.include(opened({ ...emptySpec, settings: [option("password_encryption", "md5", true)] }), "all\tmd5")
+  })
+
+  it("trusts the mode of the folder where the operating system has no name for a user", () => {
+    assert.deepStrictEqual(trustLines(hba("open", "admin", null)), [
+      'local all "admin" trust',
+      'local replication "admin" trust'
+    ])
+    for (const phase of ["starting", "open"] as const) assert.deepStrictEqual(trustLines(hba(phase, "admin")), [])
+  })
+})
+
+describe("pg_ident.conf", () => {
+  it("maps each user of the operating system to the superuser, and no pattern of users", () => {
+    const text = localIdent({ superuser: "admin", osUsers: ["root", "/x.*", 'a"b\n'] }, 17)
+    assert.deepStrictEqual(linesOf(text), [
+      'compute_ctl\t"root"\t"admin"',
+      'compute_ctl\t"/^/x\\.\\*$"\t"admin"',
+      'compute_ctl\t"a""b"\t"admin"'
+    ])
+  })
+})
+
+describe("a pg_hba.conf of somebody else's", () => {
+  it("has its lines without a proof found", () => {
+    const text = [
+      "# local all all trust",
+      "local all  all\ttrust # x",
+      "host all all ::1/128 trust",
+      "host a trust b md5"
+    ]
+    assert.deepStrictEqual(trustLines(text.join("\n")), ["local all all trust", "host all all ::1/128 trust"])
   })
 })

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import { execFile, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
 import { promisify } from "node:util"
@@ -16,7 +17,7 @@ import { openFiles, type PgdataFile, startPlan } from "../../src/postgres/startP
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { cleanEnvironment, type Cluster, configOf, makeCluster, runAs, tail } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
-import { cases, cloudSpec, neonFacts, option, osFacts } from "./cases.ts"
+import { cases, cloudSpec, neonFacts, option, osFacts, stock } from "./cases.ts"
 
 const run = promisify(execFile)
 const child = { cwd: "/", env: cleanEnvironment(), ...(runAs === null ? {} : { uid: runAs.uid, gid: runAs.gid }) }
@@ -36,7 +37,10 @@ const here = (inputs: PlanInputs, cluster: Cluster): PlanInputs => ({
   platform: process.platform,
   postgresMajor: cluster.install.major,
   port: cluster.port,
-  storage: inputs.storage._tag === "Neon" ? inputs.storage : { ...inputs.storage, pgdata: cluster.pgdata }
+  storage:
+    inputs.storage._tag === "Neon"
+      ? inputs.storage
+      : { ...inputs.storage, pgdata: cluster.pgdata, sockets: cluster.sockets, osUsers: [os.userInfo().username] }
 })
 
 /** Neon's own unprefixed settings are all that stock Postgres refuses to read. */
@@ -71,7 +75,9 @@ const started = (cluster: Cluster) =>
   )
 
 const rows = (cluster: Cluster, sql: string, user?: string) =>
-  Effect.scoped(Effect.flatMap(connect(configOf(cluster)(user)), (wire) => wire.rows(sql)))
+  Effect.scoped(
+    Effect.flatMap(connect({ ...configOf(cluster)(user), host: cluster.sockets }), (wire) => wire.rows(sql))
+  )
 
 /** Asks until the answer is the wanted one: Postgres reads its files some time after the signal. */
 const until = Effect.fnUntraced(function* (cluster: Cluster, sql: string, wanted: string) {
@@ -143,10 +149,15 @@ describe.each(majors)("Postgres %i", (major) => {
         ]
         const found = yield* rows(cluster, `SELECT ${wanted.map((name) => `current_setting('${name}')`).join(", ")}`)
         assert.deepStrictEqual(found, [
-          ["on", "off", "on", "", "logical", "mmap", "2147483647MB", `${cluster.pgdata}/pg_hba.conf`, cluster.pgdata]
+          ["on", "off", "on", "", "logical", "mmap", "2147483647MB", `${cluster.pgdata}/pg_hba.conf`, cluster.sockets]
         ])
         assert.deepStrictEqual(yield* rows(cluster, "SELECT * FROM pg_file_settings WHERE error IS NOT NULL"), [])
         assert.deepStrictEqual(yield* rows(cluster, "SELECT * FROM pg_hba_file_rules WHERE error IS NOT NULL"), [])
+        if (major >= 15)
+          assert.deepStrictEqual(
+            yield* rows(cluster, "SELECT * FROM pg_ident_file_mappings WHERE error IS NOT NULL"),
+            []
+          )
       }),
     60_000
   )
@@ -247,7 +258,7 @@ describe("Postgres 17", () => {
         for (const name of names) yield* rows(cluster, `CREATE ROLE "${name}" LOGIN SUPERUSER`)
         const inputs: PlanInputs = {
           ...osFacts,
-          storage: { _tag: "Local", durability: "os", superuser: "/x.y", pgdata: cluster.pgdata }
+          storage: { _tag: "Local", durability: "os", ...stock, superuser: "/x.y" }
         }
         write(cluster, startPlan(emptySpec, here(inputs, cluster)).starting)
         postgres.kill("SIGHUP")

@@ -18,7 +18,10 @@ import { setTimeout as pause } from "node:timers/promises"
 import type { WireFailed } from "../../src/errors/Failure.ts"
 import { connect, type Wire } from "../../src/pgwire/Wire.ts"
 import { forgetSharedMemory, freePort, runAs, temporaryFolder } from "../support/postgres.ts"
+import { killAll, processesIn } from "../support/processes.ts"
 import { compiledOnce, sharedFolder } from "../support/runFolder.ts"
+
+export { killAll, processesIn } from "../support/processes.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 
@@ -238,35 +241,19 @@ const argumentsFor = (at: Place, file: string): ReadonlyArray<string> => [
   ...runAsArguments
 ]
 
-/** A superuser session with the compute in this place. */
+/**
+ * A superuser session with the compute in this place: over the socket in PGDATA where there is one, as with stock
+ * Postgres, else over TCP.
+ */
 export const session = (at: Place, database = "postgres"): Effect.Effect<Wire, WireFailed, Scope.Scope> =>
-  connect({ host: "127.0.0.1", port: at.port, user: "cloud_admin", database, connectWithin: Duration.seconds(10) })
+  Effect.suspend(() => {
+    const sockets = path.join(at.directory, "pgdata")
+    const host = fs.existsSync(path.join(sockets, `.s.PGSQL.${at.port}`)) ? sockets : "127.0.0.1"
+    return connect({ host, port: at.port, user: "cloud_admin", database, connectWithin: Duration.seconds(10) })
+  })
 
 export const rows = (at: Place, sql: string, database?: string) =>
   Effect.scoped(Effect.flatMap(session(at, database), (wire) => wire.rows(sql)))
-
-/** Every live process whose working directory is this folder: Postgres's own mark. */
-export const processesIn = (directory: string): ReadonlyArray<number> =>
-  fs
-    .readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((name) => {
-      try {
-        return fs.readlinkSync(`/proc/${name}/cwd`).replace(/ \(deleted\)$/, "") === directory ? [Number(name)] : []
-      } catch {
-        return []
-      }
-    })
-
-export const killAll = (pids: ReadonlyArray<number>, signal: NodeJS.Signals): void => {
-  for (const pid of pids) {
-    try {
-      process.kill(pid, signal)
-    } catch {
-      // It left by itself.
-    }
-  }
-}
 
 /** Asks until the answer is accepted. What cannot be asked yet is not there yet. */
 export const eventually = <A>(

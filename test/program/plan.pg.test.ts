@@ -26,7 +26,14 @@ const plan = Effect.fnUntraced(function* (
   const file = `${at.directory}/wanted.json`
   fs.writeFileSync(file, JSON.stringify(spec))
   const program = yield* launch(
-    [command, "-C", `postgresql://cloud_admin@127.0.0.1:${at.port}/postgres`, "-S", file, ...more],
+    [
+      command,
+      "-C",
+      `postgresql://cloud_admin@/postgres?host=${at.directory}/pgdata&port=${at.port}`,
+      "-S",
+      file,
+      ...more
+    ],
     at.httpPort
   )
   const { code } = yield* Effect.promise(() => program.exit)
@@ -82,7 +89,7 @@ it.live("prints what would be done, then nothing once it is done", () =>
       yield* Effect.promise(() => program.exit)
       const late = yield* plan(at, wanted)
       assert.strictEqual(late.code, 1)
-      assert.match(late.text, /connect to 127\.0\.0\.1:\d+: .*hint/)
+      assert.match(late.text, /connect to \/.*\/pgdata:\d+: .*hint/)
     })
   )
 )

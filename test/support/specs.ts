@@ -45,6 +45,13 @@ export const localFacts: PlanInputs = {
   overcommitMemory: null,
   extensionServerPort: 3081,
   privilegedRole: "neon_superuser",
-  storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: "/memory/pgdata" },
+  storage: {
+    _tag: "Local",
+    durability: "os",
+    superuser: "cloud_admin",
+    pgdata: "/memory/pgdata",
+    sockets: "/memory/pgdata",
+    osUsers: ["postgres"]
+  },
   port: 5432
 }
