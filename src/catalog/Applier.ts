@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
+import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import type * as Tracer from "effect/Tracer"
@@ -27,6 +28,7 @@ import { type ApplierOptions, type ApplyRequest, applySpec } from "./apply.ts"
 import { discardTemplate } from "./discardTemplate.ts"
 import { migrate, updateNeonExtension } from "./migrations.ts"
 import { failuresOf, printApplyReport, sortFailures } from "./outcome.ts"
+import { leavesMigrations } from "./planMigrations.ts"
 import { leavesTemplate } from "./planTemplate.ts"
 
 interface QueuedApply {
@@ -43,7 +45,7 @@ export class Applier extends Context.Service<
     readonly apply: (request: ApplyRequest) => Effect.Effect<ApplyReport, Failure>
     /** The loop that does the work; the supervisor runs it. */
     readonly actor: Actor
-    /** Run once users may connect: migrations if the catalog was applied, the newest `neon` extension, no template. */
+    /** Run once users may connect: what the start has left, such as migrations and the template. Mostly nothing. */
     readonly afterStart: Actor
   }
 >()("compute/catalog/Applier") {
@@ -54,6 +56,8 @@ export class Applier extends Context.Service<
         const admin = yield* Admin
         const state = yield* ComputeState
         const lastReport = Effect.map(state.now, ({ applyReport }) => applyReport)
+        /** Of the start; `null`: the catalog was left alone. */
+        const started = yield* Ref.make<ApplyReport | null>(null)
         // Start and reconfigure are the callers, and each waits for its answer.
         const queue = yield* Queue.bounded<QueuedApply>(16)
         // An apply must not copy from a template that is being dropped.
@@ -64,6 +68,7 @@ export class Applier extends Context.Service<
           lock.withPermit(applySpec(request, options)).pipe(
             Effect.provideService(Admin, admin),
             Effect.tap((applyReport) => state.note({ applyReport })),
+            Effect.tap((applyReport) => (request.kind === "start" ? Ref.set(started, applyReport) : Effect.void)),
             Effect.tap(logReport),
             Effect.flatMap((applyReport) => decide(applyReport, admin.systemDatabase)),
             Effect.provideService(ComputeState, state)
@@ -95,7 +100,7 @@ export class Applier extends Context.Service<
           afterStart: {
             name: "migrations",
             kind: "auxiliary",
-            run: afterStart(options, discard).pipe(
+            run: afterStart(options, Ref.get(started), discard).pipe(
               Effect.provideService(Admin, admin),
               Effect.provideService(ComputeState, state)
             )
@@ -143,17 +148,32 @@ const pauses = Schedule.exponential("1 second").pipe(
   Schedule.jittered
 )
 
+/** What a start leaves to be done once users may connect. */
+const leftBy = (start: ApplyReport | null) => ({
+  migrations: start !== null && leavesMigrations(start),
+  template: start !== null && leavesTemplate(start),
+  // An apply sees to the extension itself, unless that failed.
+  neon: start === null || start.operations.some((one) => one.object === "extension neon" && one.outcome === "failed")
+})
+
 /** Until all of it is done. What fails shows as a condition, and keeps nothing else from being done. */
-const afterStart = Effect.fn("Applier.afterStart")(function* (options: ApplierOptions, discard: Effect.Effect<void>) {
-  const applied = (yield* (yield* ComputeState).now).applyReport !== null
-  const migrations = applied ? migrate(options.privilegedRole) : Effect.void
+const afterStart = Effect.fn("Applier.afterStart")(function* (
+  options: ApplierOptions,
+  start: Effect.Effect<ApplyReport | null>,
+  discard: Effect.Effect<void>
+) {
+  const left = leftBy(yield* start)
   const attempt = Effect.gen(function* () {
-    const migrated = yield* succeeds("migrations", migrations)
-    const updated = yield* succeeds("update of the extension neon", updateNeonExtension)
+    const migrated = yield* left.migrations
+      ? succeeds("migrations", migrate(options.privilegedRole))
+      : Effect.succeed(true)
+    const updated = yield* left.neon
+      ? succeeds("update of the extension neon", updateNeonExtension)
+      : Effect.succeed(true)
     return migrated && updated
   })
   const done = yield* attempt
-  if (applied) yield* discard
+  if (left.template) yield* discard
   if (done) return
   yield* Effect.sleep("1 second")
   yield* Effect.repeat(attempt, { schedule: pauses, until: (all) => all })

@@ -6,6 +6,7 @@
 import type * as Redacted from "effect/Redacted"
 import type { ApplyReport } from "../compute/snapshot.ts"
 import { leavingRolePrefix, templateDatabase } from "../spec/names.ts"
+import type { ObservedVisit } from "./planVisitRecords.ts"
 
 export interface ObservedRole {
   readonly name: string
@@ -54,8 +55,8 @@ export interface ObservedDatabase {
   readonly invalid: boolean
   /** The privileged role has CREATE, TEMPORARY and CONNECT of its own. */
   readonly granted: boolean
-  /** What the last visit left behind (`planVisits.ts`); `null`: never visited, or the record is another database's. */
-  readonly visited: string | null
+  /** `null`: no visit is recorded. */
+  readonly visited: ObservedVisit | null
   readonly subscriptions: boolean
   readonly auditLogOff: boolean
   readonly connectionLimit: number
@@ -100,6 +101,8 @@ export interface Catalog {
   readonly healthCheck: boolean
   /** Subscriptions were dropped on this timeline already. */
   readonly subscriptionsDropped: boolean
+  /** The last migration that is done; `null`: none, or nobody asked. */
+  readonly migrated: number | null
 }
 
 export const majorOf = (catalog: Pick<Catalog, "serverVersion">): number => Math.trunc(catalog.serverVersion / 10_000)

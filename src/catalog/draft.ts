@@ -217,7 +217,7 @@ const simulateDatabaseChange = (draft: Draft, change: DatabaseChange): void => {
     case "GrantDatabase":
       return editDatabase(draft, change.name, { granted: true })
     case "RecordVisit":
-      return editDatabase(draft, change.name, { visited: change.visited })
+      return editDatabase(draft, change.name, { visited: { applied: change.applied, intact: true } })
     case "DropSubscriptions":
       return editDatabase(draft, change.name, { subscriptions: false })
     case "AuditLogOff":

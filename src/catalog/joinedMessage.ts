@@ -8,7 +8,8 @@
 import * as Redacted from "effect/Redacted"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import type { ApplyPlan, Operation } from "./operations.ts"
-import { recordVisits } from "./planVisits.ts"
+import { templateDatabase } from "../spec/names.ts"
+import { recordCopies } from "./planVisitRecords.ts"
 
 export interface JoinedMessage {
   readonly sql: Redacted.Redacted<string>
@@ -28,14 +29,14 @@ export const joinOperations = (
   const privileged = quoteIdentifier(joining.privilegedRole)
   const members = parts.map((one) => one.member).filter((one) => one !== undefined)
   const granted = parts.map((one) => one.granted).filter((one) => one !== undefined)
-  const visited = parts.map((one) => one.visited).filter((one) => one !== undefined)
+  const copied = parts.map((one) => one.copied).filter((one) => one !== undefined)
   const sqls = [
     ...parts.flatMap((one) => one.statements),
     ...(members.length === 0 ? [] : [`GRANT ${privileged} TO ${members.map(quoteIdentifier).join(", ")}`]),
     ...(granted.length === 0
       ? []
       : [`GRANT ALL PRIVILEGES ON DATABASE ${granted.map(quoteIdentifier).join(", ")} TO ${privileged}`]),
-    ...(visited.length === 0 ? [] : [recordVisits(visited)]),
+    ...(copied.length === 0 ? [] : [recordCopies(copied, templateDatabase, joining.privilegedRole)]),
     ...(verifiers.length === 0 ? [] : [writeVerifiers(verifiers)])
   ]
   return {

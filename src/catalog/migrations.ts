@@ -1,24 +1,18 @@
 /**
- * What is done once Postgres is up and users may connect: the numbered migrations, which are made once per cluster
- * (docs/reference/compute_ctl.md#migrations), and the newest version of the extension `neon`.
+ * What is done once Postgres is up and users may connect: migrations that are due, and the newest version of the
+ * extension `neon` where no apply has seen to it.
  *
  * Each migration is a transaction of its own. The first that fails ends it; the next start tries again from there.
- * Numbers are for ever: one that is no longer wanted stays in the list and is skipped.
  */
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
-import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+import { doBlock, quoteIdentifier } from "../pgwire/quote.ts"
 import type { Answer } from "../pgwire/Wire.ts"
+import { migrations } from "./planMigrations.ts"
 import { newSqlStatistics, openSession, type Session } from "./sessions.ts"
-
-export interface Migration {
-  readonly id: number
-  /** `null`: skipped; the number is used up all the same. */
-  readonly sql: string | null
-}
 
 const bookkeeping: ReadonlyArray<string> = [
   "CREATE SCHEMA IF NOT EXISTS neon_migration",
@@ -47,47 +41,6 @@ const openBookkeeping = (superuser: string): ReadonlyArray<string> => [
 const readLast = "SELECT id FROM neon_migration.migration_id WHERE key = 0"
 
 const writeLast = (id: number): string => `UPDATE neon_migration.migration_id SET id = ${id} WHERE key = 0`
-
-/** Members of the privileged role INHERIT; everybody else but Postgres's own roles loses BYPASSRLS. */
-const inheritance = (privilegedRole: string): string =>
-  doBlock(`
-DECLARE name text;
-BEGIN
-  FOR name IN SELECT r.rolname FROM pg_catalog.pg_roles r
-    WHERE pg_catalog.pg_has_role(r.oid, ${quoteLiteral(privilegedRole)}::pg_catalog.name, 'member')
-  LOOP
-    EXECUTE pg_catalog.format('ALTER ROLE %I INHERIT', name);
-  END LOOP;
-  FOR name IN SELECT r.rolname FROM pg_catalog.pg_roles r
-    WHERE NOT pg_catalog.pg_has_role(r.oid, ${quoteLiteral(privilegedRole)}::pg_catalog.name, 'member')
-      AND NOT pg_catalog.starts_with(r.rolname, 'pg_')
-  LOOP
-    EXECUTE pg_catalog.format('ALTER ROLE %I NOBYPASSRLS', name);
-  END LOOP;
-END`)
-
-export const migrations = (privilegedRole: string, major: number): ReadonlyArray<Migration> => {
-  const privileged = quoteIdentifier(privilegedRole)
-  const since16 = (sql: string): string => (major >= 16 ? sql : "")
-  const all: ReadonlyArray<string | null> = [
-    `ALTER ROLE ${privileged} BYPASSRLS`,
-    inheritance(privilegedRole),
-    since16(`GRANT pg_create_subscription TO ${privileged}`),
-    `GRANT pg_monitor TO ${privileged} WITH ADMIN OPTION`,
-    null,
-    null,
-    null,
-    null,
-    null,
-    since16(
-      `GRANT EXECUTE ON FUNCTION pg_catalog.pg_export_snapshot() TO ${privileged}; ` +
-        `GRANT EXECUTE ON FUNCTION pg_catalog.pg_log_standby_snapshot() TO ${privileged}`
-    ),
-    `GRANT EXECUTE ON FUNCTION pg_catalog.pg_show_replication_origin_status() TO ${privileged}`,
-    `GRANT pg_signal_backend TO ${privileged} WITH ADMIN OPTION`
-  ]
-  return all.map((sql, index) => ({ id: index + 1, sql }))
-}
 
 /** Fails with the first message that failed. Later ones were sent all the same. */
 const firstFailure = (answers: ReadonlyArray<Answer>): Effect.Effect<void, WireFailed> => {

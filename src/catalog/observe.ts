@@ -21,7 +21,7 @@ import type {
   ObservedRole
 } from "./Catalog.ts"
 import { doneDeltasSetting } from "./planDeltas.ts"
-import { visitSetting } from "./planVisits.ts"
+import { readVisit, visitColumns, visitJoin } from "./planVisitRecords.ts"
 import type { Session } from "./sessions.ts"
 
 type Rows = StatementResult["rows"]
@@ -31,7 +31,8 @@ const serverSql = `SELECT pg_catalog.current_setting('server_version_num'),
   pg_catalog.current_database(),
   pg_catalog.to_regclass('public.health_check') IS NOT NULL,
   pg_catalog.current_setting('compute_ctl.subscriptions_dropped', true),
-  pg_catalog.current_setting('compute_ctl.readings', true)`
+  pg_catalog.current_setting('compute_ctl.readings', true),
+  pg_catalog.current_setting('compute_ctl.migrated', true)`
 
 const schemasSql = "SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.nspname IN ('public', 'neon')"
 
@@ -58,14 +59,14 @@ const databasesSql = (privilegedRole: string, creation: boolean) =>
   `SELECT d.datname, o.rolname, d.datallowconn, d.datistemplate, d.datconnlimit = -2,
   (SELECT pg_catalog.count(*) FROM pg_catalog.aclexplode(d.datacl) a JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
     WHERE g.rolname = ${quoteLiteral(privilegedRole)} AND a.privilege_type IN ('CREATE', 'TEMPORARY', 'CONNECT')) = 3,
-  d.oid, (SELECT c FROM pg_catalog.unnest(s.setconfig) c
-    WHERE pg_catalog.starts_with(c, ${quoteLiteral(`${visitSetting}=`)})),
+  ${visitColumns(privilegedRole)},
   EXISTS (SELECT FROM pg_catalog.pg_subscription u WHERE u.subdbid = d.oid),
   coalesce('pgaudit.log=none' = ANY (s.setconfig), false), d.datconnlimit, t.spcname,
   ${creation ? creationSql : "NULL"}
   FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_roles o ON o.oid = d.datdba
   LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
-  LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0`
+  LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0
+  ${visitJoin}`
 
 const referencesSql = (spec: ParsedSpec): string => {
   const names = spec.deltas.flatMap((delta) =>
@@ -163,14 +164,35 @@ BEGIN
 END`)
     : "SELECT NULL WHERE false"
 
+/** At a start. Looks into the table only if it and its schema are a superuser's; what cannot be read is not done. */
+const migratedSql = ({ kind }: ApplyOptions): string =>
+  kind === "start"
+    ? doBlock(`
+DECLARE last text := '';
+BEGIN
+  IF EXISTS (
+    SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = c.relowner
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles s ON s.oid = n.nspowner
+    WHERE c.oid = pg_catalog.to_regclass('neon_migration.migration_id') AND c.relkind = 'r'
+      AND r.rolsuper AND s.rolsuper
+  ) THEN
+    EXECUTE 'SELECT id::pg_catalog.int4 FROM neon_migration.migration_id WHERE key = 0' INTO last;
+  END IF;
+  PERFORM pg_catalog.set_config('compute_ctl.migrated', coalesce(last, ''), false);
+EXCEPTION WHEN OTHERS THEN
+  PERFORM pg_catalog.set_config('compute_ctl.migrated', '', false);
+END`)
+    : "SELECT NULL WHERE false"
+
 /** How many statements a message has. */
-const statements = 10
+const statements = 11
 
 const message = (spec: ParsedSpec, options: ApplyOptions, superuser: boolean): string => {
   const wishes = wishesOf(spec)
   return [
     subscriptionsSql(spec),
     readingsSql(wishes),
+    migratedSql(options),
     serverSql,
     schemasSql,
     extensionsSql,
@@ -199,7 +221,7 @@ export const observe: (
 
 const read = (results: ReadonlyArray<StatementResult>, verifiers: boolean): Catalog => {
   const at = (index: number): Rows => results[index]?.rows ?? []
-  const [server] = at(2)
+  const [server] = at(3)
   const readings = readReadings(server?.[5])
   return {
     serverVersion: Number(server?.[0]),
@@ -207,18 +229,19 @@ const read = (results: ReadonlyArray<StatementResult>, verifiers: boolean): Cata
     systemDatabase: server?.[2] ?? "",
     healthCheck: server?.[3] === "t",
     subscriptionsDropped: server?.[4] === "true",
-    schemas: new Set(at(3).map(([name]) => name ?? "")),
-    extensions: new Map(at(4).map((row) => [row[0] ?? "", readExtension(row)])),
-    roles: new Map(at(5).map((row) => [row[0] ?? "", readRole(row, verifiers)])),
-    databases: new Map(at(6).map((row) => [row[0] ?? "", readDatabase(row)])),
-    references: at(7).map((row) => ({ role: row[0] ?? "", database: row[1] ?? null })),
-    memberships: at(8).map(([role, member, admin, grantor]) => ({
+    migrated: server?.[6] == null || server[6] === "" ? null : Number(server[6]),
+    schemas: new Set(at(4).map(([name]) => name ?? "")),
+    extensions: new Map(at(5).map((row) => [row[0] ?? "", readExtension(row)])),
+    roles: new Map(at(6).map((row) => [row[0] ?? "", readRole(row, verifiers)])),
+    databases: new Map(at(7).map((row) => [row[0] ?? "", readDatabase(row)])),
+    references: at(8).map((row) => ({ role: row[0] ?? "", database: row[1] ?? null })),
+    memberships: at(9).map(([role, member, admin, grantor]) => ({
       role: role ?? "",
       member: member ?? "",
       admin: admin === "t",
       grantor: grantor ?? null
     })),
-    doneDeltas: new Set(at(9).map(([name]) => (name ?? "").slice(doneDeltasSetting.length))),
+    doneDeltas: new Set(at(10).map(([name]) => (name ?? "").slice(doneDeltasSetting.length))),
     ...readings
   }
 }
@@ -251,12 +274,6 @@ const readRole = (row: Row, verifiers: boolean): ObservedRole => ({
   validUntil: row[10] ?? null
 })
 
-/** The record is `compute_ctl.visited=OID:TEXT`; with another oid it came with a copy of another database. */
-const readVisited = (oid: string, setting: string | null | undefined): string | null => {
-  const prefix = `${visitSetting}=${oid}:`
-  return setting?.startsWith(prefix) === true ? setting.slice(prefix.length) : null
-}
-
 const readDatabase = (row: Row): ObservedDatabase => ({
   name: row[0] ?? "",
   owner: row[1] ?? "",
@@ -264,7 +281,7 @@ const readDatabase = (row: Row): ObservedDatabase => ({
   template: row[3] === "t",
   invalid: row[4] === "t",
   granted: row[5] === "t",
-  visited: readVisited(row[6] ?? "", row[7]),
+  visited: readVisit(row[6], row[7]),
   subscriptions: row[8] === "t",
   auditLogOff: row[9] === "t",
   connectionLimit: Number(row[10]),

@@ -6,6 +6,7 @@
 import type * as Redacted from "effect/Redacted"
 import type { ApplyReport } from "../compute/snapshot.ts"
 import type { ObservedDatabase, ObservedMembership, ObservedRole } from "./Catalog.ts"
+import type { Copy } from "./planVisitRecords.ts"
 
 /** Phases, in the order of the reference (docs/reference/compute_ctl.md#apply-phases). */
 export const phases = [
@@ -26,7 +27,8 @@ export const phases = [
   "CreateAvailabilityCheck",
   "DropRoles",
   "FinalizeDropLogicalSubscriptions",
-  "Audit"
+  "Audit",
+  "Migrations"
 ] as const
 export type Phase = (typeof phases)[number]
 
@@ -69,7 +71,7 @@ export type DatabaseChange =
     }
   | { readonly _tag: "OwnDatabase"; readonly name: string; readonly owner: string }
   | { readonly _tag: "GrantDatabase"; readonly name: string }
-  | { readonly _tag: "RecordVisit"; readonly name: string; readonly visited: string }
+  | { readonly _tag: "RecordVisit"; readonly name: string; readonly applied: string }
   | { readonly _tag: "DropSubscriptions"; readonly name: string }
   | { readonly _tag: "AuditLogOff"; readonly name: string }
 
@@ -100,7 +102,7 @@ export interface Joined {
   readonly verifier?: { readonly role: string; readonly verifier: Redacted.Redacted<string> | null }
   /** A database on which the privileged role gets all privileges. */
   readonly granted?: string
-  readonly visited?: { readonly database: string; readonly visited: string }
+  readonly copied?: Copy
 }
 
 /** Whether it is to be done, is known to be impossible, or is left undone for a reason that people should see. */

@@ -83,7 +83,7 @@ const reportOfPhases = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<PhaseRe
 export const applyReportOf = (
   plan: ApplyPlan,
   outcomes: ReadonlyArray<Outcome>,
-  cost: Pick<ApplyReport, "startedAt" | "millis" | "roundTrips" | "statements">
+  cost: Pick<ApplyReport, "startedAt" | "millis" | "connections" | "roundTrips" | "statements">
 ): ApplyReport => {
   const order = new Map(plan.operations.map((operation, index) => [operation, index]))
   const sorted = outcomes.toSorted((a, b) => (order.get(a.operation) ?? 0) - (order.get(b.operation) ?? 0))
@@ -94,6 +94,7 @@ export const applyReportOf = (
     outcome: outcomes.some((one) => one.outcome === "failed") ? "failed" : "done",
     phases: reportOfPhases(sorted),
     operations: sorted.map(reportOfOperation),
+    connections: cost.connections,
     roundTrips: cost.roundTrips,
     statements: cost.statements
   }
@@ -154,6 +155,7 @@ export const printApplyReport = (applyReport: ApplyReport): string => {
     applyReport.operations.filter((one) => one.outcome === outcome).length
   return (
     `applied the catalog in ${applyReport.millis} ms: ${count("done")} done, ${count("skipped")} skipped, ` +
-    `${count("failed")} failed (${applyReport.roundTrips} round trips, ${applyReport.statements} statements)`
+    `${count("failed")} failed (${applyReport.connections} connections, ${applyReport.roundTrips} round trips, ` +
+    `${applyReport.statements} statements)`
   )
 }

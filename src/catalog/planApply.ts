@@ -19,6 +19,7 @@ import {
 } from "./operations.ts"
 import { planDatabaseDeltas, planDatabases, planInvalidDatabases } from "./planDatabases.ts"
 import { planAudit, planNeonExtension, planOtherExtensions, planSchemaNeon } from "./planExtensions.ts"
+import { planMigrations } from "./planMigrations.ts"
 import { planReferences } from "./planReferences.ts"
 import { planMemberships } from "./planMemberships.ts"
 import { planRoleDeltas, planRoleDrops } from "./planRoleDeltas.ts"
@@ -71,6 +72,7 @@ const planGroups = (
     planRoleDrops(draft, spec, roleDeltas, references.ofRole)
     planSubscriptionsDone(draft, spec, subscriptions)
     planAudit(draft, spec)
+    planMigrations(draft, options)
   })
   const first =
     invalid.length === 0

@@ -8,6 +8,7 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, majorOf } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import { databaseObject, type Operation, operation, refuse, roleObject, transactional } from "./operations.ts"
+import { keepVisitHere } from "./planVisitRecords.ts"
 
 export interface PlannedReferences {
   readonly operations: ReadonlyArray<Operation>
@@ -63,14 +64,17 @@ const reassignAndDrop = (
   const isSystem = database === draft.systemDatabase && !spec.databases.some(({ name }) => name === database)
   // Another role that leaves is no heir: then it would hold on to the database.
   const newOwner = isSystem || dropped.includes(known.owner) ? options.superuser : known.owner
+  const visit = draft.superuser && known.visited !== null ? keepVisitHere(options.privilegedRole) : null
   return transactional({
     ...about,
     after: makersOf(draft, databaseObject(database), roleObject(role), roleObject(newOwner)),
     sql: [
+      ...(visit === null ? [] : [visit.before]),
       giveToSuperuser(role, options.superuser, majorOf(draft)),
       `REASSIGN OWNED BY ${quoteIdentifier(role)} TO ${quoteIdentifier(newOwner)}`,
       revokeGrants(role, majorOf(draft)),
-      `DROP OWNED BY ${quoteIdentifier(role)}`
+      `DROP OWNED BY ${quoteIdentifier(role)}`,
+      ...(visit === null ? [] : [visit.after])
     ],
     change: { _tag: "DropReferences", role, database, newOwner }
   })

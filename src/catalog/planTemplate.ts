@@ -24,7 +24,7 @@ import {
   transactional
 } from "./operations.ts"
 import { faultOfDatabase, wantedDatabases } from "./planDatabases.ts"
-import { changePermissions, grantsWebAccess, wantsAnon } from "./planVisits.ts"
+import { changePermissions, grantsWebAccess, recordVisit, wantsAnon } from "./planVisits.ts"
 
 export interface PlannedTemplate {
   /** The new databases that are copied from it. */
@@ -95,13 +95,14 @@ export const planTemplate = (
       }
     })
   )
-  const visit = changePermissions(
+  const work = changePermissions(
     draft,
     templateDatabase,
     "pg_database_owner",
     grantsWebAccess(draft, dropped),
     options
   ).map((one) => add(draft, { ...one, because: "its copies come with it" }))
+  const visit = [...work, add(draft, recordVisit(draft, templateDatabase, "template", work, options))]
   const after = [created.id, ...visit.map(({ id }) => id)]
   const closed = add(
     draft,

@@ -2,48 +2,21 @@
  * Visits: what is done inside each wanted database, over a connection to it. The public schema's owner and default
  * privileges, and anon.
  *
- * None of it can be seen from outside, so the last statement of a visit leaves a record among the database's own
- * settings (`ALTER DATABASE ... SET compute_ctl.visited`): the database's oid and what was applied. A visit is made
- * only where the record differs. A change made by hand inside a database is not noticed. The oid makes the record void
- * in a copy; a dropped database takes it along.
+ * None of it can be seen from outside, so the last statement of a visit leaves a record (`planVisitRecords.ts`). A
+ * visit is made only where another one is wished, or what the last one left is not there as it was.
  */
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import { readList } from "../postgres/confText.ts"
+import { templateDatabase } from "../spec/names.ts"
 import { type ParsedSpec, settingOf } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, majorOf } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"
 import { databaseObject, type Operation, operation, roleObject, skip, statement, transactional } from "./operations.ts"
 import { wantedDatabases } from "./planDatabases.ts"
+import { type ObservedVisit, recordCopies, recordVisitHere } from "./planVisitRecords.ts"
 
-/** The name of the setting that holds the record. It holds the oid too, so that it is void in a copy. */
-export const visitSetting = "compute_ctl.visited"
-
-/** From inside the database. */
-const recordVisitHere = (visited: string): string =>
-  doBlock(`
-BEGIN
-  EXECUTE pg_catalog.format('ALTER DATABASE %I SET ${visitSetting} TO %L', pg_catalog.current_database(),
-    (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-      || ':' || ${quoteLiteral(visited)});
-END`)
-
-/** From outside, for many. A database that is gone has no name to be formatted, which undoes the message. */
-export const recordVisits = (
-  visits: ReadonlyArray<{ readonly database: string; readonly visited: string }>
-): string => {
-  const values = visits.map(({ database, visited }) => `(${quoteLiteral(database)}, ${quoteLiteral(visited)})`)
-  return doBlock(`
-DECLARE one record;
-BEGIN
-  FOR one IN
-    SELECT d.datname AS name, d.oid || ':' || v.visited AS record
-    FROM (VALUES ${values.join(", ")}) AS v(name, visited)
-    LEFT JOIN pg_catalog.pg_database d ON d.datname = v.name::pg_catalog.name
-  LOOP
-    EXECUTE pg_catalog.format('ALTER DATABASE %I SET ${visitSetting} TO %L', one.name, one.record);
-  END LOOP;
-END`)
-}
+/** Another one, when what a visit does becomes something else: then every database is visited once more. */
+const visitVersion = 2
 
 /**
  * `dropped` are the roles that this same apply drops: nothing is granted to them any more. `copies` are new databases
@@ -82,18 +55,30 @@ export const planVisits = (
       )
       continue
     }
-    const visited = JSON.stringify([1, owner, options.superuser, options.privilegedRole, webAccess, anon === true])
+    const applied = JSON.stringify([
+      visitVersion,
+      owner,
+      options.superuser,
+      options.privilegedRole,
+      webAccess,
+      anon === true
+    ])
     if (copies.has(name)) {
-      outside.push(add(draft, grant(draft, name, options, null)), add(draft, recordCopy(draft, name, visited)))
+      outside.push(add(draft, grant(draft, name, options, null)), add(draft, recordCopy(draft, name, applied, options)))
       continue
     }
-    if (known.visited === visited) continue
+    if (known.visited?.intact === true && known.visited.applied === applied) {
+      if (!known.granted) outside.push(add(draft, grant(draft, name, options, null)))
+      continue
+    }
+    const because = becauseOf(known.visited)
     const work = [
       ...(known.granted ? [] : [add(draft, grant(draft, name, options, name))]),
-      ...changePermissions(draft, name, owner, webAccess, options).map((one) => add(draft, one)),
+      ...changePermissions(draft, name, owner, webAccess, options).map((one) => add(draft, { ...one, because })),
       ...(anon ? [add(draft, installAnon(draft, name, owner))] : [])
     ]
-    visits.set(name, [...work, add(draft, record(name, visited, work))])
+    const recorded = add(draft, recordVisit(draft, name, applied, work, options))
+    visits.set(name, recorded.decision._tag === "Do" ? [...work, recorded] : work)
   }
   return { visits, outside }
 }
@@ -101,6 +86,13 @@ export const planVisits = (
 /** Before Postgres 15 everybody may create in the schema public. */
 export const grantsWebAccess = (draft: Draft, dropped: ReadonlyArray<string>): boolean =>
   majorOf(draft) >= 15 && draft.roles.has("web_access") && !dropped.includes("web_access")
+
+const becauseOf = (visited: ObservedVisit | null): string => {
+  if (visited === null) return "no visit of it is recorded"
+  return visited.intact
+    ? "the spec asks for something else than the last visit"
+    : "what the last visit left was changed"
+}
 
 const grant = (draft: Draft, name: string, options: ApplyOptions, database: string | null): Operation => {
   const sql = `GRANT ALL PRIVILEGES ON DATABASE ${quoteIdentifier(name)} TO ${quoteIdentifier(options.privilegedRole)}`
@@ -148,7 +140,7 @@ export const changePermissions = (
   const about = {
     phase: "ChangeSchemaPermissions",
     database: name,
-    because: "it is not recorded as done"
+    because: "the database is visited"
   } as const
   const database = makersOf(draft, databaseObject(name))
   return [
@@ -177,29 +169,39 @@ export const changePermissions = (
   ]
 }
 
-/** The record is the last statement, in the same transaction if it can be, and rests on everything that it records. */
-const record = (name: string, visited: string, work: ReadonlyArray<Operation>): Operation =>
+/**
+ * The record is the last statement, in the same transaction if it can be, and rests on everything that it records. Only
+ * a superuser can leave one; for anybody else every apply is a visit.
+ */
+export const recordVisit = (
+  draft: Draft,
+  name: string,
+  applied: string,
+  work: ReadonlyArray<Operation>,
+  { privilegedRole }: ApplyOptions
+): Operation =>
   transactional({
     phase: "ChangeSchemaPermissions",
     database: name,
     object: databaseObject(name),
     action: "record the visit",
     because: "so that the next apply need not come here",
+    decision: draft.superuser ? { _tag: "Do" } : skip("only a superuser can"),
     after: work.map(({ id }) => id),
-    sql: [recordVisitHere(visited)],
-    change: { _tag: "RecordVisit", name, visited }
+    sql: [recordVisitHere(applied, privilegedRole)],
+    change: { _tag: "RecordVisit", name, applied }
   })
 
-const recordCopy = (draft: Draft, name: string, visited: string): Operation =>
+const recordCopy = (draft: Draft, name: string, applied: string, { privilegedRole }: ApplyOptions): Operation =>
   operation({
     phase: "ChangeSchemaPermissions",
     object: databaseObject(name),
     action: "record that it needs no visit",
     because: "it came with what a visit does",
     after: makersOf(draft, databaseObject(name)),
-    statements: [statement(recordVisits([{ database: name, visited }]))],
-    joined: { statements: [], visited: { database: name, visited } },
-    change: { _tag: "RecordVisit", name, visited }
+    statements: [statement(recordCopies([{ database: name, applied }], templateDatabase, privilegedRole))],
+    joined: { statements: [], copied: { database: name, applied } },
+    change: { _tag: "RecordVisit", name, applied }
   })
 
 /** `null`: it is wanted, and this Postgres does not have it. */

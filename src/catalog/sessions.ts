@@ -21,11 +21,14 @@ import type { ApplyPlan } from "./operations.ts"
 
 /** What an apply sent. Mutable: one apply, many sessions. */
 export interface SqlStatistics {
+  /** Sessions that were opened, or tried. */
+  connections: number
+  /** Messages, or pipelines of them, whose answer was waited for. */
   roundTrips: number
   statements: number
 }
 
-export const newSqlStatistics = (): SqlStatistics => ({ roundTrips: 0, statements: 0 })
+export const newSqlStatistics = (): SqlStatistics => ({ connections: 0, roundTrips: 0, statements: 0 })
 
 export interface Session {
   /** Each is one message and one transaction; answered in order. `statements` is how many they hold, for the count. */
@@ -68,7 +71,7 @@ export const openSession: (
   function* (statistics, purpose, database) {
     const admin = yield* Admin
     const connectOnce = Effect.suspend(() => {
-      statistics.roundTrips++
+      statistics.connections++
       return database === null ? admin.connect(purpose) : admin.connect(purpose, database)
     })
     const wire = yield* connectOnce.pipe(

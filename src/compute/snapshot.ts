@@ -123,6 +123,9 @@ export interface ApplyReport {
   readonly outcome: "done" | "failed"
   readonly phases: ReadonlyArray<PhaseReport>
   readonly operations: ReadonlyArray<OperationReport>
+  /** Sessions opened. */
+  readonly connections: number
+  /** Messages, or pipelines of them, whose answer was waited for. */
   readonly roundTrips: number
   readonly statements: number
 }

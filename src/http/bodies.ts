@@ -109,6 +109,7 @@ export const ApplyReport = Schema.Struct({
       millis: Count
     })
   ),
+  connections: Count,
   roundTrips: Count,
   statements: Count
 }).annotate({ identifier: "Receipt" })

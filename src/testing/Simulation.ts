@@ -209,6 +209,7 @@ const nothingDone = (kind: ApplyReport["kind"]): ApplyReport => ({
   outcome: "done",
   phases: [],
   operations: [],
+  connections: 0,
   roundTrips: 0,
   statements: 0
 })

@@ -173,43 +173,6 @@ describe("databases on a real Postgres", () => {
     )
   }
 
-  it.live("a visit leaves its privileges, and is made again only when its record differs", () =>
-    Effect.scoped(
-      Effect.gen(function* () {
-        const postgres = yield* startPostgres({ major: 15 })
-        const spec = specOf({ roles: [role("r"), role("web_access")], databases: [database("d", "r")] })
-        yield* applyOn(postgres, spec)
-        const grants = yield* postgres.rows(
-          "select defaclobjtype::text, defaclacl::text from pg_default_acl order by 1",
-          "d"
-        )
-        assert.deepStrictEqual(
-          grants.map(([kind]) => kind),
-          ["S", "r"]
-        )
-        assert.include(String(grants[1]?.[1]), "neon_superuser=a*r*w*d*D*x*t*/cloud_admin")
-        assert.deepStrictEqual(
-          yield* postgres.rows("select has_schema_privilege('web_access', 'public', 'create')", "d"),
-          [["t"]]
-        )
-        yield* postgres.rows("alter default privileges in schema public revoke all on tables from neon_superuser", "d")
-        assert.isEmpty((yield* applyOn(postgres, spec)).operations.filter(({ outcome }) => outcome === "done"))
-        yield* postgres.rows("alter database d reset compute_ctl.visited")
-        yield* applyOn(postgres, spec)
-        assert.lengthOf(yield* postgres.rows("select 1 from pg_default_acl", "d"), 2)
-        // The record does not come along when the database is copied.
-        yield* postgres.rows("create database copy template d owner r")
-        yield* postgres.rows(
-          "do $$begin execute (select format('alter database copy set compute_ctl.visited to %L', " +
-            "split_part(setconfig[1], '=', 2)) " +
-            "from pg_db_role_setting s join pg_database d on d.oid = setdatabase where datname = 'd'); end$$"
-        )
-        const copied = { ...spec, databases: [...spec.databases, database("copy", "r")] }
-        assert.isNotEmpty((yield* applyOn(postgres, copied)).operations.filter(({ database }) => database === "copy"))
-      })
-    )
-  )
-
   it.live("subscriptions are dropped once per timeline, and before their database is", () =>
     Effect.scoped(
       Effect.gen(function* () {

@@ -55,7 +55,8 @@ describe("an apply of which something fails", () => {
         assert.strictEqual(states['database "no owner"'], "42704")
         assert.notInclude(JSON.stringify(applyReport), "swordfish")
         const visits = yield* postgres.rows(
-          "select datname from pg_database d join pg_db_role_setting s on s.setdatabase = d.oid order by 1"
+          "select datname from pg_database d join pg_shdescription v on v.objoid = d.oid " +
+            "where v.classoid = 'pg_shdescription'::regclass order by 1"
         )
         assert.deepStrictEqual(visits, [["fine"], ["fine too"]])
       })

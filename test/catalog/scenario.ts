@@ -149,7 +149,8 @@ export const catalogOf = (scenario: Scenario): Catalog => {
     doneDeltas: new Set(),
     schemas: new Set((scenario.switches & 64) === 0 ? ["public"] : ["public", "neon"]),
     healthCheck: false,
-    subscriptionsDropped: false
+    subscriptionsDropped: false,
+    migrated: null
   }
 }
 

@@ -24,9 +24,9 @@ const describeDatabase = Effect.fnUntraced(function* (postgres: TestPostgres, na
   const quoted = name.replaceAll("'", "''")
   const outside = yield* postgres.rows(
     "select r.rolname, d.encoding, d.datcollate, d.datallowconn, d.datistemplate, d.datconnlimit, d.datacl, " +
-      "(select array_agg(replace(c, '=' || d.oid || ':', '=OID:')) from unnest(s.setconfig) c) " +
+      "s.setconfig, v.description is not null " +
       "from pg_database d join pg_roles r on r.oid = d.datdba left join pg_db_role_setting s on s.setdatabase = " +
-      "d.oid " +
+      "d.oid left join pg_shdescription v on v.objoid = d.oid and v.classoid = 'pg_shdescription'::regclass " +
       `where d.datname = '${quoted}'`
   )
   const inside = yield* postgres.rows(

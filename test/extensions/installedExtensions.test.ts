@@ -50,6 +50,7 @@ const applied: ApplyReport = {
   outcome: "done",
   phases: [],
   operations: [],
+  connections: 1,
   roundTrips: 0,
   statements: 0
 }

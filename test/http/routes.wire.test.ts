@@ -121,6 +121,7 @@ describe("routes", () => {
             millis: 3
           }
         ],
+        connections: 1,
         roundTrips: 2,
         statements: 5
       }

@@ -53,8 +53,14 @@ const isReady = (program: Program) =>
     (status) => status === 200
   )
 
-/** What the visit has left is forgotten, so that the next apply has to go there. */
-const forgetVisit = (at: Place, name: string) => rows(at, `alter database ${name} reset "compute_ctl.visited"`)
+/** Its visit is not recorded any more, so that the next apply has to go there. */
+const forgetVisit = (at: Place, name: string) =>
+  rows(
+    at,
+    "delete from pg_shdescription where classoid = 'pg_shdescription'::regclass " +
+      `and objoid = (select oid from pg_database where datname = '${name}')`,
+    "template1"
+  )
 
 describe("a start", () => {
   it.live(
@@ -77,9 +83,7 @@ describe("a start", () => {
             ])
               yield* rows(at, `alter database ${name} set ${setting}`, "template1")
           }
-          yield* Effect.forEach(["app", "postgres"], (name) =>
-            rows(at, `alter database ${name} reset "compute_ctl.visited"`, "template1")
-          )
+          yield* Effect.forEach(["app", "postgres"], (name) => forgetVisit(at, name))
           yield* ends(first)
           const again = yield* starts(at, spec)
           assert.deepStrictEqual(yield* Effect.promise(() => brokenOf(again)), [])
@@ -123,7 +127,8 @@ describe("a start", () => {
             )
           )
           const visited =
-            "select 1 from pg_db_role_setting where setdatabase = (select oid from pg_database where datname = 'other')"
+            "select 1 from pg_shdescription where classoid = 'pg_shdescription'::regclass " +
+            "and objoid = (select oid from pg_database where datname = 'other')"
           assert.deepStrictEqual(yield* rows(at, visited), [["1"]])
           yield* isReady(again)
           // Who sends a spec is told that the catalog is not as it says.
