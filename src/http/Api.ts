@@ -222,8 +222,9 @@ const declareInside = () =>
         success: created(Body.ExtensionResponse),
         error: refused(...bodied, 404, 409, 412, 500, 504)
       }).annotateMerge(summary("Create an extension, or bring it to a version")),
-      HttpApiEndpoint.post("fetchExtension", "/extension_server/:id", {
-        params: OneId,
+      // The parameter that may hold slashes.
+      HttpApiEndpoint.post("fetchExtension", "/extension_server/:filename", {
+        params: { filename: Schema.String },
         query: { is_library: Schema.optionalKey(Schema.Literals(["true", "false"])) },
         success: Schema.Void.pipe(HttpApiSchema.status(200)),
         error: refused(400, 404, 409, 412, 500)

@@ -1,47 +1,55 @@
 /**
  * Who may ask: bearer tokens on the routes that are not anonymous (docs/reference/compute_ctl.md#authorization).
  *
- * It trusts a verifier for signatures and `authorize.ts` for claims. A token is never logged or repeated.
+ * `admitter` is the only place that decides it, and every request passes it before its route is reached. It trusts a
+ * verifier for signatures and `authorize.ts` for claims. A token is never logged or repeated.
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
 import * as HttpApiSecurity from "effect/http-api/HttpApiSecurity"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
-import { answerOf } from "./answer.ts"
 import { authorize, missingToken, type Rights } from "./authorize.ts"
 import { refused } from "./bodies.ts"
 import type { Refusal } from "./refusals.ts"
-import type { Verify } from "./Verifier.ts"
-
-/** Who asks, as far as it was proven. */
-export class Caller extends Context.Service<Caller, Rights>()("compute/http/Caller") {}
+import type { Access } from "./router.ts"
+import type { Verifier } from "./Verifier.ts"
 
 /** Somebody who was asked for no token. */
 const anybody: Rights = { admin: false }
 
-export class Auth extends HttpApiMiddleware.Service<Auth, { provides: Caller }>()("compute/http/Auth", {
+/** Who asks, as far as it was proven. */
+export const Caller = Context.Reference<Rights>("compute/http/Caller", { defaultValue: () => anybody })
+
+/** An `Exit` when it is known at once: no token is asked for, none was sent, or it was verified before. */
+export type Admit = (access: Access, authorization: string | undefined) => Effect.Effect<Rights, Refusal>
+
+const bearer = /^bearer +([^ ]+) *$/i
+
+/** `verifier` null: everybody may ask. */
+export const admitter = (verifier: Verifier | null, computeId: string): Admit => {
+  const free = Exit.succeed(anybody)
+  if (verifier === null) return () => free
+  const missing = Exit.fail(missingToken)
+  return (access, authorization) => {
+    if (access === "open") return free
+    const token = bearer.exec(authorization ?? "")?.[1]
+    if (token === undefined) return missing
+    const known = verifier.recall(token, Effect.runSync(Clock.currentTimeMillis) / 1000)
+    if (known !== null) return Effect.fromResult(authorize(known, computeId))
+    return Effect.flatMap(verifier.verify(Redacted.make(token)), (claims) =>
+      Effect.fromResult(authorize(claims, computeId))
+    )
+  }
+}
+
+/** Declares that a group asks for tokens; what is asked, `admitter` has asked before. */
+export class Auth extends HttpApiMiddleware.Service<Auth>()("compute/http/Auth", {
   security: { bearer: HttpApiSecurity.bearer },
   error: refused(400, 401, 403)
 }) {
-  /** `verify` null: everybody may ask. */
-  static readonly layer = (options: {
-    readonly verify: Verify | null
-    readonly computeId: string
-  }): Layer.Layer<Auth> =>
-    Layer.succeed(Auth, {
-      bearer: (handler, { credential }) => {
-        const { computeId, verify } = options
-        if (verify === null) return Effect.provideService(handler, Caller, anybody)
-        const admitted: Effect.Effect<Rights, Refusal> =
-          Redacted.value(credential) === ""
-            ? Effect.fail(missingToken)
-            : Effect.flatMap(verify(credential), (claims) => Effect.fromResult(authorize(claims, computeId)))
-        return Effect.matchEffect(admitted, {
-          onFailure: (refusal) => Effect.succeed(answerOf(refusal)),
-          onSuccess: (rights) => Effect.provideService(handler, Caller, rights)
-        })
-      }
-    })
+  static readonly layer: Layer.Layer<Auth> = Layer.succeed(Auth, { bearer: (handler) => handler })
 }

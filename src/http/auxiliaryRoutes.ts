@@ -114,6 +114,10 @@ export const auxiliaryRoutes = (options: ServerOptions, promotions: Promotions["
     return noList ? { ...refused, status: 409 } : refused
   }
 
+  /** The reference of 2024 looks at the last part of a path alone, the later one at all of it. */
+  const extensionAsked = (filename: string): string =>
+    apiVersion === "2024" ? (filename.split("/").at(-1) ?? filename) : filename
+
   const promote = Effect.gen(function* () {
     const { spec, wal_flush_lsn } = yield* readBody(PromoteBody, apiVersion, "invalid request body", maxSpecBytes)
     const flushLsn = yield* Effect.mapError(Effect.fromOption(parseLsn(wal_flush_lsn)), () => notAnLsn)
@@ -136,12 +140,12 @@ export const auxiliaryRoutes = (options: ServerOptions, promotions: Promotions["
       params,
       query
     }: {
-      readonly params: { readonly id: string }
+      readonly params: { readonly filename: string }
       readonly query: { readonly is_library?: "true" | "false" }
     }) =>
       withHooks((hooks) =>
         hooks
-          .fetchExtension(params.id, query.is_library === "true")
+          .fetchExtension(extensionAsked(params.filename), query.is_library === "true")
           .pipe(
             Effect.mapError(extensionRefusal),
             Effect.as(apiVersion === "2024" ? HttpServerResponse.text("OK") : done)

@@ -17,14 +17,15 @@ import { answered, answerOf, json, metricsType } from "./answer.ts"
 import { wholeApi } from "./Api.ts"
 import { auxiliaryRoutes, communicatorMetrics } from "./auxiliaryRoutes.ts"
 import { commandRoutes } from "./commandRoutes.ts"
-import type { Traffic } from "./middleware.ts"
 import type { ServerOptions } from "./options.ts"
 import { docsPage } from "./pages.ts"
 import { grantRoutes, postgresRoutes } from "./postgresRoutes.ts"
 import { livez, type ProbeResult, readyz, startupz } from "./probes.ts"
 import { bodyOf, refusal } from "./refusals.ts"
 import { statusRoutes } from "./statusRoutes.ts"
+import type { Traffic } from "./traffic.ts"
 import { metricsText, verboseVitals } from "./views.ts"
+import type { Watchers } from "./watchers.ts"
 
 /** Probes, metrics and the document: anonymous, cheap, never blocked by Postgres. */
 export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
@@ -68,7 +69,7 @@ export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
 
 const nothingApplied = refusal(404, "nothing_applied", "nothing was applied yet", "GET /status says where the start is")
 
-export const controlHandlers = (options: ServerOptions) =>
+export const controlHandlers = (options: ServerOptions, watchers: Watchers) =>
   HttpApiBuilder.group(
     wholeApi(),
     "control",
@@ -79,7 +80,7 @@ export const controlHandlers = (options: ServerOptions) =>
       const auxiliary = auxiliaryRoutes(options, yield* Promotions)
       return handlers
         .handleAll({
-          ...statusRoutes(state, options.apiVersion),
+          ...statusRoutes(state, options.apiVersion, watchers),
           ...postgresRoutes(state, yield* Admin, options),
           metricsJson: () => Effect.map(state.now, ({ metrics }) => metrics),
           apply: () => Effect.map(state.now, ({ applyReport }) => applyReport ?? answerOf(nothingApplied)),

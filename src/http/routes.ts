@@ -6,9 +6,6 @@
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { controlGroup, externalApi, insideGroup, internalApi, openGroup, wholeApi } from "./Api.ts"
 
-/** Path to the methods it takes. A path may have parameters: `/operations/:id`. */
-export type RouteTable = ReadonlyMap<string, ReadonlyArray<string>>
-
 /** An `HttpApi`, as far as it matters here. */
 export interface Routes {
   readonly groups: Readonly<
@@ -21,26 +18,10 @@ export interface Routes {
   >
 }
 
-const endpointsOf = (api: Routes) => Object.values(api.groups).flatMap(({ endpoints }) => Object.values(endpoints))
-
-/** Every GET takes HEAD too. */
-export const routeTable = (api: Routes): RouteTable => {
-  const table = new Map<string, Array<string>>()
-  for (const { method, path } of endpointsOf(api)) {
-    const methods = table.get(path) ?? []
-    table.set(path, methods)
-    methods.push(...(method === "GET" ? ["GET", "HEAD"] : [method]))
-  }
-  return table
-}
-
-/** The declared path that a request's path is one of; `null`: none. */
-export const routePattern = (routes: RouteTable, path: string): string | null => {
-  if (routes.has(path)) return path
-  const parent = /^(\/[^/]+)\/[^/]+$/.exec(path)?.[1]
-  const pattern = `${parent}/:id`
-  return parent !== undefined && routes.has(pattern) ? pattern : null
-}
+export const endpointsOf = (api: Routes) =>
+  Object.entries(api.groups).flatMap(([group, { endpoints }]) =>
+    Object.values(endpoints).map(({ method, path }) => ({ group, method, path }))
+  )
 
 // -- policy --------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 /**
  * The routes that watch: status now, later, and as a stream; its history; the start's timeline.
  *
- * Every wait has a deadline. A stream ends with the compute, and a slow listener misses what it was too slow for.
+ * Every wait has a deadline, a stream of events has none (`watchers.ts`).
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -9,45 +9,28 @@ import * as Effect from "effect/Effect"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
-import * as Stream from "effect/Stream"
+import { toServerResponse } from "@effect/platform-node/NodeHttpServerRequest"
+import { ServerResponse } from "node:http"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import { promotionBody } from "../compute/promotion.ts"
-import type { Snapshot } from "../compute/snapshot.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { answered, eventsType, json, readTimeout, readWaitFor } from "./answer.ts"
 import { waterfallPage, waterfallText } from "./pages.ts"
 import { historyBody, statusBody, timelineBody } from "./views.ts"
-
-/** Proxies drop a connection that says nothing for long. */
-const heartbeat = Duration.seconds(15)
-
-const encoder = new TextEncoder()
-const uncached = { "cache-control": "no-store" } as const
-
-/** Is this an event for who watches the status? That somebody used Postgres is none. */
-const differs = ({ error, spec, startTime, status }: Snapshot, before: Snapshot): boolean =>
-  before.status !== status || before.error !== error || before.spec !== spec || before.startTime !== startTime
-
-/** The first snapshot and each that differs, as events; the last is the one of `terminated`. */
-const eventsOf = (state: ComputeState["Service"], apiVersion: ApiVersion): Stream.Stream<Uint8Array> => {
-  const events = state.changes.pipe(
-    Stream.changesWith((before, after) => !differs(after, before)),
-    Stream.buffer({ capacity: 4, strategy: "sliding" }),
-    Stream.takeUntil(({ status }) => status === "terminated"),
-    Stream.map((snapshot) => `event: status\ndata: ${JSON.stringify(statusBody(apiVersion, snapshot))}\n\n`)
-  )
-  const beats = Stream.fromSchedule(Schedule.spaced(heartbeat)).pipe(Stream.map(() => ": still here\n\n"))
-  return Stream.merge(events, beats, { haltStrategy: "left" }).pipe(Stream.map((text) => encoder.encode(text)))
-}
+import { eventHeaders, type Watchers } from "./watchers.ts"
 
 const accepts = (accept: string | undefined, type: string): boolean =>
   (accept ?? "").split(",").some((one) => one.split(";")[0]?.trim().toLowerCase() === type)
 
-export const statusRoutes = (state: ComputeState["Service"], apiVersion: ApiVersion) => {
-  const stream = Effect.sync(() =>
-    HttpServerResponse.stream(eventsOf(state, apiVersion), { contentType: eventsType, headers: uncached })
-  )
+export const statusRoutes = (state: ComputeState["Service"], apiVersion: ApiVersion, watchers: Watchers) => {
+  const stream = Effect.gen(function* () {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    if (request.method === "HEAD") return HttpServerResponse.empty({ status: 200, headers: eventHeaders })
+    const response = toServerResponse(request)
+    // Everything is HTTP/1.1 here. What was written needs no answer any more.
+    if (response instanceof ServerResponse) yield* watchers.watch(response)
+    return HttpServerResponse.empty({ status: 200 })
+  })
 
   const status = Effect.fnUntraced(function* (query: { readonly wait_for?: string; readonly timeout?: string }) {
     const request = yield* HttpServerRequest.HttpServerRequest
@@ -79,7 +62,7 @@ export const statusRoutes = (state: ComputeState["Service"], apiVersion: ApiVers
   return {
     status: ({ query }: { readonly query: { readonly wait_for?: string; readonly timeout?: string } }) =>
       answered(status(query)),
-    statusStream: () => stream,
+    statusStream: () => answered(stream),
     history: () => Effect.map(state.now, (snapshot) => historyBody(apiVersion, snapshot)),
     conditions: () =>
       Effect.map(state.now, ({ degraded, pendingRestart, promotion }) => ({

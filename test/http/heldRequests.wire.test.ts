@@ -8,97 +8,98 @@ import * as Fiber from "effect/Fiber"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { once } from "node:events"
 import { connect } from "node:net"
-import type { FastPath } from "../../src/http/probes.ts"
-import { listenExternal } from "../../src/http/Server.ts"
+import { admitter } from "../../src/http/Auth.ts"
+import { type ConnectionLimits, Connections } from "../../src/http/connections.ts"
+import { makeDispatcher } from "../../src/http/dispatch.ts"
+import { listenExternal } from "../../src/http/listen.ts"
+import { Router } from "../../src/http/router.ts"
+import { makeTraffic } from "../../src/http/traffic.ts"
 import { anyOptions, ask, inBackground } from "./testServer.ts"
 
-/** Answers the probe, and completes `passed` when a request came that it does not answer. */
-const onlyLivez =
-  (passed: Deferred.Deferred<void>): FastPath =>
-  (request, response) => {
-    if (request.url === "/livez") {
-      response.end("alive")
-      return true
-    }
-    Deferred.doneUnsafe(passed, Effect.void)
-    return false
-  }
+const limits: ConnectionLimits = { open: 64, silentOfPeer: 32, busy: 48, watching: 32 }
 
+/** A port that knows `/livez`, and its other routes when the test adds them. */
 const listening = Effect.gen(function* () {
   const passed = yield* Deferred.make<void>()
-  const {
-    listening: [first],
-    port
-  } = yield* listenExternal({ ...anyOptions, host: "127.0.0.1" }, onlyLivez(passed))
-  assert.exists(first)
-  return { passed, port, first }
+  const router = new Router()
+  const alive = { status: 200, type: "text/plain", body: Buffer.from("alive") }
+  router.add("GET", "/livez", { access: "open", cached: () => alive, handler: null })
+  const traffic = makeTraffic()
+  const connections = new Connections(limits, traffic)
+  const dispatcher = makeDispatcher({ router, admit: admitter(null, ""), traffic, connections })
+  const onRequest: typeof dispatcher.onRequest = (request, response) => {
+    dispatcher.onRequest(request, response)
+    if (request.url !== "/livez") Deferred.doneUnsafe(passed, Effect.void)
+  }
+  const { port } = yield* listenExternal(anyOptions, { ...dispatcher, onRequest }, connections)
+  const open = (reached: Array<string> = []) => {
+    const handler = () =>
+      Effect.sync(() => {
+        reached.push("one")
+        return HttpServerResponse.text("routed")
+      })
+    router.add("POST", "/configure", { access: "guarded", cached: null, handler })
+    router.add("GET", "/operations/:id", { access: "guarded", cached: null, handler })
+    return dispatcher.open
+  }
+  return { passed, port, open, traffic }
 })
 
 describe("before the routes are there", () => {
   it.live("probes are answered; everything else is held, and answered once the routes are there", () =>
     Effect.gen(function* () {
-      const { first, passed, port } = yield* listening
+      const { open, passed, port, traffic } = yield* listening
       const held = yield* Effect.forkScoped(ask(port, "POST", "/configure", { json: { some: "body" } }), {
         startImmediately: true
       })
       yield* Deferred.await(passed)
       assert.strictEqual((yield* ask(port, "GET", "/livez")).text, "alive")
       assert.isUndefined(held.pollUnsafe())
-      yield* first.server.serve(Effect.succeed(HttpServerResponse.text("routed")))
-      first.open()
+      yield* open()
       assert.strictEqual((yield* Fiber.join(held)).text, "routed")
-      assert.strictEqual((yield* ask(port, "GET", "/anything")).text, "routed")
+      assert.strictEqual((yield* ask(port, "GET", "/operations/x")).text, "routed")
       assert.strictEqual((yield* ask(port, "GET", "/livez")).text, "alive")
+      assert.strictEqual((yield* ask(port, "GET", "/nowhere")).status, 404)
+      // Its route was not known when it came.
+      assert.include(traffic.text(), 'requests_total{method="POST",route="/configure",status="200"} 1\n')
     })
   )
 
   it.live("a peer that left meanwhile is not answered, and does not disturb one that stayed", () =>
     Effect.gen(function* () {
-      const { first, passed, port } = yield* listening
+      const { open, passed, port } = yield* listening
       const socket = connect(port, "127.0.0.1")
-      socket.write("GET /gone HTTP/1.1\r\nhost: x\r\n\r\n")
+      socket.write("GET /operations/gone HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2))
       yield* Deferred.await(passed)
       const gone = once(socket, "close")
       socket.destroy()
       yield* Effect.promise(() => gone)
-      const stayed = yield* inBackground(ask(port, "GET", "/stayed"))
+      const stayed = yield* inBackground(ask(port, "GET", "/operations/stayed"))
       const reached: Array<string> = []
       yield* ask(port, "GET", "/livez")
-      yield* first.server.serve(
-        Effect.sync(() => {
-          reached.push("one")
-          return HttpServerResponse.text("routed")
-        })
-      )
-      first.open()
+      yield* open(reached)
       assert.strictEqual((yield* Fiber.join(stayed)).text, "routed")
       assert.deepStrictEqual(reached, ["one"])
     })
   )
 
   it.live(
-    "held requests are bounded: the rest gets a 503",
+    "held requests are bounded: the rest gets a 503, and probes are answered all the while",
     () =>
       Effect.gen(function* () {
-        const { first, port } = yield* listening
+        const { open, port } = yield* listening
         const socket = connect(port, "127.0.0.1")
         let text = ""
         socket.setEncoding("latin1").on("data", (chunk: string) => (text += chunk))
-        const asked = 4100
-        socket.write(
-          "GET /held HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked - 1) +
-            "GET /held HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        )
         const ended = once(socket, "close")
+        socket.write("GET /operations/x HTTP/1.1\r\nhost: x\r\n\r\n".repeat(limits.busy + 1))
         // The port reads in order: once a later request is answered, the last of them has been refused.
-        yield* ask(port, "GET", "/livez")
-        yield* first.server.serve(Effect.succeed(HttpServerResponse.text("routed")))
-        first.open()
+        assert.strictEqual((yield* ask(port, "GET", "/livez")).text, "alive")
+        yield* open()
         yield* Effect.promise(() => ended)
         const count = (pattern: RegExp) => text.match(pattern)?.length ?? 0
-        assert.strictEqual(count(/HTTP\/1\.1 \d/g), asked)
-        assert.strictEqual(count(/HTTP\/1\.1 503 /g), asked - 4096)
-        assert.include(text, '"code":"not_open"')
+        assert.deepStrictEqual([count(/HTTP\/1\.1 200 /g), count(/HTTP\/1\.1 503 /g)], [limits.busy, 1])
+        assert.include(text, '"code":"too_many_requests"')
       }),
     60_000
   )

@@ -128,7 +128,12 @@ export const refusedOf = (answer: Answer) => {
 
 export const open = (options: Partial<ServerOptions> = {}) =>
   httpServer({ ...anyOptions, ...options }).pipe(
-    Effect.tap(({ serve }) => serve),
+    Effect.tap(({ actors, serve }) =>
+      Effect.andThen(
+        serve,
+        Effect.forEach(actors, ({ run }) => Effect.forkScoped(run, { startImmediately: true }))
+      )
+    ),
     Effect.provide(Promotions.layer)
   )
 

@@ -8,7 +8,7 @@ import * as fs from "node:fs"
 import { get } from "node:https"
 import * as path from "node:path"
 import { temporaryFolder } from "../support/postgres.ts"
-import { ask, inBackground, inMemoryServices, open } from "./testServer.ts"
+import { ask, inMemoryServices, open } from "./testServer.ts"
 
 const certificate = (folder: string, name: string) => {
   const [key, cert] = [path.join(folder, "key.pem"), path.join(folder, "cert.pem")]
@@ -42,8 +42,7 @@ describe("TLS", () => {
         const folder = yield* temporaryFolder
         certificate(folder, "first")
         const tls = { certPath: path.join(folder, "cert.pem"), keyPath: path.join(folder, "key.pem") }
-        const { actors, internalPort, port } = yield* open({ tls, internalPort: 0 })
-        for (const actor of actors) yield* inBackground(actor.run)
+        const { internalPort, port } = yield* open({ tls, internalPort: 0 })
         assert.deepStrictEqual(yield* askSecurely(port), { status: 200, name: "first" })
         assert.strictEqual((yield* ask(internalPort ?? 0, "GET", "/livez")).status, 200)
         fs.writeFileSync(tls.certPath, "half a certificate")

@@ -1,0 +1,83 @@
+/**
+ * What is asked most (the probes, `/status`, `/metrics`) as bytes that are made once per snapshot. A route that has
+ * such a body is answered with it when it is asked in the plainest form: GET or HEAD, no query, no body, no stream of
+ * events. Everything else about the route, and about who may ask, is as if there were none.
+ */
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
+import type { IncomingHttpHeaders } from "node:http"
+import type { ComputeState } from "../compute/ComputeState.ts"
+import type { Snapshot } from "../compute/snapshot.ts"
+import { metricsType, type paths } from "./answer.ts"
+import type { ServerOptions } from "./options.ts"
+import { livez, readyz, startupz } from "./probes.ts"
+import { bodyOf } from "./refusals.ts"
+import type { Traffic } from "./traffic.ts"
+import { metricsText, statusBody } from "./views.ts"
+
+interface Prepared {
+  readonly status: number
+  readonly type: string
+  readonly body: Buffer
+}
+
+export type CachedBody = () => Prepared
+
+/** A body may follow, or a stream of events may be meant. */
+export const isPlain = (headers: IncomingHttpHeaders): boolean =>
+  headers["transfer-encoding"] === undefined &&
+  headers["content-length"] === undefined &&
+  headers.accept?.includes("event-stream") !== true
+
+const json = (body: unknown, status = 200): Prepared => ({
+  status,
+  type: "application/json",
+  body: Buffer.from(JSON.stringify(body))
+})
+
+/** By path. `/status` is among them on every port; whether a port has it is its own matter. */
+export const makeCachedBodies = (
+  options: Pick<ServerOptions, "apiVersion" | "buildTag" | "otherMetrics">,
+  state: ComputeState["Service"],
+  traffic: Traffic,
+  context: Context.Context<never>
+): Readonly<Record<keyof typeof paths, CachedBody>> => {
+  const { apiVersion } = options
+
+  const oncePerSnapshot = <A>(view: (snapshot: Snapshot) => A): (() => A) => {
+    let made: { readonly of: Snapshot; readonly value: A } | undefined
+    return () => {
+      const snapshot = Effect.runSync(state.now)
+      if (made?.of !== snapshot) made = { of: snapshot, value: view(snapshot) }
+      return made.value
+    }
+  }
+
+  const probe = (read: typeof livez): CachedBody =>
+    oncePerSnapshot((snapshot) => {
+      const { body, refused } = read(apiVersion, snapshot)
+      return refused === null ? json(body) : json(bodyOf(refused), refused.status)
+    })
+
+  const ofSnapshot = oncePerSnapshot((snapshot) => ({ text: metricsText(snapshot, options.buildTag) }))
+  let metrics: { readonly of: object; readonly prepared: Prepared } | undefined
+  /** Once per turn of the event loop: nobody can ask, be answered and ask again within one. */
+  const metricsNow: CachedBody = () => {
+    const of = ofSnapshot()
+    if (metrics?.of === of) return metrics.prepared
+    const body = of.text + options.otherMetrics() + traffic.text() + PrometheusMetrics.formatUnsafe(context)
+    const prepared = { status: 200, type: metricsType, body: Buffer.from(body) }
+    if (metrics === undefined) setImmediate(() => (metrics = undefined))
+    metrics = { of, prepared }
+    return prepared
+  }
+
+  return {
+    livez: probe(livez),
+    readyz: probe(readyz),
+    startupz: probe(startupz),
+    status: oncePerSnapshot((snapshot) => json(statusBody(apiVersion, snapshot))),
+    metrics: metricsNow
+  }
+}

@@ -1,0 +1,162 @@
+/**
+ * The one way that every request of a port takes: it gets an id, the router finds its route, the caller is admitted or
+ * refused, and then the route's cached bytes or its handler answer. What is written is counted (`traffic.ts`).
+ *
+ * A cached body is answered in the same turn of the event loop, without a fiber, before the other routes are made, too;
+ * it is counted and not logged. What needs a handler waits until there are handlers, for as long as its peer does.
+ * Bodies, queries and headers are never logged: they may hold secrets.
+ */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { toIncomingMessage } from "@effect/platform-node/NodeHttpServerRequest"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { HttpApiSchemaError } from "effect/http-api/HttpApiError"
+import * as HttpServerRequest from "effect/http/HttpServerRequest"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as Scope from "effect/Scope"
+import { randomUUID } from "node:crypto"
+import type { IncomingMessage, ServerResponse } from "node:http"
+import { answerOf } from "./answer.ts"
+import type { Admit } from "./Auth.ts"
+import { isPlain } from "./cachedBodies.ts"
+import type { Connections } from "./connections.ts"
+import { bodyOf, internalFault, methodNotAllowed, notFound, type Refusal, refusal } from "./refusals.ts"
+import { type Endpoint, type Router, splitTarget } from "./router.ts"
+import type { CountedResponse, Traffic } from "./traffic.ts"
+
+/** What a port answers with. */
+export interface Dispatch {
+  readonly router: Router
+  readonly admit: Admit
+  readonly traffic: Traffic
+  readonly connections: Connections
+}
+
+export interface Dispatcher {
+  readonly onRequest: (request: IncomingMessage, response: CountedResponse) => void
+  /** The router has every route now: answers whoever waits, and everybody from then on. Until the scope closes. */
+  readonly open: Effect.Effect<void, never, Scope.Scope>
+}
+
+const requestId = (given: string | ReadonlyArray<string> | undefined): string =>
+  typeof given === "string" && /^[\w.:/+=-]{1,128}$/.test(given) ? given : randomUUID()
+
+const tooMany = refusal(
+  503,
+  "too_many_requests",
+  "too many requests are being answered or waited for",
+  "ask again in a second, or wait with fewer requests at once"
+)
+
+/** For a request that gets no fiber. The connection makes room for another one. */
+const refuseAtOnce = (response: CountedResponse, refused: Refusal): void => {
+  const body = Buffer.from(JSON.stringify(bodyOf(refused)))
+  const headers = { "content-type": "application/json", "content-length": body.length }
+  response.writeHead(refused.status, { ...headers, "retry-after": "1", connection: "close" }).end(body)
+}
+
+/** True: it was answered. */
+const answerFromCache = (endpoint: Endpoint, request: IncomingMessage, response: CountedResponse): boolean => {
+  if (endpoint.cached === null || !isPlain(request.headers)) return false
+  const { body, status, type } = endpoint.cached()
+  response.writeHead(status, { "content-type": type, "content-length": body.length })
+  response.end(request.method === "HEAD" ? undefined : body)
+  return true
+}
+
+/** Commands are worth a line each at level info; everything else is polled. */
+const loggedRoutes = new Set<string | undefined>(["/configure", "/terminate"])
+
+const fromDefect = (path: string, error: unknown) =>
+  Effect.gen(function* () {
+    if (HttpServerResponse.isHttpServerResponse(error)) return error
+    if (HttpApiSchemaError.is(error) && ["Params", "Headers", "Query"].includes(error.kind)) {
+      return answerOf(
+        refusal(400, "request_malformed", error.cause.message, "GET /openapi.json says what this route takes")
+      )
+    }
+    yield* Effect.logError(`the request for ${path} met a fault`, error)
+    return answerOf(internalFault)
+  })
+
+/** What answers a request that no cached body did: its log lines, its refusal, or its route's handler. */
+const appOf = ({ admit, router }: Dispatch, ids: WeakMap<object, string>) =>
+  Effect.gen(function* () {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    const { path, query } = splitTarget(request.url)
+    const match = router.find(request.method, path)
+    const id = ids.get(toIncomingMessage(request)) ?? ""
+    const line = `request{method=${request.method} uri=${path} version=HTTP/1.1 request_id=${id}}`
+    const log = loggedRoutes.has(match?.route) ? Effect.logInfo : Effect.logDebug
+    const began = performance.now()
+    yield* log(`${line}: started`)
+
+    const answer = Effect.gen(function* () {
+      if (match === null) return answerOf(notFound(path))
+      const { allowed, endpoint, params, route } = match
+      if (endpoint === null)
+        return HttpServerResponse.setHeader(
+          answerOf(methodNotAllowed(request.method, path, allowed)),
+          "allow",
+          allowed.join(", ")
+        )
+      const rights = yield* Effect.result(admit(endpoint.access, request.headers["authorization"]))
+      if (rights._tag === "Failure") return answerOf(rights.failure)
+      if (endpoint.handler === null) return yield* Effect.die(new Error(`nothing answers ${route}`))
+      return yield* Effect.interruptible(endpoint.handler({ params, query, rights: rights.success }))
+    })
+    const response = yield* answer.pipe(
+      Effect.catchCause((cause) =>
+        // A caller that went away, or the end of the server: Node knows what to do.
+        Cause.hasInterruptsOnly(cause) ? Effect.interrupt : fromDefect(path, Cause.squash(cause))
+      ),
+      Effect.annotateLogs({ request_id: id })
+    )
+    yield* log(`${line}: finished with ${response.status} in ${Math.round(performance.now() - began)} ms`)
+    return response
+  })
+
+type Handle = (request: IncomingMessage, response: ServerResponse) => void
+
+export const makeDispatcher = (dispatch: Dispatch): Dispatcher => {
+  const { admit, connections, router, traffic } = dispatch
+  const ids = new WeakMap<object, string>()
+  const waiting: Array<Parameters<Dispatcher["onRequest"]>> = []
+  let handle: Handle | null = null
+
+  const onRequest: Dispatcher["onRequest"] = (request, response) => {
+    const { headers, method = "", url = "" } = request
+    const { path, query } = splitTarget(url)
+    const match = router.find(method, path)
+    const id = requestId(headers["x-request-id"])
+    response.counted = { traffic, route: match?.route ?? null, began: performance.now() }
+    response.setHeader("x-request-id", id)
+    if (match?.endpoint != null && query === "") {
+      const admission = admit(match.endpoint.access, headers.authorization)
+      // Whose token has yet to be verified waits for that; whoever is refused is logged.
+      if (Exit.isExit(admission) && Exit.isSuccess(admission) && answerFromCache(match.endpoint, request, response))
+        return connections.heard(request.socket)
+    }
+    if (!connections.begin(request.socket, response)) return refuseAtOnce(response, tooMany)
+    ids.set(request, id)
+    if (handle === null) waiting.push([request, response])
+    else handle(request, response)
+  }
+
+  const open = Effect.gen(function* () {
+    // Of its own, so that it closes after what is registered later: the wait for the answers that are on their way.
+    const scope = yield* Scope.fork(yield* Effect.scope, "parallel")
+    const answer: Handle = yield* NodeHttpServer.makeHandler(appOf(dispatch, ids), { scope })
+    handle = answer
+    for (const [request, response] of waiting.splice(0)) {
+      if (response.destroyed) continue
+      const { path } = splitTarget(request.url ?? "")
+      if (response.counted !== null)
+        response.counted = { ...response.counted, route: router.find(request.method ?? "", path)?.route ?? null }
+      answer(request, response)
+    }
+  })
+
+  return { onRequest, open }
+}

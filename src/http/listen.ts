@@ -1,0 +1,168 @@
+/**
+ * Ports that listen: the external one, with or without TLS, and the internal one on loopback. A port answers by its
+ * dispatcher from its first request on, and closes with its scope, whatever its peers are at.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FS from "node:fs/promises"
+import { createServer, type IncomingMessage, type Server } from "node:http"
+import type { Server as SecureServer } from "node:https"
+import type { Actor } from "../compute/Supervisor.ts"
+import { codeOf } from "../errors/errno.ts"
+import { FileFailed, ListenFailed } from "../errors/Failure.ts"
+import { causesOf } from "../errors/policy.ts"
+import { attemptPromise } from "../platform/files.ts"
+import type { Connections } from "./connections.ts"
+import type { Dispatcher } from "./dispatch.ts"
+import type { ServerOptions } from "./options.ts"
+import { CountedResponse } from "./traffic.ts"
+
+export interface Listening {
+  readonly port: number
+  /** To be supervised while it listens. */
+  readonly actors: ReadonlyArray<Actor>
+  /** Takes no more connections and waits for what is being answered, for as long as the grace allows. */
+  readonly finish: Effect.Effect<void>
+}
+
+const grace = Duration.seconds(2)
+const loopbacks = ["127.0.0.1", "::1"] as const
+
+/** A peer that sends its request in drops is cut off. */
+const serverOptions = {
+  headersTimeout: 10_000,
+  requestTimeout: 30_000,
+  keepAliveTimeout: 5_000,
+  connectionsCheckingInterval: 5_000,
+  ServerResponse: CountedResponse
+}
+const handshakeTimeout = 5_000
+/** Connections that the system queues before they are accepted. */
+const backlog = 1024
+
+type PlainServer = Server<typeof IncomingMessage, typeof CountedResponse>
+
+const listen = (what: string, server: PlainServer, host: string | null, port: number, connections: Connections) =>
+  Effect.gen(function* () {
+    connections.watch(server)
+    yield* Effect.callback<void, ListenFailed>((resume) => {
+      const refuse = (cause: unknown) => resume(Effect.fail(new ListenFailed({ what, port, cause })))
+      server.once("error", refuse)
+      server.listen({ port, backlog, ...(host === null ? {} : { host }) }, () => {
+        server.off("error", refuse)
+        // An accept that failed (no file descriptors left) is an event, and without a listener it would end the process.
+        server.on("error", () => undefined)
+        resume(Effect.void)
+      })
+    })
+    const closed = yield* Effect.cached(
+      Effect.callback<void>((resume) => {
+        server.close(() => resume(Effect.void))
+      })
+    )
+    // No peer can make the end wait.
+    yield* Effect.addFinalizer(() =>
+      Effect.andThen(
+        Effect.sync(() => connections.closeAll(server)),
+        closed
+      )
+    )
+    const address = server.address()
+    const finish = Effect.asVoid(Effect.timeoutOption(closed, grace))
+    const bound = typeof address === "object" && address !== null ? address.port : port
+    return { port: bound, actors: [], finish } satisfies Listening
+  })
+
+/** Is this address, or its family, missing on this machine? */
+const isMissing = ({ cause }: ListenFailed): boolean => ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(codeOf(cause) ?? "")
+
+/**
+ * Both loopback addresses, on one port: what `localhost` means is the caller's resolver's choice. A machine may lack
+ * either of them.
+ */
+export const listenInternal = Effect.fnUntraced(function* (
+  port: number,
+  { onRequest }: Dispatcher,
+  connections: Connections,
+  addresses: ReadonlyArray<string> = loopbacks
+) {
+  const what = "the internal HTTP API"
+  const all: Array<Listening> = []
+  let missing: ListenFailed | null = null
+  for (const address of addresses) {
+    const server = createServer(serverOptions, onRequest)
+    const one = yield* listen(what, server, address, all[0]?.port ?? port, connections).pipe(
+      Effect.catchIf(isMissing, (failure) => Effect.succeed(failure))
+    )
+    if ("port" in one && "finish" in one) all.push(one)
+    else missing = one
+  }
+  const [first] = all
+  if (first === undefined) return yield* missing ?? new ListenFailed({ what, port, cause: "no address" })
+  const finish = Effect.forEach(all, (one) => one.finish, { concurrency: "unbounded", discard: true })
+  return { port: first.port, actors: [], finish } satisfies Listening
+})
+
+// -- the external port, with or without TLS --------------------------------------------------------------------------
+
+type TlsFiles = NonNullable<ServerOptions["tls"]>
+
+const readFile = (path: string) => attemptPromise("read", path, () => FS.readFile(path))
+
+const readTls = ({ certPath, keyPath }: TlsFiles) => Effect.all({ cert: readFile(certPath), key: readFile(keyPath) })
+
+const reloadEvery = Duration.seconds(5)
+
+/** Takes up a new certificate once both files are whole; until then the old one serves, and one warning says why. */
+const certificateWatcher = (
+  server: Pick<SecureServer, "setSecureContext">,
+  files: TlsFiles,
+  first: Effect.Success<ReturnType<typeof readTls>>
+): Actor => ({
+  name: "certificate watcher",
+  kind: "auxiliary",
+  run: Effect.suspend(() => {
+    let current = first
+    let warned = false
+    const reload = Effect.gen(function* () {
+      const next = yield* readTls(files)
+      if (next.cert.equals(current.cert) && next.key.equals(current.key)) return
+      yield* Effect.try({
+        try: () => server.setSecureContext({ ...next, minVersion: "TLSv1.2" }),
+        catch: (cause) => new FileFailed({ operation: "use the certificate in", path: files.certPath, cause })
+      })
+      current = next
+      warned = false
+      yield* Effect.logInfo("the HTTP API has a new certificate")
+    })
+    const keep = Effect.fnUntraced(function* (failure: FileFailed) {
+      if (warned) return
+      warned = true
+      yield* Effect.logWarning(`the HTTP API keeps its certificate: ${causesOf(failure).join(": ")}`)
+    })
+    return Effect.forever(Effect.andThen(Effect.sleep(reloadEvery), Effect.catch(reload, keep)))
+  })
+})
+
+/** With TLS, an actor comes with it. */
+export const listenExternal = Effect.fnUntraced(function* (
+  { externalPort, host, tls }: Pick<ServerOptions, "externalPort" | "host" | "tls">,
+  { onRequest }: Dispatcher,
+  connections: Connections
+) {
+  // Without a host Node listens on every address of both families, or of IPv4 alone where IPv6 is missing. `::` would
+  // mean the same, and cost ten milliseconds for its look-up.
+  const on = host === "::" ? null : host
+  const what = "the HTTP API"
+  if (tls === null) return yield* listen(what, createServer(serverOptions, onRequest), on, externalPort, connections)
+  const refuse = (cause: unknown) => new ListenFailed({ what: "the HTTP API with TLS", port: externalPort, cause })
+  const files = yield* Effect.mapError(readTls(tls), refuse)
+  // Loaded only when TLS is asked for.
+  const { createServer: createSecure } = yield* Effect.promise(() => import("node:https"))
+  const server = yield* Effect.try({
+    try: () => createSecure({ ...serverOptions, ...files, handshakeTimeout, minVersion: "TLSv1.2" }, onRequest),
+    catch: refuse
+  })
+  const listening = yield* listen(what, server, on, externalPort, connections)
+  return { ...listening, actors: [certificateWatcher(server, tls, files)] } satisfies Listening
+})
