@@ -13,19 +13,21 @@ import { codeOf } from "../../errors/errno.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
 import { controlFileBytes, parseControlFile } from "../../postgres/controlFile.ts"
 import { contentRule } from "./basePolicy.ts"
-import { digestAt, digestOf, type FileEntry, type Manifest, pieceBytes, sameFile } from "./manifest.ts"
-import { forEachItem, type Pacer, type Steps } from "./pacing.ts"
+import { digestAt, digestOf, type FileEntry, type Manifest, pieceBytes, pieceDigest, sameFile } from "./manifest.ts"
+import { forEachItem, type Pacer } from "./pacing.ts"
 import {
   canClone,
   clone,
-  finishFile,
+  closeFile,
+  entriesIn,
   newBuffer,
   openFile,
-  openOver,
-  putFolder,
+  type Piece,
   readPiece,
+  sourceFlags,
   sweep,
-  writeDifference
+  writeDifference,
+  writeOver
 } from "./treeFiles.ts"
 
 const controlPath = "global/pg_control"
@@ -53,34 +55,33 @@ export interface SourceTree {
   readonly files: ReadonlyArray<string>
 }
 
-function* listFolder(root: string, folder: string, folders: Array<string>, files: Array<string>): Steps<void> {
-  let entries: ReadonlyArray<fs.Dirent>
-  try {
-    entries = fs.readdirSync(`${root}/${folder}`, { withFileTypes: true })
-  } catch (cause) {
-    if (codeOf(cause) === "ENOENT" && folder !== "") return
-    throw cause
-  }
-  for (const entry of entries) {
-    const name = folder === "" ? entry.name : `${folder}/${entry.name}`
-    // pg_wal is a link, and yet belongs into a base as an empty folder, which a start replaces by the link.
-    const isFolder = entry.isDirectory() || name === "pg_wal"
-    if (name === controlPath || !(isFolder || entry.isFile())) continue
-    const rule = contentRule(name, isFolder ? "directory" : "file")
-    if (rule === "skip") continue
-    if (isFolder) {
-      folders.push(name)
-      if (rule === "copy") yield* listFolder(root, name, folders, files)
-    } else files.push(name)
-    yield
-  }
-}
-
-export function* listTree(root: string): Generator<void, SourceTree, void> {
+/** All that belongs into a base. */
+export const listTree = async (pacer: Pacer, root: string): Promise<SourceTree> => {
   const folders: Array<string> = []
   const files: Array<string> = []
-  yield* listFolder(root, "", folders, files)
+  const listFolder = async (folder: string): Promise<void> => {
+    for await (const entry of entriesIn(`${root}/${folder}`)) {
+      const name = folder === "" ? entry.name : `${folder}/${entry.name}`
+      // pg_wal is a link, and yet belongs into a base as an empty folder, which a start replaces by the link.
+      const isFolder = entry.isDirectory() || name === "pg_wal"
+      if (name === controlPath || !(isFolder || entry.isFile())) continue
+      const rule = contentRule(name, isFolder ? "directory" : "file")
+      if (rule === "skip") continue
+      if (isFolder) {
+        folders.push(name)
+        if (rule === "copy") await listFolder(name).catch(unlessGone)
+      } else files.push(name)
+      const rest = pacer.tick()
+      if (rest !== null) await rest
+    }
+  }
+  await listFolder("")
   return { folders, files }
+}
+
+/** Postgres may remove a database meanwhile. */
+const unlessGone = (cause: unknown): void => {
+  if (codeOf(cause) !== "ENOENT") throw cause
 }
 
 export interface Copy {
@@ -96,8 +97,8 @@ export interface Copy {
 }
 
 interface Buffers {
-  readonly wanted: Buffer
-  readonly present: Buffer
+  readonly wanted: Piece
+  readonly present: Piece
 }
 
 /** The content of `from`, piece by piece, into the open file `to`; both may be the same, to list what it holds. */
@@ -113,13 +114,13 @@ const copyPieces = async (
   const digests: Array<string> = []
   let at = 0
   while (at < size) {
-    const wanted = await readPiece(pacer, from, buffers.wanted, at, Math.min(pieceBytes, size - at))
+    const wanted = await readPiece(from, buffers.wanted, at, Math.min(pieceBytes, size - at))
     if (wanted.length === 0) break
-    const digest = digestOf(wanted)
+    const digest = await pieceDigest(wanted)
     const same = before !== undefined && at + wanted.length <= there && digestAt(before, digests.length) === digest
     if (from !== to && !same) {
-      const present = await readPiece(pacer, to, buffers.present, at, Math.max(0, Math.min(wanted.length, there - at)))
-      await writeDifference(pacer, to, at, wanted, present)
+      const present = await readPiece(to, buffers.present, at, Math.max(0, Math.min(wanted.length, there - at)))
+      await writeDifference(to, at, wanted, present)
     }
     digests.push(digest)
     at += wanted.length
@@ -131,16 +132,11 @@ const copyPieces = async (
   return { size: at, digests: digests.join("") }
 }
 
-const sourceFlags = fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK
-
-const openOrNull = async (pacer: Pacer, path: string): Promise<number | null> => {
-  try {
-    return await openFile(pacer, path, sourceFlags)
-  } catch (cause) {
+const openOrNull = (path: string): Promise<number | null> =>
+  openFile(path, sourceFlags).catch((cause: unknown) => {
     if (codeOf(cause) === "ENOENT") return null
     throw cause
-  }
-}
+  })
 
 const unchanged = (copy: Copy, name: string): FileEntry | null => {
   const known = copy.known.get(name)
@@ -159,9 +155,8 @@ const copyFile = async (
   const same = unchanged(copy, name)
   if (same !== null) return same
   copy.known.delete(name)
-  const from = await openOrNull(pacer, `${copy.source}/${name}`)
+  const from = await openOrNull(`${copy.source}/${name}`)
   if (from === null) return null
-  let to: number | null = null
   try {
     const stat = fs.fstatSync(from, { bigint: true })
     if (!stat.isFile()) return null
@@ -171,14 +166,13 @@ const copyFile = async (
       cloning &&
       stat.size >= BigInt(pieceBytes) &&
       (await clone(pacer, `${copy.source}/${name}`, `${copy.target}/${name}`))
-    to = await openOver(pacer, `${copy.target}/${name}`)
-    const entry = await copyPieces(pacer, cloned ? to : from, to, copy.before?.files.get(name), buffers)
-    await finishFile(to, entry.size, copy.owner)
+    const entry = await writeOver(`${copy.target}/${name}`, copy.owner, (to) =>
+      copyPieces(pacer, cloned ? to : from, to, copy.before?.files.get(name), buffers)
+    )
     if (atRest) copy.known.set(name, { stamp: stampOf(stat), entry })
     return entry
   } finally {
-    fs.closeSync(from)
-    if (to !== null) fs.closeSync(to)
+    await closeFile(from)
   }
 }
 
@@ -211,16 +205,11 @@ const readControl = (root: string): Buffer => {
   throw new Error(problem)
 }
 
-export const putFile = async (pacer: Pacer, target: string, name: string, bytes: Buffer, owner: RunAs | null) => {
-  const fd = await openOver(pacer, `${target}/${name}`)
-  try {
-    await writeDifference(pacer, fd, 0, bytes, Buffer.alloc(0))
-    await finishFile(fd, bytes.length, owner)
+export const putFile = (target: string, name: string, bytes: Buffer, owner: RunAs | null): Promise<FileEntry> =>
+  writeOver(`${target}/${name}`, owner, async (fd) => {
+    await writeDifference(fd, 0, bytes, Buffer.alloc(0))
     return { size: bytes.length, digests: digestOf(bytes) }
-  } finally {
-    fs.closeSync(fd)
-  }
-}
+  })
 
 /** The last step: pg_control, and away with what does not belong into the base. */
 export const finishCopy = async (
@@ -229,16 +218,8 @@ export const finishCopy = async (
   folders: ReadonlyArray<string>,
   files: Map<string, FileEntry>
 ): Promise<Manifest> => {
-  files.set(controlPath, await putFile(pacer, target, controlPath, readControl(source), owner))
+  files.set(controlPath, await putFile(target, controlPath, readControl(source), owner))
   const kept = new Set(folders)
   await sweep(pacer, target, (name) => kept.has(name) || files.has(name))
   return { folders, files }
-}
-
-export const putFolders = async (pacer: Pacer, { owner, target }: Copy, folders: ReadonlyArray<string>) => {
-  for (const name of folders) {
-    putFolder(`${target}/${name}`, owner)
-    const rest = pacer.tick()
-    if (rest !== null) await rest
-  }
 }

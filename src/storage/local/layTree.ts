@@ -9,19 +9,21 @@
 import * as fs from "node:fs"
 import { codeOf } from "../../errors/errno.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
-import { digestAt, digestOf, type FileEntry, type Manifest, pieceBytes } from "./manifest.ts"
+import { digestAt, type FileEntry, type Manifest, pieceBytes, pieceDigest } from "./manifest.ts"
 import { forEachItem, type Pacer } from "./pacing.ts"
 import {
   canClone,
   clone,
-  finishFile,
+  closeFile,
   newBuffer,
   openFile,
-  openOver,
-  putFolder,
+  type Piece,
+  putFolders,
   readPiece,
+  sourceFlags,
   sweep,
-  writeDifference
+  writeDifference,
+  writeOver
 } from "./treeFiles.ts"
 
 /** A file of a base is not what its manifest says. */
@@ -33,16 +35,14 @@ interface Laying {
   readonly owner: RunAs | null
   readonly pacer: Pacer
   readonly cloning: boolean
-  readonly wanted: Buffer
-  readonly present: Buffer
+  readonly wanted: Piece
+  readonly present: Piece
 }
 
-const sourceFlags = fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK
-
 /** Opened for each file of which something is needed. */
-const openSource = async (pacer: Pacer, source: string, name: string): Promise<number> => {
+const openSource = async (source: string, name: string): Promise<number> => {
   try {
-    return await openFile(pacer, `${source}/${name}`, sourceFlags)
+    return await openFile(`${source}/${name}`, sourceFlags)
   } catch (cause) {
     const code = codeOf(cause)
     if (code === "ENOENT" || code === "ENOTDIR") throw new FileDamaged(`${name} is missing`)
@@ -53,48 +53,49 @@ const openSource = async (pacer: Pacer, source: string, name: string): Promise<n
 }
 
 const readVerified = async (
-  pacer: Pacer,
   fd: number,
   name: string,
   entry: FileEntry,
   piece: number,
-  buffer: Buffer
-): Promise<Buffer> => {
+  buffer: Piece
+): Promise<Piece> => {
   const at = piece * pieceBytes
   const length = Math.min(pieceBytes, entry.size - at)
-  let bytes: Buffer
+  let bytes: Piece
   try {
-    bytes = await readPiece(pacer, fd, buffer, at, length)
+    bytes = await readPiece(fd, buffer, at, length)
   } catch (cause) {
     const code = codeOf(cause)
     if (code === "EIO" || code === "EISDIR") throw new FileDamaged(`${name} cannot be read at byte ${at} (${code})`)
     throw cause
   }
   if (bytes.length < length) throw new FileDamaged(`${name} ends at byte ${at + bytes.length} of ${entry.size}`)
-  if (digestOf(bytes) !== digestAt(entry, piece)) {
+  if ((await pieceDigest(bytes)) !== digestAt(entry, piece)) {
     throw new FileDamaged(`${name} was changed between bytes ${at} and ${at + length}`)
   }
   return bytes
 }
 
 /** Makes the open file `fd`, of `size` bytes, hold what the manifest says. */
-const laySteps = async (laying: Laying, name: string, entry: FileEntry, fd: number, size: number): Promise<void> => {
+const layPieces = async (laying: Laying, name: string, entry: FileEntry, fd: number, size: number) => {
   const { pacer, source } = laying
   let from: number | null = null
   try {
     for (let piece = 0, at = 0; at < entry.size; piece++, at += pieceBytes) {
       const there = Math.min(pieceBytes, entry.size - at, Math.max(0, size - at))
-      const present = await readPiece(pacer, fd, laying.present, at, there)
-      if (present.length < Math.min(pieceBytes, entry.size - at) || digestOf(present) !== digestAt(entry, piece)) {
-        from ??= await openSource(pacer, source, name)
-        const wanted = await readVerified(pacer, from, name, entry, piece, laying.wanted)
-        await writeDifference(pacer, fd, at, wanted, present)
+      const present = await readPiece(fd, laying.present, at, there)
+      const isWhole = present.length === Math.min(pieceBytes, entry.size - at)
+      if (!isWhole || (await pieceDigest(present)) !== digestAt(entry, piece)) {
+        from ??= await openSource(source, name)
+        const wanted = await readVerified(from, name, entry, piece, laying.wanted)
+        await writeDifference(fd, at, wanted, present)
       }
       const rest = pacer.tick()
       if (rest !== null) await rest
     }
+    return entry
   } finally {
-    if (from !== null) fs.closeSync(from)
+    if (from !== null) await closeFile(from)
   }
 }
 
@@ -104,23 +105,17 @@ const layFile = async (laying: Laying, name: string, entry: FileEntry): Promise<
   if (cloning && entry.size >= pieceBytes) {
     if (await holds(laying, name, entry)) return
     // A clone is made by name: what is no plain file must be seen before.
-    fs.closeSync(await openSource(pacer, source, name))
+    await closeFile(await openSource(source, name))
     await clone(pacer, `${source}/${name}`, path)
   }
-  const fd = await openOver(pacer, path)
-  try {
-    await laySteps(laying, name, entry, fd, fs.fstatSync(fd).size)
-    await finishFile(fd, entry.size, owner)
-  } finally {
-    fs.closeSync(fd)
-  }
+  await writeOver(path, owner, (fd, size) => layPieces(laying, name, entry, fd, size))
 }
 
 /** Has the target this content already? Then it shares its blocks with the base, or is not worth a clone. */
 const holds = async ({ pacer, present, target }: Laying, name: string, entry: FileEntry): Promise<boolean> => {
   let fd: number
   try {
-    fd = await openFile(pacer, `${target}/${name}`, sourceFlags)
+    fd = await openFile(`${target}/${name}`, sourceFlags)
   } catch {
     return false
   }
@@ -128,14 +123,14 @@ const holds = async ({ pacer, present, target }: Laying, name: string, entry: Fi
     const stat = fs.fstatSync(fd)
     if (!stat.isFile() || stat.nlink !== 1 || stat.size !== entry.size) return false
     for (let piece = 0, at = 0; at < entry.size; piece++, at += pieceBytes) {
-      const bytes = await readPiece(pacer, fd, present, at, Math.min(pieceBytes, entry.size - at))
-      if (digestOf(bytes) !== digestAt(entry, piece)) return false
+      const bytes = await readPiece(fd, present, at, Math.min(pieceBytes, entry.size - at))
+      if ((await pieceDigest(bytes)) !== digestAt(entry, piece)) return false
       const rest = pacer.tick()
       if (rest !== null) await rest
     }
     return true
   } finally {
-    fs.closeSync(fd)
+    await closeFile(fd)
   }
 }
 
@@ -149,11 +144,7 @@ export const layTree = async (
 ): Promise<void> => {
   const cloning = await canClone(source, target)
   const folders = new Set(manifest.folders)
-  for (const name of manifest.folders) {
-    putFolder(`${target}/${name}`, owner)
-    const rest = pacer.tick()
-    if (rest !== null) await rest
-  }
+  await putFolders(pacer, target, manifest.folders, owner)
   await forEachItem(pacer, manifest.files, () => {
     const laying: Laying = { source, target, owner, pacer, cloning, wanted: newBuffer(), present: newBuffer() }
     return ([name, entry]) => layFile(laying, name, entry)
@@ -161,32 +152,39 @@ export const layTree = async (
   await sweep(pacer, target, (name) => folders.has(name) || manifest.files.has(name))
 }
 
+const verifyFile = async (pacer: Pacer, source: string, name: string, entry: FileEntry, buffer: Piece) => {
+  const fd = await openSource(source, name)
+  try {
+    const { size } = fs.fstatSync(fd)
+    if (size > entry.size) throw new FileDamaged(`${name} has ${size} bytes instead of ${entry.size}`)
+    for (let piece = 0; piece * pieceBytes < entry.size; piece++) {
+      await readVerified(fd, name, entry, piece, buffer)
+      const rest = pacer.tick()
+      if (rest !== null) await rest
+    }
+  } finally {
+    await closeFile(fd)
+  }
+}
+
 /** In what the base's files differ from its manifest, one sentence for each. */
 export const verifyTree = async (pacer: Pacer, manifest: Manifest, source: string): Promise<ReadonlyArray<string>> => {
   const problems: Array<string> = []
-  const buffer = newBuffer()
   for (const name of manifest.folders) {
     if (fs.lstatSync(`${source}/${name}`, { throwIfNoEntry: false })?.isDirectory() !== true) {
       problems.push(`${name} is missing`)
     }
   }
-  for (const [name, entry] of manifest.files) {
-    let fd: number | null = null
-    try {
-      fd = await openSource(pacer, source, name)
-      const { size } = fs.fstatSync(fd)
-      if (size > entry.size) throw new FileDamaged(`${name} has ${size} bytes instead of ${entry.size}`)
-      for (let piece = 0; piece * pieceBytes < entry.size; piece++) {
-        await readVerified(pacer, fd, name, entry, piece, buffer)
-        const rest = pacer.tick()
-        if (rest !== null) await rest
+  await forEachItem(pacer, manifest.files, () => {
+    const buffer = newBuffer()
+    return async ([name, entry]) => {
+      try {
+        await verifyFile(pacer, source, name, entry, buffer)
+      } catch (cause) {
+        if (!(cause instanceof FileDamaged)) throw cause
+        problems.push(cause.message)
       }
-    } catch (cause) {
-      if (!(cause instanceof FileDamaged)) throw cause
-      problems.push(cause.message)
-    } finally {
-      if (fd !== null) fs.closeSync(fd)
     }
-  }
-  return problems
+  })
+  return problems.sort()
 }

@@ -28,6 +28,15 @@ export interface Manifest {
 
 export const digestOf = (bytes: Uint8Array): string => hash("sha256", bytes, "hex").slice(0, digestLength)
 
+/** From here on a thread of the pool is worth the way to it. */
+const longBytes = 32 * 1024
+
+/** Of a piece; a long one off the main thread. */
+export const pieceDigest = async (bytes: Buffer<ArrayBuffer>): Promise<string> =>
+  bytes.length < longBytes
+    ? digestOf(bytes)
+    : Buffer.from(await crypto.subtle.digest("SHA-256", bytes), 0, digestLength / 2).toString("hex")
+
 export const digestAt = (entry: FileEntry, piece: number): string =>
   entry.digests.slice(piece * digestLength, (piece + 1) * digestLength)
 

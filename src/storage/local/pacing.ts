@@ -1,45 +1,57 @@
 /**
- * Long runs of file operations on the main thread, at most a few milliseconds at a time.
+ * Long runs of file operations beside an event loop that must go on turning.
  *
- * Thousands of small files are several times faster to handle synchronously than through the thread pool, but must
- * not hold up the event loop: the work asks its pacer after each step, which lets the loop run when the slice is used
- * up. What may take long by itself (large reads and writes, flushes) goes through the thread pool. The work is ended
- * at its next step when the effect is interrupted, and the interruption waits for that: nothing writes afterwards.
+ * What may wait for the disk, and the digests of large pieces, go through the thread pool. What is left for the main
+ * thread is short, but there may be a million of it: the work asks its pacer after each step, which lets the loop run
+ * when the slice is used up. The work is ended at its next step when the effect is interrupted, and the interruption
+ * waits for that: nothing writes afterwards.
  */
 import * as Effect from "effect/Effect"
 import { setTimeout as pause } from "node:timers/promises"
 import { FileFailed } from "../../errors/Failure.ts"
 
-/** `urgent`: somebody waits. `background`: at most about half of the time. */
+/** `urgent`: somebody waits. `background`: it rests half of the time. */
 export type Pace = "urgent" | "background"
 
 export interface Pacer {
-  /** Resolves at once within a slice, `null` when there is nothing to wait for; rejects when the work is to end. */
+  /** Within a slice `null`: there is nothing to wait for. Rejects when the work is to end. */
   readonly tick: () => Promise<void> | null
-  /** Short operations may be done on the main thread, which is faster and stands still when the disk is busy. */
-  readonly isUrgent: boolean
+  /** How many items are worked on together. */
+  readonly lanes: number
 }
 
 export type Steps<A> = Generator<void, A, void>
 
-const sliceMillis = 3
+const sliceMillis = { urgent: 1, background: 2 } as const
+
+/** What waits for the thread pool waits together; more would only fill its queue. */
+const lanes = { urgent: 8, background: 4 } as const
 
 const letLoopRun = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 class Interrupted extends Error {}
 
+/** All lanes share the slices, one after the other: a slice for each would make a turn of the loop that much longer. */
 const makePacer = (pace: Pace, signal: AbortSignal): Pacer => {
-  let until = performance.now() + sliceMillis
-  const rest = async () => {
-    await (pace === "urgent" ? letLoopRun() : pause(sliceMillis))
+  let from = performance.now()
+  let last = Promise.resolve()
+  const isOver = () => performance.now() - from >= sliceMillis[pace]
+  const next = async (before: Promise<void>) => {
+    // Who waited before has gone on by now, and may have used up the slice.
+    await before
+    if (isOver()) {
+      await letLoopRun()
+      // A timer that is set at the end of a long slice would be due already: it counts from where the turn began.
+      if (pace === "background") await pause(sliceMillis[pace])
+      from = performance.now()
+    }
     if (signal.aborted) throw new Interrupted()
-    until = performance.now() + sliceMillis
   }
   return {
-    isUrgent: pace === "urgent",
+    lanes: lanes[pace],
     tick: () => {
       if (signal.aborted) throw new Interrupted()
-      return performance.now() < until ? null : rest()
+      return isOver() ? (last = next(last)) : null
     }
   }
 }
@@ -60,9 +72,6 @@ export const runSteps = async <A>(pacer: Pacer, steps: Steps<A>): Promise<A> => 
   }
 }
 
-/** What waits for the thread pool waits together; more would only fill its queue. */
-const lanes = 8
-
 /**
  * Each item once, a few at a time. `open` makes what one lane needs for itself, such as buffers. When one fails, no
  * other is begun, and the failure is reported when all that had begun have ended.
@@ -78,16 +87,16 @@ export const forEachItem = async <A>(
     const work = open()
     try {
       for (let next = rest.next(); !failed && next.done !== true; next = rest.next()) {
-        await work(next.value)
         const pause = pacer.tick()
         if (pause !== null) await pause
+        await work(next.value)
       }
     } catch (cause) {
       failed = true
       throw cause
     }
   }
-  const ended = await Promise.allSettled(Array.from({ length: lanes }, lane))
+  const ended = await Promise.allSettled(Array.from({ length: pacer.lanes }, lane))
   for (const end of ended) if (end.status === "rejected") throw end.reason
 }
 

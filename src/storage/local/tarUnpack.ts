@@ -9,12 +9,10 @@ import * as fs from "node:fs"
 import type { RunAs } from "../../platform/Spawn.ts"
 import type { Pacer } from "./pacing.ts"
 import { parseHeader, tarBlock, TarInvalid } from "./tarHeader.ts"
-import { finishFile, openOver, putFolder, sweep } from "./treeFiles.ts"
-
-const windowBytes = 2 * 1024 * 1024
+import { newBuffer, putFolders, readPiece, sweep, writeDifference, writeOver } from "./treeFiles.ts"
 
 class TarReader {
-  readonly window = Buffer.allocUnsafe(windowBytes)
+  readonly window = newBuffer()
   readonly fd: number
   start = 0
   filled = 0
@@ -22,16 +20,11 @@ class TarReader {
     this.fd = fd
   }
   /** Up to `want` bytes from `position`, at least `least`. Valid until the next call. */
-  at(position: number, want: number, least: number): Buffer {
+  async at(position: number, want: number, least: number): Promise<Buffer> {
     const inside = position - this.start
     if (inside < 0 || inside + least > this.filled) {
       this.start = position
-      this.filled = 0
-      while (this.filled < windowBytes) {
-        const got = fs.readSync(this.fd, this.window, this.filled, windowBytes - this.filled, position + this.filled)
-        if (got === 0) break
-        this.filled += got
-      }
+      this.filled = (await readPiece(this.fd, this.window, position, this.window.length)).length
       if (this.filled < least) throw new TarInvalid("the base ends early")
     }
     const from = position - this.start
@@ -47,28 +40,26 @@ const safeName = (name: string): string => {
   return plain
 }
 
-const writeFile = async (
+const nothing = Buffer.alloc(0)
+
+const writeFile = (
   pacer: Pacer,
   tar: TarReader,
   position: number,
   size: number,
   path: string,
   owner: RunAs | null
-): Promise<void> => {
-  const fd = await openOver(pacer, path)
-  try {
+): Promise<{ readonly size: number }> =>
+  writeOver(path, owner, async (fd) => {
     for (let done = 0; done < size;) {
-      const bytes = tar.at(position + done, size - done, 1)
-      for (let at = 0; at < bytes.length;) at += fs.writeSync(fd, bytes, at, bytes.length - at)
+      const bytes = await tar.at(position + done, size - done, 1)
+      await writeDifference(fd, done, bytes, nothing)
       done += bytes.length
       const rest = pacer.tick()
       if (rest !== null) await rest
     }
-    await finishFile(fd, size, owner)
-  } finally {
-    fs.closeSync(fd)
-  }
-}
+    return { size }
+  })
 
 /** `root` must exist. It keeps its inode, which is what Postgres's own interlock goes by. */
 export const unpackTar = async (pacer: Pacer, tarPath: string, root: string, owner: RunAs | null): Promise<void> => {
@@ -78,19 +69,19 @@ export const unpackTar = async (pacer: Pacer, tarPath: string, root: string, own
     const kept = new Set<string>()
     let longName: string | null = null
     for (let position = 0; ;) {
-      const entry = parseHeader(tar.at(position, tarBlock, tarBlock))
+      const entry = parseHeader(await tar.at(position, tarBlock, tarBlock))
       if (entry === null) break
       position += tarBlock
       if (entry.kind === "L") {
         if (entry.size > 8192) throw new TarInvalid("a long name is too long")
-        longName = Buffer.from(tar.at(position, entry.size, entry.size))
+        longName = Buffer.from(await tar.at(position, entry.size, entry.size))
           .toString("utf8")
           .replace(/\0.*$/s, "")
       } else {
         const name = safeName(longName ?? entry.name)
         longName = null
         kept.add(name)
-        if (entry.kind === "5") putFolder(`${root}/${name}`, owner)
+        if (entry.kind === "5") await putFolders(pacer, root, [name], owner)
         else await writeFile(pacer, tar, position, entry.size, `${root}/${name}`, owner)
       }
       position += Math.ceil(entry.size / tarBlock) * tarBlock

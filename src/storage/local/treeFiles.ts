@@ -16,9 +16,6 @@ import { pieceBytes } from "./manifest.ts"
 /** What differs is written in units of the kernel's pages, half of Postgres's: often only one half of one changed. */
 const unitBytes = 4096
 
-/** From here on a read or a write always takes longer than the event loop should stand still. */
-const longBytes = 64 * 1024
-
 const readAsync = (fd: number, into: Buffer, offset: number, length: number, position: number): Promise<number> =>
   new Promise((resolve, reject) =>
     fs.read(fd, into, offset, length, position, (cause, got) => (cause === null ? resolve(got) : reject(cause)))
@@ -31,44 +28,38 @@ const writeAsync = (fd: number, from: Uint8Array, position: number): Promise<num
 
 const openAsync = promisify<string, number, number, number>(fs.open)
 const truncateAsync = promisify<number, number>(fs.ftruncate)
+const chownAsync = promisify<number, number, number>(fs.fchown)
+const chmodAsync = promisify<number, number>(fs.fchmod)
 
-export const openFile = async (pacer: Pacer, path: string, flags: number): Promise<number> =>
-  pacer.isUrgent ? fs.openSync(path, flags, 0o600) : openAsync(path, flags, 0o600)
+export const openFile = (path: string, flags: number): Promise<number> => openAsync(path, flags, 0o600)
+
+/** May have to wait for what was written. */
+export const closeFile: (fd: number) => Promise<void> = promisify<number>(fs.close)
+
+export const sourceFlags = fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK
+
+/** What is in a folder, a few hundred entries at a time: a database may have a hundred thousand files. */
+export async function* entriesIn(path: string): AsyncGenerator<fs.Dirent> {
+  yield* await fs.promises.opendir(path, { bufferSize: 256 })
+}
 
 /** The piece at `position`, of at most `length` bytes; shorter where the file ends. `buffer` is overwritten. */
-export const readPiece = async (
-  pacer: Pacer,
-  fd: number,
-  buffer: Buffer,
-  position: number,
-  length: number
-): Promise<Buffer> => {
+export const readPiece = async (fd: number, buffer: Piece, position: number, length: number): Promise<Piece> => {
   let filled = 0
   while (filled < length) {
-    const want = length - filled
-    const got =
-      pacer.isUrgent && want < longBytes
-        ? fs.readSync(fd, buffer, filled, want, position + filled)
-        : await readAsync(fd, buffer, filled, want, position + filled)
+    const got = await readAsync(fd, buffer, filled, length - filled, position + filled)
     if (got === 0) break
     filled += got
   }
   return buffer.subarray(0, filled)
 }
 
-const writeAt = async (pacer: Pacer, fd: number, bytes: Uint8Array, position: number): Promise<void> => {
-  for (let at = 0; at < bytes.length;) {
-    const rest = bytes.subarray(at)
-    at +=
-      pacer.isUrgent && rest.length < longBytes
-        ? fs.writeSync(fd, rest, 0, rest.length, position + at)
-        : await writeAsync(fd, rest, position + at)
-  }
+const writeAt = async (fd: number, bytes: Uint8Array, position: number): Promise<void> => {
+  for (let at = 0; at < bytes.length;) at += await writeAsync(fd, bytes.subarray(at), position + at)
 }
 
 /** Writes the parts of `wanted` that `present` has otherwise or not at all; how many bytes that were. */
 export const writeDifference = async (
-  pacer: Pacer,
   fd: number,
   position: number,
   wanted: Buffer,
@@ -84,7 +75,7 @@ export const writeDifference = async (
     while (end < wanted.length && differs(end)) end += unitBytes
     if (end > at) {
       const bytes = wanted.subarray(at, end)
-      await writeAt(pacer, fd, bytes, position + at)
+      await writeAt(fd, bytes, position + at)
       written += bytes.length
     }
     at = end + unitBytes
@@ -92,16 +83,31 @@ export const writeDifference = async (
   return written
 }
 
-export const newBuffer = (): Buffer => Buffer.allocUnsafe(pieceBytes)
+export type Piece = Buffer<ArrayBuffer>
 
-export const putFolder = (path: string, owner: RunAs | null): void => {
+export const newBuffer = (): Piece => Buffer.allocUnsafe(pieceBytes)
+
+const putFolder = async (path: string, owner: RunAs | null): Promise<void> => {
   const stat = fs.lstatSync(path, { throwIfNoEntry: false })
-  if (stat?.isDirectory() !== true) {
-    if (stat !== undefined) fs.unlinkSync(path)
-    fs.mkdirSync(path, { mode: 0o700 })
+  const isThere = stat?.isDirectory() === true
+  if (!isThere) {
+    if (stat !== undefined) await fs.promises.unlink(path)
+    await fs.promises.mkdir(path, { mode: 0o700 })
   }
-  if (owner !== null && (stat?.isDirectory() !== true || stat.uid !== owner.uid)) {
-    fs.lchownSync(path, owner.uid, owner.gid)
+  if (owner !== null && (!isThere || stat.uid !== owner.uid)) await fs.promises.lchown(path, owner.uid, owner.gid)
+}
+
+/** `names` are relative to `root`, parents first. */
+export const putFolders = async (
+  pacer: Pacer,
+  root: string,
+  names: ReadonlyArray<string>,
+  owner: RunAs | null
+): Promise<void> => {
+  for (const name of names) {
+    await putFolder(`${root}/${name}`, owner)
+    const rest = pacer.tick()
+    if (rest !== null) await rest
   }
 }
 
@@ -110,25 +116,41 @@ const flags = fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_NOFOLL
 const removeAll = (path: string): Promise<void> => fs.promises.rm(path, { recursive: true, force: true })
 
 /** Opens to read and write over; what is in the way (a link, a folder, a file with a second name) is removed first. */
-export const openOver = async (pacer: Pacer, path: string): Promise<number> => {
+const openOver = async (path: string): Promise<number> => {
   try {
-    const fd = await openFile(pacer, path, flags)
+    const fd = await openFile(path, flags)
     const stat = fs.fstatSync(fd)
     if (stat.isFile() && stat.nlink === 1) return fd
-    fs.closeSync(fd)
+    await closeFile(fd)
   } catch (cause) {
     if (!["EISDIR", "ELOOP", "ENXIO", "EACCES"].includes(codeOf(cause) ?? "")) throw cause
   }
   await removeAll(path)
-  return openFile(pacer, path, flags | fs.constants.O_EXCL)
+  return openFile(path, flags | fs.constants.O_EXCL)
 }
 
 /** What every file of a tree ends with: its length, owner and mode. */
-export const finishFile = async (fd: number, size: number, owner: RunAs | null): Promise<void> => {
+const finishFile = async (fd: number, size: number, owner: RunAs | null): Promise<void> => {
   const stat = fs.fstatSync(fd)
   if (stat.size > size) await truncateAsync(fd, size)
-  if (owner !== null && stat.uid !== owner.uid) fs.fchownSync(fd, owner.uid, owner.gid)
-  if ((stat.mode & 0o777) !== 0o600) fs.fchmodSync(fd, 0o600)
+  if (owner !== null && stat.uid !== owner.uid) await chownAsync(fd, owner.uid, owner.gid)
+  if ((stat.mode & 0o777) !== 0o600) await chmodAsync(fd, 0o600)
+}
+
+/** `write` is given the file, open to read and write over, and how long it is; and answers what it made of it. */
+export const writeOver = async <A extends { readonly size: number }>(
+  path: string,
+  owner: RunAs | null,
+  write: (fd: number, size: number) => Promise<A>
+): Promise<A> => {
+  const fd = await openOver(path)
+  try {
+    const made = await write(fd, fs.fstatSync(fd).size)
+    await finishFile(fd, made.size, owner)
+    return made
+  } finally {
+    await closeFile(fd)
+  }
 }
 
 const sweepFolder = async (
@@ -137,7 +159,7 @@ const sweepFolder = async (
   folder: string,
   kept: (name: string) => boolean
 ): Promise<void> => {
-  for (const entry of fs.readdirSync(folder === "" ? root : `${root}/${folder}`, { withFileTypes: true })) {
+  for await (const entry of entriesIn(folder === "" ? root : `${root}/${folder}`)) {
     const name = folder === "" ? entry.name : `${folder}/${entry.name}`
     // The file system's own, where PGDATA is a mount point; Postgres does not mind it.
     if (name === "lost+found") continue

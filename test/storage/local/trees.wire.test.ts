@@ -15,7 +15,7 @@ import { copyNew, copyOver } from "../../../src/storage/local/baseFolder.ts"
 import type { KnownFiles } from "../../../src/storage/local/copyTree.ts"
 import { FileDamaged, layTree, verifyTree } from "../../../src/storage/local/layTree.ts"
 import { type Manifest, parseManifest, pieceBytes, printManifest } from "../../../src/storage/local/manifest.ts"
-import { paced, runSteps } from "../../../src/storage/local/pacing.ts"
+import { forEachItem, paced, type Pace, runSteps } from "../../../src/storage/local/pacing.ts"
 import { controlFileBytes, crc32c } from "../../../src/postgres/controlFile.ts"
 import { temporaryFolder } from "../../support/postgres.ts"
 
@@ -202,6 +202,39 @@ describe("a base", () => {
       })
     )
   )
+})
+
+describe("work beside the event loop", () => {
+  for (const [pace, most] of [
+    ["urgent", 3],
+    ["background", 5]
+  ] as const satisfies ReadonlyArray<readonly [Pace, number]>) {
+    it.live(`${pace}: all lanes together take one slice of each of its turns`, () =>
+      Effect.gen(function* () {
+        let turn = 0
+        let running = true
+        const count = () => {
+          turn++
+          if (running) setImmediate(count)
+        }
+        setImmediate(count)
+        const perTurn = new Map<number, number>()
+        // Half a millisecond each, as the processor's time: on a busy machine fewer of them fit into a turn, never more.
+        const item = () => {
+          for (const from = performance.now(); performance.now() - from < 0.5;);
+          perTurn.set(turn, (perTurn.get(turn) ?? 0) + 1)
+          return Promise.resolve()
+        }
+        yield* paced("work", "", pace, (pacer) => forEachItem(pacer, Array.from({ length: 100 }), () => item))
+        running = false
+        assert.strictEqual(
+          [...perTurn.values()].reduce((a, b) => a + b, 0),
+          100
+        )
+        assert.isAtMost(Math.max(...perTurn.values()), most)
+      })
+    )
+  }
 })
 
 describe("a manifest", () => {
