@@ -28,8 +28,6 @@ import { program } from "./lifecycle/Program.ts"
 import { received, type Signal, type Signals } from "./lifecycle/signals.ts"
 import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
 import { standardError } from "./platform/boundedOutput.ts"
-import { Spawn } from "./platform/Spawn.ts"
-import { liftCoreLimit } from "./postgres/coreDumps.ts"
 import { stderrSink } from "./postgres/LogPipe.ts"
 import { telemetryOf } from "./telemetry/Telemetry.ts"
 import { version } from "./version.ts"
@@ -69,8 +67,6 @@ const surroundings = (): Surroundings => ({
 
 const run = Effect.fnUntraced(function* (settings: RunSettings, log: LogContext, signals: Signals) {
   for (const warning of settings.warnings) yield* Effect.logWarning(warning)
-  // Postgres inherits it; the start does not wait for it.
-  yield* Effect.forkChild(Effect.provide(liftCoreLimit(process.pid), Spawn.layer))
   const options = yield* Effect.raceFirst(prepare(settings, surroundings()), Effect.as(signals.first, null))
   if (options === null) {
     yield* Effect.logInfo(`${received(yield* signals.first)}, before there was anything to stop`)

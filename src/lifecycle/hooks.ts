@@ -16,6 +16,7 @@ import { RemoteExtensions } from "../extensions/RemoteExtensions.ts"
 import { autoprewarm, Lfc, lfcActor } from "../lfc/Lfc.ts"
 import { protectFromOom, resizeSwap, setDiskQuota } from "../platform/memory.ts"
 import type { RunAs, Spawn } from "../platform/Spawn.ts"
+import { liftCoreLimit } from "../postgres/coreDumps.ts"
 import { localProxyPlace } from "../sidecars/localProxy.ts"
 import { pgbouncerPlace } from "../sidecars/pgbouncer.ts"
 import { type AuditEndpoints, rsyslogPlace } from "../sidecars/rsyslog.ts"
@@ -71,6 +72,8 @@ const make = Effect.fnUntraced(function* (options: HookOptions) {
       provided(
         Effect.all(
           [
+            // Postgres is to inherit it.
+            liftCoreLimit(process.pid),
             memoryAndDisk(spec),
             spec.remoteExtensions === null ? Effect.void : extensions.prepare(spec),
             sidecars.beforeStart(spec),

@@ -4,12 +4,15 @@
  * What it acquires it puts into `held` at once, so that the end finds it whenever the start stops. Resources are gone
  * with the scope.
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
+import type * as Scope from "effect/Scope"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
-import { Pgdata } from "../postgres/Pgdata.ts"
+import type { Failure } from "../errors/Failure.ts"
+import { Pgdata, type PgdataSource } from "../postgres/Pgdata.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import { Postmaster, type Running } from "../postgres/Postmaster.ts"
 import { logCollectorWarning, planWarnings, startPlan } from "../postgres/startPlan.ts"
@@ -50,9 +53,9 @@ export const start = Effect.fn("Lifecycle.start")(function* (
       ? state.raise({ code: "logging_collector", message: warning })
       : Effect.logWarning(warning)
 
-  const timeline = yield* state.timed("claim the timeline", storage.claim(spec, pgdata.directory))
-  yield* Ref.update(held, (old) => ({ ...old, timeline }))
-  yield* pgdata.begin(plan, storage.kind === "neon" ? "Archive" : "InPlace")
+  const content = storage.kind === "neon" ? "Archive" : "InPlace"
+  const timeline = yield* state.timed("claim the timeline", claim(spec, content, held))
+  yield* pgdata.begin(plan, content)
   const lsn = yield* state.timed("settle", timeline.commitLsn("start"))
   const [built] = yield* Effect.all(
     [state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))), hooks.beforeStart(spec)],
@@ -90,6 +93,27 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   const { metrics } = yield* state.now
   yield* Effect.logInfo(`compute start finished ${JSON.stringify(metrics)}`)
   return { timeline, postgres } satisfies Serving
+})
+
+/** The storage's lock and PGDATA's, side by side: each costs a helper process. */
+const claim = Effect.fnUntraced(function* (
+  spec: ParsedSpec,
+  content: PgdataSource["_tag"],
+  held: Ref.Ref<Held>
+): Effect.fn.Return<Timeline, Failure, Storage | Pgdata | Scope.Scope> {
+  const storage = yield* Storage
+  const pgdata = yield* Pgdata
+  const claimed = yield* Deferred.make<void>()
+  const ofStorage = Effect.tap(storage.claim(spec, pgdata.directory), (timeline) =>
+    Effect.andThen(
+      Ref.update(held, (old) => ({ ...old, timeline })),
+      Deferred.succeed(claimed, undefined)
+    )
+  )
+  const [timeline] = yield* Effect.all([ofStorage, pgdata.claim(content, Deferred.await(claimed))], {
+    concurrency: "unbounded"
+  })
+  return timeline
 })
 
 const millisOf = (snapshot: Snapshot, step: string): number =>

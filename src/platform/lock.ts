@@ -206,18 +206,22 @@ const goneWithin = Duration.seconds(10)
 /** What nobody can be seen to hold may be on its way out. */
 const unseenWithin = Duration.seconds(2)
 
-const endLeftovers = Effect.fnUntraced(function* (holders: ReadonlyArray<Process>, waited: number, known: Set<number>) {
+/** Processes that were asked to leave: what holds two locks of ours is asked, and told of, once. */
+const asked = new Set<string>()
+
+const endLeftovers = Effect.fnUntraced(function* (holders: ReadonlyArray<Process>, waited: number) {
   const pids = new Set(holders.map(({ pid }) => pid))
   const late = waited > Duration.toMillis(immediateWithin)
   for (const { pid } of holders) {
     const root = !pids.has(parentOf(pid) ?? 0)
     const other = processOf(pid)
     if (other === null || (!root && !late)) continue
-    if (root && !known.has(pid)) {
+    const first = !asked.has(`${pid} ${other.startedAt}`)
+    asked.add(`${pid} ${other.startedAt}`)
+    if (root && first) {
       yield* Effect.logWarning(`ending ${other.name} (pid ${pid}), left behind by a compute that is gone`)
     }
-    if (late || !known.has(pid)) yield* signalProcess(other, late ? "SIGKILL" : "SIGQUIT")
-    known.add(pid)
+    if (late || first) yield* signalProcess(other, late ? "SIGKILL" : "SIGQUIT")
   }
 })
 
@@ -233,14 +237,14 @@ const hintFor = (file: string): string =>
   "the processes that hold the lock: end them, and start again; never remove the lock"
 
 /** One try, and one step towards the next: leftovers that can be seen are ended. */
-const tryFlock = <F>(descriptor: number, request: FlockRequest<F>, began: number, known: Set<number>) =>
+const tryFlock = <F>(descriptor: number, request: FlockRequest<F>, began: number) =>
   Effect.gen(function* () {
     const attempt = yield* attemptFlock(descriptor)
     if (attempt._tag !== "Busy") return { attempt, holders: [], hopeless: false }
     const holders = yield* holdersOf(descriptor, path.basename(request.file), request.user)
     const waited = (yield* Clock.currentTimeMillis) - began
     const endable = request.leftoversOnly && !holders.some(({ opened }) => opened)
-    if (endable) yield* endLeftovers(holders, waited, known)
+    if (endable) yield* endLeftovers(holders, waited)
     const hopeless = (!endable || holders.length === 0) && waited > Duration.toMillis(unseenWithin)
     return { attempt, holders, hopeless }
   })
@@ -276,8 +280,7 @@ export const holdFlock = <F>(
     const { busy, file, owner } = request
     const descriptor = yield* Effect.acquireRelease(openLock(file, owner), (fd) => Effect.sync(() => fs.closeSync(fd)))
     const began = yield* Clock.currentTimeMillis
-    const known = new Set<number>()
-    const { attempt, holders } = yield* Effect.repeat(tryFlock(descriptor, request, began, known), {
+    const { attempt, holders } = yield* Effect.repeat(tryFlock(descriptor, request, began), {
       schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: goneWithin })),
       until: ({ attempt, hopeless }) => attempt._tag !== "Busy" || hopeless
     })

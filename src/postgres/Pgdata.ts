@@ -88,14 +88,18 @@ export class Pgdata extends Context.Service<
   {
     readonly directory: string
     /**
-     * Locks the folder for as long as the scope lives, before anything in it is touched; fails when another compute
-     * or another Postgres uses it. Then makes it (0700, owned by the run-as user). For an archive: empties it and
-     * writes the starting files, which `postgres --sync-safekeepers` reads. Otherwise the content is the storage's.
+     * Locks the folder for as long as the scope lives; fails when another compute or another Postgres uses it, which
+     * is judged when `storageClaimed` has succeeded: the storage ends what an earlier compute left. Touches nothing.
      */
-    readonly begin: (
-      plan: StartPlan,
-      source: PgdataSource["_tag"]
+    readonly claim: (
+      source: PgdataSource["_tag"],
+      storageClaimed: Effect.Effect<void>
     ) => Effect.Effect<void, FileFailed | LockUnavailable | PgdataBusy, Scope.Scope>
+    /**
+     * When both are claimed: makes the folder (0700, owned by the run-as user). For an archive: empties it and writes
+     * the starting files, which `postgres --sync-safekeepers` reads. Otherwise the content is the storage's.
+     */
+    readonly begin: (plan: StartPlan, source: PgdataSource["_tag"]) => Effect.Effect<void, FileFailed>
     /** Fills it: archive with retries and a wipe before each, or in place; then files, lines, links, signal files. */
     readonly build: (plan: StartPlan, source: PgdataSource) => Effect.Effect<Built, Failure>
     /**
@@ -156,9 +160,14 @@ const make = (options: PgdataOptions): Pgdata["Service"] => {
 
   return {
     directory,
-    begin: Effect.fn("Pgdata.begin")(function* (plan: StartPlan, source: PgdataSource["_tag"]) {
+    claim: Effect.fn("Pgdata.claim")(function* (source: PgdataSource["_tag"], storageClaimed: Effect.Effect<void>) {
       yield* ensureParents(directory)
-      yield* keepFor(directory, yield* lock({ directory, owner, runAs, allowUnfenced, source }))
+      const request = { directory, owner, runAs, allowUnfenced, source, storageClaimed }
+      // Who holds both is told of the storage: that is where data would be lost.
+      const descriptor = yield* Effect.tapError(lock(request), () => storageClaimed)
+      yield* keepFor(directory, descriptor)
+    }),
+    begin: Effect.fn("Pgdata.begin")(function* (plan: StartPlan, source: PgdataSource["_tag"]) {
       yield* reportCollectedLog(directory)
       yield* ensureFolder(directory, owner)
       if (sockets !== directory) yield* openSocketFolder(sockets, owner)
@@ -201,13 +210,15 @@ interface LockOf {
   readonly runAs: RunAs | null
   readonly allowUnfenced: boolean
   readonly source: PgdataSource["_tag"]
+  readonly storageClaimed: Effect.Effect<void>
 }
 
 /**
  * The lock lies beside PGDATA, because PGDATA is emptied. Where nothing can be made there (PGDATA is a mount, and we
  * are not root) PGDATA itself is locked; then nobody knows whether what lives there was left behind.
  */
-const lock = Effect.fnUntraced(function* ({ allowUnfenced, directory, owner, runAs, source }: LockOf) {
+const lock = Effect.fnUntraced(function* (request: LockOf) {
+  const { allowUnfenced, directory, owner, runAs, source, storageClaimed } = request
   const real = realPath(directory)
   const busy = (holder: string, hint?: string) =>
     new PgdataBusy({
@@ -217,7 +228,8 @@ const lock = Effect.fnUntraced(function* ({ allowUnfenced, directory, owner, run
     })
   const common = { owner, user: runAs, allowUnfenced, busy }
   // Local storage has ended what belongs to its timeline, wherever that was.
-  const prove = (leftBehind: boolean) => (source === "Archive" ? endLeftovers(real, leftBehind) : refuseUnseen(real))
+  const prove = (leftBehind: boolean) =>
+    Effect.andThen(storageClaimed, source === "Archive" ? endLeftovers(real, leftBehind) : refuseUnseen(real))
   const beside = yield* makeFolder(`${real}.lock`, owner).pipe(
     Effect.as(true),
     Effect.catchIf(

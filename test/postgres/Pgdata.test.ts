@@ -14,7 +14,7 @@ import { type Failure, FileFailed, NotSupported, WireFailed } from "../../src/er
 import { explain } from "../../src/errors/policy.ts"
 import { Pgdata, type PgdataSource } from "../../src/postgres/Pgdata.ts"
 import type { StartPlan } from "../../src/postgres/startPlan.ts"
-import { runAs, temporaryFolder } from "../support/postgres.ts"
+import { claimAndBegin, runAs, temporaryFolder } from "../support/postgres.ts"
 import { contentOf, type Entry, gzipped, tarOf } from "../support/tars.ts"
 
 const plan: StartPlan = {
@@ -81,7 +81,7 @@ describe("PGDATA", () => {
   it.effect("begin: a closed folder of the run-as user, with parents, and only the starting files in it", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         const stat = fs.statSync(pgdata.directory)
         assert.strictEqual(stat.mode & 0o7777, 0o700)
         if (runAs !== null) assert.deepStrictEqual([stat.uid, stat.gid], [runAs.uid, runAs.gid])
@@ -99,13 +99,13 @@ describe("PGDATA", () => {
         const durable = path.join(around, "wal")
         fs.mkdirSync(durable)
         fs.writeFileSync(path.join(durable, "000000010000000000000001"), "durable")
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         const before = fs.statSync(pgdata.directory).ino
         fs.symlinkSync(durable, path.join(pgdata.directory, "pg_wal"))
         fs.mkdirSync(path.join(pgdata.directory, "pg_tblspc"))
         fs.symlinkSync(durable, path.join(pgdata.directory, "pg_tblspc", "16384"))
         fs.writeFileSync(path.join(pgdata.directory, "left.over"), "x")
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         assert.strictEqual(fs.statSync(pgdata.directory).ino, before)
         assert.deepStrictEqual(Object.keys(contentOf(pgdata.directory)), ["postgresql.conf"])
         assert.deepStrictEqual(contentOf(durable), { "000000010000000000000001": "durable" })
@@ -118,7 +118,7 @@ describe("PGDATA", () => {
       Effect.gen(function* () {
         fs.mkdirSync(pgdata.directory, { recursive: true, mode: 0o755 })
         fs.writeFileSync(path.join(pgdata.directory, "mine"), "x")
-        yield* Effect.scoped(pgdata.begin(plan, "InPlace"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "InPlace"))
         assert.deepStrictEqual(contentOf(pgdata.directory), { mine: "x" })
         assert.strictEqual(fs.statSync(pgdata.directory).mode & 0o7777, 0o700)
       })
@@ -129,7 +129,7 @@ describe("PGDATA", () => {
     withPgdata((pgdata) =>
       Effect.gen(function* () {
         const full = { ...plan, linkDynshmem: true, signalFiles: ["standby.signal"] }
-        yield* Effect.scoped(pgdata.begin(full, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, full, "Archive"))
         const source = archiveOf([...backup, { path: "zenith.signal", body: "PREV LSN: none" }])
         const built = yield* pgdata.build(full, source)
         assert.deepStrictEqual(built.connectMicros, 7)
@@ -158,7 +158,7 @@ describe("PGDATA", () => {
           ["", line],
           [` ${line}`, ` ${line}\n${line}`]
         ] as const) {
-          yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+          yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
           yield* pgdata.build(plan, archiveOf([{ path: "pg_hba.conf", body: before }]))
           assert.strictEqual(contentOf(pgdata.directory)["pg_hba.conf"], after)
         }
@@ -169,7 +169,7 @@ describe("PGDATA", () => {
   it.effect("an existing neon.signal is not replaced by the older zenith.signal", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         yield* pgdata.build(
           plan,
           archiveOf([
@@ -185,7 +185,7 @@ describe("PGDATA", () => {
   it.effect("each attempt begins with an empty folder", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         fs.writeFileSync(path.join(pgdata.directory, "dirt"), "x")
         const attempts: Array<ReadonlyArray<string>> = []
         const good = archiveOf(backup)
@@ -213,7 +213,7 @@ describe("PGDATA", () => {
   it.effect("gives up after eleven attempts and 57 seconds of pauses, and says why", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         const source = archiveOf(backup, [broke])
         const lines: Array<string> = []
         const logger = Logger.make(({ message }) => void lines.push(String(message)))
@@ -242,7 +242,7 @@ describe("PGDATA", () => {
   it.effect("recovers when a later attempt succeeds", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         const source = archiveOf(backup, [broke, broke, broke])
         yield* overTime(pgdata.build(plan, source))
         assert.strictEqual(source.opened(), 4)
@@ -253,7 +253,7 @@ describe("PGDATA", () => {
   it.effect("an archive that leads out of PGDATA is asked for once", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         const source = archiveOf([{ path: "../evil", body: "x" }])
         const failure = yield* Effect.flip(pgdata.build(plan, source))
         assert.strictEqual(source.opened(), 1)
@@ -268,7 +268,7 @@ describe("PGDATA", () => {
   it.effect("what is not the sender's fault fails at once, as it is", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         for (const wrong of [
           new NotSupported({ what: "grpc", because: "no" }),
           new FileFailed({ operation: "write", path: "x" })
@@ -283,7 +283,7 @@ describe("PGDATA", () => {
   it.effect("in place: the storage restores the files, the rest is the same", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "InPlace"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "InPlace"))
         const restore = (at: string) => Effect.sync(() => fs.writeFileSync(path.join(at, "PG_VERSION"), "17\n"))
         const built = yield* pgdata.build({ ...plan, appended: [] }, { _tag: "InPlace", restore })
         assert.deepStrictEqual(built, { archiveBytes: 0, connectMicros: 0 })
@@ -295,7 +295,7 @@ describe("PGDATA", () => {
   it.effect("rewrite answers whether anything is new, and keeps owner and mode", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         const file = path.join(pgdata.directory, "postgresql.conf")
         const before = fs.statSync(file).ino
         assert.deepStrictEqual(yield* pgdata.rewrite(plan.starting), [])
@@ -323,7 +323,7 @@ describe("PGDATA", () => {
   it.effect("rewrite replaces a link by a file, and leaves alone what it led to", () =>
     withPgdata((pgdata, around) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         fs.writeFileSync(path.join(around, "elsewhere"), "port = 9\n")
         fs.rmSync(path.join(pgdata.directory, "postgresql.conf"))
         fs.symlinkSync(path.join(around, "elsewhere"), path.join(pgdata.directory, "postgresql.conf"))
@@ -339,7 +339,7 @@ describe("PGDATA", () => {
   it.effect("a file that cannot be replaced stays as it was, without leftovers, and is named", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
-        yield* Effect.scoped(pgdata.begin(plan, "Archive"))
+        yield* Effect.scoped(claimAndBegin(pgdata, plan, "Archive"))
         fs.mkdirSync(path.join(pgdata.directory, "taken"))
         fs.writeFileSync(path.join(pgdata.directory, "taken", "x"), "")
         const failure = yield* Effect.flip(pgdata.rewrite([{ name: "taken", content: "new" }]))

@@ -23,7 +23,7 @@ import { Storage } from "../../src/storage/Storage.ts"
 import { makeFakePageserver } from "../../src/testing/peers/FakePageserver.ts"
 import { makeFakeSafekeeper } from "../../src/testing/peers/FakeSafekeeper.ts"
 import { basebackupOf } from "../../src/testing/peers/NeonPeers.ts"
-import { freePort, installs, runAs, startPostgres, temporaryFolder } from "../support/postgres.ts"
+import { claimAndBegin, freePort, installs, runAs, startPostgres, temporaryFolder } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
 import { eventually } from "../support/waiting.ts"
 
@@ -97,7 +97,7 @@ describe("a real cluster as a basebackup", () => {
           const pgdata = yield* Pgdata
           const storage = yield* Storage
           const claimed = yield* storage.claim(spec, pgdata.directory)
-          yield* pgdata.begin(plan, "Archive")
+          yield* claimAndBegin(pgdata, plan, "Archive")
           const source = claimed.source(yield* claimed.commitLsn("start"))
           const built = yield* pgdata.build(plan, source)
           assert.strictEqual(built.archiveBytes, archive.length)

@@ -16,6 +16,8 @@ import { setTimeout as pause } from "node:timers/promises"
 import { promisify } from "node:util"
 import type { TimedOut, WireFailed } from "../../src/errors/Failure.ts"
 import { connect, type StatementResult, type Wire, type WireConfig } from "../../src/pgwire/Wire.ts"
+import type { Pgdata, PgdataSource } from "../../src/postgres/Pgdata.ts"
+import type { StartPlan } from "../../src/postgres/startPlan.ts"
 import { freePort } from "./ports.ts"
 import { isAlive, sharedFolder } from "./runFolder.ts"
 
@@ -320,3 +322,7 @@ export const startPostgres: (options?: ClusterOptions) => Effect.Effect<TestPost
       connect: (user, database) => connect(config(user, database))
     }
   })
+
+/** As a start does it, where the storage has nothing to end. */
+export const claimAndBegin = (pgdata: Pgdata["Service"], plan: StartPlan, source: PgdataSource["_tag"]) =>
+  Effect.andThen(pgdata.claim(source, Effect.void), pgdata.begin(plan, source))

@@ -30,7 +30,7 @@ import {
   type PageserverOptions
 } from "../../../src/testing/peers/FakePageserver.ts"
 import { makeFakeSafekeeper } from "../../../src/testing/peers/FakeSafekeeper.ts"
-import { runAs, temporaryFolder } from "../../support/postgres.ts"
+import { claimAndBegin, runAs, temporaryFolder } from "../../support/postgres.ts"
 import { emptySpec } from "../../support/specs.ts"
 import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
 import { eventually } from "../../support/waiting.ts"
@@ -269,7 +269,7 @@ describe("the basebackup", () => {
       Effect.gen(function* () {
         const pageserver = yield* serve({ fault: "error after the end", failFirst: 1 })
         const { timeline: made } = yield* claim(specOf(pageserver.url))
-        yield* pgdata.begin(plan, "Archive")
+        yield* claimAndBegin(pgdata, plan, "Archive")
         const built = yield* pgdata.build(plan, made.source(16n))
         assert.strictEqual(built.archiveBytes, archive.length)
         assert.isAbove(built.connectMicros, 0)
