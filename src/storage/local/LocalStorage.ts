@@ -91,14 +91,17 @@ const requireDurability = (admin: Admin["Service"], durability: Durability) =>
 
 const secure = Effect.fn("LocalStorage.secure")(
   function* ({ admin, durability }: Shared, layout: Layout) {
-    // These were written before the start already; what is not so now will not become so.
-    yield* requireDurability(admin, "process")
-    if (durability === "process") return
-    // The reload was only signalled: for a moment fsync may still be what it was at the start.
-    yield* Effect.retry(requireDurability(admin, "os"), {
+    const required = requireDurability(admin, durability)
+    // The reload was only signalled: for a moment fsync may still be what it was at the start. The other settings
+    // were written before it; what is not so now will not become so.
+    const afterReload = Effect.retry(required, {
       while: (failure) => failure._tag === "NotSupported" || failure._tag === "WireFailed",
       schedule: Schedule.spaced("5 millis").pipe(Schedule.upTo({ duration: "5 seconds" }))
     })
+    yield* Effect.catchTag(required, "NotSupported", () =>
+      Effect.andThen(requireDurability(admin, "process"), afterReload)
+    )
+    if (durability === "process") return
     const base = (yield* readBase(layout)) ?? (yield* damaged(layout, "current.json has vanished"))
     yield* flushWal(layout, segmentNumberOf(base.start, base.current.segmentBytes), base.current.segmentBytes)
     yield* forgetUnflushed(layout)

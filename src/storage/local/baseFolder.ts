@@ -173,8 +173,11 @@ export const copyNew = Effect.fnUntraced(function* (
   }
 })
 
-/** A flush costs a turn of the disk even when there is nothing to flush; from here on one for everything is faster. */
-const manyFiles = 16
+/**
+ * From here on one flush for everything is faster. It flushes what others wrote to the filesystem, too, so not for less:
+ * of what the journal has taken already, a flush costs next to nothing.
+ */
+const manyFiles = 64
 
 const flushWithin = Duration.minutes(10)
 

@@ -17,9 +17,10 @@ import { replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, damaged, type Layout, readBase } from "./layout.ts"
 import { removeOld } from "./publishBase.ts"
+import { writeReached } from "./reached.ts"
 import { type ClusterRequest, makeFirstBase } from "./seedCluster.ts"
 import { swapIn } from "./spare.ts"
-import { checkWal, noteUnflushed, replayStart } from "./wal.ts"
+import { checkWal, noteStart, replayStart } from "./wal.ts"
 import { segmentNumberOf } from "./walSegments.ts"
 
 /** An ordinary cluster that somebody pointed us at by mistake has a pg_wal of its own, with WAL in it. */
@@ -76,12 +77,11 @@ export const restoreBase: (
   yield* removeFile(layout.first)
   yield* checkBase(layout, base, wanted.install.major)
   const from = yield* replayStart(layout, base)
-  yield* checkWal(layout, base, from)
-  yield* noteUnflushed(layout, base)
+  yield* noteStart(layout, base, yield* checkWal(layout, base, from))
   yield* removeOld(layout, base, segmentNumberOf(base.start, base.current.segmentBytes))
   const swapped = yield* swapIn(layout, base, pgdata)
   if (swapped === null) {
-    if (from !== base.start) yield* checkWal(layout, base, base.start)
+    if (from !== base.start) yield* writeReached(layout, yield* checkWal(layout, base, base.start))
     yield* layBase(layout, base, pgdata, "urgent")
     yield* failpoint("base-laid")
   }

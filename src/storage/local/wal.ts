@@ -146,7 +146,7 @@ export const followChain = Effect.fnUntraced(function* (
   return { end, later, reached, loss }
 })
 
-/** Refuses when committed rows would be dropped at the end of replay. */
+/** Refuses when committed rows would be dropped at the end of replay. Otherwise what is known of the WAL now. */
 export const checkChain = Effect.fnUntraced(function* (
   layout: Layout,
   base: Replayed,
@@ -175,7 +175,7 @@ export const checkChain = Effect.fnUntraced(function* (
   // What is still to be seen behind the end is of no use, and must not count as damage next time.
   const stale = largest(reached?.stale ?? 0n, later === null ? 0n : staleThrough(later, end.after, segmentBytes))
   const sameBoot = reached !== null && reached.bootId === bootId
-  yield* writeReached(layout, {
+  return {
     bootId,
     segment: printWalFile(
       { pgTimeline: base.pgTimeline, number: segmentNumberBefore(end.lsn, segmentBytes) },
@@ -185,7 +185,7 @@ export const checkChain = Effect.fnUntraced(function* (
     // What was found after the machine went down was on its disk.
     flushed: givenUp ? 0n : sameBoot ? reached.flushed : end.lsn,
     stale: stale > end.lsn ? stale : 0n
-  })
+  } satisfies Reached
 })
 
 /** The last page was looked for only in the segment of the end; of later ones nothing is known but their beginning. */
@@ -230,22 +230,26 @@ export const inspectWal = Effect.fnUntraced(function* (
   return { damage, segments, end: end.lsn }
 })
 
-/** `from`: where replay will begin, at the base or later. Nothing has been changed when it refuses. */
-export const checkWal: (layout: Layout, base: Base, from: Lsn) => Effect.Effect<void, FileFailed | StorageDamaged> =
+/**
+ * `from`: where replay will begin, at the base or later. Nothing has been changed when it refuses. Answers what is
+ * known of the WAL now, which is not written yet.
+ */
+export const checkWal: (layout: Layout, base: Base, from: Lsn) => Effect.Effect<Reached, FileFailed | StorageDamaged> =
   Effect.fnUntraced(function* (layout, base, from) {
     const bootId = yield* readBootId
     yield* checkSegments(layout, base, bootId)
-    yield* checkChain(layout, base, from, bootId)
+    const reached = yield* checkChain(layout, base, from, bootId)
     // Half-made by a Postgres that was killed; there is never a record in one.
     const halves = (yield* namesIn(layout.wal)).filter((name) => /^xlogtemp\.\d+$/.test(name))
     yield* Effect.forEach(halves, (name) => removeFile(`${layout.wal}/${name}`), { discard: true })
+    return reached
   })
 
 /**
- * Notes, on the disk, that from now on WAL is written without fsync; all there is now was flushed, or has survived
- * a power cut, unless an earlier start in this boot has noted the same.
+ * Notes that from now on WAL is written without fsync; all there is now was flushed, or has survived a power cut,
+ * unless an earlier start in this boot has noted the same.
  */
-export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed | StorageDamaged> =
+const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, FileFailed | StorageDamaged> =
   Effect.fnUntraced(function* (layout, base) {
     const bootId = yield* readBootId
     const note = yield* readUnflushed(layout)
@@ -253,8 +257,13 @@ export const noteUnflushed: (layout: Layout, base: Base) => Effect.Effect<void, 
     const through = note !== null && note.bootId === bootId ? note.through : newest.toString()
     yield* replaceUnflushed(layout.unflushed, printRecord({ through, bootId }), layout.owner)
     yield* flush(layout.unflushed)
-    yield* flush(layout.root)
   })
+
+/** On the disk, before Postgres writes any WAL: how far it goes now, and that more may be lost with the machine. */
+export const noteStart = (layout: Layout, base: Base, reached: Reached) =>
+  Effect.all([writeReached(layout, reached), noteUnflushed(layout, base)], { concurrency: "unbounded" }).pipe(
+    Effect.andThen(flush(layout.root))
+  )
 
 /** Everything is flushed, and from now on Postgres flushes. */
 export const forgetUnflushed: (layout: Layout) => Effect.Effect<void, FileFailed> = Effect.fnUntraced(

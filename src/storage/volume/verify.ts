@@ -19,6 +19,7 @@ import { statOrNull } from "../local/disk.ts"
 import { damaged } from "../local/layout.ts"
 import { requireOwner } from "../local/room.ts"
 import { controlPath } from "../local/seedCluster.ts"
+import { writeReached } from "../local/reached.ts"
 import { checkChain, type Replayed } from "../local/wal.ts"
 import { ourFolder, type VolumeLayout, type VolumeRecord, type VolumeState } from "./layout.ts"
 
@@ -178,5 +179,5 @@ export const requireWal = Effect.fnUntraced(function* (layout: VolumeLayout, rep
       `the cluster is on Postgres timeline ${replay.pgTimeline}: whether all of its WAL is there is not looked at`
     )
   }
-  yield* checkChain(layout, replay, replay.from, yield* readBootId)
+  yield* writeReached(layout, yield* checkChain(layout, replay, replay.from, yield* readBootId))
 })
