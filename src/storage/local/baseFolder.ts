@@ -194,9 +194,12 @@ export const flushCopy = Effect.fnUntraced(function* (
     Effect.forEach(names, (name) => flush(`${folder}/pgdata/${name}`), { concurrency: 4, discard: true })
   const oneByOne = Effect.andThen(flushAll(files), flushAll(["", ...manifest.folders]))
   if (files.length + manifest.folders.length <= manyFiles) return yield* oneByOne
-  const sync = { command: "sync", args: ["-f", folder], env: {}, cwd: "/", runAs: null }
-  yield* Effect.catch(runCommand(sync, flushWithin), () => oneByOne)
+  yield* Effect.catch(flushFileSystem(["-f", folder]), () => oneByOne)
 })
+
+/** `-f` and a path: its file system; nothing: all of them. */
+export const flushFileSystem = (args: ReadonlyArray<string>) =>
+  runCommand({ command: "sync", args, env: {}, cwd: "/", runAs: null }, flushWithin)
 
 /** Writes and flushes the manifest; its digest. */
 export const writeManifest = Effect.fnUntraced(function* (

@@ -54,7 +54,7 @@ const Record = Schema.Struct({
 })
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Record))
 
-interface SeedCluster {
+export interface SeedCluster {
   readonly folder: string
   readonly record: typeof Record.Type
   readonly manifest: Manifest
@@ -65,19 +65,22 @@ export interface ClusterRequest {
   readonly directory: string
   readonly install: PostgresInstall["Service"]
   readonly superuser: string
+  /** Checksums of data pages, where the major version has none by default. */
+  readonly checksums?: boolean
 }
 
 const initdbWithin = Duration.minutes(2)
 /** A build that old was killed. */
 const staleMillis = 3_600_000
 
-const keyOf = ({ install, superuser }: ClusterRequest): string => {
+const keyOf = ({ checksums = false, install, superuser }: ClusterRequest): string => {
   const version = install.version.replace(/[^0-9A-Za-z.]/g, "_")
   const user = /^[a-z0-9_]{1,63}$/.test(superuser) ? superuser : `HEX${Buffer.from(superuser).toString("hex")}`
-  return `${version}-${user}`
+  return `${version}-${user}${checksums ? "-checksums" : ""}`
 }
 
-const initdb = Effect.fnUntraced(function* ({ install, superuser }: ClusterRequest, pgdata: string) {
+const initdb = Effect.fnUntraced(function* (wanted: ClusterRequest, pgdata: string) {
+  const { checksums = false, install, superuser } = wanted
   const command = install.initdb
   if (command === null) {
     return yield* new PostgresUnusable({
@@ -90,7 +93,9 @@ const initdb = Effect.fnUntraced(function* ({ install, superuser }: ClusterReque
     runCommand(
       {
         command,
-        args: ["-D", pgdata, "-U", superuser, "--auth=trust", "-E", "UTF8", `--locale=${locale}`, "--no-sync"],
+        args: ["-D", pgdata, "-U", superuser, "--auth=trust", "-E", "UTF8", `--locale=${locale}`, "--no-sync"].concat(
+          checksums ? ["--data-checksums"] : []
+        ),
         env: { LC_ALL: undefined, LANG: undefined, PGDATA: undefined },
         cwd: "/",
         runAs: install.runAs
@@ -201,7 +206,7 @@ const digestOf = (path: string) =>
   })
 
 /** The seed cluster, made if need be. */
-const findSeedCluster = Effect.fnUntraced(function* (
+export const findSeedCluster = Effect.fnUntraced(function* (
   wanted: ClusterRequest
 ): Effect.fn.Return<SeedCluster, Failure, Spawn> {
   const templates = `${wanted.directory}/templates`
@@ -221,7 +226,7 @@ const findSeedCluster = Effect.fnUntraced(function* (
 })
 
 /** Seconds in the upper half, as initdb does it, and chance in the lower. */
-const freshSystemId = Effect.map(
+export const freshSystemId = Effect.map(
   Clock.currentTimeMillis,
   (millis) => (BigInt(Math.floor(millis / 1000)) << 32n) | BigInt(randomBytes(4).readUInt32LE())
 )
@@ -276,7 +281,35 @@ const mark = Effect.fnUntraced(function* (layout: Layout) {
   }
 })
 
-const controlPath = "global/pg_control"
+export const controlPath = "global/pg_control"
+
+/** The seed's pg_control with another system identifier. */
+export const controlWith = Effect.fnUntraced(function* ({ folder }: SeedCluster, systemId: bigint) {
+  const path = `${folder}/pgdata/${controlPath}`
+  const renamed = controlFileWithSystemId(yield* attempt("read", path, () => fs.readFileSync(path)), systemId)
+  const hint = "remove this folder; it is made anew and holds no data of yours"
+  return yield* Effect.fromResult(
+    Result.mapError(renamed, (detail) => new StorageDamaged({ directory: folder, detail, hint }))
+  )
+})
+
+/** The seed's WAL with another system identifier. Nothing of it is flushed. */
+export const copySeedWal = Effect.fnUntraced(function* (
+  { folder, record }: SeedCluster,
+  wal: string,
+  owner: RunAs | null,
+  systemId: bigint
+) {
+  const eight = Buffer.alloc(8)
+  eight.writeBigUInt64LE(systemId)
+  yield* makeFolder(`${wal}/archive_status`, owner)
+  for (const name of record.segments) {
+    const segment = `${wal}/${name}`
+    yield* copy(`${folder}/${name}`, segment)
+    yield* attempt("write", segment, () => writeAt(segment, segmentSystemIdOffset, eight))
+    yield* handOver(segment, owner)
+  }
+})
 
 /**
  * Base 1 of a timeline: the seed's own files under a second name, which are on the disk already and are never written
@@ -290,10 +323,7 @@ const copySeed = Effect.fnUntraced(function* (layout: Layout, seed: SeedCluster,
   yield* removeTree(folder)
   yield* removeTree(`${layout.root}/base-1`)
   yield* makeFolder(to, layout.owner)
-  const path = `${from}/${controlPath}`
-  const control = yield* attempt("read", path, () => fs.readFileSync(path))
-  const renamed = controlFileWithSystemId(control, systemId)
-  const patched = yield* Effect.fromResult(Result.mapError(renamed, (detail) => damaged(layout, detail)))
+  const patched = yield* controlWith(seed, systemId)
   const entry = yield* paced("copy", to, "urgent", async (pacer) => {
     await putFolders(pacer, to, manifest.folders, layout.owner)
     const copies: Array<string> = []
@@ -315,18 +345,9 @@ export const makeFirstBase: (layout: Layout, wanted: ClusterRequest) => Effect.E
     yield* mark(layout)
     yield* failpoint("first-marked")
     const seed = yield* findSeedCluster(wanted)
-    const { folder, record } = seed
+    const { record } = seed
     const systemId = yield* freshSystemId
-    const eight = Buffer.alloc(8)
-    eight.writeBigUInt64LE(systemId)
-
-    yield* makeFolder(`${layout.wal}/archive_status`, layout.owner)
-    for (const name of record.segments) {
-      const segment = `${layout.wal}/${name}`
-      yield* copy(`${folder}/${name}`, segment)
-      yield* attempt("write", segment, () => writeAt(segment, segmentSystemIdOffset, eight))
-      yield* handOver(segment, layout.owner)
-    }
+    yield* copySeedWal(seed, layout.wal, layout.owner, systemId)
     yield* failpoint("first-wal")
 
     const copied = yield* copySeed(layout, seed, systemId)
