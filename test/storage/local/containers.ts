@@ -5,11 +5,11 @@
 import * as Effect from "effect/Effect"
 import { execFileSync, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
-import { commandLineOf, parentOf, processOf } from "../../../src/platform/processes.ts"
+import { commandLineOf, processOf } from "../../../src/platform/processes.ts"
 import { killAll, launch, type Place, processesIn, type Program, rows, session } from "../../program/harness.ts"
+import { apart, childrenOf } from "../../support/processes.ts"
 
-/** A process tree, and System V memory, of its own; /proc shows nothing else. It ends with the program that made it. */
-export const apart: ReadonlyArray<string> = ["unshare", "-p", "-f", "--kill-child", "--mount-proc", "-i", "--"]
+export { apart } from "../../support/processes.ts"
 
 /** The same, where somebody else is PID 1: it outlives the compute, and reaps nobody. */
 export const apartWithInit: ReadonlyArray<string> = [...apart, "sh", "-c", '"$@" & exec sleep 100000', "sh"]
@@ -32,16 +32,9 @@ export const where = <A, E, R>(program: ReadonlyArray<string>, test: Effect.Effe
     return Effect.sync(() => void process.stdout.write(`not tested on this machine: ${because}\n`))
   })
 
-const everybody = () =>
-  fs
-    .readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-
 /** A process and all that it started, as far as they were not handed to another parent. */
 const descendants = (pid: number): ReadonlyArray<number> => {
-  const children = everybody().filter((other) => parentOf(other) === pid)
-  return [pid, ...children.flatMap(descendants)]
+  return [pid, ...childrenOf(pid).flatMap(descendants)]
 }
 
 /** The process of `compute_ctl` itself, below whatever started it. */
@@ -58,7 +51,7 @@ export const beside = (pid: number): ReadonlyArray<string> => ["nsenter", "-t", 
 
 /** The PID 1 of the namespace that a program was started in. */
 export const initOf = (program: Program): number => {
-  const init = everybody().find((pid) => parentOf(pid) === program.pid)
+  const [init] = childrenOf(program.pid)
   if (init === undefined) throw new Error("the namespace is gone")
   return init
 }
