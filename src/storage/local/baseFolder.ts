@@ -17,7 +17,7 @@ import { attemptPromise, makeFolder, namesIn, removeFile } from "../../platform/
 import { runCommand } from "../../platform/processes.ts"
 import type { RunAs, Spawn } from "../../platform/Spawn.ts"
 import { type Copy, copyFiles, finishCopy, type KnownFiles, listTree } from "./copyTree.ts"
-import { flush, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { flush, handOver, removeTree, rename, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { FileDamaged, layTree } from "./layTree.ts"
 import { type Base, damaged, freshTrash, type Layout, readSpareId, trashes } from "./layout.ts"
@@ -216,7 +216,8 @@ export const writeManifest = Effect.fnUntraced(function* (
       })()
     )
   )
-  yield* replaceUnflushed(path, bytes, owner)
+  yield* attemptPromise("write", path, () => fs.promises.writeFile(path, bytes, { mode: 0o600 }))
+  yield* handOver(path, owner)
   yield* flush(path)
   yield* flush(folder)
   return digest

@@ -48,6 +48,10 @@ export const handOver = (path: string, owner: RunAs | null): Effect.Effect<void,
 export const rename = (from: string, to: string): Effect.Effect<void, FileFailed> =>
   attempt("rename", `${from} to ${to}`, () => fs.renameSync(from, to))
 
+/** A file whose blocks it may take a while to give back, off the main thread. */
+export const removeLarge = (path: string): Effect.Effect<void, FileFailed> =>
+  attemptPromise("remove", path, () => fs.promises.rm(path, { force: true }))
+
 /** Removes a folder and what is in it, off the main thread. Links in it are removed, not followed. */
 export const removeTree = (path: string): Effect.Effect<void, FileFailed> =>
   attemptPromise("remove", path, () => fs.promises.rm(path, { recursive: true, force: true }))

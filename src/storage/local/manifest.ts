@@ -62,12 +62,21 @@ export const totalBytes = ({ files }: Manifest): number => {
 const title = "compute-ctl base 1"
 
 export function* printManifest({ files, folders }: Manifest): Generator<void, Buffer, void> {
-  const lines = [Buffer.from(`${title}\n${folders.map((name) => `d ${JSON.stringify(name)}\n`).join("")}`)]
-  for (const [name, { digests, size }] of files) {
-    lines.push(Buffer.from(`f ${size} ${digests || "-"} ${JSON.stringify(name)}\n`))
+  const parts: Array<Buffer> = []
+  let text = `${title}\n`
+  for (const name of folders) {
+    text += `d ${JSON.stringify(name)}\n`
     yield
   }
-  const bytes = Buffer.concat(lines)
+  for (const [name, { digests, size }] of files) {
+    text += `f ${size} ${digests || "-"} ${JSON.stringify(name)}\n`
+    if (text.length > pieceBytes) {
+      parts.push(Buffer.from(text))
+      text = ""
+    }
+    yield
+  }
+  const bytes = Buffer.concat([...parts, Buffer.from(text)])
   return Buffer.concat([bytes, Buffer.from(`end ${yield* textDigest(bytes)}\n`)])
 }
 
@@ -91,12 +100,11 @@ export function* parseManifest(bytes: Buffer): Generator<void, Option.Option<Man
   const end = bytes.lastIndexOf("\nend ")
   const body = bytes.subarray(0, end + 1)
   if (end === -1 || bytes.toString("latin1", end + 1) !== `end ${yield* textDigest(body)}\n`) return Option.none()
-  const text = body.toString("utf8")
   const folders: Array<string> = []
   const files = new Map<string, FileEntry>()
-  for (let at = 0, first = true; at < text.length; first = false) {
-    const next = text.indexOf("\n", at)
-    const line = text.slice(at, next)
+  for (let at = 0, first = true; at < body.length; first = false) {
+    const next = body.indexOf("\n", at)
+    const line = body.toString("utf8", at, next)
     at = next + 1
     if (first) {
       if (line !== title) return Option.none()

@@ -25,7 +25,7 @@ import { type Lsn, parseLsn, printLsn } from "../../spec/identifiers.ts"
 import { coldBackupLabel, parseBackupLabel } from "./backupLabel.ts"
 import { copyBase, type Copied, flushCopy, retireBases, writeManifest } from "./baseFolder.ts"
 import type { KnownFiles } from "./copyTree.ts"
-import { flush, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { flush, removeLarge, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, Current, damaged, type Layout, printCurrent, readBase } from "./layout.ts"
 import { totalBytes } from "./manifest.ts"
@@ -80,7 +80,7 @@ export const removeOld: (layout: Layout, base: Base, keepFrom: bigint) => Effect
     const statuses = new Set(yield* namesIn(`${layout.wal}/archive_status`))
     for (const name of [...names].sort()) {
       if (statuses.has(`${name}.ready`)) continue
-      yield* removeFile(`${layout.wal}/${name}`)
+      yield* removeLarge(`${layout.wal}/${name}`)
       yield* removeFile(`${layout.wal}/archive_status/${name}.done`)
     }
     yield* failpoint("base-wal-pruned")

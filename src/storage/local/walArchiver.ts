@@ -15,7 +15,7 @@ import type { ComputeState } from "../../compute/ComputeState.ts"
 import type { Failure } from "../../errors/Failure.ts"
 import { causesOf } from "../../errors/policy.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
-import { namesIn, textOrNull } from "../../platform/files.ts"
+import { attemptPromise, textOrNull } from "../../platform/files.ts"
 import type { Spawn } from "../../platform/Spawn.ts"
 import { parseLsn } from "../../spec/identifiers.ts"
 import { baseDue, type BaseLimits, baseOverdue } from "./basePolicy.ts"
@@ -27,6 +27,7 @@ import { type Base, baseBytes, damaged, type Layout, readBase } from "./layout.t
 import { connectToCluster, copyRunning, countDatabases } from "./publishBase.ts"
 import { giveUpSpare, isFull, makeRoom } from "./room.ts"
 import { prepareSpare } from "./spare.ts"
+import { entriesIn } from "./treeFiles.ts"
 import { flushWal } from "./wal.ts"
 import { printWalFile, segmentNumberOf } from "./walSegments.ts"
 
@@ -110,14 +111,15 @@ const observe = Effect.fnUntraced(function* (
 
 // What a start from the storage will not bring back: it is not in the WAL, and PGDATA is thrown away.
 
-const unloggedIn = Effect.fnUntraced(function* (pgdata: string) {
-  let found = 0
-  for (const database of yield* namesIn(`${pgdata}/base`)) {
-    found += (yield* namesIn(`${pgdata}/base/${database}`)).filter((name) => /^\d+_init$/.test(name)).length
-    yield* Effect.yieldNow
-  }
-  return found
-})
+const unloggedIn = (pgdata: string) =>
+  attemptPromise("list", `${pgdata}/base`, async () => {
+    let found = 0
+    for await (const database of entriesIn(`${pgdata}/base`)) {
+      for await (const { name } of entriesIn(`${pgdata}/base/${database.name}`)) if (/^\d+_init$/.test(name)) found++
+    }
+    return found
+    // A database that was dropped meanwhile: the next look counts again.
+  }).pipe(Effect.orElseSucceed(() => 0))
 
 const findLosses = Effect.fnUntraced(function* (pgdata: string, admin: Admin["Service"]) {
   const lines = new Map<string, string>()
