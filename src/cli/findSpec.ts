@@ -44,7 +44,7 @@ export const findSpec = Effect.fnUntraced(function* (settings: SpecSettings): Ef
     case "ConfigFile": {
       const text = yield* readText(from.path)
       const config = yield* Effect.fromResult(parseConfigText(text, parseOptionsOf(settings, from.path)))
-      return { ...config, answer: null }
+      return { ...config, jwks: keysFor(settings, config.jwks), answer: null }
     }
     case "ControlPlane": {
       const json = yield* pullSpec({
@@ -66,11 +66,15 @@ const bareSpec = (settings: SpecSettings, text: string, source: string): Effect.
     tls: null
   }))
 
+/** Keys mean that tokens are asked for. Without any, nobody is admitted (head), or nobody is asked (2024). */
+const keysFor = ({ apiVersion }: SpecSettings, jwks: ReadonlyArray<unknown>): ReadonlyArray<unknown> | null =>
+  apiVersion === "2024" && jwks.length === 0 ? null : jwks
+
 /** What a control plane answered, or once answered. */
 const readAnswer = (settings: SpecSettings, answer: unknown, source: string): Effect.Effect<Found, Failure> =>
   Effect.map(Effect.fromResult(parseResponse(answer, parseOptionsOf(settings, source))), ({ jwks, spec, tls }) => ({
     spec,
-    jwks: settings.apiVersion === "2024" ? null : jwks,
+    jwks: keysFor(settings, jwks),
     answer,
     tls
   }))
@@ -101,7 +105,10 @@ export const refetchOf = (
     : Effect.gen(function* () {
         const { answer, jwks, spec } = yield* findSpec(settings)
         if (spec !== null) kept?.remember(spec, answer)
-        if (verifier !== null && jwks !== null) yield* verifier.rotate(jwks)
+        if (verifier !== null && jwks !== null && !verifier.isCurrent(jwks))
+          yield* Effect.catch(verifier.rotate(jwks), (wrong) =>
+            Effect.logWarning(`the HTTP API keeps its keys: ${wrong.message}`)
+          )
         return spec
       })
 

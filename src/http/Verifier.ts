@@ -3,24 +3,23 @@
  * (docs/reference/compute_ctl.md#authorization), also because the file that it came from did. What the claims allow is
  * decided in `authorize.ts`.
  *
- * One algorithm is accepted: EdDSA, or RS256 as soon as one key declares it. Keys are tried in order, whatever `kid`
- * says. A set without a key that can be used never replaces one that has: nobody could send a better one then.
+ * Keys are tried in order, whatever `kid` says, each by its own algorithm, so that one kind can be rotated for the
+ * other. A set that comes later counts only when each key in it can verify; otherwise the keys stay as they are, since
+ * nobody could send better ones then. Of the first set those count that can.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import * as Schema from "effect/Schema"
-import { compactVerify } from "jose/jws/compact/verify"
-import { importJWK } from "jose/key/import"
 import { createHash } from "node:crypto"
 import * as FS from "node:fs/promises"
 import type { Actor } from "../compute/Supervisor.ts"
-import type { Failure } from "../errors/Failure.ts"
+import { type Failure, type Problem, SpecInvalid } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { attemptPromise } from "../platform/files.ts"
 import { isTimely, unverified } from "./authorize.ts"
+import { readKeySet } from "./jwk.ts"
+import { verifyToken } from "./jws.ts"
 import type { Refusal } from "./refusals.ts"
 
 /** The claims of a token whose signature and times are good, undecoded; or why it is not (`unverified`). */
@@ -30,96 +29,88 @@ export interface Verifier {
   readonly verify: Verify
   /** The same for a token that was checked before, at once; `null`: it must be checked. */
   readonly recall: (token: string, nowSeconds: number) => unknown | null
-  /** These keys count from the next token on; false: none of them is usable, and the old ones stay. */
-  readonly rotate: (jwks: ReadonlyArray<unknown>) => Effect.Effect<boolean>
+  /** What is wrong with a set, before anything is done with it; `null`: nothing. */
+  readonly check: (jwks: ReadonlyArray<unknown>) => SpecInvalid | null
+  /** Are these the keys that were taken last, in any order? */
+  readonly isCurrent: (jwks: ReadonlyArray<unknown>) => boolean
+  /** These keys count from the next token on; or what is wrong with them, and the old ones stay. */
+  readonly rotate: (jwks: ReadonlyArray<unknown>) => Effect.Effect<void, SpecInvalid>
+  /** To be done after each rotation. */
+  readonly onRotated: (then: Effect.Effect<void>) => void
+  /** How many keys count now. */
+  readonly count: () => number
+  /** What was wrong with the set that it began with; empty once another one counts. */
+  readonly problems: () => ReadonlyArray<Problem>
 }
-
-const Jwk = Schema.Record(Schema.String, Schema.Unknown)
-const decodeJwk = Schema.decodeUnknownEffect(Jwk)
-
-const Payload = Schema.fromJsonString(Schema.Record(Schema.String, Schema.Unknown))
-const decodePayload = Schema.decodeUnknownOption(Payload)
-
-const declaresRsa = (jwk: unknown): boolean =>
-  typeof jwk === "object" && jwk !== null && "alg" in jwk && jwk.alg === "RS256"
-
-const readKeys = Effect.fnUntraced(function* (jwks: ReadonlyArray<unknown>) {
-  const algorithm = jwks.some(declaresRsa) ? "RS256" : "EdDSA"
-  const keys = yield* Effect.forEach(jwks, (jwk, index) =>
-    decodeJwk(jwk).pipe(
-      Effect.flatMap((fields) => Effect.tryPromise(() => importJWK(fields, algorithm))),
-      Effect.option,
-      Effect.tap((key) =>
-        Option.isNone(key) ? Effect.logWarning(`key ${index} of the JWKS cannot be used`) : Effect.void
-      )
-    )
-  )
-  return { algorithm, keys: keys.flatMap((key) => (Option.isSome(key) ? [key.value] : [])) }
-})
-
-type Keys = Effect.Success<ReturnType<typeof readKeys>>
 
 /** A poller sends the same token again and again; its signature is checked once. */
 const maxRemembered = 256
 
 const digest = (text: string): string => createHash("sha256").update(text).digest("base64")
 
-/** A verifier for these keys, which are read at the first token. With none that can be used it refuses everybody. */
+const invalid = (problems: ReadonlyArray<Problem>): SpecInvalid =>
+  new SpecInvalid({
+    source: "keys of the API",
+    problems: problems.map(({ message, path }) => ({ path: `compute_ctl_config.jwks.${path}`, message }))
+  })
+
+const check = (jwks: ReadonlyArray<unknown>): SpecInvalid | null => {
+  const { problems } = readKeySet(jwks)
+  if (problems.length > 0) return invalid(problems)
+  return jwks.length > 0 ? null : invalid([{ path: "keys", message: "expected a key" }])
+}
+
+const spelled = (jwks: ReadonlyArray<unknown>): string =>
+  jwks
+    .map((jwk) => JSON.stringify(jwk))
+    .sort()
+    .join()
+
+/** A verifier for these keys. With none that can be used it refuses everybody. */
 export const verifierOf = (jwks: ReadonlyArray<unknown>): Verifier => {
   /** Claims by digest of the token, never the token; forgotten with the keys that proved them. */
   let remembered = new Map<string, Readonly<Record<string, unknown>>>()
-  let known: Keys | undefined
-  const adopt = (keys: Keys) =>
-    Effect.sync(() => {
-      known = keys
-      remembered = new Map()
-      return keys
-    })
-  // Keys that were rotated in while the first were being read stay.
-  const adoptFirst = (keys: Keys) => Effect.suspend(() => (known === undefined ? adopt(keys) : Effect.succeed(known)))
-  const current = Effect.suspend(() =>
-    known === undefined ? Effect.flatMap(readKeys(jwks), adoptFirst) : Effect.succeed(known)
-  )
+  let taken = jwks
+  let afterwards: Effect.Effect<void> = Effect.void
+  let known = readKeySet(jwks)
 
-  const check = Effect.fnUntraced(function* (text: string) {
-    const { algorithm, keys } = yield* current
-    const memory = remembered
+  const claimsOf = (text: string): Readonly<Record<string, unknown>> | null => {
     const name = digest(text)
-    const before = memory.get(name)
+    const before = remembered.get(name)
     if (before !== undefined) return before
-    for (const key of keys) {
-      const verified = yield* Effect.option(
-        Effect.tryPromise(() => compactVerify(text, key, { algorithms: [algorithm] }))
-      )
-      if (Option.isNone(verified)) continue
-      const claims = decodePayload(new TextDecoder().decode(verified.value.payload))
-      if (Option.isNone(claims)) return yield* Effect.fail(unverified)
-      if (memory.size >= maxRemembered) memory.clear()
-      memory.set(name, claims.value)
-      return claims.value
-    }
-    return yield* Effect.fail(unverified)
-  })
+    const claims = verifyToken(text, known.keys)
+    if (claims === null) return null
+    if (remembered.size >= maxRemembered) remembered.clear()
+    remembered.set(name, claims)
+    return claims
+  }
 
   return {
     recall: (token, nowSeconds) => {
       const claims = remembered.get(digest(token))
       return claims !== undefined && isTimely(claims, nowSeconds) ? claims : null
     },
-    verify: Effect.fnUntraced(function* (token) {
-      const claims = yield* check(Redacted.value(token))
-      const now = yield* Clock.currentTimeMillis
-      return isTimely(claims, now / 1000) ? claims : yield* Effect.fail(unverified)
-    }),
-    rotate: Effect.fnUntraced(function* (next) {
-      const keys = yield* readKeys(next)
-      if (keys.keys.length === 0) {
-        yield* Effect.logWarning("a JWKS without a usable key was sent; the keys stay as they are")
-        return false
-      }
-      yield* adopt(keys)
-      return true
-    })
+    verify: (token) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const claims = claimsOf(Redacted.value(token))
+        return claims !== null && isTimely(claims, now / 1000) ? Effect.succeed(claims) : Effect.fail(unverified)
+      }),
+    check,
+    isCurrent: (next) => spelled(next) === spelled(taken),
+    rotate: (next) =>
+      Effect.suspend(() => {
+        const wrong = check(next)
+        if (wrong !== null) return Effect.fail(wrong)
+        taken = next
+        known = readKeySet(next)
+        remembered = new Map()
+        return afterwards
+      }),
+    onRotated: (then) => {
+      afterwards = then
+    },
+    count: () => known.keys.length,
+    problems: () => known.problems
   }
 }
 
@@ -162,8 +153,8 @@ export const keyWatcher = ({ given, path, read }: WatchedKeys, verifier: Verifie
       seen = mark
       lastWarning = null
       if (isFirstLook && JSON.stringify(keys) === JSON.stringify(given)) return
-      if (yield* verifier.rotate(keys))
-        yield* Effect.logInfo(`the HTTP API takes the ${keys.length} keys of ${path} from now on`)
+      yield* verifier.rotate(keys)
+      yield* Effect.logInfo(`the HTTP API takes the ${keys.length} keys of ${path} from now on`)
     })
     const keep = Effect.fnUntraced(function* (failure: Failure) {
       const why = causesOf(failure).join(": ")

@@ -42,15 +42,19 @@ export interface Rights {
 /** Clocks of the control plane and of this machine may differ this much. */
 const leewaySeconds = 60
 
-/** Is now between `nbf` and `exp`? Either may be missing; one that is no number is never met. */
+/** A moment as a claim says it. `1e999` is a number to JSON's reader, and never passes. */
+const isMoment = (claim: unknown): claim is number => typeof claim === "number" && Number.isFinite(claim)
+
+/** Is now between `nbf` and `exp`? Either may be missing; one that is no moment is never met. */
 export const isTimely = (
   { exp, nbf }: { readonly exp?: unknown; readonly nbf?: unknown },
   nowSeconds: number
 ): boolean =>
-  (exp === undefined || (typeof exp === "number" && nowSeconds <= exp + leewaySeconds)) &&
-  (nbf === undefined || (typeof nbf === "number" && nowSeconds >= nbf - leewaySeconds))
+  (exp === undefined || (isMoment(exp) && nowSeconds <= exp + leewaySeconds)) &&
+  (nbf === undefined || (isMoment(nbf) && nowSeconds >= nbf - leewaySeconds))
 
-export const authorize = (claims: unknown, computeId: string): Result.Result<Rights, Refusal> => {
+/** `computeId` `null`: this compute has none, so that no token can be made for it. */
+export const authorize = (claims: unknown, computeId: string | null): Result.Result<Rights, Refusal> => {
   const decoded = decode(claims)
   if (Result.isFailure(decoded)) return Result.fail(unverified)
   const { aud, compute_id, scope } = decoded.success

@@ -57,6 +57,7 @@ export const ConfigureBody = Schema.Struct({
     )
   )
 }).annotate({ identifier: "ConfigureBody" })
+export type ConfigureBody = typeof ConfigureBody.Type
 
 /** The primary's spec, and where its WAL ended. */
 export const PromoteBody = Schema.Struct({ spec: Schema.Unknown, wal_flush_lsn: Schema.String }).annotate({
@@ -132,7 +133,7 @@ export const Catalog = Schema.Struct({
 export const ExtensionBody = Schema.Struct({
   extension: PgName,
   database: PgName,
-  version: PgText.check(Schema.isNonEmpty())
+  version: PgText.check(Schema.isNonEmpty(), Schema.isMaxLength(255))
 }).annotate({ identifier: "ExtensionBody" })
 
 export const ExtensionResponse = Schema.Struct({ extension: Schema.String, version: Schema.String }).annotate({
@@ -160,7 +161,8 @@ const Grantee = Schema.String.check(Schema.makeFilter((name: string) => faultOfR
 export const Grants = Schema.Struct({
   database: PgName,
   schema: PgName,
-  privileges: Schema.Array(Privilege),
+  /** There are twelve; the answer repeats what was asked. */
+  privileges: Schema.Array(Privilege).check(Schema.isMaxLength(100)),
   role: Grantee
 }).annotate({ identifier: "Grants" })
 

@@ -5,6 +5,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Metric from "effect/Metric"
@@ -12,12 +13,13 @@ import * as Result from "effect/Result"
 import { createHash } from "node:crypto"
 import type { Commands } from "../compute/Commands.ts"
 import type { ComputeState } from "../compute/ComputeState.ts"
-import type { IdempotencyKey, KeyReused } from "../compute/Requests.ts"
+import type { ConfigureRequest, IdempotencyKey, KeyReused } from "../compute/Requests.ts"
 import type { IllegalTransition } from "../compute/transitions.ts"
 import { printLsn } from "../spec/identifiers.ts"
 import { maxSpecBytes } from "../spec/json.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { answered, answeredWithin, answerOf, json, readBody, readTimeout } from "./answer.ts"
+import { Caller } from "./Auth.ts"
 import { ConfigureBody } from "./bodies.ts"
 import type { ServerOptions } from "./options.ts"
 import {
@@ -27,8 +29,10 @@ import {
   refreshRefused,
   type Refusal,
   refusal,
+  refusalOf,
   wrongStatus
 } from "./refusals.ts"
+import type { Verifier } from "./Verifier.ts"
 import { configureRequestBody, statusBody } from "./views.ts"
 
 const noMode = refusal(
@@ -64,6 +68,9 @@ const staleSpecReports = Metric.counter("pg_cctl_pagestream_request_errors_total
 const wantsAsync = (prefer: string | undefined): boolean =>
   (prefer ?? "").split(",").some((preference) => preference.trim().toLowerCase() === "respond-async")
 
+const isDone = (request: ConfigureRequest | null): boolean =>
+  request !== null && request.outcome !== null && Result.isSuccess(request.outcome)
+
 const readKey = (key: string | undefined, body: unknown): Result.Result<IdempotencyKey | null, Refusal> =>
   key === undefined
     ? Result.succeed(null)
@@ -74,6 +81,26 @@ const readKey = (key: string | undefined, body: unknown): Result.Result<Idempote
 const refuse = (apiVersion: ApiVersion, error: IllegalTransition | KeyReused): Refusal =>
   error._tag === "KeyReused" ? keyReused : wrongStatus(apiVersion, "configuration", error.from)
 
+const adminsRotate = refusal(
+  403,
+  "admin_only",
+  "only an administrator may replace the keys of the API",
+  "use a token of scope compute_ctl:admin, or send the spec without keys"
+)
+
+/**
+ * What is to be done with the keys of a body once its spec is applied; a refusal before anything is done with the spec.
+ * An empty set is what the reference's own client sends, and means none.
+ */
+const rotationOf = Effect.fnUntraced(function* (verifier: Verifier | null, { compute_ctl_config }: ConfigureBody) {
+  const keys = compute_ctl_config?.jwks?.keys ?? []
+  if (verifier === null || keys.length === 0 || verifier.isCurrent(keys)) return Effect.void
+  if (!(yield* Caller).admin) return yield* Effect.fail(adminsRotate)
+  const wrong = verifier.check(keys)
+  if (wrong !== null) return yield* Effect.fail(refusalOf(wrong))
+  return Effect.ignore(verifier.rotate(keys))
+})
+
 const configure = Effect.fnUntraced(function* (
   state: ComputeState["Service"],
   commands: Commands["Service"],
@@ -83,18 +110,20 @@ const configure = Effect.fnUntraced(function* (
   const { headers } = yield* HttpServerRequest.HttpServerRequest
   const body = yield* readBody(ConfigureBody, apiVersion, "invalid spec", maxSpecBytes)
   const key = yield* Effect.fromResult(readKey(headers["idempotency-key"], body))
+  const rotate = yield* rotationOf(verifier, body)
   const spec = yield* Effect.fromResult(parseSpec(body.spec))
   const mayQueue = wantsAsync(headers["prefer"])
   const request = yield* Effect.mapError(commands.submit({ spec, mayQueue, key }), (error) => refuse(apiVersion, error))
-  const keys = body.compute_ctl_config?.jwks?.keys
-  if (verifier !== null && keys !== undefined) yield* verifier.rotate(keys)
+  // Goes on when nobody waits for it any more.
+  const settling = yield* commands.requests.settled(request.id).pipe(
+    Effect.tap((settled) => (isDone(settled) ? rotate : Effect.void)),
+    Effect.forkDetach({ startImmediately: true })
+  )
   if (mayQueue) {
     const headers = { location: `/operations/${request.id}`, "preference-applied": "respond-async" }
     return HttpServerResponse.setHeaders(json(configureRequestBody(request), 202), headers)
   }
-  const settled = yield* commands.requests
-    .settled(request.id)
-    .pipe(answeredWithin("the configuration", timeouts.configure))
+  const settled = yield* Fiber.join(settling).pipe(answeredWithin("the configuration", timeouts.configure))
   const outcome = settled?.outcome ?? null
   return outcome === null || Result.isSuccess(outcome)
     ? json(statusBody(apiVersion, yield* state.now))

@@ -130,8 +130,7 @@ export const makeDispatcher = (dispatch: Dispatch): Dispatcher => {
     const { path, query } = splitTarget(url)
     const match = router.find(method, path)
     const id = requestId(headers["x-request-id"])
-    response.counted = { traffic, route: match?.route ?? null, began: performance.now() }
-    response.setHeader("x-request-id", id)
+    response.known = { traffic, id, route: match?.route ?? null, began: performance.now() }
     if (match?.endpoint != null && query === "") {
       const admission = admit(match.endpoint.access, headers.authorization)
       // Whose token has yet to be verified waits for that; whoever is refused is logged.
@@ -152,8 +151,8 @@ export const makeDispatcher = (dispatch: Dispatch): Dispatcher => {
     for (const [request, response] of waiting.splice(0)) {
       if (response.destroyed) continue
       const { path } = splitTarget(request.url ?? "")
-      if (response.counted !== null)
-        response.counted = { ...response.counted, route: router.find(request.method ?? "", path)?.route ?? null }
+      if (response.known !== null)
+        response.known = { ...response.known, route: router.find(request.method ?? "", path)?.route ?? null }
       answer(request, response)
     }
   })

@@ -99,27 +99,26 @@ export const makeTraffic = (): Traffic => {
 }
 
 /** What is known of a request before it is answered. */
-interface Counted {
+interface Known {
   readonly traffic: Traffic
+  readonly id: string
   readonly route: string | null
   readonly began: number
 }
 
-type Headers = OutgoingHttpHeaders | Array<OutgoingHttpHeader>
-
-/** The response of every server of ours: it is counted when its head is written. */
+/** The response of every server of ours: when its head is written it is counted, and tells the request's id. */
 export class CountedResponse extends ServerResponse {
-  counted: Counted | null = null
+  known: Known | null = null
 
-  override writeHead(status: number, reason?: string, headers?: Headers): this
-  override writeHead(status: number, headers?: Headers): this
-  override writeHead(status: number, ...rest: ReadonlyArray<unknown>): this {
-    const { counted } = this
-    this.counted = null
-    if (counted !== null) {
-      const { began, route, traffic } = counted
-      traffic.count(this.req.method, route, status, performance.now() - began)
-    }
-    return super.writeHead(status, ...(rest as [Headers?]))
+  override writeHead(status: number, reason?: string, headers?: OutgoingHttpHeaders | Array<OutgoingHttpHeader>): this
+  override writeHead(status: number, headers?: OutgoingHttpHeaders | Array<OutgoingHttpHeader>): this
+  override writeHead(status: number, first?: unknown, second?: unknown): this {
+    const { known } = this
+    const reason = typeof first === "string" ? first : undefined
+    const headers = (reason === undefined ? (second ?? first) : second) as OutgoingHttpHeaders | undefined
+    if (known === null) return super.writeHead(status, reason, headers)
+    this.known = null
+    known.traffic.count(this.req.method, known.route, status, performance.now() - known.began)
+    return super.writeHead(status, reason, { ...headers, "x-request-id": known.id })
   }
 }

@@ -13,6 +13,7 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { unverified } from "../../src/http/authorize.ts"
 import type { Verify } from "../../src/http/Verifier.ts"
 import { ask, inBackground, join, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
+import { verifierThat } from "./tokens.ts"
 
 /** Accepts or refuses a TCP connection. */
 const accepts = (host: string, port: number): Effect.Effect<boolean> =>
@@ -150,7 +151,7 @@ describe("tokens", () => {
         ? Effect.succeed({ compute_id: "compute-2" })
         : Effect.fail(unverified)
   }
-  const verifier = { verify, recall: () => null, rotate: () => Effect.succeed(true) }
+  const verifier = verifierThat(verify)
   const bearer = (token: string) => ({ headers: { authorization: token } })
 
   it.live("guard every route that is not open, before anything else happens", () =>

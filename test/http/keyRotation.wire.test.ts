@@ -8,25 +8,24 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
-import { CompactSign } from "jose/jws/compact/sign"
-import { exportJWK } from "jose/key/export"
-import { generateKeyPair } from "jose/key/generate/keypair"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { SpecUnreadable } from "../../src/errors/Failure.ts"
 import { keyWatcher, verifierOf } from "../../src/http/Verifier.ts"
 import { temporaryFolder } from "../support/postgres.ts"
+import { SpecInvalid, SpecUnreadable } from "../../src/errors/Failure.ts"
 import { ask, configurer, inBackground, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
+import { edSigner, rsaSigner, tokenOf } from "./tokens.ts"
 
-const pair = Effect.promise(async () => {
-  const { privateKey, publicKey } = await generateKeyPair("EdDSA", { extractable: true })
-  const jwk = await exportJWK(publicKey)
-  const sign = (claims: unknown) =>
-    new CompactSign(new TextEncoder().encode(JSON.stringify(claims)))
-      .setProtectedHeader({ alg: "EdDSA" })
-      .sign(privateKey)
-  return { jwk, token: await sign({ compute_id: "compute-1" }), theirs: await sign({ compute_id: "compute-2" }) }
-})
+const pair = () => {
+  const signer = edSigner()
+  return {
+    jwk: signer.jwk,
+    /** The administrator's, who alone may replace keys. */
+    token: tokenOf(signer, { scope: "compute_ctl:admin", aud: ["compute"] }),
+    ours: tokenOf(signer, { compute_id: "compute-1" }),
+    theirs: tokenOf(signer, { compute_id: "compute-2" })
+  }
+}
 
 const as = (token: string) => ({ headers: { authorization: `Bearer ${token}` } })
 
@@ -53,7 +52,7 @@ const callers = (port: number, current: () => string, wrong: Array<string>) =>
 describe("rotation", () => {
   it.live("keys in /configure count from then on, and no call fails meanwhile; a removed key is refused", () =>
     Effect.gen(function* () {
-      const [old, next] = [yield* pair, yield* pair]
+      const [old, next] = [pair(), pair()]
       yield* reach("running")
       yield* configurer(() => Effect.void)
       const { port } = yield* open({ verifier: verifierOf([old.jwk]) })
@@ -74,21 +73,81 @@ describe("rotation", () => {
     }).pipe(Effect.provide(inMemoryServices))
   )
 
-  it.live("a set without a usable key, or a refused spec, changes no keys", () =>
+  it.live("a set with a key that cannot verify is refused with its reason, and its spec is not applied", () =>
     Effect.gen(function* () {
-      const [ours, theirs] = [yield* pair, yield* pair]
+      const ours = pair()
+      let applied = 0
       yield* reach("running")
-      yield* configurer(() => Effect.void)
+      yield* configurer(() => Effect.sync(() => void applied++))
       const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
-      for (const keys of [[], [{ kty: "broken" }], ["x"]])
-        assert.strictEqual((yield* configure(port, ours.token, keys)).status, 200)
-      const refused = yield* ask(port, "POST", "/configure", {
-        json: { spec: {}, compute_ctl_config: { jwks: { keys: [theirs.jwk] } } },
-        ...as(ours.token)
-      })
-      refusedOf(refused)
+      const sets = [[{ kty: "broken" }], ["x"], [ours.jwk, { kty: "oct", k: "AAAA" }], [rsaSigner(1024).jwk]]
+      for (const keys of sets) {
+        const answer = yield* configure(port, ours.token, keys)
+        assert.strictEqual(answer.status, 400)
+        assert.match(refusedOf(answer).problems?.[0]?.path ?? "", /^compute_ctl_config\.jwks\.keys\[\d\]$/)
+      }
+      assert.strictEqual(applied, 0)
       assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.token))).status, 200)
+    }).pipe(Effect.provide(inMemoryServices))
+  )
+
+  it.live("a spec that is refused, or fails, changes no keys", () =>
+    Effect.gen(function* () {
+      const [ours, theirs] = [pair(), pair()]
+      yield* reach("running")
+      const failure = new SpecInvalid({ source: "test", problems: [{ path: "", message: "not this one" }] })
+      yield* configurer(() => Effect.fail(failure))
+      const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
+      for (const spec of [{}, { format_version: 1 }]) {
+        const answer = yield* ask(port, "POST", "/configure", {
+          json: { spec, compute_ctl_config: { jwks: { keys: [theirs.jwk] } } },
+          ...as(ours.token)
+        })
+        refusedOf(answer)
+        assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.token))).status, 200)
+        assert.strictEqual((yield* ask(port, "GET", "/status", as(theirs.token))).status, 401)
+      }
+    }).pipe(Effect.provide(inMemoryServices))
+  )
+
+  it.live("a token for this compute configures it, and replaces no keys; no keys, or those that count, are none", () =>
+    Effect.gen(function* () {
+      const [ours, theirs] = [pair(), pair()]
+      let applied = 0
+      yield* reach("running")
+      yield* configurer(() => Effect.sync(() => void applied++))
+      const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
+      const refused = yield* configure(port, ours.ours, [ours.jwk, theirs.jwk])
+      assert.strictEqual(refused.status, 403)
+      assert.strictEqual(refusedOf(refused).code, "admin_only")
+      assert.strictEqual(applied, 0)
+      assert.strictEqual((yield* configure(port, ours.ours, [])).status, 200)
+      assert.strictEqual((yield* configure(port, ours.ours, [ours.jwk])).status, 200)
+      assert.strictEqual(applied, 2)
       assert.strictEqual((yield* ask(port, "GET", "/status", as(theirs.token))).status, 401)
+    }).pipe(Effect.provide(inMemoryServices))
+  )
+
+  it.live("keys of a spec that nobody waits for count once it is applied", () =>
+    Effect.gen(function* () {
+      const [ours, next] = [pair(), pair()]
+      yield* reach("running")
+      const applied = yield* Deferred.make<void>()
+      yield* configurer(() => Deferred.await(applied))
+      const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
+      const accepted = yield* ask(port, "POST", "/configure", {
+        json: { spec: { format_version: 1 }, compute_ctl_config: { jwks: { keys: [next.jwk] } } },
+        headers: { ...as(ours.token).headers, prefer: "respond-async" }
+      })
+      assert.strictEqual(accepted.status, 202)
+      assert.strictEqual((yield* ask(port, "GET", "/status", as(next.token))).status, 401)
+      yield* Deferred.succeed(applied, undefined)
+      yield* ask(port, "GET", "/status", as(next.token)).pipe(
+        Effect.flatMap(({ status }) => (status === 200 ? Effect.void : Effect.fail("not yet"))),
+        Effect.retry({ times: 100_000 }),
+        Effect.timeout("20 seconds")
+      )
+      assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.token))).status, 401)
     }).pipe(Effect.provide(inMemoryServices))
   )
 
@@ -96,7 +155,7 @@ describe("rotation", () => {
     "keys in a file count once the file is replaced; a broken file changes nothing",
     () =>
       Effect.gen(function* () {
-        const [old, next] = [yield* pair, yield* pair]
+        const [old, next] = [pair(), pair()]
         const file = path.join(yield* temporaryFolder, "config.json")
         const write = (keys: unknown) => {
           fs.writeFileSync(`${file}.new`, JSON.stringify(keys))
@@ -130,7 +189,7 @@ describe("rotation", () => {
 describe("a token that is shown again", () => {
   it.live("is checked again: another compute's stays forbidden, a forged one unverified", () =>
     Effect.gen(function* () {
-      const ours = yield* pair
+      const ours = pair()
       const { port } = yield* open({ verifier: verifierOf([ours.jwk]) })
       for (let n = 0; n < 3; n++) {
         assert.strictEqual((yield* ask(port, "GET", "/status", as(ours.token))).status, 200)
@@ -149,7 +208,7 @@ describe("a token that is shown again", () => {
 describe("secrets", () => {
   it.live("no token, body or query is in the log, however it is refused, nor in an answer", () =>
     Effect.gen(function* () {
-      const ours = yield* pair
+      const ours = pair()
       const canary = "canary-7f3a"
       const logged: Array<string> = []
       const listener = Logger.make(

@@ -8,9 +8,9 @@ import * as Redacted from "effect/Redacted"
 import { statuses } from "../../src/compute/transitions.ts"
 import { unverified } from "../../src/http/authorize.ts"
 import { policy } from "../../src/http/routes.ts"
-import type { Verifier } from "../../src/http/Verifier.ts"
 import { bodies, type Declared, declared, documentedRoutes, pathFor } from "./declared.ts"
 import { type Ask, ask, inMemoryServices, open, reach, refusedOf, shortTimeouts } from "./testServer.ts"
+import { verifierThat } from "./tokens.ts"
 
 const claims: Readonly<Record<string, unknown>> = {
   ours: { compute_id: "compute-1" },
@@ -19,14 +19,10 @@ const claims: Readonly<Record<string, unknown>> = {
   "wrong-audience": { scope: "compute_ctl:admin", aud: "pageserver" }
 }
 
-const verifier: Verifier = {
-  verify: (token) => {
-    const known = claims[Redacted.value(token)]
-    return known === undefined ? Effect.fail(unverified) : Effect.succeed(known)
-  },
-  recall: () => null,
-  rotate: () => Effect.succeed(true)
-}
+const verifier = verifierThat((token) => {
+  const known = claims[Redacted.value(token)]
+  return known === undefined ? Effect.fail(unverified) : Effect.succeed(known)
+})
 
 /** Who asks, and what stops them on a guarded route; `null`: nothing. */
 const callers: ReadonlyArray<readonly [name: string, authorization: string | null, refused: number | null]> = [

@@ -16,6 +16,7 @@ import { refuseEverySession } from "../../src/postgres/ownership.ts"
 import type { PostgresInstall } from "../../src/postgres/PostgresInstall.ts"
 import { startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
 import { ask, open, reach, refusedOf } from "./testServer.ts"
+import { verifierThat } from "./tokens.ts"
 
 /** The system's client programs; newer than the server or of its version. */
 const pgDump = ["/usr/lib/postgresql/15/bin/pg_dump", "/usr/bin/pg_dump"].find((file) => fs.existsSync(file)) ?? null
@@ -47,16 +48,13 @@ const opened = (dump: string | null, major?: 15) =>
     const { port } = yield* Effect.provide(
       open({
         install: Effect.succeed(install),
-        verifier: {
-          verify: (token) =>
-            Redacted.value(token) === "admin"
-              ? Effect.succeed({ scope: "compute_ctl:admin", aud: "compute" })
-              : Redacted.value(token) === "ours"
-                ? Effect.succeed({ compute_id: "compute-1" })
-                : Effect.fail(unverified),
-          recall: () => null,
-          rotate: () => Effect.succeed(true)
-        }
+        verifier: verifierThat((token) =>
+          Redacted.value(token) === "admin"
+            ? Effect.succeed({ scope: "compute_ctl:admin", aud: "compute" })
+            : Redacted.value(token) === "ours"
+              ? Effect.succeed({ compute_id: "compute-1" })
+              : Effect.fail(unverified)
+        )
       }),
       context
     )
