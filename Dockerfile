@@ -34,7 +34,8 @@ RUN apt-get update \
  && install -d -o postgres -g postgres -m 0755 /var/db/postgres/specs /etc/local_proxy \
       /usr/local/download_extensions /var/run/rsyslogd /etc/rsyslog.d \
  && install -d -o postgres -g postgres -m 0777 /neon/cache
-COPY --from=build /build/dist/compute_ctl.cjs /build/dist/grpc.cjs /opt/compute-ctl/dist/
+COPY --from=build /build/dist/compute_ctl.cjs /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
+COPY LICENSE /opt/compute-ctl/LICENSE
 COPY --from=build /build/bin/compute_ctl /opt/compute-ctl/bin/compute_ctl
 RUN ln -s /opt/compute-ctl/bin/compute_ctl /usr/local/bin/compute_ctl \
  && install -d -o postgres -g postgres -m 0700 /opt/compute-ctl/cache
@@ -68,7 +69,8 @@ RUN apt-get update \
       if [ -x "/usr/lib/postgresql/17/bin/$program" ]; then ln -sf "/usr/lib/postgresql/17/bin/$program" "/usr/local/bin/$program"; fi; \
     done
 COPY --from=build /usr/local/bin/node /usr/local/bin/node
-COPY --from=build /build/dist/compute_ctl.cjs /build/dist/grpc.cjs /opt/compute-ctl/dist/
+COPY --from=build /build/dist/compute_ctl.cjs /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
+COPY LICENSE /opt/compute-ctl/LICENSE
 COPY --from=build /build/bin/compute_ctl /opt/compute-ctl/bin/compute_ctl
 RUN ln -s /opt/compute-ctl/bin/compute_ctl /usr/local/bin/compute_ctl \
  && install -d -o postgres -g postgres -m 0700 /opt/compute-ctl/cache

@@ -17,13 +17,16 @@ export const apart = (files: Readonly<Record<string, string>>): Plugin => ({
   }
 })
 
+/** Answers what went into the files, relative to `root`. */
 export const buildApart = async (
   root: string,
   folder: string,
   files: Readonly<Record<string, string>>
-): Promise<void> => {
+): Promise<ReadonlyArray<string>> => {
+  const inputs: Array<string> = []
   for (const [name, file] of Object.entries(files)) {
-    await build({
+    const { metafile } = await build({
+      absWorkingDir: root,
       stdin: { contents: `module.exports = require(${JSON.stringify(name)})`, resolveDir: root },
       outfile: path.join(folder, file),
       bundle: true,
@@ -32,7 +35,10 @@ export const buildApart = async (
       target: "node22",
       minify: true,
       legalComments: "eof",
+      metafile: true,
       logLevel: "warning"
     })
+    inputs.push(...Object.keys(metafile.inputs))
   }
+  return inputs
 }

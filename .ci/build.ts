@@ -12,6 +12,7 @@ import * as path from "node:path"
 import { apart, buildApart } from "./apart.ts"
 import { hoist } from "./hoist.ts"
 import { lazily } from "./lazy.ts"
+import { licencesOf } from "./licences.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
 const dist = path.join(root, "dist")
@@ -70,7 +71,8 @@ const bundle = async (): Promise<void> => {
   const inputs = Object.keys(result.metafile.inputs)
   const barrel = inputs.find((input) => /node_modules\/(effect|@effect\/[^/]+)\/(dist|src)\/index\./.test(input))
   if (barrel !== undefined) throw new Error(`a barrel was bundled: ${barrel}`)
-  await buildApart(root, fresh, separate)
+  const all = [...inputs, ...(await buildApart(root, fresh, separate))].map((input) => path.resolve(root, input))
+  fs.writeFileSync(path.join(fresh, "third-party-licences.txt"), licencesOf(all))
   console.log(`dist/compute_ctl.cjs: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
 }
 

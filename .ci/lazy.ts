@@ -17,12 +17,16 @@ export const lazily = (names: ReadonlyArray<string>): Plugin => ({
       return { path, namespace: "lazily", pluginData: resolveDir, sideEffects: false }
     })
     build.onLoad({ filter: /.*/, namespace: "lazily" }, async ({ path, pluginData }) => {
-      const exported = Object.keys(await import(path)).filter(
-        (name) => /^[\w$]+$/.test(name) && name !== "default" && name !== "__esModule"
+      const found = (await import(path)) as Readonly<Record<string, unknown>>
+      // Node does not see all names of a CommonJS package from outside; its default is all of it.
+      const all = { ...(typeof found["default"] === "object" ? found["default"] : {}), ...found }
+      const exported = Object.keys(all).filter(
+        (name) => /^[A-Za-z_$][\w$]*$/.test(name) && name !== "default" && name !== "__esModule"
       )
+      if (exported.length === 0) throw new Error(`${path} has no names, so nothing can stand in for it`)
       const getters = exported.map((name) => `get ${name}(){return load().${name}}`)
-      // The default of a builtin is the builtin; a package's own is nobody's here.
-      const kind = isBuiltin(path) ? [] : ["__esModule:true"]
+      // The default of a builtin is the builtin, as esbuild makes it by itself; so it is for a CommonJS package.
+      const kind = isBuiltin(path) ? [] : ["__esModule:true", "get default(){return load().default??load()}"]
       return {
         contents:
           `let it;const load=()=>it??=require(${JSON.stringify(path)});` +

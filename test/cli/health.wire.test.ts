@@ -4,19 +4,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFile } from "node:child_process"
-import * as path from "node:path"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { declared } from "../http/declared.ts"
 import { inBackground, join, inMemoryServices, open, reach } from "../http/testServer.ts"
 import { compiledOnce } from "../support/runFolder.ts"
-
-const main = path.resolve(import.meta.dirname, "../../src/main.ts")
+import { shipped } from "../support/shipped.ts"
 
 const run = (...args: ReadonlyArray<string>) =>
   Effect.callback<{ readonly code: number; readonly out: string; readonly err: string }>((resume) => {
     const child = execFile(
       process.execPath,
-      ["--conditions=source", main, ...args],
+      ["--conditions=source", shipped, ...args],
       { env: { ...process.env, ...compiledOnce() } },
       (error, out, err) =>
         resume(

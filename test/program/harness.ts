@@ -20,6 +20,7 @@ import { connect, type Wire } from "../../src/pgwire/Wire.ts"
 import { forgetSharedMemory, freePort, runAs, temporaryFolder } from "../support/postgres.ts"
 import { killAll, processesIn } from "../support/processes.ts"
 import { compiledOnce, sharedFolder } from "../support/runFolder.ts"
+import { shipped } from "../support/shipped.ts"
 
 export { killAll, processesIn } from "../support/processes.ts"
 
@@ -180,7 +181,7 @@ export const launch = (
 ) =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const [command, ...rest] = [...under, process.execPath, path.join(root, "src/main.ts"), ...args]
+      const [command, ...rest] = [...under, process.execPath, shipped, ...args]
       const child = spawn(command ?? "", rest, {
         stdio: [stdin === "none" ? "ignore" : "pipe", "pipe", "pipe"],
         env: { ...process.env, ...compiledOnce(), ...env }

@@ -9,14 +9,13 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { least } from "../support/fixtures.ts"
 import { compiledOnce } from "../support/runFolder.ts"
+import { shipped } from "../support/shipped.ts"
 import { eventually, gone, localArguments, type Place, place, session } from "./harness.ts"
 
 const spec = {
   ...least,
   cluster: { roles: [], databases: [], settings: [{ name: "log_statement", value: "all", vartype: "string" }] }
 }
-
-const main = path.resolve(import.meta.dirname, "../../src/main.ts")
 
 /** The program with its stderr in a pipe whose reader is `cat`, into a file. */
 const launchUnderCat = Effect.fnUntraced(function* (at: Place, more: ReadonlyArray<string> = []) {
@@ -34,7 +33,7 @@ const launchUnderCat = Effect.fnUntraced(function* (at: Place, more: ReadonlyArr
   const program = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const fd = fs.openSync(fifo, "w")
-      const child = spawn(process.execPath, [main, ...localArguments(at, spec, more)], {
+      const child = spawn(process.execPath, [shipped, ...localArguments(at, spec, more)], {
         stdio: ["ignore", "ignore", fd],
         env: { ...process.env, ...compiledOnce() }
       })

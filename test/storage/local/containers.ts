@@ -8,6 +8,7 @@ import * as fs from "node:fs"
 import { commandLineOf, processOf } from "../../../src/platform/processes.ts"
 import { killAll, launch, type Place, processesIn, type Program, rows, session } from "../../program/harness.ts"
 import { apart, childrenOf } from "../../support/processes.ts"
+import { shipped } from "../../support/shipped.ts"
 
 export { apart } from "../../support/processes.ts"
 
@@ -40,7 +41,7 @@ const descendants = (pid: number): ReadonlyArray<number> => {
 /** The process of `compute_ctl` itself, below whatever started it. */
 export const computeOf = (program: Program): number => {
   const found = descendants(program.pid).find(
-    (pid) => processOf(pid)?.name.startsWith("node") === true && commandLineOf(pid)?.includes("main.ts") === true
+    (pid) => processOf(pid)?.name.startsWith("node") === true && commandLineOf(pid)?.includes(shipped) === true
   )
   if (found === undefined) throw new Error("the compute has left")
   return found
