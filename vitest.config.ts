@@ -6,6 +6,7 @@ import { runFolder } from "./test/support/runFolder.ts"
 /** The longest files, longest first: whoever begins them last waits for them alone. */
 const long = [
   "program/kill9",
+  "chaos/chaos",
   "storage/local/crashes",
   "storage/local/bases",
   "program/neon",
@@ -32,7 +33,10 @@ const realFiles = ["test/**/*.pg.test.ts", "test/**/*.wire.test.ts", "examples/*
 const diskFiles = [
   "test/storage/local/*.pg.test.ts",
   "test/storage/local/*.wire.test.ts",
-  "test/program/kill9.pg.test.ts"
+  "test/storage/volume/*.pg.test.ts",
+  "test/program/volume.pg.test.ts",
+  "test/program/kill9.pg.test.ts",
+  "test/chaos/chaos.pg.test.ts"
 ]
 
 /**

@@ -186,6 +186,7 @@ describe("the sources", () => {
 
 /** Files whose tests may let real time pass, and why. Everybody else waits on state, or on virtual time. */
 const realTime: Record<string, string> = {
+  "test/chaos/waiting.ts": "strikes at moments that nothing announces",
   "test/postgres/logPipe.wire.test.ts": "a program that it starts sleeps",
   "test/postgres/stock.pg.test.ts": "asks Postgres again until it has read its files",
   "test/program/harness.ts": "looks at a process from outside, and gives up on one that hangs",
