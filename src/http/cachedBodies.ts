@@ -4,7 +4,6 @@
  * events. Everything else about the route, and about who may ask, is as if there were none.
  */
 import type * as Context from "effect/Context"
-import * as Effect from "effect/Effect"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import type { IncomingHttpHeaders } from "node:http"
 import type { ComputeState } from "../compute/ComputeState.ts"
@@ -16,10 +15,13 @@ import { bodyOf } from "./refusals.ts"
 import type { Traffic } from "./traffic.ts"
 import { metricsText, statusBody } from "./views.ts"
 
+/** Text, because Node sends it in one piece with the head. */
 interface Prepared {
   readonly status: number
   readonly type: string
-  readonly body: Buffer
+  readonly body: string
+  /** Of the body, in bytes. */
+  readonly length: number
 }
 
 export type CachedBody = () => Prepared
@@ -30,11 +32,14 @@ export const isPlain = (headers: IncomingHttpHeaders): boolean =>
   headers["content-length"] === undefined &&
   headers.accept?.includes("event-stream") !== true
 
-const json = (body: unknown, status = 200): Prepared => ({
+const prepare = (status: number, type: string, body: string): Prepared => ({
   status,
-  type: "application/json",
-  body: Buffer.from(JSON.stringify(body))
+  type,
+  body,
+  length: Buffer.byteLength(body)
 })
+
+const json = (body: unknown, status = 200): Prepared => prepare(status, "application/json", JSON.stringify(body))
 
 /** By path. `/status` is among them on every port; whether a port has it is its own matter. */
 export const makeCachedBodies = (
@@ -48,7 +53,7 @@ export const makeCachedBodies = (
   const oncePerSnapshot = <A>(view: (snapshot: Snapshot) => A): (() => A) => {
     let made: { readonly of: Snapshot; readonly value: A } | undefined
     return () => {
-      const snapshot = Effect.runSync(state.now)
+      const snapshot = state.nowUnsafe()
       if (made?.of !== snapshot) made = { of: snapshot, value: view(snapshot) }
       return made.value
     }
@@ -67,7 +72,7 @@ export const makeCachedBodies = (
     const of = ofSnapshot()
     if (metrics?.of === of) return metrics.prepared
     const body = of.text + options.otherMetrics() + traffic.text() + PrometheusMetrics.formatUnsafe(context)
-    const prepared = { status: 200, type: metricsType, body: Buffer.from(body) }
+    const prepared = prepare(200, metricsType, body)
     if (metrics === undefined) setImmediate(() => (metrics = undefined))
     metrics = { of, prepared }
     return prepared
