@@ -5,7 +5,7 @@
  */
 import type * as Redacted from "effect/Redacted"
 import type { ApplyReport } from "../compute/snapshot.ts"
-import type { ObservedDatabase, ObservedMembership, ObservedRole } from "./Catalog.ts"
+import type { Catalog, ObservedDatabase, ObservedMembership, ObservedRole } from "./Catalog.ts"
 import type { Copy } from "./planVisitRecords.ts"
 
 /** Phases, in the order of the reference (docs/reference/compute_ctl.md#apply-phases). */
@@ -130,6 +130,8 @@ export interface Operation {
   readonly statements: ReadonlyArray<Statement>
   /** When it is sent in one message with others; `null`: it cannot run inside a transaction. */
   readonly joined: Joined | null
+  /** What it is about, where it cannot be done and so changes nothing. */
+  readonly differs: { readonly attribute: string; readonly from: string; readonly to: string } | null
   /** Ids of operations without which this one makes no sense. */
   readonly after: ReadonlyArray<string>
   readonly change: Change
@@ -154,6 +156,9 @@ export interface Group {
 
 export interface ApplyPlan {
   readonly kind: ApplyReport["kind"]
+  /** The catalog as it was seen, and as it would be once all operations that are to be done are done. */
+  readonly before: Catalog
+  readonly after: Catalog
   readonly groups: ReadonlyArray<Group>
   /** In order; those with the decision `Skip` or `Refuse` are here too. */
   readonly operations: ReadonlyArray<Operation>
@@ -173,6 +178,7 @@ export const operation = (
   decision: { _tag: "Do" },
   statements: [],
   joined: null,
+  differs: null,
   after: [],
   change: { _tag: "Nothing" },
   ...given

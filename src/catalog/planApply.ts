@@ -35,6 +35,8 @@ export const planApply = (spec: ParsedSpec, catalog: Catalog, options: ApplyOpti
   const groups = appliesCatalog(spec) ? planGroups(draft, spec, options, width, creators) : []
   return {
     kind: options.kind,
+    before: catalog,
+    after: draft,
     groups,
     operations: draft.operations,
     joining: { superuser: catalog.superuser, privilegedRole: options.privilegedRole },

@@ -177,6 +177,7 @@ const reportCreation = (
         object: databaseObject(name),
         action: `change ${option.option} to ${JSON.stringify(option.value)}`,
         because: "the spec says so",
+        differs: { attribute: option.option, from: there, to: option.value },
         decision: kind === "start" ? skip(reason) : refuse(reason, "take the option back, or make another database")
       })
     )

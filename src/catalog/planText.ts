@@ -46,7 +46,7 @@ export const printPlan = (plan: ApplyPlan): string =>
     .join("\n\n")
 
 /** Stable: for programs. */
-export const planJson = (plan: ApplyPlan): unknown => ({
+export const planJson = (plan: ApplyPlan) => ({
   kind: plan.kind,
   operations: toDo(plan).map((operation) => ({
     id: operation.id,

@@ -16,7 +16,7 @@ import { wantedDatabases } from "./planDatabases.ts"
 import { type ObservedVisit, recordCopies, recordVisitHere } from "./planVisitRecords.ts"
 
 /** Another one, when what a visit does becomes something else: then every database is visited once more. */
-const visitVersion = 2
+const version = 2
 
 /**
  * `dropped` are the roles that this same apply drops: nothing is granted to them any more. `copies` are new databases
@@ -55,14 +55,8 @@ export const planVisits = (
       )
       continue
     }
-    const applied = JSON.stringify([
-      visitVersion,
-      owner,
-      options.superuser,
-      options.privilegedRole,
-      webAccess,
-      anon === true
-    ])
+    const { privilegedRole, superuser } = options
+    const applied = JSON.stringify({ version, owner, superuser, privilegedRole, webAccess, anon: anon === true })
     if (copies.has(name)) {
       outside.push(add(draft, grant(draft, name, options, null)), add(draft, recordCopy(draft, name, applied, options)))
       continue

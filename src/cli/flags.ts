@@ -184,7 +184,8 @@ export const flags = [
     "wait until the compute is ready or running; without it, ask once whether it lives"
   ),
   flag(probe, "ours", [null, "timeout", "TIME"], "for --wait: 30s, 500ms, 2m", { fallback: "30s" }),
-  flag(probe, "ours", [null, "json", null], "for plan: print it as JSON"),
+  flag(probe, "ours", [null, "json", null], "for plan and apply: print it as JSON"),
+  flag(probe, "ours", [null, "detailed", null], "for plan: first say what differs, attribute by attribute"),
 
   flag(other, "head", [null, "dev", null], "leave pgbouncer and local_proxy alone at the end"),
   flag(other, "head", [null, "pg-init-timeout", "SECS"], "how long Postgres may take to start, its recovery included", {
@@ -217,9 +218,9 @@ export const commands = [
   },
   {
     name: "plan",
-    usage: "-C URL (-S FILE | -s JSON) [--json]",
+    usage: "-C URL (-S FILE | -s JSON) [--detailed] [--json]",
     meaning: "print what an apply would do; exit 2 when something",
-    flags: ["connstr", "spec", "spec-path", "config", "storage", "privileged-role-name", "json"]
+    flags: ["connstr", "spec", "spec-path", "config", "storage", "privileged-role-name", "detailed", "json"]
   },
   {
     name: "apply",

@@ -11,6 +11,7 @@ import { type ApplyRequest, applySpec, observeAndPlan } from "../catalog/apply.t
 import { discardTemplate } from "../catalog/discardTemplate.ts"
 import { failuresOf, printApplyReport } from "../catalog/outcome.ts"
 import { isEmpty } from "../catalog/planApply.ts"
+import { differencesOf, printDifferences } from "../catalog/planDifferences.ts"
 import { leavesTemplate } from "../catalog/planTemplate.ts"
 import { planJson, printPlan } from "../catalog/planText.ts"
 import { type Failure, SpecUnreadable } from "../errors/Failure.ts"
@@ -34,6 +35,8 @@ export interface PlanSettings {
   readonly storage: StorageChoice
   readonly privilegedRole: string
   readonly json: boolean
+  /** Of a plan: what differs, too. */
+  readonly detailed: boolean
 }
 
 /** Which Postgres to look at, and the spec to compare it with. */
@@ -51,21 +54,24 @@ export const readPlan = (given: Given, command: "plan" | "apply"): Read<PlanSett
       spec: yield* readSpecSource(given, []),
       storage,
       privilegedRole: yield* readPrivilegedRole(given),
-      json: given.has("json")
+      json: given.has("json"),
+      detailed: given.has("detailed")
     }
   })
 
 const somethingToDo = 2
 
 export const planCommand = (
-  { connstr, json, privilegedRole, spec, storage }: PlanSettings,
+  { connstr, detailed, json, privilegedRole, spec, storage }: PlanSettings,
   out: (text: string) => void,
   err: (text: string) => void
 ): Effect.Effect<number> =>
   Effect.gen(function* () {
     const plan = yield* observeAndPlan(yield* requestOf({ spec, storage }), { privilegedRole })
-    if (json) out(`${JSON.stringify(planJson(plan), null, 2)}\n`)
-    else if (!isEmpty(plan)) out(`${printPlan(plan)}\n`)
+    const differences = detailed ? differencesOf(plan) : []
+    const shown = { ...(detailed ? { differences } : {}), ...planJson(plan) }
+    if (json) out(`${JSON.stringify(shown, null, 2)}\n`)
+    else if (!isEmpty(plan)) out(`${detailed ? `${printDifferences(differences)}\n\n` : ""}${printPlan(plan)}\n`)
     return isEmpty(plan) ? 0 : somethingToDo
   }).pipe(answered(err), Effect.provide(Admin.layer(connstr)))
 

@@ -7,6 +7,8 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { launch, localArguments, type Place, place } from "./harness.ts"
 
+const option = (name: string, value: string) => ({ name, value, vartype: "string" })
+
 const specWith = (roles: ReadonlyArray<string>) => ({
   format_version: 1,
   suspend_timeout_seconds: -1,
@@ -62,6 +64,49 @@ it.live("prints what would be done, then nothing once it is done", () =>
         operations.some(({ action, object }) => action === "create" && object.includes("late")),
         asJson.text
       )
+
+      const moved = {
+        ...wanted,
+        cluster: {
+          ...wanted.cluster,
+          roles: [
+            { name: "web", encrypted_password: "md5" + "1".repeat(32), options: [option("VALID UNTIL", "2030-01-01")] },
+            {
+              name: 'late "one"',
+              encrypted_password: null,
+              options: [{ ...option("IN ROLE", "web"), vartype: "name" }]
+            }
+          ],
+          databases: [{ name: "shop", owner: 'late "one"', options: [option("CONNECTION LIMIT", "7")] }]
+        }
+      }
+      const detailed = yield* plan(at, moved, ["--detailed"])
+      assert.strictEqual(detailed.code, 2, detailed.text)
+      const listed = detailed.text.slice(0, detailed.text.indexOf("\n\n")).split("\n")
+      assert.includeMembers(listed, [
+        'role "web"',
+        '    password: "md5" -> "another md5"',
+        '    valid until: none -> "2030-01-01T00:00:00.000Z"',
+        'role "late \\"one\\""',
+        "    exists: false -> true",
+        '    member of "web": none -> "yes"',
+        'database "shop"',
+        '    owner: "web" -> "late \\"one\\""',
+        "    connection limit: -1 -> 7"
+      ])
+      assert.include(detailed.text, "ALTER DATABASE", "what would be done follows")
+      assert.notMatch(detailed.text, /[01]{32}/)
+      const both = JSON.parse((yield* plan(at, moved, ["--detailed", "--json"])).text)
+      assert.deepInclude(both.differences, {
+        object: 'database "shop"',
+        attribute: "connection limit",
+        from: -1,
+        to: 7,
+        refused: null
+      })
+      assert.isNotEmpty(both.operations)
+      const nothing = yield* plan(at, specWith(["web"]), ["--detailed", "--json"])
+      assert.deepStrictEqual([nothing.code, JSON.parse(nothing.text).differences], [0, []])
 
       const body = JSON.stringify({ spec: wanted })
       const answer = yield* Effect.promise(() =>
