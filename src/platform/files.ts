@@ -86,9 +86,14 @@ export const replaceFile = (wanted: Replacement): Effect.Effect<boolean, FileFai
   const { flush = true, path } = wanted
   const content = Buffer.from(wanted.content)
   const temporary = `${path}.new`
+  // Behind a flush a rename may have to wait for the disk, too; left alone it might meet the file of the next call.
+  const putInPlace = flush
+    ? attemptPromise("write", path, () => flushContent(temporary)).pipe(
+        Effect.andThen(Effect.uninterruptible(attemptPromise("write", path, () => fs.promises.rename(temporary, path))))
+      )
+    : attempt("write", path, () => fs.renameSync(temporary, path))
   const replace = attempt("write", path, () => writeNew(temporary, content, wanted)).pipe(
-    Effect.andThen(flush ? attemptPromise("write", path, () => flushContent(temporary)) : Effect.void),
-    Effect.andThen(attempt("write", path, () => fs.renameSync(temporary, path))),
+    Effect.andThen(putInPlace),
     Effect.onError(() => Effect.ignore(attempt("remove", temporary, () => fs.rmSync(temporary, { force: true })))),
     Effect.as(true)
   )

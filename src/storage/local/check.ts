@@ -9,11 +9,11 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as fs from "node:fs"
 import type { Failure, FileFailed, StorageDamaged } from "../../errors/Failure.ts"
-import { attempt, namesIn } from "../../platform/files.ts"
+import { namesIn } from "../../platform/files.ts"
 import { parseSegmentHeader } from "../../postgres/controlFile.ts"
 import { type Lsn, printLsn } from "../../spec/identifiers.ts"
 import { readManifest } from "./baseFolder.ts"
-import { statOrNull } from "./disk.ts"
+import { readStart, statOrNull } from "./disk.ts"
 import { type Base, type Layout, layoutOf, readBase } from "./layout.ts"
 import { verifyTree } from "./layTree.ts"
 import { totalBytes } from "./manifest.ts"
@@ -55,22 +55,11 @@ const foreignSegment = Effect.fnUntraced(function* (layout: Layout, base: Base, 
   const last = segmentNumberBefore(end, segmentBytes)
   for (let number = segmentNumberOf(base.start, segmentBytes); number <= last; number++) {
     const name = printWalFile({ pgTimeline: base.pgTimeline, number }, segmentBytes)
-    const header = yield* attempt("read", `${layout.wal}/${name}`, () => readStart(`${layout.wal}/${name}`))
-    const parsed = Result.getOrNull(parseSegmentHeader(header))
+    const parsed = Result.getOrNull(parseSegmentHeader(yield* readStart(`${layout.wal}/${name}`, 64)))
     if (parsed?.systemId !== BigInt(systemId)) return name
   }
   return null
 })
-
-const readStart = (path: string): Buffer => {
-  const fd = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
-  try {
-    const bytes = Buffer.alloc(64)
-    return bytes.subarray(0, fs.readSync(fd, bytes, 0, bytes.length, 0))
-  } finally {
-    fs.closeSync(fd)
-  }
-}
 
 const checkWalOf = Effect.fnUntraced(function* (
   layout: Layout,

@@ -23,6 +23,18 @@ export const flush = (path: string): Effect.Effect<void, FileFailed> =>
     }
   })
 
+/** At most so many bytes. */
+export const readStart = (path: string, length: number): Effect.Effect<Buffer, FileFailed> =>
+  attempt("read", path, () => {
+    const fd = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
+    try {
+      const bytes = Buffer.alloc(length)
+      return bytes.subarray(0, fs.readSync(fd, bytes, 0, length, 0))
+    } finally {
+      fs.closeSync(fd)
+    }
+  })
+
 /** `null` when there is no such entry. Does not follow a link. */
 export const statOrNull = (path: string): Effect.Effect<fs.Stats | null, FileFailed> =>
   attempt("look at", path, () => fs.lstatSync(path, { throwIfNoEntry: false }) ?? null)

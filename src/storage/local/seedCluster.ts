@@ -30,7 +30,7 @@ import {
 import type { PostgresInstall } from "../../postgres/PostgresInstall.ts"
 import { printLsn } from "../../spec/identifiers.ts"
 import { coldBackupLabel } from "./backupLabel.ts"
-import { flush, handOver, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { flush, handOver, readStart, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { copyNew, flushCopy, readManifest, writeManifest } from "./baseFolder.ts"
 import { putFile } from "./copyTree.ts"
@@ -122,10 +122,7 @@ const describe = Effect.fnUntraced(function* (work: string, pgdata: string) {
   const names = (yield* namesIn(`${pgdata}/pg_wal`)).filter((name) => /^[0-9A-F]{24}$/.test(name)).sort()
   const first = `${pgdata}/pg_wal/${names[0] ?? ""}`
   const { segmentBytes } = yield* Effect.fromResult(
-    Result.mapError(
-      parseSegmentHeader((yield* attempt("read", first, () => fs.readFileSync(first))).subarray(0, 64)),
-      broken
-    )
+    Result.mapError(parseSegmentHeader(yield* readStart(first, 64)), broken)
   )
   if (!control.shutDown) return yield* broken("initdb did not stop its cluster")
   const segments = segmentsFrom(names, segmentNumberOf(control.redo, segmentBytes), segmentBytes)
