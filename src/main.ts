@@ -14,19 +14,22 @@ import * as Result from "effect/Result"
 import * as FS from "node:fs"
 import * as OS from "node:os"
 import { parseArguments } from "./cli/arguments.ts"
+import { banner } from "./cli/banner.ts"
 import { checkCommand } from "./cli/check.ts"
 import { health } from "./cli/health.ts"
 import { applyCommand, planCommand } from "./cli/plan.ts"
 import { isBlocked } from "./cli/readText.ts"
-import { banner, prepare, type Surroundings } from "./cli/run.ts"
+import { prepare, type Surroundings } from "./cli/run.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
 import { ComputeState } from "./compute/ComputeState.ts"
 import { causesOf, exitCodeOf, failed, hintOf, usageError } from "./errors/policy.ts"
 import { policyText } from "./http/routes.ts"
 import { program } from "./lifecycle/Program.ts"
+import { socketsOf } from "./lifecycle/sessionAddress.ts"
 import { received, type Signal, type Signals } from "./lifecycle/signals.ts"
 import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
+import { type RecentLines, recentLines } from "./logging/recentLines.ts"
 import { standardError } from "./platform/boundedOutput.ts"
 import { stderrSink } from "./postgres/LogPipe.ts"
 import { telemetryOf } from "./telemetry/Telemetry.ts"
@@ -65,7 +68,12 @@ const surroundings = (): Surroundings => ({
   programFolder: import.meta.dirname
 })
 
-const run = Effect.fnUntraced(function* (settings: RunSettings, log: LogContext, signals: Signals) {
+const run = Effect.fnUntraced(function* (
+  settings: RunSettings,
+  log: LogContext,
+  recent: RecentLines,
+  signals: Signals
+) {
   for (const warning of settings.warnings) yield* Effect.logWarning(warning)
   const options = yield* Effect.raceFirst(prepare(settings, surroundings()), Effect.as(signals.first, null))
   if (options === null) {
@@ -76,23 +84,34 @@ const run = Effect.fnUntraced(function* (settings: RunSettings, log: LogContext,
   const startUpBanner = Effect.gen(function* () {
     const state = yield* ComputeState
     yield* state.until("running")
-    if (settings.banner)
-      out(banner({ at: options.at, httpHost: options.http.host, httpPort: options.http.externalPort }))
+    if (!settings.banner) return
+    const { at, http, login } = options
+    const terminal = process.stdout.isTTY === true
+    const sockets = socketsOf(options)
+    out(banner({ at, sockets, login, httpHost: http.host, httpPort: http.externalPort, terminal }))
   })
   const withLog =
     settings.logFormat === "json" ? { ...options, postgresLog: postgresRecordsAsJson(log, stderrSink) } : options
-  return yield* program({ ...withLog, log, logOutput: standardError }, { signals, onListening: () => startUpBanner })
+  return yield* program(
+    { ...withLog, log, recentLog: recent.entries, logOutput: standardError },
+    { signals, onListening: () => startUpBanner }
+  )
 })
 
 /** What kept the compute from having a life is logged like every failure: sentence, causes, hint. */
 const runToExitCode = (settings: RunSettings, signals: Signals) => {
   const log = newLogContext()
+  const recent = recentLines(settings.logFormat)
+  const sink = (line: string) => {
+    recent.add(line)
+    err(line)
+  }
   const telemetry = telemetryOf(process.env, version)
   return telemetry
     .underCaller(
       Effect.andThen(
         Effect.forEach(telemetry.warnings, (warning) => Effect.logWarning(warning)),
-        run(settings, log, signals)
+        run(settings, log, recent, signals)
       )
     )
     .pipe(
@@ -101,7 +120,7 @@ const runToExitCode = (settings: RunSettings, signals: Signals) => {
         Effect.as(Effect.logError(`${causesOf(failure).join(": ")} (hint: ${hintOf(failure)})`), failed)
       ),
       Effect.provide(telemetry.layer),
-      Effect.provide(logLayer({ format: settings.logFormat, filter: settings.logFilter, sink: err, context: log })),
+      Effect.provide(logLayer({ format: settings.logFormat, filter: settings.logFilter, sink, context: log })),
       // The exit waits for a reader that reads, and for no other.
       Effect.ensuring(standardError.flush)
     )

@@ -58,6 +58,8 @@ export interface RunSettings {
   readonly requireExisting: boolean
   /** Go on where no lock keeps a second compute out. */
   readonly allowUnfenced: boolean
+  /** The role of the spec that gets a password of our making, unless the spec has one. */
+  readonly generatePassword: string | null
   /** `null`: not found. */
   readonly runAs: string | null
   readonly privilegedRole: string
@@ -106,6 +108,9 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
     if (given.has("stop-budget") && storage._tag !== "Local") {
       warnings.push("--stop-budget has no effect without --storage local")
     }
+    if (given.has("generate-password") && storage._tag === "Neon") {
+      warnings.push("--generate-password has no effect with --storage neon")
+    }
     return {
       apiVersion,
       pgdata: yield* readText(given, "pgdata"),
@@ -120,6 +125,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       storage,
       requireExisting: yield* readRequireExisting(given, storage),
       allowUnfenced: given.has("allow-unfenced"),
+      generatePassword: yield* readText(given, "generate-password"),
       runAs: yield* readText(given, "run-as"),
       privilegedRole: yield* readPrivilegedRole(given),
       logFormat: yield* readChoice(given, "log-format", ["text", "json"], "text"),

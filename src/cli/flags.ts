@@ -90,6 +90,12 @@ export const flags = [
     fallback: defaults.privilegedRole
   }),
   flag(postgres, "ours", [null, "run-as", "USER"], "the user that Postgres runs as when we are root"),
+  flag(
+    postgres,
+    "ours",
+    [null, "generate-password", "ROLE"],
+    "stock Postgres: give this role of the spec a password, made once and kept in pgpass in the storage's folder"
+  ),
 
   flag(
     storage,

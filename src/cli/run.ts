@@ -1,11 +1,12 @@
 /**
- * From settings (arguments and environment, parsed) to the options of the program, and the banner of a started compute.
- * Fills in what local storage lets a person leave out. Starts nothing.
+ * From settings (arguments and environment, parsed) to the options of the program. Fills in what local storage lets a
+ * person leave out. Starts nothing.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
+import { existsSync } from "node:fs"
 import * as FS from "node:fs/promises"
 import * as Net from "node:net"
 import * as OS from "node:os"
@@ -15,40 +16,18 @@ import { type Failure, SpecInvalid } from "../errors/Failure.ts"
 import { verifierOf } from "../http/Verifier.ts"
 import type { HookOptions } from "../lifecycle/hooks.ts"
 import type { ProgramOptions } from "../lifecycle/Program.ts"
+import { sessionAddress } from "../lifecycle/sessionAddress.ts"
 import { defaultSuperuser } from "../pgwire/Admin.ts"
-import { printHostPort } from "../pgwire/address.ts"
 import { type ConnString, parseConnString } from "../pgwire/ConnString.ts"
+import { resolveRunAs } from "../platform/users.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
 import { buildTag, version } from "../version.ts"
 import { findOrRecall, parseOptionsOf, refetchOf, watchersOf } from "./findSpec.ts"
 import { defaults } from "./flags.ts"
+import { generatedLogin, type Login, withLogin } from "./generatedPassword.ts"
 import type { RunSettings } from "./RunSettings.ts"
-
-interface Addresses {
-  readonly at: ConnString
-  readonly httpHost: string
-  readonly httpPort: number
-}
-
-/** A listener on all addresses is reached on this one. */
-const reachable = (host: string): string => (host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host)
-
-/** For a person at a terminal, once the compute runs: where Postgres and `/status` are, and how to stop. */
-export const banner = ({ at, httpHost, httpPort }: Addresses): string => {
-  const user = at.user === null ? "" : `${encodeURIComponent(at.user)}@`
-  const database = encodeURIComponent(at.database ?? "postgres")
-  return [
-    "",
-    "  Postgres   " +
-      `psql 'postgresql://${user}${printHostPort({ host: reachable(at.host), port: at.port })}/${database}'`,
-    "  Status     " + `curl http://${printHostPort({ host: reachable(httpHost), port: httpPort })}/status`,
-    "  Stop       Ctrl-C",
-    "",
-    ""
-  ].join("\n")
-}
 
 /** What main knows of the process and hands on as values. */
 export interface Surroundings {
@@ -198,27 +177,52 @@ const hookOptions = (settings: RunSettings, around: Surroundings, pgdata: string
 
 /** Of `/configure` and its like; what becomes good is kept in the words in which it came. */
 const requestParser =
-  (settings: RunSettings, kept: LastGoodSpec | null): ProgramOptions["parseSpec"] =>
+  (settings: RunSettings, kept: LastGoodSpec | null, login: Login | null): ProgramOptions["parseSpec"] =>
   (input) =>
     Result.map(parseSpec(input, { ...parseOptionsOf(settings, "the request"), under: ["spec"] }), (parsed) => {
       kept?.rememberSpec(parsed, input)
-      return parsed
+      return withLogin(login)(parsed)
     })
+
+/** What a start-up banner says beside the options. */
+export interface Prepared extends ProgramOptions {
+  readonly login: Login | null
+}
+
+const loginOf = Effect.fnUntraced(function* (
+  settings: RunSettings,
+  { state, storage }: ReturnType<typeof placesOf>,
+  spec: ParsedSpec | null
+) {
+  if (settings.generatePassword === null || storage._tag === "Neon") return null
+  const folder = storage._tag === "Local" ? storage.directory : state
+  // A volume that is not mounted is no place for it, and the start fails for that.
+  if (settings.requireExisting && !existsSync(folder)) return null
+  return yield* generatedLogin(
+    spec,
+    settings.generatePassword,
+    Path.join(folder, "pgpass"),
+    yield* resolveRunAs(settings.runAs)
+  )
+})
 
 export const prepare = Effect.fn("Run.prepare")(function* (
   settings: RunSettings,
   around: Surroundings
-): Effect.fn.Return<ProgramOptions, Failure> {
+): Effect.fn.Return<Prepared, Failure> {
   const keptAt = lastGoodPath(settings, around)
   const kept = keptAt === null ? null : lastGoodSpec(keptAt, settings.computeId ?? "")
   const { answer, degraded, jwks, spec, tls } = yield* findOrRecall(settings, kept, keptAt ?? "")
   if (spec !== null) kept?.remember(spec, answer)
   const verifier = jwks === null ? null : verifierOf(jwks)
-  const { pgdata, state, storage } = placesOf(settings, around, spec)
+  const places = placesOf(settings, around, spec)
+  const { pgdata, state, storage } = places
   const at = yield* chooseConnString(settings)
+  const login = yield* loginOf(settings, places, spec)
   return {
     apiVersion: settings.apiVersion,
-    spec,
+    spec: spec === null ? null : withLogin(login)(spec),
+    login,
     storage,
     allowUnfenced: settings.allowUnfenced,
     postgresReadyWithin:
@@ -232,7 +236,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
     computeId: settings.computeId,
     buildTag,
     hooks: hookOptions(settings, around, pgdata, tls),
-    vm: settings.autoscaling ? yield* vmOptions(settings, around, at) : null,
+    vm: settings.autoscaling ? yield* vmOptions(settings, around, sessionAddress({ at, pgdata, storage })) : null,
     http: {
       host: settings.httpHost,
       externalPort: settings.externalHttpPort,
@@ -245,7 +249,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
     watchers: [...watchersOf(settings, jwks, verifier), ...(kept === null ? [] : [kept.watcher])],
     degraded,
     version,
-    parseSpec: requestParser(settings, kept),
+    parseSpec: requestParser(settings, kept, login),
     host: {
       path: around.path,
       platform: OS.platform(),

@@ -30,7 +30,7 @@ import {
   replaceFile,
   wipe
 } from "./pgdataFiles.ts"
-import { openSocketFolder } from "./socketFolder.ts"
+import { makeSocketFolder, removeSocketFolder } from "./socketFolder.ts"
 import type { PgdataFile, StartPlan } from "./startPlan.ts"
 
 /** One attempt at an archive: its bytes, and how long it took to reach who sends it. */
@@ -120,15 +120,6 @@ const make = (options: PgdataOptions): Pgdata["Service"] => {
   const write = (files: ReadonlyArray<PgdataFile>) =>
     Effect.forEach(files, ({ content, name }) => replaceFile(directory, name, content, owner), { discard: true })
 
-  const rewrite = Effect.fn("Pgdata.rewrite")(function* (files: ReadonlyArray<PgdataFile>) {
-    const before: Array<PgdataFile> = []
-    for (const { content, name } of files) {
-      const old = yield* readText(directory, name)
-      if (yield* replaceFile(directory, name, content, owner)) before.push({ name, content: old })
-    }
-    return before
-  })
-
   const fetch = Effect.fn("Pgdata.fetch")(function* (open: Effect.Effect<Archive, Failure, Scope.Scope>) {
     yield* wipe(directory)
     const { bytes, connectMicros } = yield* open
@@ -166,11 +157,12 @@ const make = (options: PgdataOptions): Pgdata["Service"] => {
       // Who holds both is told of the storage: that is where data would be lost.
       const descriptor = yield* Effect.tapError(lock(request), () => storageClaimed)
       yield* keepFor(directory, descriptor)
+      if (sockets !== directory) yield* Effect.addFinalizer(() => removeSocketFolder(sockets))
     }),
     begin: Effect.fn("Pgdata.begin")(function* (plan: StartPlan, source: PgdataSource["_tag"]) {
       yield* reportCollectedLog(directory)
       yield* ensureFolder(directory, owner)
-      if (sockets !== directory) yield* openSocketFolder(sockets, owner)
+      if (sockets !== directory) yield* makeSocketFolder(sockets, owner)
       if (source === "InPlace") return
       yield* wipe(directory)
       yield* write(plan.starting)
@@ -185,9 +177,19 @@ const make = (options: PgdataOptions): Pgdata["Service"] => {
       yield* copyUnlessThere(directory, "zenith.signal", "neon.signal", owner)
       return built
     }),
-    rewrite
+    rewrite: rewriter(directory, owner)
   }
 }
+
+const rewriter = (directory: string, owner: RunAs | null) =>
+  Effect.fn("Pgdata.rewrite")(function* (files: ReadonlyArray<PgdataFile>) {
+    const before: Array<PgdataFile> = []
+    for (const { content, name } of files) {
+      const old = yield* readText(directory, name)
+      if (yield* replaceFile(directory, name, content, owner)) before.push({ name, content: old })
+    }
+    return before
+  })
 
 /** Its pg_hba.conf is the pageserver's; where it is open shall be no surprise. */
 const completeBasebackup = Effect.fnUntraced(function* (directory: string, plan: StartPlan, owner: RunAs | null) {

@@ -39,8 +39,8 @@ const foreign = (folder: string, detail: string) =>
 /** What a Postgres that was killed left: it may name a process that is somebody else today. */
 const isSocketFile = (name: string): boolean => name.startsWith(".s.PGSQL.")
 
-/** Only for who has locked PGDATA: then no Postgres has a socket there. Gone with the scope. */
-export const openSocketFolder = Effect.fnUntraced(function* (folder: string, owner: Owner | null) {
+/** Only for who has locked PGDATA: then no Postgres has a socket there. */
+export const makeSocketFolder = Effect.fnUntraced(function* (folder: string, owner: Owner | null) {
   yield* makeFolder(folder, owner)
   const stat = yield* attempt("look at", folder, () => fs.lstatSync(folder))
   if (!stat.isDirectory()) return yield* foreign(folder, "it is not a folder")
@@ -50,5 +50,8 @@ export const openSocketFolder = Effect.fnUntraced(function* (folder: string, own
     fs.chmodSync(folder, 0o700)
     for (const name of fs.readdirSync(folder).filter(isSocketFile)) fs.unlinkSync(`${folder}/${name}`)
   })
-  yield* Effect.addFinalizer(() => Effect.ignore(attempt("remove", folder, () => fs.rmdirSync(folder))))
 })
+
+/** Postgres is gone and has taken its socket along; a folder that is not empty stays. */
+export const removeSocketFolder = (folder: string): Effect.Effect<void> =>
+  Effect.ignore(attempt("remove", folder, () => fs.rmdirSync(folder)))

@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as FS from "node:fs/promises"
 import * as Net from "node:net"
@@ -21,6 +22,10 @@ import type { Snapshot } from "../compute/snapshot.ts"
 import { Abandoned, type Failure, FileFailed, SpecInvalid, type WireFailed } from "../errors/Failure.ts"
 import type { Ended } from "../lifecycle/shutdown.ts"
 import { program, type ProgramOptions } from "../lifecycle/Program.ts"
+import { sessionAddress } from "../lifecycle/sessionAddress.ts"
+import { defaultSuperuser as superuser } from "../pgwire/Admin.ts"
+import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
+import { generatePassword, scramVerifier } from "../pgwire/scramVerifier.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
 import { resolveRunAs } from "../platform/users.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -68,7 +73,7 @@ const folder = Effect.acquireRelease(
 export class Compute extends Context.Service<
   Compute,
   {
-    /** `postgresql://…` of the superuser on 127.0.0.1. */
+    /** `postgresql://…` of the superuser on 127.0.0.1, with a password of this layer's making. */
     readonly url: string
     /** `http://127.0.0.1:port`: `/status` and the rest. */
     readonly httpUrl: string
@@ -97,7 +102,7 @@ const programOptions = (options: ComputeOptions, directory: string, port: number
     at: {
       host: "127.0.0.1",
       port,
-      user: "cloud_admin",
+      user: superuser,
       password: null,
       database: "postgres",
       options: null,
@@ -150,6 +155,22 @@ const hookOptions = (pgdata: string): ProgramOptions["hooks"] => ({
   auditEndpoints: { plain: null, tls: null }
 })
 
+/** Over the socket, where no password is asked for. */
+const sessionsOf = (options: ProgramOptions) => (database: string) => {
+  const { host, port } = sessionAddress(options)
+  return connect({ host, port, user: superuser, database, connectWithin: Duration.seconds(10) })
+}
+
+/** For clients of tests that know TCP only. */
+const setPassword = (session: ReturnType<ReturnType<typeof sessionsOf>>, password: Redacted.Redacted<string>) =>
+  Effect.scoped(
+    Effect.flatMap(session, (wire) =>
+      wire.simple(
+        `ALTER ROLE ${quoteIdentifier(superuser)} PASSWORD ${quoteLiteral(Redacted.value(scramVerifier(password)))}`
+      )
+    )
+  )
+
 interface Listening {
   readonly httpPort: number
   readonly context: Context.Context<ComputeState | Commands>
@@ -174,7 +195,8 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
   const directory = options.directory ?? (yield* folder)
   const port = yield* freePort
   const spec = yield* Effect.fromResult(parse(options.spec ?? emptyCluster))
-  const { context, fiber, httpPort } = yield* listen(programOptions(options, directory, port, spec))
+  const all = programOptions(options, directory, port, spec)
+  const { context, fiber, httpPort } = yield* listen(all)
   const state = Context.get(context, ComputeState)
   const commands = Context.get(context, Commands)
   const terminate = Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber))
@@ -185,12 +207,14 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     const ended = yield* terminate
     return yield* Effect.fail(ended.failure ?? new Abandoned({ what: "the start" }))
   }
+  const session = sessionsOf(all)
+  const password = generatePassword()
+  yield* setPassword(session("postgres"), password)
   return Compute.of({
-    url: `postgresql://cloud_admin@127.0.0.1:${port}/postgres`,
+    url: `postgresql://${superuser}:${Redacted.value(password)}@127.0.0.1:${port}/postgres`,
     httpUrl: `http://127.0.0.1:${httpPort}`,
     now: state.now,
-    connect: (database = "postgres") =>
-      connect({ host: "127.0.0.1", port, user: "cloud_admin", database, connectWithin: Duration.seconds(10) }),
+    connect: (database = "postgres") => session(database),
     configure: (input) =>
       Effect.fromResult(parse(input)).pipe(
         Effect.flatMap(commands.configure),

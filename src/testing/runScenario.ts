@@ -67,7 +67,14 @@ const inputs: PlanInputs = {
   overcommitMemory: null,
   extensionServerPort: 3081,
   privilegedRole: "neon_superuser",
-  storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: "/memory/pgdata" },
+  storage: {
+    _tag: "Local",
+    durability: "os",
+    superuser: "cloud_admin",
+    pgdata: "/memory/pgdata",
+    sockets: "/memory/pgdata",
+    osUsers: ["postgres"]
+  },
   port: 5432
 }
 

@@ -185,7 +185,8 @@ const template = (): string => {
   const templates = at("seed/storage/templates")
   return path.join(templates, fs.readdirSync(templates).find((name) => !name.startsWith(".")) ?? "")
 }
-const client = `const s = require("node:net").connect(process.argv[1], "127.0.0.1");
+const osUser = user?.name ?? os.userInfo().username
+const client = `const s = require("node:net").connect(process.argv[1]);
 const body = Buffer.from("\\0\\x03\\0\\0user\\0cloud_admin\\0database\\0postgres\\0\\0", "latin1");
 const frame = (type, bytes) => {
   const size = Buffer.alloc(4)
@@ -200,6 +201,7 @@ s.on("data", (bytes) => { if (bytes.subarray(-6, -5).toString() !== "Z") return;
 
 const conf = (name: Name): void => {
   const spec = Result.getOrThrow(parseSpec(specs[name], { source: "bench", storage: "local", under: [] }))
+  const pgdata = at(`plain-${name}`, "pgdata")
   const plan = startPlan(spec, {
     apiVersion: "head",
     postgresMajor: 17,
@@ -207,7 +209,7 @@ const conf = (name: Name): void => {
     overcommitMemory: null,
     extensionServerPort: httpPort,
     privilegedRole: "neon_superuser",
-    storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata: at(`plain-${name}`, "pgdata") },
+    storage: { _tag: "Local", durability: "os", superuser: "cloud_admin", pgdata, sockets: pgdata, osUsers: [osUser] },
     port
   })
   folder(`conf-${name}`)
@@ -221,10 +223,20 @@ const conf = (name: Name): void => {
 const script = async (name: Name, kind: string, postgres: string, extra: NodeJS.ProcessEnv = {}): Promise<void> => {
   const place = `plain-${name}`
   const file = at(kind === "first start" ? `${name}.sql` : "empty.sql")
+  const sockets = at(place, "pgdata")
   const ask =
     psql === undefined
-      ? [node, "-e", client, String(port), file]
-      : [psql, ..."-X -q -o /dev/null -h 127.0.0.1 -U cloud_admin -d postgres -p".split(" "), String(port), "-f", file]
+      ? [node, "-e", client, `${sockets}/.s.PGSQL.${port}`, file]
+      : [
+          psql,
+          ..."-X -q -o /dev/null -U cloud_admin -d postgres".split(" "),
+          "-h",
+          sockets,
+          "-p",
+          String(port),
+          "-f",
+          file
+        ]
   const run = start(
     "/bin/bash",
     [path.join(home, "plainStart.sh"), ...ask],

@@ -36,6 +36,7 @@ const nothingElse = {
   storage: { _tag: "Neon" },
   requireExisting: false,
   allowUnfenced: false,
+  generatePassword: null,
   runAs: null,
   privilegedRole: "neon_superuser",
   logFormat: "text",
@@ -386,6 +387,12 @@ describe("rules", () => {
       [...newer, "--pg-init-timeout", "30"],
       {},
       { pgInitTimeoutSeconds: 30, warnings: [] }
+    ],
+    [
+      "--generate-password is stock Postgres's",
+      [...newer, "--generate-password", "web"],
+      {},
+      { generatePassword: "web", warnings: ["--generate-password has no effect with --storage neon"] }
     ],
     [
       "--stop-budget is local storage's",
