@@ -12,8 +12,10 @@ import * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
 import * as HttpApiSecurity from "effect/http-api/HttpApiSecurity"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
+import { accepts } from "./answer.ts"
 import { authorize, missingToken, type Rights } from "./authorize.ts"
 import { refused } from "./bodies.ts"
+import { type Asking, isThisMachine, webPageRefusal } from "./crossSite.ts"
 import type { Refusal } from "./refusals.ts"
 import type { Access } from "./router.ts"
 import type { Verifier } from "./Verifier.ts"
@@ -25,19 +27,33 @@ const anybody: Rights = { admin: false }
 export const Caller = Context.Reference<Rights>("compute/http/Caller", { defaultValue: () => anybody })
 
 /** An `Exit` when it is known at once: no token is asked for, none was sent, or it was verified before. */
-export type Admit = (access: Access, authorization: string | undefined) => Effect.Effect<Rights, Refusal>
+export type Admit = (access: Access, request: Asking) => Effect.Effect<Rights, Refusal>
+
+export interface Admission {
+  /** `null`: no tokens are asked for, and web pages are kept away instead. */
+  readonly verifier: Verifier | null
+  readonly computeId: string | null
+  readonly allowedHosts: ReadonlySet<string>
+}
 
 const bearer = /^bearer +([^ ]+) *$/i
 
-/** `verifier` null: everybody may ask. */
-export const admitter = (verifier: Verifier | null, computeId: string): Admit => {
+/** What a browser gets of the page holds no data. */
+const isOpen = (access: Access, { headers }: Asking): boolean =>
+  access === "open" || (access === "page" && accepts(headers.accept, "text/html"))
+
+export const admitter = ({ allowedHosts, computeId, verifier }: Admission): Admit => {
   const free = Exit.succeed(anybody)
-  if (verifier === null) return () => free
+  const withoutToken = (request: Asking) => {
+    const refused = webPageRefusal(request, allowedHosts)
+    return refused === null ? free : Exit.fail(refused)
+  }
+  if (verifier === null) return (access, request) => (isOpen(access, request) ? free : withoutToken(request))
   const missing = Exit.fail(missingToken)
-  return (access, authorization) => {
-    if (access === "open") return free
-    const token = bearer.exec(authorization ?? "")?.[1]
-    if (token === undefined) return missing
+  return (access, request) => {
+    if (isOpen(access, request)) return free
+    const token = bearer.exec(request.headers.authorization ?? "")?.[1]
+    if (token === undefined) return access === "machine" && isThisMachine(request) ? withoutToken(request) : missing
     const known = verifier.recall(token, Effect.runSync(Clock.currentTimeMillis) / 1000)
     if (known !== null) return Effect.fromResult(authorize(known, computeId))
     return Effect.flatMap(verifier.verify(Redacted.make(token)), (claims) =>
@@ -45,6 +61,15 @@ export const admitter = (verifier: Verifier | null, computeId: string): Admit =>
     )
   }
 }
+
+const challenges: Readonly<Record<string, string>> = {
+  token_missing: 'Bearer realm="compute_ctl"',
+  token_unverified: 'Bearer realm="compute_ctl", error="invalid_token"',
+  token_forbidden: 'Bearer realm="compute_ctl", error="insufficient_scope"'
+}
+
+/** `WWW-Authenticate` of a refusal (RFC 6750, section 3); `null`: no token would help. */
+export const challengeOf = ({ code }: Refusal): string | null => challenges[code] ?? null
 
 /** Declares that a group asks for tokens; what is asked, `admitter` has asked before. */
 export class Auth extends HttpApiMiddleware.Service<Auth>()("compute/http/Auth", {

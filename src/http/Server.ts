@@ -69,7 +69,7 @@ const serveAll = Effect.fnUntraced(function* (
 })
 
 export const httpServer = Effect.fn("Http.endpoint")(function* (options: ServerOptions) {
-  const { apiVersion, computeId, internalPort } = options
+  const { allowedHosts, apiVersion, computeId, internalPort } = options
   const state = yield* ComputeState
   const traffic = makeTraffic()
   const connections = new Connections(limitsFor(openFilesLimit()), traffic)
@@ -80,9 +80,9 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ServerO
     const router = earlyRoutes(bodies, withStatus)
     return { router, dispatcher: makeDispatcher({ router, admit, traffic, connections }) }
   }
-  const outside = dispatch(admitter(apiVersion === "head" ? options.verifier : null, computeId), true)
+  const outside = dispatch(admitter({ verifier: options.verifier, computeId, allowedHosts }), true)
   const external = { ...outside, listening: yield* listenExternal(options, outside.dispatcher, connections) }
-  const inside = dispatch(admitter(null, computeId), false)
+  const inside = dispatch(admitter({ verifier: null, computeId, allowedHosts }), false)
   const internal =
     internalPort === null
       ? null

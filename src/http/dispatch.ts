@@ -18,9 +18,10 @@ import * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { answerOf } from "./answer.ts"
-import type { Admit } from "./Auth.ts"
+import { type Admit, challengeOf } from "./Auth.ts"
 import { isPlain } from "./cachedBodies.ts"
 import type { Connections } from "./connections.ts"
+import { hasTwoHosts } from "./crossSite.ts"
 import { bodyOf, internalFault, methodNotAllowed, notFound, type Refusal, refusal } from "./refusals.ts"
 import { type Endpoint, type Router, splitTarget } from "./router.ts"
 import type { CountedResponse, Traffic } from "./traffic.ts"
@@ -49,20 +50,28 @@ const tooMany = refusal(
   "ask again in a second, or wait with fewer requests at once"
 )
 
+const twoHosts = refusal(400, "host_ambiguous", "the request has more than one Host header", "send one")
+
 /** For a request that gets no fiber. The connection makes room for another one. */
 const refuseAtOnce = (response: CountedResponse, refused: Refusal): void => {
   const body = Buffer.from(JSON.stringify(bodyOf(refused)))
-  const headers = { "content-type": "application/json", "content-length": body.length }
-  response.writeHead(refused.status, { ...headers, "retry-after": "1", connection: "close" }).end(body)
+  const headers = { "content-type": "application/json", "content-length": body.length, connection: "close" }
+  response.writeHead(refused.status, refused.status === 503 ? { ...headers, "retry-after": "1" } : headers).end(body)
 }
 
 /** True: it was answered. */
 const answerFromCache = (endpoint: Endpoint, request: IncomingMessage, response: CountedResponse): boolean => {
   if (endpoint.cached === null || !isPlain(request.headers)) return false
-  const { body, status, type } = endpoint.cached()
-  response.writeHead(status, { "content-type": type, "content-length": body.length })
+  const { body, length, status, type } = endpoint.cached()
+  response.writeHead(status, { "content-type": type, "content-length": length })
   response.end(request.method === "HEAD" ? undefined : body)
   return true
+}
+
+const refuseAdmission = (refused: Refusal): HttpServerResponse.HttpServerResponse => {
+  const challenge = challengeOf(refused)
+  const answer = answerOf(refused)
+  return challenge === null ? answer : HttpServerResponse.setHeader(answer, "www-authenticate", challenge)
 }
 
 /** Commands are worth a line each at level info; everything else is polled. */
@@ -101,8 +110,8 @@ const appOf = ({ admit, router }: Dispatch, ids: WeakMap<object, string>) =>
           "allow",
           allowed.join(", ")
         )
-      const rights = yield* Effect.result(admit(endpoint.access, request.headers["authorization"]))
-      if (rights._tag === "Failure") return answerOf(rights.failure)
+      const rights = yield* Effect.result(admit(endpoint.access, toIncomingMessage(request)))
+      if (rights._tag === "Failure") return refuseAdmission(rights.failure)
       if (endpoint.handler === null) return yield* Effect.die(new Error(`nothing answers ${route}`))
       return yield* Effect.interruptible(endpoint.handler({ params, query, rights: rights.success }))
     })
@@ -131,8 +140,9 @@ export const makeDispatcher = (dispatch: Dispatch): Dispatcher => {
     const match = router.find(method, path)
     const id = requestId(headers["x-request-id"])
     response.known = { traffic, id, route: match?.route ?? null, began: performance.now() }
+    if (hasTwoHosts(request)) return refuseAtOnce(response, twoHosts)
     if (match?.endpoint != null && query === "") {
-      const admission = admit(match.endpoint.access, headers.authorization)
+      const admission = admit(match.endpoint.access, request)
       // Whose token has yet to be verified waits for that; whoever is refused is logged.
       if (Exit.isExit(admission) && Exit.isSuccess(admission) && answerFromCache(match.endpoint, request, response))
         return connections.heard(request.socket)

@@ -72,7 +72,7 @@ const imported = (key: { readonly [name: string]: string }): Result.Result<KeyOb
     () => "it cannot be read as a public key"
   )
 
-// -- RSA ---------------------------------------------------------------------------------------------------------------
+// -- RSA --------------------------------------------------------------------------------------------------------------
 
 const numberOf = (bytes: Buffer): bigint => BigInt(`0x0${bytes.toString("hex")}`)
 const bitsOf = (value: bigint): number => value.toString(2).length
@@ -93,7 +93,7 @@ const readRsa = ({ alg, e, n }: Fields): Result.Result<VerificationKey, string> 
   )
 }
 
-// -- Ed25519 -----------------------------------------------------------------------------------------------------------
+// -- Ed25519 ----------------------------------------------------------------------------------------------------------
 
 const readEd25519 = ({ alg, crv, x }: Fields): Result.Result<VerificationKey, string> => {
   if (crv !== "Ed25519") return Result.fail("of OKP keys only those of Ed25519 are taken")

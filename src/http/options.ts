@@ -25,7 +25,10 @@ export interface ServerOptions {
   readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
   /** Fetches the spec again; succeeds with `null` when there is none for us any more. `null`: it has no source. */
   readonly refetch: Effect.Effect<ParsedSpec | null, Failure> | null
-  readonly computeId: string
+  /** `null`: no token can be made for this compute, so that only an administrator's are taken. */
+  readonly computeId: string | null
+  /** Names, beside addresses and localhost, by which a port without tokens may be asked; in lower case. */
+  readonly allowedHosts: ReadonlySet<string>
   /** Checks a token's signature and times. `null`: no tokens are asked for. */
   readonly verifier: Verifier | null
   /** Label of `compute_ctl_up`. */

@@ -8,7 +8,7 @@ import * as HttpRouter from "effect/http/HttpRouter"
 import { ParsedSearchParams } from "effect/http/HttpServerRequest"
 import * as Layer from "effect/Layer"
 import { Caller } from "./Auth.ts"
-import type { Handler, Router } from "./router.ts"
+import type { Access, Handler, Router } from "./router.ts"
 import { endpointsOf, type Routes } from "./routes.ts"
 
 /** A route as the declaration makes it; it has all its services but those of a request. */
@@ -47,6 +47,12 @@ const collector = (into: Array<Made>) =>
     asHttpEffect: unused
   }) as unknown as HttpRouter.HttpRouter
 
+/** By the path without the parameter at its end. */
+const special: Readonly<Record<string, Access>> = { "/": "page", "/extension_server/": "machine" }
+
+const accessOf = (group: string, path: string): Access =>
+  group === "open" ? "open" : (special[path.replace(/:\w+$/, "")] ?? "guarded")
+
 /** `declared` is the layer that the builder makes of `api`. */
 export const registerRoutes = Effect.fnUntraced(function* <R>(
   router: Router,
@@ -58,6 +64,6 @@ export const registerRoutes = Effect.fnUntraced(function* <R>(
   for (const { group, method, path } of endpointsOf(api)) {
     const route = made.find((one) => one.method === method && one.path === path)
     if (route === undefined) return yield* Effect.die(new Error(`${method} ${path} has no handler`))
-    router.add(method, path, { access: group === "open" ? "open" : "guarded", cached: null, handler: handlerOf(route) })
+    router.add(method, path, { access: accessOf(group, path), cached: null, handler: handlerOf(route) })
   }
 })

@@ -13,8 +13,11 @@ import type * as Scope from "effect/Scope"
 import type { Rights } from "./authorize.ts"
 import type { CachedBody } from "./cachedBodies.ts"
 
-/** Who may ask: anybody, or whoever the port admits. */
-export type Access = "open" | "guarded"
+/**
+ * Who may ask: anybody, or whoever the port admits; for `machine` that is also our own Postgres, which has no token and
+ * asks for its extensions; for `page` every browser, which gets a page without data and asks for that with a token.
+ */
+export type Access = "open" | "guarded" | "machine" | "page"
 
 /** What a handler is told beyond the request itself. */
 export interface Asked {

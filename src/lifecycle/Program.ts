@@ -140,6 +140,8 @@ export interface ProgramOptions {
     readonly internalPort: number | null
     readonly liveConfigAllowed: boolean
     /** Checks tokens of the external port; `null`: none are asked for. */
+    /** Names, beside addresses and localhost, by which a port without tokens may be asked; in lower case. */
+    readonly allowedHosts?: ReadonlySet<string>
     readonly verifier: Verifier | null
     /** Certificate of the external port; `null`: plain HTTP. */
     readonly tls: { readonly certPath: string; readonly keyPath: string } | null
@@ -261,8 +263,9 @@ const serveHttp = (options: ProgramOptions, vm: Vm | null, later: Later) =>
   httpServer({
     ...options.http,
     apiVersion: options.apiVersion,
-    computeId: options.computeId ?? "",
+    computeId: options.computeId,
     parseSpec: options.parseSpec,
+    allowedHosts: options.http.allowedHosts ?? new Set(),
     buildTag: options.buildTag,
     version: options.version,
     install: Ref.get(later.install),

@@ -25,7 +25,7 @@ export const decoderOf = <S extends Schema.ConstraintDecoder<unknown>>(schema: S
   }
 }
 
-// -- going through what was refused ------------------------------------------------------------------------------------
+// -- going through what was refused -----------------------------------------------------------------------------------
 
 const decoders = new WeakMap<SchemaAST.AST, Decode>()
 
@@ -85,7 +85,7 @@ const judge = (ast: SchemaAST.AST, input: unknown, path: JsonPath, step: string 
   else look(ast, input, [...path, step], problems)
 }
 
-// -- in words ----------------------------------------------------------------------------------------------------------
+// -- in words ---------------------------------------------------------------------------------------------------------
 
 const missing = "expected a value, but the key is missing"
 

@@ -42,7 +42,7 @@ interface Found {
   more: number
 }
 
-/** Collects problems, each once: a fault of storage is found by the whole schema and by the part storage is read from. */
+/** Collects problems, each once: a fault of storage is found by the whole schema and by what storage is read from. */
 export class Problems {
   readonly #found: Found
   readonly #at: JsonPath

@@ -22,11 +22,16 @@ const limits: ConnectionLimits = { open: 64, silentOfPeer: 32, busy: 48, watchin
 const listening = Effect.gen(function* () {
   const passed = yield* Deferred.make<void>()
   const router = new Router()
-  const alive = { status: 200, type: "text/plain", body: Buffer.from("alive") }
+  const alive = { status: 200, type: "text/plain", body: "alive", length: 5 }
   router.add("GET", "/livez", { access: "open", cached: () => alive, handler: null })
   const traffic = makeTraffic()
   const connections = new Connections(limits, traffic)
-  const dispatcher = makeDispatcher({ router, admit: admitter(null, ""), traffic, connections })
+  const dispatcher = makeDispatcher({
+    router,
+    admit: admitter({ verifier: null, computeId: null, allowedHosts: new Set() }),
+    traffic,
+    connections
+  })
   const onRequest: typeof dispatcher.onRequest = (request, response) => {
     dispatcher.onRequest(request, response)
     if (request.url !== "/livez") Deferred.doneUnsafe(passed, Effect.void)

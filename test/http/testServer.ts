@@ -59,6 +59,7 @@ export const anyOptions: ServerOptions = {
   liveConfigAllowed: true,
   parseSpec,
   computeId: "compute-1",
+  allowedHosts: new Set(),
   verifier: null,
   tls: null,
   refetch: null,
