@@ -33,7 +33,7 @@ import { connectToCluster } from "../local/publishBase.ts"
 import { advanceReached } from "../local/reached.ts"
 import { printWalFile, segmentNumberOf } from "../local/walSegments.ts"
 import { Storage, type Timeline } from "../Storage.ts"
-import { forgetFirst, makeFirstCluster } from "./firstStart.ts"
+import { finishFirst, makeFirstCluster } from "./firstStart.ts"
 import { removeTransient } from "./freshStart.ts"
 import { readRecord, stateOf, type VolumeLayout, volumeLayout, type VolumeRecord, type VolumeState } from "./layout.ts"
 import { forgetPostmaster, notePostmaster, notePostmasterToCome, proveAlone } from "./prove.ts"
@@ -123,7 +123,7 @@ const findCluster = Effect.fnUntraced(function* (shared: Shared, layout: VolumeL
     const wanted = { directory: seedDirectory, install, superuser: admin.superuser, checksums: true }
     yield* Effect.provideService(makeFirstCluster(layout, spec, wanted), Spawn, shared.spawn)
   }
-  yield* forgetFirst(layout)
+  yield* finishFirst(layout)
   return (yield* readRecord(layout)) ?? (yield* damaged(layout, "the record of the first start has vanished"))
 })
 
@@ -232,10 +232,11 @@ const claim = Effect.fn("VolumeStorage.claim")(function* (shared: Shared, spec: 
   const state = yield* stateOf(layout)
   yield* refuseUnknown(layout, state)
   yield* announceNew(shared, layout, state)
-  yield* requirePgdata(layout)
-  yield* keepOthersOut(shared, layout, target)
+  // It never changes once it is there, so it is asked before the lock of somebody else's volume is even tried.
   const record = yield* readRecord(layout)
   if (record !== null) yield* requireSameTimeline(layout, record, spec)
+  yield* requirePgdata(layout)
+  yield* keepOthersOut(shared, layout, target)
   const withSpawn = Effect.provideService(Spawn, shared.spawn)
   return {
     commitLsn: () => Effect.succeed(null),

@@ -29,6 +29,8 @@ import {
 } from "../local/seedCluster.ts"
 import { ourFolder, type VolumeLayout, writeRecord } from "./layout.ts"
 
+const workFolder = (layout: VolumeLayout): string => `${layout.ours}/new`
+
 /** Also removes what a first start that was cut short has left. */
 const mark = Effect.fnUntraced(function* (layout: VolumeLayout) {
   yield* replaceUnflushed(layout.first, "the first cluster is being made\n", layout.owner)
@@ -77,7 +79,7 @@ export const makeFirstCluster: (
   wanted: ClusterRequest
 ) => Effect.Effect<void, Failure, Spawn> = Effect.fnUntraced(function* (layout, { tenant, timeline }, wanted) {
   yield* mark(layout)
-  const work = `${layout.ours}/new`
+  const work = workFolder(layout)
   yield* removeTree(work)
   const { segmentBytes, systemId } = yield* layOut(layout, wanted, work)
   const names = yield* namesIn(`${work}/pgdata`)
@@ -93,14 +95,14 @@ export const makeFirstCluster: (
   yield* flush(layout.root)
   // The way to the volume may be a folder we cannot read, and then it is not new.
   yield* Effect.ignore(flush(path.dirname(layout.root)))
-  yield* removeTree(work)
-  yield* removeTree(`${layout.ours}/templates`)
-  yield* forgetFirst(layout)
+  yield* finishFirst(layout)
 })
 
-/** The marker of a first start that got as far as the record. */
-export const forgetFirst = Effect.fnUntraced(function* (layout: VolumeLayout) {
+/** Away with what a first start needed, the marker last; for one that got as far as the record. */
+export const finishFirst = Effect.fnUntraced(function* (layout: VolumeLayout) {
   if (!fs.existsSync(layout.first)) return
+  yield* removeTree(workFolder(layout))
+  yield* removeTree(`${layout.ours}/templates`)
   yield* removeFile(layout.first)
   yield* flush(layout.ours)
 })

@@ -2,29 +2,12 @@
  * A crash at every step that changes the storage: what was committed is there afterwards, and the next base works.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as fs from "node:fs"
-import { Failpoint, type Step } from "../../../src/storage/local/failpoint.ts"
+import { crashAt } from "../crashAt.ts"
 import { makeWorld, pgTimeline, start, type Started, until, type World } from "./computes.ts"
-
-/** Runs an effect until it reaches the step, and ends it there as a crash would: nothing after it happens. */
-const crashAt = Effect.fnUntraced(function* <A, E>(step: Step, effect: Effect.Effect<A, E>) {
-  const reached = yield* Deferred.make<void>()
-  const fiber = yield* Effect.forkChild(
-    Effect.provideService(effect, Failpoint, (at) =>
-      at === step ? Effect.andThen(Deferred.succeed(reached, undefined), Effect.never) : Effect.void
-    )
-  )
-  const ended = yield* Effect.raceFirst(
-    Effect.as(Deferred.await(reached), "reached"),
-    Effect.map(Fiber.await(fiber), (exit) => `ended before it: ${JSON.stringify(exit)}`)
-  )
-  assert.strictEqual(ended, "reached", step)
-  return { fiber, interrupt: Fiber.interrupt(fiber) }
-})
 
 const baseNumber = (world: World): number =>
   (JSON.parse(fs.readFileSync(`${world.root}/current.json`, "utf8")) as { n: number }).n
