@@ -69,7 +69,7 @@ const flipped = Effect.fnUntraced(function* (run: Run, file: string, offset: num
   const outcome = yield* outcomeOf(compute)
   // A start reads what it needs: of a base, for instance, what PGDATA does not hold already.
   if (outcome === "running") yield* requireWhole(run, compute)
-  else if (!/the local storage in \S+ cannot be used: /.test(compute.output())) {
+  else if (!/the (\w+ )?storage in \S+ cannot be used: /.test(compute.output())) {
     const where = `byte ${offset} of ${file}`
     return yield* found("damage", `${where} is damaged, and the start failed without its name:\n${lastLines(compute)}`)
   }
