@@ -164,6 +164,14 @@ export interface Step {
   readonly millis: number
 }
 
+/** A start of this timeline that succeeded, in this process or in an earlier one. */
+export interface PastStart {
+  /** ISO 8601, UTC. */
+  readonly startedAt: string
+  readonly millis: number
+  readonly steps: ReadonlyArray<Step>
+}
+
 /** One change of status, and why it came about. */
 interface Change {
   readonly from: Status
@@ -195,6 +203,8 @@ export interface Snapshot {
   readonly flushLsn: Lsn | null
   readonly metrics: ComputeMetrics
   readonly steps: ReadonlyArray<Step>
+  /** The latest first, without the present one; only of storage that can keep them. */
+  readonly earlierStarts: ReadonlyArray<PastStart>
   /** What the last apply did. */
   readonly applyReport: ApplyReport | null
   /** Total and current time without an answer from Postgres while it should run, milliseconds (monitor). */
@@ -229,6 +239,7 @@ export const firstSnapshot = (now: DateTime.Utc): Snapshot => ({
   flushLsn: null,
   metrics: zeroMetrics,
   steps: [],
+  earlierStarts: [],
   applyReport: null,
   downtime: { current: 0, total: 0 },
   history: [],

@@ -24,6 +24,8 @@ const once = <A>(make: () => A): (() => A) => {
 }
 
 const text = (contentType: string) => Schema.String.pipe(HttpApiSchema.asText({ contentType }))
+const htmlType = "text/html; charset=utf-8"
+const plainType = "text/plain; charset=utf-8"
 const created = <S extends Schema.Top>(schema: S) => [schema, schema.pipe(HttpApiSchema.status(201))] as const
 
 const Alive = Schema.Struct({ status: Schema.String }).annotate({ identifier: "Alive" })
@@ -65,7 +67,7 @@ const declareOpen = () =>
     HttpApiEndpoint.get("openapi", "/openapi.json", { success: Schema.Unknown }).annotateMerge(
       summary("This API in the words of OpenAPI")
     ),
-    HttpApiEndpoint.get("docs", "/docs", { success: text("text/html; charset=utf-8") }).annotateMerge(
+    HttpApiEndpoint.get("docs", "/docs", { success: text(htmlType) }).annotateMerge(
       summary("This API as a page to read")
     )
   )
@@ -74,6 +76,14 @@ export const openGroup: () => Open = once(declareOpen)
 
 const statusEndpoints = () =>
   [
+    HttpApiEndpoint.get("page", "/", { success: [text(htmlType), text(plainType)] }).annotateMerge(
+      summary(
+        "The compute's page: text; for a browser, which needs no token for it, a page that asks for what it shows"
+      )
+    ),
+    HttpApiEndpoint.get("log", "/log", { success: Body.Log }).annotateMerge(
+      summary("The last lines of compute_ctl's own log")
+    ),
     HttpApiEndpoint.get("status", paths.status, {
       query: { wait_for: Schema.optionalKey(Schema.String), timeout: Timeout },
       success: [Body.ComputeStatusResponse, text(eventsType)],
@@ -92,7 +102,7 @@ const statusEndpoints = () =>
       summary("How long each part of the start took")
     ),
     HttpApiEndpoint.get("timeline", "/timeline", {
-      success: [Body.Timeline, text("text/plain; charset=utf-8"), text("text/html; charset=utf-8")]
+      success: [Body.Timeline, text(plainType), text(htmlType)]
     }).annotateMerge(summary("The steps of the start, as they passed; text or a page for who accepts it")),
     HttpApiEndpoint.get("apply", "/apply", { success: Body.ApplyReport, error: refused(404) }).annotateMerge(
       summary("What the last apply of a spec did, operation by operation")

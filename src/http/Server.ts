@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
+import { type HourRecorder, hourRecorder } from "../activity/HourRecorder.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import { paths } from "./answer.ts"
 import { externalApi, internalApi, wholeApi } from "./Api.ts"
@@ -46,13 +47,16 @@ const serveAll = Effect.fnUntraced(function* (
   options: ServerOptions,
   traffic: Traffic,
   watchers: Watchers,
+  hour: HourRecorder,
   external: Port,
   internal: Port | null
 ) {
   const handlers = yield* Layer.build(
-    Layer.mergeAll(openHandlers(options, traffic), controlHandlers(options, watchers), insideHandlers(options)).pipe(
-      Layer.provideMerge(Layer.merge(Auth.layer, NodeHttpServer.layerHttpServices))
-    )
+    Layer.mergeAll(
+      openHandlers(options, traffic),
+      controlHandlers(options, watchers, hour),
+      insideHandlers(options)
+    ).pipe(Layer.provideMerge(Layer.merge(Auth.layer, NodeHttpServer.layerHttpServices)))
   )
   const serve = Effect.fnUntraced(function* <R>(port: Port, api: Routes, declared: Layer.Layer<never, never, R>) {
     yield* registerRoutes(port.router, api, declared)
@@ -74,6 +78,7 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ServerO
   const traffic = makeTraffic()
   const connections = new Connections(limitsFor(openFilesLimit()), traffic)
   const watchers = new Watchers(state, { apiVersion, most: connections.limits.watching, traffic })
+  const hour = hourRecorder(state)
   const bodies = makeCachedBodies(options, state, traffic, yield* Effect.context<never>())
 
   const dispatch = (admit: Admit, withStatus: boolean) => {
@@ -93,9 +98,9 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ServerO
     /** `null` when the external port serves everything. */
     internalPort: internal?.listening.port ?? null,
     /** To be supervised: what has to be done while it listens. */
-    actors: [watchers.actor, ...external.listening.actors],
+    actors: [watchers.actor, hour.actor, ...external.listening.actors],
     /** Makes the routes, once. It takes the event loop for a while: best while something else is waited for. */
-    serve: serveAll(options, traffic, watchers, external, internal).pipe(
+    serve: serveAll(options, traffic, watchers, hour, external, internal).pipe(
       Scope.provide(yield* Effect.scope),
       Effect.withSpan("Http.serve")
     )

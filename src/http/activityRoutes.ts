@@ -6,6 +6,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { randomUUID } from "node:crypto"
 import { livingHolds, maxHolds } from "../activity/activity.ts"
+import type { HourRecorder } from "../activity/HourRecorder.ts"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import type { Hold } from "../compute/snapshot.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
@@ -22,7 +23,7 @@ const tooMany = refusal(
 )
 const noHold = refusal(404, "hold_unknown", "there is no such hold", "it was released, or it has expired")
 
-export const activityRoutes = (state: ComputeState["Service"], apiVersion: ApiVersion) => {
+export const activityRoutes = (state: ComputeState["Service"], apiVersion: ApiVersion, hour: HourRecorder) => {
   const hold = Effect.gen(function* () {
     const { reason, ttl_seconds } = yield* readBody(HoldBody, apiVersion, "invalid hold")
     const now = yield* Clock.currentTimeMillis
@@ -48,7 +49,7 @@ export const activityRoutes = (state: ComputeState["Service"], apiVersion: ApiVe
   return {
     activity: () =>
       Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([snapshot, now]) =>
-        activityBody(apiVersion, snapshot, now)
+        activityBody(apiVersion, snapshot, hour.minutes(snapshot, now), now)
       ),
     holds: () =>
       Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([{ holds }, now]) => ({

@@ -82,10 +82,16 @@ export const TerminateResponse = Schema.Struct({ lsn: Schema.NullOr(Schema.Strin
   identifier: "TerminateResponse"
 })
 
+const Steps = Schema.Array(Schema.Struct({ name: Schema.String, started_at_ms: Count, ms: Count }))
+
 export const Timeline = Schema.Struct({
   start_time: Schema.String,
   status: Schema.String,
-  steps: Schema.Array(Schema.Struct({ name: Schema.String, started_at_ms: Count, ms: Count }))
+  steps: Steps,
+  /** `null` until the start has succeeded. */
+  total_ms: Schema.NullOr(Count),
+  /** Starts before this one, the latest first, where the storage keeps them. */
+  earlier: Schema.Array(Schema.Struct({ start_time: Schema.String, total_ms: Count, steps: Steps }))
 }).annotate({ identifier: "Timeline" })
 
 export const ApplyReport = Schema.Struct({
@@ -224,8 +230,15 @@ export const Activity = Schema.Struct({
   kinds: Schema.Record(Schema.String, Schema.Struct({ sessions: Schema.NullOr(Count), last_active: MaybeMoment })),
   suspend_timeout_seconds: Schema.NullOr(Count),
   holds: Schema.Array(Hold),
+  /** Minute by minute, oldest first: what counted as use, and whether the compute served. */
+  last_hour: Schema.Array(Schema.Struct({ at: Moment, because: Schema.Array(Schema.String), served: Schema.Boolean })),
   downtime: Schema.Struct({ current_ms: Count, total_ms: Count })
 }).annotate({ identifier: "Activity" })
+
+/** The last lines of compute_ctl's own log, oldest first. Postgres's records are on standard error alone. */
+export const Log = Schema.Struct({
+  lines: Schema.Array(Schema.Struct({ at: Schema.String, level: Schema.String, message: Schema.String }))
+}).annotate({ identifier: "Log" })
 
 export const Info = Schema.Struct({
   num_cpus: Count,

@@ -6,6 +6,7 @@ import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
 import * as OpenApi from "effect/http-api/OpenApi"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
+import type { HourRecorder } from "../activity/HourRecorder.ts"
 import { Commands } from "../compute/Commands.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
@@ -19,6 +20,7 @@ import { auxiliaryRoutes, communicatorMetrics } from "./auxiliaryRoutes.ts"
 import { commandRoutes } from "./commandRoutes.ts"
 import type { ServerOptions } from "./options.ts"
 import { docsPage } from "./pages.ts"
+import { pageRoutes } from "./page/pageRoutes.ts"
 import { grantRoutes, postgresRoutes } from "./postgresRoutes.ts"
 import { livez, type ProbeResult, readyz, startupz } from "./probes.ts"
 import { bodyOf, refusal } from "./refusals.ts"
@@ -69,18 +71,19 @@ export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
 
 const nothingApplied = refusal(404, "nothing_applied", "nothing was applied yet", "GET /status says where the start is")
 
-export const controlHandlers = (options: ServerOptions, watchers: Watchers) =>
+export const controlHandlers = (options: ServerOptions, watchers: Watchers, hour: HourRecorder) =>
   HttpApiBuilder.group(
     wholeApi(),
     "control",
     Effect.fnUntraced(function* (handlers) {
       const state = yield* ComputeState
       const commands = commandRoutes(state, yield* Commands, options)
-      const activity = activityRoutes(state, options.apiVersion)
+      const activity = activityRoutes(state, options.apiVersion, hour)
       const auxiliary = auxiliaryRoutes(options, yield* Promotions)
       return handlers
         .handleAll({
           ...statusRoutes(state, options.apiVersion, watchers),
+          ...pageRoutes(state, options, hour),
           ...postgresRoutes(state, yield* Admin, options),
           metricsJson: () => Effect.map(state.now, ({ metrics }) => metrics),
           apply: () => Effect.map(state.now, ({ applyReport }) => applyReport ?? answerOf(nothingApplied)),

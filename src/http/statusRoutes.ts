@@ -14,13 +14,10 @@ import { ServerResponse } from "node:http"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import { promotionBody } from "../compute/promotion.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
-import { answered, eventsType, json, readTimeout, readWaitFor } from "./answer.ts"
+import { accepts, answered, eventsType, json, readTimeout, readWaitFor } from "./answer.ts"
 import { waterfallPage, waterfallText } from "./pages.ts"
 import { historyBody, statusBody, timelineBody } from "./views.ts"
 import { eventHeaders, type Watchers } from "./watchers.ts"
-
-const accepts = (accept: string | undefined, type: string): boolean =>
-  (accept ?? "").split(",").some((one) => one.split(";")[0]?.trim().toLowerCase() === type)
 
 export const statusRoutes = (state: ComputeState["Service"], apiVersion: ApiVersion, watchers: Watchers) => {
   const stream = Effect.gen(function* () {

@@ -4,6 +4,7 @@
 import * as DateTime from "effect/DateTime"
 import * as Result from "effect/Result"
 import { livingHolds, reasonsAwake } from "../activity/activity.ts"
+import type { Minute } from "../activity/lastHour.ts"
 import type { ConfigureRequest } from "../compute/Requests.ts"
 import { type ActivityKind, activityKinds, type Hold, type Snapshot } from "../compute/snapshot.ts"
 import { isTerminating, type Status } from "../compute/transitions.ts"
@@ -75,10 +76,19 @@ export const historyBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   }))
 })
 
+const stepsBody = (steps: Snapshot["steps"]) =>
+  steps.map(({ millis, name, startedAt }) => ({ name, started_at_ms: startedAt, ms: millis }))
+
 export const timelineBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   start_time: startTimeText(snapshot.startTime),
   status: wireStatus(apiVersion, snapshot.status),
-  steps: snapshot.steps.map(({ millis, name, startedAt }) => ({ name, started_at_ms: startedAt, ms: millis }))
+  steps: stepsBody(snapshot.steps),
+  total_ms: snapshot.metrics.total_startup_ms === 0 ? null : snapshot.metrics.total_startup_ms,
+  earlier: snapshot.earlierStarts.map(({ millis, startedAt, steps }) => ({
+    start_time: startedAt,
+    total_ms: millis,
+    steps: stepsBody(steps)
+  }))
 })
 
 const moment = (millis: number | null): string | null =>
@@ -94,7 +104,12 @@ export const holdBody = ({ createdAt, expiresAt, id, reason }: Hold) => ({
 const sessionsOf = ({ activity }: Snapshot, kind: ActivityKind): number | null =>
   kind === "statistics" ? null : (activity?.sessions[kind] ?? 0)
 
-export const activityBody = (apiVersion: ApiVersion, snapshot: Snapshot, now: number) => ({
+export const activityBody = (
+  apiVersion: ApiVersion,
+  snapshot: Snapshot,
+  minutes: ReadonlyArray<Minute>,
+  now: number
+) => ({
   status: wireStatus(apiVersion, snapshot.status),
   last_active: lastActiveText(snapshot.lastActive),
   awake_because: reasonsAwake(snapshot.activity, snapshot.holds, now),
@@ -110,6 +125,11 @@ export const activityBody = (apiVersion: ApiVersion, snapshot: Snapshot, now: nu
   ),
   suspend_timeout_seconds: snapshot.spec?.suspendTimeoutSeconds ?? null,
   holds: livingHolds(snapshot.holds, now).map(holdBody),
+  last_hour: minutes.map(({ at, reasons, served }) => ({
+    at: startTimeText(DateTime.makeUnsafe(at)),
+    because: reasons,
+    served
+  })),
   downtime: { current_ms: snapshot.downtime.current, total_ms: snapshot.downtime.total }
 })
 

@@ -28,6 +28,7 @@ import { defaultTimeouts } from "../http/options.ts"
 import { httpServer } from "../http/Server.ts"
 import type { Verifier } from "../http/Verifier.ts"
 import { type LogContext, logNameActor } from "../logging/Log.ts"
+import type { RecentLines } from "../logging/recentLines.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import type { BoundedOutput } from "../platform/boundedOutput.ts"
@@ -139,9 +140,9 @@ export interface ProgramOptions {
     readonly externalPort: number
     readonly internalPort: number | null
     readonly liveConfigAllowed: boolean
-    /** Checks tokens of the external port; `null`: none are asked for. */
     /** Names, beside addresses and localhost, by which a port without tokens may be asked; in lower case. */
     readonly allowedHosts?: ReadonlySet<string>
+    /** Checks tokens of the external port; `null`: none are asked for. */
     readonly verifier: Verifier | null
     /** Certificate of the external port; `null`: plain HTTP. */
     readonly tls: { readonly certPath: string; readonly keyPath: string } | null
@@ -157,6 +158,8 @@ export interface ProgramOptions {
   readonly postgresLog?: LogSink
   /** Where `postgresLog` ends; what it drops becomes a condition and a metric. */
   readonly logOutput?: BoundedOutput
+  /** The last lines of our own log, for whoever may ask the API. */
+  readonly recentLog?: RecentLines["entries"]
   /** Is told who we are with every new spec. */
   readonly log?: LogContext
   readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
@@ -262,12 +265,13 @@ interface Later {
 const serveHttp = (options: ProgramOptions, vm: Vm | null, later: Later) =>
   httpServer({
     ...options.http,
+    allowedHosts: options.http.allowedHosts ?? new Set(),
     apiVersion: options.apiVersion,
     computeId: options.computeId,
     parseSpec: options.parseSpec,
-    allowedHosts: options.http.allowedHosts ?? new Set(),
     buildTag: options.buildTag,
     version: options.version,
+    recentLog: options.recentLog ?? (() => []),
     install: Ref.get(later.install),
     hooks: Ref.get(later.hooks),
     // Both only read what is at hand.

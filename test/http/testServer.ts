@@ -64,6 +64,7 @@ export const anyOptions: ServerOptions = {
   tls: null,
   refetch: null,
   version: "test",
+  recentLog: () => [],
   install: Effect.succeed(null),
   hooks: Effect.succeed(null),
   otherMetrics: () => "",

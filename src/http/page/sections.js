@@ -1,0 +1,394 @@
+/**
+ * The page's script, second part: what each section shows of the bodies that the API answers.
+ */
+import { byId, clock, counted, duration, elapsed, h, relative, show, svg, table, words } from "./dom.js"
+
+/** @typedef {import("./dom.js").Child} Child */
+
+/** @typedef {typeof import("../bodies.ts").ComputeStatusResponse.Type} StatusBody */
+/** @typedef {typeof import("../bodies.ts").History.Type} HistoryBody */
+/** @typedef {typeof import("../bodies.ts").Conditions.Type} ConditionsBody */
+/** @typedef {typeof import("../bodies.ts").Timeline.Type} TimelineBody */
+/** @typedef {typeof import("../bodies.ts").Activity.Type} ActivityBody */
+/** @typedef {typeof import("../bodies.ts").ApplyReport.Type} ApplyBody */
+/** @typedef {typeof import("../bodies.ts").Log.Type} LogBody */
+
+// -- the head ----------------------------------------------------------------------------------------------------------
+
+/** @param {string} status */
+const toneOf = (status) =>
+  status === "running" ? "good" : status === "failed" ? "bad" : /^(empty|termin)/.test(status) ? "quiet" : "busy"
+
+/** @param {StatusBody} status @param {ConditionsBody | null} conditions @param {HistoryBody | null} history */
+export const showHead = (status, conditions, history) => {
+  const degraded = conditions?.degraded.length ?? 0
+  const tone = toneOf(status.status)
+  byId("status").dataset["tone"] = tone === "good" && degraded > 0 ? "warn" : tone
+  byId("status-name").textContent = words(status.status)
+  document.title = `${words(status.status)}${degraded > 0 ? " (!)" : ""} · ${location.host}`
+  show(byId("since"), [history?.since, degraded, status.last_active], () => [
+    ...(history === null ? [] : [relative(history.since, "for")]),
+    ...(degraded > 0
+      ? [
+          ", with ",
+          h("a", { href: "#conditions", "data-key": "to-conditions" }, counted(degraded, "condition", "conditions"))
+        ]
+      : []),
+    ...(status.last_active === null ? [] : [", last used ", relative(status.last_active, "ago")])
+  ])
+  show(byId("vitals"), [status.start_time, status.tenant, status.timeline], () =>
+    /** @type {const} */ ([
+      ["Started", clock(status.start_time)],
+      ["Tenant", status.tenant],
+      ["Timeline", status.timeline]
+    ]).flatMap(([name, value]) => (value === null ? [] : [h("div", {}, h("dt", {}, name), h("dd", {}, value))]))
+  )
+  show(byId("error"), status.error, () => (status.error === null ? [] : [h("p", { class: "error" }, status.error)]))
+}
+
+// -- conditions, and what waits for a restart --------------------------------------------------------------------------
+
+/** @param {ConditionsBody} body @returns {ReadonlyArray<Child>} */
+export const conditionsOf = ({ degraded, pending_restart, promotion }) => [
+  degraded.length === 0
+    ? h("p", { class: "well" }, "None. Everything is as it should be.")
+    : h(
+        "ul",
+        { class: "conditions" },
+        ...degraded.map(({ about, code, message }) =>
+          h("li", {}, h("p", { class: "code" }, about === undefined ? code : `${code} · ${about}`), h("p", {}, message))
+        )
+      ),
+  promotion.status === "not_promoted" ? null : h("p", {}, `Promotion: ${promotion.status}.`),
+  ...(pending_restart.length === 0
+    ? [h("p", { class: "quiet" }, "No setting waits for a restart of Postgres.")]
+    : [
+        h("h3", {}, "Settings that wait for a restart of Postgres"),
+        table(
+          "Settings that wait for a restart",
+          ["Setting", "Now", "After it"],
+          pending_restart.map(({ current, name, wanted }) => ({ cells: [name, current, wanted] })),
+          "mono"
+        )
+      ])
+]
+
+// -- life --------------------------------------------------------------------------------------------------------------
+
+/** In the 2024 version of the API two statuses have one name. @param {string} name @param {string} status */
+const matches = (name, status) =>
+  status === "termination_pending" ? `[${name}^="${status}"]` : `[${name}~="${status}"]`
+
+/** @param {HistoryBody} body */
+export const markDiagram = ({ changes, status }) => {
+  for (const part of document.querySelectorAll(".diagram .node, .diagram .edge"))
+    part.classList.remove("current", "previous", "taken", "walked")
+  /** @param {string} selector @param {string} mark */
+  const mark = (selector, mark) => {
+    for (const part of document.querySelectorAll(`.diagram ${selector}`)) part.classList.add(mark)
+  }
+  for (const { from, to } of changes) mark(`.edge${matches("data-from", from)}${matches("data-to", to)}`, "walked")
+  const last = changes.at(-1)
+  if (last !== undefined) {
+    mark(`.edge${matches("data-from", last.from)}${matches("data-to", last.to)}`, "taken")
+    mark(`.node${matches("data-status", last.from)}`, "previous")
+  }
+  mark(`.node${matches("data-status", status)}`, "current")
+  for (const drawing of document.querySelectorAll(".diagram")) drawing.setAttribute("data-tone", toneOf(status))
+}
+
+/** @param {HistoryBody["changes"][number]} change */
+const changeOf = ({ at, because, error, from, to }) =>
+  h(
+    "li",
+    {},
+    h("p", {}, h("b", {}, `${words(from)} → ${words(to)}`), ` ${clock(at)}, `, relative(at, "ago")),
+    h("p", { class: "quiet" }, because),
+    error === null ? null : h("p", { class: "error" }, error)
+  )
+
+/** @param {HistoryBody} body @returns {ReadonlyArray<Child>} */
+export const lifeOf = ({ changes }) => {
+  const [last, ...earlier] = changes.toReversed()
+  if (last === undefined) return [h("p", { class: "quiet" }, "The process has begun; there was no change yet.")]
+  return [
+    h("h3", {}, "The last change"),
+    h("ul", { class: "changes" }, changeOf(last)),
+    earlier.length === 0
+      ? null
+      : h(
+          "details",
+          { "data-key": "changes" },
+          h("summary", {}, counted(earlier.length, "earlier change", "earlier changes")),
+          h("ol", { class: "changes", reversed: true }, ...earlier.map(changeOf))
+        )
+  ]
+}
+
+// -- the start -----------------------------------------------------------------------------------------------------------
+
+/** @typedef {TimelineBody["steps"]} Steps */
+
+/** @param {Steps} steps */
+const spanOf = (steps) => steps.reduce((end, { ms, started_at_ms }) => Math.max(end, started_at_ms + ms), 1)
+
+/** @param {number} from @param {number} length */
+const bar = (from, length) => {
+  const element = h("span", { class: "bar", "aria-hidden": "true" }, h("i", {}))
+  element.style.setProperty("--from", `${from * 100}%`)
+  element.style.setProperty("--length", `${length * 100}%`)
+  return element
+}
+
+/** @param {Steps} steps @param {number} total */
+const waterfall = (steps, total) =>
+  table(
+    "Steps of the start",
+    ["Step", "When", "After", "Time"],
+    steps.map(({ ms, name, started_at_ms }) => ({
+      cells: [name, bar(Math.max(0, started_at_ms) / total, ms / total), elapsed(started_at_ms), elapsed(ms)]
+    })),
+    "waterfall"
+  )
+
+/** @param {TimelineBody} body @returns {ReadonlyArray<Child>} */
+export const startOf = ({ earlier, start_time, steps, total_ms }) => {
+  const starts = [
+    ...(total_ms === null ? [] : [{ start_time, total_ms, steps, own: true }]),
+    ...earlier.map((one) => ({ ...one, own: false }))
+  ]
+  const slowest = starts.reduce((most, { total_ms }) => Math.max(most, total_ms), 1)
+  return [
+    h(
+      "p",
+      {},
+      total_ms === null ? "The start is not finished. " : h("b", {}, `${elapsed(total_ms)}. `),
+      h("span", { class: "quiet" }, `Begun ${clock(start_time)}, `, relative(start_time, "ago"))
+    ),
+    h(
+      "div",
+      { class: "columns" },
+      h(
+        "div",
+        {},
+        steps.length === 0 ? h("p", { class: "quiet" }, "No step has passed yet.") : waterfall(steps, spanOf(steps))
+      ),
+      h(
+        "div",
+        {},
+        h("h3", {}, "The last starts"),
+        starts.length === 0 ? h("p", { class: "quiet" }, "No start is known.") : null,
+        h(
+          "ol",
+          { class: "starts" },
+          ...starts.map(({ own, start_time, steps, total_ms }) =>
+            h(
+              "li",
+              {},
+              h(
+                "details",
+                { "data-key": `start ${start_time}` },
+                h(
+                  "summary",
+                  {},
+                  h("span", { class: "when" }, own ? "this one" : clock(start_time)),
+                  bar(0, total_ms / slowest),
+                  h("span", { class: "number" }, elapsed(total_ms))
+                ),
+                waterfall(steps, spanOf(steps))
+              )
+            )
+          )
+        )
+      )
+    )
+  ]
+}
+
+// -- activity ------------------------------------------------------------------------------------------------------------
+
+/** @type {Readonly<Record<string, string>>} */
+const reasonNames = {
+  client: "Client sessions",
+  walsender: "Replicas, subscribers",
+  subscription: "Subscriptions",
+  autovacuum: "Autovacuum",
+  statistics: "Statistics moved",
+  hold: "Holds"
+}
+
+/** @param {ActivityBody["last_hour"]} minutes @param {string} reason */
+const strip = (minutes, reason) =>
+  svg(
+    "svg",
+    { class: "strip", viewBox: `0 0 ${minutes.length * 4} 16`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    ...minutes.map(({ because, served }, index) =>
+      svg("rect", {
+        x: index * 4,
+        y: 0,
+        width: 3.2,
+        height: 16,
+        class: because.includes(reason) ? "on" : served ? "idle" : "off"
+      })
+    )
+  )
+
+/** @param {ActivityBody} body @returns {ReadonlyArray<Child>} */
+const whyAwake = ({ awake_because, last_active, suspend_timeout_seconds }) => [
+  awake_because.length > 0
+    ? h("ul", { class: "reasons" }, ...awake_because.map((reason) => h("li", {}, `Awake: ${reason}.`)))
+    : h(
+        "p",
+        { class: "well" },
+        last_active === null ? "Nobody has used it yet." : ["Idle: last used ", relative(last_active, "ago"), "."]
+      ),
+  suspend_timeout_seconds === null || suspend_timeout_seconds <= 0
+    ? null
+    : h(
+        "p",
+        { class: "quiet" },
+        `The spec asks for suspension after ${duration(suspend_timeout_seconds * 1000)} without use.`
+      )
+]
+
+/** @typedef {{ readonly hold: () => void, readonly release: (id: string) => void }} Actions */
+
+/** @param {ActivityBody} body @param {Actions | null} actions what a token allows @returns {ReadonlyArray<Child>} */
+const holdsOf = ({ holds }, actions) => [
+  holds.length === 0
+    ? null
+    : table(
+        "Holds",
+        ["Hold", "Until", ...(actions === null ? [] : [""])],
+        holds.map(({ expires_at, id, reason }) => ({
+          cells: [
+            reason,
+            clock(expires_at),
+            ...(actions === null
+              ? []
+              : [h("button", { "data-key": `release ${id}`, click: () => actions.release(id) }, "Release")])
+          ]
+        }))
+      ),
+  actions === null
+    ? null
+    : h("p", {}, h("button", { "data-key": "hold", click: () => actions.hold() }, "Keep awake for an hour"))
+]
+
+/** @param {ActivityBody} body @param {Actions | null} actions @returns {ReadonlyArray<Child>} */
+export const activityOf = (body, actions) => {
+  const { downtime, kinds, last_hour } = body
+  const reasons = Object.keys(reasonNames).filter(
+    (reason) => reason === "client" || last_hour.some(({ because }) => because.includes(reason))
+  )
+  const sessions = (/** @type {string} */ reason) => kinds[reason]?.sessions ?? null
+  return [
+    ...whyAwake(body),
+    table(
+      "Minutes of the last hour in which it counted as used, by reason",
+      ["Reason", "From an hour ago until now", "Minutes", "Sessions now"],
+      reasons.map((reason) => ({
+        cells: [
+          reasonNames[reason] ?? reason,
+          strip(last_hour, reason),
+          String(last_hour.filter(({ because }) => because.includes(reason)).length),
+          String(sessions(reason) ?? "–")
+        ]
+      })),
+      "hour"
+    ),
+    downtime.total_ms === 0
+      ? null
+      : h(
+          "p",
+          { class: "warn" },
+          `Postgres gave no answer for ${elapsed(downtime.total_ms)} in all since it began to run.`
+        ),
+    ...holdsOf(body, actions)
+  ]
+}
+
+// -- the last apply ------------------------------------------------------------------------------------------------------
+
+const operationsShown = 100
+/** @type {Readonly<Record<string, number>>} */
+const urgency = { failed: 0, done: 1, skipped: 2 }
+
+/** @param {ApplyBody["operations"][number]} operation */
+const operationRow = ({ action, database, hint, millis, object, outcome, reason, sqlState }) => {
+  const why = [reason, sqlState === null ? null : `SQLSTATE ${sqlState}`, hint].filter((part) => part !== null)
+  return {
+    tone: outcome,
+    cells: [
+      [object, why.length === 0 ? null : h("span", { class: "why" }, why.join(" · "))],
+      action,
+      database ?? "–",
+      outcome,
+      elapsed(millis)
+    ]
+  }
+}
+
+/** @param {ApplyBody | null} body @returns {ReadonlyArray<Child>} */
+export const applyOf = (body) => {
+  if (body === null) return [h("p", { class: "quiet" }, "Nothing was applied yet.")]
+  const { connections, kind, millis, operations, outcome, roundTrips, startedAt, statements } = body
+  const count = (/** @type {string} */ wanted) => operations.filter((one) => one.outcome === wanted).length
+  const sorted = operations.toSorted((one, other) => (urgency[one.outcome] ?? 3) - (urgency[other.outcome] ?? 3))
+  const more = sorted.length - operationsShown
+  return [
+    h(
+      "p",
+      {},
+      h(
+        "b",
+        { class: outcome === "failed" ? "bad" : "" },
+        `${kind === "start" ? "At the start" : "A new spec"}: ${outcome}. `
+      ),
+      `${count("done")} done, ${count("skipped")} skipped, ${count("failed")} failed, in ${elapsed(millis)}. `,
+      h(
+        "span",
+        { class: "quiet" },
+        `Begun ${clock(startedAt)}; ${counted(connections, "connection", "connections")}, `,
+        `${counted(roundTrips, "round trip", "round trips")}, ${counted(statements, "statement", "statements")}.`
+      )
+    ),
+    operations.length === 0
+      ? h("p", { class: "quiet" }, "There was nothing to do.")
+      : table(
+          "Operations of the last apply, failures first",
+          ["Object", "Action", "Database", "Outcome", "Time"],
+          sorted.slice(0, operationsShown).map(operationRow),
+          "operations"
+        ),
+    more > 0 ? h("p", { class: "quiet" }, `And ${counted(more, "operation", "operations")} more, in GET /apply.`) : null
+  ]
+}
+
+// -- the log -------------------------------------------------------------------------------------------------------------
+
+/** @param {LogBody} body @returns {ReadonlyArray<Child>} */
+export const logOf = ({ lines }) => [
+  lines.length === 0
+    ? h("p", { class: "quiet" }, "No line was written yet.")
+    : h(
+        "ol",
+        {
+          class: "log",
+          tabindex: 0,
+          "data-key": "log",
+          role: "log",
+          "aria-live": "off",
+          "aria-label": "Lines of the log"
+        },
+        ...lines.map(({ at, level, message }) =>
+          h(
+            "li",
+            { "data-level": level.toLowerCase() },
+            h("time", { datetime: at, title: at }, at.slice(11, 23)),
+            h("b", {}, level),
+            h("span", {}, message)
+          )
+        )
+      )
+]
