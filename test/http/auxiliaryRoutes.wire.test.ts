@@ -93,6 +93,13 @@ describe("extensions on demand", () => {
         assert.deepStrictEqual([answer.status, answer.text], [200, text])
         assert.strictEqual((yield* ask(port, "POST", "/extension_server/postgis-3.so?is_library=true")).status, 200)
         assert.deepStrictEqual(yield* asked, ["extension postgis", "library postgis-3.so"])
+        // Postgres asks for a file of an extension by its path. The reference of 2024 looks at its last part alone.
+        yield* ask(port, "POST", "/extension_server/a/b/c.so?is_library=true")
+        yield* ask(port, "POST", "/extension_server/a/b")
+        assert.deepStrictEqual(
+          (yield* asked).slice(2),
+          apiVersion === "2024" ? ["library c.so", "extension b"] : ["library a/b/c.so", "extension a/b"]
+        )
       }).pipe(Effect.provide(inMemoryServices))
     )
   }
