@@ -67,17 +67,17 @@ describe("garbage", () => {
         "\x00\x01\x02\x03\x16\x03\x01",
         "GET /status HTTP/9.9\r\n\r\n",
         "GET /status HTTP/1.1\r\n\r\n",
-        "OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        "CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
-        "TRACE /status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        "GET /status HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
-        `GET /${"x".repeat(100_000)} HTTP/1.1\r\nhost: x\r\n\r\n`,
-        `GET /status HTTP/1.1\r\nhost: x\r\n${"a: b\r\n".repeat(10_000)}\r\n`,
-        "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-        "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" +
+        "OPTIONS * HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        "CONNECT x:1 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "TRACE /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        "GET /status HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+        `GET /${"x".repeat(100_000)} HTTP/1.1\r\nhost: localhost\r\n\r\n`,
+        `GET /status HTTP/1.1\r\nhost: localhost\r\n${"a: b\r\n".repeat(10_000)}\r\n`,
+        "POST /configure HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        "POST /configure HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /configure HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" +
           "transfer-encoding: chunked\r\nconnection: close\r\n\r\nzz\r\n",
-        'POST /configure HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"spec"'
+        'POST /configure HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"spec"'
       ]
       for (const request of requests) {
         const received = yield* raw(port, request)

@@ -74,7 +74,7 @@ describe("before the routes are there", () => {
     Effect.gen(function* () {
       const { open, passed, port } = yield* listening
       const socket = connect(port, "127.0.0.1")
-      socket.write("GET /operations/gone HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2))
+      socket.write("GET /operations/gone HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(2))
       yield* Deferred.await(passed)
       const gone = once(socket, "close")
       socket.destroy()
@@ -97,7 +97,7 @@ describe("before the routes are there", () => {
         let text = ""
         socket.setEncoding("latin1").on("data", (chunk: string) => (text += chunk))
         const ended = once(socket, "close")
-        socket.write("GET /operations/x HTTP/1.1\r\nhost: x\r\n\r\n".repeat(limits.busy + 1))
+        socket.write("GET /operations/x HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(limits.busy + 1))
         // The port reads in order: once a later request is answered, the last of them has been refused.
         assert.strictEqual((yield* ask(port, "GET", "/livez")).text, "alive")
         yield* open()

@@ -146,7 +146,7 @@ describe("GET /database_schema", () => {
         yield* Effect.callback<void>((resume) => {
           const socket = connect(port, "127.0.0.1")
           socket.write(
-            "GET /database_schema?database=postgres HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ours\r\n\r\n"
+            "GET /database_schema?database=postgres HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer ours\r\n\r\n"
           )
           socket
             .once("data", () => socket.destroy())
