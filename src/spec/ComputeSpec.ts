@@ -95,8 +95,14 @@ export const RoleWire = Schema.Struct({
   name: named(faultOfRoleName),
   /** Absent: not managed. `null`: no password. Otherwise a SCRAM verifier or the hex of an md5 one. */
   encrypted_password: opt(Verifier),
-  /** Ours. `true`, `false`: it is, or is not, a member of the privileged role. Absent: a new role becomes one. */
-  privileged: opt(Schema.Boolean),
+  /** Ours. */
+  privileged: opt(
+    Schema.Boolean.annotate({
+      description:
+        "Whether it is a member of the privileged role; a new one without also lacks the usual attributes. " +
+        "Absent: a new role becomes one, and nothing is asked later."
+    })
+  ),
   options: opt(Schema.Array(GenericOptionWire))
 }).annotate({ identifier: "Role" })
 export type RoleWire = typeof RoleWire.Type

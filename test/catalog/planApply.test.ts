@@ -7,9 +7,8 @@ import type { Operation } from "../../src/catalog/operations.ts"
 import { isEmpty, planApply } from "../../src/catalog/planApply.ts"
 import { printPlan } from "../../src/catalog/planText.ts"
 import { templateDatabase } from "../../src/spec/names.ts"
-import { catalogOf, emptyScenario, options, Scenario, scramText, simulate, specOf } from "./scenario.ts"
+import { catalogOf, emptyScenario, options, runs, Scenario, scramText, simulate, specOf } from "./scenario.ts"
 
-const runs = { arbitrary: { runs: 400 } }
 const todo = (operations: ReadonlyArray<Operation>) => operations.filter(({ decision }) => decision._tag === "Do")
 const planOf = (scenario: Scenario) => planApply(specOf(scenario), catalogOf(scenario), options)
 
@@ -26,7 +25,7 @@ const makesWebAccess = (operations: ReadonlyArray<Operation>): boolean =>
 
 /** Holds for random scenarios, and for each of those that once broke it. */
 const law = (title: string, holds: (scenario: Scenario) => void, broken: Readonly<Record<string, Scenario>> = {}) => {
-  it.prop(title, { scenario: Scenario }, ({ scenario }) => holds(scenario), runs)
+  it.prop(title, { scenario: Scenario }, ({ scenario }) => holds(scenario), runs(400))
   for (const [what, scenario] of Object.entries(broken)) it(`${title}: ${what}`, () => holds(scenario))
 }
 

@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { decideDeltas, type Delta, type DeltaWorld } from "../../src/catalog/planDeltas.ts"
+import { runs } from "./scenario.ts"
 
 /** `ab` renames a to b, `-b` drops b. */
 const read = (text: string): ReadonlyArray<Delta> =>
@@ -124,6 +125,6 @@ describe("a delta meets what exists and what is wanted", () => {
       assert.strictEqual(again.done, 0)
       assert.strictEqual(run(new Set([...again.state, ...wanted]), done).done, 0)
     },
-    { arbitrary: { runs: 2_000 } }
+    runs(2_000)
   )
 })

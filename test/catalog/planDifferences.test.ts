@@ -10,7 +10,7 @@ import { bareRole } from "../../src/catalog/roleAttributes.ts"
 import { templateDatabase } from "../../src/spec/names.ts"
 import type { GenericOption, ParsedSpec, Role } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
-import { catalogOf, emptyScenario, options, Scenario, scramText, simulate, specOf } from "./scenario.ts"
+import { catalogOf, emptyScenario, options, runs, Scenario, scramText, simulate, specOf } from "./scenario.ts"
 
 const option = (name: string, value: string | null = null, quoted = false): GenericOption => ({ name, value, quoted })
 const verifier = (text: string) => Redacted.make(text)
@@ -228,6 +228,6 @@ describe("the differences of a plan", () => {
         []
       )
     },
-    { arbitrary: { runs: 400 } }
+    runs(400)
   )
 })

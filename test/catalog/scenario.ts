@@ -12,6 +12,9 @@ import { bareRole } from "../../src/catalog/roleAttributes.ts"
 import type { DeltaOperation, GenericOption, ParsedSpec, Password } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
+/** How many cases of each law: `RUNS=100000` before a release, with `--testTimeout=0`. */
+export const runs = (usual: number) => ({ arbitrary: { runs: Number(process.env["RUNS"] ?? usual) } })
+
 export const options: ApplyOptions = {
   kind: "start",
   privilegedRole: "neon_superuser",
