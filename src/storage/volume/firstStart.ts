@@ -45,14 +45,17 @@ const mark = Effect.fnUntraced(function* (layout: VolumeLayout) {
 /** Where seed clusters cannot be kept for the next volume, this one has its own for a while. */
 const unwritable = ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR"] as const
 
-const seedFor = (layout: VolumeLayout, wanted: ClusterRequest) =>
-  ensureParents(`${wanted.directory}/templates`).pipe(
-    Effect.andThen(findSeedCluster(wanted)),
+const seedFor = (layout: VolumeLayout, wanted: ClusterRequest) => {
+  // initdb runs as Postgres's user, and another compute's may be another one, who may not enter this folder.
+  const directory = `${wanted.directory}/seeds-of-${layout.owner?.uid ?? process.geteuid?.()}`
+  return ensureParents(`${directory}/templates`).pipe(
+    Effect.andThen(findSeedCluster({ ...wanted, directory })),
     Effect.catchIf(
       (failure) => failure._tag === "FileFailed" && hasCode(failure, ...unwritable),
       () => findSeedCluster({ ...wanted, directory: layout.ours })
     )
   )
+}
 
 const layOut = Effect.fnUntraced(function* (layout: VolumeLayout, wanted: ClusterRequest, work: string) {
   const seed = yield* seedFor(layout, wanted)
