@@ -36,15 +36,26 @@ interface Target {
   readonly parameters?: ReadonlyArray<string>
 }
 
-/** The host of a socket goes into a parameter: in its own place it would end at the first slash. */
-const psql = ({ database, host, parameters = [], password, port, user }: Target): string => {
-  const socket = host.startsWith("/")
+/** Of a socket all is in parameters: URLs, as the web knows them, have no user without a host. */
+const overSocket = ({ database, host, parameters = [], password, port, user }: Target): string => {
+  const all = [
+    parameter("host", host),
+    `port=${port}`,
+    ...(user === null ? [] : [parameter("user", user)]),
+    ...(password === undefined ? [] : [parameter("password", Redacted.value(password))]),
+    ...parameters
+  ]
+  return `postgresql:///${encode(database)}?${all.join("&")}`
+}
+
+const overTcp = ({ database, host, parameters = [], password, port, user }: Target): string => {
   const secret = password === undefined ? "" : `:${encode(Redacted.value(password))}`
   const who = user === null ? "" : `${encode(user)}${secret}@`
-  const where = socket ? "" : printHostPort({ host: reachable(host), port })
-  const all = [...(socket ? [parameter("host", host), `port=${port}`] : []), ...parameters]
-  return `psql 'postgresql://${who}${where}/${encode(database)}${all.length === 0 ? "" : `?${all.join("&")}`}'`
+  const more = parameters.length === 0 ? "" : `?${parameters.join("&")}`
+  return `postgresql://${who}${printHostPort({ host: reachable(host), port })}/${encode(database)}${more}`
 }
+
+const psql = (target: Target): string => `psql '${target.host.startsWith("/") ? overSocket(target) : overTcp(target)}'`
 
 export const banner = ({ at, httpHost, httpPort, login, sockets, terminal }: BannerFacts): string => {
   const { database, host, port, user } = at
