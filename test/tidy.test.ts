@@ -53,7 +53,7 @@ const edges: Record<string, string> = {
   spec: "errors pgwire",
   postgres: "errors pgwire platform spec",
   compute: "errors postgres spec",
-  logging: "compute platform postgres spec",
+  logging: "compute errors platform postgres spec",
   telemetry: "compute platform",
   controlplane: "compute errors platform spec",
   catalog: "compute errors pgwire platform postgres spec",
@@ -87,7 +87,7 @@ const pure: ReadonlyArray<RegExp> = [
   /^compute\/(transitions|snapshot|promotion)\.ts$/,
   /^http\/(pages|refusals|views)\.ts$/,
   /^cli\/(flags|given)\.ts$/,
-  /^errors\/(Failure|AuxiliaryFailure|errno|policy)\.ts$/,
+  /^errors\/(Failure|AuxiliaryFailure|errno|policy|redactUrls)\.ts$/,
   /^extensions\/plan\.ts$/,
   /^logging\/filter\.ts$/,
   /^pgwire\/(address|ConnString|quote)\.ts$/,
@@ -99,7 +99,8 @@ const pure: ReadonlyArray<RegExp> = [
 ]
 const isPure = (file: string) => pure.some((pattern) => pattern.test(file))
 /** Values of Effect: data types and what is computed from them. */
-const pureEffect = /^effect\/(Array|DateTime|Duration|Equal|Option|Order|Predicate|Redacted|Result|Schema|SchemaIssue)$/
+const pureEffect =
+  /^effect\/(Array|DateTime|Duration|Equal|Option|Order|Predicate|Redacted|Result|Schema|SchemaAST|SchemaIssue)$/
 
 const banned: ReadonlyArray<readonly [RegExp, string]> = [
   [/\bDate\.now\(|new Date\(/, "use DateTime or Clock"],

@@ -51,6 +51,8 @@ export interface RunSettings {
   /** `null` in the 2024 apiVersion, which has one port for all. */
   readonly internalHttpPort: number | null
   readonly httpHost: string
+  /** Names, beside addresses and localhost, by which a port without tokens may be asked; in lower case. */
+  readonly httpAllowedHosts: ReadonlySet<string>
   /** Certificate of the external port; `null`: plain HTTP. */
   readonly httpTls: { readonly certPath: string; readonly keyPath: string } | null
   readonly storage: StorageChoice
@@ -121,6 +123,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       allowLastGoodSpec: given.has("allow-last-good-spec"),
       ...ports,
       httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Neon" ? "::" : "127.0.0.1"),
+      httpAllowedHosts: yield* readAllowedHosts(given),
       httpTls: yield* readTls(given),
       storage,
       requireExisting: yield* readRequireExisting(given, storage),
@@ -169,10 +172,6 @@ export const readSpecSource = (given: Given, warnings: Array<string>): Read<Spec
     const rival = first ?? uri
     if (rival !== undefined) return usageError(config.as, `${config.as} cannot be used together with ${rival.as}`)
     if (config.value === "") return usageError(config.as, `${config.as} needs the path of a file`)
-    // The newer reference insists on it, though its own documentation leaves it out; tokens that name a compute fail.
-    if (!given.has("compute-id")) {
-      warnings.push("without --compute-id only administrators' tokens are accepted by the API")
-    }
     return Result.succeed({ _tag: "ConfigFile", path: config.value })
   }
   if (first !== undefined) {
@@ -185,7 +184,8 @@ export const readSpecSource = (given: Given, warnings: Array<string>): Read<Spec
   }
   if (uri === undefined) return usageError(null, "no spec: one of -s, -S, -c, or -p with -i is required")
   if (!given.has("compute-id")) return usageError(uri.as, `${uri.as} needs -i (--compute-id)`)
-  if (!isHttpUrl(uri.value)) return usageError(uri.as, `${uri.as} expects an http or https URL`)
+  const wrong = faultOfHttpUrl(uri.value)
+  if (wrong !== null) return usageError(uri.as, `${uri.as} ${wrong}; NEON_CONTROL_PLANE_TOKEN has the token`)
   return Result.succeed({ _tag: "ControlPlane", uri: uri.value })
 }
 
@@ -276,6 +276,15 @@ const readPorts = (given: Given, apiVersion: ApiVersion, warnings: Array<string>
     return ports
   })
 
+const readAllowedHosts = (given: Given): Read<ReadonlySet<string>> => {
+  const found = given.get("http-allowed-host")
+  if (found === undefined) return Result.succeed(new Set())
+  const names = found.value.split(",").map((name) => name.trim().toLowerCase())
+  return names.every((name) => /^[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?$/.test(name))
+    ? Result.succeed(new Set(names))
+    : usageError(found.as, `${found.as} expects names of hosts without ports, with commas between them`)
+}
+
 const readLakebase = (given: Given): Read<boolean> => {
   const found = given.get("lakebase-mode")
   if (found === undefined || found.value === "false") return Result.succeed(false)
@@ -312,7 +321,8 @@ const readRemoteExtensions = (given: Given): Read<string | null> => {
   if (one === undefined) return Result.succeed(null)
   const older = config !== undefined || (one.as === "-r" && (given.has("spec") || given.has("spec-path")))
   if (older && !one.value.startsWith("http")) return Result.succeed("http://pg-ext-s3-gateway/")
-  if (!isHttpUrl(one.value)) return usageError(one.as, `${one.as} expects an http or https URL`)
+  const wrong = faultOfHttpUrl(one.value)
+  if (wrong !== null) return usageError(one.as, `${one.as} ${wrong}`)
   if (/[?#]/.test(one.value)) {
     return usageError(one.as, `${one.as}: parameters detected in remote extensions base URL`)
   }
@@ -344,4 +354,9 @@ const readToken = (env: Environment): Redacted.Redacted<string> | null => {
   return token === "" ? null : Redacted.make(token, { label: "NEON_CONTROL_PLANE_TOKEN" })
 }
 
-const isHttpUrl = (text: string): boolean => /^https?:$/.test(URL.parse(text)?.protocol ?? "")
+/** With a user or a password in it, it would be shown wherever the URL is, and be sent nowhere. */
+const faultOfHttpUrl = (text: string): string | null => {
+  const url = URL.parse(text)
+  if (url === null || !/^https?:$/.test(url.protocol)) return "expects an http or https URL"
+  return url.username === "" && url.password === "" ? null : "expects a URL without a user and a password in it"
+}

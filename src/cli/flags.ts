@@ -138,6 +138,12 @@ export const flags = [
   flag(
     api,
     "ours",
+    [null, "http-allowed-host", "NAMES"],
+    "names, with commas between them, by which a port without tokens may be asked beside addresses and localhost"
+  ),
+  flag(
+    api,
+    "ours",
     [null, "http-tls-cert", "FILE"],
     "serve the external port with TLS and this certificate; read again on change"
   ),

@@ -241,6 +241,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
       host: settings.httpHost,
       externalPort: settings.externalHttpPort,
       internalPort: settings.internalHttpPort,
+      allowedHosts: settings.httpAllowedHosts,
       liveConfigAllowed: settings.liveConfigAllowed,
       verifier,
       tls: settings.httpTls,

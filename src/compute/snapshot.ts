@@ -65,6 +65,8 @@ export interface Condition {
     | "sidecar_unusable"
     | "log_dropped"
     | "logging_collector"
+    | "api_unguarded"
+    | "api_keys_unusable"
   /** What it is about, where one code can be true of several things: the name of an actor, of a sidecar. */
   readonly about?: string
   readonly message: string

@@ -6,6 +6,7 @@
  */
 import * as Result from "effect/Result"
 import type { ExitStatus, Failure } from "./Failure.ts"
+import { redactUrls } from "./redactUrls.ts"
 
 export interface ErrorPolicy {
   /** Stable, for clients: it never changes once published. */
@@ -139,7 +140,7 @@ export const causesOf = (error: unknown): ReadonlyArray<string> => {
   const chain: Array<string> = []
   let current: unknown = error
   while (current !== undefined && current !== null && chain.length < maxCauses) {
-    const text = describe(current)
+    const text = redactUrls(describe(current))
     if (chain.at(-1) !== text) chain.push(text)
     current = typeof current === "object" && "cause" in current ? current.cause : undefined
   }

@@ -12,6 +12,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type HourRecorder, hourRecorder } from "../activity/HourRecorder.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
+import { tellAccess } from "./access.ts"
 import { paths } from "./answer.ts"
 import { externalApi, internalApi, wholeApi } from "./Api.ts"
 import { type Admit, admitter, Auth } from "./Auth.ts"
@@ -87,6 +88,7 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ServerO
   }
   const outside = dispatch(admitter({ verifier: options.verifier, computeId, allowedHosts }), true)
   const external = { ...outside, listening: yield* listenExternal(options, outside.dispatcher, connections) }
+  yield* tellAccess(options, external.listening.port, state)
   const inside = dispatch(admitter({ verifier: null, computeId, allowedHosts }), false)
   const internal =
     internalPort === null

@@ -17,6 +17,7 @@ import * as Stream from "effect/Stream"
 import type * as Tracer from "effect/Tracer"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
+import { redactUrls } from "../errors/redactUrls.ts"
 import { nearestSpan, spanIn } from "../platform/tracing.ts"
 import { levelOfSeverity, parseRecord } from "../postgres/logRecords.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -45,9 +46,11 @@ export const idsOf = (spec: ParsedSpec | null): LogContext["ids"] => {
 
 const words = (message: unknown): string => {
   const parts = Array.isArray(message) ? message : [message]
-  return parts
-    .map((part) => (typeof part === "string" ? part : part instanceof Error ? part.message : JSON.stringify(part)))
-    .join(" ")
+  return redactUrls(
+    parts
+      .map((part) => (typeof part === "string" ? part : part instanceof Error ? part.message : JSON.stringify(part)))
+      .join(" ")
+  )
 }
 
 const annotationsOf = (fiber: Fiber.Fiber<unknown, unknown>): Record<string, unknown> =>
@@ -73,14 +76,14 @@ const textLogger = (sink: Sink, context: LogContext): Logger.Logger<unknown, voi
     )
     const suffix =
       about.length === 0 ? "" : ` {${about.map(([key, value]) => `${key}=${onOneLine(String(value))}`).join(" ")}}`
-    const cause = options.cause.reasons.length === 0 ? "" : `: ${Cause.pretty(options.cause)}`
+    const cause = options.cause.reasons.length === 0 ? "" : `: ${redactUrls(Cause.pretty(options.cause))}`
     const level = options.logLevel.toUpperCase().padStart(5)
     sink(`${options.date.toISOString()} ${level} ${onOneLine(words(options.message))}${suffix}${cause}\n`)
   })
 
 const jsonLogger = (sink: Sink, context: LogContext): Logger.Logger<unknown, void> =>
   Logger.make((options) => {
-    const cause = options.cause.reasons.length === 0 ? {} : { cause: Cause.pretty(options.cause) }
+    const cause = options.cause.reasons.length === 0 ? {} : { cause: redactUrls(Cause.pretty(options.cause)) }
     sink(
       `${JSON.stringify({
         ...annotationsOf(options.fiber),

@@ -5,6 +5,7 @@
  * many more places are wrong. Pure.
  */
 import type { Problem } from "../errors/Failure.ts"
+import { redactUrls } from "../errors/redactUrls.ts"
 
 export type JsonPath = ReadonlyArray<string | number>
 
@@ -33,7 +34,7 @@ export const printPath = (path: ReadonlyArray<PropertyKey>): string => {
 
 const problemAt = (path: JsonPath, message: string): Problem => ({
   path: printPath(path),
-  message: shortened(message, maxMessageLength)
+  message: shortened(redactUrls(message), maxMessageLength)
 })
 
 interface Found {

@@ -36,9 +36,15 @@ export const readOtlp = (
   const exporters = (env["OTEL_TRACES_EXPORTER"] ?? "otlp").split(",").map((one) => one.trim())
   if (env["OTEL_SDK_DISABLED"]?.trim().toLowerCase() === "true" || endpoint === "" || !exporters.includes("otlp"))
     return off()
-  if (!/^https?:$/.test(URL.parse(endpoint)?.protocol ?? "")) {
+  const url = URL.parse(endpoint)
+  if (url === null || !/^https?:$/.test(url.protocol)) {
     return off("traces are not sent: OTEL_EXPORTER_OTLP_ENDPOINT is no http or https URL")
   }
+  if (url.username !== "" || url.password !== "")
+    return off(
+      "traces are not sent: OTEL_EXPORTER_OTLP_ENDPOINT has a user or a password in it; " +
+        "OTEL_EXPORTER_OTLP_HEADERS is the place for what the collector asks for"
+    )
   const protocol = env["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] || env["OTEL_EXPORTER_OTLP_PROTOCOL"] || "http/protobuf"
   const known = protocol === "http/protobuf" || protocol === "http/json"
   const timeout = Number(env["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"] || env["OTEL_EXPORTER_OTLP_TIMEOUT"] || "10000")

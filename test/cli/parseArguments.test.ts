@@ -32,6 +32,7 @@ const nothingElse = {
   allowLastGoodSpec: false,
   computeId: null,
   httpHost: "::",
+  httpAllowedHosts: new Set<string>(),
   httpTls: null,
   storage: { _tag: "Neon" },
   requireExisting: false,
@@ -109,9 +110,7 @@ describe("launch lines", () => {
     assert.strictEqual(run([...older, ...both]).remoteExtBaseUrl, "http://pg-ext-s3-gateway/")
     const settings = run([...where, "-c", "config.json", ...both])
     assert.deepInclude(settings, { apiVersion: "head", remoteExtBaseUrl: "http://pg-ext-s3-gateway/", computeId: null })
-    assert.deepStrictEqual(settings.warnings, [
-      "without --compute-id only administrators' tokens are accepted by the API"
-    ])
+    assert.deepStrictEqual(settings.warnings, [])
   })
 
   it("of neon_local", () => {
@@ -262,6 +261,12 @@ describe("rules", () => {
       }
     ],
     ["-i together with -S is fine", [...older, "-i", "me"], {}, { computeId: "me", warnings: [] }],
+    [
+      "--http-allowed-host is a list of names, in any case",
+      [...older, "--http-allowed-host", "compute-1.svc, Proxy.Example"],
+      {},
+      { httpAllowedHosts: new Set(["compute-1.svc", "proxy.example"]) }
+    ],
     [
       "--http-port is the port in 2024",
       [...older, "--http-port", "0"],
@@ -438,7 +443,23 @@ describe("usage errors", () => {
     [["-S", "x", "-D", "/d"], "-C (--connstr) is required"],
     [[...where, "-p", "http://x"], "-p needs -i (--compute-id)"],
     [[...where, "-i", "x"], "no spec: one of -s, -S, -c, or -p with -i is required"],
-    [[...where, "-p", "ftp://x", "-i", "x"], "-p expects an http or https URL"],
+    [[...where, "-p", "ftp://x", "-i", "x"], "-p expects an http or https URL; NEON_CONTROL_PLANE_TOKEN has the token"],
+    ...["http://u:p@x", "https://token@x/", "http://:p@x", "http:\\\\u:p@x"].flatMap(
+      (address): ReadonlyArray<readonly [argv: ReadonlyArray<string>, message: string]> => [
+        [
+          [...where, "-p", address, "-i", "x"],
+          "-p expects a URL without a user and a password in it; NEON_CONTROL_PLANE_TOKEN has the token"
+        ],
+        [[...newer, "-r", address], "-r expects a URL without a user and a password in it"],
+        [[...older, "-r", address], "-r expects a URL without a user and a password in it"]
+      ]
+    ),
+    ...["", "a:1", "a b", "http://a", "*.example", "a,,b", "[::1]"].map(
+      (names): readonly [argv: ReadonlyArray<string>, message: string] => [
+        [...older, "--http-allowed-host", names],
+        "--http-allowed-host expects names of hosts without ports, with commas between them"
+      ]
+    ),
     [[...newer, "-p", "http://x"], "-c cannot be used together with -p"],
     [[...newer, "--spec-path", "x"], "-c cannot be used together with --spec-path"],
     [

@@ -74,10 +74,12 @@ describe("garbage", () => {
         `GET /${"x".repeat(100_000)} HTTP/1.1\r\nhost: localhost\r\n\r\n`,
         `GET /status HTTP/1.1\r\nhost: localhost\r\n${"a: b\r\n".repeat(10_000)}\r\n`,
         "POST /configure HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
-        "POST /configure HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /configure HTTP/1.1\r\nhost: localhost\r\n" +
+          "content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST /configure HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n" +
           "transfer-encoding: chunked\r\nconnection: close\r\n\r\nzz\r\n",
-        'POST /configure HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 50\r\n\r\n{"spec"'
+        "POST /configure HTTP/1.1\r\nhost: localhost\r\n" +
+          'content-type: application/json\r\ncontent-length: 50\r\n\r\n{"spec"'
       ]
       for (const request of requests) {
         const received = yield* raw(port, request)

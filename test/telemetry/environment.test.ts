@@ -44,6 +44,16 @@ describe("OpenTelemetry's variables", () => {
     assert.lengthOf(warnings, 1)
   })
 
+  it("refuse a collector's URL with a user or a password in it, and do not repeat it", () => {
+    for (const url of ["http://user:canary@c:4318", "https://canary@c", "http://:canary@c"])
+      for (const name of ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]) {
+        const { settings, warnings } = readOtlp({ [name]: url })
+        assert.isNull(settings)
+        assert.match(warnings.join(), /has a user or a password in it; OTEL_EXPORTER_OTLP_HEADERS/)
+        assert.notInclude(warnings.join(), "canary")
+      }
+  })
+
   it("continue a trace that can be read", () => {
     const trace = "0af7651916cd43dd8448eb211c80319c"
     assert.deepStrictEqual(readTraceparent(`00-${trace}-b7ad6b7169203331-01`), {
