@@ -8,15 +8,16 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { parseArgs } from "node:util"
 import { defaultLimits, printReport, runChaos } from "./cycles.ts"
+import { storages } from "./storages.ts"
 
-const usage = `usage: npm run chaos -- [--minutes N] [--cycles N] [--power-cuts N] [--seed S] [--storage local]
+const usage = `usage: npm run chaos -- [--minutes N] [--cycles N] [--power-cuts N] [--seed S] [--storage KIND]
                         [--only PATTERN] [--keep]
 
   --minutes N     no cycle begins later (${defaultLimits.minutes} when neither this nor --cycles is given)
   --cycles N      that many cycles, power cuts among them
   --power-cuts N  that many of the cycles are power cuts (without it: about one in twelve, where this machine can)
   --seed S        repeats the draws of an earlier run; a new one is printed
-  --storage local what is tried
+  --storage KIND  what is tried: local (without it), or volume
   --only PATTERN  only faults whose names match
   --keep          what was found stays on the disk
 
@@ -29,6 +30,8 @@ const number = (text: string | undefined): number | undefined => {
   if (!(value >= 0)) throw new Error(`${text} is no number`)
   return value
 }
+
+const isStorage = (name: string): name is keyof typeof storages => name in storages
 
 const readOptions = () => {
   const { values } = parseArgs({
@@ -44,14 +47,15 @@ const readOptions = () => {
     }
   })
   if (values.help) return null
-  if (values.storage !== "local") throw new Error(`--storage ${values.storage}: only local can be tried`)
+  const { storage } = values
+  if (!isStorage(storage)) throw new Error(`--storage ${storage}: ${Object.keys(storages).join(" or ")} can be tried`)
   const [minutes, cycles] = [number(values.minutes), number(values.cycles)]
   return {
     minutes: minutes ?? (cycles === undefined ? defaultLimits.minutes : Infinity),
     cycles: cycles ?? Infinity,
     powerCuts: number(values["power-cuts"]),
     seed: values.seed ?? String(Math.floor(Math.random() * 2 ** 31)),
-    storage: values.storage,
+    storage,
     only: values.only === undefined ? undefined : new RegExp(values.only),
     keep: values.keep
   } as const

@@ -51,9 +51,9 @@ export interface Report {
 }
 
 const isPossible =
-  ({ arena }: Run) =>
+  ({ arena, storage }: Run) =>
   ({ needs }: Fault): boolean =>
-    needs === undefined || arena[needs] !== null
+    needs === undefined || (needs === "bases" ? storage.bases : arena[needs] !== null)
 
 const powerCut = (fault: Fault): boolean => fault.needs === "cutPower"
 
@@ -118,7 +118,7 @@ export const runChaos = (options: ChaosOptions, say: (line: string) => void): Ef
         const run = yield* makeRun(options, () => options.keep && problem !== null)
         say(`in ${run.arena.disk}: ${run.arena.what}`)
         const impossible = faults.filter((fault) => !isPossible(run)(fault))
-        for (const { name } of impossible) say(`not on this machine: ${name}`)
+        for (const { name } of impossible) say(`not here: ${name}`)
         yield* runCycles(run, options, say).pipe(
           Effect.catchTag("Found", (failure) =>
             Effect.sync(() => {

@@ -8,7 +8,7 @@ import * as Random from "effect/Random"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { type Lsn, parseLsn } from "../../src/spec/identifiers.ts"
-import { lastLines, outcomeOf } from "./compute.ts"
+import { outcomeOf } from "./compute.ts"
 import { rows } from "./ledger.ts"
 import {
   acknowledged,
@@ -19,7 +19,7 @@ import {
   requireWhole,
   type Run,
   startCompute,
-  timelineOf
+  notesOf
 } from "./run.ts"
 import { chance, type Found, found, oneOf, someMoment } from "./waiting.ts"
 
@@ -70,8 +70,7 @@ const flipped = Effect.fnUntraced(function* (run: Run, file: string, offset: num
   // A start reads what it needs: of a base, for instance, what PGDATA does not hold already.
   if (outcome === "running") yield* requireWhole(run, compute)
   else if (!/the (\w+ )?storage in \S+ cannot be used: /.test(compute.output())) {
-    const where = `byte ${offset} of ${file}`
-    return yield* found("damage", `${where} is damaged, and the start failed without its name:\n${lastLines(compute)}`)
+    return yield* found("damage", `byte ${offset} of ${file} is damaged, and the start failed without its name`)
   }
   count(run, outcome === "running" ? "damages that were in nobody's way" : "damages refused")
   yield* killEverything(run)
@@ -101,7 +100,7 @@ export const flippedWal: Fault = {
     const name = ["00000001", ...[log, segment].map((part) => part.toString(16).toUpperCase().padStart(8, "0"))].join(
       ""
     )
-    yield* flipped(run, path.join(timelineOf(run), "wal", name), Number(at % BigInt(segmentBytes)))
+    yield* flipped(run, path.join(run.storage.wal(run.arena.disk), name), Number(at % BigInt(segmentBytes)))
   })
 }
 
@@ -117,9 +116,10 @@ const anyByteOf = (file: string) => Random.nextIntBetween(0, Math.max(1, fs.stat
 export const flippedBase: Fault = {
   name: "a bit flipped in the base",
   weight: 1,
+  needs: "bases",
   cycle: Effect.fnUntraced(function* (run) {
     yield* atRest(run)
-    const timeline = timelineOf(run)
+    const timeline = notesOf(run)
     // With a spare nobody would read the base.
     fs.rmSync(path.join(timeline, "spare.id"), { force: true })
     const { folder } = JSON.parse(fs.readFileSync(path.join(timeline, "current.json"), "utf8")) as { folder: string }
@@ -139,7 +139,7 @@ export const flippedNote: Fault = {
   weight: 1,
   cycle: Effect.fnUntraced(function* (run) {
     yield* atRest(run)
-    const timeline = timelineOf(run)
+    const timeline = notesOf(run)
     if (yield* chance(0.3)) fs.rmSync(path.join(timeline, "spare.id"), { force: true })
     const files = fs
       .readdirSync(timeline, { withFileTypes: true })

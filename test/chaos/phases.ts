@@ -7,8 +7,7 @@ import type { TimedOut, WireFailed } from "../../src/errors/Failure.ts"
 import type { Compute } from "./compute.ts"
 import { rows } from "./ledger.ts"
 import { killAll } from "../support/processes.ts"
-import { postgresNamed } from "./processes.ts"
-import { acknowledged, killEverything, live, type Run, startCompute, timelineOf } from "./run.ts"
+import { acknowledged, killEverything, live, notesOf, type Run, startCompute } from "./run.ts"
 import { anyMoment, type Found, someMoment, until } from "./waiting.ts"
 
 export interface Phase {
@@ -16,6 +15,8 @@ export interface Phase {
   readonly weight: number
   /** It serves, and nobody has asked it to stop. */
   readonly serves: boolean
+  /** Only with a storage that has bases. */
+  readonly bases: boolean
   readonly reach: (run: Run) => Effect.Effect<Compute, Found>
 }
 
@@ -49,6 +50,7 @@ const beforeRunning: Phase = {
   name: "before it runs",
   weight: 3,
   serves: false,
+  bases: false,
   reach: Effect.fnUntraced(function* (run) {
     const compute = startCompute(run)
     yield* anyMoment(run.tally.lastStartMillis * 1.2)
@@ -60,12 +62,10 @@ const whileRecovering: Phase = {
   name: "while it recovers",
   weight: 2,
   serves: false,
+  bases: false,
   reach: Effect.fnUntraced(function* (run) {
     const compute = yield* killedAfter(run, () => attempt(rows(run.place, bulk)))
-    yield* until(
-      "it recovers",
-      () => compute.outcome() !== null || postgresNamed(run.place.pgdata, "startup").length > 0
-    )
+    yield* until("it recovers", () => compute.outcome() !== null || compute.output().includes("starting PostgreSQL"))
     yield* someMoment(150)
     return compute
   })
@@ -75,6 +75,7 @@ const whileRunning: Phase = {
   name: "while it runs",
   weight: 5,
   serves: true,
+  bases: false,
   reach: Effect.fnUntraced(function* (run) {
     const compute = yield* live(run)
     yield* someMoment(800)
@@ -86,9 +87,10 @@ const whileBaseIsMade: Phase = {
   name: "while a base is made",
   weight: 2,
   serves: false,
+  bases: true,
   reach: Effect.fnUntraced(function* (run) {
     const compute = yield* killedAfter(run, () => switchWal(run, 9))
-    const begun = () => fs.readdirSync(timelineOf(run)).some((name) => name.endsWith(".new"))
+    const begun = () => fs.readdirSync(notesOf(run)).some((name) => name.endsWith(".new"))
     yield* until("a base is made", () => compute.outcome() !== null || begun())
     yield* someMoment(400)
     return compute
@@ -99,6 +101,7 @@ const whileBaseIsMadeBesideUsers: Phase = {
   name: "while a base is made beside users",
   weight: 0.3,
   serves: true,
+  bases: true,
   reach: Effect.fnUntraced(function* (run) {
     const compute = yield* live(run)
     yield* switchWal(run, 5)
@@ -112,6 +115,7 @@ const stopping = (name: string, weight: number, segments: number): Phase => ({
   name,
   weight,
   serves: false,
+  bases: segments > 0,
   reach: Effect.fnUntraced(function* (run) {
     const compute = yield* live(run)
     yield* acknowledged(run, compute, 20)

@@ -13,6 +13,7 @@ import { type Arena, makeArena } from "./arena.ts"
 import { type Compute, launch, outcomeOf, type Place } from "./compute.ts"
 import { checkPages, emptyLedger, forget, type Ledger, makeTables, verify, write } from "./ledger.ts"
 import { killAll, processesIn } from "../support/processes.ts"
+import { type StorageKind, storages } from "./storages.ts"
 import { type Found, found, until, withinMillis } from "./waiting.ts"
 
 export interface Tally {
@@ -28,6 +29,7 @@ export interface Tally {
 
 export interface Run {
   readonly arena: Arena
+  readonly storage: StorageKind
   readonly ledger: Ledger
   readonly tally: Tally
   readonly place: Place
@@ -44,8 +46,8 @@ export interface Fault {
   readonly name: string
   /** How often it is drawn, against the others. */
   readonly weight: number
-  /** What the arena must have for it. */
-  readonly needs?: "cutPower" | "fill" | "apart"
+  /** What the arena, or the storage, must have for it. */
+  readonly needs?: "cutPower" | "fill" | "apart" | "bases"
   readonly cycle: (run: Run) => Effect.Effect<void, Found>
 }
 
@@ -167,20 +169,18 @@ export const acknowledged = (run: Run, compute: Compute, more: number): Effect.E
   )
 }
 
-export const timelineOf = ({ arena }: Pick<Run, "arena">): string => {
-  const [found] = fs.globSync(`${arena.disk}/storage/*/*/current.json`)
-  return found === undefined ? `${arena.disk}/storage` : path.dirname(found)
-}
+/** Where the storage keeps its small files, and its bases where it has some. */
+export const notesOf = ({ arena, storage }: Run): string => storage.notes(arena.disk)
 
 export interface RunOptions {
-  readonly storage: "local"
+  readonly storage: keyof typeof storages
   /** What was found stays on the disk, to be looked at. */
   readonly keep: boolean
 }
 
-const placeIn = Effect.fnUntraced(function* ({ disk }: Arena, storage: string, pgdata: string) {
+const placeIn = Effect.fnUntraced(function* ({ disk }: Arena, storage: StorageKind, pgdata: string) {
   return {
-    storage: `${storage}:${disk}/storage`,
+    storage: storage.option(disk),
     pgdata: path.join(disk, pgdata),
     port: yield* freePort,
     httpPort: yield* freePort
@@ -190,8 +190,10 @@ const placeIn = Effect.fnUntraced(function* ({ disk }: Arena, storage: string, p
 /** Everything ends, and goes, with the scope. */
 export const makeRun = Effect.fnUntraced(function* (options: RunOptions, keep: () => boolean) {
   const arena = yield* makeArena(keep)
+  const storage: StorageKind = storages[options.storage]
   const run: Run = {
     arena,
+    storage,
     ledger: emptyLedger(),
     tally: {
       cycles: 0,
@@ -201,8 +203,8 @@ export const makeRun = Effect.fnUntraced(function* (options: RunOptions, keep: (
       amchecks: 0,
       kinds: new Map()
     },
-    place: yield* placeIn(arena, options.storage, "pgdata"),
-    rivalPlace: yield* placeIn(arena, options.storage, "elsewhere"),
+    place: yield* placeIn(arena, storage, "pgdata"),
+    rivalPlace: yield* placeIn(arena, storage, storage.bases ? "elsewhere" : "pgdata"),
     computes: new Set(),
     writers: new Set(),
     segments: new Set()

@@ -22,7 +22,7 @@ export const until = (what: string, is: () => boolean): Effect.Effect<void, Foun
     const from = performance.now()
     while (!is()) {
       if (performance.now() - from > patience) return yield* found("failed start", `waited in vain until ${what}`)
-      yield* Effect.sleep(5)
+      yield* Effect.sleep(10)
     }
   })
 
@@ -32,7 +32,7 @@ export const withinMillis = (millis: number, is: () => boolean): Effect.Effect<b
     const from = performance.now()
     while (!is()) {
       if (performance.now() - from > millis) return false
-      yield* Effect.sleep(5)
+      yield* Effect.sleep(10)
     }
     return true
   })
