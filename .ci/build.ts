@@ -12,6 +12,7 @@ import * as path from "node:path"
 import { apart, buildApart } from "./apart.ts"
 import { hoist } from "./hoist.ts"
 import { lazily } from "./lazy.ts"
+import { copyTexts, texts } from "./texts.ts"
 import { licencesOf } from "./licences.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
@@ -39,6 +40,7 @@ const bundle = async (): Promise<void> => {
     logLevel: "warning",
     plugins: [
       hoist(path.join(root, "src")),
+      texts,
       lazily([
         "crypto",
         "zlib",
@@ -80,6 +82,7 @@ const library = (): void => {
   const tsc = path.join(root, "node_modules/typescript/bin/tsc")
   const args = [tsc, "-p", "tsconfig.lib.json", "--outDir", path.join(fresh, "lib")]
   execFileSync(process.execPath, args, { cwd: root, stdio: "inherit" })
+  copyTexts(path.join(fresh, "lib"))
   console.log("dist/lib: JavaScript and declarations")
 }
 

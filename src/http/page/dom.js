@@ -2,7 +2,7 @@
  * The page's script, first part: elements, words for times, and requests. All text of others becomes text nodes; no
  * markup is ever made of it.
  *
- * Three modules to whoever checks them; to the browser one script (`shell.ts`), so no name may occur twice in them.
+ * Modules to whoever checks them; to the browser one script (`shell.ts`), so no name may occur twice in them.
  */
 
 /** @typedef {Node | string | null | ReadonlyArray<Node | string | null>} Child */
@@ -59,7 +59,11 @@ export const table = (
           ...cells.map((cell, index) =>
             index === 0
               ? h("th", { scope: "row" }, cell)
-              : h("td", { "data-label": columns[index] ?? "" }, h("span", {}, cell))
+              : h(
+                  "td",
+                  { "data-label": columns[index] ?? "", class: cell === null ? "none" : "" },
+                  h("span", {}, cell ?? "–")
+                )
           )
         )
       )

@@ -1,15 +1,16 @@
 /**
- * The page's script, third part: follows the stream of statuses, asks for the rest when something changed and now and
+ * The page's script, last part: follows the stream of statuses, asks for the rest when something changed and now and
  * then, and keeps the token.
  */
+import { activityOf } from "./activity.js"
 import { ask, byId, memory, read, Refused, show, tick } from "./dom.js"
-import { activityOf, applyOf, conditionsOf, lifeOf, logOf, markDiagram, showHead, startOf } from "./sections.js"
+import { applyOf, conditionsOf, lifeOf, logOf, markDiagram, showHead, startOf } from "./sections.js"
 
 /** @typedef {import("./sections.js").StatusBody} StatusBody */
 /** @typedef {import("./sections.js").HistoryBody} HistoryBody */
 /** @typedef {import("./sections.js").ConditionsBody} ConditionsBody */
 /** @typedef {import("./sections.js").LogBody} LogBody */
-/** @typedef {import("./sections.js").Actions} Actions */
+/** @typedef {import("./activity.js").Actions} Actions */
 
 /** Between two looks at what the stream does not tell, while the page is looked at. */
 const lookEvery = 5_000
@@ -47,6 +48,7 @@ const waitForToken = async (refused) => {
   memory.token = null
   byId("content").hidden = true
   byId("forget").hidden = true
+  byId("status-name").textContent = "needs a token"
   say("waiting", "waits for a token")
   if (section.hidden) {
     section.hidden = false
@@ -106,9 +108,11 @@ const bodyOf = (section) => document.querySelector(`#${section} .body`) ?? byId(
 /** @param {LogBody} log */
 const showLog = (log) => {
   const list = document.querySelector("#log .log")
-  const atEnd = list === null || list.scrollTop + list.clientHeight >= list.scrollHeight - 8
+  // One that was never seen has no height.
+  const atEnd = list === null || list.clientHeight === 0 || list.scrollTop + list.clientHeight >= list.scrollHeight - 8
   const top = list?.scrollTop ?? 0
   show(bodyOf("log"), log, () => logOf(log))
+  // Wherever it was shown before: the last lines are what is looked for.
   const fresh = document.querySelector("#log .log")
   if (fresh !== null) fresh.scrollTop = atEnd ? fresh.scrollHeight : top
 }
@@ -124,9 +128,9 @@ const orNull = async (answer) => {
 }
 
 const refreshNow = async () => {
-  const paths = ["/history", "/conditions", "/timeline", "/activity", "/apply", "/log"]
+  const paths = ["/history", "/conditions", "/timeline", "/activity", "/apply", "/log", "/info"]
   const asked = memory.token
-  const [history, conditions, timeline, activity, apply, log] = await Promise.all(
+  const [history, conditions, timeline, activity, apply, log, info] = await Promise.all(
     paths.map((path) => orNull(read(path)))
   )
   if (known.status === null || memory.token !== asked) return
@@ -138,7 +142,8 @@ const refreshNow = async () => {
   }
   if (conditions !== null) {
     known.conditions = conditions
-    show(bodyOf("conditions"), conditions, () => conditionsOf(conditions))
+    const { status } = known.status
+    show(bodyOf("conditions"), [conditions, status], () => conditionsOf(conditions, status))
   }
   if (timeline !== null) show(bodyOf("start"), timeline, () => startOf(timeline))
   if (activity !== null) {
@@ -146,11 +151,14 @@ const refreshNow = async () => {
     show(bodyOf("activity"), [activity, allowed !== null], () => activityOf(activity, allowed))
   }
   show(bodyOf("apply"), apply, () => applyOf(apply))
-  if (log !== null) showLog(log)
   showHead(known.status, known.conditions, known.history)
   byId("content").hidden = false
   byId("forget").hidden = memory.token === null
   if (log !== null) showLog(log)
+  if (info !== null) {
+    const postgres = info.postgres_version === null ? "" : `, Postgres ${info.postgres_version}`
+    byId("version").textContent = `compute_ctl ${info.version}${postgres}.`
+  }
 }
 
 /** @type {Promise<void> | null} */
@@ -245,11 +253,5 @@ document.addEventListener("visibilitychange", () => {
 
 byId("host").textContent = location.host
 say("waiting", "connecting")
-void read("/info").then(
-  (info) => {
-    byId("version").textContent = `compute_ctl ${info.version}, Postgres ${info.postgres_version ?? "not found yet"}.`
-  },
-  () => undefined
-)
 void follow()
 void look()

@@ -1,7 +1,7 @@
 /**
  * The page's script, second part: what each section shows of the bodies that the API answers.
  */
-import { byId, clock, counted, duration, elapsed, h, relative, show, svg, table, words } from "./dom.js"
+import { byId, clock, counted, elapsed, h, relative, show, table, words } from "./dom.js"
 
 /** @typedef {import("./dom.js").Child} Child */
 
@@ -9,7 +9,6 @@ import { byId, clock, counted, duration, elapsed, h, relative, show, svg, table,
 /** @typedef {typeof import("../bodies.ts").History.Type} HistoryBody */
 /** @typedef {typeof import("../bodies.ts").Conditions.Type} ConditionsBody */
 /** @typedef {typeof import("../bodies.ts").Timeline.Type} TimelineBody */
-/** @typedef {typeof import("../bodies.ts").Activity.Type} ActivityBody */
 /** @typedef {typeof import("../bodies.ts").ApplyReport.Type} ApplyBody */
 /** @typedef {typeof import("../bodies.ts").Log.Type} LogBody */
 
@@ -48,10 +47,12 @@ export const showHead = (status, conditions, history) => {
 
 // -- conditions, and what waits for a restart --------------------------------------------------------------------------
 
-/** @param {ConditionsBody} body @returns {ReadonlyArray<Child>} */
-export const conditionsOf = ({ degraded, pending_restart, promotion }) => [
+/** @param {ConditionsBody} body @param {string} status @returns {ReadonlyArray<Child>} */
+export const conditionsOf = ({ degraded, pending_restart, promotion }, status) => [
   degraded.length === 0
-    ? h("p", { class: "well" }, "None. Everything is as it should be.")
+    ? status === "running"
+      ? h("p", { class: "well" }, "None. Everything is as it should be.")
+      : h("p", {}, `None, beside that it is ${words(status)}.`)
     : h(
         "ul",
         { class: "conditions" },
@@ -205,112 +206,11 @@ export const startOf = ({ earlier, start_time, steps, total_ms }) => {
   ]
 }
 
-// -- activity ------------------------------------------------------------------------------------------------------------
-
-/** @type {Readonly<Record<string, string>>} */
-const reasonNames = {
-  client: "Client sessions",
-  walsender: "Replicas, subscribers",
-  subscription: "Subscriptions",
-  autovacuum: "Autovacuum",
-  statistics: "Statistics moved",
-  hold: "Holds"
-}
-
-/** @param {ActivityBody["last_hour"]} minutes @param {string} reason */
-const strip = (minutes, reason) =>
-  svg(
-    "svg",
-    { class: "strip", viewBox: `0 0 ${minutes.length * 4} 16`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    ...minutes.map(({ because, served }, index) =>
-      svg("rect", {
-        x: index * 4,
-        y: 0,
-        width: 3.2,
-        height: 16,
-        class: because.includes(reason) ? "on" : served ? "idle" : "off"
-      })
-    )
-  )
-
-/** @param {ActivityBody} body @returns {ReadonlyArray<Child>} */
-const whyAwake = ({ awake_because, last_active, suspend_timeout_seconds }) => [
-  awake_because.length > 0
-    ? h("ul", { class: "reasons" }, ...awake_because.map((reason) => h("li", {}, `Awake: ${reason}.`)))
-    : h(
-        "p",
-        { class: "well" },
-        last_active === null ? "Nobody has used it yet." : ["Idle: last used ", relative(last_active, "ago"), "."]
-      ),
-  suspend_timeout_seconds === null || suspend_timeout_seconds <= 0
-    ? null
-    : h(
-        "p",
-        { class: "quiet" },
-        `The spec asks for suspension after ${duration(suspend_timeout_seconds * 1000)} without use.`
-      )
-]
-
-/** @typedef {{ readonly hold: () => void, readonly release: (id: string) => void }} Actions */
-
-/** @param {ActivityBody} body @param {Actions | null} actions what a token allows @returns {ReadonlyArray<Child>} */
-const holdsOf = ({ holds }, actions) => [
-  holds.length === 0
-    ? null
-    : table(
-        "Holds",
-        ["Hold", "Until", ...(actions === null ? [] : [""])],
-        holds.map(({ expires_at, id, reason }) => ({
-          cells: [
-            reason,
-            clock(expires_at),
-            ...(actions === null
-              ? []
-              : [h("button", { "data-key": `release ${id}`, click: () => actions.release(id) }, "Release")])
-          ]
-        }))
-      ),
-  actions === null
-    ? null
-    : h("p", {}, h("button", { "data-key": "hold", click: () => actions.hold() }, "Keep awake for an hour"))
-]
-
-/** @param {ActivityBody} body @param {Actions | null} actions @returns {ReadonlyArray<Child>} */
-export const activityOf = (body, actions) => {
-  const { downtime, kinds, last_hour } = body
-  const reasons = Object.keys(reasonNames).filter(
-    (reason) => reason === "client" || last_hour.some(({ because }) => because.includes(reason))
-  )
-  const sessions = (/** @type {string} */ reason) => kinds[reason]?.sessions ?? null
-  return [
-    ...whyAwake(body),
-    table(
-      "Minutes of the last hour in which it counted as used, by reason",
-      ["Reason", "From an hour ago until now", "Minutes", "Sessions now"],
-      reasons.map((reason) => ({
-        cells: [
-          reasonNames[reason] ?? reason,
-          strip(last_hour, reason),
-          String(last_hour.filter(({ because }) => because.includes(reason)).length),
-          String(sessions(reason) ?? "–")
-        ]
-      })),
-      "hour"
-    ),
-    downtime.total_ms === 0
-      ? null
-      : h(
-          "p",
-          { class: "warn" },
-          `Postgres gave no answer for ${elapsed(downtime.total_ms)} in all since it began to run.`
-        ),
-    ...holdsOf(body, actions)
-  ]
-}
-
 // -- the last apply ------------------------------------------------------------------------------------------------------
 
-const operationsShown = 100
+/** Without being asked for; and at most. */
+const atFirst = 12
+const atMost = 200
 /** @type {Readonly<Record<string, number>>} */
 const urgency = { failed: 0, done: 1, skipped: 2 }
 
@@ -322,12 +222,21 @@ const operationRow = ({ action, database, hint, millis, object, outcome, reason,
     cells: [
       [object, why.length === 0 ? null : h("span", { class: "why" }, why.join(" · "))],
       action,
-      database ?? "–",
+      database,
       outcome,
       elapsed(millis)
     ]
   }
 }
+
+/** @param {ReadonlyArray<ReturnType<typeof operationRow>>} rows @param {string} which */
+const operationsTable = (rows, which) =>
+  table(
+    `Operations of the last apply, ${which}`,
+    ["Object", "Action", "Database", "Outcome", "Time"],
+    rows,
+    "operations"
+  )
 
 /** @param {ApplyBody | null} body @returns {ReadonlyArray<Child>} */
 export const applyOf = (body) => {
@@ -335,7 +244,11 @@ export const applyOf = (body) => {
   const { connections, kind, millis, operations, outcome, roundTrips, startedAt, statements } = body
   const count = (/** @type {string} */ wanted) => operations.filter((one) => one.outcome === wanted).length
   const sorted = operations.toSorted((one, other) => (urgency[one.outcome] ?? 3) - (urgency[other.outcome] ?? 3))
-  const more = sorted.length - operationsShown
+  const rows = sorted.slice(0, atMost).map(operationRow)
+  // Failures are all there at once.
+  const first = rows.slice(0, Math.max(atFirst, count("failed")))
+  const rest = rows.slice(first.length)
+  const more = sorted.length - rows.length
   return [
     h(
       "p",
@@ -353,13 +266,16 @@ export const applyOf = (body) => {
         `${counted(roundTrips, "round trip", "round trips")}, ${counted(statements, "statement", "statements")}.`
       )
     ),
-    operations.length === 0
+    first.length === 0
       ? h("p", { class: "quiet" }, "There was nothing to do.")
-      : table(
-          "Operations of the last apply, failures first",
-          ["Object", "Action", "Database", "Outcome", "Time"],
-          sorted.slice(0, operationsShown).map(operationRow),
-          "operations"
+      : operationsTable(first, "failures first"),
+    rest.length === 0
+      ? null
+      : h(
+          "details",
+          { "data-key": "operations" },
+          h("summary", {}, counted(rest.length, "more operation", "more operations")),
+          operationsTable(rest, "the rest")
         ),
     more > 0 ? h("p", { class: "quiet" }, `And ${counted(more, "operation", "operations")} more, in GET /apply.`) : null
   ]

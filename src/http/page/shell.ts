@@ -3,7 +3,7 @@
  * needs no other and may load none. What it shows it asks for, with the token that its reader gives it.
  */
 import * as Crypto from "node:crypto"
-import { readAsset, scripts } from "./assets.ts"
+import { pageTexts } from "./assets.ts"
 import { diagramSvg } from "./diagram.ts"
 
 export interface Shell {
@@ -28,13 +28,8 @@ const policyOf = (style: string, script: string): string =>
     "trusted-types 'none'"
   ].join("; ")
 
-/** A module as a part of one script: names are there without being imported. */
-const asPart = (module: string): string =>
-  module.replaceAll(/^import [^]*?from ".*"$/gm, "").replaceAll(/^export /gm, "")
-
 const make = (): Shell => {
-  const style = readAsset("page.css")
-  const script = `"use strict";{${scripts.map(readAsset).map(asPart).join("\n")}}`
+  const { html, script, style } = pageTexts()
   const label = "The statuses of a compute and the changes between them"
   const parts: Readonly<Record<string, string>> = {
     style: `<style>${style}</style>`,
@@ -42,7 +37,7 @@ const make = (): Shell => {
     diagram: diagramSvg("wide", label) + diagramSvg("tall", label)
   }
   return {
-    html: readAsset("page.html").replaceAll(/<!--(\w+)-->/g, (comment, name: string) => parts[name] ?? comment),
+    html: html.replaceAll(/<!--(\w+)-->/g, (comment, name: string) => parts[name] ?? comment),
     headers: {
       "content-security-policy": policyOf(style, script),
       "cache-control": "no-store",
