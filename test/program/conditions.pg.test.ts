@@ -115,30 +115,19 @@ const prlimit = programAt("prlimit")
 if (prlimit !== null) {
   describe("a compute without a file descriptor left", () => {
     it.live(
-      "serves on with Postgres, and is well again when the connections that took them are gone",
+      "serves on with Postgres, and is well again when there are some",
       () =>
         Effect.scoped(
           Effect.gen(function* () {
             const at = yield* place
             const program = yield* launch(localArguments(at, specWith()), at.httpPort)
-            execFileSync(prlimit, ["--pid", String(program.pid), "--nofile=1024:1024"])
             yield* Effect.promise(() => program.reaches("running"))
-            const silent = new Set<net.Socket>()
-            yield* Effect.addFinalizer(() => Effect.sync(() => silent.forEach((socket) => socket.destroy())))
-            const openMore = (count: number) => {
-              for (let n = 0; n < count; n++) silent.add(net.connect(at.httpPort, "127.0.0.1").on("error", () => {}))
-            }
-            openMore(1_100)
-            // The server closes a connection that says nothing for too long.
-            const pressed = () => {
-              if (fs.readdirSync(`/proc/${program.pid}/fd`).length < 1_020) openMore(50)
-              return program.output()
-            }
-            yield* eventually("an archiver without a descriptor", pressed, (text) =>
-              /WARN.*the storage archiver failed .*EMFILE/.test(text)
-            )
+            const allow = (files: string) => execFileSync(prlimit, ["--pid", String(program.pid), `--nofile=${files}:`])
+            // No more than it has; connections alone cannot take so many.
+            allow(String(fs.readdirSync(`/proc/${program.pid}/fd`).length - 8))
+            yield* Effect.promise(() => program.prints(/WARN.*the storage archiver failed .*EMFILE/))
             assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
-            for (const socket of silent) socket.destroy()
+            allow("1024")
             yield* eventually(
               "no condition",
               () => conditionsOf(program),
