@@ -1,9 +1,12 @@
 /**
- * What an apply would change, attribute by attribute: the catalog as it is beside the catalog as the plan would leave it.
+ * What an apply would change, attribute by attribute: the catalog as it is beside the catalog as the plan would leave
+ * it.
  *
  * Complete by what it compares: a plan decides on nothing but the catalog, and every operation changes a copy of that.
  * Verifiers are shown by their kind alone.
  */
+import * as DateTime from "effect/DateTime"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { templateDatabase } from "../spec/names.ts"
 import type { Catalog, ObservedDatabase, ObservedRole } from "./Catalog.ts"
@@ -105,7 +108,8 @@ const timeOf = (epoch: string | null): Value => {
   if (epoch === null) return null
   if (epoch === "Infinity" || epoch === "-Infinity") return epoch.toLowerCase()
   const millis = Number(epoch) * 1000
-  return Math.abs(millis) <= 8.64e15 ? new Date(millis).toISOString() : epoch
+  // Postgres knows times that nothing else here does.
+  return Option.match(DateTime.make(millis), { onNone: () => epoch, onSome: DateTime.formatIso })
 }
 
 const roleAttributes = (role: ObservedRole, before?: ObservedRole): Attributes => ({

@@ -31,7 +31,8 @@ const traceSql = (database: string, schema: string, privilegedRole: string): str
     pg_catalog.concat_ws(' ', h.classid, h.objid, h.refobjid, h.deptype), ','
     ORDER BY h.classid, h.objid, h.refobjid, h.deptype), '') COLLATE "C", 0)
   FROM pg_catalog.pg_shdepend h
-  WHERE h.dbid = ${database} AND h.refclassid = ${classOf("pg_authid")} AND CASE h.classid
+  WHERE h.dbid = ${database} AND h.classid IN (${classOf("pg_default_acl")}, ${classOf("pg_namespace")})
+    AND h.refclassid = ${classOf("pg_authid")} AND CASE h.classid
     WHEN ${classOf("pg_default_acl")} THEN h.deptype = 'a' AND h.refobjid = ${oidOfRole(privilegedRole)}
     WHEN ${classOf("pg_namespace")} THEN CASE WHEN ${schema} = '${noPublic}' THEN h.deptype = 'o'
       ELSE h.objid::pg_catalog.text = ${schema} AND (h.deptype = 'o' OR h.refobjid = ${oidOfRole("web_access")}) END

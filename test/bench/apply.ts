@@ -1,9 +1,10 @@
 /**
  * What an apply costs on a real server with default durability, beside psql and beside the reference's shape.
  *
- * `node test/bench/apply.ts [MAJOR]`. One run, so read ratios, not milliseconds. Every cold row has a cluster of its
- * own. The reference's shape is what compute_ctl sends: roles and CREATE DATABASE pipelined on one connection as
- * separate statements, then a connection to each database, max_connections / 3 at once, at every apply.
+ * `node test/bench/apply.ts [MAJOR]`, on a memory disk and on the machine's. One run, so read ratios, not milliseconds.
+ * Every cold row has a cluster of its own. The reference's shape is what compute_ctl sends: roles and CREATE DATABASE
+ * pipelined on one connection as separate statements, then a connection to each database, max_connections / 3 at once,
+ * at every apply.
  */
 import * as Console from "effect/Console"
 import * as Duration from "effect/Duration"
@@ -12,13 +13,14 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import { execFile } from "node:child_process"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 import { promisify } from "node:util"
 import { applySpec } from "../../src/catalog/apply.ts"
 import type { ApplyReport } from "../../src/compute/snapshot.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { adminOf, database, options, role, scram, specOf, verifier } from "../catalog/fixture.ts"
+import { adminOf, database, options, role, scram, specOf, startOn, verifier } from "../catalog/fixture.ts"
 import { startPostgres, type TestPostgres } from "../support/postgres.ts"
 
 const major = Number(process.argv[2] ?? 17)
@@ -135,12 +137,12 @@ const show = (name: string, millis: number, baseline: number | null = null) =>
 const phasesOf = (applyReport: ApplyReport) =>
   Console.log(
     `    ${applyReport.phases.map(({ millis, phase }) => `${phase} ${millis}`).join(", ")}; ` +
-      `${applyReport.roundTrips} round trips`
+      `${applyReport.connections} connections, ${applyReport.roundTrips} round trips`
   )
 
-const compare = Effect.fnUntraced(function* (roles: number, databases: number) {
+const compare = Effect.fnUntraced(function* (where: string, roles: number, databases: number) {
   const spec = specWith(roles, databases)
-  yield* Console.log(`\n${roles} roles, ${databases} databases (Postgres ${major}, fsync on)`)
+  yield* Console.log(`\n${roles} roles, ${databases} databases (Postgres ${major}, fsync on, ${where})`)
   const reference = yield* fresh((postgres) =>
     Effect.gen(function* () {
       const [cold] = yield* timed(referenceCold(postgres, spec))
@@ -160,6 +162,11 @@ const compare = Effect.fnUntraced(function* (roles: number, databases: number) {
       const [again, nothing] = yield* ours(postgres, spec)
       yield* show("ours, nothing to do", again, reference.again)
       yield* phasesOf(nothing)
+      // Its migrations are made by the first.
+      yield* startOn(postgres, spec)
+      const [start, { messages, sessions }] = yield* timed(startOn(postgres, spec))
+      yield* show("ours, a start with nothing to do, its background included", start)
+      yield* Console.log(`    ${sessions} connections, ${messages} round trips`)
       const [changed, one] = yield* ours(postgres, specWith(roles, databases, 1))
       yield* show("ours, one password changed", changed)
       yield* phasesOf(one)
@@ -167,4 +174,13 @@ const compare = Effect.fnUntraced(function* (roles: number, databases: number) {
   )
 })
 
-await Effect.runPromise(Effect.andThen(compare(100, 100), compare(1000, 200)))
+/** Clusters are made in the temporary folder: of the machine's own disk unless it is in memory itself. */
+const disks = [
+  { where: "memory disk", folder: "/dev/shm" },
+  { where: "the machine's disk", folder: os.tmpdir() }
+].filter(({ folder }) => fs.existsSync(folder))
+
+for (const { folder, where } of disks) {
+  process.env["TMPDIR"] = folder
+  await Effect.runPromise(Effect.andThen(compare(where, 100, 100), compare(where, 1000, 200)))
+}

@@ -3,12 +3,16 @@
  */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import { createHash, createHmac, pbkdf2Sync } from "node:crypto"
+import { Applier } from "../../src/catalog/Applier.ts"
 import { type ApplierOptions, applySpec, observeAndPlan } from "../../src/catalog/apply.ts"
 import { isEmpty } from "../../src/catalog/planApply.ts"
 import { printPlan } from "../../src/catalog/planText.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
+import type { Wire } from "../../src/pgwire/Wire.ts"
 import type { ParsedSpec, Password, Role } from "../../src/spec/ParsedSpec.ts"
 import { superuser, type TestPostgres } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
@@ -65,6 +69,46 @@ export const applyOn = (
 
 export const planOn = (postgres: TestPostgres, spec: ParsedSpec) =>
   Effect.provide(observeAndPlan({ kind: "start", spec }, options), adminOf(postgres))
+
+/** As a compute has it, counting what goes over every session, whoever opened it. */
+const countingAdmin = (postgres: TestPostgres, seen: { sessions: number; messages: number }) =>
+  Layer.effect(
+    Admin,
+    Effect.gen(function* () {
+      const admin = yield* Admin
+      yield* admin.expectMajor(postgres.install.major)
+      const connect: typeof admin.connect = (...given) =>
+        Effect.map(admin.connect(...given), (wire): Wire => {
+          seen.sessions++
+          const sends = <A>(sent: A): A => {
+            seen.messages++
+            return sent
+          }
+          return {
+            ...wire,
+            simple: (...given) => sends(wire.simple(...given)),
+            rows: (...given) => sends(wire.rows(...given)),
+            pipeline: (...given) => sends(wire.pipeline(...given))
+          }
+        })
+      return Admin.of({ ...admin, connect })
+    })
+  ).pipe(Layer.provide(adminOf(postgres)))
+
+/** The apply of a start and what comes after it in the background. The answer is what that cost, all in all. */
+export const startOn = Effect.fnUntraced(function* (postgres: TestPostgres, spec: ParsedSpec) {
+  const seen = { sessions: 0, messages: 0 }
+  yield* Effect.gen(function* () {
+    const applier = yield* Applier
+    yield* Effect.forkChild(applier.actor.run)
+    yield* applier.apply({ kind: "start", spec })
+    yield* applier.afterStart.run
+  }).pipe(
+    Effect.provide(Applier.layer(options)),
+    Effect.provide(Layer.merge(countingAdmin(postgres, seen), ComputeState.layer))
+  )
+  return seen
+})
 
 /** The second plan is empty, in every sense. */
 export const assertSettled = Effect.fnUntraced(function* (postgres: TestPostgres, spec: ParsedSpec) {

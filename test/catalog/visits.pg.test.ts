@@ -4,16 +4,11 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
-import { Applier } from "../../src/catalog/Applier.ts"
 import { migrate } from "../../src/catalog/migrations.ts"
 import { leavesMigrations } from "../../src/catalog/planMigrations.ts"
-import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { Admin } from "../../src/pgwire/Admin.ts"
-import type { Wire } from "../../src/pgwire/Wire.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { installs, startPostgres, type TestPostgres } from "../support/postgres.ts"
-import { adminOf, applyOn, database, options, role, scram, specOf, verifier } from "./fixture.ts"
+import { adminOf, applyOn, database, role, scram, specOf, startOn, verifier } from "./fixture.ts"
 
 const spec = specOf({
   roles: [
@@ -55,31 +50,6 @@ const costsNothing = Effect.fnUntraced(function* (postgres: TestPostgres, wished
   assert.deepStrictEqual([report.connections, report.roundTrips], [1, 1])
   return report
 })
-
-/** As a compute has it, counting what goes over every session, whoever opened it. */
-const countingAdmin = (postgres: TestPostgres, seen: { sessions: number; messages: number }) =>
-  Layer.effect(
-    Admin,
-    Effect.gen(function* () {
-      const admin = yield* Admin
-      yield* admin.expectMajor(17)
-      const connect: typeof admin.connect = (...given) =>
-        Effect.map(admin.connect(...given), (wire): Wire => {
-          seen.sessions++
-          const sends = <A>(sent: A): A => {
-            seen.messages++
-            return sent
-          }
-          return {
-            ...wire,
-            simple: (...given) => sends(wire.simple(...given)),
-            rows: (...given) => sends(wire.rows(...given)),
-            pipeline: (...given) => sends(wire.pipeline(...given))
-          }
-        })
-      return Admin.of({ ...admin, connect })
-    })
-  ).pipe(Layer.provide(adminOf(postgres)))
 
 /** What somebody does, who, and where; `null`: the system database. */
 type Change = readonly [what: string, sql: string, where: string | null]
@@ -154,19 +124,7 @@ describe("an apply", () => {
     Effect.scoped(
       Effect.gen(function* () {
         const postgres = yield* startPostgres({ major: 17 })
-        const start = Effect.fnUntraced(function* () {
-          const seen = { sessions: 0, messages: 0 }
-          yield* Effect.gen(function* () {
-            const applier = yield* Applier
-            yield* Effect.forkChild(applier.actor.run)
-            yield* applier.apply({ kind: "start", spec })
-            yield* applier.afterStart.run
-          }).pipe(
-            Effect.provide(Applier.layer(options)),
-            Effect.provide(Layer.merge(countingAdmin(postgres, seen), ComputeState.layer))
-          )
-          return seen
-        })
+        const start = () => startOn(postgres, spec)
         const first = yield* start()
         assert.isAbove(first.sessions, 3)
         assert.deepStrictEqual(yield* start(), { sessions: 1, messages: 1 })
