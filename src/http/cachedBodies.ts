@@ -43,7 +43,7 @@ const json = (body: unknown, status = 200): Prepared => prepare(status, "applica
 
 /** By path. `/status` is among them on every port; whether a port has it is its own matter. */
 export const makeCachedBodies = (
-  options: Pick<ServerOptions, "apiVersion" | "buildTag" | "otherMetrics">,
+  options: Pick<ServerOptions, "apiVersion" | "buildTag" | "otherMetrics" | "verifier">,
   state: ComputeState["Service"],
   traffic: Traffic,
   context: Context.Context<never>
@@ -61,7 +61,7 @@ export const makeCachedBodies = (
 
   const probe = (read: typeof livez): CachedBody =>
     oncePerSnapshot((snapshot) => {
-      const { body, refused } = read(apiVersion, snapshot)
+      const { body, refused } = read(options, snapshot)
       return refused === null ? json(body) : json(bodyOf(refused), refused.status)
     })
 

@@ -12,7 +12,6 @@ import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
 import { Admin } from "../pgwire/Admin.ts"
-import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { activityRoutes } from "./activityRoutes.ts"
 import { answered, answerOf, json, metricsType } from "./answer.ts"
 import { wholeApi } from "./Api.ts"
@@ -35,17 +34,17 @@ export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
     wholeApi(),
     "open",
     Effect.fnUntraced(function* (handlers) {
-      const { apiVersion } = options
       const state = yield* ComputeState
       const document = yield* Effect.cached(Effect.sync(() => OpenApi.fromApi(wholeApi())))
 
       const probe =
-        (read: (apiVersion: ApiVersion, snapshot: Snapshot) => ProbeResult) =>
+        (read: (options: ServerOptions, snapshot: Snapshot) => ProbeResult) =>
         ({ query }: { readonly query: { readonly verbose?: string } }) =>
           Effect.map(state.now, (snapshot) => {
-            const { body, refused } = read(apiVersion, snapshot)
+            const { body, refused } = read(options, snapshot)
             if (query.verbose === undefined) return refused === null ? json(body) : answerOf(refused)
-            const vitals = verboseVitals(apiVersion, snapshot)
+            const whole = verboseVitals(options.apiVersion, snapshot)
+            const vitals = options.verifier === null ? whole : { ...whole, error: null }
             // A refusal in full, and the vitals with it.
             return refused === null ? json(vitals) : json({ ...vitals, ...bodyOf(refused) }, refused.status)
           })

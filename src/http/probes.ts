@@ -1,8 +1,9 @@
 /**
- * The three probes. They depend on nothing but the snapshot.
+ * The three probes. They depend on nothing but the snapshot, and anybody may ask: where tokens are asked for, what they
+ * say is the status and no more, since an error may quote a spec's SQL.
  */
 import type { Snapshot } from "../compute/snapshot.ts"
-import type { ApiVersion } from "../spec/ParsedSpec.ts"
+import type { ServerOptions } from "./options.ts"
 import { type Refusal, refusal, wireStatus } from "./refusals.ts"
 import { isReady, isStarted, type Vitals, vitalsOf } from "./views.ts"
 
@@ -12,9 +13,11 @@ export interface ProbeResult {
   readonly refused: Refusal | null
 }
 
+type ProbeOptions = Pick<ServerOptions, "apiVersion" | "verifier">
+
 const probe =
   (code: string, passes: (vitals: Vitals) => boolean) =>
-  (apiVersion: ApiVersion, snapshot: Snapshot): ProbeResult => {
+  ({ apiVersion, verifier }: ProbeOptions, snapshot: Snapshot): ProbeResult => {
     const status = wireStatus(apiVersion, snapshot.status)
     return {
       body: { status },
@@ -23,7 +26,7 @@ const probe =
         : refusal(
             503,
             code,
-            snapshot.error ?? snapshot.notAccepting ?? `compute status is ${status}`,
+            (verifier === null ? (snapshot.error ?? snapshot.notAccepting) : null) ?? `compute status is ${status}`,
             "GET /status and /conditions say more"
           )
     }
