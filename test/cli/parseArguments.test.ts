@@ -26,6 +26,7 @@ const where = ["-D", "/data", "-C", url]
 const older = [...where, "-S", "spec.json"]
 const newer = [...where, "-c", "config.json", "-i", "compute-1"]
 const local = ["--storage", "local", "-S", "spec.json"]
+const volume = ["--storage", "volume", "-D", "/volume/pgdata", "-S", "spec.json"]
 
 const nothingElse = {
   postgres: null,
@@ -199,12 +200,23 @@ describe("launch lines", () => {
     assert.notInclude(inspect(settings, { depth: 9 }) + JSON.stringify(settings), "hunter2")
   })
 
+  it("with a volume needs a spec and the folder of the data", () => {
+    assert.deepInclude(run(volume), {
+      pgdata: "/volume/pgdata",
+      connstr: null,
+      postgres: null,
+      httpHost: "localhost",
+      requireExisting: false,
+      storage: { _tag: "Volume" }
+    })
+  })
+
   it("with local storage needs a spec and nothing else", () => {
     assert.deepInclude(run(local), {
       pgdata: null,
       connstr: null,
       postgres: null,
-      httpHost: "127.0.0.1",
+      httpHost: "localhost",
       storage: { _tag: "Local", directory: null, durability: "os" }
     })
     const argv = [
@@ -406,6 +418,12 @@ describe("rules", () => {
       { stopBudgetSeconds: 20, warnings: ["--stop-budget has no effect without --storage local"] }
     ],
     [
+      "--stop-budget is not a volume's",
+      [...volume, "--stop-budget", "20", "--require-existing"],
+      {},
+      { requireExisting: true, warnings: ["--stop-budget has no effect without --storage local"] }
+    ],
+    [
       "the vm-monitor's flags are kept",
       [...older, "--cgroup", "g", "--filecache-connstr", "f", "--vm-monitor-addr", "a"],
       {},
@@ -513,8 +531,14 @@ describe("usage errors", () => {
       "there is no command start; the commands are run, validate, plan, apply, health, check, routes, schema"
     ],
     [["run", ...older, "hunter2"], "run takes flags only, but there is an argument that belongs to none"],
-    [["--storage", "s3", "-S", "x"], "--storage expects neon, local or local:DIR"],
-    [["--storage", "local:", "-S", "x"], "--storage expects neon, local or local:DIR"],
+    [["--storage", "s3", "-S", "x"], "--storage expects neon, local, local:DIR or volume"],
+    [["--storage", "local:", "-S", "x"], "--storage expects neon, local, local:DIR or volume"],
+    [["--storage", "volume", "-S", "x"], "--storage volume needs -D (--pgdata): the folder on the volume"],
+    [
+      [...volume, "--durability", "process"],
+      "--durability goes with --storage local only: a volume's data files are the only copy, and are always flushed"
+    ],
+    [[...older, "--require-existing"], "--require-existing goes with --storage local or volume only"],
     [
       [...older, "--durability", "os"],
       "--durability goes with --storage local only: Neon's safekeepers keep commits otherwise"
@@ -526,9 +550,10 @@ describe("usage errors", () => {
       [...older, "--installed-extensions-collection-interval", "1h"],
       "--installed-extensions-collection-interval expects a whole number of seconds"
     ],
-    [["check"], "check needs --storage local:DIR"],
-    [["check", "--storage", "local"], "check needs --storage local:DIR"],
-    [["check", "--storage", "local:/s", "-D", "/d"], "-D does not belong to check"],
+    [["check"], "check needs --storage local:DIR, or --storage volume and -D DIR"],
+    [["check", "--storage", "local"], "check needs --storage local:DIR, or --storage volume and -D DIR"],
+    [["check", "--storage", "volume"], "check needs --storage local:DIR, or --storage volume and -D DIR"],
+    [["check", "--storage", "local:/s", "-D", "/d"], "-D does not belong to a check of local storage"],
     [["validate"], "validate needs at least one SPEC file, or - for stdin"],
     [["validate", "x", "-D", "/d"], "-D does not belong to validate"],
     [["health", "--wait", "asleep"], "--wait expects ready or running"],
@@ -569,6 +594,21 @@ describe("other commands", () => {
       _tag: "Validate",
       paths: ["a"],
       storage: "local"
+    })
+    assert.deepStrictEqual(parse(["--storage", "volume", "validate", "a"]), {
+      _tag: "Validate",
+      paths: ["a"],
+      storage: "local"
+    })
+    assert.deepStrictEqual(parse(["check", "--storage", "local:/s"]), {
+      _tag: "Check",
+      storage: "local",
+      directory: "/s"
+    })
+    assert.deepStrictEqual(parse(["check", "--storage", "volume", "-D", "/d"]), {
+      _tag: "Check",
+      storage: "volume",
+      directory: "/d"
     })
     assert.deepStrictEqual(parse(["-V"]), { _tag: "Version" })
     assert.deepStrictEqual(parse([...older, "--version"]), { _tag: "Version" })

@@ -74,6 +74,8 @@ export const stock: StockPostgres = {
 export const osFacts: PlanInputs = { ...localFacts, storage: { _tag: "Local", durability: "os", ...stock } }
 export const processFacts: PlanInputs = { ...localFacts, storage: { _tag: "Local", durability: "process", ...stock } }
 
+const volumeFacts: PlanInputs = { ...localFacts, storage: { _tag: "Volume", ...stock } }
+
 const audited = (auditLevel: AuditLevel): ParsedSpec => ({ ...cloudSpec, auditLevel })
 
 /** Name of the golden folder, the spec, the inputs. */
@@ -123,5 +125,11 @@ export const cases: ReadonlyArray<readonly [string, ParsedSpec, PlanInputs]> = [
     osFacts
   ],
   ["local-audit-base", { ...audited("Base"), settings: null }, osFacts],
-  ["local-15-darwin", emptySpec, { ...osFacts, postgresMajor: 15, platform: "darwin" }]
+  ["local-15-darwin", emptySpec, { ...osFacts, postgresMajor: 15, platform: "darwin" }],
+  ["volume", emptySpec, { ...volumeFacts, overcommitMemory: "2\n" }],
+  [
+    "volume-head-text",
+    { ...emptySpec, postgresqlConf: "wal_level = logical\nfsync = off\nwal_keep_size = 1GB" },
+    volumeFacts
+  ]
 ]

@@ -1,5 +1,6 @@
 /**
- * As much of a compute's lifecycle as a volume needs, with the real storage and a real Postgres (`../local/computes.ts`).
+ * As much of a compute's lifecycle as a volume needs, with the real storage and a real Postgres, as
+ * `../local/computes.ts` has it for local storage.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
