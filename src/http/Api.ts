@@ -33,7 +33,7 @@ const Alive = Schema.Struct({ status: Schema.String }).annotate({ identifier: "A
 /** The three probes say more with it. */
 const verbose = { verbose: Schema.optionalKey(Schema.String) }
 /** How long to wait: `30`, `30s`, `500ms`, `2m`. */
-const Timeout = Schema.optionalKey(Schema.String.check(Schema.isPattern(/^\d{1,6}(\.\d{1,3})?(ms|s|m)?$/)))
+const Timeout = Schema.optionalKey(Schema.String.check(Schema.isPattern(/^\d{1,6}(\.\d{1,3})?(ms|s|m)?$/u)))
 const OneId = { id: Schema.String }
 /** What every body can be refused for. */
 const bodied = [400, 413, 415, 422] as const
@@ -50,12 +50,12 @@ const declareOpen = () =>
     HttpApiEndpoint.get("readyz", paths.readyz, {
       query: verbose,
       success: [Alive, Body.Vitals],
-      error: refused(400, 503)
+      error: [...refused(400, 503), Body.Unwell]
     }).annotateMerge(summary("200 while users' connections are worth sending here")),
     HttpApiEndpoint.get("startupz", paths.startupz, {
       query: verbose,
       success: [Alive, Body.Vitals],
-      error: refused(400, 503)
+      error: [...refused(400, 503), Body.Unwell]
     }).annotateMerge(summary("200 once the first start has succeeded")),
     HttpApiEndpoint.get("metrics", paths.metrics, { success: text(metricsType) }).annotateMerge(
       summary("Metrics in the Prometheus text format")
@@ -129,7 +129,10 @@ const commandEndpoints = () =>
       query: { mode: Schema.optionalKey(Schema.Literals(["fast", "immediate"])) },
       success: created(Body.TerminateResponse),
       error: refused(400, 504)
-    }).annotateMerge(summary("End this compute; answers when Postgres is gone"))
+    })
+      // A generator names the answer after this, and there is a body of the name `TerminateResponse`.
+      .annotateMerge(OpenApi.annotations({ identifier: "terminateCompute" }))
+      .annotateMerge(summary("End this compute; answers when Postgres is gone"))
   ] as const
 
 const activityEndpoints = () =>

@@ -14,7 +14,6 @@ import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import { accepts } from "./answer.ts"
 import { authorize, missingToken, type Rights } from "./authorize.ts"
-import { refused } from "./bodies.ts"
 import { type Asking, isThisMachine, webPageRefusal } from "./crossSite.ts"
 import type { Refusal } from "./refusals.ts"
 import type { Access } from "./router.ts"
@@ -73,8 +72,7 @@ export const challengeOf = ({ code }: Refusal): string | null => challenges[code
 
 /** Declares that a group asks for tokens; what is asked, `admitter` has asked before. */
 export class Auth extends HttpApiMiddleware.Service<Auth>()("compute/http/Auth", {
-  security: { bearer: HttpApiSecurity.bearer },
-  error: refused(400, 401, 403)
+  security: { bearer: HttpApiSecurity.bearer }
 }) {
   static readonly layer: Layer.Layer<Auth> = Layer.succeed(Auth, { bearer: (handler) => handler })
 }

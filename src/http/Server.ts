@@ -19,6 +19,7 @@ import { type Admit, admitter, Auth } from "./Auth.ts"
 import { makeCachedBodies } from "./cachedBodies.ts"
 import { Connections, limitsFor, openFilesLimit } from "./connections.ts"
 import { type Dispatcher, makeDispatcher } from "./dispatch.ts"
+import type { Served } from "./document.ts"
 import { controlHandlers, insideHandlers, openHandlers } from "./handlers.ts"
 import { type Listening, listenExternal, listenInternal } from "./listen.ts"
 import type { ServerOptions } from "./options.ts"
@@ -59,16 +60,26 @@ const serveAll = Effect.fnUntraced(function* (
       insideHandlers(options)
     ).pipe(Layer.provideMerge(Layer.merge(Auth.layer, NodeHttpServer.layerHttpServices)))
   )
-  const serve = Effect.fnUntraced(function* <R>(port: Port, api: Routes, declared: Layer.Layer<never, never, R>) {
-    yield* registerRoutes(port.router, api, declared)
+  const serve = Effect.fnUntraced(function* <R>(
+    port: Port,
+    listener: Served["listener"],
+    api: Routes,
+    declared: Layer.Layer<never, never, R>
+  ) {
+    const served = {
+      apiVersion: options.apiVersion,
+      listener,
+      asksForTokens: options.verifier !== null && listener !== "internal"
+    }
+    yield* registerRoutes(port.router, api, served, declared)
     yield* port.dispatcher.open
     // Before what runs for a request is interrupted.
     yield* Effect.addFinalizer(() => port.listening.finish)
   })
   if (internal === null)
-    return yield* Effect.provide(serve(external, wholeApi(), HttpApiBuilder.layer(wholeApi())), handlers)
-  yield* serve(external, externalApi(), HttpApiBuilder.layer(externalApi())).pipe(
-    Effect.andThen(serve(internal, internalApi(), HttpApiBuilder.layer(internalApi()))),
+    return yield* Effect.provide(serve(external, "only", wholeApi(), HttpApiBuilder.layer(wholeApi())), handlers)
+  yield* serve(external, "external", externalApi(), HttpApiBuilder.layer(externalApi())).pipe(
+    Effect.andThen(serve(internal, "internal", internalApi(), HttpApiBuilder.layer(internalApi()))),
     Effect.provide(handlers)
   )
 })

@@ -28,7 +28,7 @@ export const ComputeStatusResponse = Schema.Struct({
   error: Schema.NullOr(Schema.String)
 }).annotate({ identifier: "ComputeStatusResponse" })
 
-const Count = Schema.Number
+const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 export const Metrics = Schema.Struct({
   wait_for_spec_ms: Count,
@@ -52,7 +52,8 @@ export const ConfigureBody = Schema.Struct({
   compute_ctl_config: Schema.optionalKey(
     Schema.NullOr(
       Schema.Struct({
-        jwks: Schema.optionalKey(Schema.Struct({ keys: Schema.Array(Schema.Unknown) }))
+        // Which of them can verify is judged key by key.
+        jwks: Schema.optionalKey(Schema.Struct({ keys: Schema.Array(Schema.Record(Schema.String, Schema.Unknown)) }))
       })
     )
   )
@@ -172,7 +173,8 @@ export const Grants = Schema.Struct({
   role: Grantee
 }).annotate({ identifier: "Grants" })
 
-const Moment = Schema.String
+/** In UTC, to the millisecond or finer. */
+const Moment = Schema.String.check(Schema.isPattern(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/u))
 const MaybeMoment = Schema.NullOr(Moment)
 
 /** `error` is what the blocking form of the request would have been answered. */
@@ -260,13 +262,21 @@ export const InstalledExtensions = Schema.Struct({
   )
 }).annotate({ identifier: "InstalledExtensions" })
 
-/** A probe's answer to `?verbose`, also when it fails. */
-export const Vitals = Schema.Struct({
+const vitals = {
   status: Schema.String,
   since: Moment,
   alive: Schema.Boolean,
   started: Schema.Boolean,
   ready: Schema.Boolean,
-  postgres_alive: Schema.Boolean,
-  error: Schema.NullOr(Schema.String)
-}).annotate({ identifier: "Vitals" })
+  postgres_alive: Schema.Boolean
+}
+
+/** A probe's answer to `?verbose`. */
+export const Vitals = Schema.Struct({ ...vitals, error: Schema.NullOr(Schema.String) }).annotate({
+  identifier: "Vitals"
+})
+
+/** The same from a probe that fails: the refusal in full, and the vitals with it. */
+export const Unwell = Schema.Struct({ ...vitals, ...Refused.fields })
+  .annotate({ identifier: "Unwell" })
+  .pipe(HttpApiSchema.status(503))

@@ -3,7 +3,6 @@
  */
 import * as Effect from "effect/Effect"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
-import * as OpenApi from "effect/http-api/OpenApi"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import type { HourRecorder } from "../activity/HourRecorder.ts"
@@ -17,6 +16,7 @@ import { answered, answerOf, json, metricsType } from "./answer.ts"
 import { wholeApi } from "./Api.ts"
 import { auxiliaryRoutes, communicatorMetrics } from "./auxiliaryRoutes.ts"
 import { commandRoutes } from "./commandRoutes.ts"
+import { documentOf, Through } from "./document.ts"
 import type { ServerOptions } from "./options.ts"
 import { docsPage } from "./pages.ts"
 import { pageRoutes } from "./page/pageRoutes.ts"
@@ -35,7 +35,7 @@ export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
     "open",
     Effect.fnUntraced(function* (handlers) {
       const state = yield* ComputeState
-      const document = yield* Effect.cached(Effect.sync(() => OpenApi.fromApi(wholeApi())))
+      const document = Effect.map(Through, documentOf)
 
       const probe =
         (read: (options: ServerOptions, snapshot: Snapshot) => ProbeResult) =>

@@ -8,6 +8,7 @@ import * as HttpRouter from "effect/http/HttpRouter"
 import { ParsedSearchParams } from "effect/http/HttpServerRequest"
 import * as Layer from "effect/Layer"
 import { Caller } from "./Auth.ts"
+import { type Served, Through } from "./document.ts"
 import type { Access, Handler, Router } from "./router.ts"
 import { endpointsOf, type Routes } from "./routes.ts"
 
@@ -25,12 +26,13 @@ const parseQuery = (query: string): Record<string, string | Array<string>> => {
 }
 
 const handlerOf =
-  (route: Made): Handler =>
+  (route: Made, served: Served): Handler =>
   ({ params, query, rights }) =>
     route.handler.pipe(
       Effect.provideService(HttpRouter.RouteContext, { route, params }),
       Effect.provideService(ParsedSearchParams, parseQuery(query)),
-      Effect.provideService(Caller, rights)
+      Effect.provideService(Caller, rights),
+      Effect.provideService(Through, served)
     )
 
 const unused = () => Effect.die(new Error("only the declared API adds routes"))
@@ -57,6 +59,7 @@ const accessOf = (group: string, path: string): Access =>
 export const registerRoutes = Effect.fnUntraced(function* <R>(
   router: Router,
   api: Routes,
+  served: Served,
   declared: Layer.Layer<never, never, R>
 ) {
   const made: Array<Made> = []
@@ -64,6 +67,6 @@ export const registerRoutes = Effect.fnUntraced(function* <R>(
   for (const { group, method, path } of endpointsOf(api)) {
     const route = made.find((one) => one.method === method && one.path === path)
     if (route === undefined) return yield* Effect.die(new Error(`${method} ${path} has no handler`))
-    router.add(method, path, { access: accessOf(group, path), cached: null, handler: handlerOf(route) })
+    router.add(method, path, { access: accessOf(group, path), cached: null, handler: handlerOf(route, served) })
   }
 })

@@ -24,8 +24,6 @@ import { shipped } from "../support/shipped.ts"
 
 export { killAll, processesIn } from "../support/processes.ts"
 
-const root = path.resolve(import.meta.dirname, "../..")
-
 export interface Place {
   readonly directory: string
   readonly port: number
