@@ -18,7 +18,6 @@ import { forEachItem, type Pacer } from "./pacing.ts"
 import {
   canClone,
   clone,
-  closeFile,
   entriesIn,
   newBuffer,
   openFile,
@@ -114,13 +113,13 @@ const copyPieces = async (
   const digests: Array<string> = []
   let at = 0
   while (at < size) {
-    const wanted = await readPiece(from, buffers.wanted, at, Math.min(pieceBytes, size - at))
+    const wanted = await readPiece(pacer, from, buffers.wanted, at, Math.min(pieceBytes, size - at))
     if (wanted.length === 0) break
     const digest = await pieceDigest(wanted)
     const same = before !== undefined && at + wanted.length <= there && digestAt(before, digests.length) === digest
     if (from !== to && !same) {
-      const present = await readPiece(to, buffers.present, at, Math.max(0, Math.min(wanted.length, there - at)))
-      await writeDifference(to, at, wanted, present)
+      const present = await readPiece(pacer, to, buffers.present, at, Math.max(0, Math.min(wanted.length, there - at)))
+      await writeDifference(pacer, to, at, wanted, present)
     }
     digests.push(digest)
     at += wanted.length
@@ -132,8 +131,8 @@ const copyPieces = async (
   return { size: at, digests: digests.join("") }
 }
 
-const openOrNull = (path: string): Promise<number | null> =>
-  openFile(path, sourceFlags).catch((cause: unknown) => {
+const openOrNull = (pacer: Pacer, path: string): Promise<number | null> =>
+  openFile(pacer, path, sourceFlags).catch((cause: unknown) => {
     if (codeOf(cause) === "ENOENT") return null
     throw cause
   })
@@ -155,7 +154,7 @@ const copyFile = async (
   const same = unchanged(copy, name)
   if (same !== null) return same
   copy.known.delete(name)
-  const from = await openOrNull(`${copy.source}/${name}`)
+  const from = await openOrNull(pacer, `${copy.source}/${name}`)
   if (from === null) return null
   try {
     const stat = fs.fstatSync(from, { bigint: true })
@@ -166,13 +165,13 @@ const copyFile = async (
       cloning &&
       stat.size >= BigInt(pieceBytes) &&
       (await clone(pacer, `${copy.source}/${name}`, `${copy.target}/${name}`))
-    const entry = await writeOver(`${copy.target}/${name}`, copy.owner, (to) =>
+    const entry = await writeOver(pacer, `${copy.target}/${name}`, copy.owner, (to) =>
       copyPieces(pacer, cloned ? to : from, to, copy.before?.files.get(name), buffers)
     )
     if (atRest) copy.known.set(name, { stamp: stampOf(stat), entry })
     return entry
   } finally {
-    await closeFile(from)
+    fs.closeSync(from)
   }
 }
 
@@ -205,9 +204,15 @@ const readControl = (root: string): Buffer => {
   throw new Error(problem)
 }
 
-export const putFile = (target: string, name: string, bytes: Buffer, owner: RunAs | null): Promise<FileEntry> =>
-  writeOver(`${target}/${name}`, owner, async (fd) => {
-    await writeDifference(fd, 0, bytes, Buffer.alloc(0))
+export const putFile = (
+  pacer: Pacer,
+  target: string,
+  name: string,
+  bytes: Buffer,
+  owner: RunAs | null
+): Promise<FileEntry> =>
+  writeOver(pacer, `${target}/${name}`, owner, async (fd) => {
+    await writeDifference(pacer, fd, 0, bytes, Buffer.alloc(0))
     return { size: bytes.length, digests: digestOf(bytes) }
   })
 
@@ -218,7 +223,7 @@ export const finishCopy = async (
   folders: ReadonlyArray<string>,
   files: Map<string, FileEntry>
 ): Promise<Manifest> => {
-  files.set(controlPath, await putFile(target, controlPath, readControl(source), owner))
+  files.set(controlPath, await putFile(pacer, target, controlPath, readControl(source), owner))
   const kept = new Set(folders)
   await sweep(pacer, target, (name) => kept.has(name) || files.has(name))
   return { folders, files }

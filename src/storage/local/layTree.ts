@@ -14,7 +14,6 @@ import { forEachItem, type Pacer } from "./pacing.ts"
 import {
   canClone,
   clone,
-  closeFile,
   newBuffer,
   openFile,
   type Piece,
@@ -40,9 +39,9 @@ interface Laying {
 }
 
 /** Opened for each file of which something is needed. */
-const openSource = async (source: string, name: string): Promise<number> => {
+const openSource = async (pacer: Pacer, source: string, name: string): Promise<number> => {
   try {
-    return await openFile(`${source}/${name}`, sourceFlags)
+    return await openFile(pacer, `${source}/${name}`, sourceFlags)
   } catch (cause) {
     const code = codeOf(cause)
     if (code === "ENOENT" || code === "ENOTDIR") throw new FileDamaged(`${name} is missing`)
@@ -53,6 +52,7 @@ const openSource = async (source: string, name: string): Promise<number> => {
 }
 
 const readVerified = async (
+  pacer: Pacer,
   fd: number,
   name: string,
   entry: FileEntry,
@@ -63,7 +63,7 @@ const readVerified = async (
   const length = Math.min(pieceBytes, entry.size - at)
   let bytes: Piece
   try {
-    bytes = await readPiece(fd, buffer, at, length)
+    bytes = await readPiece(pacer, fd, buffer, at, length)
   } catch (cause) {
     const code = codeOf(cause)
     if (code === "EIO" || code === "EISDIR") throw new FileDamaged(`${name} cannot be read at byte ${at} (${code})`)
@@ -83,19 +83,19 @@ const layPieces = async (laying: Laying, name: string, entry: FileEntry, fd: num
   try {
     for (let piece = 0, at = 0; at < entry.size; piece++, at += pieceBytes) {
       const there = Math.min(pieceBytes, entry.size - at, Math.max(0, size - at))
-      const present = await readPiece(fd, laying.present, at, there)
+      const present = await readPiece(pacer, fd, laying.present, at, there)
       const isWhole = present.length === Math.min(pieceBytes, entry.size - at)
       if (!isWhole || (await pieceDigest(present)) !== digestAt(entry, piece)) {
-        from ??= await openSource(source, name)
-        const wanted = await readVerified(from, name, entry, piece, laying.wanted)
-        await writeDifference(fd, at, wanted, present)
+        from ??= await openSource(pacer, source, name)
+        const wanted = await readVerified(pacer, from, name, entry, piece, laying.wanted)
+        await writeDifference(pacer, fd, at, wanted, present)
       }
       const rest = pacer.tick()
       if (rest !== null) await rest
     }
     return entry
   } finally {
-    if (from !== null) await closeFile(from)
+    if (from !== null) fs.closeSync(from)
   }
 }
 
@@ -105,17 +105,17 @@ const layFile = async (laying: Laying, name: string, entry: FileEntry): Promise<
   if (cloning && entry.size >= pieceBytes) {
     if (await holds(laying, name, entry)) return
     // A clone is made by name: what is no plain file must be seen before.
-    await closeFile(await openSource(source, name))
+    fs.closeSync(await openSource(pacer, source, name))
     await clone(pacer, `${source}/${name}`, path)
   }
-  await writeOver(path, owner, (fd, size) => layPieces(laying, name, entry, fd, size))
+  await writeOver(pacer, path, owner, (fd, size) => layPieces(laying, name, entry, fd, size))
 }
 
 /** Has the target this content already? Then it shares its blocks with the base, or is not worth a clone. */
 const holds = async ({ pacer, present, target }: Laying, name: string, entry: FileEntry): Promise<boolean> => {
   let fd: number
   try {
-    fd = await openFile(`${target}/${name}`, sourceFlags)
+    fd = await openFile(pacer, `${target}/${name}`, sourceFlags)
   } catch {
     return false
   }
@@ -123,14 +123,14 @@ const holds = async ({ pacer, present, target }: Laying, name: string, entry: Fi
     const stat = fs.fstatSync(fd)
     if (!stat.isFile() || stat.nlink !== 1 || stat.size !== entry.size) return false
     for (let piece = 0, at = 0; at < entry.size; piece++, at += pieceBytes) {
-      const bytes = await readPiece(fd, present, at, Math.min(pieceBytes, entry.size - at))
+      const bytes = await readPiece(pacer, fd, present, at, Math.min(pieceBytes, entry.size - at))
       if ((await pieceDigest(bytes)) !== digestAt(entry, piece)) return false
       const rest = pacer.tick()
       if (rest !== null) await rest
     }
     return true
   } finally {
-    await closeFile(fd)
+    fs.closeSync(fd)
   }
 }
 
@@ -153,17 +153,17 @@ export const layTree = async (
 }
 
 const verifyFile = async (pacer: Pacer, source: string, name: string, entry: FileEntry, buffer: Piece) => {
-  const fd = await openSource(source, name)
+  const fd = await openSource(pacer, source, name)
   try {
     const { size } = fs.fstatSync(fd)
     if (size > entry.size) throw new FileDamaged(`${name} has ${size} bytes instead of ${entry.size}`)
     for (let piece = 0; piece * pieceBytes < entry.size; piece++) {
-      await readVerified(fd, name, entry, piece, buffer)
+      await readVerified(pacer, fd, name, entry, piece, buffer)
       const rest = pacer.tick()
       if (rest !== null) await rest
     }
   } finally {
-    await closeFile(fd)
+    fs.closeSync(fd)
   }
 }
 

@@ -29,7 +29,7 @@ export interface Manifest {
 export const digestOf = (bytes: Uint8Array): string => hash("sha256", bytes, "hex").slice(0, digestLength)
 
 /** From here on a thread of the pool is worth the way to it. */
-const longBytes = 32 * 1024
+const longBytes = 128 * 1024
 
 /** Of a piece; a long one off the main thread. */
 export const pieceDigest = async (bytes: Buffer<ArrayBuffer>): Promise<string> =>

@@ -1,10 +1,11 @@
 /**
  * Long runs of file operations beside an event loop that must go on turning.
  *
- * What may wait for the disk, and the digests of large pieces, go through the thread pool. What is left for the main
- * thread is short, but there may be a million of it: the work asks its pacer after each step, which lets the loop run
- * when the slice is used up. The work is ended at its next step when the effect is interrupted, and the interruption
- * waits for that: nothing writes afterwards.
+ * Large reads and writes and their digests go through the thread pool, and all that may wait for the disk, unless
+ * somebody waits for the work: thousands of short operations are several times faster on the main thread, and on a busy
+ * machine, where each way to another thread has a queue, a hundred times. There may be a million of them: the work asks
+ * its pacer after each step, which lets the loop run when the slice is used up. The work is ended at its next step when
+ * the effect is interrupted, and the interruption waits for that: nothing writes afterwards.
  */
 import * as Effect from "effect/Effect"
 import { setTimeout as pause } from "node:timers/promises"
@@ -16,8 +17,8 @@ export type Pace = "urgent" | "background"
 export interface Pacer {
   /** Within a slice `null`: there is nothing to wait for. Rejects when the work is to end. */
   readonly tick: () => Promise<void> | null
-  /** How many items are worked on together. */
-  readonly lanes: number
+  /** Short operations are done on the main thread, which is faster and stands still when the disk is busy. */
+  readonly isUrgent: boolean
 }
 
 export type Steps<A> = Generator<void, A, void>
@@ -25,7 +26,7 @@ export type Steps<A> = Generator<void, A, void>
 const sliceMillis = { urgent: 1, background: 2 } as const
 
 /** What waits for the thread pool waits together; more would only fill its queue. */
-const lanes = { urgent: 8, background: 4 } as const
+const lanes = 8
 
 const letLoopRun = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
@@ -48,7 +49,7 @@ const makePacer = (pace: Pace, signal: AbortSignal): Pacer => {
     if (signal.aborted) throw new Interrupted()
   }
   return {
-    lanes: lanes[pace],
+    isUrgent: pace === "urgent",
     tick: () => {
       if (signal.aborted) throw new Interrupted()
       return isOver() ? (last = next(last)) : null
@@ -96,7 +97,7 @@ export const forEachItem = async <A>(
       throw cause
     }
   }
-  const ended = await Promise.allSettled(Array.from({ length: pacer.lanes }, lane))
+  const ended = await Promise.allSettled(Array.from({ length: lanes }, lane))
   for (const end of ended) if (end.status === "rejected") throw end.reason
 }
 

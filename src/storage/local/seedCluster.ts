@@ -69,6 +69,8 @@ export interface ClusterRequest {
   readonly checksums?: boolean
 }
 
+/** What a start writes over this lets in whom it should; a cluster that somebody starts by hand lets in nobody else. */
+const closed = ["--auth-local=peer", "--auth-host=reject"]
 const initdbWithin = Duration.minutes(2)
 /** A build that old was killed. */
 const staleMillis = 3_600_000
@@ -93,7 +95,7 @@ const initdb = Effect.fnUntraced(function* (wanted: ClusterRequest, pgdata: stri
     runCommand(
       {
         command,
-        args: ["-D", pgdata, "-U", superuser, "--auth=trust", "-E", "UTF8", `--locale=${locale}`, "--no-sync"].concat(
+        args: ["-D", pgdata, "-U", superuser, ...closed, "-E", "UTF8", `--locale=${locale}`, "--no-sync"].concat(
           checksums ? ["--data-checksums"] : []
         ),
         env: { LC_ALL: undefined, LANG: undefined, PGDATA: undefined },
@@ -106,7 +108,18 @@ const initdb = Effect.fnUntraced(function* (wanted: ClusterRequest, pgdata: stri
   yield* run("C.UTF-8").pipe(
     Effect.catchTag("CommandFailed", (failure) =>
       /locale/.test(failure.output) ? Effect.andThen(removeTree(pgdata), run("C")) : Effect.fail(failure)
-    )
+    ),
+    Effect.catchTag("CommandFailed", (failure): Effect.Effect<never, Failure> => {
+      const [, uid] = /could not look up effective user ID (\d+)/.exec(failure.output) ?? []
+      if (uid === undefined) return Effect.fail(failure)
+      return Effect.fail(
+        new PostgresUnusable({
+          binary: command,
+          detail: `user id ${uid} has no name, and initdb, which a first start needs, runs for nobody without one`,
+          hint: "add a line for it to /etc/passwd; or let another user make the first start, then chown the storage"
+        })
+      )
+    })
   )
 })
 
@@ -330,7 +343,7 @@ const copySeed = Effect.fnUntraced(function* (layout: Layout, seed: SeedCluster,
       if (rest !== null) await rest
     }
     for (const name of copies) await copyFlushed(`${from}/${name}`, `${to}/${name}`, layout.owner)
-    return putFile(to, controlPath, Buffer.from(patched), layout.owner)
+    return putFile(pacer, to, controlPath, Buffer.from(patched), layout.owner)
   })
   const files = new Map(manifest.files).set(controlPath, entry)
   return { folder, manifest: { folders: manifest.folders, files } }

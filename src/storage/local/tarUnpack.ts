@@ -13,10 +13,12 @@ import { newBuffer, putFolders, readPiece, sweep, writeDifference, writeOver } f
 
 class TarReader {
   readonly window = newBuffer()
+  readonly pacer: Pacer
   readonly fd: number
   start = 0
   filled = 0
-  constructor(fd: number) {
+  constructor(pacer: Pacer, fd: number) {
+    this.pacer = pacer
     this.fd = fd
   }
   /** Up to `want` bytes from `position`, at least `least`. Valid until the next call. */
@@ -24,7 +26,7 @@ class TarReader {
     const inside = position - this.start
     if (inside < 0 || inside + least > this.filled) {
       this.start = position
-      this.filled = (await readPiece(this.fd, this.window, position, this.window.length)).length
+      this.filled = (await readPiece(this.pacer, this.fd, this.window, position, this.window.length)).length
       if (this.filled < least) throw new TarInvalid("the base ends early")
     }
     const from = position - this.start
@@ -50,10 +52,10 @@ const writeFile = (
   path: string,
   owner: RunAs | null
 ): Promise<{ readonly size: number }> =>
-  writeOver(path, owner, async (fd) => {
+  writeOver(pacer, path, owner, async (fd) => {
     for (let done = 0; done < size;) {
       const bytes = await tar.at(position + done, size - done, 1)
-      await writeDifference(fd, done, bytes, nothing)
+      await writeDifference(pacer, fd, done, bytes, nothing)
       done += bytes.length
       const rest = pacer.tick()
       if (rest !== null) await rest
@@ -65,7 +67,7 @@ const writeFile = (
 export const unpackTar = async (pacer: Pacer, tarPath: string, root: string, owner: RunAs | null): Promise<void> => {
   const fd = fs.openSync(tarPath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
   try {
-    const tar = new TarReader(fd)
+    const tar = new TarReader(pacer, fd)
     const kept = new Set<string>()
     let longName: string | null = null
     for (let position = 0; ;) {

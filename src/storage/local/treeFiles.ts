@@ -26,15 +26,32 @@ const writeAsync = (fd: number, from: Uint8Array, position: number): Promise<num
     fs.write(fd, from, 0, from.length, position, (cause, put) => (cause === null ? resolve(put) : reject(cause)))
   )
 
-const openAsync = promisify<string, number, number, number>(fs.open)
 const truncateAsync = promisify<number, number>(fs.ftruncate)
-const chownAsync = promisify<number, number, number>(fs.fchown)
-const chmodAsync = promisify<number, number>(fs.fchmod)
 
-export const openFile = (path: string, flags: number): Promise<number> => openAsync(path, flags, 0o600)
+/** Short, unless the disk is busy. */
+const onMainThread = {
+  open: fs.openSync,
+  close: fs.closeSync,
+  fchown: fs.fchownSync,
+  fchmod: fs.fchmodSync,
+  mkdir: fs.mkdirSync,
+  lchown: fs.lchownSync
+}
+const onThreadPool = {
+  open: promisify<string, number, number, number>(fs.open),
+  close: promisify<number>(fs.close),
+  fchown: promisify<number, number, number>(fs.fchown),
+  fchmod: promisify<number, number>(fs.fchmod),
+  mkdir: fs.promises.mkdir,
+  lchown: fs.promises.lchown
+}
+const calls = (pacer: Pacer) => (pacer.isUrgent ? onMainThread : onThreadPool)
 
-/** May have to wait for what was written. */
-export const closeFile: (fd: number) => Promise<void> = promisify<number>(fs.close)
+/** From here on a read or a write goes through the thread pool in any case. */
+const longBytes = 64 * 1024
+
+export const openFile = async (pacer: Pacer, path: string, flags: number): Promise<number> =>
+  calls(pacer).open(path, flags, 0o600)
 
 export const sourceFlags = fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK
 
@@ -44,22 +61,39 @@ export async function* entriesIn(path: string): AsyncGenerator<fs.Dirent> {
 }
 
 /** The piece at `position`, of at most `length` bytes; shorter where the file ends. `buffer` is overwritten. */
-export const readPiece = async (fd: number, buffer: Piece, position: number, length: number): Promise<Piece> => {
+export const readPiece = async (
+  pacer: Pacer,
+  fd: number,
+  buffer: Piece,
+  position: number,
+  length: number
+): Promise<Piece> => {
   let filled = 0
   while (filled < length) {
-    const got = await readAsync(fd, buffer, filled, length - filled, position + filled)
+    const want = length - filled
+    const got =
+      pacer.isUrgent && want < longBytes
+        ? fs.readSync(fd, buffer, filled, want, position + filled)
+        : await readAsync(fd, buffer, filled, want, position + filled)
     if (got === 0) break
     filled += got
   }
   return buffer.subarray(0, filled)
 }
 
-const writeAt = async (fd: number, bytes: Uint8Array, position: number): Promise<void> => {
-  for (let at = 0; at < bytes.length;) at += await writeAsync(fd, bytes.subarray(at), position + at)
+const writeAt = async (pacer: Pacer, fd: number, bytes: Uint8Array, position: number): Promise<void> => {
+  for (let at = 0; at < bytes.length;) {
+    const rest = bytes.subarray(at)
+    at +=
+      pacer.isUrgent && rest.length < longBytes
+        ? fs.writeSync(fd, rest, 0, rest.length, position + at)
+        : await writeAsync(fd, rest, position + at)
+  }
 }
 
 /** Writes the parts of `wanted` that `present` has otherwise or not at all; how many bytes that were. */
 export const writeDifference = async (
+  pacer: Pacer,
   fd: number,
   position: number,
   wanted: Buffer,
@@ -75,7 +109,7 @@ export const writeDifference = async (
     while (end < wanted.length && differs(end)) end += unitBytes
     if (end > at) {
       const bytes = wanted.subarray(at, end)
-      await writeAt(fd, bytes, position + at)
+      await writeAt(pacer, fd, bytes, position + at)
       written += bytes.length
     }
     at = end + unitBytes
@@ -87,14 +121,14 @@ export type Piece = Buffer<ArrayBuffer>
 
 export const newBuffer = (): Piece => Buffer.allocUnsafe(pieceBytes)
 
-const putFolder = async (path: string, owner: RunAs | null): Promise<void> => {
+const putFolder = async (pacer: Pacer, path: string, owner: RunAs | null): Promise<void> => {
   const stat = fs.lstatSync(path, { throwIfNoEntry: false })
   const isThere = stat?.isDirectory() === true
   if (!isThere) {
     if (stat !== undefined) await fs.promises.unlink(path)
-    await fs.promises.mkdir(path, { mode: 0o700 })
+    await calls(pacer).mkdir(path, { mode: 0o700 })
   }
-  if (owner !== null && (!isThere || stat.uid !== owner.uid)) await fs.promises.lchown(path, owner.uid, owner.gid)
+  if (owner !== null && (!isThere || stat.uid !== owner.uid)) await calls(pacer).lchown(path, owner.uid, owner.gid)
 }
 
 /** `names` are relative to `root`, parents first. */
@@ -105,7 +139,7 @@ export const putFolders = async (
   owner: RunAs | null
 ): Promise<void> => {
   for (const name of names) {
-    await putFolder(`${root}/${name}`, owner)
+    await putFolder(pacer, `${root}/${name}`, owner)
     const rest = pacer.tick()
     if (rest !== null) await rest
   }
@@ -116,40 +150,42 @@ const flags = fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_NOFOLL
 const removeAll = (path: string): Promise<void> => fs.promises.rm(path, { recursive: true, force: true })
 
 /** Opens to read and write over; what is in the way (a link, a folder, a file with a second name) is removed first. */
-const openOver = async (path: string): Promise<number> => {
+const openOver = async (pacer: Pacer, path: string): Promise<number> => {
   try {
-    const fd = await openFile(path, flags)
+    const fd = await openFile(pacer, path, flags)
     const stat = fs.fstatSync(fd)
     if (stat.isFile() && stat.nlink === 1) return fd
-    await closeFile(fd)
+    fs.closeSync(fd)
   } catch (cause) {
     if (!["EISDIR", "ELOOP", "ENXIO", "EACCES"].includes(codeOf(cause) ?? "")) throw cause
   }
   await removeAll(path)
-  return openFile(path, flags | fs.constants.O_EXCL)
+  return openFile(pacer, path, flags | fs.constants.O_EXCL)
 }
 
 /** What every file of a tree ends with: its length, owner and mode. */
-const finishFile = async (fd: number, size: number, owner: RunAs | null): Promise<void> => {
+const finishFile = async (pacer: Pacer, fd: number, size: number, owner: RunAs | null): Promise<void> => {
   const stat = fs.fstatSync(fd)
   if (stat.size > size) await truncateAsync(fd, size)
-  if (owner !== null && stat.uid !== owner.uid) await chownAsync(fd, owner.uid, owner.gid)
-  if ((stat.mode & 0o777) !== 0o600) await chmodAsync(fd, 0o600)
+  if (owner !== null && stat.uid !== owner.uid) await calls(pacer).fchown(fd, owner.uid, owner.gid)
+  if ((stat.mode & 0o777) !== 0o600) await calls(pacer).fchmod(fd, 0o600)
 }
 
 /** `write` is given the file, open to read and write over, and how long it is; and answers what it made of it. */
 export const writeOver = async <A extends { readonly size: number }>(
+  pacer: Pacer,
   path: string,
   owner: RunAs | null,
   write: (fd: number, size: number) => Promise<A>
 ): Promise<A> => {
-  const fd = await openOver(path)
+  const fd = await openOver(pacer, path)
   try {
     const made = await write(fd, fs.fstatSync(fd).size)
-    await finishFile(fd, made.size, owner)
+    await finishFile(pacer, fd, made.size, owner)
     return made
   } finally {
-    await closeFile(fd)
+    // May have to wait for what was written.
+    await calls(pacer).close(fd)
   }
 }
 

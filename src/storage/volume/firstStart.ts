@@ -68,7 +68,9 @@ const layOut = Effect.fnUntraced(function* (layout: VolumeLayout, wanted: Cluste
   yield* copySeedWal(seed, `${pgdata}/pg_wal`, layout.owner, systemId)
   yield* failpoint("first-wal")
   const control = yield* controlWith(seed, systemId)
-  yield* paced("write", pgdata, "urgent", () => putFile(pgdata, controlPath, Buffer.from(control), layout.owner))
+  yield* paced("write", pgdata, "urgent", (pacer) =>
+    putFile(pacer, pgdata, controlPath, Buffer.from(control), layout.owner)
+  )
   yield* failpoint("first-copied")
   const wal = ["pg_wal/archive_status", ...seed.record.segments.map((name) => `pg_wal/${name}`)]
   yield* flushCopy({ folder: work, manifest: seed.manifest }, [...seed.manifest.files.keys(), ...wal])
