@@ -51,7 +51,6 @@ const bundle = async (): Promise<void> => {
         "ws",
         "tar/parse",
         "protobufjs/minimal.js",
-        "jose",
         ...Object.keys(separate)
       ]),
       apart(separate)

@@ -105,6 +105,8 @@ export const refetchOf = (
     : Effect.gen(function* () {
         const { answer, jwks, spec } = yield* findSpec(settings)
         if (spec !== null) kept?.remember(spec, answer)
+        if (verifier === null && jwks !== null)
+          yield* Effect.logWarning("keys came with the spec, and the HTTP API asks for tokens from the next start on")
         if (verifier !== null && jwks !== null && !verifier.isCurrent(jwks))
           yield* Effect.catch(verifier.rotate(jwks), (wrong) =>
             Effect.logWarning(`the HTTP API keeps its keys: ${wrong.message}`)

@@ -51,7 +51,7 @@ export const policy = (apiVersion: ApiVersion): ReadonlyArray<PolicyRow> =>
     const who = has(openGroup(), path, method)
       ? "anybody"
       : apiVersion === "2024"
-        ? "anybody who reaches it"
+        ? "whoever reaches it; with keys, a token for this compute, or an administrator's"
         : has(insideGroup(), path, method)
           ? "this machine"
           : has(controlGroup(), path, method)
@@ -73,6 +73,7 @@ export const policyText = (apiVersion: ApiVersion): string => {
     apiVersion === "head"
       ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n" +
         "Password verifiers (/dbs_and_roles?passwords=true) are shown to an administrator's token alone.\n"
-      : "\nThe 2024 API asks for no tokens; --http-host says who can reach it.\n"
+      : "\nTokens are asked for when keys are known (-c, -p), though not of our own Postgres for /extension_server.\n" +
+        "Without keys, --http-host says who can reach it, and pages of other sites are refused.\n"
   return `${rows.map(line).join("")}${notes}`
 }

@@ -8,20 +8,18 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { CompactSign } from "jose/jws/compact/sign"
-import { exportJWK } from "jose/key/export"
-import { generateKeyPair } from "jose/key/generate/keypair"
 import { connect } from "../../src/pgwire/Wire.ts"
+import { edSigner, tokenOf } from "../http/tokens.ts"
 import { freePort } from "../support/postgres.ts"
 import { eventually, launch, place, rows, runAsArguments } from "./harness.ts"
 
-const pair = Effect.promise(async () => {
-  const { privateKey, publicKey } = await generateKeyPair("EdDSA", { extractable: true })
-  const token = await new CompactSign(new TextEncoder().encode(JSON.stringify({ compute_id: "compute-1" })))
-    .setProtectedHeader({ alg: "EdDSA" })
-    .sign(privateKey)
-  return { jwk: { ...(await exportJWK(publicKey)), use: "sig", alg: "EdDSA" }, token }
-})
+const pair = () => {
+  const signer = edSigner()
+  return {
+    jwk: { ...signer.jwk, use: "sig", alg: "EdDSA" },
+    token: tokenOf(signer, { compute_id: "compute-1" })
+  }
+}
 
 const spec = (...roles: ReadonlyArray<string>) => ({
   format_version: 1,
@@ -37,7 +35,7 @@ describe("the API of the program", () => {
         Effect.gen(function* () {
           const at = yield* place
           const internal = yield* freePort
-          const [old, next] = [yield* pair, yield* pair]
+          const [old, next] = [pair(), pair()]
           const file = path.join(at.directory, "config.json")
           const write = (keys: ReadonlyArray<unknown>, what: unknown) => {
             fs.writeFileSync(`${file}.new`, JSON.stringify({ spec: what, compute_ctl_config: { jwks: { keys } } }))
