@@ -122,7 +122,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       computeId: yield* readText(given, "compute-id"),
       allowLastGoodSpec: given.has("allow-last-good-spec"),
       ...ports,
-      httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Neon" ? "::" : "127.0.0.1"),
+      httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Neon" ? "::" : "localhost"),
       httpAllowedHosts: yield* readAllowedHosts(given),
       httpTls: yield* readTls(given),
       storage,

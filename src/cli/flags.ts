@@ -133,7 +133,7 @@ export const flags = [
     fallback: String(defaults.internalHttpPort)
   }),
   flag(api, "ours", [null, "http-host", "ADDR"], "address to listen on", {
-    fallback: "::, with local or volume 127.0.0.1"
+    fallback: "::, with local or volume localhost: every loopback address"
   }),
   flag(
     api,

@@ -36,7 +36,7 @@ export const readHealth = (given: Given): Read<HealthSettings> =>
     }
     if (wait === null && given.has("timeout")) return yield* usageError("--timeout", "--timeout goes with --wait only")
     return {
-      host: given.get("http-host")?.value ?? "127.0.0.1",
+      host: given.get("http-host")?.value ?? "localhost",
       port: (yield* readPort(given, "http-port")) ?? defaults.externalHttpPort,
       wait,
       timeoutMillis: yield* readTime(given)

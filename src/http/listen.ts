@@ -77,24 +77,23 @@ const listen = (what: string, server: PlainServer, host: string | null, port: nu
 const isMissing = ({ cause }: ListenFailed): boolean => ["EAFNOSUPPORT", "EADDRNOTAVAIL"].includes(codeOf(cause) ?? "")
 
 /**
- * Both loopback addresses, on one port: what `localhost` means is the caller's resolver's choice. A machine may lack
- * either of them.
+ * Every loopback address that this machine has, on one port: which of them `localhost` means is the choice of whoever
+ * resolves it.
  */
-export const listenInternal = Effect.fnUntraced(function* (
+const listenOnLoopback = Effect.fnUntraced(function* (
+  what: string,
+  makeServer: () => PlainServer,
   port: number,
-  { onRequest }: Dispatcher,
   connections: Connections,
-  addresses: ReadonlyArray<string> = loopbacks
+  addresses: ReadonlyArray<string>
 ) {
-  const what = "the internal HTTP API"
   const all: Array<Listening> = []
   let missing: ListenFailed | null = null
   for (const address of addresses) {
-    const server = createServer(serverOptions, onRequest)
-    const one = yield* listen(what, server, address, all[0]?.port ?? port, connections).pipe(
+    const one = yield* listen(what, makeServer(), address, all[0]?.port ?? port, connections).pipe(
       Effect.catchIf(isMissing, (failure) => Effect.succeed(failure))
     )
-    if ("port" in one && "finish" in one) all.push(one)
+    if ("finish" in one) all.push(one)
     else missing = one
   }
   const [first] = all
@@ -102,6 +101,14 @@ export const listenInternal = Effect.fnUntraced(function* (
   const finish = Effect.forEach(all, (one) => one.finish, { concurrency: "unbounded", discard: true })
   return { port: first.port, actors: [], finish } satisfies Listening
 })
+
+export const listenInternal = (
+  port: number,
+  { onRequest }: Dispatcher,
+  connections: Connections,
+  addresses: ReadonlyArray<string> = loopbacks
+) =>
+  listenOnLoopback("the internal HTTP API", () => createServer(serverOptions, onRequest), port, connections, addresses)
 
 // -- the external port, with or without TLS --------------------------------------------------------------------------
 
@@ -115,7 +122,7 @@ const reloadEvery = Duration.seconds(5)
 
 /** Takes up a new certificate once both files are whole; until then the old one serves, and one warning says why. */
 const certificateWatcher = (
-  server: Pick<SecureServer, "setSecureContext">,
+  servers: ReadonlyArray<SecureServer>,
   files: TlsFiles,
   first: Effect.Success<ReturnType<typeof readTls>>
 ): Actor => ({
@@ -128,7 +135,9 @@ const certificateWatcher = (
       const next = yield* readTls(files)
       if (next.cert.equals(current.cert) && next.key.equals(current.key)) return
       yield* Effect.try({
-        try: () => server.setSecureContext({ ...next, minVersion: "TLSv1.2" }),
+        try: () => {
+          for (const server of servers) server.setSecureContext({ ...next, minVersion: "TLSv1.2" })
+        },
         catch: (cause) => new FileFailed({ operation: "use the certificate in", path: files.certPath, cause })
       })
       current = next
@@ -144,25 +153,31 @@ const certificateWatcher = (
   })
 })
 
-/** With TLS, an actor comes with it. */
+/** `host` may be `localhost`: every loopback address. With TLS, an actor comes with it. */
 export const listenExternal = Effect.fnUntraced(function* (
   { externalPort, host, tls }: Pick<ServerOptions, "externalPort" | "host" | "tls">,
   { onRequest }: Dispatcher,
   connections: Connections
 ) {
-  // Without a host Node listens on every address of both families, or of IPv4 alone where IPv6 is missing. `::` would
-  // mean the same, and cost ten milliseconds for its look-up.
-  const on = host === "::" ? null : host
   const what = "the HTTP API"
-  if (tls === null) return yield* listen(what, createServer(serverOptions, onRequest), on, externalPort, connections)
+  const on = (makeServer: () => PlainServer) =>
+    host === "localhost"
+      ? listenOnLoopback(what, makeServer, externalPort, connections, loopbacks)
+      : // Without a host Node listens on every address of both families, or of IPv4 alone where IPv6 is missing. `::`
+        // would mean the same, and cost ten milliseconds for its look-up.
+        listen(what, makeServer(), host === "::" ? null : host, externalPort, connections)
+  if (tls === null) return yield* on(() => createServer(serverOptions, onRequest))
   const refuse = (cause: unknown) => new ListenFailed({ what: "the HTTP API with TLS", port: externalPort, cause })
   const files = yield* Effect.mapError(readTls(tls), refuse)
   // Loaded only when TLS is asked for.
   const { createServer: createSecure } = yield* Effect.promise(() => import("node:https"))
-  const server = yield* Effect.try({
-    try: () => createSecure({ ...serverOptions, ...files, handshakeTimeout, minVersion: "TLSv1.2" }, onRequest),
-    catch: refuse
-  })
-  const listening = yield* listen(what, server, on, externalPort, connections)
-  return { ...listening, actors: [certificateWatcher(server, tls, files)] } satisfies Listening
+  const servers: Array<SecureServer> = []
+  const makeSecure = () => {
+    const server = createSecure({ ...serverOptions, ...files, handshakeTimeout, minVersion: "TLSv1.2" }, onRequest)
+    servers.push(server)
+    return server
+  }
+  // What is wrong with the files is thrown.
+  const listening = yield* Effect.try({ try: () => on(makeSecure), catch: refuse }).pipe(Effect.flatten)
+  return { ...listening, actors: [certificateWatcher(servers, tls, files)] } satisfies Listening
 })

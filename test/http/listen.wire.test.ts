@@ -1,15 +1,17 @@
 /**
- * Where the internal port listens: on each loopback address that the machine has.
+ * Where ports of this machine alone listen: on each loopback address that it has.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { networkInterfaces } from "node:os"
 import { Connections, limitsFor } from "../../src/http/connections.ts"
 import { makeDispatcher } from "../../src/http/dispatch.ts"
 import { listenInternal } from "../../src/http/listen.ts"
 import { Router } from "../../src/http/router.ts"
 import { makeTraffic } from "../../src/http/traffic.ts"
-import { ask } from "./testServer.ts"
+import { printHostPort } from "../../src/pgwire/address.ts"
+import { ask, inMemoryServices, open } from "./testServer.ts"
 
 /** For documentation (RFC 5737): no machine has it. */
 const nobodys = "192.0.2.1"
@@ -43,5 +45,21 @@ describe("the internal port", () => {
       assert.strictEqual(failure._tag, "ListenFailed")
       assert.match(failure.message, /the internal HTTP API/)
     })
+  )
+})
+
+describe("the external port", () => {
+  it.live("on localhost listens on every loopback address, with one port", () =>
+    Effect.gen(function* () {
+      const { port } = yield* open({ host: "localhost" })
+      const addresses = Object.values(networkInterfaces())
+        .flat()
+        .flatMap((one) => (one?.internal === true && ["127.0.0.1", "::1"].includes(one.address) ? [one.address] : []))
+      assert.isNotEmpty(addresses)
+      for (const address of addresses) {
+        const answer = yield* Effect.promise(() => fetch(`http://${printHostPort({ host: address, port })}/livez`))
+        assert.strictEqual(answer.status, 200, address)
+      }
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
