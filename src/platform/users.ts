@@ -89,8 +89,8 @@ export const resolveRunAs = (name: string | null): Effect.Effect<RunAs | null, R
   Effect.suspend(() => Effect.fromResult(chooseRunAs(name, { uid: process.geteuid?.() ?? -1, passwd: readPasswd() })))
 
 /**
- * How the operating system calls us, and who Postgres runs as; `null`: it has no name for one of them, as in a container
- * that runs as a number. Ours also where a directory service knows it.
+ * How the operating system calls us, and who Postgres runs as; `null`: it has no name for one of them, as in a
+ * container that runs as a number. Ours also where a directory service knows it.
  */
 export const osUserNames = (runAs: RunAs | null): ReadonlyArray<string> | null => {
   const own = ownName()

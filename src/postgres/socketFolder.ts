@@ -1,8 +1,8 @@
 /**
  * The folder of our own socket, over which our sessions come: 0700, and the run-as user's.
  *
- * PGDATA itself where a socket's path is not too long for it. It stays when a killed compute could not take it away, and
- * the next start of the same PGDATA finds it.
+ * PGDATA itself where a socket's path is not too long for it. Another one stays when a killed compute could not take it
+ * away, and the next start of the same PGDATA finds it.
  */
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
