@@ -6,7 +6,7 @@
  * bases that were followed by their spare; WAL is what lies between the starts of these bases. Room is what the
  * timeline's folder takes, against PGDATA without its WAL; disk is what all of it takes of the file system, PGDATA
  * too, which is less than the sum where files share blocks (and wrong when others write meanwhile). One machine, one
- * round: read ratios.
+ * round: read ratios. Last comes the power law that fits the sizes.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -182,7 +182,24 @@ const update = (place: Place, rows: number) =>
        commit; end loop; end $$`
   )
 
-const measure = async (megabytes: number): Promise<void> => {
+/** The size of the data, and what was written for each byte of WAL. */
+type Measured = readonly [bytes: number, written: number]
+
+/** The least squares of a power law: each doubling of the data multiplies what is written by the same. */
+const printLaw = (measured: ReadonlyArray<Measured>): void => {
+  if (measured.length < 2) return
+  const points = measured.map(([bytes, written]) => [Math.log(bytes / 2 ** 30), Math.log(written)] as const)
+  const mean = (at: 0 | 1) => points.reduce((sum, point) => sum + point[at], 0) / points.length
+  const [x, y] = [mean(0), mean(1)]
+  const slope =
+    points.reduce((sum, [a, b]) => sum + (a - x) * (b - y), 0) / points.reduce((sum, [a]) => sum + (a - x) ** 2, 0)
+  const at = (gigabytes: number) => Math.exp(y + slope * (Math.log(gigabytes) - x)).toFixed(2)
+  console.log(
+    `written/WAL = ${at(1)} x (data / GB) ^ ${slope.toFixed(3)}; by that ${at(20)} at 20 GB, ${at(100)} at 100 GB`
+  )
+}
+
+const measure = async (megabytes: number): Promise<Measured> => {
   const folder = path.join(home, String(megabytes))
   const spec = JSON.parse(fs.readFileSync(path.join(root, "examples/spec.json"), "utf8")) as {
     readonly tenant_id: string
@@ -242,12 +259,15 @@ const measure = async (megabytes: number): Promise<void> => {
     ].join("")
   )
   fs.rmSync(folder, { recursive: true, force: true })
+  return [data, (writtenTo - writtenFrom) / wal]
 }
 
 try {
   console.log(`load ${os.loadavg()[0]?.toFixed(1)}, ${os.cpus().length} CPUs; room as a multiple of the data`)
   console.log(" data MB  start ms/stop  start ms/-9 stop ms    room    peak    disk written/WAL           bases")
-  for (const megabytes of sizes.length === 0 ? [100, 1000] : sizes) await measure(megabytes)
+  const measured: Array<Measured> = []
+  for (const megabytes of sizes.length === 0 ? [100, 1000] : sizes) measured.push(await measure(megabytes))
+  printLaw(measured)
 } finally {
   await endAll(home)
   fs.rmSync(home, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })

@@ -34,9 +34,12 @@ export const baseOverdue = (since: Pick<SinceBase, "baseStart" | "baseBytes" | "
   since.walAt - since.baseStart > 2n * allowedBytes(since.baseBytes, limits)
 
 const allowedBytes = (baseBytes: number, limits: BaseLimits): bigint =>
-  BigInt(Math.max(limits.walBytes, Math.min(Math.floor(baseBytes / 4), mostWalBytes)))
+  BigInt(Math.max(limits.walBytes, Math.min(Math.floor(baseBytes / 8), mostWalBytes)))
 
-/** Why a new base is due; `null` when it is not. A large cluster may gather a quarter of its size in WAL first. */
+/**
+ * Why a new base is due; `null` when it is not. A large cluster may gather an eighth of its size in WAL first: with the
+ * base and the spare that is a little more than twice its size.
+ */
 export const baseDue = (since: SinceBase, limits: BaseLimits): string | null => {
   const allowed = allowedBytes(since.baseBytes, limits)
   if (since.broken) return "WAL that the present base needs was removed"
