@@ -5,6 +5,7 @@
  * A failure added to `Failure` without a row here does not compile.
  */
 import * as Result from "effect/Result"
+import { codeOf } from "./errno.ts"
 import type { ExitStatus, Failure } from "./Failure.ts"
 import { redactUrls } from "./redactUrls.ts"
 
@@ -147,8 +148,13 @@ export const causesOf = (error: unknown): ReadonlyArray<string> => {
   return chain
 }
 
-export const hintOf = (failure: Failure): string =>
-  ("hint" in failure ? failure.hint : "") || errorPolicies[failure._tag].hint
+export const hintOf = (failure: Failure): string => {
+  const own = "hint" in failure ? failure.hint : ""
+  const isBroken = failure._tag === "FileFailed" && codeOf(failure.cause) === "EIO"
+  return own || (isBroken ? brokenDisk : errorPolicies[failure._tag].hint)
+}
+
+const brokenDisk = "the disk itself fails there: the kernel's log (dmesg) says more; restore what is lost from a copy"
 
 /** One line: `sentence: cause: cause`. What `/status` carries as `error`. */
 export const explain = (failure: Failure): string => causesOf(failure).join(": ")

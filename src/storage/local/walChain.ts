@@ -5,11 +5,10 @@
  * Only reads. Each record is checked as Postgres checks it: its page's address, its length, the link to the record
  * before it, its CRC-32C. A record that was cut short by a crash and then overwritten is skipped, as Postgres does it.
  */
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { codeOf } from "../../errors/errno.ts"
-import type { FileFailed } from "../../errors/Failure.ts"
-import { attemptPromise } from "../../platform/files.ts"
+import { FileFailed } from "../../errors/Failure.ts"
 import { crc32cBegin, crc32cEnd, crc32cUpdate } from "../../postgres/controlFile.ts"
 import { type Lsn, printLsn } from "../../spec/identifiers.ts"
 import { printWalFile } from "./walSegments.ts"
@@ -50,6 +49,7 @@ const makeReader = ({ folder, pgTimeline, segmentBytes }: WalFolder) => {
   const memory = new ArrayBuffer(chunkBytes)
   const bytes = new Uint8Array(memory)
   const chunk = { bytes, words: new Int32Array(memory), view: new DataView(memory) }
+  const nameOf = (number: bigint) => `${folder}/${printWalFile({ pgTimeline, number }, segmentBytes)}`
   let file: { readonly number: bigint; readonly handle: fs.promises.FileHandle } | null = null
   let at = -1n
   let filled = 0
@@ -60,21 +60,27 @@ const makeReader = ({ folder, pgTimeline, segmentBytes }: WalFolder) => {
   const open = async (number: bigint) => {
     if (file?.number === number) return file.handle
     await close()
-    const name = `${folder}/${printWalFile({ pgTimeline, number }, segmentBytes)}`
+    const name = nameOf(number)
     try {
       file = { number, handle: await fs.promises.open(name, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW) }
     } catch (cause) {
-      if (codeOf(cause) !== "ENOENT") throw cause
+      if (codeOf(cause) !== "ENOENT") throw new FileFailed({ operation: "read", path: name, cause })
     }
     return file?.handle ?? null
+  }
+  const readChunk = async (handle: fs.promises.FileHandle, from: bigint) => {
+    try {
+      return (await handle.read(bytes, 0, chunkBytes, Number(from % BigInt(segmentBytes)))).bytesRead
+    } catch (cause) {
+      throw new FileFailed({ operation: "read", path: nameOf(from / BigInt(segmentBytes)), cause })
+    }
   }
   /** The page's place in `chunk`. */
   const page = async (address: Lsn): Promise<number | null> => {
     const wanted = address - (address % BigInt(chunkBytes))
     if (wanted !== at) {
       const handle = await open(address / BigInt(segmentBytes))
-      filled =
-        handle === null ? 0 : (await handle.read(bytes, 0, chunkBytes, Number(wanted % BigInt(segmentBytes)))).bytesRead
+      filled = handle === null ? 0 : await readChunk(handle, wanted)
       at = wanted
     }
     const offset = Number(address - wanted)
@@ -248,9 +254,16 @@ const walk = async (wal: WalFolder, from: Lsn): Promise<ChainEnd> => {
   }
 }
 
+/** A segment that cannot be read is named. */
+const reading = <A>({ folder }: WalFolder, work: () => Promise<A>): Effect.Effect<A, FileFailed> =>
+  Effect.tryPromise({
+    try: work,
+    catch: (cause) => (cause instanceof FileFailed ? cause : new FileFailed({ operation: "read", path: folder, cause }))
+  })
+
 /** Follows the records from `from`, where one begins. */
 export const walkChain = (wal: WalFolder, from: Lsn): Effect.Effect<ChainEnd, FileFailed> =>
-  attemptPromise("read", wal.folder, () => walk(wal, from))
+  reading(wal, () => walk(wal, from))
 
 const findLastPage = async (wal: WalFolder, from: Lsn, last: bigint): Promise<Lsn | null> => {
   const reader = makeReader(wal)
@@ -275,4 +288,4 @@ const findLastPage = async (wal: WalFolder, from: Lsn, last: bigint): Promise<Ls
  * later segment than `from`'s, its first page. `null`: there is none.
  */
 export const lastPageAfter = (wal: WalFolder, from: Lsn, last: bigint): Effect.Effect<Lsn | null, FileFailed> =>
-  attemptPromise("read", wal.folder, () => findLastPage(wal, from, last))
+  reading(wal, () => findLastPage(wal, from, last))

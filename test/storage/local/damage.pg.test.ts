@@ -65,7 +65,10 @@ const saved = (world: World) => {
   }
 }
 
-const damages: Record<string, (file: string) => void> = {
+/** What ends a damage that is more than the content of a file. */
+type Undo = (() => void) | void
+
+const damages: Record<string, (file: string) => Undo> = {
   "cut in half": (file) => fs.truncateSync(file, Math.floor(fs.statSync(file).size / 2)),
   empty: (file) => fs.truncateSync(file, 0),
   garbage: (file) => fs.writeFileSync(file, "\u0001{garbage\n"),
@@ -78,7 +81,13 @@ const damages: Record<string, (file: string) => void> = {
     fs.rmSync(file)
     fs.symlinkSync("/nonexistent/file", file)
   },
-  missing: (file) => fs.rmSync(file)
+  missing: (file) => fs.rmSync(file),
+  // The first page of a process's memory is none: EIO, whoever reads. Only root can mount it there.
+  "on a broken disk": (file) => {
+    if (process.getuid?.() !== 0) return fs.rmSync(file)
+    execFileSync("mount", ["--bind", `/proc/${process.pid}/mem`, file])
+    return () => void execFileSync("umount", ["-l", file])
+  }
 }
 
 describe("a file of a storage", () => {
@@ -90,7 +99,13 @@ describe("a file of a storage", () => {
     "the note of what was reached": (world) => `${world.root}/reached`,
     "the note of what is not flushed": (world) => `${world.root}/unflushed`,
     "the spare's label": (world) => `${world.root}/spare.id`,
-    "the marker of a first start": (world) => `${world.root}/first`
+    "the marker of a first start": (world) => `${world.root}/first`,
+    "the list of data directories": (world) => `${world.root}/starts`,
+    "the lock": (world) => `${world.root}/lock/flock`,
+    "the claim of the last compute": (world) => {
+      const claims = fs.readdirSync(`${world.root}/lock`).filter((name) => /^\d+$/.test(name))
+      return `${world.root}/lock/${Math.max(...claims.map(Number))}`
+    }
   }
   for (const [what, fileIn] of Object.entries(files)) {
     it.live(
@@ -103,8 +118,8 @@ describe("a file of a storage", () => {
             for (const [kind, damage] of Object.entries(damages)) {
               const file = fileIn(world)
               if (!fs.existsSync(file)) fs.writeFileSync(file, '{"n": 1}\n')
-              damage(file)
-              const started = yield* Effect.result(start(world))
+              const undo = damage(file)
+              const started = yield* Effect.result(start(world)).pipe(Effect.ensuring(Effect.sync(() => undo?.())))
               if (started._tag === "Success") {
                 assert.strictEqual(yield* count(started.success), 500, `${what}: ${kind}`)
                 yield* started.success.crash()

@@ -57,6 +57,22 @@ const killed = Effect.fnUntraced(function* (options: WorldOptions = {}) {
   return { world, last }
 })
 
+describe("a segment that cannot be read", () => {
+  it.live("is named, and nothing is taken for the end of the WAL", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { world } = yield* killed()
+        const [, second = assert.fail("there is a second segment")] = segments(world)
+        // Opens, and then answers EISDIR as a broken disk answers EIO.
+        fs.rmSync(`${world.root}/wal/${second}`)
+        fs.mkdirSync(`${world.root}/wal/${second}`)
+        const failure = yield* failureOf(walk(world))
+        assert.include(failure.message, `cannot read ${world.root}/wal/${second}`)
+      })
+    )
+  )
+})
+
 /** Where Postgres says that it found no more. */
 const endOfWal =
   /(?:invalid record length|record with incorrect prev-link \S+|checksum in record) at ([0-9A-F]+\/[0-9A-F]+)/g
