@@ -82,10 +82,11 @@ const edges: Record<string, string> = {
 const pure: ReadonlyArray<RegExp> = [
   /^catalog\/plan\w*\.ts$/,
   /^catalog\/(Catalog|concurrency|draft|operations|options|outcome|roleAttributes|joinedMessage)\.ts$/,
-  /^activity\/activity\.ts$/,
+  /^activity\/(activity|lastHour)\.ts$/,
   /^autoscaling\/(decisions|protocol)\.ts$/,
   /^compute\/(transitions|snapshot|promotion)\.ts$/,
   /^http\/(pages|refusals|views)\.ts$/,
+  /^http\/page\/(diagram|text)\.ts$/,
   /^cli\/(banner|flags|given)\.ts$/,
   /^errors\/(Failure|AuxiliaryFailure|errno|policy|redactUrls)\.ts$/,
   /^extensions\/plan\.ts$/,

@@ -174,7 +174,7 @@ export const Grants = Schema.Struct({
 }).annotate({ identifier: "Grants" })
 
 /** In UTC, to the millisecond or finer. */
-const Moment = Schema.String.check(Schema.isPattern(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/u))
+const Moment = Schema.String.check(Schema.isPattern(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$/u))
 const MaybeMoment = Schema.NullOr(Moment)
 
 /** `error` is what the blocking form of the request would have been answered. */
@@ -230,7 +230,8 @@ export const Activity = Schema.Struct({
   awake_because: Schema.Array(Schema.String),
   looked_at: MaybeMoment,
   kinds: Schema.Record(Schema.String, Schema.Struct({ sessions: Schema.NullOr(Count), last_active: MaybeMoment })),
-  suspend_timeout_seconds: Schema.NullOr(Count),
+  /** As the spec says it: -1 is never. */
+  suspend_timeout_seconds: Schema.NullOr(Schema.Int),
   holds: Schema.Array(Hold),
   /** Minute by minute, oldest first: what counted as use, and whether the compute served. */
   last_hour: Schema.Array(Schema.Struct({ at: Moment, because: Schema.Array(Schema.String), served: Schema.Boolean })),

@@ -10,14 +10,6 @@ import type { PostgresInstall } from "../postgres/PostgresInstall.ts"
 import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
 import type { Verifier } from "./Verifier.ts"
 
-/** A line of the log. */
-interface LogEntry {
-  /** ISO 8601, UTC. */
-  readonly at: string
-  readonly level: string
-  readonly message: string
-}
-
 export interface ServerOptions {
   readonly apiVersion: ApiVersion
   /** Where the external port listens. `::` is every address of both families. */
@@ -42,8 +34,8 @@ export interface ServerOptions {
   /** Label of `compute_ctl_up`. */
   readonly buildTag: string
   readonly version: string
-  /** The last lines of our own log, oldest first. */
-  readonly recentLog: () => ReadonlyArray<LogEntry>
+  /** The last lines of our own log, oldest first; their times are ISO 8601, UTC. */
+  readonly recentLog: () => ReadonlyArray<{ readonly at: string; readonly level: string; readonly message: string }>
   /** `null` until Postgres was located: the port opens before that. */
   readonly install: Effect.Effect<PostgresInstall["Service"] | null>
   /** What runs with Postgres; `null` until Postgres was located. */
