@@ -32,9 +32,15 @@ export const countOperations = <A>(most: number, run: (read: () => void) => A): 
   let operations = 0
   const count = (more: number): void => {
     operations += more
-    if (operations > most) throw new Error(`more than ${most} operations`)
+    if (operations <= most) return
+    // First: to make an error, and to print it, takes operations as well.
+    restore()
+    throw new Error(`more than ${most} operations`)
   }
   const undo: Array<() => void> = []
+  const restore = (): void => {
+    for (let one = undo.pop(); one !== undefined; one = undo.pop()) one()
+  }
   const patch = (
     table: typeof perElement,
     measured: (original: Method, self: unknown, given: ReadonlyArray<unknown>) => unknown
@@ -68,7 +74,7 @@ export const countOperations = <A>(most: number, run: (read: () => void) => A): 
     const value = run(() => count(1))
     return { operations, value }
   } finally {
-    for (const restore of undo) restore()
+    restore()
   }
 }
 
