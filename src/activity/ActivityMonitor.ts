@@ -15,7 +15,7 @@ import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import { templateDatabase } from "../spec/names.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
-import type { Actor } from "../compute/Supervisor.ts"
+import { type Actor, turn } from "../compute/Supervisor.ts"
 import { isTerminating, type Status } from "../compute/transitions.ts"
 import { type TimedOut, WireFailed } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
@@ -206,12 +206,15 @@ const takeSample = Effect.fnUntraced(function* (wire: Wire, memory: StateRef, op
   if (active !== null) yield* state.active(DateTime.makeUnsafe(active))
 })
 
+const longestSample = Duration.minutes(1)
+
 /** Samples over one connection until one fails. */
 const sampleSession = Effect.fnUntraced(function* (memory: StateRef, options: MonitorOptions) {
+  const state = yield* ComputeState
   const admin = yield* Admin
   const wire = yield* admin.connect("compute_monitor").pipe(within("the activity monitor's connection", options.within))
   while (true) {
-    yield* takeSample(wire, memory, options)
+    yield* turn(state, longestSample)(takeSample(wire, memory, options))
     yield* Effect.sleep(options.every)
   }
 }, Effect.scoped)

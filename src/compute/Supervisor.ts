@@ -8,6 +8,7 @@
  * with its cause.
  */
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -50,6 +51,29 @@ const restarts = Metric.counter("compute_ctl_actor_restarts_total", {
   description: "How often an actor failed and was started again",
   incremental: true
 })
+
+const Name = Context.Reference<string>("compute/ActorName", { defaultValue: () => "actor" })
+
+/**
+ * One turn of an actor that works in turns. Longer than `longest` it shows as the condition `actor_hanging` until it
+ * ends: what hangs in it may be a file system, which nobody can interrupt.
+ */
+export const turn =
+  (state: ComputeState["Service"], longest: Duration.Duration) =>
+  <A, E, R>(work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.gen(function* () {
+      const name = yield* Name
+      const message = `the ${name} has been at one turn of its work for more than ${Duration.format(longest)}`
+      let shown = false
+      const show = Effect.suspend(() => {
+        shown = true
+        return state.raise({ code: "actor_hanging", about: name, message })
+      })
+      const watch = Effect.forkScoped(Effect.andThen(Effect.sleep(longest), show), { startImmediately: true })
+      return yield* Effect.scoped(Effect.andThen(watch, work)).pipe(
+        Effect.ensuring(Effect.suspend(() => (shown ? state.clear("actor_hanging", name) : Effect.void)))
+      )
+    })
 
 /** It failed after it had been well: its pauses begin anew. */
 class Relapse {
@@ -105,7 +129,8 @@ const keep = <R>(actor: Actor<R>): Effect.Effect<void, ActorGaveUp, R | ComputeS
     Effect.mapError(
       (failure) => new ActorGaveUp({ actor: actor.name, cause: failure instanceof Relapse ? failure.cause : failure })
     ),
-    Effect.annotateLogs({ actor: actor.name })
+    Effect.annotateLogs({ actor: actor.name }),
+    Effect.provideService(Name, actor.name)
   )
 }
 

@@ -54,6 +54,7 @@ export interface Condition {
     | "lsn_lease_refused"
     | "last_good_spec"
     | "actor_failing"
+    | "actor_hanging"
     | "recovering"
     | "postgres_not_accepting"
     | "reconfigure_incomplete"

@@ -14,7 +14,14 @@ import * as Random from "effect/Random"
 import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { type Actor, type ActorKind, essentialAttempts, healedAfter, supervise } from "../../src/compute/Supervisor.ts"
+import {
+  type Actor,
+  type ActorKind,
+  essentialAttempts,
+  healedAfter,
+  supervise,
+  turn
+} from "../../src/compute/Supervisor.ts"
 import { causesOf } from "../../src/errors/policy.ts"
 
 const kinds = ["essential", "auxiliary"] as const
@@ -226,3 +233,25 @@ it.effect("supervise interrupts every actor when it is interrupted itself", () =
     assert.deepStrictEqual(yield* conditions, [])
   }).pipe(Effect.provide(ComputeState.layer))
 )
+
+describe("an actor that works in turns", () => {
+  it.effect("shows when it hangs in one, by its name, until it goes on", () =>
+    Effect.gen(function* () {
+      const state = yield* ComputeState
+      const gate = yield* Deferred.make<void>()
+      const run = turn(
+        state,
+        Duration.minutes(1)
+      )(Deferred.await(gate)).pipe(Effect.andThen(turn(state, Duration.minutes(1))(Effect.never)))
+      yield* background(supervise([{ name: "slow one", kind: "auxiliary", run }]))
+      yield* TestClock.adjust("59 seconds")
+      assert.deepStrictEqual(yield* conditions, [])
+      yield* TestClock.adjust("1 second")
+      const message = "the slow one has been at one turn of its work for more than 1m"
+      assert.deepStrictEqual(yield* conditions, [{ code: "actor_hanging", about: "slow one", message }])
+      yield* Deferred.succeed(gate, undefined)
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* conditions, [], "a new turn has its own time")
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
+})

@@ -12,6 +12,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type { ComputeState } from "../../compute/ComputeState.ts"
+import { turn } from "../../compute/Supervisor.ts"
 import type { Failure } from "../../errors/Failure.ts"
 import { causesOf } from "../../errors/policy.ts"
 import type { Admin } from "../../pgwire/Admin.ts"
@@ -301,6 +302,9 @@ const makeLook = (options: WalArchiverOptions) => {
   })
 }
 
+/** A base of a large database takes its time; an operator may want to know that it does. */
+const longestLook = Duration.minutes(10)
+
 /** Never returns; fails only when durability can no longer be had. */
 export const runWalArchiver: (options: WalArchiverOptions) => Effect.Effect<never, Failure, Spawn> = Effect.fnUntraced(
   function* (options) {
@@ -311,6 +315,7 @@ export const runWalArchiver: (options: WalArchiverOptions) => Effect.Effect<neve
       yield* flushWal(layout, segmentNumberOf(start, current.segmentBytes), current.segmentBytes)
     }
     const look = makeLook(options).pipe(
+      turn(state, longestLook),
       Effect.retry({ schedule: shownRetries(state), while: (failure) => failure._tag === "NoBase" }),
       Effect.catchTag("NoBase", ({ cause }) => Effect.failCause(cause))
     )
