@@ -162,7 +162,8 @@ const compare = Effect.fnUntraced(function* (where: string, roles: number, datab
       const [again, nothing] = yield* ours(postgres, spec)
       yield* show("ours, nothing to do", again, reference.again)
       yield* phasesOf(nothing)
-      // Its migrations are made by the first.
+      // The first has to make migrations and to drop the template, which waits for this much on a slow disk.
+      yield* pipelined(postgres, ["CHECKPOINT"])
       yield* startOn(postgres, spec)
       const [start, { messages, sessions }] = yield* timed(startOn(postgres, spec))
       yield* show("ours, a start with nothing to do, its background included", start)

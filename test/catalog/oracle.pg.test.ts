@@ -114,7 +114,7 @@ const dumpall = (postgres: TestPostgres) =>
   })
 
 const check = Effect.fnUntraced(function* (postgres: TestPostgres, seed: number) {
-  const world = emptyWorld()
+  const world = emptyWorld(postgres.install.major)
   const roll = rollOf(seed)
   const known = { roles: new Map<number, string>(), databases: new Map<number, string>() }
   for (const round of [1, 2, 3, "the last"]) {

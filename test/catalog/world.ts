@@ -36,9 +36,19 @@ export interface World {
   readonly databases: Map<string, ModelDatabase>
   /** `[role, member]` as JSON, and whether with admin option. */
   readonly members: Map<string, boolean>
+  /**
+   * Before Postgres 15 the schema public is its database's owner's by name, and while a database is closed nobody can
+   * give it to another: that owner cannot be dropped, and is refused. So there none is closed.
+   */
+  readonly closes: boolean
 }
 
-export const emptyWorld = (): World => ({ roles: new Map(), databases: new Map(), members: new Map() })
+export const emptyWorld = (major: number): World => ({
+  roles: new Map(),
+  databases: new Map(),
+  members: new Map(),
+  closes: major >= 15
+})
 
 export type Roll = (sides: number) => number
 
@@ -339,7 +349,7 @@ const wishDatabase = (world: World, roll: Roll, name: string, owner: string): Wi
     options.push({ name: "CONNECTION LIMIT", value, vartype: "integer" })
     database = { ...database, limit }
   }
-  if (roll(4) === 0 || !database.open) {
+  if ((roll(4) === 0 || !database.open) && world.closes) {
     // One that was closed is opened again, so that roles can leave it.
     const open = !database.open
     options.push({ name: "ALLOW_CONNECTIONS", value: String(open), vartype: "bool" })

@@ -119,7 +119,7 @@ describe("a start", () => {
           assert.match(broken?.message ?? "", /MULE_INTERNAL/)
           assert.strictEqual(broken?.message.match(/SQLSTATE/g)?.length, 1)
           const report = JSON.parse((yield* Effect.promise(() => again.http("/apply"))).text)
-          assert.strictEqual(report.outcome, "failed")
+          assert.strictEqual(report.outcome, "failed", JSON.stringify(report))
           assert.isTrue(
             report.operations.every(
               ({ database, outcome }: { readonly database: string | null; readonly outcome: string }) =>
