@@ -203,7 +203,7 @@ export const readStorage = (given: Given): Read<StorageChoice> =>
       return yield* usageError(
         "--durability",
         kind?.value === "volume"
-          ? "--durability goes with --storage local only: a volume's data files are the only copy, and are always flushed"
+          ? "--durability goes with --storage local only: a volume's data is the only copy, and always flushed"
           : "--durability goes with --storage local only: Neon's safekeepers keep commits otherwise"
       )
     }

@@ -536,7 +536,7 @@ describe("usage errors", () => {
     [["--storage", "volume", "-S", "x"], "--storage volume needs -D (--pgdata): the folder on the volume"],
     [
       [...volume, "--durability", "process"],
-      "--durability goes with --storage local only: a volume's data files are the only copy, and are always flushed"
+      "--durability goes with --storage local only: a volume's data is the only copy, and always flushed"
     ],
     [[...older, "--require-existing"], "--require-existing goes with --storage local or volume only"],
     [

@@ -67,8 +67,8 @@ const refusal = (layout: VolumeLayout, pidFile: string, origin: Origin) => {
     directory: layout.root,
     holder: `Postgres with pid ${pid}, started by ${origin}, as ${file} says; it cannot be seen from here`,
     hint:
-      `stop it where it runs: pg_ctl stop -D ${layout.root}; only when it is certain that it is gone, also from other ` +
-      `containers, remove ${file} alone, and start again`
+      `stop it where it runs: pg_ctl stop -D ${layout.root}; only when it is certain that it is gone, also from ` +
+      `other containers, remove ${file} alone, and start again`
   })
 }
 

@@ -94,8 +94,8 @@ export const requireSameSystem = Effect.fnUntraced(function* (
   return yield* new StorageForeign({
     directory: layout.root,
     detail:
-      `its cluster has system identifier ${systemId}, and the one that was made here had ${record.systemId}: somebody ` +
-      "replaced the data files",
+      `its cluster has system identifier ${systemId}, and the one that was made here had ${record.systemId}: ` +
+      "somebody replaced the data files",
     hint: "put the cluster's own files back, or give an empty folder with -D; nothing was touched"
   })
 })
@@ -155,7 +155,8 @@ export const replayOf = Effect.fnUntraced(function* (
   const label = Option.getOrNull(parseBackupLabel(text))
   if (label === null) return yield* damaged(layout, "backup_label cannot be understood", hint)
   if ((yield* statOrNull(`${layout.wal}/${label.startFile}`)) === null) {
-    const detail = `backup_label says to replay from ${printLsn(label.start)}, and there is no pg_wal/${label.startFile}`
+    const from = printLsn(label.start)
+    const detail = `backup_label says to replay from ${from}, and there is no pg_wal/${label.startFile}`
     return yield* damaged(layout, detail, hint)
   }
   yield* Effect.logWarning(
