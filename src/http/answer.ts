@@ -21,7 +21,7 @@ import { parseMillis } from "../platform/duration.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { bodyOf, deadlinePassed, type Refusal, refusal, refusalOf, wireStatus } from "./refusals.ts"
 
-/** Answered by the fast path, which listens before the API is declared; `Api.ts` declares its routes with these. */
+/** Answered from the first moment, before the API is declared; `Api.ts` declares its routes with these, too. */
 export const paths = {
   livez: "/livez",
   readyz: "/readyz",

@@ -1,5 +1,5 @@
 /**
- * The fast path answers what the declared route answers: same status, same body, same headers that matter.
+ * A cached body is what the declared route answers: same status, same body, same headers that matter.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -14,7 +14,7 @@ const withoutCounters = (text: string): string =>
     .filter((line) => !line.includes("compute_ctl_http_"))
     .join("\n")
 
-describe("the fast path", () => {
+describe("a cached body", () => {
   for (const apiVersion of ["2024", "head"] as const) {
     for (const status of statuses) {
       it.live(`${apiVersion}, ${status}: the declared route, which a query asks for, gives the same answer`, () =>
@@ -43,7 +43,7 @@ describe("the fast path", () => {
     }
   }
 
-  it.live("every request is counted once, on the fast path or not", () =>
+  it.live("every request is counted once, answered from the cache or not", () =>
     Effect.gen(function* () {
       const { port } = yield* open()
       for (const path of ["/status", "/status?x", "/livez", "/nope", "/operations/x"]) yield* ask(port, "GET", path)
