@@ -74,6 +74,8 @@ const imported = (key: { readonly [name: string]: string }): Result.Result<KeyOb
 
 // -- RSA --------------------------------------------------------------------------------------------------------------
 
+const maxBits = 8192
+
 const numberOf = (bytes: Buffer): bigint => BigInt(`0x0${bytes.toString("hex")}`)
 const bitsOf = (value: bigint): number => value.toString(2).length
 
@@ -81,8 +83,11 @@ const readRsa = ({ alg, e, n }: Fields): Result.Result<VerificationKey, string> 
   if (alg !== undefined && alg !== "RS256") return Result.fail("an RSA key is for RS256 and nothing else")
   const [modulus, exponent] = [decodeBase64Url(n), decodeBase64Url(e)]
   if (modulus === null || exponent === null) return Result.fail("its n and e are not base64url")
-  const bits = bitsOf(numberOf(modulus))
-  if (bits < 2048 || bits > 8192) return Result.fail(`expected 2048 to 8192 bits; this RSA key has ${bits}`)
+  // Before any arithmetic with them: they may be megabytes long.
+  const tooLong = Math.max(modulus.length, exponent.length) > 2 * (maxBits / 8)
+  const bits = tooLong ? 8 * modulus.length : bitsOf(numberOf(modulus))
+  if (tooLong || bits < 2048 || bits > maxBits)
+    return Result.fail(`expected 2048 to ${maxBits} bits; this RSA key has ${bits}`)
   const power = numberOf(exponent)
   if (power < 3n || power % 2n === 0n || bitsOf(power) > 64)
     return Result.fail("its exponent e is not odd and above 1, so that everybody could sign or nobody")

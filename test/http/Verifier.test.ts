@@ -5,6 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
 import { createPublicKey, sign, verify } from "node:crypto"
 import { verifierOf } from "../../src/http/Verifier.ts"
 import { edSigner, encoded, rsaSigner, signText, tokenOf } from "./tokens.ts"
@@ -90,6 +91,8 @@ describe("a set of keys", () => {
     ["RSA for EdDSA", rsaKey({ alg: "EdDSA" }), /RS256/],
     ["RSA of 1024 bits", rsaSigner(1024).jwk, /2048 to 8192 bits; this RSA key has 1024/],
     ["RSA of 16384 bits", rsaKey({ n: base64Url(Buffer.alloc(2048, 0xff)) }), /2048 to 8192/],
+    ["RSA of megabytes", rsaKey({ n: base64Url(Buffer.alloc(4_000_000, 0xff)) }), /2048 to 8192/],
+    ["RSA with an exponent of megabytes", rsaKey({ e: base64Url(Buffer.alloc(4_000_000, 0xff)) }), /2048 to 8192/],
     ["RSA with the exponent 0", rsaKey({ e: "AA" }), /exponent/],
     ["RSA with the exponent 1", rsaKey({ e: "AQ" }), /exponent/],
     ["RSA with an even exponent", rsaKey({ e: "AQAA" }), /exponent/],
@@ -114,6 +117,32 @@ describe("a set of keys", () => {
       })
     )
   }
+
+  const Part = Schema.Union([Schema.String, Schema.Json])
+  it.prop(
+    "of any shape is judged: taken, or refused with a reason for each key",
+    [
+      Schema.Array(
+        Schema.Struct({
+          kty: Schema.Union([Schema.Literals(["OKP", "RSA", "oct", "EC"]), Part]),
+          crv: Schema.Union([Schema.Literal("Ed25519"), Part]),
+          alg: Schema.optionalKey(Schema.Union([Schema.Literals(["EdDSA", "RS256"]), Part])),
+          use: Schema.optionalKey(Part),
+          key_ops: Schema.optionalKey(Part),
+          x: Part,
+          n: Part,
+          e: Part
+        })
+      )
+    ],
+    ([jwks]) => {
+      const verifier = verifierOf(jwks)
+      assert.strictEqual(verifier.count() + verifier.problems().length, jwks.length)
+      assert.strictEqual(verifier.check(jwks) === null, jwks.length > 0 && verifier.count() === jwks.length)
+      assert.isNull(verifier.recall("a.b.c", 0))
+      assert.strictEqual(Effect.runSync(claimsOrStatus(jwks, tokenOf(ed, claims))), 401)
+    }
+  )
 
   it.effect("with nothing in it replaces none, nor does one of more keys than anybody has", () =>
     Effect.gen(function* () {
