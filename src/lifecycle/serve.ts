@@ -26,6 +26,7 @@ import { postgresWatch, stoppedFromOutside } from "./postgresWatch.ts"
 import { promote } from "./Promote.ts"
 import { reconfigure } from "./Reconfigure.ts"
 import type { Serving } from "./start.ts"
+import { startHistory } from "./startHistory.ts"
 
 /** Why a compute that served ends. What went wrong is a `Failure` instead. */
 export type Ending =
@@ -51,6 +52,7 @@ export const serve = Effect.fnUntraced(function* (
     yield* promotionActor(turn, postgres, inputs),
     { name: "storage archiver", kind: "auxiliary", run: timeline.keep },
     postgresWatch(postgres),
+    startHistory(timeline),
     applier.afterStart,
     { name: "first run hooks", kind: "auxiliary", run: hooks.onRunning(first) },
     ...hooks.actors(postgres.reload)

@@ -5,7 +5,7 @@
 import type { LogFormat } from "./Log.ts"
 
 /** A line of the log, read back. */
-export interface LogEntry {
+interface LogEntry {
   /** ISO 8601, UTC; empty when the line does not begin with one. */
   readonly at: string
   /** `INFO`, `WARN`, …; empty when there is none. */

@@ -10,12 +10,15 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ExitStatus, Failure } from "../errors/Failure.ts"
+import type { RunAs } from "../platform/Spawn.ts"
 import type { PgdataSource } from "../postgres/Pgdata.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
 /** One timeline, claimed by this compute until the scope closes. */
 export interface Timeline {
+  /** Where small files may be kept from one start to the next. Nothing that a start relies on. */
+  readonly notes?: { readonly folder: string; readonly owner: RunAs | null }
   /**
    * Makes what was acknowledged durable and agreed, and learns the LSN it ends at; `null` when there is nothing
    * to agree on (non-primary, local). At the start PGDATA holds postgresql.conf already.

@@ -69,8 +69,9 @@ describe("the last hour", () => {
       error: null
     })
     const served = (history: (typeof first)["history"], status: (typeof first)["status"]) =>
-      lastHour(noMarks, { ...first, history, status }, now)
-        .flatMap(({ served }, index) => (served ? [minutesKept - 1 - index] : []))
+      lastHour(noMarks, { ...first, history, status }, now).flatMap(({ served }, index) =>
+        served ? [minutesKept - 1 - index] : []
+      )
     assert.deepStrictEqual(served([], "init"), [])
     assert.deepStrictEqual(served([change("configuration_pending", "init", 5)], "init"), [])
     assert.deepStrictEqual(served([change("init", "running", 2)], "running"), [2, 1, 0])

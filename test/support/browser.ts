@@ -22,7 +22,7 @@ export interface View {
 }
 
 /** What the browser said of a page, and what it asked the network for. */
-export interface Observed {
+interface Observed {
   readonly messages: ReadonlyArray<string>
   readonly requests: ReadonlyArray<string>
 }

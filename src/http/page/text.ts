@@ -38,7 +38,11 @@ const clock = (at: DateTime.Utc): string => DateTime.formatIso(at).slice(0, 19).
 /** Longer texts go on in lines of their own, below where they began. */
 const wrapped = (text: string, indent: string): string => {
   const lines: Array<string> = []
-  for (const word of text.replaceAll(/\s+/g, " ").trim().split(" ").flatMap((one) => one.match(/.{1,90}/gu) ?? [])) {
+  for (const word of text
+    .replaceAll(/\s+/g, " ")
+    .trim()
+    .split(" ")
+    .flatMap((one) => one.match(/.{1,90}/gu) ?? [])) {
     const last = lines.at(-1)
     if (last !== undefined && indent.length + last.length + 1 + word.length <= width)
       lines.splice(-1, 1, `${last} ${word}`)
@@ -99,8 +103,7 @@ const marks: Readonly<Record<Reason, string>> = {
   statistics: "t",
   hold: "h"
 }
-const legend =
-  "c client, r replica, s subscription, a autovacuum, t statistics, h hold, + several, . idle"
+const legend = "c client, r replica, s subscription, a autovacuum, t statistics, h hold, + several, . idle"
 
 const markOf = ({ reasons, served }: Minute): string => {
   const [first] = reasons

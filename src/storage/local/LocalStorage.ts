@@ -267,6 +267,7 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
   }
   const withSpawn = Effect.provideService(Spawn, shared.spawn)
   return {
+    notes: { folder: layout.root, owner: layout.owner },
     commitLsn: () => Effect.succeed(null),
     source: () => ({ _tag: "InPlace", restore: (at) => restore(shared, layout, pgdata, at, scope) }),
     secure: Effect.andThen(secure(shared, layout), withSpawn(makeOverdueBase(upkeep))),

@@ -6,8 +6,8 @@
  * what pg_wal links to; `spare/` is a base already laid out, valid only while `spare.id` says so; `trash-<n>/` is what
  * PGDATA held before a swap, and what the next spare is made from; `starts` lists data directories that may have
  * processes; `reached` is how far WAL was seen written; `unflushed` exists while WAL may be in memory only;
- * `aside-<n>/` holds WAL that a power cut made useless; `first` exists while the first base is being made; `lock/`
- * keeps a second compute out.
+ * `aside-<n>/` holds WAL that a power cut made useless; `first` exists while the first base is being made;
+ * `past-starts.json` says how long the last starts took; `lock/` keeps a second compute out.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
