@@ -142,8 +142,9 @@ describe("keys in a file", () => {
   it.live("without -i admit administrators alone, in either dialect, and the log says so", () =>
     Effect.gen(function* () {
       const file = yield* configFile([signer.jwk])
-      for (const flags of [[], ["--http-port", "1234"]]) {
-        const { logged, status } = yield* served(["-c", file, ...flags])
+      for (const dialect of ["2024", "head"]) {
+        const { apiVersion, logged, status } = yield* served(["-c", file, "--api-dialect", dialect])
+        assert.strictEqual(apiVersion, dialect)
         assert.strictEqual(yield* status("/status", "GET", admin), 200)
         assert.strictEqual(yield* status("/status", "GET", tokenOf(signer, { compute_id: "" })), 403)
         assert.strictEqual(yield* status("/status"), 400)
