@@ -29,6 +29,8 @@ export const ComputeStatusResponse = Schema.Struct({
 }).annotate({ identifier: "ComputeStatusResponse" })
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+/** With a fraction. */
+const Millis = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
 export const Metrics = Schema.Struct({
   wait_for_spec_ms: Count,
@@ -98,10 +100,10 @@ export const Timeline = Schema.Struct({
 export const ApplyReport = Schema.Struct({
   kind: Schema.Literals(["start", "reconfigure"]),
   startedAt: Schema.String,
-  millis: Count,
+  millis: Millis,
   outcome: Schema.Literals(["done", "failed"]),
   phases: Schema.Array(
-    Schema.Struct({ phase: Schema.String, done: Count, skipped: Count, failed: Count, millis: Count })
+    Schema.Struct({ phase: Schema.String, done: Count, skipped: Count, failed: Count, millis: Millis })
   ),
   operations: Schema.Array(
     Schema.Struct({
@@ -114,7 +116,7 @@ export const ApplyReport = Schema.Struct({
       sqlState: Schema.NullOr(Schema.String),
       hint: Schema.NullOr(Schema.String),
       attempts: Count,
-      millis: Count
+      millis: Millis
     })
   ),
   connections: Count,

@@ -118,7 +118,7 @@ describe("routes", () => {
             sqlState: null,
             hint: null,
             attempts: 1,
-            millis: 3
+            millis: 3.25
           }
         ],
         connections: 1,
