@@ -5,7 +5,7 @@
  * A failure added to `Failure` without a row here does not compile.
  */
 import * as Result from "effect/Result"
-import { codeOf } from "./errno.ts"
+import { codeOf, messageOf } from "./errno.ts"
 import type { ExitStatus, Failure } from "./Failure.ts"
 import { redactUrls } from "./redactUrls.ts"
 
@@ -127,7 +127,7 @@ export const policyOf = (failure: Failure): ErrorPolicy => errorPolicies[failure
 const maxCauses = 12
 
 const describe = (error: unknown): string => {
-  if (error instanceof Error) return error.message === "" ? error.name : error.message
+  if (error instanceof Error) return error.message === "" ? error.name : messageOf(error)
   if (typeof error === "string") return error
   // A cause may be anything, also what JSON can not say; the report of an error must not be the next error.
   return Result.getOrElse(
@@ -150,8 +150,8 @@ export const causesOf = (error: unknown): ReadonlyArray<string> => {
 
 export const hintOf = (failure: Failure): string => {
   const own = "hint" in failure ? failure.hint : ""
-  const isBroken = failure._tag === "FileFailed" && codeOf(failure.cause) === "EIO"
-  return own || (isBroken ? brokenDisk : errorPolicies[failure._tag].hint)
+  const code = failure._tag === "FileFailed" ? codeOf(failure.cause) : null
+  return own || (code === "EIO" || code === "EUCLEAN" ? brokenDisk : errorPolicies[failure._tag].hint)
 }
 
 const brokenDisk = "the disk itself fails there: the kernel's log (dmesg) says more; restore what is lost from a copy"

@@ -3,8 +3,16 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
-import { ApplyFailed, BasebackupFailed, Failure, PostgresUnusable, TimedOut } from "../../src/errors/Failure.ts"
+import {
+  ApplyFailed,
+  BasebackupFailed,
+  Failure,
+  FileFailed,
+  PostgresUnusable,
+  TimedOut
+} from "../../src/errors/Failure.ts"
 import { causesOf, explain, hintOf, policyOf, errorPolicies } from "../../src/errors/policy.ts"
+import { isFull } from "../../src/storage/local/room.ts"
 
 const tags = Failure.members.map((member) => member.fields._tag.schema.literal)
 
@@ -91,5 +99,21 @@ describe("explain", () => {
       errorPolicies.PostgresUnusable.hint
     )
     assert.strictEqual(hintOf(new ApplyFailed({ failures: [] })), errorPolicies.ApplyFailed.hint)
+  })
+
+  it("names what Node has no name for: a used up quota, a damaged file system", () => {
+    const failed = (errno: number, code = `Unknown system error ${errno}`, words = code) =>
+      new FileFailed({
+        operation: "write",
+        path: "/x",
+        cause: Object.assign(new Error(`${code}: ${words}, write`), { code, errno, syscall: "write" })
+      })
+    assert.strictEqual(explain(failed(-122)), "cannot write /x: EDQUOT: disk quota exceeded, write")
+    assert.strictEqual(
+      explain(failed(-122, "UNKNOWN", "unknown error")),
+      "cannot write /x: EDQUOT: disk quota exceeded, write"
+    )
+    assert.isTrue(isFull(failed(-122)))
+    assert.include(hintOf(failed(-117)), "the disk itself fails there")
   })
 })
