@@ -2,6 +2,7 @@
  * The loggers over a sink: one line each, ids and trace when known, and a cause on its line.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
@@ -35,6 +36,19 @@ const logged = (format: LogFormat, filter = "info") => {
 const caller = Tracer.externalSpan({ traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "b7ad6b7169203331" })
 
 describe("the log", () => {
+  it.effect("has no password of a URL, neither of a message nor of a cause", () =>
+    Effect.gen(function* () {
+      for (const format of ["text", "json"] as const) {
+        const { layer, lines } = logged(format)
+        const cause = Cause.die(new Error("fetch of https://canary@store/x failed"))
+        yield* Effect.logError("asked http://me:canary@cp:80/spec", cause).pipe(Effect.provide(layer))
+        assert.notInclude(lines.join(""), "canary")
+        assert.include(lines.join(""), "http://me:***@cp:80/spec")
+        assert.include(lines.join(""), "https://***@store/x")
+      }
+    })
+  )
+
   it.effect("says who we are and whose trace it is, once known", () =>
     Effect.gen(function* () {
       for (const format of ["text", "json"] as const) {
