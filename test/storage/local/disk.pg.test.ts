@@ -8,8 +8,12 @@ import * as Fiber from "effect/Fiber"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { runAs } from "../../support/postgres.ts"
+import { explain } from "../../../src/errors/policy.ts"
+import { replaceFile } from "../../../src/platform/files.ts"
+import { isFull } from "../../../src/storage/local/room.ts"
+import { runAs, temporaryFolder } from "../../support/postgres.ts"
 import { archiving, makeWorld, start, storageFor, until, type World, type WorldOptions } from "./computes.ts"
+import { where } from "./containers.ts"
 
 /** Only root can mount, and give files away. */
 const whereRoot = (what: string, tests: () => void): void => {
@@ -189,6 +193,40 @@ describe("WAL in a crash loop", () => {
         assert.deepStrictEqual(yield* last.rows("select count(*) from t5"), [["20000"]])
         yield* last.stop
       })
+    )
+  )
+})
+
+const makeQuota = `
+truncate -s 512M "$1.image"
+mkfs.btrfs -q "$1.image"
+mount -o loop "$1.image" "$1"
+btrfs quota enable "$1"
+btrfs subvolume create "$1/limited"
+btrfs qgroup limit 4M "$1/limited"
+`
+
+whereRoot("a quota that is used up", () => {
+  it.live("is a full disk, and is called what it is", () =>
+    where(
+      ["sh", "-c", "command -v mkfs.btrfs"],
+      Effect.scoped(
+        Effect.gen(function* () {
+          const disk = path.join(yield* temporaryFolder, "disk")
+          fs.mkdirSync(disk)
+          yield* Effect.acquireRelease(
+            Effect.sync(() => execFileSync("sh", ["-ec", makeQuota, "sh", disk], { stdio: "pipe" })),
+            () => Effect.sync(() => execFileSync("umount", ["-l", disk]))
+          )
+          const content = Buffer.alloc(16 * 1024 * 1024, 1)
+          for (const flush of [false, true]) {
+            const file = path.join(disk, "limited", "file")
+            const failure = yield* Effect.flip(replaceFile({ path: file, content, owner: null, flush }))
+            assert.isTrue(isFull(failure))
+            assert.include(explain(failure), "EDQUOT: disk quota exceeded")
+          }
+        })
+      )
     )
   )
 })
