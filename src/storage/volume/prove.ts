@@ -10,11 +10,11 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { PgdataBusy } from "../../errors/Failure.ts"
-import { removeFile, textOrNull } from "../../platform/files.ts"
+import { removeFile, replaceFile, textOrNull } from "../../platform/files.ts"
 import { readBootId } from "../../platform/processes.ts"
 import { endLeftovers } from "../../postgres/leftovers.ts"
 import { readPidFile } from "../../postgres/pidFile.ts"
-import { replaceUnflushed } from "../local/disk.ts"
+import { flush } from "../local/disk.ts"
 import type { VolumeLayout } from "./layout.ts"
 
 const Note = Schema.Struct({
@@ -30,10 +30,12 @@ const identityOf = (pidFile: string): string | null => {
   return lines.length === 3 && /^\s*\d+\s*$/.test(lines[0] ?? "") ? lines.map((line) => line.trim()).join(" ") : null
 }
 
-const write = (layout: VolumeLayout, postmaster: string | null) =>
-  Effect.flatMap(readBootId, (bootId) =>
-    replaceUnflushed(layout.postmaster, `${JSON.stringify({ bootId, postmaster })}\n`, layout.owner)
-  )
+/** On the disk when it returns: postmaster.pid outlives a power cut, and must not be without its note then. */
+const write = Effect.fnUntraced(function* (layout: VolumeLayout, postmaster: string | null) {
+  const content = `${JSON.stringify({ bootId: yield* readBootId, postmaster })}\n`
+  yield* replaceFile({ path: layout.postmaster, content, owner: layout.owner })
+  yield* flush(layout.ours)
+})
 
 /** From now on a postmaster.pid may be ours. */
 export const notePostmasterToCome = (layout: VolumeLayout) => write(layout, null)
@@ -49,7 +51,6 @@ type Origin = "a compute" | "a compute that ran without the lock" | "somebody el
 
 /** Who started the Postgres of this postmaster.pid. */
 const originOf = Effect.fnUntraced(function* (layout: VolumeLayout, pidFile: string, fenced: boolean) {
-  // A file that a power cut emptied says nothing, and what it was about is dead.
   const note = Option.getOrNull(decode((yield* textOrNull(layout.postmaster)) ?? ""))
   const isOurs = note !== null && (note.postmaster === null || note.postmaster === identityOf(pidFile))
   const origin: Origin = isOurs

@@ -12,7 +12,7 @@ import { cleanEnvironment, runAs } from "../../support/postgres.ts"
 import { eventually } from "../../support/waiting.ts"
 import { killAll, lost, processesIn, wireTo, writers } from "../local/computes.ts"
 import { apart, where } from "../local/containers.ts"
-import { makeVolume, put, refused, start, type Volume } from "./volumes.ts"
+import { makeVolume, put, refused, start, storageFor, type Volume } from "./volumes.ts"
 
 const pidFile = (volume: Volume): string => {
   const file = `${volume.pgdata}/postmaster.pid`
@@ -126,6 +126,40 @@ describe("a Postgres that somebody started by hand", () => {
           yield* hasAll(volume)
         })
       )
+    )
+  )
+})
+
+/** As if the compute that was killed here had found no lock to take. */
+const forgetLock = (volume: Volume): void => {
+  const folder = `${volume.ours}/lock`
+  const claim = fs.readdirSync(folder).find((name) => /^\d+$/.test(name)) ?? ""
+  const holder = JSON.parse(fs.readFileSync(`${folder}/${claim}`, "utf8")) as object
+  fs.writeFileSync(`${folder}/${claim}`, JSON.stringify({ ...holder, released: false, startTime: "0", fenced: false }))
+}
+
+describe("a compute that ran without the lock", () => {
+  it.live("is not taken for dead without proof, until a person says so or the machine has started again", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const volume = yield* makeVolume()
+        yield* killed(volume)
+        forgetLock(volume)
+        const { message, tag } = yield* refused(volume)
+        assert.strictEqual(tag, "PgdataBusy")
+        assert.include(message, "started by a compute that ran without the lock")
+        const [left, note] = [pidFile(volume), fs.readFileSync(`${volume.ours}/postmaster`, "utf8")]
+
+        const unfenced = yield* storageFor(volume, { allowUnfenced: true })
+        const second = yield* start(volume, { storage: unfenced })
+        assert.deepStrictEqual(yield* second.rows("select count(*) from kept"), [["100"]])
+        yield* second.crash()
+
+        forgetLock(volume)
+        put(volume, "postmaster.pid", left)
+        put(volume, "compute_ctl/postmaster", JSON.stringify({ ...JSON.parse(note), bootId: "the boot before" }))
+        yield* hasAll(volume)
+      })
     )
   )
 })
