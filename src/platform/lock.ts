@@ -206,6 +206,21 @@ const goneWithin = Duration.seconds(10)
 /** What nobody can be seen to hold may be on its way out. */
 const unseenWithin = Duration.seconds(2)
 
+/** Milliseconds since the first try, and since a holder was last seen. */
+interface Waited {
+  readonly total: number
+  readonly unseen: number
+}
+
+/**
+ * Nobody that holds it may be ended, and none of them will leave. One that was seen a moment ago, and ended, may not be
+ * gone yet, or gone since the lock was tried: on a busy machine these are seconds after the first try.
+ */
+export const isHopeless = (holders: "none seen" | "may be ended" | "others", waited: Waited): boolean => {
+  if (holders === "may be ended") return false
+  return (holders === "others" ? waited.total : waited.unseen) > Duration.toMillis(unseenWithin)
+}
+
 /** Processes that were asked to leave: what holds two locks of ours is asked, and told of, once. */
 const asked = new Set<string>()
 
@@ -236,18 +251,21 @@ const hintFor = (file: string): string =>
   `nothing was touched; as root on the machine itself, outside of containers, \`lsof ${file}\` or /proc/locks names ` +
   "the processes that hold the lock: end them, and start again; never remove the lock"
 
-/** One try, and one step towards the next: leftovers that can be seen are ended. */
-const tryFlock = <F>(descriptor: number, request: FlockRequest<F>, began: number) =>
-  Effect.gen(function* () {
+/** Tries, each with one step towards the next: leftovers that can be seen are ended. */
+const makeTry = <F>(descriptor: number, request: FlockRequest<F>, began: number) => {
+  let seen = began
+  return Effect.gen(function* () {
     const attempt = yield* attemptFlock(descriptor)
     if (attempt._tag !== "Busy") return { attempt, holders: [], hopeless: false }
     const holders = yield* holdersOf(descriptor, path.basename(request.file), request.user)
-    const waited = (yield* Clock.currentTimeMillis) - began
+    const now = yield* Clock.currentTimeMillis
+    if (holders.length > 0) seen = now
     const endable = request.leftoversOnly && !holders.some(({ opened }) => opened)
-    if (endable) yield* endLeftovers(holders, waited)
-    const hopeless = (!endable || holders.length === 0) && waited > Duration.toMillis(unseenWithin)
-    return { attempt, holders, hopeless }
+    if (endable) yield* endLeftovers(holders, now - began)
+    const kind = holders.length === 0 ? "none seen" : endable ? "may be ended" : "others"
+    return { attempt, holders, hopeless: isHopeless(kind, { total: now - began, unseen: now - seen }) }
   })
+}
 
 /** Was it replaced by hand since it was opened? Then it locks nothing. */
 const isStill = (file: string, descriptor: number) =>
@@ -280,7 +298,7 @@ export const holdFlock = <F>(
     const { busy, file, owner } = request
     const descriptor = yield* Effect.acquireRelease(openLock(file, owner), (fd) => Effect.sync(() => fs.closeSync(fd)))
     const began = yield* Clock.currentTimeMillis
-    const { attempt, holders } = yield* Effect.repeat(tryFlock(descriptor, request, began), {
+    const { attempt, holders } = yield* Effect.repeat(makeTry(descriptor, request, began), {
       schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: goneWithin })),
       until: ({ attempt, hopeless }) => attempt._tag !== "Busy" || hopeless
     })

@@ -9,7 +9,7 @@ import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
 import { PgdataBusy } from "../../src/errors/Failure.ts"
-import { holdLock, liveHolder } from "../../src/platform/lock.ts"
+import { holdLock, isHopeless, liveHolder } from "../../src/platform/lock.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 import { eventually } from "../support/waiting.ts"
 
@@ -213,4 +213,18 @@ describe("the lock between programs", () => {
       })
     )
   )
+})
+
+describe("a lock that others still hold", () => {
+  it("is given up two seconds after a leftover of a dead compute was seen last, not after the first try", () => {
+    assert.isFalse(isHopeless("may be ended", { total: 9000, unseen: 0 }))
+    assert.isFalse(isHopeless("none seen", { total: 9000, unseen: 300 }))
+    assert.isTrue(isHopeless("none seen", { total: 9000, unseen: 2100 }))
+    assert.isTrue(isHopeless("none seen", { total: 2100, unseen: 2100 }))
+  })
+
+  it("is given up after two seconds when somebody else's processes hold it", () => {
+    assert.isFalse(isHopeless("others", { total: 1900, unseen: 0 }))
+    assert.isTrue(isHopeless("others", { total: 2100, unseen: 0 }))
+  })
 })
