@@ -8,6 +8,7 @@
  * a missing flush of the device's own cache would not be noticed.
  */
 import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import { execFileSync, spawnSync } from "node:child_process"
 import { randomUUID } from "node:crypto"
@@ -16,7 +17,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { runAs } from "../support/postgres.ts"
 import { apart } from "../support/processes.ts"
-import { chance, type Found, oneOf, until } from "./waiting.ts"
+import { chance, type Found, until } from "./waiting.ts"
 
 export interface Arena {
   /** The kit's own files; what happens to the disk does not touch them. */
@@ -41,8 +42,7 @@ const run = (command: string, ...args: ReadonlyArray<string>): string =>
 const works = (command: string, ...args: ReadonlyArray<string>): boolean =>
   spawnSync(command, args, { stdio: "ignore" }).status === 0
 
-const mebibyte = 1024 * 1024
-const imageMebibytes = 1536
+const mebibytes = 1536
 
 /** In each of them the argument after the folder is 1 (the journal is written) or 2 (it is not). */
 const emergencyStop: ReadonlyArray<readonly [command: string, ...args: ReadonlyArray<string>]> = [
@@ -84,49 +84,60 @@ const folderArena = (home: string, disk: string): Arena => ({
   free: () => fs.rmSync(path.join(disk, "filler"), { force: true })
 })
 
-const loopArena = (home: string, disk: string, image: string, fileSystem: string): Arena => {
-  const bootId = path.join(home, "boot_id")
-  const newBoot = () => fs.writeFileSync(bootId, `${randomUUID()}\n`)
-  const stop = (how: 1 | 2) => emergencyStop.some(([command, ...args]) => works(command, ...args, disk, String(how)))
-  const folder = folderArena(home, disk)
-  const rebooted = ["sh", "-c", bindBootId, bootId]
-  newBoot()
-  return {
-    ...folder,
-    what: `${fileSystem} on a loop device`,
-    under: ["unshare", "-m", "--", ...rebooted],
-    apart: folder.apart === null ? null : [...folder.apart, ...rebooted],
-    fill: fill(disk),
-    cutPower: Effect.fnUntraced(function* (kill) {
-      const how = (yield* chance(0.5)) ? 1 : 2
-      if (!stop(how)) throw new Error(`${disk} could not be stopped`)
+const memoryArena = (home: string, disk: string): Arena | null =>
+  works("mount", "-t", "tmpfs", "-o", `size=${mebibytes}m`, "tmpfs", disk)
+    ? { ...folderArena(home, disk), what: "a file system in memory", fill: fill(disk) }
+    : null
+
+const loopArena =
+  (fileSystem: string) =>
+  (home: string, disk: string): Arena | null => {
+    const image = path.join(home, "image")
+    fs.writeFileSync(image, "")
+    fs.truncateSync(image, mebibytes * 1024 * 1024)
+    const mount = () => works("mount", "-o", "loop", image, disk)
+    const stop = (how: 1 | 2) => emergencyStop.some(([command, ...args]) => works(command, ...args, disk, String(how)))
+    if (!works(`mkfs.${fileSystem}`, "-q", image) || !mount()) return null
+    const canStop = stop(1)
+    if (canStop && !(works("umount", disk) && mount())) return null
+    const bootId = path.join(home, "boot_id")
+    const newBoot = () => fs.writeFileSync(bootId, `${randomUUID()}\n`)
+    newBoot()
+    const rebooted = ["sh", "-c", bindBootId, bootId]
+    const folder = folderArena(home, disk)
+    const cutPower: Arena["cutPower"] = Effect.fnUntraced(function* (kill) {
+      stop((yield* chance(0.5)) ? 1 : 2)
       yield* kill
-      run("umount", disk)
+      yield* until("nobody uses the disk any more", () => works("umount", disk))
       // Mounted while the old one is still attached, it would be the stopped file system again.
       yield* until("the loop device is free", () => run("losetup", "-j", image) === "")
-      run("mount", "-o", "loop", image, disk)
+      yield* until("the disk is mounted again", mount)
       newBoot()
     })
+    return {
+      ...folder,
+      what: `${fileSystem} on a loop device`,
+      under: ["unshare", "-m", "--", ...rebooted],
+      apart: folder.apart === null ? null : [...folder.apart, ...rebooted],
+      fill: fill(disk),
+      cutPower: canStop ? cutPower : null
+    }
   }
+
+const unmount = (disk: string): void => {
+  if (works("mountpoint", "-q", disk) && !works("umount", disk)) works("umount", "-l", disk)
 }
 
-/** Mounts `image`, where we are root and the machine has loop devices. */
-const mounted = (image: string, disk: string, fileSystem: string): boolean => {
-  if (process.geteuid?.() !== 0) return false
-  fs.writeFileSync(image, "")
-  fs.truncateSync(image, imageMebibytes * mebibyte)
-  return (
-    works(`mkfs.${fileSystem}`, "-q", image) &&
-    works("mount", "-o", "loop", image, disk) &&
-    emergencyStop.some(([command]) => works(command, "-e", "0") || works(command, "--version"))
-  )
-}
-
-const remove = (home: string, disk: string) =>
-  Effect.gen(function* () {
-    if (works("mountpoint", "-q", disk) && !works("umount", disk)) works("umount", "-l", disk)
-    yield* Effect.promise(() => fs.promises.rm(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }))
-  })
+/** The best that this machine has; only root can mount. */
+const firstThatWorks = Effect.fnUntraced(function* (home: string, disk: string) {
+  if (process.geteuid?.() !== 0) return folderArena(home, disk)
+  for (const attempt of [...(yield* Random.shuffle([loopArena("ext4"), loopArena("xfs")])), memoryArena]) {
+    const arena = attempt(home, disk)
+    if (arena !== null) return arena
+    unmount(disk)
+  }
+  return folderArena(home, disk)
+})
 
 /** `keep`: says at the end whether what is there is to stay for somebody to look at. */
 export const makeArena = Effect.fnUntraced(function* (
@@ -136,10 +147,14 @@ export const makeArena = Effect.fnUntraced(function* (
   const disk = path.join(home, "disk")
   fs.chmodSync(home, 0o755)
   fs.mkdirSync(disk)
-  yield* Effect.addFinalizer(() => (keep() ? Effect.void : remove(home, disk)))
-  const image = path.join(home, "image")
-  const fileSystem = yield* oneOf(["ext4", "xfs"])
-  const arena = mounted(image, disk, fileSystem) ? loopArena(home, disk, image, fileSystem) : folderArena(home, disk)
+  yield* Effect.addFinalizer(() =>
+    Effect.promise(async () => {
+      if (keep()) return
+      unmount(disk)
+      await fs.promises.rm(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 })
+    })
+  )
+  const arena = yield* firstThatWorks(home, disk)
   giveAway(disk)
   return arena
 })

@@ -14,7 +14,7 @@ import { superuser } from "../support/postgres.ts"
 import type { Place } from "./compute.ts"
 import { type Found, found } from "./waiting.ts"
 
-export interface Series {
+interface Series {
   readonly id: number
   sent: number
   acknowledged: number
