@@ -149,6 +149,31 @@ describe("PGDATA", () => {
     )
   )
 
+  it.effect(
+    "tells what the basebackup's pg_hba.conf lets in without a password, and nothing where it lets nobody in",
+    () =>
+      withPgdata((pgdata) =>
+        Effect.gen(function* () {
+          const lines: Array<string> = []
+          const logger = Logger.make(({ message }) => void lines.push(String(message)))
+          const build = (body: string) =>
+            Effect.scoped(
+              Effect.andThen(
+                claimAndBegin(pgdata, plan, "Archive"),
+                pgdata.build(plan, archiveOf([{ path: "pg_hba.conf", body }]))
+              )
+            ).pipe(Effect.provide(Logger.layer([logger])))
+          yield* build("host all all all scram-sha-256\n")
+          assert.notInclude(lines.join(), "without a password")
+          yield* build("local all all  trust\nhost all all 127.0.0.1/32 trust\n")
+          assert.include(
+            lines.join(),
+            "lets these log in without a password: local all all trust; host all all 127.0.0.1/32 trust."
+          )
+        })
+      )
+  )
+
   it.effect("a line that is there is not appended again, and an empty file gets no empty line", () =>
     withPgdata((pgdata) =>
       Effect.gen(function* () {
