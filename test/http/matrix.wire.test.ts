@@ -35,6 +35,9 @@ const callers: ReadonlyArray<readonly [name: string, authorization: string | nul
   ["an administrator", "Bearer admin", null]
 ]
 
+/** Our own Postgres asks for its extensions from this machine, as the test does, and has no token to show. */
+const isOwn = ({ name }: Declared, refused: number | null): boolean => name === "fetchExtension" && refused === 400
+
 /** What a route does to the compute must not decide what the next one is asked in. */
 const last = ["configure", "refreshConfiguration", "terminate"]
 const ordered = declared.toSorted((a, b) => last.indexOf(a.name) - last.indexOf(b.name))
@@ -71,17 +74,24 @@ describe("the declaration", () => {
 describe("every route, status and caller", () => {
   for (const apiVersion of ["2024", "head"] as const) {
     for (const status of statuses) {
+      // As they are usually started. That keys mean tokens in the 2024 version, too, is in access.wire.test.ts.
+      const asks = apiVersion === "head"
       it.live(`${apiVersion}, ${status}`, () =>
         Effect.gen(function* () {
           for (const [name, authorization, refusedWith] of callers) {
             yield* Effect.gen(function* () {
               yield* reach(status)
-              const { port } = yield* open({ apiVersion, verifier, timeouts: shortTimeouts, refetch: Effect.never })
+              const { port } = yield* open({
+                apiVersion,
+                verifier: asks ? verifier : null,
+                timeouts: shortTimeouts,
+                refetch: Effect.never
+              })
               for (const route of ordered) {
                 const answer = yield* ask(port, methodFor(route), pathFor(route), requestFor(route, authorization))
                 const where = `${route.method} ${route.path} for ${name}: ${answer.status} ${answer.text.slice(0, 200)}`
                 assert.isTrue(route.answers.has(answer.status), `undeclared: ${where}`)
-                const stopped = apiVersion === "head" && route.group !== "open" ? refusedWith : null
+                const stopped = asks && route.group !== "open" && !isOwn(route, refusedWith) ? refusedWith : null
                 if (stopped !== null) assert.strictEqual(answer.status, stopped, where)
                 if (answer.status >= 300 && methodFor(route) !== "HEAD") {
                   const { code } = refusedOf(answer)
