@@ -29,9 +29,12 @@ interface SinceBase {
   readonly broken: boolean
 }
 
-/** More WAL than a base may be late by: with it a start begins, or a life of a few seconds each would let it grow. */
+/**
+ * More WAL than a base may be late by: with it a start begins, or a life of a few seconds each would let it grow. Users
+ * wait for it, so it is a good deal more than what makes a base due: half of a large cluster's size.
+ */
 export const baseOverdue = (since: Pick<SinceBase, "baseStart" | "baseBytes" | "walAt">, limits: BaseLimits): boolean =>
-  since.walAt - since.baseStart > 2n * allowedBytes(since.baseBytes, limits)
+  since.walAt - since.baseStart > 2n * allowedBytes(2 * since.baseBytes, limits)
 
 const allowedBytes = (baseBytes: number, limits: BaseLimits): bigint =>
   BigInt(Math.max(limits.walBytes, Math.min(Math.floor(baseBytes / 8), mostWalBytes)))

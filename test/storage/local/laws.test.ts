@@ -15,7 +15,7 @@ import {
   parseSegmentHeader
 } from "../../../src/postgres/controlFile.ts"
 import { coldBackupLabel, parseBackupLabel } from "../../../src/storage/local/backupLabel.ts"
-import { baseDue, contentRule, defaultBaseLimits } from "../../../src/storage/local/basePolicy.ts"
+import { baseDue, baseOverdue, contentRule, defaultBaseLimits } from "../../../src/storage/local/basePolicy.ts"
 import {
   firstMissing,
   parseWalFile,
@@ -226,6 +226,17 @@ describe("a new base", () => {
     ["needed WAL is gone", { broken: true }, true]
   ] as const)("%s", (_, change, due) =>
     assert.strictEqual(baseDue({ ...facts, ...change }, defaultBaseLimits) !== null, due)
+  )
+
+  it.each([
+    ["an eighth of it", 125, false],
+    ["half of it", 500, false],
+    ["more", 501, true]
+  ] as const)("is overdue in a cluster of 1000 MiB after %s: %s MiB: %s", (_, walMiB, overdue) =>
+    assert.strictEqual(
+      baseOverdue({ ...facts, baseBytes: 1000 * MiB, walAt: BigInt(walMiB * MiB) }, defaultBaseLimits),
+      overdue
+    )
   )
 
   it.effect("is tried again later and later", () =>
