@@ -127,7 +127,8 @@ const isGivenUp = (layout: Layout, end: Lsn) =>
 
 const lossHint = (layout: Layout, segment: string, end: string): string =>
   `nothing was changed: copy ${path.dirname(layout.wal)} away first; put back the segment ${segment} from a copy or ` +
-  `an archive. Only if there is none: write ${end} into ${layout.root}/give-up-after, and everything after it is given up`
+  `an archive. Only if there is none: write ${end} into ${layout.root}/give-up-after, and everything after it is ` +
+  "given up"
 
 /** Follows the records from `from` as replay will: where it ends, and what would be lost by that. */
 export const followChain = Effect.fnUntraced(function* (
