@@ -1,5 +1,5 @@
 /**
- * Bodies of nothing but faults, by HTTP: each is refused with an answer that is short, and probes are answered after it.
+ * Bodies of nothing but faults, by HTTP: each is refused with an answer that is short, and probes are answered next.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
