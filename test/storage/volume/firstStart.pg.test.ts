@@ -70,6 +70,21 @@ describe("a first start", () => {
     )
   )
 
+  it.live.each([16, 18])("and the next one after kill -9 work with Postgres %i", (major) =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const volume = yield* makeVolume({ major })
+        const first = yield* start(volume)
+        yield* first.rows("create table t (n int)")
+        yield* first.rows("insert into t values (1)")
+        yield* first.crash()
+        const second = yield* start(volume)
+        assert.deepStrictEqual(yield* second.rows("select n, current_setting('data_checksums') from t"), [["1", "on"]])
+        yield* second.crash()
+      })
+    )
+  )
+
   it.live("succeeds where no seed can be kept for the next volume, and on a mount point with root's lost+found", () =>
     Effect.scoped(
       Effect.gen(function* () {
