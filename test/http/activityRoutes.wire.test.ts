@@ -30,7 +30,9 @@ describe("/activity", () => {
       }
       yield* state.note({ activity: explainSample(null, noBaseline, sample), downtime: { current: 0, total: 70 } })
       yield* state.active(DateTime.makeUnsafe(5_000))
-      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/activity")).text), {
+      const { last_hour, ...now } = JSON.parse((yield* ask(port, "GET", "/activity")).text)
+      assert.strictEqual(last_hour.length, 60)
+      assert.deepStrictEqual(now, {
         status: "running",
         last_active: "1970-01-01T00:00:05+00:00",
         awake_because: ["1 autovacuum worker is at work"],

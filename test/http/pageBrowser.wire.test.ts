@@ -65,7 +65,8 @@ const faults = `(() => {
     if (!own) continue
     const box = element.getBoundingClientRect()
     const isHidden = element.closest(".hidden, .skip, thead") !== null
-    if (!isHidden && (box.right > innerWidth + 1 || box.left < -1)) found.push("outside: " + element.outerHTML.slice(0, 120))
+    const isOutside = box.right > innerWidth + 1 || box.left < -1
+    if (!isHidden && isOutside) found.push("outside: " + element.outerHTML.slice(0, 120))
     const svg = element.ownerSVGElement ?? null
     const node = element.closest(".node rect, .node")
     const style = getComputedStyle(element)

@@ -1,6 +1,6 @@
 /**
- * The page without its data, as a browser gets it: markup, style, script and the drawing of the life, in one answer that
- * needs no other and may load none. What it shows it asks for, with the token that its reader gives it.
+ * The page without its data, as a browser gets it: markup, style, script and the drawing of the life, in one answer
+ * that needs no other and may load none. What it shows it asks for, with the token that its reader gives it.
  */
 import * as Crypto from "node:crypto"
 import { pageTexts } from "./assets.ts"

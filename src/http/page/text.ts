@@ -92,7 +92,8 @@ const start = ({ snapshot }: PageFacts): string => {
   const earlier = earlierStarts.map(
     ({ millis, startedAt }) => `  ${startedAt.slice(0, 19).replace("T", " ")}  ${millis} ms`
   )
-  return `${waterfallText(`START, ${total}`, steps)}${earlier.length === 0 ? "" : `${section("EARLIER STARTS", earlier)}`}`
+  const waterfall = waterfallText(`START, ${total}`, steps)
+  return earlier.length === 0 ? waterfall : `${waterfall}\n${section("EARLIER STARTS", earlier)}`
 }
 
 const marks: Readonly<Record<Reason, string>> = {
