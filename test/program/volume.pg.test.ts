@@ -23,7 +23,7 @@ import { eventually } from "../support/waiting.ts"
 import { killAll, launch, localArguments, type Place, place, type Program, rows } from "./harness.ts"
 import { killCycles, killedSpec } from "./killCycles.ts"
 
-const cycles = Number(process.env["VOLUME_KILL_CYCLES"] ?? 12)
+const cycles = Number(process.env["VOLUME_KILL_CYCLES"] ?? 8)
 const seed = process.env["KILL_SEED"] ?? String(process.pid)
 
 /** The same arguments, with PGDATA as the volume. */
