@@ -219,7 +219,7 @@ describe("work beside the event loop", () => {
         }
         setImmediate(count)
         const perTurn = new Map<number, number>()
-        // Half a millisecond each, as the processor's time: on a busy machine fewer of them fit into a turn, never more.
+        // Half a millisecond each: on a busy machine fewer of them fit into a turn, never more.
         const item = () => {
           for (const from = performance.now(); performance.now() - from < 0.5;);
           perTurn.set(turn, (perTurn.get(turn) ?? 0) + 1)
