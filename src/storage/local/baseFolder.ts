@@ -174,8 +174,8 @@ export const copyNew = Effect.fnUntraced(function* (
 })
 
 /**
- * From here on one flush for everything is faster. It flushes what others wrote to the filesystem, too, so not for less:
- * of what the journal has taken already, a flush costs next to nothing.
+ * From here on one flush for everything is faster. It flushes what others wrote to the filesystem, too, so not for
+ * less: of what the journal has taken already, a flush costs next to nothing.
  */
 const manyFiles = 64
 
