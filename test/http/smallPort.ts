@@ -39,7 +39,7 @@ export const smallPort = Effect.fnUntraced(function* (
   return { port, traffic, held: () => held }
 })
 
-export interface Peer {
+interface Peer {
   readonly send: (bytes: string) => void
   readonly heard: () => string
   readonly isClosed: () => boolean
