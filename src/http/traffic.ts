@@ -19,7 +19,7 @@ import {
 export interface Traffic {
   /** `route` is the declared path; `null`: there is none. */
   readonly count: (method: string | undefined, route: string | null, status: number, millis: number) => void
-  /** A connection was closed by us to keep room: it said nothing for the longest time, or did not read what it asked. */
+  /** A connection was closed to keep room: it was silent for the longest time, or did not read what it asked for. */
   readonly dropped: (reason: "silent" | "slow") => void
   /** In the Prometheus text format. */
   readonly text: () => string

@@ -1,5 +1,6 @@
 /**
- * One way to answer: a request is guarded, counted and logged as the route that answers it, however its path is spelled.
+ * One way to answer: a request is guarded, counted and logged as the route that answers it, however its path is
+ * spelled.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
