@@ -50,7 +50,7 @@ const listen = (what: string, server: PlainServer, host: string | null, port: nu
       server.once("error", refuse)
       server.listen({ port, backlog, ...(host === null ? {} : { host }) }, () => {
         server.off("error", refuse)
-        // An accept that failed (no file descriptors left) is an event, and without a listener it would end the process.
+        // An accept that failed (no descriptors left) is an event, and without a listener it would end the process.
         server.on("error", () => undefined)
         resume(Effect.void)
       })

@@ -1,7 +1,7 @@
 /**
  * The last starts of a timeline, kept in a small file where the storage has room for notes, so that a start can be
- * compared with those before it. Only told, never relied on: a file that cannot be read is as good as none, and one that
- * cannot be written is done without.
+ * compared with those before it. Only told, never relied on: a file that cannot be read is as good as none, and one
+ * that cannot be written is done without.
  *
  * Works once the compute runs, so that no start waits for it.
  */

@@ -2,8 +2,8 @@
  * What keeps the data when PGDATA is gone, as the lifecycle sees it.
  *
  * Three implementations: Neon's safekeepers and pageserver (`storage/neon`), a folder on this machine from which PGDATA
- * is built (`storage/local`), and PGDATA itself, on a volume (`storage/volume`). Which files and settings they need in PGDATA is decided in `postgres/startPlan.ts`. What a claim
- * holds is released when its scope closes.
+ * is built (`storage/local`), and PGDATA itself, on a volume (`storage/volume`). Which files and settings they
+ * need in PGDATA is decided in `postgres/startPlan.ts`. What a claim holds is released when its scope closes.
  */
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
