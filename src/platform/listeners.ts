@@ -4,6 +4,7 @@
  */
 import * as fs from "node:fs"
 import * as net from "node:net"
+import { codeOf } from "../errors/errno.ts"
 
 /** `0100007F` is 127.0.0.1; of IPv6 four such words. Each word has the byte order of the machine: little-endian. */
 const addressOf = (hex: string): string => {
@@ -34,8 +35,10 @@ const socketsOf = (pid: number): ReadonlySet<string> =>
     fs.readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
       try {
         return [/^socket:\[(\d+)\]$/.exec(fs.readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1] ?? ""]
-      } catch {
-        return []
+      } catch (cause) {
+        // It was closed meanwhile. Where we may not look (root in a container, without CAP_SYS_PTRACE) nothing is known.
+        if (codeOf(cause) === "ENOENT") return []
+        throw cause
       }
     })
   )

@@ -246,8 +246,12 @@ const argumentsFor = (at: Place, file: string): ReadonlyArray<string> => [
  */
 export const session = (at: Place, database = "postgres"): Effect.Effect<Wire, WireFailed, Scope.Scope> =>
   Effect.suspend(() => {
-    const sockets = path.join(at.directory, "pgdata")
-    const host = fs.existsSync(path.join(sockets, `.s.PGSQL.${at.port}`)) ? sockets : "127.0.0.1"
+    // A Postgres that was killed leaves its own behind.
+    const changedAt = (file: string) => fs.statSync(file, { throwIfNoEntry: false })?.ctimeMs ?? 0
+    const [newest] = fs
+      .globSync(path.join(at.directory, "*", `.s.PGSQL.${at.port}`))
+      .sort((one, other) => changedAt(other) - changedAt(one))
+    const host = newest === undefined ? "127.0.0.1" : path.dirname(newest)
     return connect({ host, port: at.port, user: "cloud_admin", database, connectWithin: Duration.seconds(10) })
   })
 
