@@ -1,4 +1,3 @@
-import { availableParallelism } from "node:os"
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 import { runFolder } from "./test/support/runFolder.ts"
@@ -25,7 +24,7 @@ const run = runFolder()
 const real = {
   globalSetup: ["test/support/runFolder.ts"],
   // They wait more than they compute, also on machines with more cores than two.
-  maxWorkers: Math.min(2, availableParallelism()),
+  maxWorkers: 3,
   testTimeout: 120_000,
   hookTimeout: 120_000
 }
@@ -40,7 +39,7 @@ const diskFiles = [
 ]
 
 /**
- * Three projects in one run: `fast` (laws of pure code, services over simulated ones); after it, two files at a time, `real`
+ * Three projects in one run: `fast` (laws of pure code, services over simulated ones); after it, three files at a time, `real`
  * (real Postgres, sockets, processes; temporary files in memory where there is room) and `disk` (what must survive a
  * crash, on the machine's own disk).
  */

@@ -8,7 +8,7 @@ import * as Random from "effect/Random"
 import { localArguments, place } from "./harness.ts"
 import { killCycles, killedSpec } from "./killCycles.ts"
 
-const cycles = Number(process.env["KILL_CYCLES"] ?? 50)
+const cycles = Number(process.env["KILL_CYCLES"] ?? 25)
 const seed = process.env["KILL_SEED"] ?? String(process.pid)
 
 it.live(
