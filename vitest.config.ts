@@ -52,7 +52,7 @@ export default defineConfig({
     // Only where it is asked for: what the tests in this process reach. Programs that they start are not counted.
     coverage: {
       provider: "v8",
-      include: ["src/**"],
+      include: ["src/**/*.ts"],
       reporter: ["json-summary"],
       reportOnFailure: true
     },

@@ -36,7 +36,7 @@ const socketsOf = (pid: number): ReadonlySet<string> =>
       try {
         return [/^socket:\[(\d+)\]$/.exec(fs.readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1] ?? ""]
       } catch (cause) {
-        // It was closed meanwhile. Where we may not look (root in a container, without CAP_SYS_PTRACE) nothing is known.
+        // Closed meanwhile. Where we may not look (root without CAP_SYS_PTRACE, as in a container) nothing is known.
         if (codeOf(cause) === "ENOENT") return []
         throw cause
       }
