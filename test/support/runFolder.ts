@@ -71,6 +71,36 @@ export const isAlive = (pid: number): boolean => {
 
 const remove = (at: string): void => fs.rmSync(at, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 })
 
+/**
+ * Shared memory that a Postgres made since then and that no process has mapped any more: a killed one leaves it, and
+ * its next start, which would remove it, may be none. Whose we may not remove stays.
+ */
+const sweepSharedMemory = (since: number): void => {
+  const at = "/dev/shm"
+  if (!fs.existsSync(at)) return
+  const left = fs.readdirSync(at).filter((name) => {
+    const stat = fs.statSync(path.join(at, name), { throwIfNoEntry: false })
+    return name.startsWith("PostgreSQL.") && stat !== undefined && stat.ctimeMs >= since
+  })
+  if (left.length === 0) return
+  const mapped = new Set<string>()
+  for (const pid of fs.readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      for (const [, name = ""] of fs.readFileSync(`/proc/${pid}/maps`, "utf8").matchAll(/\/dev\/shm\/(\S+)/g))
+        mapped.add(name)
+    } catch {
+      // It has left, or is somebody else's, whose shared memory we could not remove either.
+    }
+  }
+  for (const name of left.filter((one) => !mapped.has(one))) {
+    try {
+      fs.rmSync(path.join(at, name), { force: true })
+    } catch {
+      // Another user's.
+    }
+  }
+}
+
 /** Vitest's global setup; the projects that use the folder name it, and the second one finds it made. */
 export default function makeRunFolder(project: {
   readonly config: { readonly env: Readonly<Record<string, unknown>> }
@@ -89,7 +119,11 @@ export default function makeRunFolder(project: {
     fs.mkdirSync(at, { recursive: true })
     fs.chmodSync(at, mode)
   }
-  const end = () => remove(folder)
+  const began = Date.now()
+  const end = () => {
+    remove(folder)
+    sweepSharedMemory(began)
+  }
   process.once("exit", end)
   return end
 }
