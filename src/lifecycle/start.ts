@@ -4,7 +4,6 @@
  * What it acquires it puts into `held` at once, so that the end finds it whenever the start stops. Resources are gone
  * with the scope.
  */
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
@@ -95,7 +94,10 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   return { timeline, postgres } satisfies Serving
 })
 
-/** The storage's lock and PGDATA's, side by side: each costs a helper process. */
+/**
+ * The storage first, and only its holder asks for PGDATA: of two computes that start at once, one gets both. The
+ * storage also ends what an earlier compute left in PGDATA.
+ */
 const claim = Effect.fnUntraced(function* (
   spec: ParsedSpec,
   content: PgdataSource["_tag"],
@@ -103,16 +105,9 @@ const claim = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Timeline, Failure, Storage | Pgdata | Scope.Scope> {
   const storage = yield* Storage
   const pgdata = yield* Pgdata
-  const claimed = yield* Deferred.make<void>()
-  const ofStorage = Effect.tap(storage.claim(spec, pgdata.directory), (timeline) =>
-    Effect.andThen(
-      Ref.update(held, (old) => ({ ...old, timeline })),
-      Deferred.succeed(claimed, undefined)
-    )
-  )
-  const [timeline] = yield* Effect.all([ofStorage, pgdata.claim(content, Deferred.await(claimed))], {
-    concurrency: "unbounded"
-  })
+  const timeline = yield* storage.claim(spec, pgdata.directory)
+  yield* Ref.update(held, (old) => ({ ...old, timeline }))
+  yield* pgdata.claim(content)
   return timeline
 })
 

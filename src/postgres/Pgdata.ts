@@ -88,12 +88,11 @@ export class Pgdata extends Context.Service<
   {
     readonly directory: string
     /**
-     * Locks the folder for as long as the scope lives; fails when another compute or another Postgres uses it, which
-     * is judged when `storageClaimed` has succeeded: the storage ends what an earlier compute left. Touches nothing.
+     * Locks the folder for as long as the scope lives; fails when another compute or another Postgres uses it. Touches
+     * nothing. After the storage's own claim, which ends what an earlier compute left.
      */
     readonly claim: (
-      source: PgdataSource["_tag"],
-      storageClaimed: Effect.Effect<void>
+      source: PgdataSource["_tag"]
     ) => Effect.Effect<void, FileFailed | LockUnavailable | PgdataBusy, Scope.Scope>
     /**
      * When both are claimed: makes the folder (0700, owned by the run-as user). For an archive: empties it and writes
@@ -151,12 +150,9 @@ const make = (options: PgdataOptions): Pgdata["Service"] => {
 
   return {
     directory,
-    claim: Effect.fn("Pgdata.claim")(function* (source: PgdataSource["_tag"], storageClaimed: Effect.Effect<void>) {
+    claim: Effect.fn("Pgdata.claim")(function* (source: PgdataSource["_tag"]) {
       yield* ensureParents(directory)
-      const request = { directory, owner, runAs, allowUnfenced, source, storageClaimed }
-      // Who holds both is told of the storage: that is where data would be lost.
-      const descriptor = yield* Effect.tapError(lock(request), () => storageClaimed)
-      yield* keepFor(directory, descriptor)
+      yield* keepFor(directory, yield* lock({ directory, owner, runAs, allowUnfenced, source }))
       if (sockets !== directory) yield* Effect.addFinalizer(() => removeSocketFolder(sockets))
     }),
     begin: Effect.fn("Pgdata.begin")(function* (plan: StartPlan, source: PgdataSource["_tag"]) {
@@ -212,15 +208,13 @@ interface LockOf {
   readonly runAs: RunAs | null
   readonly allowUnfenced: boolean
   readonly source: PgdataSource["_tag"]
-  readonly storageClaimed: Effect.Effect<void>
 }
 
 /**
  * The lock lies beside PGDATA, because PGDATA is emptied. Where nothing can be made there (PGDATA is a mount, and we
  * are not root) PGDATA itself is locked; then nobody knows whether what lives there was left behind.
  */
-const lock = Effect.fnUntraced(function* (request: LockOf) {
-  const { allowUnfenced, directory, owner, runAs, source, storageClaimed } = request
+const lock = Effect.fnUntraced(function* ({ allowUnfenced, directory, owner, runAs, source }: LockOf) {
   const real = realPath(directory)
   const busy = (holder: string, hint?: string) =>
     new PgdataBusy({
@@ -230,8 +224,7 @@ const lock = Effect.fnUntraced(function* (request: LockOf) {
     })
   const common = { owner, user: runAs, allowUnfenced, busy }
   // Local storage has ended what belongs to its timeline, wherever that was.
-  const prove = (leftBehind: boolean) =>
-    Effect.andThen(storageClaimed, source === "Archive" ? endLeftovers(real, leftBehind) : refuseUnseen(real))
+  const prove = (leftBehind: boolean) => (source === "Archive" ? endLeftovers(real, leftBehind) : refuseUnseen(real))
   const beside = yield* makeFolder(`${real}.lock`, owner).pipe(
     Effect.as(true),
     Effect.catchIf(

@@ -159,7 +159,7 @@ const pgdata = Layer.effect(
       ])
     return Pgdata.of({
       directory: "/memory/pgdata",
-      claim: (_, storageClaimed) => storageClaimed,
+      claim: () => Effect.void,
       begin: () => asFileFailed(simulation.pass("begin")),
       build: (plan) =>
         simulation

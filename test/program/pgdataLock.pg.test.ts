@@ -14,6 +14,7 @@ import {
   launch,
   localArguments,
   neonArguments,
+  place,
   type Place,
   processesIn,
   rows,
@@ -144,4 +145,32 @@ describe("a data directory", () => {
       assert.deepStrictEqual(yield* foreign.rows("select * from theirs"), [["1"]])
     })
   )
+})
+
+describe("two computes that start at the same moment", () => {
+  const volumeArguments = (at: Place) =>
+    localArguments(at, least).map((arg) => (arg.startsWith("local:") ? "volume" : arg))
+  for (const [kind, argumentsOf] of [
+    ["local storage", (at: Place) => localArguments(at, least)],
+    ["a volume", volumeArguments]
+  ] as const) {
+    it.live(`on one data directory with ${kind}: one of them runs, the other is refused and names it`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const at = yield* place
+          for (let round = 0; round < 3; round++) {
+            const places = [yield* beside(at), yield* beside(at)]
+            const programs = yield* Effect.all(places.map((one) => launch(argumentsOf(one), one.httpPort)))
+            const ends = yield* Effect.promise(() =>
+              Promise.all(programs.map((program) => program.reaches("running", "failed")))
+            )
+            assert.deepStrictEqual(ends.map(({ status }) => status).toSorted(), ["failed", "running"])
+            assert.match(ends.map(({ error }) => error ?? "").join(""), /another compute \(pid \d+\)/)
+            for (const program of programs) program.signal("SIGTERM")
+            for (const program of programs) yield* Effect.promise(() => program.exit)
+          }
+        })
+      )
+    )
+  }
 })

@@ -325,4 +325,4 @@ export const startPostgres: (options?: ClusterOptions) => Effect.Effect<TestPost
 
 /** As a start does it, where the storage has nothing to end. */
 export const claimAndBegin = (pgdata: Pgdata["Service"], plan: StartPlan, source: PgdataSource["_tag"]) =>
-  Effect.andThen(pgdata.claim(source, Effect.void), pgdata.begin(plan, source))
+  Effect.andThen(pgdata.claim(source), pgdata.begin(plan, source))
