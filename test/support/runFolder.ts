@@ -11,7 +11,7 @@ import * as path from "node:path"
 
 const prefix = "compute-ctl-run-"
 const GiB = 1024 ** 3
-/** Two files at a time, each with a few clusters and their WAL, use a fourth of it. */
+/** Three files at a time, each with a few clusters and their WAL, use a fourth of it. */
 const roomy = 6 * GiB
 
 /** Where a mount point is, with its kind and its options; `null`: not there, or this system does not say. */
