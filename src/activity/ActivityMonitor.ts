@@ -13,7 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
-import { templateDatabase } from "../spec/names.ts"
+import { systemDatabases } from "../pgwire/ownSessions.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import { type Actor, turn } from "../compute/Supervisor.ts"
 import { isTerminating, type Status } from "../compute/transitions.ts"
@@ -43,7 +43,7 @@ import {
 
 const millis = (at: string): string => `(pg_catalog.date_part('epoch', ${at}) * 1000)::pg_catalog.int8`
 
-const notTheirs = ["postgres", "template0", "template1", templateDatabase].map(quoteLiteral).join(", ")
+const notTheirs = systemDatabases.map(quoteLiteral).join(", ")
 
 /** Sums may go back when Postgres crashes; without user databases they are 0. */
 const statistics = `

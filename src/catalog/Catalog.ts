@@ -5,7 +5,8 @@
  */
 import type * as Redacted from "effect/Redacted"
 import type { ApplyReport } from "../compute/snapshot.ts"
-import { leavingRolePrefix, templateDatabase } from "../spec/names.ts"
+import { templateDatabase } from "../pgwire/ownSessions.ts"
+import { leavingRolePrefix } from "../spec/names.ts"
 import type { ObservedVisit } from "./planVisitRecords.ts"
 
 export interface ObservedRole {

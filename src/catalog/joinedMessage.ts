@@ -8,7 +8,7 @@
 import * as Redacted from "effect/Redacted"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import type { ApplyPlan, Operation } from "./operations.ts"
-import { templateDatabase } from "../spec/names.ts"
+import { templateDatabase } from "../pgwire/ownSessions.ts"
 import { recordCopies } from "./planVisitRecords.ts"
 
 export interface JoinedMessage {

@@ -5,7 +5,8 @@
  */
 import { quoteIdentifier } from "../pgwire/quote.ts"
 import { databaseOptionsOf, faultsOfDatabaseOptions } from "../spec/clusterOptions.ts"
-import { faultOfDatabaseName, faultOfRoleReference, templateDatabase } from "../spec/names.ts"
+import { templateDatabase } from "../pgwire/ownSessions.ts"
+import { faultOfDatabaseName, faultOfRoleReference } from "../spec/names.ts"
 import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, isReservedDatabase, majorOf, type ObservedDatabase } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"

@@ -8,7 +8,7 @@
 import * as DateTime from "effect/DateTime"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import { templateDatabase } from "../spec/names.ts"
+import { templateDatabase } from "../pgwire/ownSessions.ts"
 import type { Catalog, ObservedDatabase, ObservedRole } from "./Catalog.ts"
 import { type ApplyPlan, databaseObject, type Operation, roleObject } from "./operations.ts"
 import { bareRole, isMd5 } from "./roleAttributes.ts"

@@ -9,7 +9,7 @@
 import type { ApplyReport } from "../compute/snapshot.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import { databaseOptionsOf } from "../spec/clusterOptions.ts"
-import { templateDatabase } from "../spec/names.ts"
+import { templateDatabase } from "../pgwire/ownSessions.ts"
 import type { Database, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, majorOf } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"

@@ -7,7 +7,7 @@
  */
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import { readList } from "../postgres/confText.ts"
-import { templateDatabase } from "../spec/names.ts"
+import { templateDatabase } from "../pgwire/ownSessions.ts"
 import { type ParsedSpec, settingOf } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, majorOf } from "./Catalog.ts"
 import { add, type Draft, makersOf } from "./draft.ts"

@@ -1,7 +1,7 @@
 /**
  * The SQL that HTTP routes run as superuser, as text. Every name and value in it is quoted; nothing is sent. Pure.
  */
-import { templateDatabase } from "../spec/names.ts"
+import { templateDatabase } from "../pgwire/ownSessions.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 
 /** One row, one column: the whole answer as JSON text, because 64-bit query ids do not survive a JavaScript number. */

@@ -83,13 +83,17 @@ const missingDatabase = /database ".*" does not exist/
  */
 const schemaDump = Effect.fn("Http.schemaDump")(function* (
   install: PostgresInstall["Service"] | null,
-  { at, startupOptions, superuser }: Admin["Service"],
+  { at, sessions, startupOptions, superuser }: Admin["Service"],
   database: string
 ) {
   if (install === null) return yield* Effect.fail(notYet)
   if (install.pgDump === null) return yield* Effect.fail(noDump)
   const command = install.pgDump
   const { spawn } = yield* Spawn
+  const session = yield* Effect.acquireRelease(
+    Effect.sync(() => sessions.begin(database)),
+    ({ ended }) => Effect.sync(ended)
+  )
   const child = yield* spawn({
     command,
     args: ["--schema-only", "--no-password", "--host", at.host, "--port", String(at.port), "--username", superuser],
@@ -123,8 +127,10 @@ const schemaDump = Effect.fn("Http.schemaDump")(function* (
   )
   if (Option.isNone(first)) {
     yield* failUnlessWhole
+    session.opened()
     return HttpServerResponse.text("", { contentType: sqlType })
   }
+  session.opened()
   const body = Stream.succeed(first.value).pipe(
     Stream.concat(rest),
     Stream.concat(Stream.fromEffectDrain(failUnlessWhole))

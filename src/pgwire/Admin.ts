@@ -14,6 +14,7 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { WireFailed } from "../errors/Failure.ts"
 import type { ConnString } from "./ConnString.ts"
+import { makeOwnSessions, type OwnSessions } from "./ownSessions.ts"
 import { pinnedOptions } from "./pinnedSettings.ts"
 import { connect, type Wire, type WireConfig } from "./Wire.ts"
 
@@ -58,6 +59,8 @@ export class Admin extends Context.Service<
     readonly guard: (prove: Prove) => Effect.Effect<void>
     /** That proof, for a session which was not opened by `connect`. */
     readonly prove: Prove
+    /** Counts those of our sessions that were in users' databases. */
+    readonly sessions: OwnSessions
     /** What version is expected there, so that the first session need not ask for it. */
     readonly expectMajor: (major: number) => Effect.Effect<void>
     /** For a client program that goes to the same server: what our own sessions have as start-up options. */
@@ -104,9 +107,9 @@ const optionsOf = (at: ConnString, user: string, about: Known, purpose: Purpose,
 
 /** One attempt at a session, believing this of the server. */
 const opener =
-  (at: ConnString, user: string) =>
+  (at: ConnString, user: string, sessions: OwnSessions) =>
   (about: Known, [purpose, database, libraries]: Wanted, onParameter?: WireConfig["onParameter"]) =>
-    connect({
+    connectCounted(sessions, {
       host: at.host,
       port: at.port,
       user,
@@ -117,6 +120,20 @@ const opener =
       ...(onParameter === undefined ? {} : { onParameter }),
       ...(at.password === null ? {} : { password: at.password })
     })
+
+/** Has ended when its connection is closed, with the scope, or when it came to nothing. */
+const connectCounted = Effect.fnUntraced(function* (
+  sessions: OwnSessions,
+  config: WireConfig & { readonly database: string }
+) {
+  const session = yield* Effect.acquireRelease(
+    Effect.sync(() => sessions.begin(config.database)),
+    ({ ended }) => Effect.sync(ended)
+  )
+  const wire = yield* Effect.onError(connect(config), () => Effect.sync(session.ended))
+  session.opened()
+  return wire
+})
 
 /**
  * By a session that pins only what every version knows. The server says its version even when that session fails, but
@@ -169,12 +186,14 @@ const make = Effect.fnUntraced(function* (at: ConnString) {
   const known = yield* Ref.make<Known>({ major: null, superuser: true })
   const superuser = at.user ?? defaultSuperuser
   const systemDatabase = at.database ?? "postgres"
-  const open = opener(at, superuser)
+  const sessions = makeOwnSessions()
+  const open = opener(at, superuser, sessions)
   const prove: Prove = (wire) => Effect.flatMap(Ref.get(guard), (one) => one(wire))
   return Admin.of({
     at,
     superuser,
     systemDatabase,
+    sessions,
     guard: (next) => Ref.set(guard, next),
     prove,
     expectMajor: (major) => Ref.update(known, (about) => ({ ...about, major })),

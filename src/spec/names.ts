@@ -2,6 +2,7 @@
  * Which names and verifiers Postgres takes for what a spec means by them. One judgement for every way a spec comes in,
  * and for the planner. No message repeats a verifier.
  */
+import { templateDatabase } from "../pgwire/ownSessions.ts"
 
 const bytes = new TextEncoder()
 
@@ -26,11 +27,6 @@ export const faultOfName = (name: string): string | null => {
       : null)
   )
 }
-
-/**
- * Ours: many new databases are copied from it, then it is dropped (`catalog/planTemplate.ts`). No spec may name it.
- */
-export const templateDatabase = "template_compute_ctl"
 
 /** Of a role that has made room for another of its name and is about to be dropped (`catalog/planRoles.ts`). */
 export const leavingRolePrefix = "compute_ctl_leaving_"

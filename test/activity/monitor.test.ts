@@ -12,6 +12,7 @@ import { monitor } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { TimedOut, WireFailed } from "../../src/errors/Failure.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
+import { makeOwnSessions } from "../../src/pgwire/ownSessions.ts"
 import type { Wire } from "../../src/pgwire/Wire.ts"
 
 type Row = ReadonlyArray<string | null>
@@ -67,6 +68,7 @@ const scripted = (answer: (samples: number) => Effect.Effect<Row, WireFailed>) =
         },
         superuser: "cloud_admin",
         systemDatabase: "postgres",
+        sessions: makeOwnSessions(),
         guard: () => Effect.void,
         prove: () => Effect.void,
         expectMajor: () => Effect.void,

@@ -10,6 +10,7 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { WireFailed } from "../../src/errors/Failure.ts"
 import { causesOf, policyOf } from "../../src/errors/policy.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
+import { makeOwnSessions } from "../../src/pgwire/ownSessions.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const refused = new WireFailed({ operation: "connect", peer: "nobody", detail: "connection refused" })
@@ -20,6 +21,7 @@ const admin = (bugs: Array<boolean>) =>
     at: { host: "nobody", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
     superuser: "cloud_admin",
     systemDatabase: "postgres",
+    sessions: makeOwnSessions(),
     guard: () => Effect.void,
     prove: () => Effect.void,
     expectMajor: () => Effect.void,

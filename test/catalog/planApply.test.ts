@@ -6,7 +6,7 @@ import { isReservedRole, majorOf } from "../../src/catalog/Catalog.ts"
 import type { Operation } from "../../src/catalog/operations.ts"
 import { isEmpty, planApply } from "../../src/catalog/planApply.ts"
 import { printPlan } from "../../src/catalog/planText.ts"
-import { templateDatabase } from "../../src/spec/names.ts"
+import { templateDatabase } from "../../src/pgwire/ownSessions.ts"
 import { catalogOf, emptyScenario, options, runs, Scenario, scramText, simulate, specOf } from "./scenario.ts"
 
 const todo = (operations: ReadonlyArray<Operation>) => operations.filter(({ decision }) => decision._tag === "Do")

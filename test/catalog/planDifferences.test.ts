@@ -7,7 +7,7 @@ import type { Catalog, ObservedDatabase, ObservedRole } from "../../src/catalog/
 import { isEmpty, planApply } from "../../src/catalog/planApply.ts"
 import { type Difference, differencesOf, printDifferences } from "../../src/catalog/planDifferences.ts"
 import { bareRole } from "../../src/catalog/roleAttributes.ts"
-import { templateDatabase } from "../../src/spec/names.ts"
+import { templateDatabase } from "../../src/pgwire/ownSessions.ts"
 import type { GenericOption, ParsedSpec, Role } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 import { catalogOf, emptyScenario, options, runs, Scenario, scramText, simulate, specOf } from "./scenario.ts"

@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { templateDatabase } from "../../src/spec/names.ts"
+import { templateDatabase } from "../../src/pgwire/ownSessions.ts"
 import { discardTemplate } from "../../src/catalog/discardTemplate.ts"
 import { installs, startPostgres, type TestPostgres } from "../support/postgres.ts"
 import { adminOf, applyOn, assertSettled, database, role, specOf } from "./fixture.ts"

@@ -15,6 +15,7 @@ import { type Failure, SpecInvalid, WireFailed } from "../../src/errors/Failure.
 import { defaultTimeouts, type ServerOptions } from "../../src/http/options.ts"
 import { httpServer } from "../../src/http/Server.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
+import { makeOwnSessions } from "../../src/pgwire/ownSessions.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 
@@ -25,6 +26,7 @@ const noPostgres = Layer.succeed(
     at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
     superuser: "cloud_admin",
     systemDatabase: "postgres",
+    sessions: makeOwnSessions(),
     guard: () => Effect.void,
     prove: () => Effect.void,
     expectMajor: () => Effect.void,
