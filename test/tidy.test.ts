@@ -64,7 +64,7 @@ const edges: Record<string, string> = {
   lfc: "compute errors pgwire spec",
   sidecars: "compute errors pgwire platform postgres spec telemetry",
   tls: "compute errors platform postgres spec",
-  http: "activity compute errors extensions pgwire platform postgres spec telemetry",
+  http: "activity compute errors extensions pgwire platform postgres spec telemetry tls",
   lifecycle:
     "activity autoscaling catalog compute errors extensions http lfc logging pgwire platform postgres sidecars spec " +
     "storage telemetry tls",

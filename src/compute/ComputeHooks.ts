@@ -15,8 +15,8 @@ export class ComputeHooks extends Context.Service<
   {
     /** What Postgres needs before it starts. A failure ends the start. Runs beside the building of PGDATA. */
     readonly beforeStart: (spec: ParsedSpec) => Effect.Effect<void, Failure>
-    /** PGDATA is built, and Postgres starts next. A failure ends the start. */
-    readonly beforeSpawn: (spec: ParsedSpec) => Effect.Effect<void, Failure>
+    /** Before Postgres reads the files of this spec, the first or a later one. A failure fails the start or apply. */
+    readonly placeCertificate: (spec: ParsedSpec) => Effect.Effect<void, Failure>
     /** The postmaster was just spawned. */
     readonly afterSpawn: (pid: number) => Effect.Effect<void>
     /** A later spec is about to be applied to the running Postgres. A failure fails the apply. */
@@ -45,7 +45,7 @@ export class ComputeHooks extends Context.Service<
   /** Nothing but Postgres. */
   static readonly none: Layer.Layer<ComputeHooks> = Layer.succeed(ComputeHooks, {
     beforeStart: () => Effect.void,
-    beforeSpawn: () => Effect.void,
+    placeCertificate: () => Effect.void,
     afterSpawn: () => Effect.void,
     onSpecChanged: () => Effect.void,
     onRunning: () => Effect.void,

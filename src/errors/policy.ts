@@ -114,7 +114,11 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
   ExtensionFailed: row("extension_failed", 500, "look at the store of extensions; ask again to try again"),
   LfcBusy: row("lfc_busy", 429, "wait until it is done, or cancel it"),
   SidecarUnusable: row("sidecar_unusable", 500, "check that it runs on this machine, and its own log"),
-  CertificateUnusable: row("certificate_unusable", 500, "put a PEM certificate and its own PEM key in place"),
+  CertificateUnusable: row(
+    "certificate_unusable",
+    500,
+    "put a PEM certificate and its own PEM key, without a passphrase, in place"
+  ),
   Abandoned: row("abandoned", 503, "the compute is ending; ask its successor", { exitCode: 0 }),
   Superseded: row("superseded", 409, "nothing: the later spec stands in its place")
 }

@@ -4,14 +4,13 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as FS from "node:fs/promises"
+import * as Redacted from "effect/Redacted"
 import { createServer, type IncomingMessage, type Server } from "node:http"
 import type { Server as SecureServer } from "node:https"
 import type { Actor } from "../compute/Supervisor.ts"
 import { codeOf } from "../errors/errno.ts"
-import { FileFailed, ListenFailed } from "../errors/Failure.ts"
-import { causesOf } from "../errors/policy.ts"
-import { attemptPromise } from "../platform/files.ts"
+import { ListenFailed } from "../errors/Failure.ts"
+import type { Pair } from "../tls/pair.ts"
 import type { Connections } from "./connections.ts"
 import type { Dispatcher } from "./dispatch.ts"
 import type { ServerOptions } from "./options.ts"
@@ -112,46 +111,7 @@ export const listenInternal = (
 
 // -- the external port, with or without TLS --------------------------------------------------------------------------
 
-type TlsFiles = NonNullable<ServerOptions["tls"]>
-
-const readFile = (path: string) => attemptPromise("read", path, () => FS.readFile(path))
-
-const readTls = ({ certPath, keyPath }: TlsFiles) => Effect.all({ cert: readFile(certPath), key: readFile(keyPath) })
-
-const reloadEvery = Duration.seconds(5)
-
-/** Takes up a new certificate once both files are whole; until then the old one serves, and one warning says why. */
-const certificateWatcher = (
-  servers: ReadonlyArray<SecureServer>,
-  files: TlsFiles,
-  first: Effect.Success<ReturnType<typeof readTls>>
-): Actor => ({
-  name: "certificate watcher",
-  kind: "auxiliary",
-  run: Effect.suspend(() => {
-    let current = first
-    let warned = false
-    const reload = Effect.gen(function* () {
-      const next = yield* readTls(files)
-      if (next.cert.equals(current.cert) && next.key.equals(current.key)) return
-      yield* Effect.try({
-        try: () => {
-          for (const server of servers) server.setSecureContext({ ...next, minVersion: "TLSv1.2" })
-        },
-        catch: (cause) => new FileFailed({ operation: "use the certificate in", path: files.certPath, cause })
-      })
-      current = next
-      warned = false
-      yield* Effect.logInfo("the HTTP API has a new certificate")
-    })
-    const keep = Effect.fnUntraced(function* (failure: FileFailed) {
-      if (warned) return
-      warned = true
-      yield* Effect.logWarning(`the HTTP API keeps its certificate: ${causesOf(failure).join(": ")}`)
-    })
-    return Effect.forever(Effect.andThen(Effect.sleep(reloadEvery), Effect.catch(reload, keep)))
-  })
-})
+const renewedEvery = Duration.seconds(5)
 
 /** `host` may be `localhost`: every loopback address. With TLS, an actor comes with it. */
 export const listenExternal = Effect.fnUntraced(function* (
@@ -167,17 +127,30 @@ export const listenExternal = Effect.fnUntraced(function* (
         // would mean the same, and cost ten milliseconds for its look-up.
         listen(what, makeServer(), host === "::" ? null : host, externalPort, connections)
   if (tls === null) return yield* on(() => createServer(serverOptions, onRequest))
-  const refuse = (cause: unknown) => new ListenFailed({ what: "the HTTP API with TLS", port: externalPort, cause })
-  const files = yield* Effect.mapError(readTls(tls), refuse)
   // Loaded only when TLS is asked for.
-  const { createServer: createSecure } = yield* Effect.promise(() => import("node:https"))
+  const [{ createServer: createSecure }, { pairWatch, readPair, warnWhenExpired }] = yield* Effect.promise(() =>
+    Promise.all([import("node:https"), import("../tls/pair.ts")])
+  )
+  const contextOf = ({ certificate, key }: Pair) =>
+    ({ cert: certificate, key: Redacted.value(key), minVersion: "TLSv1.2" }) as const
+  const first = yield* readPair(tls)
+  yield* warnWhenExpired(first, tls)
   const servers: Array<SecureServer> = []
-  const makeSecure = () => {
-    const server = createSecure({ ...serverOptions, ...files, handshakeTimeout, minVersion: "TLSv1.2" }, onRequest)
+  const listening = yield* on(() => {
+    const server = createSecure({ ...serverOptions, ...contextOf(first), handshakeTimeout }, onRequest)
     servers.push(server)
     return server
-  }
-  // What is wrong with the files is thrown.
-  const listening = yield* Effect.try({ try: () => on(makeSecure), catch: refuse }).pipe(Effect.flatten)
-  return { ...listening, actors: [certificateWatcher(servers, tls, files)] } satisfies Listening
+  })
+  const renewals = pairWatch({
+    name: "certificate watcher",
+    server: "the HTTP API",
+    tls,
+    every: renewedEvery,
+    first,
+    use: (pair) =>
+      Effect.sync(() => {
+        for (const server of servers) server.setSecureContext(contextOf(pair))
+      })
+  })
+  return { ...listening, actors: [renewals] } satisfies Listening
 })

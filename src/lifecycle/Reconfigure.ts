@@ -69,8 +69,8 @@ const fetchableLibraries = ({ remoteExtensions }: ParsedSpec): ReadonlySet<strin
   new Set(remoteExtensions?.libraries.keys() ?? [])
 
 /**
- * Files in place, looked at by Postgres before it is told to take them up, and put back when it finds a mistake. A
- * reload only when something changed.
+ * Files in place, with the certificate that they speak of, looked at by Postgres before it is told to take them up, and
+ * put back when it finds a mistake. A reload only when something changed.
  *
  * When Postgres cannot be asked (its pageserver may be what the new files are to replace) the reload is done all the
  * same: of files with mistakes Postgres takes nothing up, and goes on with what it has.
@@ -83,6 +83,7 @@ export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function* (
   const state = yield* ComputeState
   const pgdata = yield* Pgdata
   const { pendingRestart: pendingBefore } = yield* state.now
+  yield* (yield* ComputeHooks).placeCertificate(spec)
   const before = yield* pgdata.rewrite(files)
   if (before.length === 0) return { before, checked: true, pendingBefore } satisfies Rewritten
   const check = yield* ConfigurationCheck

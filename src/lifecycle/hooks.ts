@@ -82,7 +82,7 @@ const make = Effect.fnUntraced(function* (options: HookOptions) {
           { concurrency: "unbounded", discard: true }
         )
       ),
-    beforeSpawn: certificates.place,
+    placeCertificate: certificates.place,
     afterSpawn: (pid) => Effect.asVoid(protectFromOom(pid)),
     onSpecChanged: sidecars.onSpec,
     onRunning: (spec) => provided(autoprewarm(spec)),

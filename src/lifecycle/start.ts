@@ -61,7 +61,7 @@ export const start = Effect.fn("Lifecycle.start")(function* (
     { concurrency: "unbounded" }
   )
 
-  yield* hooks.beforeSpawn(spec)
+  yield* hooks.placeCertificate(spec)
   // One that was spawned and is not yet held is stopped with the scope.
   const postgres = yield* Effect.uninterruptibleMask((restore) =>
     Effect.tap(restore(postmaster.start({ token: spec.neon?.token ?? null })), (running) =>

@@ -29,7 +29,7 @@ export const simulationSteps = [
   "commitLsn start",
   "build",
   "beforeStart",
-  "beforeSpawn",
+  "placeCertificate",
   "spawn",
   "afterSpawn",
   "ready",
@@ -241,7 +241,7 @@ const hooks = (actors: ReadonlyArray<Actor>) =>
       return ComputeHooks.of({
         ...(yield* Effect.provide(ComputeHooks, ComputeHooks.none)),
         beforeStart: () => pass("beforeStart"),
-        beforeSpawn: () => pass("beforeSpawn"),
+        placeCertificate: () => pass("placeCertificate"),
         afterSpawn: () => Effect.orDie(pass("afterSpawn")),
         onSpecChanged: () => pass("onSpecChanged"),
         onRunning: () => Effect.orDie(pass("onRunning")),

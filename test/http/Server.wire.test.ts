@@ -50,7 +50,7 @@ describe("listening", () => {
           Scope.provide(scope),
           Effect.flip
         )
-        assert.strictEqual(error._tag, "ListenFailed")
+        if (error._tag !== "ListenFailed") return assert.fail(error.message)
         assert.deepStrictEqual([error.what, error.port], [what, taken])
         assert.include(String(error.cause), "EADDRINUSE")
         yield* Scope.close(scope, Exit.void)

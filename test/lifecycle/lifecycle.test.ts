@@ -31,7 +31,7 @@ describe("a compute", () => {
         "commitLsn start",
         "build",
         "beforeStart",
-        "beforeSpawn",
+        "placeCertificate",
         "spawn",
         "afterSpawn",
         "ready",

@@ -229,7 +229,7 @@ describe("a start", () => {
     "commitLsn start",
     "build",
     "beforeStart",
-    "beforeSpawn",
+    "placeCertificate",
     "spawn",
     "afterSpawn",
     "ready",

@@ -8,7 +8,7 @@ import * as Ref from "effect/Ref"
 import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
-import { ApplyFailed, type Failure, FileFailed, TimedOut } from "../../src/errors/Failure.ts"
+import { ApplyFailed, CertificateUnusable, type Failure, FileFailed, TimedOut } from "../../src/errors/Failure.ts"
 import { policyOf } from "../../src/errors/policy.ts"
 import { runLifecycle } from "../../src/lifecycle/Lifecycle.ts"
 import { NewSession } from "../../src/lifecycle/postgresWatch.ts"
@@ -60,6 +60,20 @@ const failRewritesAfter = (simulation: Simulation["Service"], step: SimulationSt
     )
   )
 
+describe("a later spec whose certificate cannot be had", () => {
+  it.effect("fails before Postgres is given files that speak of it", () =>
+    Effect.gen(function* () {
+      const { commands, simulation, since, state } = yield* running()
+      const missing = new CertificateUnusable({ certificate: "/tls.crt", detail: "it cannot be read" })
+      yield* simulation.interfere("placeCertificate", missing, 1)
+      assert.strictEqual(yield* Effect.flip(commands.configure(specWith("5MB"))), missing)
+      assert.deepStrictEqual(yield* since, ["onSpecChanged", "placeCertificate"])
+      assert.strictEqual((yield* state.now).status, "failed")
+      assert.strictEqual((yield* commands.configure(specWith("5MB"))).status, "running")
+    }).pipe(Effect.provide(compute))
+  )
+})
+
 describe("a later spec that fails after its files are in force", () => {
   it.effect("leaves the files as they were, nothing waiting for a restart, and no condition", () =>
     Effect.gen(function* () {
@@ -70,6 +84,7 @@ describe("a later spec that fails after its files are in force", () => {
       yield* Effect.flip(commands.configure(specWith("5MB")))
       assert.deepStrictEqual(yield* since, [
         "onSpecChanged",
+        "placeCertificate",
         "rewrite",
         "reload",
         "apply reconfigure",
@@ -103,7 +118,13 @@ describe("a later spec that fails after its files are in force", () => {
       yield* Ref.set(opinion, Effect.fail(new TimedOut({ what: "the check", millis: 5000 })))
       yield* simulation.interfere("apply reconfigure", refusedCatalog, 1)
       yield* Effect.flip(commands.configure(specWith("5MB")))
-      assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "reload", "apply reconfigure"])
+      assert.deepStrictEqual(yield* since, [
+        "onSpecChanged",
+        "placeCertificate",
+        "rewrite",
+        "reload",
+        "apply reconfigure"
+      ])
       assert.deepStrictEqual(
         (yield* state.now).degraded.map(({ code }) => code),
         ["reconfigure_incomplete"]
@@ -136,7 +157,14 @@ describe("a later spec that fails after its files are in force", () => {
       )
       yield* Ref.set(begins, Effect.fail(new TimedOut({ what: "a new session", millis: 3000 })))
       yield* Effect.flip(commands.configure({ ...specWith("5MB"), skipCatalogUpdates: true }))
-      assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "reload", "rewrite", "reload"])
+      assert.deepStrictEqual(yield* since, [
+        "onSpecChanged",
+        "placeCertificate",
+        "rewrite",
+        "reload",
+        "rewrite",
+        "reload"
+      ])
       assert.strictEqual((yield* state.now).status, "failed")
     }).pipe(Effect.provide(compute))
   )
@@ -173,7 +201,7 @@ describe("a later spec", () => {
           failure.message,
           "the spec (settings of Postgres) is not valid: postgresql.conf line 3: work_mem: no"
         )
-        assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "rewrite"])
+        assert.deepStrictEqual(yield* since, ["onSpecChanged", "placeCertificate", "rewrite", "rewrite"])
         const { error, spec, status } = yield* state.now
         assert.deepStrictEqual([status, spec?.operationId], ["failed", "4MB"])
         assert.include(error ?? "", "work_mem: no")
@@ -194,7 +222,13 @@ describe("a later spec", () => {
           Effect.fail(new TimedOut({ what: "the check of the configuration files", millis: 5000 }))
         )
         assert.strictEqual((yield* commands.configure(specWith("5MB"))).status, "running")
-        assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "reload", "apply reconfigure"])
+        assert.deepStrictEqual(yield* since, [
+          "onSpecChanged",
+          "placeCertificate",
+          "rewrite",
+          "reload",
+          "apply reconfigure"
+        ])
       }).pipe(Effect.provide(compute))
   )
 
@@ -218,7 +252,7 @@ describe("a later spec", () => {
     Effect.gen(function* () {
       const { commands, since } = yield* running()
       yield* commands.configure(specWith("4MB"))
-      assert.deepStrictEqual(yield* since, ["onSpecChanged", "rewrite", "apply reconfigure"])
+      assert.deepStrictEqual(yield* since, ["onSpecChanged", "placeCertificate", "rewrite", "apply reconfigure"])
     }).pipe(Effect.provide(compute))
   )
 

@@ -9,15 +9,8 @@ import { TestClock } from "effect/testing"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { inspect } from "node:util"
-import {
-  awaitPair,
-  certificateWatch,
-  firstCertificate,
-  keyFault,
-  leafOf,
-  placePair,
-  readPair
-} from "../../src/tls/Certificates.ts"
+import { certificateWatch, firstCertificate, placePair } from "../../src/tls/Certificates.ts"
+import { awaitPair, keyFault, leafOf, readPair } from "../../src/tls/pair.ts"
 import { kinds, selfSigned, type TestCertificate } from "../support/certificates.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 import { passes } from "../support/virtualTime.ts"

@@ -41,6 +41,24 @@ describe("the certificate service", () => {
     })
   )
 
+  it.effect("stays as it is when a later spec asks for it again: its renewals are the watch's", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const tls = { keyPath: path.join(folder, "k"), certPath: path.join(folder, "c") }
+      const made = selfSigned("ec-p256")
+      fs.writeFileSync(tls.certPath, made.certificate)
+      fs.writeFileSync(tls.keyPath, made.key)
+      yield* Effect.gen(function* () {
+        const { place } = yield* Certificates
+        yield* place(asking)
+        fs.writeFileSync(tls.keyPath, selfSigned("rsa").key)
+        // Half a renewal would be waited for.
+        yield* place(asking)
+        assert.strictEqual(fs.readFileSync(path.join(folder, "server.key"), "utf8"), made.key)
+      }).pipe(Effect.provide(Certificates.layer({ tls, pgdata: folder, runAs: null })))
+    })
+  )
+
   it("is in postgresql.conf under the same condition", () => {
     for (const storage of [{ _tag: "Neon" } as const, localFacts.storage]) {
       const facts = { ...localFacts, storage, certificate: true }

@@ -1,5 +1,6 @@
 /**
- * A real Postgres takes up a renewed certificate by a reload, under a session that stays.
+ * A real Postgres takes up a renewed certificate by a reload, under a session that stays, and the first one with the
+ * spec that asks for it.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -10,9 +11,13 @@ import * as net from "node:net"
 import * as path from "node:path"
 import * as tlsModule from "node:tls"
 import { sslLines } from "../../src/postgres/postgresqlConf.ts"
-import { awaitPair, firstCertificate, placePair } from "../../src/tls/Certificates.ts"
+import { firstCertificate, placePair } from "../../src/tls/Certificates.ts"
+import { awaitPair } from "../../src/tls/pair.ts"
+import { edSigner, tokenOf } from "../http/tokens.ts"
+import { launch, localArguments, place } from "../program/harness.ts"
 import { selfSigned } from "../support/certificates.ts"
-import { runAs, startPostgres } from "../support/postgres.ts"
+import { least } from "../support/fixtures.ts"
+import { freePort, runAs, startPostgres } from "../support/postgres.ts"
 import { eventually } from "../support/waiting.ts"
 
 /** The certificate that Postgres shows to who asks for TLS. */
@@ -65,6 +70,45 @@ describe("Postgres with the compute's certificate", () => {
           postgres.log
         )
         assert.deepStrictEqual(yield* session.rows("select 1"), [["1"]])
+      }),
+    60_000
+  )
+
+  it.live(
+    "shows it once a later spec asks for TLS",
+    () =>
+      Effect.gen(function* () {
+        const at = yield* place
+        const tls = { key_path: path.join(at.directory, "tls.key"), cert_path: path.join(at.directory, "tls.crt") }
+        const made = selfSigned("ec-p256")
+        fs.writeFileSync(tls.cert_path, made.certificate)
+        fs.writeFileSync(tls.key_path, made.key)
+        const config = path.join(at.directory, "config.json")
+        const signer = edSigner()
+        const jwk = { ...signer.jwk, use: "sig", alg: "EdDSA" }
+        fs.writeFileSync(config, JSON.stringify({ spec: least, compute_ctl_config: { jwks: { keys: [jwk] }, tls } }))
+        const later: Readonly<Record<string, string>> = { "-S": "-c", "--http-port": "--external-http-port" }
+        const more = ["--internal-http-port", String(yield* freePort), "-i", "compute-1"]
+        const args = localArguments(at, least, more)
+        const given = args.map((arg, index) => (args[index - 1] === "-S" ? config : (later[arg] ?? arg)))
+        const program = yield* launch(given, at.httpPort)
+        yield* Effect.promise(() => program.prints(/from init to running/))
+        const without = yield* Effect.promise(() => shown(at.port).catch(String))
+        assert.include(without, "speaks no TLS")
+        const authorization = `Bearer ${tokenOf(signer, { compute_id: "compute-1" })}`
+        const answer = yield* Effect.promise(() =>
+          program.http("/configure", {
+            method: "POST",
+            headers: { "content-type": "application/json", authorization },
+            body: JSON.stringify({ spec: { ...least, features: ["tls_experimental"] } })
+          })
+        )
+        assert.strictEqual(answer.status, 200, answer.text)
+        yield* eventually(
+          "the certificate",
+          async () => (await shown(at.port).catch(() => null)) === fingerprint(made.certificate),
+          program.output
+        )
       }),
     60_000
   )
