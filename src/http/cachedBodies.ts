@@ -15,13 +15,12 @@ import { bodyOf } from "./refusals.ts"
 import type { Traffic } from "./traffic.ts"
 import { metricsText, statusBody } from "./views.ts"
 
-/** Text, because Node sends it in one piece with the head. */
 interface Prepared {
   readonly status: number
-  readonly type: string
-  readonly body: string
-  /** Of the body, in bytes. */
-  readonly length: number
+  /** Names and values in turn. */
+  readonly headers: Array<string>
+  /** A short one is text, because Node sends that in one piece with the head; a long one costs less as bytes. */
+  readonly body: string | Buffer
 }
 
 export type CachedBody = () => Prepared
@@ -32,12 +31,13 @@ export const isPlain = (headers: IncomingHttpHeaders): boolean =>
   headers["content-length"] === undefined &&
   headers.accept?.includes("event-stream") !== true
 
-const prepare = (status: number, type: string, body: string): Prepared => ({
-  status,
-  type,
-  body,
-  length: Buffer.byteLength(body)
-})
+const longBody = 4096
+
+export const prepare = (status: number, type: string, body: string): Prepared => {
+  const bytes = Buffer.from(body)
+  const headers = ["content-type", type, "content-length", String(bytes.length)]
+  return { status, headers, body: bytes.length < longBody ? body : bytes }
+}
 
 const json = (body: unknown, status = 200): Prepared => prepare(status, "application/json", JSON.stringify(body))
 

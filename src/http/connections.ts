@@ -53,6 +53,8 @@ interface Connection {
   readonly peer: string
   /** Of requests that are not answered to their end. */
   readonly responses: Set<ServerResponse>
+  /** It was answered at once since it took its place among the silent. */
+  heard: boolean
 }
 
 /** Tells two connections apart for as long as they last: the socket of TLS is another object than that of TCP. */
@@ -64,7 +66,7 @@ export class Connections {
   readonly #traffic: Pick<Traffic, "dropped">
   readonly #servers = new Map<Connection, Server>()
   readonly #bySocket = new Map<Socket, Connection>()
-  /** The longest silent first. */
+  /** The longest silent first, but for those that were heard: they move to the end when it is their turn to leave. */
   readonly #silent = new Set<Connection>()
   readonly #silentOf = new Map<string, number>()
   #busy = 0
@@ -79,7 +81,7 @@ export class Connections {
     const handshakes = new Map<string, Connection>()
     server.on("connection", (socket: Socket) => {
       const ends = endsOf(socket)
-      const connection: Connection = { socket, peer: socket.remoteAddress ?? "", responses: new Set() }
+      const connection: Connection = { socket, peer: socket.remoteAddress ?? "", responses: new Set(), heard: false }
       handshakes.set(ends, connection)
       socket.once("close", () => {
         handshakes.delete(ends)
@@ -88,7 +90,7 @@ export class Connections {
       this.#servers.set(connection, server)
       this.#bySocket.set(socket, connection)
       this.#fallsSilent(connection)
-      this.#makeRoom(connection.peer)
+      this.#makeRoomFor(connection)
     })
     server.on("secureConnection", (socket: Socket) => {
       const connection = handshakes.get(endsOf(socket))
@@ -102,7 +104,7 @@ export class Connections {
   /** A request came and was answered at once. */
   heard(socket: Socket): void {
     const connection = this.#bySocket.get(socket)
-    if (connection !== undefined && this.#silent.delete(connection)) this.#silent.add(connection)
+    if (connection !== undefined) connection.heard = true
   }
 
   /** A request begins, and ends with its response. False: there are too many, and it has not begun. */
@@ -128,6 +130,7 @@ export class Connections {
   }
 
   #fallsSilent(connection: Connection): void {
+    connection.heard = false
     this.#silent.add(connection)
     this.#countSilent(connection.peer, 1)
   }
@@ -138,10 +141,23 @@ export class Connections {
     else this.#silentOf.set(peer, now)
   }
 
-  #makeRoom(peer: string): void {
+  #makeRoomFor(newcomer: Connection): void {
+    const { peer } = newcomer
     if ((this.#silentOf.get(peer) ?? 0) > this.limits.silentOfPeer)
-      this.#drop(this.#silent.values().find((one) => one.peer === peer))
-    else if (this.#servers.size > this.limits.open) this.#drop(this.#silent.values().next().value)
+      this.#drop(this.#longestSilent((one) => one !== newcomer && one.peer === peer))
+    else if (this.#servers.size > this.limits.open) this.#drop(this.#longestSilent((one) => one !== newcomer))
+  }
+
+  #longestSilent(among: (one: Connection) => boolean): Connection | undefined {
+    // Those that move are met again, unless another one is found before.
+    for (const one of this.#silent) {
+      if (!among(one)) continue
+      if (!one.heard) return one
+      this.#silent.delete(one)
+      this.#silent.add(one)
+      one.heard = false
+    }
+    return undefined
   }
 
   #drop(connection: Connection | undefined): void {

@@ -62,8 +62,8 @@ const refuseAtOnce = (response: CountedResponse, refused: Refusal): void => {
 /** True: it was answered. */
 const answerFromCache = (endpoint: Endpoint, request: IncomingMessage, response: CountedResponse): boolean => {
   if (endpoint.cached === null || !isPlain(request.headers)) return false
-  const { body, length, status, type } = endpoint.cached()
-  response.writeHead(status, { "content-type": type, "content-length": length })
+  const { body, headers, status } = endpoint.cached()
+  response.writeHead(status, headers)
   response.end(request.method === "HEAD" ? undefined : body)
   return true
 }

@@ -83,6 +83,7 @@ interface Methods {
 }
 
 const noParams = {}
+const nothing: ReadonlyArray<string> = []
 
 export class Router {
   readonly #fixed = new Map<string, Methods>()
@@ -115,6 +116,6 @@ export class Router {
 
   #match(method: string, { endpoints, route }: Methods, params: Asked["params"]): Match {
     const endpoint = endpoints.get(method) ?? null
-    return { route, endpoint, allowed: endpoint === null ? [...endpoints.keys()] : [], params }
+    return { route, endpoint, allowed: endpoint === null ? [...endpoints.keys()] : nothing, params }
   }
 }

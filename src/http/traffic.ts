@@ -4,18 +4,15 @@
  */
 import { type OutgoingHttpHeader, type OutgoingHttpHeaders, ServerResponse } from "node:http"
 import {
+  cumulativeOf,
   emptyHistogram,
-  type Histogram,
   histogramSamples,
   observe,
   printHead,
-  printSample
+  printSeries
 } from "../telemetry/prometheus.ts"
 
-/**
- * Each sample stays printed until it changes, because metrics are read about as often as requests are counted. Labels
- * come from small fixed sets, so that a stranger cannot grow them.
- */
+/** Labels come from small fixed sets, so that a stranger cannot grow them. */
 export interface Traffic {
   /** `route` is the declared path; `null`: there is none. */
   readonly count: (method: string | undefined, route: string | null, status: number, millis: number) => void
@@ -42,58 +39,86 @@ const drops = {
   help: "HTTP connections closed to keep room for others: silent for the longest time, or too slow to read"
 } as const
 
+const [requestsHead, durationsHead, dropsHead] = [requests, durations, drops].map(printHead)
+
+/** Counts are printed about as often as they are counted up: all that does not change of their lines is at hand. */
 interface Counter {
-  readonly labels: Readonly<Record<string, string>>
+  readonly head: string
   value: number
-  text: string | null
 }
 
-interface Times {
-  readonly route: string
-  readonly histogram: Histogram
-  text: string | null
+const counterOf = (name: string, labels: Readonly<Record<string, string>>): Counter => ({
+  head: printSeries(name, { labels }),
+  value: 0
+})
+
+const printAll = (head: string | undefined, counters: Iterable<Counter>): string => {
+  let text = ""
+  for (const counter of counters) text += `${counter.head}${counter.value}\n`
+  return text === "" ? "" : `${head}${text}`
 }
 
-const printCounter = (name: string, counter: Counter): string => (counter.text ??= printSample(name, counter))
-const printTimes = (times: Times): string =>
-  (times.text ??= histogramSamples({ route: times.route }, times.histogram)
-    .map((sample) => printSample(durations.name, sample))
-    .join(""))
+/** What was answered on one route. */
+class RouteTraffic {
+  readonly #route: string
+  readonly #histogram = emptyHistogram(bounds)
+  readonly #heads: ReadonlyArray<string>
+  readonly #counters = new Map<string, Map<number, Counter>>()
+  #times = ""
 
-const increment = (counters: Map<string, Counter>, key: string, labels: () => Counter["labels"]): void => {
-  let counter = counters.get(key)
-  if (counter === undefined) counters.set(key, (counter = { labels: labels(), value: 0, text: null }))
-  counter.value += 1
-  counter.text = null
-}
+  constructor(route: string) {
+    this.#route = route
+    this.#heads = histogramSamples({ route }, this.#histogram).map((sample) => printSeries(durations.name, sample))
+  }
 
-const printAll = (family: Parameters<typeof printHead>[0], counters: ReadonlyMap<string, Counter>): string => {
-  if (counters.size === 0) return ""
-  let text = printHead(family)
-  for (const counter of counters.values()) text += printCounter(family.name, counter)
-  return text
+  count(method: string, status: number, seconds: number): void {
+    let byStatus = this.#counters.get(method)
+    if (byStatus === undefined) this.#counters.set(method, (byStatus = new Map<number, Counter>()))
+    let counter = byStatus.get(status)
+    if (counter === undefined) {
+      counter = counterOf(requests.name, { method, route: this.#route, status: String(status) })
+      byStatus.set(status, counter)
+    }
+    counter.value += 1
+    observe(this.#histogram, seconds)
+    this.#times = ""
+  }
+
+  *counters(): Generator<Counter> {
+    for (const byStatus of this.#counters.values()) yield* byStatus.values()
+  }
+
+  times(): string {
+    if (this.#times === "") {
+      const values = cumulativeOf(this.#histogram)
+      this.#heads.forEach((head, index) => (this.#times += `${head}${values[index]}\n`))
+    }
+    return this.#times
+  }
 }
 
 export const makeTraffic = (): Traffic => {
-  const counters = new Map<string, Counter>()
   const dropped = new Map<string, Counter>()
-  const byRoute = new Map<string, Times>()
+  const routes = new Map<string, RouteTraffic>()
   return {
     count: (given, path, status, millis) => {
       const method = given !== undefined && methods.has(given) ? given : "other"
-      const route = path ?? "unmatched"
-      increment(counters, `${method} ${route} ${status}`, () => ({ method, route, status: String(status) }))
-      let times = byRoute.get(route)
-      if (times === undefined) byRoute.set(route, (times = { route, histogram: emptyHistogram(bounds), text: null }))
-      observe(times.histogram, millis / 1000)
-      times.text = null
+      const name = path ?? "unmatched"
+      let route = routes.get(name)
+      if (route === undefined) routes.set(name, (route = new RouteTraffic(name)))
+      route.count(method, status, millis / 1000)
     },
-    dropped: (reason) => increment(dropped, reason, () => ({ reason })),
+    dropped: (reason) => {
+      const counter = dropped.get(reason) ?? counterOf(drops.name, { reason })
+      counter.value += 1
+      dropped.set(reason, counter)
+    },
     text: () => {
-      let text = printAll(requests, counters)
-      if (byRoute.size > 0) text += printHead(durations)
-      for (const times of byRoute.values()) text += printTimes(times)
-      return text + printAll(drops, dropped)
+      if (routes.size === 0) return printAll(dropsHead, dropped.values())
+      const counters = routes.values().flatMap((route) => route.counters())
+      let text = `${printAll(requestsHead, counters)}${durationsHead}`
+      for (const route of routes.values()) text += route.times()
+      return text + printAll(dropsHead, dropped.values())
     }
   }
 }
@@ -115,10 +140,16 @@ export class CountedResponse extends ServerResponse {
   override writeHead(status: number, first?: unknown, second?: unknown): this {
     const { known } = this
     const reason = typeof first === "string" ? first : undefined
-    const headers = (reason === undefined ? (second ?? first) : second) as OutgoingHttpHeaders | undefined
+    const headers = (reason === undefined ? (second ?? first) : second) as
+      | OutgoingHttpHeaders
+      | Array<OutgoingHttpHeader>
+      | undefined
     if (known === null) return super.writeHead(status, reason, headers)
     this.known = null
     known.traffic.count(this.req.method, known.route, status, performance.now() - known.began)
-    return super.writeHead(status, reason, { ...headers, "x-request-id": known.id })
+    const all = Array.isArray(headers)
+      ? [...headers, "x-request-id", known.id]
+      : { ...headers, "x-request-id": known.id }
+    return super.writeHead(status, reason, all)
   }
 }

@@ -27,10 +27,14 @@ export const escapeLabel = (text: string): string => escapeHelp(text).replaceAll
 const printValue = (value: number): string =>
   Number.isNaN(value) ? "NaN" : value === Infinity ? "+Inf" : value === -Infinity ? "-Inf" : String(value)
 
-export const printSample = (name: string, { labels, suffix, value }: Sample): string => {
+/** The line of a sample up to its value. */
+export const printSeries = (name: string, { labels, suffix }: Pick<Sample, "labels" | "suffix">): string => {
   const pairs = Object.entries(labels).map(([label, text]) => `${label}="${escapeLabel(text)}"`)
-  return `${name}${suffix ?? ""}${pairs.length === 0 ? "" : `{${pairs.join(",")}}`} ${printValue(value)}\n`
+  return `${name}${suffix ?? ""}${pairs.length === 0 ? "" : `{${pairs.join(",")}}`} `
 }
+
+const printSample = (name: string, sample: Sample): string =>
+  `${printSeries(name, sample)}${printValue(sample.value)}\n`
 
 /** Families without samples are left out: an empty one is an error to some scrapers. */
 export const printFamilies = (families: ReadonlyArray<Family>): string =>
@@ -156,16 +160,19 @@ export const histogramOf = (bounds: ReadonlyArray<number>, values: ReadonlyArray
   return histogram
 }
 
-/** Cumulative buckets, then the sum and the count. */
-export const histogramSamples = (
-  labels: Sample["labels"],
-  { bounds, counts, sum }: Histogram
-): ReadonlyArray<Sample> => {
+/** The values of the samples of a histogram: cumulative buckets, then the sum and the count. */
+export const cumulativeOf = ({ counts, sum }: Histogram): ReadonlyArray<number> => {
   let below = 0
-  const buckets = counts.map((count, index): Sample => {
-    below += count
-    const bound = bounds[index]
-    return { suffix: "_bucket", labels: { ...labels, le: bound === undefined ? "+Inf" : String(bound) }, value: below }
+  const values = counts.map((count) => (below += count))
+  values.push(sum, below)
+  return values
+}
+
+export const histogramSamples = (labels: Sample["labels"], histogram: Histogram): ReadonlyArray<Sample> => {
+  const ends = [...histogram.bounds.map(String), "+Inf"]
+  return cumulativeOf(histogram).map((value, index): Sample => {
+    const le = ends[index]
+    if (le !== undefined) return { suffix: "_bucket", labels: { ...labels, le }, value }
+    return { suffix: index === ends.length ? "_sum" : "_count", labels, value }
   })
-  return [...buckets, { suffix: "_sum", labels, value: sum }, { suffix: "_count", labels, value: below }]
 }

@@ -9,6 +9,7 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { once } from "node:events"
 import { connect } from "node:net"
 import { admitter } from "../../src/http/Auth.ts"
+import { prepare } from "../../src/http/cachedBodies.ts"
 import { type ConnectionLimits, Connections } from "../../src/http/connections.ts"
 import { makeDispatcher } from "../../src/http/dispatch.ts"
 import { listenExternal } from "../../src/http/listen.ts"
@@ -22,7 +23,7 @@ const limits: ConnectionLimits = { open: 64, silentOfPeer: 32, busy: 48, watchin
 const listening = Effect.gen(function* () {
   const passed = yield* Deferred.make<void>()
   const router = new Router()
-  const alive = { status: 200, type: "text/plain", body: "alive", length: 5 }
+  const alive = prepare(200, "text/plain", "alive")
   router.add("GET", "/livez", { access: "open", cached: () => alive, handler: null })
   const traffic = makeTraffic()
   const connections = new Connections(limits, traffic)

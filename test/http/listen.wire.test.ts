@@ -5,6 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { networkInterfaces } from "node:os"
+import { prepare } from "../../src/http/cachedBodies.ts"
 import { Connections, limitsFor } from "../../src/http/connections.ts"
 import { makeDispatcher } from "../../src/http/dispatch.ts"
 import { listenInternal } from "../../src/http/listen.ts"
@@ -20,7 +21,7 @@ const listening = Effect.fnUntraced(function* (addresses: ReadonlyArray<string>)
   const traffic = makeTraffic()
   const connections = new Connections(limitsFor(1024), traffic)
   const router = new Router()
-  const alive = { status: 200, type: "text/plain", body: "alive", length: 5 }
+  const alive = prepare(200, "text/plain", "alive")
   router.add("GET", "/livez", { access: "open", cached: () => alive, handler: null })
   const dispatcher = makeDispatcher({ router, admit: () => Exit.succeed({ admin: false }), traffic, connections })
   return yield* listenInternal(0, dispatcher, connections, addresses)

@@ -7,6 +7,7 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import { once } from "node:events"
 import { connect, type Socket } from "node:net"
 import * as tls from "node:tls"
+import { prepare } from "../../src/http/cachedBodies.ts"
 import { type ConnectionLimits, Connections } from "../../src/http/connections.ts"
 import { makeDispatcher } from "../../src/http/dispatch.ts"
 import { listenExternal } from "../../src/http/listen.ts"
@@ -22,7 +23,7 @@ export const smallPort = Effect.fnUntraced(function* (
   files: { readonly certPath: string; readonly keyPath: string } | null = null
 ) {
   const router = new Router()
-  const alive = { status: 200, type: "text/plain", body: "alive", length: 5 }
+  const alive = prepare(200, "text/plain", "alive")
   let held = 0
   const hold = () =>
     Effect.suspend(() => {
