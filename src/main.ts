@@ -5,6 +5,7 @@
  * only after Postgres has.
  */
 import * as Cause from "effect/Cause"
+import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -14,18 +15,19 @@ import * as Result from "effect/Result"
 import * as FS from "node:fs"
 import * as OS from "node:os"
 import { parseArguments } from "./cli/arguments.ts"
-import { banner } from "./cli/banner.ts"
+import { banner, readyLine } from "./cli/banner.ts"
 import { checkCommand } from "./cli/check.ts"
 import { health } from "./cli/health.ts"
 import { applyCommand, planCommand } from "./cli/plan.ts"
 import { isBlocked } from "./cli/readText.ts"
-import { prepare, type Surroundings } from "./cli/run.ts"
+import { isRemote, listenOptions, prepare, type Prepared, type Surroundings } from "./cli/run.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
 import { ComputeState } from "./compute/ComputeState.ts"
 import { causesOf, exitCodeOf, failed, hintOf, usageError } from "./errors/policy.ts"
 import { policyText } from "./http/routes.ts"
-import { program } from "./lifecycle/Program.ts"
+import { clockStarts } from "./lifecycle/Lifecycle.ts"
+import { program, programOf, type ProgramOptions } from "./lifecycle/Program.ts"
 import { socketsOf } from "./lifecycle/sessionAddress.ts"
 import { received, type Signal, type Signals } from "./lifecycle/signals.ts"
 import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
@@ -68,6 +70,14 @@ const surroundings = (): Surroundings => ({
   programFolder: import.meta.dirname
 })
 
+/** Nothing is printed into a pipe or between JSON objects: who reads those finds the same in the log. */
+const tellReady = (settings: RunSettings, { at, http, login, ...options }: Prepared) => {
+  const facts = { at, sockets: socketsOf({ at, ...options }), login, httpHost: http.host, httpPort: http.externalPort }
+  return process.stdout.isTTY && settings.logFormat === "text"
+    ? Effect.sync(() => out(banner(facts)))
+    : Effect.logInfo(readyLine(facts))
+}
+
 const run = Effect.fnUntraced(function* (
   settings: RunSettings,
   log: LogContext,
@@ -75,27 +85,33 @@ const run = Effect.fnUntraced(function* (
   signals: Signals
 ) {
   for (const warning of settings.warnings) yield* Effect.logWarning(warning)
-  const options = yield* Effect.raceFirst(prepare(settings, surroundings()), Effect.as(signals.first, null))
-  if (options === null) {
-    yield* Effect.logInfo(`${received(yield* signals.first)}, before there was anything to stop`)
-    return { exit: null, failure: null }
+  const output = { recentLog: recent.entries, logOutput: standardError }
+  let prepared: Prepared | null = null
+  const complete = (found: Prepared): ProgramOptions => {
+    prepared = found
+    log.ids = idsOf(found.spec)
+    const postgresLog = settings.logFormat === "json" ? { postgresLog: postgresRecordsAsJson(log, stderrSink) } : {}
+    return { ...found, ...postgresLog, ...output, log }
   }
-  log.ids = idsOf(options.spec)
-  const startUpBanner = Effect.gen(function* () {
-    const state = yield* ComputeState
-    yield* state.until("running")
-    if (!settings.banner) return
-    const { at, http, login } = options
-    const terminal = process.stdout.isTTY === true
-    const sockets = socketsOf(options)
-    out(banner({ at, sockets, login, httpHost: http.host, httpPort: http.externalPort, terminal }))
+  const whenRunning = Effect.gen(function* () {
+    yield* (yield* ComputeState).until("running")
+    if (settings.banner && prepared !== null) yield* tellReady(settings, prepared)
   })
-  const withLog =
-    settings.logFormat === "json" ? { ...options, postgresLog: postgresRecordsAsJson(log, stderrSink) } : options
-  return yield* program(
-    { ...withLog, log, recentLog: recent.entries, logOutput: standardError },
-    { signals, onListening: () => startUpBanner }
-  )
+  const outside = { signals, onListening: () => whenRunning }
+  if (isRemote(settings)) {
+    const find = Effect.gen(function* () {
+      const state = yield* ComputeState
+      const found = yield* prepare(settings, surroundings(), (waitingFor) => state.note({ waitingFor }))
+      if (found.spec !== null) yield* state.note(clockStarts(yield* DateTime.now))
+      return complete(found)
+    })
+    return yield* programOf({ ...listenOptions(settings), ...output }, find, outside)
+  }
+  // Before anything listens: a spec that is wrong ends the run, and no port was taken for it.
+  const found = yield* Effect.raceFirst(prepare(settings, surroundings()), Effect.as(signals.first, null))
+  if (found !== null) return yield* program(complete(found), outside)
+  yield* Effect.logInfo(`${received(yield* signals.first)}, before there was anything to stop`)
+  return { exit: null, failure: null }
 })
 
 /** What kept the compute from having a life is logged like every failure: sentence, causes, hint. */

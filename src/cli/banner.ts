@@ -1,5 +1,6 @@
 /**
- * For a person at a terminal, once the compute runs: where Postgres and `/status` are, and how to stop. Pure.
+ * Once the compute runs: where Postgres and `/status` are, and how to stop; for a person at a terminal, or as a line of
+ * the log. Pure.
  */
 import * as Redacted from "effect/Redacted"
 import { printHostPort } from "../pgwire/address.ts"
@@ -14,8 +15,6 @@ export interface BannerFacts {
   readonly login: Login | null
   readonly httpHost: string
   readonly httpPort: number
-  /** A person reads it, and no file: the password may be shown. Otherwise the URL names the file that has it. */
-  readonly terminal: boolean
 }
 
 /** A listener on all addresses is reached on this one. */
@@ -57,24 +56,38 @@ const overTcp = ({ database, host, parameters = [], password, port, user }: Targ
 
 const psql = (target: Target): string => `psql '${target.host.startsWith("/") ? overSocket(target) : overTcp(target)}'`
 
-export const banner = ({ at, httpHost, httpPort, login, sockets, terminal }: BannerFacts): string => {
-  const { database, host, port, user } = at
-  const superuser = psql({ host: sockets ?? host, port, user, database: database ?? "postgres" })
-  const asUser = (one: Login): Target => ({
+const status = ({ httpHost, httpPort }: BannerFacts): string =>
+  `http://${printHostPort({ host: reachable(httpHost), port: httpPort })}/status`
+
+const superuser = ({ at: { database, host, port, user }, sockets }: BannerFacts): string =>
+  psql({ host: sockets ?? host, port, user, database: database ?? "postgres" })
+
+/** With the password, or with the file that has it. */
+const asUser = ({ at: { host, port } }: BannerFacts, login: Login, secret: boolean): string =>
+  psql({
     host,
     port,
-    user: one.role,
-    database: one.database,
-    ...(terminal ? { password: one.password } : { parameters: [parameter("passfile", one.file)] })
+    user: login.role,
+    database: login.database,
+    ...(secret ? { password: login.password } : { parameters: [parameter("passfile", login.file)] })
   })
-  return [
+
+/** For a terminal alone: the password is shown. */
+export const banner = (facts: BannerFacts): string =>
+  [
     "",
-    ...(login === null
-      ? [`  Postgres   ${superuser}`]
-      : [`  Postgres   ${psql(asUser(login))}`, `  Superuser  ${superuser}`]),
-    "  Status     " + `curl http://${printHostPort({ host: reachable(httpHost), port: httpPort })}/status`,
+    ...(facts.login === null
+      ? [`  Postgres   ${superuser(facts)}`]
+      : [`  Postgres   ${asUser(facts, facts.login, true)}`, `  Superuser  ${superuser(facts)}`]),
+    `  Status     curl ${status(facts)}`,
     "  Stop       Ctrl-C",
     "",
     ""
   ].join("\n")
+
+/** The same for the log, which others read, too. */
+export const readyLine = (facts: BannerFacts): string => {
+  const user = facts.login === null ? "" : `${facts.login.role} connects with ${asUser(facts, facts.login, false)}, `
+  const connects = facts.login === null ? "connects " : ""
+  return `Postgres is ready: ${user}the superuser ${connects}with ${superuser(facts)}; the status is at ${status(facts)}`
 }

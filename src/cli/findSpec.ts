@@ -4,7 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { pullDefaults, pullSpec } from "../controlplane/ControlPlane.ts"
+import { pullDefaults, pullSpec, type Waiting } from "../controlplane/ControlPlane.ts"
 import { isDown, type LastGoodSpec, standIn } from "../controlplane/LastGoodSpec.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { keyWatcher, type Verifier } from "../http/Verifier.ts"
@@ -28,13 +28,20 @@ export interface Found {
 export type SpecSettings = Pick<RunSettings, "spec" | "storage" | "computeId" | "controlPlaneToken" | "apiVersion">
 
 /** How a spec is parsed that comes from `source`, whoever asks. */
-export const parseOptionsOf = ({ storage }: Pick<RunSettings, "storage">, source: string): ParseOptions => ({
+export const parseOptionsOf = (
+  { apiVersion, storage }: Pick<RunSettings, "storage" | "apiVersion">,
+  source: string
+): ParseOptions => ({
   source,
+  apiVersion,
   storage: storage._tag === "Neon" ? "neon" : "local"
 })
 
 /** Reads and parses the spec from wherever it is. */
-export const findSpec = Effect.fnUntraced(function* (settings: SpecSettings): Effect.fn.Return<Found, Failure> {
+export const findSpec = Effect.fnUntraced(function* (
+  settings: SpecSettings,
+  waiting: Waiting = () => Effect.void
+): Effect.fn.Return<Found, Failure> {
   const from = settings.spec
   switch (from._tag) {
     case "Inline":
@@ -51,6 +58,7 @@ export const findSpec = Effect.fnUntraced(function* (settings: SpecSettings): Ef
         base: from.uri,
         computeId: settings.computeId ?? "",
         token: settings.controlPlaneToken,
+        waiting,
         ...pullDefaults
       })
       return yield* readAnswer(settings, json, from.uri)
@@ -83,9 +91,10 @@ const readAnswer = (settings: SpecSettings, answer: unknown, source: string): Ef
 export const findOrRecall = Effect.fnUntraced(function* (
   settings: RunSettings,
   kept: LastGoodSpec | null,
-  path: string
+  path: string,
+  waiting: Waiting
 ) {
-  const found = yield* Effect.result(findSpec(settings))
+  const found = yield* Effect.result(findSpec(settings, waiting))
   if (Result.isSuccess(found)) return { ...found.success, degraded: [] }
   const answer = kept !== null && isDown(found.failure) ? yield* kept.read : null
   if (answer === null) return yield* Effect.fail(found.failure)

@@ -11,11 +11,12 @@ import * as FS from "node:fs/promises"
 import * as Net from "node:net"
 import * as OS from "node:os"
 import * as Path from "node:path"
+import type { Waiting } from "../controlplane/ControlPlane.ts"
 import { lastGoodSpec, type LastGoodSpec } from "../controlplane/LastGoodSpec.ts"
 import { type Failure, SpecInvalid } from "../errors/Failure.ts"
 import { verifierOf } from "../http/Verifier.ts"
 import type { HookOptions } from "../lifecycle/hooks.ts"
-import type { ProgramOptions } from "../lifecycle/Program.ts"
+import type { ListenOptions, ProgramOptions } from "../lifecycle/Program.ts"
 import { sessionAddress } from "../lifecycle/sessionAddress.ts"
 import { defaultSuperuser } from "../pgwire/Admin.ts"
 import { type ConnString, parseConnString } from "../pgwire/ConnString.ts"
@@ -206,21 +207,42 @@ const loginOf = Effect.fnUntraced(function* (
   )
 })
 
+/** Known before there is a spec. */
+export const listenOptions = (settings: RunSettings): ListenOptions => ({
+  apiVersion: settings.apiVersion,
+  computeId: settings.computeId,
+  buildTag,
+  version,
+  http: {
+    host: settings.httpHost,
+    externalPort: settings.externalHttpPort,
+    internalPort: settings.internalHttpPort,
+    allowedHosts: settings.httpAllowedHosts,
+    liveConfigAllowed: settings.liveConfigAllowed,
+    tls: settings.httpTls
+  }
+})
+
+/** A spec that is here is read at once; one that somebody else has is asked for, and that may take its time. */
+export const isRemote = ({ spec }: RunSettings): boolean => spec._tag === "ControlPlane"
+
 export const prepare = Effect.fn("Run.prepare")(function* (
   settings: RunSettings,
-  around: Surroundings
+  around: Surroundings,
+  waiting: Waiting = () => Effect.void
 ): Effect.fn.Return<Prepared, Failure> {
   const keptAt = lastGoodPath(settings, around)
   const kept = keptAt === null ? null : lastGoodSpec(keptAt, settings.computeId ?? "")
-  const { answer, degraded, jwks, spec, tls } = yield* findOrRecall(settings, kept, keptAt ?? "")
+  const { answer, degraded, jwks, spec, tls } = yield* findOrRecall(settings, kept, keptAt ?? "", waiting)
   if (spec !== null) kept?.remember(spec, answer)
   const verifier = jwks === null ? null : verifierOf(jwks)
   const places = placesOf(settings, around, spec)
   const { pgdata, state, storage } = places
   const at = yield* chooseConnString(settings)
   const login = yield* loginOf(settings, places, spec)
+  const listen = listenOptions(settings)
   return {
-    apiVersion: settings.apiVersion,
+    ...listen,
     spec: spec === null ? null : withLogin(login)(spec),
     login,
     storage,
@@ -233,23 +255,12 @@ export const prepare = Effect.fn("Run.prepare")(function* (
     runAs: settings.runAs,
     privilegedRole: settings.privilegedRole,
     exitDelay: true,
-    computeId: settings.computeId,
-    buildTag,
+    exitWhenIdle: settings.exitWhenIdle,
     hooks: hookOptions(settings, around, pgdata, tls),
     vm: settings.autoscaling ? yield* vmOptions(settings, around, sessionAddress({ at, pgdata, storage })) : null,
-    http: {
-      host: settings.httpHost,
-      externalPort: settings.externalHttpPort,
-      internalPort: settings.internalHttpPort,
-      allowedHosts: settings.httpAllowedHosts,
-      liveConfigAllowed: settings.liveConfigAllowed,
-      verifier,
-      tls: settings.httpTls,
-      refetch: refetchOf(settings, verifier, kept)
-    },
+    http: { ...listen.http, verifier, refetch: refetchOf(settings, verifier, kept) },
     watchers: [...watchersOf(settings, jwks, verifier), ...(kept === null ? [] : [kept.watcher])],
     degraded,
-    version,
     parseSpec: requestParser(settings, kept, login),
     host: {
       path: around.path,

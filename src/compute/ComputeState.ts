@@ -92,6 +92,7 @@ const sendTo = (ref: Shared) =>
           ...old,
           ...(row.to === "running" ? { error: null } : {}),
           ...fact,
+          ...(row.from === "empty" ? { waitingFor: null } : {}),
           status: row.to,
           since,
           history: [

@@ -208,6 +208,8 @@ export interface Snapshot {
   readonly steps: ReadonlyArray<Step>
   /** The latest first, without the present one; only of storage that can keep them. */
   readonly earlierStarts: ReadonlyArray<PastStart>
+  /** What an empty compute waits for, as the end of a sentence; `null`: it is not empty, or nobody has said yet. */
+  readonly waitingFor: string | null
   /** What the last apply did. */
   readonly applyReport: ApplyReport | null
   /** Total and current time without an answer from Postgres while it should run, milliseconds (monitor). */
@@ -251,4 +253,5 @@ export const firstSnapshot = (now: DateTime.Utc): Snapshot => ({
   pendingRestart: [],
   degraded: [],
   promotion: notPromoted
+  waitingFor: null,
 })

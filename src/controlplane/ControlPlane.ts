@@ -8,11 +8,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
+import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
-import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
 import { ControlPlaneFailed } from "../errors/Failure.ts"
+import { causesOf } from "../errors/policy.ts"
 import { decodeJsonBytes, readJsonText } from "../spec/json.ts"
 import { printPath } from "../spec/problems.ts"
 
@@ -24,7 +24,12 @@ export interface PullRequest {
   /** For one attempt, and for all of them. */
   readonly attemptWithin: Duration.Duration
   readonly within: Duration.Duration
+  /** Is told what is waited for at the moment. */
+  readonly waiting?: Waiting
 }
+
+/** What somebody waits for, as the end of a sentence, for whoever looks at the status. */
+export type Waiting = (what: string) => Effect.Effect<void>
 
 export const pullDefaults = { attemptWithin: Duration.seconds(10), within: Duration.seconds(30) } as const
 
@@ -96,30 +101,57 @@ const readAnswer = (bytes: Uint8Array): Result.Result<unknown, Refusal> => {
 }
 
 /** 100 ms, then ever longer up to 3 s, each with jitter, so that a thousand computes do not ask in step. */
-const patience = Schedule.exponential("100 millis", 1.7).pipe(
-  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(3)))),
-  Schedule.jittered
-)
+const pauseAfter = (attempt: number) =>
+  Effect.map(Random.nextBetween(0.8, 1.2), (jitter) =>
+    Duration.millis(Math.round(Math.min(100 * 1.7 ** (attempt - 1), 3_000) * jitter))
+  )
 
-/** The answer's JSON, whatever it holds. */
+/** Where is asked, without what a URL can hold of secrets. */
+const shown = (url: string): string => {
+  const { origin, pathname } = new URL(url)
+  return `${origin}${pathname}`
+}
+
+const reasonOf = ({ cause, detail }: Refusal): string =>
+  [detail, ...(cause === undefined ? [] : causesOf(cause).slice(-1))].join(": ")
+
+/** The answer's JSON, whatever it holds. Each attempt is a line of the log. */
 export const pullSpec = Effect.fn("ControlPlane.pullSpec")(function* (request: PullRequest) {
   const url = specUrl(request.base, request.computeId)
-  const attempts = yield* Ref.make(0)
-  const last = yield* Ref.make<Refusal>({ detail: "it did not answer in time", again: true })
-  const fail = Effect.gen(function* () {
-    const { cause, detail, refused } = yield* Ref.get(last)
-    return yield* new ControlPlaneFailed({
-      uri: request.base,
-      detail,
-      attempts: yield* Ref.get(attempts),
-      ...(refused === true ? { refused } : {}),
-      ...(cause === undefined ? {} : { cause })
-    })
+  const { waiting = () => Effect.void } = request
+  const asked = { attempts: 0, last: { detail: "it did not answer in time", again: true } as Refusal }
+
+  const untilAnswered = Effect.gen(function* () {
+    while (true) {
+      const attempts = ++asked.attempts
+      yield* Effect.logInfo(`getting spec from control plane ${shown(url)} (attempt ${attempts})`)
+      yield* waiting(`the spec: the control plane is asked for it (attempt ${attempts})`)
+      const answer = yield* Effect.result(attempt(url, request))
+      if (Result.isSuccess(answer)) return answer.success
+      asked.last = answer.failure
+      if (!answer.failure.again) return yield* Effect.fail(answer.failure)
+      const pause = yield* pauseAfter(attempts)
+      const reason = reasonOf(answer.failure)
+      yield* Effect.logWarning(
+        `the control plane gave no spec (attempt ${attempts}): ${reason}; the next attempt is in ${Duration.format(pause)}`
+      )
+      yield* waiting(`the spec: the control plane gave none (attempt ${attempts}): ${reason}`)
+      yield* Effect.sleep(pause)
+    }
   })
-  return yield* Ref.update(attempts, (count) => count + 1).pipe(
-    Effect.andThen(attempt(url, request)),
-    Effect.tapError((refusal) => Ref.set(last, refusal)),
-    Effect.retry({ schedule: patience, while: (refusal) => refusal.again }),
+  const fail = Effect.suspend(() => {
+    const { cause, detail, refused } = asked.last
+    return Effect.fail(
+      new ControlPlaneFailed({
+        uri: request.base,
+        detail,
+        attempts: asked.attempts,
+        ...(refused === true ? { refused } : {}),
+        ...(cause === undefined ? {} : { cause })
+      })
+    )
+  })
+  return yield* untilAnswered.pipe(
     Effect.catch(() => fail),
     Effect.timeoutOrElse({ duration: request.within, orElse: () => fail })
   )

@@ -2,8 +2,9 @@
  * The HTTP server: one port or two, until the scope closes. Ports listen first and answer the probes, `/status` and
  * `/metrics` from then on; the other routes are made by `serve`, and a request for one before that waits for it.
  *
- * The external port speaks to the network, with tokens when there is a verifier. The internal port has no tokens and
- * so is bound to loopback alone. At the end requests under way have two seconds.
+ * The external port speaks to the network, with tokens when there is a verifier. Until `guard` says whether there is
+ * one, the compute is empty: its status holds nothing that is anybody's, and is shown to everybody but web pages. The
+ * internal port has no tokens and so is bound to loopback alone. At the end requests under way have two seconds.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as Effect from "effect/Effect"
@@ -22,11 +23,12 @@ import { type Dispatcher, makeDispatcher } from "./dispatch.ts"
 import type { Served } from "./document.ts"
 import { controlHandlers, insideHandlers, openHandlers } from "./handlers.ts"
 import { type Listening, listenExternal, listenInternal } from "./listen.ts"
-import type { ServerOptions } from "./options.ts"
+import type { ListenOptions, ServerOptions, SpecOptions } from "./options.ts"
 import { registerRoutes } from "./registerRoutes.ts"
 import { Router } from "./router.ts"
 import type { Routes } from "./routes.ts"
 import { makeTraffic, type Traffic } from "./traffic.ts"
+import type { Verifier } from "./Verifier.ts"
 import { Watchers } from "./watchers.ts"
 
 interface Port {
@@ -84,23 +86,27 @@ const serveAll = Effect.fnUntraced(function* (
   )
 })
 
-export const httpServer = Effect.fn("Http.endpoint")(function* (options: ServerOptions) {
+export const httpServer = Effect.fn("Http.endpoint")(function* (options: ListenOptions) {
   const { allowedHosts, apiVersion, computeId, internalPort } = options
   const state = yield* ComputeState
+  const scope = yield* Effect.scope
   const traffic = makeTraffic()
   const connections = new Connections(limitsFor(openFilesLimit()), traffic)
   const watchers = new Watchers(state, { apiVersion, most: connections.limits.watching, traffic })
   const hour = hourRecorder(state)
-  const bodies = makeCachedBodies(options, state, traffic, yield* Effect.context<never>())
+  const withoutTokens = admitter({ verifier: null, computeId, allowedHosts })
+  /** Before it is known, errors are kept back: whoever asks may turn out to be a stranger. */
+  let guarded = { admit: withoutTokens, asksForTokens: true }
+  const probing = { apiVersion, asksForTokens: () => guarded.asksForTokens }
+  const bodies = makeCachedBodies({ ...options, ...probing }, state, traffic, yield* Effect.context<never>())
 
   const dispatch = (admit: Admit, withStatus: boolean) => {
     const router = earlyRoutes(bodies, withStatus)
     return { router, dispatcher: makeDispatcher({ router, admit, traffic, connections }) }
   }
-  const outside = dispatch(admitter({ verifier: options.verifier, computeId, allowedHosts }), true)
+  const outside = dispatch((access, request) => guarded.admit(access, request), true)
   const external = { ...outside, listening: yield* listenExternal(options, outside.dispatcher, connections) }
-  yield* tellAccess(options, external.listening.port, state)
-  const inside = dispatch(admitter({ verifier: null, computeId, allowedHosts }), false)
+  const inside = dispatch(withoutTokens, false)
   const internal =
     internalPort === null
       ? null
@@ -112,10 +118,16 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ServerO
     internalPort: internal?.listening.port ?? null,
     /** To be supervised: what has to be done while it listens. */
     actors: [watchers.actor, hour.actor, ...external.listening.actors],
+    /** Whose tokens count from now on, and says so; before there is anything that not everybody may read. */
+    guard: Effect.fnUntraced(function* (verifier: Verifier | null) {
+      guarded = { admit: admitter({ verifier, computeId, allowedHosts }), asksForTokens: verifier !== null }
+      yield* tellAccess({ ...options, verifier }, external.listening.port, state)
+    }),
     /** Makes the routes, once. It takes the event loop for a while: best while something else is waited for. */
-    serve: serveAll(options, traffic, watchers, hour, external, internal).pipe(
-      Scope.provide(yield* Effect.scope),
-      Effect.withSpan("Http.serve")
-    )
+    serve: (known: SpecOptions) =>
+      serveAll({ ...options, ...known }, traffic, watchers, hour, external, internal).pipe(
+        Scope.provide(scope),
+        Effect.withSpan("Http.serve")
+      )
   }
 })

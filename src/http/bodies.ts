@@ -25,7 +25,9 @@ export const ComputeStatusResponse = Schema.Struct({
   timeline: Schema.NullOr(Schema.String),
   status: Schema.String,
   last_active: Schema.NullOr(Schema.String),
-  error: Schema.NullOr(Schema.String)
+  error: Schema.NullOr(Schema.String),
+  /** Only of an empty compute: the control plane, and how often it was asked; or a spec. */
+  waiting_for: Schema.optionalKey(Schema.String)
 }).annotate({ identifier: "ComputeStatusResponse" })
 
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))

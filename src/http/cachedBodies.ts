@@ -9,8 +9,8 @@ import type { IncomingHttpHeaders } from "node:http"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
 import { metricsType, type paths } from "./answer.ts"
-import type { ServerOptions } from "./options.ts"
-import { livez, readyz, startupz } from "./probes.ts"
+import type { ListenOptions } from "./options.ts"
+import { livez, type ProbeOptions, readyz, startupz } from "./probes.ts"
 import { bodyOf } from "./refusals.ts"
 import type { Traffic } from "./traffic.ts"
 import { metricsText, statusBody } from "./views.ts"
@@ -43,7 +43,7 @@ const json = (body: unknown, status = 200): Prepared => prepare(status, "applica
 
 /** By path. `/status` is among them on every port; whether a port has it is its own matter. */
 export const makeCachedBodies = (
-  options: Pick<ServerOptions, "apiVersion" | "buildTag" | "otherMetrics" | "verifier">,
+  options: ProbeOptions & Pick<ListenOptions, "buildTag" | "otherMetrics">,
   state: ComputeState["Service"],
   traffic: Traffic,
   context: Context.Context<never>

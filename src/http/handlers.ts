@@ -21,7 +21,7 @@ import type { ServerOptions } from "./options.ts"
 import { docsPage } from "./pages.ts"
 import { pageRoutes } from "./page/pageRoutes.ts"
 import { grantRoutes, postgresRoutes } from "./postgresRoutes.ts"
-import { livez, type ProbeResult, readyz, startupz } from "./probes.ts"
+import { livez, type ProbeOptions, type ProbeResult, readyz, startupz } from "./probes.ts"
 import { bodyOf, refusal } from "./refusals.ts"
 import { statusRoutes } from "./statusRoutes.ts"
 import type { Traffic } from "./traffic.ts"
@@ -37,14 +37,15 @@ export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
       const state = yield* ComputeState
       const document = Effect.map(Through, documentOf)
 
+      const asksForTokens = () => options.verifier !== null
       const probe =
-        (read: (options: ServerOptions, snapshot: Snapshot) => ProbeResult) =>
+        (read: (options: ProbeOptions, snapshot: Snapshot) => ProbeResult) =>
         ({ query }: { readonly query: { readonly verbose?: string } }) =>
           Effect.map(state.now, (snapshot) => {
-            const { body, refused } = read(options, snapshot)
+            const { body, refused } = read({ apiVersion: options.apiVersion, asksForTokens }, snapshot)
             if (query.verbose === undefined) return refused === null ? json(body) : answerOf(refused)
             const whole = verboseVitals(options.apiVersion, snapshot)
-            const vitals = options.verifier === null ? whole : { ...whole, error: null }
+            const vitals = asksForTokens() ? { ...whole, error: null } : whole
             // A refusal in full, and the vitals with it.
             return refused === null ? json(vitals) : json({ ...vitals, ...bodyOf(refused) }, refused.status)
           })

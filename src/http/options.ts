@@ -1,5 +1,6 @@
 /**
- * What the HTTP server is given by the program that starts it.
+ * What the HTTP server is given by the program that starts it: first what it takes to listen, and what comes with the
+ * spec once that is found.
  */
 import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
@@ -10,7 +11,8 @@ import type { PostgresInstall } from "../postgres/PostgresInstall.ts"
 import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
 import type { Verifier } from "./Verifier.ts"
 
-export interface ServerOptions {
+/** Known from the command line. */
+export interface ListenOptions {
   readonly apiVersion: ApiVersion
   /** Where the external port listens. `::` is every address of both families. */
   readonly host: string
@@ -22,15 +24,10 @@ export interface ServerOptions {
   readonly tls: { readonly certPath: string; readonly keyPath: string } | null
   /** Whether `/configure` may bring a spec: not when the spec was given at the start (2024). */
   readonly liveConfigAllowed: boolean
-  readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
-  /** Fetches the spec again; succeeds with `null` when there is none for us any more. `null`: it has no source. */
-  readonly refetch: Effect.Effect<ParsedSpec | null, Failure> | null
   /** `null`: no token can be made for this compute, so that only an administrator's are taken. */
   readonly computeId: string | null
   /** Names, beside addresses and localhost, by which a port without tokens may be asked; in lower case. */
   readonly allowedHosts: ReadonlySet<string>
-  /** Checks a token's signature and times. `null`: no tokens are asked for. */
-  readonly verifier: Verifier | null
   /** Label of `compute_ctl_up`. */
   readonly buildTag: string
   readonly version: string
@@ -42,10 +39,21 @@ export interface ServerOptions {
   readonly hooks: Effect.Effect<ComputeHooks["Service"] | null>
   /** Prometheus text of others; read at every `/metrics`, so it has to be at hand. */
   readonly otherMetrics: () => string
-  /** Where Postgres's communicator answers for its metrics. */
-  readonly communicatorSocket: string
   /** How long a caller may wait for the end of a command; the command itself goes on. */
   readonly timeouts: { readonly configure: Duration.Duration; readonly terminate: Duration.Duration }
 }
+
+/** Known once the spec is: the keys come with it, and the folders are named after it. */
+export interface SpecOptions {
+  readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
+  /** Fetches the spec again; succeeds with `null` when there is none for us any more. `null`: it has no source. */
+  readonly refetch: Effect.Effect<ParsedSpec | null, Failure> | null
+  /** Checks a token's signature and times. `null`: no tokens are asked for. */
+  readonly verifier: Verifier | null
+  /** Where Postgres's communicator answers for its metrics. */
+  readonly communicatorSocket: string
+}
+
+export interface ServerOptions extends ListenOptions, SpecOptions {}
 
 export const defaultTimeouts = { configure: Duration.minutes(10), terminate: Duration.minutes(5) } as const

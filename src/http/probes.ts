@@ -3,7 +3,7 @@
  * say is the status and no more, since an error may quote a spec's SQL.
  */
 import type { Snapshot } from "../compute/snapshot.ts"
-import type { ServerOptions } from "./options.ts"
+import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { type Refusal, refusal, wireStatus } from "./refusals.ts"
 import { isReady, isStarted, type Vitals, vitalsOf } from "./views.ts"
 
@@ -13,11 +13,18 @@ export interface ProbeResult {
   readonly refused: Refusal | null
 }
 
-type ProbeOptions = Pick<ServerOptions, "apiVersion" | "verifier">
+export interface ProbeOptions {
+  readonly apiVersion: ApiVersion
+  /** If not, everybody may hear of errors. */
+  readonly asksForTokens: () => boolean
+}
+
+const statusText = (status: string, { waitingFor }: Snapshot): string =>
+  `compute status is ${status}${waitingFor === null ? "" : `: it waits for ${waitingFor}`}`
 
 const probe =
   (code: string, passes: (vitals: Vitals) => boolean) =>
-  ({ apiVersion, verifier }: ProbeOptions, snapshot: Snapshot): ProbeResult => {
+  ({ apiVersion, asksForTokens }: ProbeOptions, snapshot: Snapshot): ProbeResult => {
     const status = wireStatus(apiVersion, snapshot.status)
     return {
       body: { status },
@@ -26,7 +33,7 @@ const probe =
         : refusal(
             503,
             code,
-            (verifier === null ? (snapshot.error ?? snapshot.notAccepting) : null) ?? `compute status is ${status}`,
+            (asksForTokens() ? null : (snapshot.error ?? snapshot.notAccepting)) ?? statusText(status, snapshot),
             "GET /status and /conditions say more"
           )
     }

@@ -27,7 +27,8 @@ export const statusBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   timeline: snapshot.spec?.timeline ?? null,
   status: wireStatus(apiVersion, snapshot.status),
   last_active: lastActiveText(snapshot.lastActive),
-  error: snapshot.error
+  error: snapshot.error,
+  ...(snapshot.waitingFor === null ? {} : { waiting_for: snapshot.waitingFor })
 })
 
 /** What a probe looks at. */

@@ -4,13 +4,13 @@
  * It waits for a spec, starts (`start.ts`), serves (`serve.ts`) and ends (`shutdown.ts`), and nothing leaves around the
  * end. What may happen is in `compute/transitions.ts`, what each failure means in `errors/policy.ts`.
  */
-import type * as Duration from "effect/Duration"
+import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import { Commands, type Configure } from "../compute/Commands.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
-import type { Status } from "../compute/transitions.ts"
+import type { Snapshot } from "../compute/snapshot.ts"
 import type { Failure } from "../errors/Failure.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -26,7 +26,7 @@ export interface LifecycleOptions {
   /** What else the compute is nothing without; its failure ends the compute. By default nothing. */
   readonly essential?: Effect.Effect<never, Failure>
   /** For callers who hold the outcome in their own hands and need no delay. */
-  readonly exitDelayOf?: (ending: Status, everRan: boolean) => Duration.Duration
+  readonly exitDelayOf?: typeof exitDelay
 }
 
 /**
@@ -48,8 +48,8 @@ export const runLifecycle = Effect.fnUntraced(function* (options: LifecycleOptio
     )
   )
   const { ended, ending } = yield* toTheEnd
-  const everRan = (yield* state.now).metrics.total_startup_ms > 0
-  const delay = (options.exitDelayOf ?? exitDelay)(ending, everRan)
+  const { metrics, spec } = yield* state.now
+  const delay = (options.exitDelayOf ?? exitDelay)(ending, metrics.total_startup_ms > 0, spec !== null)
   yield* Effect.raceFirst(Effect.sleep(delay), Effect.raceFirst(commands.escalated, terminationAsked)).pipe(
     Effect.ensuring(conclude)
   )
@@ -83,15 +83,21 @@ const immediately = (spec: ParsedSpec): Configure => ({ _tag: "Configure", spec,
 const awaitSpec = Effect.gen(function* () {
   const state = yield* ComputeState
   const commands = yield* Commands
+  yield* state.note({ waitingFor: "a spec: nobody has sent one to POST /configure" })
   const command = yield* Effect.raceFirst(commands.next, Effect.as(terminationAsked, null))
   // Without a spec there is nothing to refresh, so the table refuses it.
   if (command === null || command._tag === "Refresh") return null
-  yield* state.note(({ metrics, since, startTime }) => ({
-    startTime: since,
-    metrics: { ...metrics, wait_for_spec_ms: since.epochMilliseconds - startTime.epochMilliseconds }
-  }))
+  yield* state.note(({ since, ...now }) => clockStarts(since)(now))
   return command
 })
+
+/** What was waited before a spec arrived is no part of the start. */
+export const clockStarts =
+  (at: DateTime.Utc) =>
+  ({ metrics, startTime }: Pick<Snapshot, "metrics" | "startTime">): Pick<Snapshot, "metrics" | "startTime"> => ({
+    startTime: at,
+    metrics: { ...metrics, wait_for_spec_ms: at.epochMilliseconds - startTime.epochMilliseconds }
+  })
 
 /** An end that was asked for becomes `terminated`, now that Postgres is gone. Answers the status it was asked in. */
 const conclude = Effect.gen(function* () {

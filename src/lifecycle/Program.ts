@@ -1,8 +1,8 @@
 /**
  * The compute as one effect: which parts it has, who is supervised, and in which order they come up.
  *
- * HTTP listens before Postgres is looked for, so that whoever waits can watch. Knows no command line and no signals;
- * those are `main.ts`.
+ * HTTP listens before a spec is asked for and before Postgres is looked for, so that whoever waits can watch. Knows no
+ * command line and no signals; those are `main.ts`.
  */
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -13,8 +13,6 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Path from "node:path"
 import { holdActor, monitor } from "../activity/ActivityMonitor.ts"
-import type { CgroupPolicy } from "../autoscaling/Cgroup.ts"
-import { vmFamilies } from "../autoscaling/metrics.ts"
 import { Applier } from "../catalog/Applier.ts"
 import { Commands } from "../compute/Commands.ts"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
@@ -22,7 +20,7 @@ import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Condition } from "../compute/snapshot.ts"
 import { type Actor, supervise } from "../compute/Supervisor.ts"
-import type { ActorGaveUp, CgroupUnusable, Failure, SpecInvalid } from "../errors/Failure.ts"
+import type { ActorGaveUp, Failure, SpecInvalid } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
 import { defaultTimeouts } from "../http/options.ts"
 import { httpServer } from "../http/Server.ts"
@@ -33,7 +31,7 @@ import { Admin } from "../pgwire/Admin.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import type { BoundedOutput } from "../platform/boundedOutput.ts"
 import { oomEnvironment } from "../platform/memory.ts"
-import { type RunAs, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
+import { type RunAs, Spawn } from "../platform/Spawn.ts"
 import { osUserNames, resolveRunAs } from "../platform/users.ts"
 import { configurationCheck } from "../postgres/configurationCheck.ts"
 import type { LogSink } from "../postgres/LogPipe.ts"
@@ -53,65 +51,33 @@ import { sessionAddress, socketsOf } from "./sessionAddress.ts"
 import type { Ended } from "./shutdown.ts"
 import { signalActor, type Signals } from "./signals.ts"
 import { storageLayer, type StorageOptions } from "./storageLayer.ts"
+import { openVm, type Vm, type VmOptions } from "./virtualMachine.ts"
 import { prewarm } from "./warmUp.ts"
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The compute in a virtual machine: Postgres starts inside its cgroup, and the vm-monitor speaks to the autoscaler.
-//
-// Only with `AUTOSCALING`; its modules are loaded only then, because a start elsewhere shall not pay for them.
-// ---------------------------------------------------------------------------------------------------------------------
-
-interface VmOptions {
-  /** `host:port` for the agent. */
-  readonly address: string
-  readonly cgroup: string
-  readonly policy: CgroupPolicy
-  /** The superuser session that sizes the file cache. */
-  readonly fileCacheConnstr: ConnString | null
-  /** It is one with our own Postgres, and has to be proven to be. */
-  readonly fileCacheIsOurs: boolean
-  /** The PATH of our environment. */
-  readonly path: string | undefined
-}
-
-interface Vm {
-  readonly actor: Actor<ComputeState>
-  /** The request to start Postgres, made to enter the cgroup first. */
-  readonly enter: (request: SpawnRequest) => Effect.Effect<SpawnRequest, CgroupUnusable>
-  /** Prometheus text of what was seen and decided. */
-  readonly metrics: Effect.Effect<string>
-}
-
-const openVm = Effect.fnUntraced(function* (options: VmOptions) {
-  const [{ vmMonitor }, { cgroupCommand, defaultCgroupRoot }, { VmMetrics }] = yield* Effect.promise(() =>
-    Promise.all([
-      import("../autoscaling/VmMonitor.ts"),
-      import("../autoscaling/Cgroup.ts"),
-      import("../autoscaling/metrics.ts")
-    ])
-  )
-  const metrics = yield* Effect.provide(VmMetrics, VmMetrics.layer)
-  const admin = yield* Admin
-  const { address, cgroup, fileCacheConnstr, fileCacheIsOurs, path, policy } = options
-  const monitor = vmMonitor({
-    address,
-    cgroup,
-    policy,
-    fileCacheConnstr,
-    ...(fileCacheIsOurs ? { proveFileCache: admin.prove } : {}),
-    disableLfcResizing: (spec) => spec?.disableLfcResizing ?? false
-  })
-  return {
-    actor: { ...monitor, run: Effect.provide(monitor.run, Layer.succeed(VmMetrics, metrics)) },
-    enter: (request) => cgroupCommand({ root: defaultCgroupRoot, name: cgroup, policy, path }, request),
-    metrics: Effect.map(metrics.now, (now) => printFamilies(vmFamilies(now)))
-  } satisfies Vm
-})
-
-// ---------------------------------------------------------------------------------------------------------------------
-
-export interface ProgramOptions {
+/** What it takes to listen. */
+export interface ListenOptions {
   readonly apiVersion: ApiVersion
+  readonly computeId: string | null
+  /** Logged at the start, and a label of `compute_ctl_up`. */
+  readonly buildTag: string
+  readonly version: string
+  /** Where `postgresLog` ends; what it drops becomes a condition and a metric. */
+  readonly logOutput?: BoundedOutput
+  /** The last lines of our own log, for whoever may ask the API. */
+  readonly recentLog?: RecentLines["entries"]
+  readonly http: {
+    readonly host: string
+    readonly externalPort: number
+    readonly internalPort: number | null
+    readonly liveConfigAllowed: boolean
+    /** Names, beside addresses and localhost, by which a port without tokens may be asked; in lower case. */
+    readonly allowedHosts?: ReadonlySet<string>
+    /** Certificate of the external port; `null`: plain HTTP. */
+    readonly tls: { readonly certPath: string; readonly keyPath: string } | null
+  }
+}
+
+export interface ProgramOptions extends ListenOptions {
   /** `null`: wait for one over HTTP. */
   readonly spec: ParsedSpec | null
   readonly storage: StorageOptions
@@ -129,23 +95,14 @@ export interface ProgramOptions {
   readonly privilegedRole: string
   /** Stay up after the end, so that it can be read over HTTP. */
   readonly exitDelay: boolean
-  readonly computeId: string | null
-  /** Logged at the start, and a label of `compute_ctl_up`. */
-  readonly buildTag: string
+  /** End when nobody has used Postgres for as long as the spec allows; not by default. */
+  readonly exitWhenIdle?: boolean
   /** The virtual machine around us; `null`: there is none. */
   readonly vm: VmOptions | null
   readonly hooks: HookOptions
-  readonly http: {
-    readonly host: string
-    readonly externalPort: number
-    readonly internalPort: number | null
-    readonly liveConfigAllowed: boolean
-    /** Names, beside addresses and localhost, by which a port without tokens may be asked; in lower case. */
-    readonly allowedHosts?: ReadonlySet<string>
+  readonly http: ListenOptions["http"] & {
     /** Checks tokens of the external port; `null`: none are asked for. */
     readonly verifier: Verifier | null
-    /** Certificate of the external port; `null`: plain HTTP. */
-    readonly tls: { readonly certPath: string; readonly keyPath: string } | null
     /** Looks for the spec where it came from; `null`: it cannot be looked for again. */
     readonly refetch: Effect.Effect<ParsedSpec | null, Failure> | null
   }
@@ -153,13 +110,8 @@ export interface ProgramOptions {
   readonly watchers: ReadonlyArray<Actor<ComputeState>>
   /** What is not as it should be from the beginning. */
   readonly degraded?: ReadonlyArray<Condition>
-  readonly version: string
   /** Where Postgres's log goes; our stderr by default. */
   readonly postgresLog?: LogSink
-  /** Where `postgresLog` ends; what it drops becomes a condition and a metric. */
-  readonly logOutput?: BoundedOutput
-  /** The last lines of our own log, for whoever may ask the API. */
-  readonly recentLog?: RecentLines["entries"]
   /** Is told who we are with every new spec. */
   readonly log?: LogContext
   readonly parseSpec: (input: unknown) => Result.Result<ParsedSpec, SpecInvalid>
@@ -260,26 +212,25 @@ const parts = (options: ProgramOptions, vm: Vm | null) =>
 interface Later {
   readonly hooks: Ref.Ref<ComputeHooks["Service"] | null>
   readonly install: Ref.Ref<PostgresInstall["Service"] | null>
+  readonly vm: Ref.Ref<Vm | null>
 }
 
-const serveHttp = (options: ProgramOptions, vm: Vm | null, later: Later) =>
+const listen = (options: ListenOptions, later: Later) =>
   httpServer({
     ...options.http,
     allowedHosts: options.http.allowedHosts ?? new Set(),
     apiVersion: options.apiVersion,
     computeId: options.computeId,
-    parseSpec: options.parseSpec,
     buildTag: options.buildTag,
     version: options.version,
     recentLog: options.recentLog ?? (() => []),
     install: Ref.get(later.install),
     hooks: Ref.get(later.hooks),
-    // Both only read what is at hand.
+    // All only read what is at hand.
     otherMetrics: () =>
-      Effect.runSync(Effect.flatMap(Ref.get(later.hooks), (around) => around?.metrics ?? Effect.succeed(""))) +
-      (vm === null ? "" : Effect.runSync(vm.metrics)) +
-      (options.logOutput === undefined ? "" : printFamilies([logDropFamily(options.logOutput)])),
-    communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket"),
+      [Ref.getUnsafe(later.hooks), Ref.getUnsafe(later.vm)]
+        .map((part) => (part === null ? "" : Effect.runSync(part.metrics)))
+        .join("") + (options.logOutput === undefined ? "" : printFamilies([logDropFamily(options.logOutput)])),
     timeouts: defaultTimeouts
   })
 
@@ -295,46 +246,80 @@ export interface Outside {
  * all; nothing has been logged of it then, and the status says `failed`.
  */
 export const program = (options: ProgramOptions, outside: Outside = {}) =>
-  Effect.scoped(runProgram(options, outside)).pipe(
-    Effect.provide([
-      Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer),
-      Admin.layer(sessionAddress(options))
-    ])
+  programOf(options, Effect.succeed(options), outside)
+
+/** The same for a compute whose spec has to be asked for: HTTP listens first. */
+export const programOf = (
+  listening: ListenOptions,
+  find: Effect.Effect<ProgramOptions, Failure, ComputeState>,
+  outside: Outside
+) =>
+  Effect.scoped(runProgram(listening, find, outside)).pipe(
+    Effect.provide(Layer.provideMerge(Layer.mergeAll(Commands.layer, Promotions.layer), ComputeState.layer))
   )
 
-const runProgram = Effect.fnUntraced(function* (options: ProgramOptions, { onListening, signals }: Outside) {
+type Keep = <R>(actors: ReadonlyArray<Actor<R>>) => Effect.Effect<unknown, never, R | ComputeState | Scope.Scope>
+
+const runProgram = Effect.fnUntraced(function* (
+  listening: ListenOptions,
+  find: Effect.Effect<ProgramOptions, Failure, ComputeState>,
+  { onListening, signals }: Outside
+) {
   const gaveUp = yield* Deferred.make<never, ActorGaveUp>()
   /** For as long as the program runs, the exit delay included. */
-  const keep = <R>(actors: ReadonlyArray<Actor<R>>) =>
+  const keep: Keep = (actors) =>
     supervise(actors).pipe(
       Effect.catch((failure) => Deferred.fail(gaveUp, failure)),
       Effect.forkScoped
     )
   if (signals !== undefined) yield* keep([signalActor(signals)])
-
-  const vm = options.vm === null ? null : yield* openVm(options.vm)
   const later: Later = {
     hooks: yield* Ref.make<ComputeHooks["Service"] | null>(null),
-    install: yield* Ref.make<PostgresInstall["Service"] | null>(null)
+    install: yield* Ref.make<PostgresInstall["Service"] | null>(null),
+    vm: yield* Ref.make<Vm | null>(null)
   }
-  const http = yield* serveHttp(options, vm, later)
-  const listening = { httpPort: http.port, internalHttpPort: http.internalPort }
-  // The routes are made while the start waits for files and for Postgres.
-  yield* keep<ComputeState | Commands | Promotions | Admin>([
-    { name: "HTTP routes", kind: "essential", run: Effect.andThen(http.serve, Effect.never) },
+  const http = yield* listen(listening, later)
+  const ports = { httpPort: http.port, internalHttpPort: http.internalPort }
+  yield* keep<ComputeState | Commands | Promotions>([
     ...http.actors,
     ...(onListening === undefined
       ? []
-      : [{ name: "start-up banner", kind: "auxiliary", run: onListening(listening) } as const])
+      : [{ name: "start-up banner", kind: "auxiliary", run: onListening(ports) } as const])
   ])
+  const essential = Deferred.await(gaveUp)
+  const found = yield* unlessAsked("the search for a spec", find).pipe(Effect.raceFirst(essential), Effect.result)
+  if (Result.isFailure(found)) return yield* endWithoutParts(found.failure)
+  const options = found.success
+  yield* http.guard(options.http.verifier)
+  return yield* Effect.provide(runFound(options, http, later, keep, essential), Admin.layer(sessionAddress(options)))
+})
+
+/** The spec is here, or nobody has one for us yet. */
+const runFound = Effect.fnUntraced(function* (
+  options: ProgramOptions,
+  http: Effect.Success<ReturnType<typeof listen>>,
+  later: Later,
+  keep: Keep,
+  essential: Effect.Effect<never, ActorGaveUp>
+) {
+  const routes = http.serve({
+    parseSpec: options.parseSpec,
+    refetch: options.http.refetch,
+    verifier: options.http.verifier,
+    communicatorSocket: Path.join(options.pgdata, "neon-communicator.socket")
+  })
+  const vm = options.vm === null ? null : yield* openVm(options.vm)
+  yield* Ref.set(later.vm, vm)
+  // The routes are made while the start waits for files and for Postgres.
+  yield* keep([{ name: "HTTP routes", kind: "essential", run: Effect.andThen(routes, Effect.never) }])
 
   const built = yield* Layer.build(parts(options, vm)).pipe(
     (build) => unlessAsked("the start", build),
-    Effect.raceFirst(Deferred.await(gaveUp)),
+    Effect.raceFirst(essential),
     Effect.result
   )
   if (Result.isFailure(built)) return yield* endWithoutParts(built.failure)
-  return yield* Effect.provide(runWithParts(options, vm, later, keep, Deferred.await(gaveUp)), built.success)
+  return yield* Effect.provide(runWithParts(options, vm, later, keep, essential), built.success)
 })
 
 /** There was nothing to end yet. */
@@ -352,7 +337,7 @@ const runWithParts = Effect.fnUntraced(function* (
   options: ProgramOptions,
   vm: Vm | null,
   later: Later,
-  keep: <R>(actors: ReadonlyArray<Actor<R>>) => Effect.Effect<unknown, never, R | ComputeState | Scope.Scope>,
+  keep: Keep,
   essential: Effect.Effect<never, ActorGaveUp>
 ) {
   const install = yield* PostgresInstall
@@ -365,7 +350,7 @@ const runWithParts = Effect.fnUntraced(function* (
   for (const condition of options.degraded ?? []) yield* state.raise(condition)
   yield* keep<Admin | ComputeState | Commands | PostgresInstall | Promotions | Spawn>([
     applier.actor,
-    monitor(),
+    monitor({ exitWhenIdle: options.exitWhenIdle ?? false }),
     holdActor,
     ...options.watchers,
     ...(options.spec === null && options.storage._tag === "Neon" ? [prewarm(options.pgdata)] : []),

@@ -167,8 +167,11 @@ export const shortExitDelay = Duration.millis(300)
  * (docs/reference/compute_ctl.md#exit-delay).
  *
  * `ending` is the last status before the end was reached. A failed *start* stays up so that its error can be read; a
- * Postgres that died while running does not, so that its successor can start at once. "fast" and "immediate" are the
- * control plane's words for this delay, not Postgres's shutdown modes.
+ * Postgres that died while running does not, so that its successor can start at once, nor does a compute that never had
+ * a spec, of which there is nothing to read. "fast" and "immediate" are the control plane's words for this delay, not
+ * Postgres's shutdown modes.
  */
-export const exitDelay = (ending: Status, everRan: boolean): Duration.Duration =>
-  ending === "termination_pending_fast" || (ending === "failed" && !everRan) ? longExitDelay : shortExitDelay
+export const exitDelay = (ending: Status, everRan: boolean, hadSpec: boolean): Duration.Duration =>
+  (ending === "termination_pending_fast" && hadSpec) || (ending === "failed" && !everRan)
+    ? longExitDelay
+    : shortExitDelay

@@ -9,7 +9,7 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
-import type { Snapshot } from "../compute/snapshot.ts"
+import type { ComputeMetrics } from "../compute/snapshot.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { Pgdata, type PgdataSource } from "../postgres/Pgdata.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
@@ -56,10 +56,14 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   const timeline = yield* state.timed("claim the timeline", claim(spec, content, held))
   yield* pgdata.begin(plan, content)
   const lsn = yield* state.timed("settle", timeline.commitLsn("start"))
-  const [built] = yield* Effect.all(
-    [state.timed("build PGDATA", pgdata.build(plan, timeline.source(lsn))), hooks.beforeStart(spec)],
-    { concurrency: "unbounded" }
+  const building = metered(state, "basebackup_ms", "build PGDATA", pgdata.build(plan, timeline.source(lsn))).pipe(
+    Effect.tap(({ archiveBytes, connectMicros }) =>
+      state.note(({ metrics }) => ({
+        metrics: { ...metrics, basebackup_bytes: archiveBytes, pageserver_connect_micros: connectMicros }
+      }))
+    )
   )
+  yield* Effect.all([building, hooks.beforeStart(spec)], { concurrency: "unbounded", discard: true })
 
   yield* hooks.placeCertificate(spec)
   // One that was spawned and is not yet held is stopped with the scope.
@@ -70,23 +74,19 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   )
   yield* state.note({ postgresAlive: true })
   yield* hooks.afterSpawn(postgres.pid)
-  yield* state.timed("start Postgres", reportRecovery(postgres, postgres.ready))
+  yield* metered(state, "start_postgres_ms", "start Postgres", reportRecovery(postgres, postgres.ready))
 
-  yield* state.timed("apply the spec", whileAlive(postgres, applyCatalog("start", spec, plan, postgres)))
+  const applying = whileAlive(postgres, applyCatalog("start", spec, plan, postgres))
+  yield* metered(state, "config_ms", "apply the spec", applying)
   if (plan.opening.length > 0) {
     yield* pgdata.rewrite(plan.opening)
     yield* postgres.reload
   }
-  yield* state.timed("secure the storage", whileAlive(postgres, timeline.secure))
-  yield* state.note((now) => ({
+  yield* metered(state, "config_ms", "secure the storage", whileAlive(postgres, timeline.secure))
+  yield* state.note(({ metrics, steps }) => ({
     metrics: {
-      ...now.metrics,
-      basebackup_bytes: built.archiveBytes,
-      pageserver_connect_micros: built.connectMicros,
-      basebackup_ms: millisOf(now, "build PGDATA"),
-      start_postgres_ms: millisOf(now, "start Postgres"),
-      config_ms: millisOf(now, "apply the spec") + millisOf(now, "secure the storage"),
-      total_startup_ms: now.steps.reduce((end, step) => Math.max(end, step.startedAt + step.millis), 1)
+      ...metrics,
+      total_startup_ms: steps.reduce((end, step) => Math.max(end, step.startedAt + step.millis), 1)
     }
   }))
   const { metrics } = yield* state.now
@@ -111,5 +111,15 @@ const claim = Effect.fnUntraced(function* (
   return timeline
 })
 
-const millisOf = (snapshot: Snapshot, step: string): number =>
-  snapshot.steps.find(({ name }) => name === step)?.millis ?? 0
+/** A step whose time is added to a metric at once, since a start that fails later is looked into by its metrics. */
+const metered = <A, E, R>(
+  state: ComputeState["Service"],
+  metric: keyof ComputeMetrics,
+  step: string,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.tap(state.timed(step, effect), () =>
+    state.note(({ metrics, steps }) => ({
+      metrics: { ...metrics, [metric]: metrics[metric] + (steps.findLast(({ name }) => name === step)?.millis ?? 0) }
+    }))
+  )

@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import { banner, type BannerFacts } from "../../src/cli/banner.ts"
+import { banner, type BannerFacts, readyLine } from "../../src/cli/banner.ts"
 import { parseConnString } from "../../src/pgwire/ConnString.ts"
 
 const login = { role: "al'ice", database: "the app", password: Redacted.make("se'cret"), file: "/a b/pgpass" }
@@ -21,13 +21,11 @@ const facts: BannerFacts = {
   sockets: "/data/it's here",
   login,
   httpHost: "::",
-  httpPort: 3080,
-  terminal: true
+  httpPort: 3080
 }
 
 /** The shell's word after `psql`. */
-const urls = (text: string): ReadonlyArray<string> =>
-  [...text.matchAll(/psql '([^']*)'\n/g)].map(([, url]) => url ?? "")
+const urls = (text: string): ReadonlyArray<string> => [...text.matchAll(/psql '([^']*)'/g)].map(([, url]) => url ?? "")
 
 const read = (url: string | undefined) => {
   const { database, host, password, port, user } = Result.getOrThrow(parseConnString(url ?? ""))
@@ -42,13 +40,16 @@ describe("the banner", () => {
     assert.deepStrictEqual(more, [])
   })
 
-  it("names the password file elsewhere, and never holds the password", () => {
-    const text = banner({ ...facts, terminal: false })
+  it("is a line of the log elsewhere, which names the password file and never holds the password", () => {
+    const text = readyLine(facts)
+    assert.notInclude(text, "\n")
+    assert.match(text, /; the status is at http:\/\/127\.0\.0\.1:3080\/status$/)
     assert.notMatch(decodeURIComponent(text), /se'cret/)
     const [user, superuser] = urls(text)
     assert.deepStrictEqual(read(user), ["127.0.0.1", 55432, "al'ice", null, "the app"])
     assert.include(user, "?passfile=/a%20b/pgpass")
     for (const url of [user, superuser]) assert.doesNotThrow(() => new URL(url ?? ""))
+    assert.deepStrictEqual(urls(readyLine({ ...facts, login: null })), [superuser])
   })
 
   it("shows the superuser's socket where no role has a password of our making", () => {

@@ -11,22 +11,23 @@ import { shutdownStages } from "../../src/platform/shutdownStages.ts"
 
 describe("the exit delay", () => {
   it("is long for those who may still ask how it went", () => {
-    assert.strictEqual(exitDelay("termination_pending_fast", true), longExitDelay)
-    assert.strictEqual(exitDelay("termination_pending_fast", false), longExitDelay)
-    assert.strictEqual(exitDelay("failed", false), longExitDelay)
+    assert.strictEqual(exitDelay("termination_pending_fast", true, true), longExitDelay)
+    assert.strictEqual(exitDelay("termination_pending_fast", false, true), longExitDelay)
+    for (const hadSpec of [true, false]) assert.strictEqual(exitDelay("failed", false, hadSpec), longExitDelay)
   })
 
   it("is short for everyone else", () => {
-    assert.strictEqual(exitDelay("termination_pending_immediate", true), shortExitDelay)
-    assert.strictEqual(exitDelay("termination_pending_immediate", false), shortExitDelay)
-    assert.strictEqual(exitDelay("failed", true), shortExitDelay)
-    assert.strictEqual(exitDelay("running", true), shortExitDelay)
+    assert.strictEqual(exitDelay("termination_pending_immediate", true, true), shortExitDelay)
+    assert.strictEqual(exitDelay("termination_pending_immediate", false, true), shortExitDelay)
+    assert.strictEqual(exitDelay("failed", true, true), shortExitDelay)
+    assert.strictEqual(exitDelay("running", true, true), shortExitDelay)
+    assert.strictEqual(exitDelay("termination_pending_fast", false, false), shortExitDelay, "it never had a spec")
   })
 
   it("always ends, within half a minute", () => {
     for (const status of statuses) {
       for (const everRan of [true, false]) {
-        const millis = Duration.toMillis(exitDelay(status, everRan))
+        const millis = Duration.toMillis(exitDelay(status, everRan, everRan))
         assert.isTrue(millis >= 100 && millis <= 30_000, status)
       }
     }

@@ -6,11 +6,13 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import { ComputeHooks } from "../../src/compute/ComputeHooks.ts"
+import { ComputeState } from "../../src/compute/ComputeState.ts"
 import type { PrewarmState } from "../../src/compute/prewarm.ts"
 import { type Promoted, Promotions } from "../../src/compute/Promotions.ts"
 import { ExtensionsUnavailable, ExtensionUnknown, type Failure, LfcBusy } from "../../src/errors/Failure.ts"
-import { httpServer } from "../../src/http/Server.ts"
-import { anyOptions, ask, inBackground, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
+import type { TimelineId } from "../../src/spec/identifiers.ts"
+import { emptySpec } from "../support/specs.ts"
+import { anyOptions, ask, inBackground, inMemoryServices, open, reach, refusedOf, serving } from "./testServer.ts"
 
 const bare = Effect.provide(ComputeHooks, ComputeHooks.none)
 
@@ -148,14 +150,28 @@ describe("/promote", () => {
             return asked.answer(outcome)
           })
         )
-        const { port, serve } = yield* httpServer(anyOptions)
-        yield* serve
+        const { port } = yield* serving(anyOptions)
         const answer = yield* ask(port, "POST", "/promote", { json: { spec, wal_flush_lsn: "0/10" } })
         assert.strictEqual(answer.status, status)
         assert.deepStrictEqual(JSON.parse(answer.text), body)
       }).pipe(Effect.provide(Promotions.layer), Effect.provide(inMemoryServices))
     )
   }
+
+  it.live("another timeline's spec is 409 with the path, and no promotion is asked for", () =>
+    Effect.gen(function* () {
+      yield* reach("running")
+      yield* (yield* ComputeState).note({ spec: { ...emptySpec, timeline: "a".repeat(32) as TimelineId } })
+      const { port } = yield* open()
+      const answer = yield* ask(port, "POST", "/promote", { json: { spec, wal_flush_lsn: "0/10" } })
+      const { code, problems } = refusedOf(answer)
+      assert.deepStrictEqual([answer.status, code], [409, "spec_conflict"])
+      assert.deepStrictEqual(
+        problems?.map(({ path }) => path),
+        ["spec.timeline_id"]
+      )
+    }).pipe(Effect.provide(inMemoryServices))
+  )
 
   it.live("an LSN that is none, and a spec that is none, are refused before a promotion is asked for", () =>
     Effect.gen(function* () {

@@ -130,14 +130,17 @@ export const refusedOf = (answer: Answer) => {
   return decodeRefused(answer.text)
 }
 
+/** Listens, knows its keys, and has its routes. */
+export const serving = Effect.fnUntraced(function* (options: ServerOptions) {
+  const server = yield* httpServer(options)
+  yield* server.guard(options.verifier)
+  yield* server.serve(options)
+  return server
+})
+
 export const open = (options: Partial<ServerOptions> = {}) =>
-  httpServer({ ...anyOptions, ...options }).pipe(
-    Effect.tap(({ actors, serve }) =>
-      Effect.andThen(
-        serve,
-        Effect.forEach(actors, ({ run }) => Effect.forkScoped(run, { startImmediately: true }))
-      )
-    ),
+  serving({ ...anyOptions, ...options }).pipe(
+    Effect.tap(({ actors }) => Effect.forEach(actors, ({ run }) => Effect.forkScoped(run, { startImmediately: true }))),
     Effect.provide(Promotions.layer)
   )
 

@@ -51,11 +51,48 @@ describe("a compute", () => {
       const state = yield* ComputeState
       const fiber = yield* begin(false)
       yield* TestClock.adjust("5 seconds")
+      assert.include((yield* state.now).waitingFor ?? "", "POST /configure")
       const answer = yield* (yield* Commands).configure(emptySpec)
       assert.strictEqual(answer.status, "running")
+      assert.isNull(answer.waitingFor)
       assert.strictEqual((yield* state.now).metrics.wait_for_spec_ms, 5000)
       yield* (yield* Commands).terminate("immediate")
       yield* ends(fiber)
+    }).pipe(Effect.provide(compute))
+  )
+
+  it.effect("has no exit delay to speak of when it never had a spec", () =>
+    Effect.gen(function* () {
+      const state = yield* ComputeState
+      const fiber = yield* begin(false)
+      yield* (yield* Commands).terminate("fast")
+      yield* state.until("terminated")
+      yield* TestClock.adjust(shortExitDelay)
+      assert.deepStrictEqual(yield* Fiber.join(fiber), { exit: null, failure: null })
+    }).pipe(Effect.provide(compute))
+  )
+
+  it.effect("a start that fails late keeps what was measured before", () =>
+    Effect.gen(function* () {
+      const state = yield* ComputeState
+      const simulation = yield* Simulation
+      yield* simulation.pace(Effect.sleep("10 millis"))
+      yield* simulation.interfere("secure", broken)
+      const fiber = yield* begin()
+      yield* TestClock.adjust("1 second")
+      yield* state.until("failed")
+      const { basebackup_ms, config_ms, start_postgres_ms, total_startup_ms } = (yield* state.now).metrics
+      assert.deepStrictEqual(
+        { basebackup_ms, config_ms, start_postgres_ms, total_startup_ms },
+        {
+          basebackup_ms: 10,
+          config_ms: 10,
+          start_postgres_ms: 10,
+          total_startup_ms: 0
+        }
+      )
+      yield* TestClock.adjust(longExitDelay)
+      yield* Fiber.join(fiber)
     }).pipe(Effect.provide(compute))
   )
 

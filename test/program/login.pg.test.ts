@@ -96,14 +96,14 @@ interface Shown {
   readonly sockets: string
 }
 
-/** Runs, and has shown its banner. */
+/** Runs, and has said how to connect. */
 const shown = Effect.fnUntraced(function* (program: Program): Effect.fn.Return<Shown> {
-  const urlOf = async (name: string) =>
-    new URL((await program.prints(new RegExp(`^  ${name} +psql '(postgresql://[^']+)'$`, "m")))[1] ?? "")
-  const superuser = yield* Effect.promise(() => urlOf("Superuser"))
+  const urlOf = async (who: string) =>
+    new URL((await program.prints(new RegExp(`${who} psql '(postgresql://[^']+)'`)))[1] ?? "")
+  const superuser = yield* Effect.promise(() => urlOf("the superuser with"))
   return {
     program,
-    url: yield* Effect.promise(() => urlOf("Postgres")),
+    url: yield* Effect.promise(() => urlOf("alice connects with")),
     sockets: superuser.searchParams.get("host") ?? assert.fail("the superuser has no socket")
   }
 })
@@ -111,7 +111,7 @@ const shown = Effect.fnUntraced(function* (program: Program): Effect.fn.Return<S
 const passwordIn = (file: string): string =>
   /^\*:\*:\*:alice:(.+)$/m.exec(fs.readFileSync(file, "utf8"))?.[1] ?? assert.fail("no password of alice")
 
-/** The banner's URL, as it is; and that the password is where only who started the compute may read it. */
+/** The URL of the log, as it is; and that the password is where only who started the compute may read it. */
 const urlWorks = Effect.fnUntraced(function* ({ program, url }: Shown, at: Place, by: Account | null) {
   const file = url.searchParams.get("passfile") ?? assert.fail("the URL names no password file")
   const password = passwordIn(file)

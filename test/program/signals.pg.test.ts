@@ -181,8 +181,8 @@ const isTerminated = /to terminated: Postgres is gone/
 const waits: Record<string, (at: Place) => Effect.Effect<Waiting, unknown, Scope.Scope>> = {
   "the control plane is asked, which nobody is": Effect.fnUntraced(function* (at) {
     const program = yield* launch([...withoutSpec(at), "-p", "http://127.0.0.1:9", "-i", "x"], at.httpPort)
-    yield* listensForSignals(program)
-    return { program, says: nothingToStop, isClean: () => true }
+    yield* Effect.promise(() => program.prints(/the next attempt is in/))
+    return { program, says: isTerminated, isClean: () => true }
   }),
   "the control plane takes its time": Effect.fnUntraced(function* (at) {
     const { seen, uri } = yield* makeFakeControlPlane({ computeId: "x", answer: () => null, fault: "hang" })
@@ -192,7 +192,7 @@ const waits: Record<string, (at: Place) => Effect.Effect<Waiting, unknown, Scope
       () => Effect.runPromise(seen),
       (asked) => asked.length > 0
     )
-    return { program, says: nothingToStop, isClean: () => true }
+    return { program, says: isTerminated, isClean: () => true }
   }),
   "standard input does not end": Effect.fnUntraced(function* (at) {
     const program = yield* launch([...withoutSpec(at), "-S", "-"], at.httpPort, {}, "silent")
