@@ -133,6 +133,15 @@ export interface ApplyReport {
   readonly statements: number
 }
 
+/** What the latest spec came to in a program beside Postgres. */
+export interface SidecarReport {
+  readonly sidecar: string
+  /** ISO 8601, UTC. */
+  readonly at: string
+  readonly outcome: "done" | "failed"
+  readonly reason: string | null
+}
+
 /** What can keep a compute awake. Our own sessions are no kind: they are never counted. */
 export const activityKinds = ["client", "walsender", "subscription", "autovacuum", "statistics"] as const
 export type ActivityKind = (typeof activityKinds)[number]
@@ -212,6 +221,8 @@ export interface Snapshot {
   readonly waitingFor: string | null
   /** What the last apply did. */
   readonly applyReport: ApplyReport | null
+  /** Of those that the spec asks for; they are configured beside the apply, and may still be tried when it is done. */
+  readonly sidecarReports: ReadonlyArray<SidecarReport>
   /** Total and current time without an answer from Postgres while it should run, milliseconds (monitor). */
   readonly downtime: { readonly current: number; readonly total: number }
   /** The latest changes of status, oldest first, at most `maxHistory`. */
@@ -246,6 +257,7 @@ export const firstSnapshot = (now: DateTime.Utc): Snapshot => ({
   steps: [],
   earlierStarts: [],
   applyReport: null,
+  sidecarReports: [],
   downtime: { current: 0, total: 0 },
   history: [],
   activity: null,

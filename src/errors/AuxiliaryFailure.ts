@@ -89,6 +89,8 @@ export class PostgresPortTaken extends Schema.TaggedError<PostgresPortTaken>()("
 export class SidecarUnusable extends Schema.TaggedError<SidecarUnusable>()("SidecarUnusable", {
   sidecar: Schema.Literals(["pgbouncer", "local_proxy", "rsyslogd"]),
   detail: Schema.String,
+  /** It is there and said no, so that trying the same again is of no use. */
+  refused: Schema.optionalKey(Schema.Boolean),
   cause
 }) {
   override get message(): string {

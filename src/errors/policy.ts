@@ -140,13 +140,14 @@ const describe = (error: unknown): string => {
   )
 }
 
-/** From the outermost sentence to the root cause. A sentence that repeats the one before it is left out. */
+/** From the outermost sentence to the root cause. A sentence that the one before it is, or ends with, is left out. */
 export const causesOf = (error: unknown): ReadonlyArray<string> => {
   const chain: Array<string> = []
   let current: unknown = error
   while (current !== undefined && current !== null && chain.length < maxCauses) {
     const text = redactUrls(describe(current))
-    if (chain.at(-1) !== text) chain.push(text)
+    const before = chain.at(-1)
+    if (before !== text && before?.endsWith(`: ${text}`) !== true) chain.push(text)
     current = typeof current === "object" && "cause" in current ? current.cause : undefined
   }
   return chain

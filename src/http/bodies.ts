@@ -123,7 +123,16 @@ export const ApplyReport = Schema.Struct({
   ),
   connections: Count,
   roundTrips: Count,
-  statements: Count
+  statements: Count,
+  /** Programs beside Postgres that the spec configures; their failures are conditions, too. */
+  sidecars: Schema.Array(
+    Schema.Struct({
+      sidecar: Schema.String,
+      at: Schema.String,
+      outcome: Schema.Literals(["done", "failed"]),
+      reason: Schema.NullOr(Schema.String)
+    })
+  )
 }).annotate({ identifier: "Receipt" })
 
 export const Catalog = Schema.Struct({

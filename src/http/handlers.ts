@@ -25,7 +25,7 @@ import { livez, type ProbeOptions, type ProbeResult, readyz, startupz } from "./
 import { bodyOf, refusal } from "./refusals.ts"
 import { statusRoutes } from "./statusRoutes.ts"
 import type { Traffic } from "./traffic.ts"
-import { metricsText, verboseVitals } from "./views.ts"
+import { applyBody, metricsText, verboseVitals } from "./views.ts"
 import type { Watchers } from "./watchers.ts"
 
 /** Probes, metrics and the document: anonymous, cheap, never blocked by Postgres. */
@@ -86,7 +86,7 @@ export const controlHandlers = (options: ServerOptions, watchers: Watchers, hour
           ...pageRoutes(state, options, hour),
           ...postgresRoutes(state, yield* Admin, options),
           metricsJson: () => Effect.map(state.now, ({ metrics }) => metrics),
-          apply: () => Effect.map(state.now, ({ applyReport }) => applyReport ?? answerOf(nothingApplied)),
+          apply: () => Effect.map(state.now, (snapshot) => applyBody(snapshot) ?? answerOf(nothingApplied)),
           operations: commands.operations,
           operation: commands.operation,
           terminate: commands.terminate,

@@ -77,6 +77,10 @@ export const historyBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
   }))
 })
 
+/** `null`: nothing was applied yet. */
+export const applyBody = ({ applyReport, sidecarReports }: Snapshot) =>
+  applyReport === null ? null : { ...applyReport, sidecars: sidecarReports }
+
 const stepsBody = (steps: Snapshot["steps"]) =>
   steps.map(({ millis, name, startedAt }) => ({ name, started_at_ms: startedAt, ms: millis }))
 

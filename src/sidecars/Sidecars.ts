@@ -6,6 +6,7 @@
  * that is missing delays nothing: it is a condition, and is tried again until it is there.
  */
 import * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -15,7 +16,6 @@ import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { ComputeState } from "../compute/ComputeState.ts"
-import { isRaised } from "../compute/snapshot.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import { type Failure, SidecarUnusable } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
@@ -25,7 +25,8 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import type { Family } from "../telemetry/prometheus.ts"
 import { auditSweeper } from "./auditFiles.ts"
 import { configureLocalProxy, type LocalProxyPlace, reloadLocalProxy, stopLocalProxy } from "./localProxy.ts"
-import { type PgbouncerPlace, reloadPgbouncer, stopPgbouncer, tunePgbouncer } from "./pgbouncer.ts"
+import { makePgbouncer, type Pgbouncer, pgbouncerEntries, type PgbouncerPlace } from "./pgbouncer.ts"
+import type { Settings } from "./pgbouncerIni.ts"
 import { type AuditEndpoints, exportAudit, exportLog, exportsAudit, type RsyslogPlace } from "./rsyslog.ts"
 
 export interface SidecarOptions {
@@ -64,15 +65,24 @@ type State = ComputeState["Service"]
 
 const inParallel = { concurrency: "unbounded", discard: true } as const
 
-/** A failure is a condition until the same thing succeeds. Answers whether it did. */
-const shown =
-  (state: State, sidecar: Sidecar) =>
-  <E extends Failure>(effect: Effect.Effect<unknown, E>): Effect.Effect<boolean> =>
-    Effect.matchEffect(effect, {
-      onSuccess: () => Effect.as(state.clear("sidecar_unusable", sidecar), true),
-      onFailure: (failure) =>
-        Effect.as(state.raise({ code: "sidecar_unusable", about: sidecar, message: explain(failure) }), false)
-    })
+/** What became of the latest spec in this sidecar; `null`: all is well, `undefined`: the spec does not ask for it. */
+const report = Effect.fnUntraced(function* (state: State, sidecar: string, failure: Failure | null | undefined) {
+  const at = DateTime.formatIso(yield* DateTime.now)
+  const reason = failure === null || failure === undefined ? null : explain(failure)
+  const latest = { sidecar, at, outcome: reason === null ? ("done" as const) : ("failed" as const), reason }
+  yield* state.note(({ sidecarReports }) => ({
+    sidecarReports: [
+      ...sidecarReports.filter((one) => one.sidecar !== sidecar),
+      ...(failure === undefined ? [] : [latest])
+    ]
+  }))
+  if (reason === null) return yield* state.clear("sidecar_unusable", sidecar)
+  const { degraded } = yield* state.now
+  const earlier = degraded.find(({ about, code }) => code === "sidecar_unusable" && about === sidecar)
+  yield* state.raise({ code: "sidecar_unusable", about: sidecar, message: reason })
+  // A condition is logged when it begins; another complaint is news.
+  if (earlier !== undefined && earlier.message !== reason) yield* Effect.logWarning(reason)
+})
 
 /** Between two attempts: 5 s, doubling, at most 5 minutes. */
 const pauses = Schedule.exponential("5 seconds").pipe(
@@ -80,30 +90,30 @@ const pauses = Schedule.exponential("5 seconds").pipe(
   Schedule.jittered
 )
 
-/** Until it succeeds; `null`: the spec does not ask for this sidecar. */
+/** Until it succeeds or is refused: the next spec may be another. `null`: the spec does not ask for this sidecar. */
 const keepTrying = Effect.fnUntraced(function* (
   state: State,
   sidecar: Sidecar,
   attempt: ((attempts: number) => Effect.Effect<unknown, Failure>) | null
 ) {
-  if (attempt === null) return yield* state.clear("sidecar_unusable", sidecar)
+  if (attempt === null) return yield* report(state, sidecar, undefined)
   let attempts = 0
-  const once = Effect.suspend(() => shown(state, sidecar)(attempt(attempts++)))
+  const once = Effect.suspend(() => attempt(attempts++)).pipe(
+    Effect.matchEffect({
+      onSuccess: () => Effect.as(report(state, sidecar, null), true),
+      onFailure: (failure) =>
+        Effect.as(report(state, sidecar, failure), failure._tag === "SidecarUnusable" && failure.refused === true)
+    })
+  )
   if (yield* once) return
   yield* Effect.sleep("5 seconds")
-  yield* Effect.repeat(once, { schedule: pauses, until: (well) => well })
+  yield* Effect.repeat(once, { schedule: pauses, until: (over) => over })
 })
 
-/** The settings being in its file is not enough for one that could not be reached: it has to be there. */
-const tune = Effect.fnUntraced(function* (
-  { pgbouncer }: SidecarOptions,
-  state: State,
-  settings: ReadonlyMap<string, string>,
-  tls: Tls | null
-) {
-  const changed = yield* tunePgbouncer(pgbouncer, settings, tls)
-  const { degraded } = yield* state.now
-  if (!changed && isRaised(degraded, "sidecar_unusable", "pgbouncer")) yield* reloadPgbouncer(pgbouncer)
+/** A spec without settings leaves it alone, but for what an earlier one has put into its ini. */
+const tunePgbouncer = Effect.fnUntraced(function* (state: State, pgbouncer: Pgbouncer, settings: Settings | null) {
+  const wanted = settings ?? ((yield* pgbouncer.isTuned) ? new Map<string, string>() : null)
+  yield* keepTrying(state, "pgbouncer", wanted === null ? null : (attempts) => pgbouncer.tune(wanted, attempts))
 })
 
 /** Without it no local_proxy is ever found. */
@@ -124,16 +134,12 @@ const configureProxy = Effect.fnUntraced(function* (
   if (!(yield* reloadLocalProxy(localProxy))) return yield* new SidecarUnusable({ sidecar: "local_proxy", detail })
 })
 
-const configure = (options: SidecarOptions, state: State) =>
+const configure = (options: SidecarOptions, state: State, pgbouncer: Pgbouncer) =>
   Effect.fn("Sidecars.configure")(function* ({ features, localProxy, pgbouncerSettings }: ParsedSpec) {
     const tls = showsCertificate(features) ? options.tls : null
     yield* Effect.all(
       [
-        keepTrying(
-          state,
-          "pgbouncer",
-          pgbouncerSettings === null ? null : () => tune(options, state, pgbouncerSettings, tls)
-        ),
+        tunePgbouncer(state, pgbouncer, pgbouncerSettings === null ? null : pgbouncerEntries(pgbouncerSettings, tls)),
         keepTrying(
           state,
           "local_proxy",
@@ -144,30 +150,41 @@ const configure = (options: SidecarOptions, state: State) =>
     )
   })
 
-const reloadCertificate = (options: SidecarOptions, state: State, spec: ParsedSpec) =>
+/** Apart from the settings, which may be refused while the certificate is taken. */
+const certificateOf = "pgbouncer's certificate"
+
+const reloadCertificate = (options: SidecarOptions, state: State, pgbouncer: Pgbouncer, spec: ParsedSpec) =>
   Effect.all(
     [
-      spec.pgbouncerSettings === null ? Effect.void : shown(state, "pgbouncer")(reloadPgbouncer(options.pgbouncer)),
+      spec.pgbouncerSettings === null
+        ? Effect.void
+        : Effect.matchEffect(pgbouncer.reload, {
+            onSuccess: () => state.clear("sidecar_unusable", certificateOf),
+            onFailure: (failure) =>
+              state.raise({ code: "sidecar_unusable", about: certificateOf, message: explain(failure) })
+          }),
       spec.localProxy === null ? Effect.void : reloadLocalProxy(options.localProxy)
     ],
     inParallel
   )
 
 /** What fails a start or a spec is a condition, too: the next spec may not ask for it, and it would be forgotten. */
-const logExport = <E extends Failure>(state: State, effect: Effect.Effect<void, E>): Effect.Effect<void, E> =>
+const logExport = <E extends Failure>(
+  state: State,
+  about: "rsyslogd" | "rsyslogd (audit)",
+  asked: boolean,
+  effect: Effect.Effect<void, E>
+): Effect.Effect<void, E> =>
   effect.pipe(
-    Effect.tap(() => state.clear("sidecar_unusable", "rsyslogd")),
-    Effect.tapError((failure) =>
-      failure._tag === "NotSupported"
-        ? Effect.void
-        : state.raise({ code: "sidecar_unusable", about: "rsyslogd", message: explain(failure) })
-    )
+    Effect.tap(() => report(state, about, asked ? null : undefined)),
+    Effect.tapError((failure) => (failure._tag === "NotSupported" ? Effect.void : report(state, about, failure)))
   )
 
 const make = Effect.fnUntraced(function* (options: SidecarOptions) {
   const state = yield* ComputeState
   const auditBytes = yield* Ref.make<number | null>(null)
-  const configureFrom = configure(options, state)
+  const pgbouncer = makePgbouncer(options.pgbouncer)
+  const configureFrom = configure(options, state, pgbouncer)
 
   const specs = Stream.changesWith(
     Stream.map(state.changes, ({ spec }) => spec),
@@ -189,14 +206,20 @@ const make = Effect.fnUntraced(function* (options: SidecarOptions) {
   }
 
   return Sidecars.of({
-    beforeStart: (spec) => logExport(state, exportAudit(options.rsyslog, spec, options.auditEndpoints, options.pgdata)),
-    onSpec: (spec) => logExport(state, exportLog(options.rsyslog, spec)),
+    beforeStart: (spec) =>
+      logExport(
+        state,
+        "rsyslogd (audit)",
+        exportsAudit(spec),
+        exportAudit(options.rsyslog, spec, options.auditEndpoints, options.pgdata)
+      ),
+    onSpec: (spec) => logExport(state, "rsyslogd", spec.logsExportHost !== null, exportLog(options.rsyslog, spec)),
     onCertificateChanged: Effect.flatMap(state.now, ({ spec }) =>
-      spec === null || !showsCertificate(spec.features) ? Effect.void : reloadCertificate(options, state, spec)
+      spec === null || !showsCertificate(spec.features)
+        ? Effect.void
+        : reloadCertificate(options, state, pgbouncer, spec)
     ),
-    stop: options.dev
-      ? Effect.void
-      : Effect.all([stopPgbouncer(options.pgbouncer), stopLocalProxy(options.localProxy)], inParallel),
+    stop: options.dev ? Effect.void : Effect.all([pgbouncer.stop, stopLocalProxy(options.localProxy)], inParallel),
     actors: [tuner, sweeperIfAudited],
     families: Effect.map(Ref.get(auditBytes), (size) => [
       {

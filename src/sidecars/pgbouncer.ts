@@ -1,85 +1,24 @@
 /**
- * The pgbouncer of this machine: its ini is edited, and it is made to reload it.
+ * The pgbouncer of this machine: the spec's settings are put into its ini, and it is made to reload it.
  *
- * Never starts it and never restarts it. What a running pgbouncer did not take up is taken back, so that the next
- * spec tries again. Its password is in no message.
+ * Never starts it and never restarts it. Its answer to RELOAD says nothing in most versions, so what it runs with is
+ * compared with what was asked for. What it does not take is taken back as a whole: an ini that it refuses in part is
+ * one from which it could not start again. Passwords and values are in no message.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs/promises"
-import { type Failure, FileFailed, SidecarUnusable, type TimedOut, type WireFailed } from "../errors/Failure.ts"
 import { codeOf } from "../errors/errno.ts"
-import { connect } from "../pgwire/Wire.ts"
-import { replaceFile } from "../platform/files.ts"
+import { type Failure, FileFailed, SidecarUnusable, type TimedOut, type WireFailed } from "../errors/Failure.ts"
+import { connect, type Wire } from "../pgwire/Wire.ts"
+import { realPath, replaceFile } from "../platform/files.ts"
 import { processInFile, stopProcess } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
-
-// -- process
-// Changes settings in an ini file and nothing else: comments, order, blank lines and unknown keys stay as they are.
-//
-// Pure. Knows the ini of pgbouncer: `;` and `#` begin a comment only at the beginning of a line, values are not
-// quoted, and of two lines with one key the later counts.
-// -- process
-
-const head = /^\s*\[([^\]]*)\]/
-const assignment = /^(\s*)([^\s=;#%][^\s=]*)(\s*=\s*)(.*?)(\s*)$/
-
-const withValue = (line: string, value: string): string =>
-  line.replace(assignment, (_all, indent: string, key: string, equals: string) => `${indent}${key}${equals}${value}`)
-
-interface Line {
-  readonly text: string
-  readonly end: string
-}
-
-const linesOf = (text: string): ReadonlyArray<Line> =>
-  [...text.matchAll(/([^\r\n]*)(\r\n|\n|$)/g)]
-    .map(([, line = "", end = ""]) => ({ text: line, end }))
-    .filter(({ end, text }, index, all) => text !== "" || end !== "" || index < all.length - 1)
-
-/** Could this be written as a line of its own that says exactly this? */
-export const fitsIni = (key: string, value: string): boolean =>
-  /^[A-Za-z_][A-Za-z0-9_.-]*$/.test(key) && !/[\r\n\0]/.test(value) && value === value.trim()
-
-/**
- * The text with every entry of the section set; `null` when it has no such section. Comments, order, blank lines and
- * unknown keys stay as they are. In this ini, `;` and `#` begin a comment only at the beginning of a line, values are
- * not quoted, and of two lines with one key the later counts. Entries must fit (`fitsIni`).
- * New keys go to the end of the section, in their order.
- */
-export const setInIni = (text: string, section: string, entries: ReadonlyMap<string, string>): string | null => {
-  const lines = linesOf(text)
-  let inside = false
-  let end = -1
-  const seen = new Map<string, number>()
-  for (const [index, { text: line }] of lines.entries()) {
-    const opened = head.exec(line)?.[1]
-    if (opened !== undefined) inside = opened === section
-    if (!inside) continue
-    const key = assignment.exec(line)?.[2]
-    if (opened !== undefined || key !== undefined) end = index
-    if (key !== undefined) seen.set(key, index)
-  }
-  if (end < 0) return null
-  const newline = lines.find((line) => line.end !== "")?.end ?? "\n"
-  const changed = new Map<number, string>()
-  for (const [key, value] of entries) {
-    const at = seen.get(key)
-    if (at !== undefined) changed.set(at, value)
-  }
-  const added = [...entries].filter(([key]) => !seen.has(key)).map(([key, value]) => `${key} = ${value}`)
-  return lines
-    .map((line, index) => {
-      const value = changed.get(index)
-      const kept = value === undefined ? line.text : withValue(line.text, value)
-      if (index !== end || added.length === 0) return `${kept}${line.end}`
-      return `${kept}${newline}${added.join(newline)}${line.end}`
-    })
-    .join("")
-}
+import { fitsIni, isShown, type Settings, settingsInIni, withSettings } from "./pgbouncerIni.ts"
 
 // -- settings and where it is found (docs/reference/compute_ctl.md#pgbouncer)
 
@@ -105,10 +44,8 @@ export const pgbouncerPlace = (autoscaling: boolean, password: Redacted.Redacted
   pidFile: "/tmp/pgbouncer.pid"
 })
 
-const pgbouncerSection = "pgbouncer"
-
 /** The spec's settings, and the certificate when there is one. */
-export const pgbouncerEntries = (settings: ReadonlyMap<string, string>, tls: Tls | null): ReadonlyMap<string, string> =>
+export const pgbouncerEntries = (settings: Settings, tls: Tls | null): Settings =>
   tls === null
     ? settings
     : new Map([
@@ -118,22 +55,29 @@ export const pgbouncerEntries = (settings: ReadonlyMap<string, string>, tls: Tls
         ["client_tls_sslmode", "allow"]
       ])
 
-/** Names of the settings that no ini file can hold; a value may be secret, so it is not repeated. */
-const unfitEntries = (entries: ReadonlyMap<string, string>): ReadonlyArray<string> =>
-  [...entries].filter(([key, value]) => !fitsIni(key, value)).map(([key]) => JSON.stringify(key))
+const pathOf = (key: string): string => `pgbouncer_settings.${/^\w+$/.test(key) ? key : JSON.stringify(key)}`
 
-// -- process
+// -- failures
+
+const unusable = (detail: string, cause?: unknown) =>
+  new SidecarUnusable({ sidecar: "pgbouncer", detail, ...(cause === undefined ? {} : { cause }) })
+
+/** Trying again would be the same; the next spec may be another. */
+const refused = (detail: string) => new SidecarUnusable({ sidecar: "pgbouncer", detail, refused: true })
 
 /** It does not run. When it does, it reads what is in the ini then. */
-const isAway = (failure: WireFailed | TimedOut): boolean =>
-  failure._tag === "WireFailed" && failure.operation === "connect to"
+const isAway = (failure: WireFailed): boolean => failure.operation === "connect to"
 
-/** Four attempts in all: it may be starting just now. */
-const connectAgain = { schedule: Schedule.spaced(Duration.seconds(1)), times: 3, while: isAway }
-const connectWithin = Duration.seconds(3)
-const commandWithin = Duration.seconds(10)
+/** Who may use its console is said in its own files, and over a socket by who we are to the operating system. */
+const consoleFailed = ({ admin }: PgbouncerPlace, failure: WireFailed): SidecarUnusable => {
+  if (isAway(failure)) return unusable("its console cannot be reached", failure)
+  const help = admin.host.startsWith("/")
+    ? `; run compute_ctl as the system user that pgbouncer runs as, or let ${admin.user} in by its auth_file`
+    : `; name ${admin.user} in its admin_users, and give the password in PGBOUNCER_PASSWORD`
+  return unusable(`its console refuses the user ${admin.user}, so its settings stay as they are${help}`, failure)
+}
 
-const unusable = (detail: string) => new SidecarUnusable({ sidecar: "pgbouncer", detail })
+// -- its ini
 
 const readIni = (path: string) =>
   Effect.tryPromise({
@@ -142,40 +86,167 @@ const readIni = (path: string) =>
       codeOf(cause) === "ENOENT" ? unusable(`there is no ${path}`) : new FileFailed({ operation: "read", path, cause })
   })
 
-/** The settings and the certificate are in the ini, and pgbouncer has reloaded it; `false`: they were there already. */
-export const tunePgbouncer = Effect.fn("Pgbouncer.tune")(function* (
-  place: PgbouncerPlace,
-  settings: ReadonlyMap<string, string>,
-  tls: Tls | null
-): Effect.fn.Return<boolean, Failure> {
-  const entries = pgbouncerEntries(settings, tls)
-  const unfit = unfitEntries(entries)
-  if (unfit.length > 0) return yield* unusable(`these settings do not fit into an ini file: ${unfit.join(", ")}`)
-  const before = yield* readIni(place.ini)
-  const text = setInIni(before, pgbouncerSection, entries)
-  if (text === null) return yield* unusable(`${place.ini} has no section [${pgbouncerSection}]`)
-  const write = (content: string) => replaceFile({ path: place.ini, content, mode: 0o640, owner: null })
-  if (!(yield* write(text))) return false
-  yield* reloadPgbouncer(place).pipe(
-    Effect.tapError((failure) => (isAway(failure) ? Effect.void : Effect.ignore(write(before))))
-  )
-  return true
+const noSection = ({ ini }: PgbouncerPlace) => unusable(`${ini} has no section [pgbouncer]`)
+
+/** Was there anything to change? A link stays one: what it leads to is replaced. */
+const writeIni = Effect.fnUntraced(function* (place: PgbouncerPlace, settings: Settings) {
+  const text = withSettings(yield* readIni(place.ini), settings)
+  if (text === null) return yield* noSection(place)
+  return yield* replaceFile({ path: realPath(place.ini), content: text, mode: 0o640, owner: null })
 })
 
-/** Also for a certificate whose files have new content under their old names. */
-export const reloadPgbouncer = Effect.fn("Pgbouncer.reload")(function* (place: PgbouncerPlace) {
-  const { host, password, port, user } = place.admin
+// -- its console
+
+const connectWithin = Duration.seconds(3)
+const commandWithin = Duration.seconds(10)
+/** Four attempts in all: it may be starting just now. */
+const connectAgain = { schedule: Schedule.spaced(Duration.seconds(1)), times: 3, while: isAway }
+
+const openConsole = ({ admin: { host, password, port, user } }: PgbouncerPlace) =>
+  connect({
+    host,
+    port,
+    user,
+    database: "pgbouncer",
+    connectWithin,
+    ...(password === null ? {} : { password })
+  })
+
+const lost = (failure: WireFailed | TimedOut) => unusable("its console broke off", failure)
+
+/** Later versions answer with an error when they could not read the ini or a certificate; `null`: none was told. */
+const reload = (admin: Wire): Effect.Effect<string | null, SidecarUnusable> =>
+  admin.simple("RELOAD", commandWithin).pipe(
+    Effect.as(null),
+    Effect.catch((failure) =>
+      failure._tag === "WireFailed" && failure.operation === "query"
+        ? Effect.succeed(failure.detail)
+        : Effect.fail(lost(failure))
+    )
+  )
+
+interface Shown {
+  readonly value: string | null
+  /** Does a reload change it? */
+  readonly changeable: boolean
+}
+
+/** The columns are key, value, default (from 1.15 on), changeable. */
+const showConfig = (admin: Wire): Effect.Effect<ReadonlyMap<string, Shown>, SidecarUnusable> =>
+  admin.rows("SHOW CONFIG", commandWithin).pipe(
+    Effect.mapBoth({
+      onSuccess: (rows) =>
+        new Map(
+          rows.map((row): [string, Shown] => [row[0] ?? "", { value: row[1] ?? null, changeable: row.at(-1) !== "no" }])
+        ),
+      onFailure: lost
+    })
+  )
+
+const differs = (config: ReadonlyMap<string, Shown>, [key, value]: readonly [string, string]): boolean =>
+  !isShown(config.get(key)?.value ?? null, value)
+
+/** What no reload could bring about. */
+const impossible = (config: ReadonlyMap<string, Shown>, wanted: Settings): ReadonlyArray<string> =>
+  [...wanted].flatMap(([key, value]) => {
+    const shown = config.get(key)
+    if (shown === undefined) return [`${pathOf(key)} (this version has no such setting)`]
+    if (shown.changeable || !differs(config, [key, value])) return []
+    return [`${pathOf(key)} (read only when pgbouncer starts: write it into the ini itself)`]
+  })
+
+const runsWith = (config: ReadonlyMap<string, Shown>, wanted: Settings): boolean =>
+  [...wanted].every((entry) => !differs(config, entry))
+
+const isSame = <A>(one: ReadonlyMap<string, A>, other: ReadonlyMap<string, A>, same: (a: A, b: A) => boolean) =>
+  one.size === other.size &&
+  [...one].every(([key, value]) => {
+    const there = other.get(key)
+    return there !== undefined && same(value, there)
+  })
+
+// -- process
+
+export interface Pgbouncer {
+  /**
+   * The settings are in the ini, and pgbouncer runs with them. `attempts`: how many with the same settings have failed
+   * before this one.
+   */
+  readonly tune: (wanted: Settings, attempts: number) => Effect.Effect<void, Failure>
+  /** Has an earlier spec left settings in the ini? */
+  readonly isTuned: Effect.Effect<boolean>
+  /** For a certificate whose files have new content under their old names. */
+  readonly reload: Effect.Effect<void, SidecarUnusable>
+  /** Before Postgres stops, so that new clients are refused early. A stale pid file is ignored. */
+  readonly stop: Effect.Effect<void>
+}
+
+/**
+ * So many attempts a pgbouncer that is away finds settings in its ini that none has accepted; some take effect only
+ * when it starts. After that (half a minute) they may be why it does not start, and are taken out until it runs.
+ */
+const patience = 3
+
+/** What the ini falls back to: settings that a pgbouncer is known to take, and not those that are being refused. */
+const otherThan = (wanted: Settings, known: Settings): Settings =>
+  isSame(known, wanted, (one, other) => one === other) ? new Map() : known
+
+/** Puts them into the ini and sees that it runs with them; `known` as in `tune`. */
+const applySettings = Effect.fnUntraced(function* (
+  place: PgbouncerPlace,
+  admin: Wire,
+  wanted: Settings,
+  { known, written }: { readonly known: Settings; readonly written: boolean }
+): Effect.fn.Return<void, Failure> {
+  const before = yield* showConfig(admin)
+  const there = settingsInIni(yield* readIni(place.ini))
+  const fallback = otherThan(wanted, there.size > 0 && runsWith(before, there) ? there : known)
+  const attempt = Effect.gen(function* () {
+    const stays = "its ini and what it runs with stay as they were"
+    const hopeless = impossible(before, wanted)
+    if (hopeless.length > 0) return yield* refused(`it cannot take ${hopeless.join(", ")}; ${stays}`)
+    const changed = yield* writeIni(place, wanted)
+    if (!changed && !written && runsWith(before, wanted)) return
+    const answer = yield* reload(admin)
+    const after = yield* showConfig(admin)
+    const missing = [...wanted].filter((entry) => differs(after, entry)).map(([key]) => pathOf(key))
+    if (missing.length === 0 && answer === null) return
+    yield* writeIni(place, fallback)
+    yield* reload(admin)
+    const back = isSame(yield* showConfig(admin), before, (one, other) => one.value === other.value)
+    const what = missing.length === 0 ? `all that the spec asks for (${answer})` : missing.join(", ")
+    return yield* refused(
+      `it did not take ${what}: it stops reading at the first that it refuses, and its log says why; ` +
+        (back ? stays : `${place.ini} is as it was, and yet it runs with other settings than before: restart it`)
+    )
+  })
+  yield* Effect.onError(attempt, () => Effect.ignore(writeIni(place, fallback)))
+})
+
+const tune = Effect.fn("Pgbouncer.tune")(function* (
+  place: PgbouncerPlace,
+  wanted: Settings,
+  /** What it took last; none: what people wrote is all that is known to be well. */
+  known: Settings,
+  attempts: number
+): Effect.fn.Return<void, Failure> {
+  const unfit = [...wanted].filter(([key, value]) => !fitsIni(key, value)).map(([key]) => pathOf(key))
+  if (unfit.length > 0) return yield* refused(`these settings do not fit into an ini file: ${unfit.join(", ")}`)
+  // First of all, so that a missing one is the complaint at every attempt.
+  if (withSettings(yield* readIni(place.ini), wanted) === null) return yield* noSection(place)
   yield* Effect.scoped(
     Effect.gen(function* () {
-      const admin = yield* connect({
-        host,
-        port,
-        user,
-        database: "pgbouncer",
-        connectWithin,
-        ...(password === null ? {} : { password })
-      }).pipe(Effect.retry(connectAgain))
-      yield* admin.simple("RELOAD", commandWithin)
+      let admin = yield* Effect.result(openConsole(place))
+      let written = false
+      if (Result.isFailure(admin) && isAway(admin.failure)) {
+        if (attempts === 0) written = yield* writeIni(place, wanted)
+        // Nobody is left who would have to be told.
+        if (wanted.size === 0) return
+        admin = yield* Effect.result(Effect.retry(openConsole(place), connectAgain))
+      }
+      if (Result.isSuccess(admin)) return yield* applySettings(place, admin.success, wanted, { known, written })
+      if (!isAway(admin.failure) || attempts >= patience) yield* writeIni(place, otherThan(wanted, known))
+      return yield* consoleFailed(place, admin.failure)
     })
   )
 })
@@ -187,11 +258,33 @@ const stages: ReadonlyArray<ShutdownStage> = [
   { signal: "SIGKILL", grace: Duration.seconds(2), meaning: "the kernel does it" }
 ]
 
-/** Before Postgres stops, so that new clients are refused early. A stale pid file is ignored. */
-export const stopPgbouncer = Effect.fn("Pgbouncer.stop")(function* (place: PgbouncerPlace) {
+const stop = Effect.fn("Pgbouncer.stop")(function* (place: PgbouncerPlace) {
   const pgbouncer = processInFile(place.pidFile, "pgbouncer")
   if (pgbouncer === null) return
   yield* Effect.logInfo(`asking pgbouncer (pid ${pgbouncer.pid}) to leave`)
   if (!(yield* stopProcess(pgbouncer, stages)))
     yield* Effect.logWarning(`pgbouncer (pid ${pgbouncer.pid}) did not leave`)
 })
+
+export const makePgbouncer = (place: PgbouncerPlace): Pgbouncer => {
+  let known: Settings = new Map()
+  return {
+    tune: (wanted, attempts) =>
+      Effect.suspend(() => tune(place, wanted, known, attempts)).pipe(
+        Effect.tap(() => Effect.sync(() => (known = wanted)))
+      ),
+    isTuned: Effect.match(readIni(place.ini), {
+      onSuccess: (text) => settingsInIni(text).size > 0,
+      onFailure: () => false
+    }),
+    reload: Effect.scoped(
+      openConsole(place).pipe(
+        Effect.retry(connectAgain),
+        Effect.mapError((failure) => consoleFailed(place, failure)),
+        Effect.flatMap(reload),
+        Effect.flatMap((answer) => (answer === null ? Effect.void : unusable(`it did not reload: ${answer}`)))
+      )
+    ),
+    stop: stop(place)
+  }
+}

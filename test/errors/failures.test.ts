@@ -9,7 +9,8 @@ import {
   Failure,
   FileFailed,
   PostgresUnusable,
-  TimedOut
+  TimedOut,
+  WireFailed
 } from "../../src/errors/Failure.ts"
 import { causesOf, explain, hintOf, policyOf, errorPolicies } from "../../src/errors/policy.ts"
 import { isFull } from "../../src/storage/local/room.ts"
@@ -65,6 +66,9 @@ describe("explain", () => {
 
   it("leaves out a sentence that repeats the one before it", () => {
     assert.deepStrictEqual(causesOf(new Error("a", { cause: new Error("a", { cause: new Error("b") }) })), ["a", "b"])
+    const refused = new Error("connect ECONNREFUSED 127.0.0.1:1")
+    const wire = new WireFailed({ operation: "connect to", peer: "here", detail: refused.message, cause: refused })
+    assert.strictEqual(explain(wire), "connect to here: connect ECONNREFUSED 127.0.0.1:1")
   })
 
   it("ends although the causes form a circle", () => {

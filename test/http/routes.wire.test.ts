@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
-import { type ApplyReport, zeroMetrics } from "../../src/compute/snapshot.ts"
+import { type ApplyReport, type SidecarReport, zeroMetrics } from "../../src/compute/snapshot.ts"
 import { type Status, statuses } from "../../src/compute/transitions.ts"
 import { wireStatus } from "../../src/http/refusals.ts"
 import { parseLsn } from "../../src/spec/identifiers.ts"
@@ -127,13 +127,23 @@ describe("routes", () => {
       }
       const lsn = parseLsn("1/2")
       assert.strictEqual(lsn._tag, "Some")
+      const refused: SidecarReport = {
+        sidecar: "pgbouncer",
+        at: "2022-10-12T07:20:51.000Z",
+        outcome: "failed",
+        reason: "it does not take pool_sizes"
+      }
       yield* state.note({
         applyReport,
+        sidecarReports: [refused],
         steps: [{ name: "settle", startedAt: 4, millis: 6 }],
         metrics: { ...zeroMetrics, basebackup_ms: 12 }
       })
       const { port } = yield* open()
-      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/apply")).text), applyReport)
+      assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/apply")).text), {
+        ...applyReport,
+        sidecars: [refused]
+      })
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/metrics.json")).text), {
         ...zeroMetrics,
         basebackup_ms: 12

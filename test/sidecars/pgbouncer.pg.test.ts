@@ -4,22 +4,22 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import { spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { explain } from "../../src/errors/policy.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { explain } from "../../src/errors/policy.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { type PgbouncerPlace, reloadPgbouncer, stopPgbouncer, tunePgbouncer } from "../../src/sidecars/pgbouncer.ts"
+import { makePgbouncer, type PgbouncerPlace } from "../../src/sidecars/pgbouncer.ts"
 import { rsyslogPlace } from "../../src/sidecars/rsyslog.ts"
 import { Sidecars } from "../../src/sidecars/Sidecars.ts"
 import { freePort, runAs, startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
-import { programAt, startProgram } from "../support/programs.ts"
+import { startProgram, whereInstalled } from "../support/programs.ts"
 import { eventually } from "../support/waiting.ts"
 
-const program = programAt("pgbouncer")
 const password = "canary-9b1f-console"
 
 const iniOf = (folder: string, port: number, behind: number) =>
@@ -65,6 +65,19 @@ const opened = (at: string) => (behind: number, folder: string, port: number, pl
     return { ...running, log }
   })
 
+const settings = (wanted: Record<string, string>) => new Map(Object.entries(wanted))
+
+const sidecarsOf = (folder: string, place: PgbouncerPlace) =>
+  Sidecars.layer({
+    pgbouncer: place,
+    localProxy: { config: path.join(folder, "proxy.json"), pidFile: path.join(folder, "proxy.pid") },
+    rsyslog: { ...rsyslogPlace, directory: folder, search: false },
+    auditEndpoints: { plain: null, tls: null },
+    pgdata: folder,
+    tls: null,
+    dev: false
+  })
+
 const session = (port: number, database: string, user: string) =>
   connect({
     host: "127.0.0.1",
@@ -83,9 +96,10 @@ const configOf = (port: number) =>
     })
   )
 
-if (program !== null) {
-  const open = opened(program)
-  describe("a real pgbouncer", () => {
+// They mostly wait: each for a pgbouncer of its own.
+const withPgbouncer = (program: string) =>
+  describe("a real pgbouncer", { concurrent: true }, () => {
+    const open = opened(program)
     it.live(
       "that is not there yet is a condition until it is, without another spec",
       () =>
@@ -102,20 +116,7 @@ if (program !== null) {
             assert.deepInclude(found, { code: "sidecar_unusable", about: "pgbouncer" })
             yield* open(1, folder, port, place)
             yield* eventually("no condition", () => Effect.map(condition, (one) => one === undefined))
-          }).pipe(
-            Effect.provide(
-              Sidecars.layer({
-                pgbouncer: place,
-                localProxy: { config: path.join(folder, "proxy.json"), pidFile: path.join(folder, "proxy.pid") },
-                rsyslog: { ...rsyslogPlace, directory: folder, search: false },
-                auditEndpoints: { plain: null, tls: null },
-                pgdata: folder,
-                tls: null,
-                dev: false
-              })
-            ),
-            Effect.provide(ComputeState.layer)
-          )
+          }).pipe(Effect.provide(sidecarsOf(folder, place)), Effect.provide(ComputeState.layer))
         }),
       60_000
     )
@@ -130,26 +131,146 @@ if (program !== null) {
           const client = yield* session(port, "postgres", superuser)
           assert.deepStrictEqual(yield* client.rows("select 1"), [["1"]])
 
-          const settings = new Map([
-            ["default_pool_size", "77"],
-            ["max_client_conn", "321"]
-          ])
+          const pgbouncer = makePgbouncer(place)
           const before = fs.statSync(place.ini)
-          assert.isTrue(yield* tunePgbouncer(place, settings, null))
+          const text = fs.readFileSync(place.ini, "utf8")
+          yield* pgbouncer.tune(settings({ default_pool_size: "77", max_client_conn: "321" }), 0)
           const config = yield* configOf(port)
           assert.strictEqual(config.get("default_pool_size"), "77")
           assert.strictEqual(config.get("max_client_conn"), "321")
           assert.deepStrictEqual(yield* client.rows("select 2"), [["2"]])
-
-          const expected = iniOf(folder, port, postgres.port).replace(
-            "\ndefault_pool_size=20\n",
-            "\ndefault_pool_size=77\nmax_client_conn = 321\n"
-          )
-          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), expected)
-          const { gid, mode, uid } = fs.statSync(place.ini)
+          const { gid, ino, mode, uid } = fs.statSync(place.ini)
           assert.deepStrictEqual({ gid, mode, uid }, { gid: before.gid, mode: before.mode, uid: before.uid })
+          yield* pgbouncer.tune(settings({ default_pool_size: "77", max_client_conn: "321" }), 0)
+          assert.strictEqual(fs.statSync(place.ini).ino, ino, "the second time there is nothing to do")
 
-          assert.isFalse(yield* tunePgbouncer(place, settings, null), "the second time there is nothing to do")
+          yield* pgbouncer.tune(settings({ max_client_conn: "321" }), 0)
+          assert.strictEqual((yield* configOf(port)).get("default_pool_size"), "20", "what people wrote counts again")
+          yield* makePgbouncer(place).tune(new Map(), 0)
+          assert.strictEqual((yield* configOf(port)).get("max_client_conn"), "100")
+          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), text)
+        }),
+      60_000
+    )
+
+    it.live(
+      "that refuses a setting goes on as it was, can start again, and is told by the setting's name",
+      () =>
+        Effect.gen(function* () {
+          const { folder, place, port } = yield* setUp
+          const running = yield* open(1, folder, port, place)
+          // Also for a file of settings that is a link.
+          const link = path.join(folder, "link.ini")
+          fs.symlinkSync("pgbouncer.ini", link)
+          const linked = { ...place, ini: link }
+          yield* makePgbouncer(linked).tune(settings({ default_pool_size: "77", query_timeout: "1.50" }), 0)
+          const text = fs.readFileSync(place.ini, "utf8")
+          const before = yield* configOf(port)
+          assert.strictEqual(before.get("default_pool_size"), "77")
+          // A compute of its own each time: what runs now is what an earlier one was told.
+          const refusal = (asked: Record<string, string>) =>
+            Effect.gen(function* () {
+              const failure = yield* Effect.flip(makePgbouncer(linked).tune(settings(asked), 0))
+              assert.include(failure, { _tag: "SidecarUnusable", sidecar: "pgbouncer", refused: true })
+              assert.deepStrictEqual(yield* configOf(port), before, failure.message)
+              assert.strictEqual(fs.readFileSync(place.ini, "utf8"), text, failure.message)
+              return failure.message
+            })
+          assert.strictEqual(
+            yield* refusal({ max_client_conn: "300", default_pool_size: "abc", query_timeout: "2" }),
+            "pgbouncer: it did not take pgbouncer_settings.default_pool_size, pgbouncer_settings.query_timeout: " +
+              "it stops reading at the first that it refuses, and its log says why; " +
+              "its ini and what it runs with stay as they were"
+          )
+          assert.include(yield* refusal({ auth_type: "nonsense" }), "pgbouncer_settings.auth_type")
+          assert.include(
+            yield* refusal({ default_pool_size: "9", pool_sizes: "1" }),
+            "it cannot take pgbouncer_settings.pool_sizes (this version has no such setting)"
+          )
+          assert.include(
+            yield* refusal({ listen_port: "7777" }),
+            "pgbouncer_settings.listen_port (read only when pgbouncer starts: write it into the ini itself)"
+          )
+          assert.isTrue(fs.lstatSync(link).isSymbolicLink())
+
+          yield* makePgbouncer(place).stop
+          yield* eventually("pgbouncer to be gone", () => running.left(), running.log)
+          const again = yield* startProgram(program, [place.ini])
+          yield* eventually("pgbouncer again", () => fs.existsSync(place.pidFile), again.said)
+          yield* eventually("its settings", () =>
+            configOf(port).pipe(
+              Effect.map((config) => config.get("default_pool_size") === "77"),
+              Effect.catch(() => Effect.succeed(false))
+            )
+          )
+        }),
+      60_000
+    )
+
+    it.live(
+      "that cannot start from what no pgbouncer has accepted finds its ini without it, and then says what it was",
+      () =>
+        Effect.gen(function* () {
+          const { folder, place, port } = yield* setUp
+          const text = iniOf(folder, port, 1)
+          fs.writeFileSync(place.ini, text, { mode: 0o640 })
+          const pgbouncer = makePgbouncer(place)
+          const wrong = settings({ default_pool_size: "abc" })
+          const away = yield* Effect.flip(pgbouncer.tune(wrong, 0))
+          assert.match(
+            explain(away),
+            /^pgbouncer: its console cannot be reached: connect to [^:]+:\d+: connect ECONN\S+ \S+$/
+          )
+          assert.include(fs.readFileSync(place.ini, "utf8"), "default_pool_size = abc", "one that starts now reads it")
+          yield* Effect.flip(pgbouncer.tune(wrong, 3))
+          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), text)
+          yield* open(1, folder, port, place)
+          assert.include(
+            (yield* Effect.flip(pgbouncer.tune(wrong, 4))).message,
+            "it did not take pgbouncer_settings.default_pool_size"
+          )
+          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), text)
+        }),
+      60_000
+    )
+
+    it.live(
+      "that refuses one spec after the other is told of each, once, until one is taken",
+      () =>
+        Effect.gen(function* () {
+          const { folder, place, port } = yield* setUp
+          yield* open(1, folder, port, place)
+          const lines: Array<string> = []
+          const warnings = Logger.layer([
+            Logger.make(({ logLevel, message }) => {
+              if (logLevel === "Warn") lines.push(String(message))
+            })
+          ])
+          yield* Effect.gen(function* () {
+            const state = yield* ComputeState
+            for (const actor of (yield* Sidecars).actors) yield* Effect.forkChild(actor.run)
+            const outcomes = (reason: string) =>
+              eventually(reason, () =>
+                Effect.map(
+                  state.now,
+                  ({ degraded, sidecarReports: [report] }) =>
+                    report?.reason?.includes(reason) === true && degraded[0]?.message === report.reason
+                )
+              )
+            const ask = (asked: Record<string, string>) =>
+              state.note({ spec: { ...emptySpec, pgbouncerSettings: settings(asked) } })
+            yield* ask({ default_pool_size: "abc" })
+            yield* outcomes("pgbouncer_settings.default_pool_size")
+            yield* ask({ pool_sizes: "1" })
+            yield* outcomes("pgbouncer_settings.pool_sizes")
+            yield* ask({ default_pool_size: "9" })
+            yield* eventually("no condition", () => Effect.map(state.now, ({ degraded }) => degraded.length === 0))
+            const { sidecarReports } = yield* state.now
+            assert.deepInclude(sidecarReports[0], { sidecar: "pgbouncer", outcome: "done", reason: null })
+            yield* state.note({ spec: emptySpec })
+            yield* eventually("the ini without settings", () => !fs.readFileSync(place.ini, "utf8").includes("= 9"))
+            assert.lengthOf(lines, 2)
+          }).pipe(Effect.provide(sidecarsOf(folder, place)), Effect.provide([ComputeState.layer, warnings]))
         }),
       60_000
     )
@@ -161,7 +282,7 @@ if (program !== null) {
           const { folder, place, port } = yield* setUp
           const pgbouncer = yield* open(1, folder, port, place)
           const pid = Number(fs.readFileSync(place.pidFile, "utf8"))
-          yield* stopPgbouncer(place)
+          yield* makePgbouncer(place).stop
           yield* eventually("pgbouncer to be gone", () => pgbouncer.left(), pgbouncer.log)
           assert.strictEqual(pid, pgbouncer.pid)
           assert.notInclude(pgbouncer.log(), "FATAL")
@@ -176,13 +297,15 @@ if (program !== null) {
           const { folder, place, port } = yield* setUp
           yield* open(1, folder, port, place)
           const wrong = { ...place, admin: { ...place.admin, password: Redacted.make("canary-wrong") } }
-          const failure = yield* Effect.flip(reloadPgbouncer(wrong))
-          assert.strictEqual(failure._tag, "WireFailed")
-          assert.include(failure.message, "log in to")
           const before = fs.readFileSync(place.ini, "utf8")
-          yield* Effect.flip(tunePgbouncer(wrong, new Map([["default_pool_size", "5"]]), null))
-          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), before, "what it did not reload is put back")
-          assert.isTrue(yield* tunePgbouncer(place, new Map([["default_pool_size", "5"]]), null))
+          const failure = yield* Effect.flip(makePgbouncer(wrong).tune(settings({ default_pool_size: "5" }), 0))
+          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), before)
+          assert.match(
+            explain(failure),
+            /^pgbouncer: its console refuses the user postgres, so .* give the password in PGBOUNCER_PASSWORD: log in to /
+          )
+          assert.include(explain(yield* Effect.flip(makePgbouncer(wrong).reload)), "its console refuses")
+          yield* makePgbouncer(place).tune(settings({ default_pool_size: "5" }), 0)
           assert.strictEqual((yield* configOf(port)).get("default_pool_size"), "5")
           for (const text of [failure.message, explain(failure), JSON.stringify(failure)])
             assert.notInclude(text, "canary")
@@ -190,31 +313,35 @@ if (program !== null) {
       30_000
     )
   })
-}
 
-describe("without a pgbouncer", () => {
+whereInstalled("pgbouncer", withPgbouncer)
+
+describe("without a pgbouncer", { concurrent: true }, () => {
   it.live(
     "the error names what is missing",
     () =>
       Effect.gen(function* () {
         const { folder, place, port } = yield* setUp
-        const settings = new Map([["default_pool_size", "77"]])
-        const noIni = yield* Effect.flip(tunePgbouncer(place, settings, null))
-        assert.strictEqual(noIni.message, `pgbouncer: there is no ${place.ini}`)
+        const pgbouncer = makePgbouncer(place)
+        const messageOf = (wanted: Record<string, string>) =>
+          Effect.map(Effect.flip(pgbouncer.tune(settings(wanted), 0)), explain)
+        assert.strictEqual(yield* messageOf({ default_pool_size: "77" }), `pgbouncer: there is no ${place.ini}`)
 
         fs.writeFileSync(place.ini, "[databases]\n")
-        const noSection = yield* Effect.flip(tunePgbouncer(place, settings, null))
-        assert.strictEqual(noSection.message, `pgbouncer: ${place.ini} has no section [pgbouncer]`)
+        assert.strictEqual(
+          yield* messageOf({ default_pool_size: "77" }),
+          `pgbouncer: ${place.ini} has no section [pgbouncer]`
+        )
         assert.strictEqual(fs.readFileSync(place.ini, "utf8"), "[databases]\n")
-
-        const injected = new Map([["default_pool_size", "1\nadmin_users = canary"]])
-        const unfit = yield* Effect.flip(tunePgbouncer(place, injected, null))
-        assert.strictEqual(unfit.message, 'pgbouncer: these settings do not fit into an ini file: "default_pool_size"')
+        assert.strictEqual(
+          yield* messageOf({ default_pool_size: "1\nadmin_users = canary", "x y": "1" }),
+          "pgbouncer: these settings do not fit into an ini file: pgbouncer_settings.default_pool_size, " +
+            'pgbouncer_settings."x y"'
+        )
 
         fs.writeFileSync(place.ini, iniOf(folder, port, 1))
-        const refused = yield* Effect.flip(tunePgbouncer(place, settings, null))
-        assert.strictEqual(refused._tag, "WireFailed")
-        assert.include(refused.message, "ECONNREFUSED")
+        const refused = yield* messageOf({ default_pool_size: "77" })
+        assert.strictEqual(refused.split("ECONNREFUSED").length, 2, `one cause, once: ${refused}`)
       }),
     30_000
   )
@@ -228,9 +355,9 @@ describe("without a pgbouncer", () => {
       )
       for (const text of [String(bystander.pid), "1", "0", "-1", "", "hello", "99999999999"]) {
         fs.writeFileSync(place.pidFile, `${text}\n`)
-        yield* stopPgbouncer(place)
+        yield* makePgbouncer(place).stop
       }
-      yield* stopPgbouncer({ ...place, pidFile: `${place.pidFile}.none` })
+      yield* makePgbouncer({ ...place, pidFile: `${place.pidFile}.none` }).stop
       assert.isNull(bystander.exitCode)
       assert.isNull(bystander.signalCode)
     })

@@ -6,7 +6,8 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { isStale, logBytes } from "../../src/sidecars/auditFiles.ts"
 import { flockHolders } from "../../src/sidecars/localProxy.ts"
-import { fitsIni, pgbouncerEntries, pgbouncerPlace, setInIni } from "../../src/sidecars/pgbouncer.ts"
+import { pgbouncerEntries, pgbouncerPlace } from "../../src/sidecars/pgbouncer.ts"
+import { fitsIni, isShown, settingsInIni, withSettings } from "../../src/sidecars/pgbouncerIni.ts"
 import { auditText, exportText, parseTarget } from "../../src/sidecars/rsyslog.ts"
 
 /** What pgbouncer would read: the later of two lines with one key counts. */
@@ -54,35 +55,61 @@ describe("an ini file", () => {
       const wanted = new Map(
         Object.entries(entries).flatMap(([key, value]) => (value === undefined ? [] : [[key, value] as const]))
       )
-      const after = setInIni(text, "pgbouncer", wanted) ?? assert.fail("the section is there")
+      const after = withSettings(text, wanted) ?? assert.fail("the section is there")
       const [before, now] = [readIni(text, "pgbouncer"), readIni(after, "pgbouncer")]
       for (const [key, value] of wanted) assert.strictEqual(now.get(key), value)
       for (const [key, value] of before) if (!wanted.has(key)) assert.strictEqual(now.get(key), value)
       for (const section of ["databases", "users"])
         assert.deepStrictEqual(readIni(after, section), readIni(text, section))
-      assert.strictEqual(setInIni(after, "pgbouncer", wanted), after, "once is enough")
-      assert.strictEqual(setInIni(text, "pgbouncer", new Map()), text)
-      const isComment = (line: string) => /^\s*[;#]/.test(line)
-      assert.deepStrictEqual(after.split(/\r?\n/).filter(isComment), text.split(/\r?\n/).filter(isComment))
-      assert.strictEqual(after.endsWith("\n"), text.endsWith("\n"))
+      assert.deepStrictEqual([...settingsInIni(after)], [...wanted], "in the spec's order")
+      assert.strictEqual(withSettings(after, wanted), after, "once is enough")
+      assert.strictEqual(withSettings(text, new Map()), text)
+      assert.strictEqual(withSettings(after, new Map()), text, "what is not wanted any more leaves nothing behind")
+      assert.strictEqual(withSettings(withSettings(text, new Map([["c", "d"]])) ?? "", wanted), after)
     }
   )
 
-  it("keeps indentation and spaces around the sign, and adds at the end of the section", () => {
+  it("overrides what people wrote at the end of the section, without a line of theirs touched", () => {
     const text = "[pgbouncer]\n  a =  1\n; b\n\n[users]\na = 2\n"
-    assert.strictEqual(
-      setInIni(
-        text,
-        "pgbouncer",
-        new Map([
-          ["a", "$& $1"],
-          ["c", "3"]
-        ])
-      ),
-      "[pgbouncer]\n  a =  $& $1\nc = 3\n; b\n\n[users]\na = 2\n"
-    )
-    assert.isNull(setInIni(text, "peers", new Map([["a", "9"]])))
-    assert.isNull(setInIni("", "pgbouncer", new Map()))
+    const after = withSettings(text, new Map([["a", "$& $1"]])) ?? ""
+    assert.match(after, /^\[pgbouncer\]\n {2}a = {2}1\n; .*\na = \$& \$1\n; .*\n; b\n\n\[users\]\na = 2\n$/)
+    assert.isNull(withSettings(text.replace("[pgbouncer]", "[peers]"), new Map([["a", "9"]])))
+    assert.isNull(withSettings("", new Map()))
+  })
+
+  it("whose block has lost its end keeps the lines after it", () => {
+    const tuned = withSettings("[pgbouncer]\na = 1\n; mine\nb = 2\n", new Map([["b", "3"]])) ?? ""
+    const cut = tuned.split("\n").filter((line) => !line.endsWith("end of the spec's settings"))
+    assert.strictEqual(withSettings(cut.join("\n"), new Map()), "[pgbouncer]\na = 1\n; mine\nb = 2\n")
+  })
+
+  it("is compared with what pgbouncer shows by meaning: numbers as C reads them, words in any case", () => {
+    const same = [
+      ["20", "20"],
+      ["16", "0x10"],
+      ["511", "0777"],
+      ["10", "1e1"],
+      ["1.5", "1.50"],
+      ["0.123456", "0.123456789"],
+      ["1.23457e+06", "1234567"],
+      ["transaction", "TRANSACTION"],
+      ["/home/p/x.log", "~p/x.log"],
+      [null, ""]
+    ] as const
+    for (const [shown, wanted] of same) assert.isTrue(isShown(shown, wanted), `${shown} is ${wanted}`)
+    const other = [
+      ["20", "abc"],
+      ["20", "21"],
+      ["100000", "100001"],
+      ["1215752191", "99999999999"],
+      ["8", "10"],
+      ["1", "on"],
+      [null, "0"],
+      ["", "0"],
+      ["session", "transaction"],
+      ["/tmp/x.log", "/tmp/y.log"]
+    ] as const
+    for (const [shown, wanted] of other) assert.isFalse(isShown(shown, wanted), `${shown} is not ${wanted}`)
   })
 
   it("takes no text that would be more than one value", () => {

@@ -22,6 +22,13 @@ const folders = [
 export const programAt = (name: string): string | null =>
   folders.map((folder) => path.join(folder, name)).find((file) => fs.existsSync(file)) ?? null
 
+/** Tests of a real program; a machine without it says that they were not run. */
+export const whereInstalled = (name: string, tests: (program: string) => void): void => {
+  const program = programAt(name)
+  if (program !== null) return tests(program)
+  process.stderr.write(`${name} is not installed here: the tests of a real ${name} are NOT RUN\n`)
+}
+
 export interface Running {
   readonly pid: number
   readonly said: () => string
