@@ -10,7 +10,9 @@ import type { SpecInvalid } from "../errors/Failure.ts"
 import { parseConfigText } from "../spec/ComputeConfig.ts"
 import { ComputeSpec } from "../spec/ComputeSpec.ts"
 import { decodeSpecText, readJsonText } from "../spec/json.ts"
+import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ParseOptions, parseSpecDocument } from "../spec/parseSpec.ts"
+import { repeatedSafekeepers } from "../spec/parseStorage.ts"
 
 /**
  * The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ. A
@@ -33,16 +35,26 @@ export interface Report {
   readonly exitCode: 0 | 1
 }
 
-/** One line `SOURCE: ok`, or one line `SOURCE: path: expected …` per problem. */
+/** One line `SOURCE: ok` after a line per warning, or one line `SOURCE: path: expected …` per problem. */
 export const validateText = (input: string | Uint8Array, source: string, storage: "neon" | "local"): Report => {
   const text = typeof input === "string" ? Result.succeed(input) : decodeSpecText(input, source)
   const parsed = Result.flatMap(text, (one) => parse(one, { source, storage }))
-  if (Result.isSuccess(parsed)) return { text: `${source}: ok\n`, exitCode: 0 }
+  if (Result.isSuccess(parsed)) {
+    const warnings = warningsOf(parsed.success).map((warning) => `${source}: warning: ${warning}\n`)
+    return { text: `${warnings.join("")}${source}: ok\n`, exitCode: 0 }
+  }
   const lines = parsed.failure.problems.map(
     ({ message, path }) => `${source}: ${path === "" ? "" : `${path}: `}${message}\n`
   )
   return { text: lines.join(""), exitCode: 1 }
 }
+
+/** What the start takes, and says aloud. */
+const warningsOf = (spec: ParsedSpec | null): ReadonlyArray<string> =>
+  repeatedSafekeepers(spec?.neon?.safekeepers ?? []).map(
+    (safekeeper) =>
+      `safekeeper_connstrings: ${safekeeper} is there more than once and has one voice; the later API refuses such lists`
+  )
 
 /** For a file that could not be read; `why` comes from the system. */
 export const unreadable = (source: string, why: string): Report => ({
@@ -57,12 +69,17 @@ export const joinReports = (reports: ReadonlyArray<Report>): Report => ({
 
 export const schemaText = (): string => `${JSON.stringify(specJsonSchema(), null, 2)}\n`
 
-/** By the functions that a run parses specs with, so that the two agree. */
-const parse = (text: string, options: ParseOptions): Result.Result<unknown, SpecInvalid> =>
-  Result.flatMap(readJsonText(text, options.source), ({ duplicates, value }): Result.Result<unknown, SpecInvalid> => {
+/**
+ * By the functions that a run parses specs with, so that the two agree: a document with settings is the later
+ * generation's, all else may be read by `-S`, which is the older's.
+ */
+const parse = (text: string, options: ParseOptions): Result.Result<ParsedSpec | null, SpecInvalid> =>
+  Result.flatMap(readJsonText(text, options.source), ({ duplicates, value }) => {
     const inDocument = Predicate.isObject(value) && !("cluster" in value)
-    if (inDocument && "compute_ctl_config" in value) return parseConfigText(text, options)
+    if (inDocument && "compute_ctl_config" in value)
+      return Result.map(parseConfigText(text, options), ({ spec }) => spec)
+    const older = { ...options, apiVersion: "2024" } as const
     return inDocument && "spec" in value
-      ? parseSpecDocument({ duplicates, value: value.spec }, { ...options, under: ["spec"] })
-      : parseSpecDocument({ duplicates, value }, options)
+      ? parseSpecDocument({ duplicates, value: value.spec }, { ...older, under: ["spec"] })
+      : parseSpecDocument({ duplicates, value }, older)
   })

@@ -36,6 +36,16 @@ export class SpecInvalid extends Schema.TaggedError<SpecInvalid>()("SpecInvalid"
   }
 }
 
+/** The spec is valid, but not for this compute: what it says changes what a compute is for all its life. */
+export class SpecConflict extends Schema.TaggedError<SpecConflict>()("SpecConflict", {
+  problems: Schema.Array(Problem)
+}) {
+  override get message(): string {
+    const lines = this.problems.map(({ path, message }) => `${path}: ${message}`)
+    return `the spec is not for this compute: ${lines.join("; ")}`
+  }
+}
+
 /** The spec could not be read at all. */
 export class SpecUnreadable extends Schema.TaggedError<SpecUnreadable>()("SpecUnreadable", {
   source: Schema.String,
@@ -149,10 +159,36 @@ export class WireFailed extends Schema.TaggedError<WireFailed>()("WireFailed", {
 /** The safekeepers could not be made to agree. */
 export class SyncSafekeepersFailed extends Schema.TaggedError<SyncSafekeepersFailed>()("SyncSafekeepersFailed", {
   attempts: Schema.Int,
+  /** What each of them said when it was asked afterwards. */
+  answers: Schema.optionalKey(Schema.Array(Schema.String)),
+  cause,
+  hint: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    const { answers = [], attempts } = this
+    const said = answers.length === 0 ? "" : `; asked one by one, ${answers.join("; ")}`
+    return `cannot sync the safekeepers (${attempts} attempts)${said}`
+  }
+}
+
+const refusals = {
+  token: ["does not take the token for this tenant", "give a storage_auth_token that its key signed, for this tenant"],
+  unknown: ["does not have this timeline", "check tenant_id, timeline_id and which pageserver the spec names"],
+  collected: ["no longer has what was at this LSN", "start at a later LSN: what it has collected does not come back"],
+  request: ["refuses the request", "its own words above say why"]
+} as const
+
+/** A pageserver said no, and will say so again. */
+export class PageserverRefused extends Schema.TaggedError<PageserverRefused>()("PageserverRefused", {
+  peer: Schema.String,
+  reason: Schema.Literals(["token", "unknown", "collected", "request"]),
   cause
 }) {
   override get message(): string {
-    return `cannot sync the safekeepers (${this.attempts} attempts)`
+    return `the pageserver at ${this.peer} ${refusals[this.reason][0]}`
+  }
+  get hint(): string {
+    return refusals[this.reason][1]
   }
 }
 
@@ -160,7 +196,8 @@ export class SyncSafekeepersFailed extends Schema.TaggedError<SyncSafekeepersFai
 export class BasebackupFailed extends Schema.TaggedError<BasebackupFailed>()("BasebackupFailed", {
   lsn: Schema.String,
   attempts: Schema.Int,
-  cause
+  cause,
+  hint: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     return `failed to get basebackup@${this.lsn} (${this.attempts} attempts)`
@@ -349,6 +386,7 @@ export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", {
 
 export const Failure = Schema.Union([
   SpecInvalid,
+  SpecConflict,
   SpecUnreadable,
   ControlPlaneFailed,
   PostgresUnusable,
@@ -359,6 +397,7 @@ export const Failure = Schema.Union([
   TimedOut,
   WireFailed,
   SyncSafekeepersFailed,
+  PageserverRefused,
   BasebackupFailed,
   ArchiveInvalid,
   TimelineBusy,

@@ -18,9 +18,10 @@ export interface ErrorPolicy {
   readonly retry: boolean
   /**
    * What a later spec that fails with it does to the compute that runs: it stays up and says so, for someone else must
-   * act; or it ends, so that the orchestrator starts a fresh one. A start that fails always ends.
+   * act; or it ends, so that the orchestrator starts a fresh one; or it is as it was, for nothing was done with the spec.
+   * A start that fails always ends.
    */
-  readonly whileRunning: "stay" | "end"
+  readonly whileRunning: "stay" | "end" | "unchanged"
   /** Of the process, when it ends the compute and Postgres left in order. */
   readonly exitCode: number
 }
@@ -40,6 +41,12 @@ const row = (
 
 export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
   SpecInvalid: row("spec_invalid", 400, "correct the spec; `compute_ctl validate SPEC` checks one offline"),
+  SpecConflict: row(
+    "spec_conflict",
+    409,
+    "send this compute its own tenant, timeline and mode; POST /promote makes a primary of a replica",
+    { whileRunning: "unchanged" }
+  ),
   SpecUnreadable: row("spec_unreadable", 500, "check that the file or address exists and may be read by this user"),
   ControlPlaneFailed: row("control_plane_failed", 500, "check -p, -i and NEON_CONTROL_PLANE_TOKEN"),
   PostgresUnusable: row("postgres_unusable", 500, "give a working Postgres with -b"),
@@ -54,6 +61,7 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
   ),
   TimedOut: row("timed_out", 504, "the other side is slow or gone; look at its own log", { retry: true }),
   WireFailed: row("connection_failed", 500, "the other side's answer above says why", { retry: true }),
+  PageserverRefused: row("pageserver_refused", 500, "the pageserver's own words above say why"),
   SyncSafekeepersFailed: row("settle_failed", 500, "bring a quorum of safekeepers back; see the causes for each"),
   BasebackupFailed: row("basebackup_failed", 500, "look at the pageserver's log for this tenant and timeline"),
   ArchiveInvalid: row("archive_invalid", 500, "the pageserver sent a broken archive; look at its log", { retry: true }),

@@ -50,6 +50,10 @@ export type PgdataSource =
   /** The storage arranges the files itself: afterwards PGDATA holds its data, and its inode is the same. */
   | { readonly _tag: "InPlace"; readonly restore: (pgdata: string) => Effect.Effect<void, Failure> }
 
+/** A sender whose archive leads out of PGDATA would send it again. */
+const mayBeCured = (failure: Failure): boolean =>
+  policyOf(failure).retry && (failure._tag !== "ArchiveInvalid" || failure.kind !== "escapes")
+
 /**
  * Ten more attempts; after half a second, then half as long again each time: 57 s in all
  * (docs/reference/compute_ctl.md#pgdata).
@@ -57,6 +61,8 @@ export type PgdataSource =
 const basebackupRetries = Schedule.exponential("500 millis", 1.5).pipe(
   Schedule.setInputType<Failure>(),
   Schedule.upTo({ times: 10 }),
+  // Before the line that promises another attempt.
+  Schedule.while(({ input }) => mayBeCured(input)),
   Schedule.tap(({ attempt, duration, input }) =>
     Effect.logWarning(
       `attempt ${attempt} to get the basebackup failed, the next in ${Math.round(Duration.toMillis(duration))} ms: ` +
@@ -133,13 +139,11 @@ const make = (options: PgdataOptions): Pgdata["Service"] => {
         attempts += 1
         return fetch(open)
       }).pipe(
-        Effect.retry({
-          schedule: basebackupRetries,
-          while: (failure) => policyOf(failure).retry && mayBeCured(failure)
-        }),
-        Effect.mapError((cause) =>
-          isSendersFault(cause) ? new BasebackupFailed({ lsn: printLsn(lsn), attempts, cause }) : cause
-        )
+        Effect.retry(basebackupRetries),
+        Effect.mapError((cause) => {
+          const hint = cause._tag === "PageserverRefused" ? { hint: cause.hint } : {}
+          return isSendersFault(cause) ? new BasebackupFailed({ lsn: printLsn(lsn), attempts, cause, ...hint }) : cause
+        })
       )
     })
 
@@ -242,17 +246,7 @@ const lock = Effect.fnUntraced(function* ({ allowUnfenced, directory, owner, run
 
 /** A failure of the archive or of who sends it; all others are the spec's or this machine's. */
 const isSendersFault = (failure: Failure): boolean =>
-  failure._tag === "WireFailed" || failure._tag === "TimedOut" || failure._tag === "ArchiveInvalid"
-
-/** Statuses that a gRPC service will answer again. */
-const final: ReadonlyArray<string | undefined> = ["UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"]
-
-/**
- * A sender whose archive leads out of PGDATA would send it again; one that refuses our token (SQLSTATE class 28) will
- * go on refusing.
- */
-const mayBeCured = (failure: Failure): boolean =>
-  failure._tag === "ArchiveInvalid"
-    ? failure.kind !== "escapes"
-    : failure._tag !== "WireFailed" ||
-      (failure.sqlState?.startsWith("28") !== true && !final.includes(failure.grpcStatus))
+  failure._tag === "WireFailed" ||
+  failure._tag === "TimedOut" ||
+  failure._tag === "ArchiveInvalid" ||
+  failure._tag === "PageserverRefused"

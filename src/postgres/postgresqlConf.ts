@@ -76,7 +76,7 @@ const neonStorageLines = (spec: ParsedSpec, neon: NeonStorage): ReadonlyArray<st
   const lines: Array<string> = []
   if (!neon.fromSettings.has("pageservers")) {
     const { shards, stripeSize } = neon.pageservers
-    const urls = shards.map((shard) => shard.libpqUrl)
+    const urls = shards.map(({ pageservers }) => pageservers[0]?.libpqUrl ?? null)
     // The stripe size must be known before the addresses are: a reload takes them in order.
     if (stripeSize !== null) lines.push("# stripe size of the shards, in pages", `neon.stripe_size=${stripeSize}`)
     if (urls.length === 0 || urls.includes(null)) lines.push("# no neon.pageserver_connstring")

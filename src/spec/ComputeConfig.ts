@@ -93,14 +93,15 @@ const rawKeys = (input: unknown): ReadonlyArray<unknown> =>
 
 const parseDocument = (
   { duplicates, value }: JsonDocument,
-  { source, storage, under = [] }: ParseOptions,
+  options: ParseOptions,
   settingsOf: ReadSettings
 ): Result.Result<ComputeConfig, SpecInvalid> => {
+  const { source, under = [] } = options
   const problems = new Problems()
   addDuplicates(duplicates, problems)
   const tls = settingsOf(value, problems)?.tls ?? null
   const inside = typeof value === "object" && value !== null && "spec" in value ? value.spec : null
-  const spec = inside === null ? null : parseInto(inside, storage, problems.under([...under, "spec"]))
+  const spec = inside === null ? null : parseInto(inside, options, problems.under([...under, "spec"]))
   const config = {
     spec,
     jwks: rawKeys(value),

@@ -55,10 +55,15 @@ export type DeltaOperation =
   | { readonly _tag: "DropRole"; readonly name: string }
   | { readonly _tag: "RenameRole"; readonly name: string; readonly to: string }
 
-export interface PageserverShard {
-  readonly number: number
+export interface PageserverAddress {
   readonly libpqUrl: string | null
   readonly grpcUrl: string | null
+}
+
+/** The first pageserver of a shard is the one that serves it; the others have its data too. Never empty. */
+export interface PageserverShard {
+  readonly number: number
+  readonly pageservers: ReadonlyArray<PageserverAddress>
 }
 
 /** `shardCount` 0 means unsharded: one shard in the list. Shards are in shard order. */

@@ -27,6 +27,7 @@ import { decoderOf } from "./decode.ts"
 import { addDuplicates, type JsonDocument, readJsonText } from "./json.ts"
 import { isVerifier } from "./names.ts"
 import type {
+  ApiVersion,
   ComputeMode,
   Database,
   DeltaOperation,
@@ -45,9 +46,13 @@ export interface ParseOptions {
   readonly source: string
   /** `local` needs no addresses, and zero ids do when none are given. */
   readonly storage: "neon" | "local"
+  /** By whose rules, where the generations differ. Default: the later, which is the stricter. */
+  readonly apiVersion?: ApiVersion
   /** Where the spec sits in a larger document, for the paths of problems. */
   readonly under?: JsonPath
 }
+
+type Rules = Pick<ParseOptions, "storage" | "apiVersion">
 
 const decode = decoderOf(ComputeSpec)
 
@@ -60,7 +65,7 @@ const decodeStorage = Schema.decodeUnknownOption(StorageOnly)
 
 export const parseSpec = (input: unknown, options: ParseOptions): Result.Result<ParsedSpec, SpecInvalid> => {
   const problems = new Problems()
-  const parsed = parseInto(input, options.storage, problems.under(options.under ?? []))
+  const parsed = parseInto(input, options, problems.under(options.under ?? []))
   return resultOf(parsed, problems, options.source)
 }
 
@@ -71,11 +76,11 @@ export const resultOf = <A>(value: A | null, problems: Problems, source: string)
     : Result.succeed(value)
 
 /** `null`: it is not valid, and `problems` say why. */
-export const parseInto = (input: unknown, from: ParseOptions["storage"], problems: Problems): ParsedSpec | null => {
+export const parseInto = (input: unknown, options: Rules, problems: Problems): ParsedSpec | null => {
   const wire = decode(input, problems)
   if (wire !== null) addFaultsOfOptions(wire, problems)
   const storageWire = Option.getOrNull(decodeStorage(input))
-  const storage = storageWire === null ? null : readStorage(storageWire, from, problems)
+  const storage = storageWire === null ? null : readStorage(storageWire, options, problems)
   const { neon = null, tenant = null, timeline = null } = storage ?? {}
   return wire === null || tenant === null || timeline === null ? null : toParsedSpec(wire, neon, tenant, timeline)
 }
@@ -106,19 +111,19 @@ export const parseSpecDocument = (
 ): Result.Result<ParsedSpec, SpecInvalid> => {
   const problems = new Problems()
   addDuplicates(duplicates, problems)
-  const parsed = parseInto(value, options.storage, problems.under(options.under ?? []))
+  const parsed = parseInto(value, options, problems.under(options.under ?? []))
   return resultOf(parsed, problems, options.source)
 }
 
 const readStorage = (
   wire: typeof StorageOnly.Type,
-  storage: ParseOptions["storage"],
+  { apiVersion = "head", storage }: Rules,
   problems: Problems
 ): StorageReading => {
   const source = { ...wire, settings: wire.cluster.settings ?? null }
   return storage === "local"
     ? readLocalStorage(source, problems)
-    : readNeonStorage(source, readMode(wire.mode)._tag, problems)
+    : readNeonStorage(source, { mode: readMode(wire.mode)._tag, apiVersion }, problems)
 }
 
 const toParsedSpec = (

@@ -6,11 +6,12 @@
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
-import { parseHostPort } from "../pgwire/address.ts"
-import { parseConnString } from "../pgwire/ConnString.ts"
+import { redactUrls } from "../errors/redactUrls.ts"
+import { type HostPort, parseHostPort, printHostPort } from "../pgwire/address.ts"
+import { isConnUrl, parseConnString } from "../pgwire/ConnString.ts"
 import type { PageserverConnectionInfoWire } from "./ComputeSpec.ts"
 import { parseTenantId, parseTimelineId, printShardIndex, type TenantId, type TimelineId } from "./identifiers.ts"
-import type { ComputeMode, NeonStorage, Pageservers, PageserverShard } from "./ParsedSpec.ts"
+import type { ApiVersion, ComputeMode, NeonStorage, Pageservers, PageserverShard } from "./ParsedSpec.ts"
 import type { JsonPath, Problems } from "./problems.ts"
 
 /** What is read of the wire; `settings` is `cluster.settings`. */
@@ -70,10 +71,14 @@ export const readLocalStorage = (wire: StorageWire, problems: Problems): Storage
   }
 }
 
-export const readNeonStorage = (wire: StorageWire, mode: ComputeMode["_tag"], problems: Problems): StorageReading => {
+export const readNeonStorage = (
+  wire: StorageWire,
+  { apiVersion, mode }: { readonly mode: ComputeMode["_tag"]; readonly apiVersion: ApiVersion },
+  problems: Problems
+): StorageReading => {
   const report = reportIn(problems)
   const pageservers = readPageservers(wire, report)
-  const safekeepers = readSafekeepers(wire, mode, report)
+  const safekeepers = readSafekeepers(wire, mode === "Primary", apiVersion, report)
   const tenant = readId(wire, "tenant", parseTenantId, null, report)
   const timeline = readId(wire, "timeline", parseTimelineId, null, report)
   const fromSettings = new Set<"pageservers" | "safekeepers" | "tenant" | "timeline">()
@@ -145,12 +150,12 @@ const readConnStrings = (found: Found<string>, stripe: number | null, report: Re
   return {
     shardCount: urls.length === 1 ? 0 : urls.length,
     stripeSize: urls.length === 1 ? null : stripe,
-    shards: urls.map((url, number) => ({ number, libpqUrl: url, grpcUrl: null })),
+    shards: urls.map((url, number) => ({ number, pageservers: [{ libpqUrl: url, grpcUrl: null }] })),
     preferProtocol: "libpq"
   }
 }
 
-/** The first pageserver of each shard counts. Shard 0 must be reachable as preferred: the basebackup comes from it. */
+/** Shard 0 must be reachable as preferred, at its first pageserver: the basebackup comes from there. */
 const readConnectionInfo = (info: PageserverConnectionInfoWire, path: JsonPath, report: Report): Pageservers | null => {
   const preferProtocol = info.prefer_protocol ?? "libpq"
   const shards: Array<PageserverShard> = []
@@ -167,21 +172,49 @@ const readConnectionInfo = (info: PageserverConnectionInfoWire, path: JsonPath, 
     else if (first === undefined)
       report([...path, "shards", entry[0], "pageservers"], "must have at least one pageserver")
     else {
-      const at = [...path, "shards", entry[0], "pageservers", 0]
-      const libpqUrl = first.libpq_url ?? null
-      const grpcUrl = first.grpc_url ?? null
-      if (number === 0 && (preferProtocol === "grpc" ? grpcUrl : libpqUrl) === null) {
-        report(at, `no ${preferProtocol}_url for shard ${index}`)
+      const at = [...path, "shards", entry[0], "pageservers"]
+      if (number === 0 && ((preferProtocol === "grpc" ? first.grpc_url : first.libpq_url) ?? null) === null) {
+        report([...at, 0], `no ${preferProtocol}_url for shard ${index}`)
       }
-      const parsed = libpqUrl === null ? null : parseConnString(libpqUrl)
-      if (parsed !== null && Result.isFailure(parsed)) {
-        report([...at, "libpq_url"], `expected where shard ${number}'s pageserver is: ${parsed.failure}`)
-      }
-      shards.push({ number, libpqUrl, grpcUrl })
+      const pageservers = entry[1].pageservers.map(
+        ({ grpc_url: grpcUrl = null, libpq_url: libpqUrl = null }, place) => {
+          const parsed = libpqUrl === null ? null : parseConnString(libpqUrl)
+          if (parsed !== null && Result.isFailure(parsed)) {
+            report([...at, place, "libpq_url"], `expected where shard ${number}'s pageserver is: ${parsed.failure}`)
+          }
+          return { libpqUrl, grpcUrl }
+        }
+      )
+      shards.push({ number, pageservers })
     }
   }
   const stripeSize = info.shard_count === 0 ? null : (info.stripe_size ?? null)
   return { shardCount: info.shard_count, stripeSize, shards, preferProtocol }
+}
+
+export interface SafekeeperAddress extends HostPort {
+  readonly user: string | null
+  readonly password: Redacted.Redacted<string> | null
+}
+
+const safekeeperPort = 5454
+
+/** `host:port`, or a URL as some control planes write them. It is handed to Postgres in the words in which it came. */
+export const parseSafekeeper = (text: string): Result.Result<SafekeeperAddress, string> =>
+  isConnUrl(text)
+    ? parseConnString(text, safekeeperPort)
+    : Result.map(parseHostPort(text), (at) => ({ ...at, user: null, password: null }))
+
+/** For messages, and to tell two of them apart: `host:port` in whatever spelling it came. */
+export const safekeeperName = (text: string): string =>
+  Result.match(parseSafekeeper(text), { onFailure: () => redactUrls(text), onSuccess: printHostPort })
+
+/** Those that a list names more than once. */
+export const repeatedSafekeepers = (safekeepers: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const seen = new Set<string>()
+  const repeated = new Set<string>()
+  for (const name of safekeepers.map(safekeeperName)) (seen.has(name) ? repeated : seen).add(name)
+  return [...repeated]
 }
 
 interface SafekeeperReading {
@@ -190,9 +223,14 @@ interface SafekeeperReading {
   readonly fromSetting: boolean
 }
 
-const readSafekeepers = (wire: StorageWire, mode: ComputeMode["_tag"], report: Report): SafekeeperReading => {
+/** The older generation takes a list that names one twice; the start warns, and counts it once. */
+const readSafekeepers = (
+  wire: StorageWire,
+  primary: boolean,
+  apiVersion: ApiVersion,
+  report: Report
+): SafekeeperReading => {
   const given = wire.safekeeper_connstrings ?? []
-  const primary = mode === "Primary"
   const found = given.length > 0 || !primary ? null : setting(wire, "neon.safekeepers")
   if (given.length === 0 && found === null && primary) {
     report(["safekeeper_connstrings"], "safekeeper connstrings should be provided")
@@ -204,10 +242,10 @@ const readSafekeepers = (wire: StorageWire, mode: ComputeMode["_tag"], report: R
   if (found !== null && value.length === 0) report(found.path, "safekeeper_connstrings is empty")
   const times = new Map<string, number>()
   for (const [index, one] of value.entries()) {
-    if (Result.isFailure(parseHostPort(one))) report(pathOf(index), "expected host:port of a safekeeper")
+    if (Result.isFailure(parseSafekeeper(one))) report(pathOf(index), "expected host:port of a safekeeper, or a URL")
     times.set(one, (times.get(one) ?? 0) + 1)
     // Told once, however often it is there.
-    if (primary && times.get(one) === 2) {
+    if (primary && apiVersion === "head" && times.get(one) === 2) {
       report(pathOf(index), `duplicate entry in safekeeper_connstrings: ${one}!`)
     }
   }

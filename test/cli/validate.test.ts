@@ -64,6 +64,19 @@ describe("validateText", () => {
     })
   }
 
+  const twice = { ...leastNeon, safekeeper_connstrings: ["sk1:5454", "sk2:5454", "sk1:5454"] }
+
+  it("a safekeeper that is named twice is a warning where the start takes it, and a problem where it does not", () => {
+    const warning =
+      "x.json: warning: safekeeper_connstrings: sk1:5454 is there more than once and has one voice; " +
+      "the later API refuses such lists\nx.json: ok\n"
+    assert.deepStrictEqual(validate(twice), { text: warning, exitCode: 0 })
+    assert.deepStrictEqual(validate({ spec: twice, compute_ctl_config: config }), {
+      text: "x.json: spec.safekeeper_connstrings[2]: duplicate entry in safekeeper_connstrings: sk1:5454!\n",
+      exitCode: 1
+    })
+  })
+
   it("reports what is not JSON, and keys that occur twice", () => {
     assert.strictEqual(validateText("{\n]", "x", "neon").text, "x: line 2, column 1: expected a key in double quotes\n")
     const twice = `{"spec": ${JSON.stringify(least)}, "spec": ${JSON.stringify(least)}}`

@@ -78,7 +78,7 @@ describe("a real cluster as a basebackup", () => {
             pageservers: {
               shardCount: 0,
               stripeSize: null,
-              shards: [{ number: 0, libpqUrl: pageserver.url, grpcUrl: null }],
+              shards: [{ number: 0, pageservers: [{ libpqUrl: pageserver.url, grpcUrl: null }] }],
               preferProtocol: "libpq" as const
             },
             safekeepers: [safekeeper.address],

@@ -29,8 +29,8 @@ const neonStorage: NeonStorage = {
     shardCount: 2,
     stripeSize: 32768,
     shards: [
-      { number: 0, libpqUrl: "postgresql://ps0:6400", grpcUrl: null },
-      { number: 1, libpqUrl: "postgresql://ps1:6400", grpcUrl: null }
+      { number: 0, pageservers: [{ libpqUrl: "postgresql://ps0:6400", grpcUrl: null }] },
+      { number: 1, pageservers: [{ libpqUrl: "postgresql://ps1:6400", grpcUrl: null }] }
     ],
     preferProtocol: "libpq"
   },
@@ -100,7 +100,7 @@ export const cases: ReadonlyArray<readonly [string, ParsedSpec, PlanInputs]> = [
         ...neonStorage,
         pageservers: {
           ...neonStorage.pageservers,
-          shards: [{ number: 0, libpqUrl: null, grpcUrl: "http://ps0:50051" }]
+          shards: [{ number: 0, pageservers: [{ libpqUrl: null, grpcUrl: "http://ps0:50051" }] }]
         }
       }
     },

@@ -27,7 +27,7 @@ describe("a 2024 cloud spec", () => {
     assert.strictEqual(spec.neon?.pageservers.shardCount, 2)
     assert.strictEqual(spec.neon?.pageservers.stripeSize, 32768)
     assert.deepStrictEqual(
-      spec.neon?.pageservers.shards.map((shard) => shard.libpqUrl),
+      spec.neon?.pageservers.shards.map((shard) => shard.pageservers[0]?.libpqUrl),
       ["postgresql://no_user@pageserver-0.local:6400", "postgresql://no_user@pageserver-1.local:6400"]
     )
     assert.deepStrictEqual(spec.neon?.safekeepers, [
@@ -89,8 +89,11 @@ describe("a newer spec of neon_local", () => {
       stripeSize: 2048,
       preferProtocol: "libpq",
       shards: [
-        { number: 0, libpqUrl: "postgresql://no_user@127.0.0.1:64000", grpcUrl: "grpc://no_user@127.0.0.1:51051" },
-        { number: 1, libpqUrl: "postgresql://no_user@127.0.0.1:64001", grpcUrl: null }
+        {
+          number: 0,
+          pageservers: [{ libpqUrl: "postgresql://no_user@127.0.0.1:64000", grpcUrl: "grpc://no_user@127.0.0.1:51051" }]
+        },
+        { number: 1, pageservers: [{ libpqUrl: "postgresql://no_user@127.0.0.1:64001", grpcUrl: null }] }
       ]
     })
   })
@@ -116,7 +119,7 @@ describe("a spec with addresses in its settings only", () => {
     ])
     assert.deepStrictEqual(spec.neon?.safekeepers, ["safekeeper1:5454", "safekeeper2:5454", "safekeeper3:5454"])
     assert.deepStrictEqual(spec.neon?.pageservers.shards, [
-      { number: 0, libpqUrl: "host=pageserver port=6400", grpcUrl: null }
+      { number: 0, pageservers: [{ libpqUrl: "host=pageserver port=6400", grpcUrl: null }] }
     ])
     assert.strictEqual(String(spec.timeline), "0a1b2c3d4e5f60718293a4b5c6d7e8f9")
   })

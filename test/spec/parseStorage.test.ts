@@ -2,6 +2,9 @@
  * Where the data lives: which source wins, and the reference's words for what is missing.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Result from "effect/Result"
+import { parseSpec } from "../../src/spec/parseSpec.ts"
+import { repeatedSafekeepers, safekeeperName } from "../../src/spec/parseStorage.ts"
 import { specOf, problemLines, type Json, least, leastNeon } from "../support/fixtures.ts"
 
 const settings = (entries: Readonly<Record<string, string>>, more: Json = {}): Json => ({
@@ -62,7 +65,7 @@ describe("sources", () => {
       shardCount: 1,
       stripeSize: 8,
       preferProtocol: "grpc",
-      shards: [{ number: 0, libpqUrl: null, grpcUrl: "grpc://p" }]
+      shards: [{ number: 0, pageservers: [{ libpqUrl: null, grpcUrl: "grpc://p" }] }]
     })
   })
 
@@ -99,7 +102,38 @@ describe("sources", () => {
       ])
     )
     const { neon } = specOf(info({ shard_count: 12, stripe_size: 8, shards }), "neon")
-    assert.strictEqual(neon?.pageservers.shards[11]?.libpqUrl, "host=p11")
+    assert.strictEqual(neon?.pageservers.shards[11]?.pageservers[0]?.libpqUrl, "host=p11")
+  })
+})
+
+describe("safekeepers", () => {
+  const safekeepers = ["postgresql://postgres:@sk-0.neon:5454", "postgres://sk-1.neon", "sk-2.neon:5454"]
+
+  it("may be URLs, and stay in the words in which they came", () => {
+    const { neon } = specOf({ ...leastNeon, safekeeper_connstrings: safekeepers }, "neon")
+    assert.deepStrictEqual(neon?.safekeepers, safekeepers)
+    const given = specOf(settings({ ...all, "neon.safekeepers": safekeepers.join(",") }), "neon")
+    assert.deepStrictEqual(given.neon?.safekeepers, safekeepers)
+    assert.deepStrictEqual(safekeepers.map(safekeeperName), ["sk-0.neon:5454", "sk-1.neon:5454", "sk-2.neon:5454"])
+  })
+
+  it("that are named twice are taken by the older API, and known as the same in any spelling", () => {
+    const twice = ["a:1", "b:1", "a:1", "postgresql://x:y@b:1"]
+    const spec = { ...leastNeon, safekeeper_connstrings: twice }
+    const older = Result.getOrThrow(parseSpec(spec, { source: "test", storage: "neon", apiVersion: "2024" }))
+    assert.deepStrictEqual(older.neon?.safekeepers, twice)
+    assert.deepStrictEqual(repeatedSafekeepers(twice), ["a:1", "b:1"])
+  })
+})
+
+describe("pageservers", () => {
+  it("of a shard are all kept, the first of them first", () => {
+    const pageservers = [{ libpq_url: "host=a" }, { id: 7, grpc_url: "grpc://b" }]
+    const { neon } = specOf(info({ shards: { "0000": { pageservers } } }), "neon")
+    assert.deepStrictEqual(neon?.pageservers.shards[0]?.pageservers, [
+      { libpqUrl: "host=a", grpcUrl: null },
+      { libpqUrl: null, grpcUrl: "grpc://b" }
+    ])
   })
 })
 
@@ -150,7 +184,7 @@ const table: ReadonlyArray<readonly [what: string, input: Json, problemLines: Re
   [
     "safekeepers that are no addresses",
     { ...leastNeon, safekeeper_connstrings: ["a", "b:0", "c:65536", ":1", "d:1:2", "", "e:1"] },
-    [0, 1, 2, 3, 4, 5].map((index) => `safekeeper_connstrings[${index}]: expected host:port of a safekeeper`)
+    [0, 1, 2, 3, 4, 5].map((index) => `safekeeper_connstrings[${index}]: expected host:port of a safekeeper, or a URL`)
   ],
   [
     "a shard that is missing",
@@ -161,6 +195,14 @@ const table: ReadonlyArray<readonly [what: string, input: Json, problemLines: Re
     "a shard without pageservers",
     info({ shards: { "0000": { pageservers: [] } } }),
     ['pageserver_connection_info.shards["0000"].pageservers: must have at least one pageserver']
+  ],
+  [
+    "a second pageserver that is no address",
+    info({ shards: { "0000": { pageservers: [{ libpq_url: "host=a" }, { libpq_url: "hunter2" }] } } }),
+    [
+      'pageserver_connection_info.shards["0000"].pageservers[1].libpq_url: expected where shard 0\'s pageserver is: ' +
+        "it is neither a postgresql:// URL nor key=value text"
+    ]
   ],
   [
     "no libpq address",

@@ -8,15 +8,16 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { ComputeState } from "../../compute/ComputeState.ts"
-import { type Failure, SpecInvalid } from "../../errors/Failure.ts"
+import { type Failure, SpecInvalid, SyncSafekeepersFailed } from "../../errors/Failure.ts"
 import { Spawn } from "../../platform/Spawn.ts"
 import { PostgresInstall } from "../../postgres/PostgresInstall.ts"
 import { invalidLsn, type Lsn, printLsn } from "../../spec/identifiers.ts"
 import type { NeonStorage as NeonSpec, ParsedSpec } from "../../spec/ParsedSpec.ts"
+import { repeatedSafekeepers } from "../../spec/parseStorage.ts"
 import { Storage, type Timeline } from "../Storage.ts"
 import { NeonDeadlines } from "./deadlines.ts"
 import { makeLeaseRenewal } from "./leases.ts"
-import { checkSynced } from "./safekeepers.ts"
+import { checkSynced, surveySafekeepers, type TimelineQuery } from "./safekeepers.ts"
 import { acquireLease, openBasebackup } from "./shards.ts"
 import { type EnterCgroup, makeSyncSafekeepers, startRetries } from "./syncSafekeepers.ts"
 
@@ -56,21 +57,42 @@ const commitLsnAtStart = Effect.fn("NeonStorage.commitLsnAtStart")(function* (
   { deadlines, state, sync }: Shared,
   { neon, pgdata, spec }: Claimed
 ) {
-  const { tenant, timeline } = spec
-  const { safekeepers, token } = neon
-  const check = checkSynced({ tenant, timeline, safekeepers, token })
+  const { token } = neon
+  const query = queryOf(spec, neon)
+  const check = checkSynced(query)
   const status = yield* metered(state, "sync_sk_check_ms", Effect.provideService(check, NeonDeadlines, deadlines))
+  // "starting safekeepers syncing", "safekeepers synced at LSN" and "getting basebackup@" are searched for in logs.
   if (status._tag === "Synced") {
-    yield* Effect.logInfo(`already synced at LSN ${printLsn(status.lsn)}`)
+    yield* Effect.logInfo(`safekeepers synced at LSN ${printLsn(status.lsn)}: already synced`)
     return status.lsn
   }
-  yield* Effect.logInfo(`the safekeepers must be synced: ${status.reason}`)
-  return yield* metered(
+  yield* Effect.logInfo(`starting safekeepers syncing: ${status.reason}`)
+  const lsn = yield* metered(
     state,
     "sync_safekeepers_ms",
-    sync({ pgdata, token, retries: startRetries, within: deadlines.sync })
+    sync({ pgdata, token, retries: startRetries, within: deadlines.sync }).pipe(withAnswers(query, deadlines))
   )
+  yield* Effect.logInfo(`safekeepers synced at LSN ${printLsn(lsn)}`)
+  return lsn
 })
+
+const queryOf = ({ tenant, timeline }: ParsedSpec, { safekeepers, token }: NeonSpec): TimelineQuery => ({
+  tenant,
+  timeline,
+  safekeepers,
+  token
+})
+
+/** A sync that failed tells which safekeepers are to blame: each is asked, and its answer goes into the failure. */
+const withAnswers = (query: TimelineQuery, deadlines: NeonDeadlines) =>
+  Effect.catch(
+    Effect.fnUntraced(function* (failure: Failure): Effect.fn.Return<never, Failure> {
+      if (failure._tag !== "SyncSafekeepersFailed") return yield* failure
+      const answers = yield* Effect.provideService(surveySafekeepers(query), NeonDeadlines, deadlines)
+      const { attempts, cause, hint } = failure
+      return yield* new SyncSafekeepersFailed({ attempts, answers, cause, ...(hint === undefined ? {} : { hint }) })
+    })
+  )
 
 /**
  * Asking would prove nothing at the end: what Postgres wrote last may be on its way to one of them. Goes by the spec of
@@ -79,14 +101,22 @@ const commitLsnAtStart = Effect.fn("NeonStorage.commitLsnAtStart")(function* (
 const commitLsnAtEnd = Effect.fnUntraced(function* ({ deadlines, state, sync }: Shared, claimed: Claimed) {
   const spec = (yield* state.now).spec ?? claimed.spec
   if (spec.mode._tag !== "Primary") return null
-  const { token } = spec.neon ?? claimed.neon
-  return yield* sync({ pgdata: claimed.pgdata, token, retries: Schedule.recurs(0), within: deadlines.finalSync })
+  const neon = spec.neon ?? claimed.neon
+  const request = {
+    pgdata: claimed.pgdata,
+    token: neon.token,
+    retries: Schedule.recurs(0),
+    within: deadlines.finalSync
+  }
+  return yield* sync(request).pipe(withAnswers(queryOf(spec, neon), deadlines))
 })
 
 const claim = Effect.fnUntraced(function* (shared: Shared, claimed: Claimed) {
   const { deadlines, state } = shared
   const { neon, spec } = claimed
   const { mode } = spec
+  for (const safekeeper of repeatedSafekeepers(neon.safekeepers))
+    yield* Effect.logWarning(`safekeeper_connstrings names ${safekeeper} more than once; it has one voice all the same`)
   const leases =
     mode._tag === "Static"
       ? yield* makeLeaseRenewal(state, { spec, neon, lsn: mode.lsn }, acquireLease(deadlines))

@@ -16,7 +16,7 @@ export interface NeonDeadlines {
   readonly finalSync: Duration.Duration
   /** Dialling the pageserver and logging in. */
   readonly connect: Duration.Duration
-  /** From the request to the first byte of the basebackup. */
+  /** From the request to the first byte of the basebackup. A pageserver waits a minute for WAL, and then says so. */
   readonly firstByte: Duration.Duration
   /** Between two pieces of the basebackup. */
   readonly progress: Duration.Duration
@@ -30,7 +30,7 @@ export const NeonDeadlines = Context.Reference<NeonDeadlines>("compute/storage/n
     sync: Duration.minutes(5),
     finalSync: Duration.minutes(1),
     connect: Duration.seconds(10),
-    firstByte: Duration.seconds(60),
+    firstByte: Duration.seconds(65),
     progress: Duration.seconds(60),
     lease: Duration.seconds(10)
   })

@@ -3,8 +3,8 @@
  * (docs/reference/compute_ctl.md#lsn-lease).
  *
  * The pageservers' addresses and the token are read anew for each request, and a change of them is a reason to ask at
- * once. A refusal is final for these addresses: it is logged once, shown as a condition, and asked again only
- * elsewhere. Nothing is given back at the end: a lease runs out.
+ * once. An LSN that is behind the cutoff is final for these addresses: it is logged once, shown as a condition, and
+ * asked again only elsewhere. Nothing is given back at the end: a lease runs out.
  */
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
@@ -40,10 +40,21 @@ const retries = Schedule.exponential(firstPause, 1.5).pipe(
 /** Words that are searched for in logs. */
 const task = "lsn_lease_bg_task"
 
-const logRetry = (failure: Failure, pause: Duration.Duration) =>
-  Effect.logWarning(
-    `${task}: request failed, the next in ${Math.round(Duration.toMillis(pause))} ms: ${explain(failure)}`
+/** One that was refused is asked again, too: a token may become good, a timeline may come. Until then it shows. */
+const recordFailure = Effect.fnUntraced(function* (
+  state: ComputeState["Service"],
+  failure: Failure,
+  pause: Duration.Duration
+) {
+  const message = explain(failure)
+  yield* Effect.logWarning(
+    `${task}: request failed, the next in ${Math.round(Duration.toMillis(pause))} ms: ${message}`
   )
+  if (failure._tag !== "PageserverRefused") return
+  yield* state.note(({ degraded }) => ({
+    degraded: withCondition(degraded, { code: "lsn_lease_refused", message: `lease could not be obtained: ${message}` })
+  }))
+})
 
 /** What a lease depends on, as text to compare; never shown. */
 const addressesOf = ({ pageservers, token }: NeonStorage): string =>
@@ -95,7 +106,7 @@ export const makeLeaseRenewal = Effect.fnUntraced(function* (
   const begin = Effect.gen(function* () {
     const neon = yield* neonNow
     const pause = yield* request(neon).pipe(
-      Effect.catch((failure) => Effect.as(logRetry(failure, firstPause), firstPause))
+      Effect.catch((failure) => Effect.as(recordFailure(state, failure, firstPause), firstPause))
     )
     yield* Ref.set(begun, { addresses: addressesOf(neon), pause })
   })
@@ -108,7 +119,7 @@ export const makeLeaseRenewal = Effect.fnUntraced(function* (
       pause = yield* Effect.retry(
         request(neon),
         Schedule.tap(retries, ({ duration, input }: Schedule.Metadata<Duration.Duration, Failure>) =>
-          logRetry(input, duration)
+          recordFailure(state, input, duration)
         )
       )
     }

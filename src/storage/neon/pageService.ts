@@ -97,11 +97,11 @@ const options: Grpc.ChannelOptions = {
   "grpc.use_local_subchannel_pool": 1
 }
 
-const metadataOf = ({ shard, shardCount, spec, token }: ShardTarget): Grpc.Metadata => {
+const metadataOf = ({ number, shardCount, spec, token }: ShardTarget): Grpc.Metadata => {
   const metadata = new Grpc.Metadata()
   metadata.set("neon-tenant-id", spec.tenant)
   metadata.set("neon-timeline-id", spec.timeline)
-  metadata.set("neon-shard-id", printShardIndex(shard.number, shardCount))
+  metadata.set("neon-shard-id", printShardIndex(number, shardCount))
   if (token !== null) metadata.set("authorization", `Bearer ${Redacted.value(token)}`)
   return metadata
 }

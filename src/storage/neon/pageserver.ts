@@ -15,7 +15,7 @@ import { parseConnString } from "../../pgwire/ConnString.ts"
 import { connect } from "../../pgwire/Wire.ts"
 import type { Archive } from "../../postgres/Pgdata.ts"
 import { invalidLsn, type Lsn, printLsn, printTenantShard } from "../../spec/identifiers.ts"
-import { modeName, type PageserverShard, type ParsedSpec } from "../../spec/ParsedSpec.ts"
+import { modeName, type ParsedSpec } from "../../spec/ParsedSpec.ts"
 import type { NeonDeadlines } from "./deadlines.ts"
 
 /** docs/reference/compute_ctl.md#basebackup. Ids and LSN are digits and `/` only, so nothing can be injected. */
@@ -29,10 +29,10 @@ const basebackupCommand = (spec: Pick<ParsedSpec, "tenant" | "timeline" | "mode"
     ...(spec.mode._tag === "Primary" ? [] : ["--replica"])
   ].join(" ")
 
-/** One shard of a timeline, where it is and how we authenticate. */
+/** One shard of a timeline, and how we authenticate. */
 export interface ShardTarget {
   readonly spec: Pick<ParsedSpec, "tenant" | "timeline" | "mode">
-  readonly shard: PageserverShard
+  readonly number: number
   /** 0: unsharded. */
   readonly shardCount: number
   readonly token: Redacted.Redacted<string> | null
@@ -55,8 +55,8 @@ export const connectionInfoInvalid = (message: string): SpecInvalid =>
   new SpecInvalid({ source: "storage", problems: [{ path: "pageserver_connection_info", message }] })
 
 /** docs/reference/compute_ctl.md#lsn-lease; the space at the end is the reference's. */
-const leaseCommand = ({ shard, shardCount, spec }: ShardTarget, lsn: Lsn): string =>
-  `lease lsn ${printTenantShard(spec.tenant, shard.number, shardCount)} ${spec.timeline} ${printLsn(lsn)} `
+const leaseCommand = ({ number, shardCount, spec }: ShardTarget, lsn: Lsn): string =>
+  `lease lsn ${printTenantShard(spec.tenant, number, shardCount)} ${spec.timeline} ${printLsn(lsn)} `
 
 /** One column, the milliseconds since the epoch until which it is valid; NULL: refused. */
 const readLease = (peer: string, value: string | null | undefined): Result.Result<Lease, WireFailed> =>

@@ -10,9 +10,10 @@ import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
-import { parseConnString } from "../../pgwire/ConnString.ts"
+import { printHostPort } from "../../pgwire/address.ts"
 import { connect, type StatementResult } from "../../pgwire/Wire.ts"
 import { type Lsn, parseLsn, printLsn, type TenantId, type TimelineId } from "../../spec/identifiers.ts"
+import { parseSafekeeper, safekeeperName } from "../../spec/parseStorage.ts"
 import { NeonDeadlines } from "./deadlines.ts"
 
 /** What one safekeeper knows about the timeline, or why it did not answer. */
@@ -59,10 +60,10 @@ export const syncStatusOf = (safekeepers: number, replies: ReadonlyArray<Timelin
   return agreed ? { _tag: "Synced", lsn: first.flush } : notSynced(known.map(describe).join("; "))
 }
 
-interface TimelineQuery {
+export interface TimelineQuery {
   readonly tenant: TenantId
   readonly timeline: TimelineId
-  /** `host:port` each. */
+  /** `host:port` or a URL each, as the spec has them. */
   readonly safekeepers: ReadonlyArray<string>
   readonly token: Redacted.Redacted<string> | null
 }
@@ -80,17 +81,20 @@ const readStatus = (safekeeper: string, rows: StatementResult["rows"]): Timeline
     : { _tag: "Known", safekeeper, flush: flush.value, commit: commit.value }
 }
 
-const askOne = (query: TimelineQuery, safekeeper: string, within: Duration.Duration): Effect.Effect<TimelineStatus> => {
-  const at = parseConnString(`postgresql://no_user@${safekeeper}`)
-  if (Result.isFailure(at)) return Effect.succeed(silent(safekeeper, `its address cannot be used: ${at.failure}`))
+const askOne = (query: TimelineQuery, address: string, within: Duration.Duration): Effect.Effect<TimelineStatus> => {
+  const at = parseSafekeeper(address)
+  if (Result.isFailure(at))
+    return Effect.succeed(silent(safekeeperName(address), `its address cannot be used: ${at.failure}`))
+  const safekeeper = printHostPort(at.success)
+  const password = query.token ?? at.success.password
   return Effect.gen(function* () {
     const wire = yield* connect({
       host: at.success.host,
       port: at.success.port,
-      user: "no_user",
+      user: at.success.user ?? "no_user",
       options: `-c timeline_id=${query.timeline} tenant_id=${query.tenant}`,
       connectWithin: within,
-      ...(query.token === null ? {} : { password: query.token })
+      ...(password === null ? {} : { password })
     })
     return readStatus(safekeeper, yield* wire.rows("TIMELINE_STATUS", within))
   }).pipe(
@@ -103,11 +107,26 @@ const askOne = (query: TimelineQuery, safekeeper: string, within: Duration.Durat
   )
 }
 
+/** A safekeeper that is named twice, in whatever spelling, has one voice in the quorum. */
+const distinct = (safekeepers: ReadonlyArray<string>): ReadonlyArray<string> => [
+  ...new Map(safekeepers.map((one) => [safekeeperName(one), one])).values()
+]
+
+/** What every one of them answers at this moment, for whoever reads why a sync failed. */
+export const surveySafekeepers = Effect.fn("NeonStorage.surveySafekeepers")(function* (query: TimelineQuery) {
+  const { ping } = yield* NeonDeadlines
+  const replies = yield* Effect.forEach(distinct(query.safekeepers), (one) => askOne(query, one, ping), {
+    concurrency: "unbounded"
+  })
+  return replies.map(describe)
+})
+
 /** Stops asking as soon as the answer cannot change. docs/reference/compute_ctl.md#safekeeper-sync, fast path. */
 export const checkSynced = Effect.fn("NeonStorage.askSafekeepers")(function* (query: TimelineQuery) {
   const { ping } = yield* NeonDeadlines
-  const total = query.safekeepers.length
-  const replies = yield* Stream.fromIterable(query.safekeepers).pipe(
+  const safekeepers = distinct(query.safekeepers)
+  const total = safekeepers.length
+  const replies = yield* Stream.fromIterable(safekeepers).pipe(
     Stream.mapEffect((safekeeper) => askOne(query, safekeeper, ping), { concurrency: "unbounded", unordered: true }),
     Stream.mapAccum(
       (): ReadonlyArray<TimelineStatus> => [],

@@ -4,6 +4,7 @@
  *
  * One attempt each, with deadlines: a pageserver that stops sending is a failure, not a wait. Who calls retries.
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
@@ -12,10 +13,11 @@ import type { Failure } from "../../errors/Failure.ts"
 import { within } from "../../errors/within.ts"
 import { parseHostPort, printHostPort } from "../../pgwire/address.ts"
 import type { Archive } from "../../postgres/Pgdata.ts"
-import { type Lsn, printShardIndex } from "../../spec/identifiers.ts"
-import type { NeonStorage, ParsedSpec } from "../../spec/ParsedSpec.ts"
+import { type Lsn, printLsn, printShardIndex } from "../../spec/identifiers.ts"
+import type { NeonStorage, PageserverAddress, ParsedSpec } from "../../spec/ParsedSpec.ts"
 import type { NeonDeadlines } from "./deadlines.ts"
 import { connectionInfoInvalid, type Lease, libpqPageserver, type Pageserver, type ShardTarget } from "./pageserver.ts"
+import { refusalOf } from "./refusals.ts"
 
 const grpcPort = 51051
 
@@ -36,43 +38,59 @@ const grpcPageserver = Effect.fnUntraced(function* (url: string, target: ShardTa
 })
 
 /** As preferred, or over the other protocol when only that has an address. */
-const pageserverOf = (
+const pageserverAt = (
+  { grpcUrl, libpqUrl }: PageserverAddress,
   target: ShardTarget,
   prefer: "libpq" | "grpc",
   deadlines: NeonDeadlines
 ): Effect.Effect<Pageserver, Failure> => {
-  const { grpcUrl, libpqUrl, number } = target.shard
   if (grpcUrl !== null && (prefer === "grpc" || libpqUrl === null)) return grpcPageserver(grpcUrl, target, deadlines)
   if (libpqUrl !== null) return Effect.fromResult(libpqPageserver(libpqUrl, target, deadlines))
-  return Effect.fail(connectionInfoInvalid(`no address for shard ${printShardIndex(number, target.shardCount)}`))
+  return Effect.fail(connectionInfoInvalid(`no address for shard ${printShardIndex(target.number, target.shardCount)}`))
+}
+
+interface Shard {
+  readonly target: ShardTarget
+  readonly pageservers: ReadonlyArray<PageserverAddress>
 }
 
 /** What is asked of each shard, in shard order. */
-const shardsOf = (spec: ParsedSpec, neon: NeonStorage): ReadonlyArray<ShardTarget> =>
-  neon.pageservers.shards.map((shard) => ({ spec, shard, shardCount: neon.pageservers.shardCount, token: neon.token }))
+const shardsOf = (
+  spec: ParsedSpec,
+  { pageservers: { shardCount, shards }, token }: NeonStorage
+): ReadonlyArray<Shard> =>
+  shards.map(({ number, pageservers }) => ({ target: { spec, number, shardCount, token }, pageservers }))
+
+/** For as long as nothing comes; the second line says no more than the first. */
+const sayWaiting = (what: string, deadline: Duration.Duration) =>
+  Effect.logInfo(
+    `still waiting for ${what}: it sends when it has the WAL up to that LSN. ` +
+      `Given up after ${Duration.toSeconds(deadline)} s`
+  ).pipe(Effect.delay("750 millis"), Effect.andThen(Effect.never))
 
 /** Fails a stream whose first piece, or any next piece, keeps us waiting. */
 const withDeadlines = (
   bytes: Stream.Stream<Uint8Array, Failure>,
-  peer: string,
-  deadlines: Pick<NeonDeadlines, "firstByte" | "progress">
+  { lsn, peer }: { readonly peer: string; readonly lsn: Lsn },
+  { firstByte, progress }: Pick<NeonDeadlines, "firstByte" | "progress">
 ): Stream.Stream<Uint8Array, Failure> =>
   Stream.transformPull(bytes, (pull) =>
     Effect.sync(() => {
-      let pieces = 0
+      const first = `the first byte of the basebackup from ${peer}`
+      const later = pull.pipe(within(`the next byte of the basebackup from ${peer}`, progress))
+      let begun = false
       return Effect.suspend(() => {
-        const deadline = pieces === 0 ? deadlines.firstByte : deadlines.progress
-        const what =
-          pieces === 0
-            ? `the first byte of the basebackup from ${peer}`
-            : `the next byte of the basebackup from ${peer}`
-        pieces += 1
-        return within(what, deadline)(pull)
+        if (begun) return later
+        begun = true
+        return pull.pipe(
+          within(first, firstByte),
+          Effect.raceFirst(sayWaiting(`${first} at ${printLsn(lsn)}`, firstByte))
+        )
       })
     })
   )
 
-/** One attempt, at shard 0. */
+/** One attempt, at the first pageserver of shard 0. */
 export const openBasebackup: (
   spec: ParsedSpec,
   neon: NeonStorage,
@@ -80,27 +98,49 @@ export const openBasebackup: (
   deadlines: NeonDeadlines
 ) => Effect.Effect<Archive, Failure, Scope.Scope> = Effect.fn("NeonStorage.openBasebackup")(
   function* (spec, neon, lsn, deadlines) {
-    const [target] = shardsOf(spec, neon)
-    if (target === undefined) return yield* connectionInfoInvalid("there is no shard 0")
-    const pageserver = yield* pageserverOf(target, neon.pageservers.preferProtocol, deadlines)
-    const { bytes, connectMicros } = yield* pageserver.basebackup(lsn)
-    return { bytes: withDeadlines(bytes, pageserver.peer, deadlines), connectMicros }
+    const [shard] = shardsOf(spec, neon)
+    const address = shard?.pageservers[0]
+    if (shard === undefined || address === undefined) return yield* connectionInfoInvalid("there is no shard 0")
+    const pageserver = yield* pageserverAt(address, shard.target, neon.pageservers.preferProtocol, deadlines)
+    yield* Effect.logInfo(`getting basebackup@${printLsn(lsn)} from pageserver ${pageserver.peer}`)
+    const { bytes, connectMicros } = yield* Effect.mapError(pageserver.basebackup(lsn), refusalOf)
+    const whole = withDeadlines(Stream.mapError(bytes, refusalOf), { peer: pageserver.peer, lsn }, deadlines)
+    return { bytes: whole, connectMicros }
   }
 )
 
 /** Of all shards together: the earliest end counts, and one refusal refuses all. */
 export type AcquireLease = (spec: ParsedSpec, neon: NeonStorage, lsn: Lsn) => Effect.Effect<Lease, Failure>
 
+/** Each pageserver of a shard in turn, until one grants; if none does, a refusal counts more than a failure. */
+const leaseOfShard = Effect.fnUntraced(function* (
+  { pageservers, target }: Shard,
+  prefer: "libpq" | "grpc",
+  lsn: Lsn,
+  deadlines: NeonDeadlines
+): Effect.fn.Return<Lease, Failure> {
+  const answers: Array<Result.Result<Lease, Failure>> = []
+  for (const address of pageservers) {
+    const answer = yield* pageserverAt(address, target, prefer, deadlines).pipe(
+      Effect.flatMap(({ lease, peer }) => lease(lsn).pipe(within(`a lease from ${peer}`, deadlines.lease))),
+      Effect.mapError(refusalOf),
+      Effect.result
+    )
+    if (Result.isSuccess(answer) && answer.success._tag === "Granted") return answer.success
+    answers.push(answer)
+  }
+  const refused = answers.find(Result.isSuccess)
+  const [first] = answers
+  if (first === undefined) return yield* connectionInfoInvalid("a shard has no pageserver")
+  return yield* Effect.fromResult(refused ?? first)
+})
+
 export const acquireLease =
   (deadlines: NeonDeadlines): AcquireLease =>
   (spec, neon, lsn) =>
     Effect.forEach(
       shardsOf(spec, neon),
-      (target) =>
-        Effect.gen(function* () {
-          const pageserver = yield* pageserverOf(target, neon.pageservers.preferProtocol, deadlines)
-          return yield* pageserver.lease(lsn).pipe(within(`a lease from ${pageserver.peer}`, deadlines.lease))
-        }),
+      (shard) => leaseOfShard(shard, neon.pageservers.preferProtocol, lsn, deadlines),
       { concurrency: "unbounded" }
     ).pipe(
       Effect.map((leases) =>

@@ -14,9 +14,10 @@ import * as Stream from "effect/Stream"
 import {
   CommandFailed,
   type Failure,
+  PostgresUnusable,
   type SpawnFailed,
   SyncSafekeepersFailed,
-  type TimedOut
+  TimedOut
 } from "../../errors/Failure.ts"
 import { within } from "../../errors/within.ts"
 import { locksOf } from "../../platform/flock.ts"
@@ -50,16 +51,19 @@ const stages: ReadonlyArray<ShutdownStage> = [
 const keptRecords = 20
 const keptCharacters = 4096
 
+/** When, and as which process: what differs from run to run of the same failure, as Postgres writes it. */
+const timeAndPid =
+  /\b\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?: [A-Z]{2,5}\b|Z|[+-]\d{2}(?::?\d{2})?)? ?(?:\[?\d+\]?:? )?/g
+
 /**
- * Copies stderr to our log, and keeps its last records. What is whole is passed on at once: the sync may wait long
- * for a quorum, and its last record says for whom.
+ * Copies stderr to our log, and keeps its last records in `kept`. What is whole is passed on at once: the sync may wait
+ * long for a quorum, and its last record says for whom.
  */
-const copyToLog = Effect.fnUntraced(function* (stderr: Stream.Stream<Uint8Array>) {
-  const kept: Array<string> = []
+const copyToLog = Effect.fnUntraced(function* (stderr: Stream.Stream<Uint8Array>, kept: Array<string>) {
   let state = Split.nothing
   const pass = ([next, records]: Split.Split) => {
     state = next
-    kept.push(...records.map((record) => Split.quote(record)))
+    kept.push(...records.map((record) => Split.quote(record).replaceAll(timeAndPid, "")))
     kept.splice(0, kept.length - keptRecords)
     return Effect.forEach(records, (record) => Effect.logInfo(`PG:${record}`), { discard: true })
   }
@@ -70,7 +74,6 @@ const copyToLog = Effect.fnUntraced(function* (stderr: Stream.Stream<Uint8Array>
     )
   )
   yield* pass([Split.nothing, Split.end(state)])
-  return kept
 })
 
 const readText = (stdout: Stream.Stream<Uint8Array>) =>
@@ -80,11 +83,19 @@ const readText = (stdout: Stream.Stream<Uint8Array>) =>
     (all, text) => (all + text).slice(0, keptCharacters)
   )
 
-/** The LSN that one run prints. `name` stands for it in errors. */
-const runOnce = Effect.fnUntraced(function* (spawn: Spawn["Service"], request: SpawnRequest, name: string) {
+interface Run {
+  readonly spawn: Spawn["Service"]
+  readonly request: SpawnRequest
+  /** Stands for the command in errors. */
+  readonly name: string
+  readonly within: Duration.Duration
+}
+
+/** The LSN that one run prints. */
+const runOnce = Effect.fnUntraced(function* ({ name, request, spawn }: Run, records: Array<string>) {
   const child = yield* spawn.spawn(request)
-  const { exit, printed, records } = yield* Effect.all(
-    { exit: child.exit, printed: readText(child.stdout), records: copyToLog(child.stderr) },
+  const { exit, printed } = yield* Effect.all(
+    { exit: child.exit, printed: readText(child.stdout), records: copyToLog(child.stderr, records) },
     { concurrency: "unbounded" }
   )
   const output = [printed.trim(), ...records].filter((line) => line !== "").join(" | ")
@@ -94,6 +105,24 @@ const runOnce = Effect.fnUntraced(function* (spawn: Spawn["Service"], request: S
   const detail = `it printed no LSN${output === "" ? "" : `: ${output}`}`
   return yield* new CommandFailed({ command: name, exit, output: detail })
 }, Effect.scoped)
+
+/** One that took too long says what it was waiting for, in its own last words. */
+const attempt = (run: Run) =>
+  Effect.suspend(() => {
+    const records: Array<string> = []
+    return runOnce(run, records).pipe(
+      within(run.name, run.within),
+      Effect.mapError((cause) =>
+        cause._tag === "TimedOut" && records.length > 0
+          ? new TimedOut({ millis: cause.millis, what: `${run.name}, which said last: ${records.join(" | ")}` })
+          : cause
+      )
+    )
+  })
+
+/** A Postgres that knows no such program takes its name for a setting's. */
+const isStockPostgres = (cause: Error): cause is CommandFailed =>
+  cause instanceof CommandFailed && cause.output.includes("--sync-safekeepers requires a value")
 
 export type EnterCgroup = (request: SpawnRequest) => Effect.Effect<SpawnRequest, Failure>
 
@@ -121,25 +150,42 @@ export const makeSyncSafekeepers = (
       stages
     })
     const causes: Array<CommandFailed | SpawnFailed | TimedOut> = []
-    const logRetry = ({ attempt, input }: Schedule.Metadata<unknown, Error>) =>
-      input instanceof CommandFailed
-        ? Effect.logWarning(`attempt ${attempt} to sync the safekeepers failed: ${input.message}`)
-        : Effect.void
-    return yield* runOnce(spawn, command, name).pipe(
-      within(name, request.within),
+    const retries = request.retries.pipe(
+      Schedule.setInputType<Failure>(),
+      Schedule.while(({ input }) => input._tag === "CommandFailed" && !isStockPostgres(input)),
+      Schedule.tap(({ attempt: number, input }) =>
+        Effect.logWarning(`attempt ${number} to sync the safekeepers failed: ${input.message}`)
+      )
+    )
+    return yield* attempt({ spawn, request: command, name, within: request.within }).pipe(
       Effect.tapError((cause) => Effect.sync(() => causes.push(cause))),
-      Effect.retry({
-        schedule: Schedule.tap(request.retries, logRetry),
-        while: (cause) => cause._tag === "CommandFailed"
-      }),
-      Effect.mapError(() => new SyncSafekeepersFailed({ attempts: causes.length, cause: together(causes) }))
+      Effect.retry(retries),
+      Effect.mapError((last) => {
+        const attempts = causes.length
+        return isStockPostgres(last)
+          ? new SyncSafekeepersFailed({ attempts, cause: withoutWalproposer(install, last), hint: needsNeonsPostgres })
+          : new SyncSafekeepersFailed({ attempts, cause: together(causes) })
+      })
     )
   })
 }
 
-/** All of them in one error whose message names each; a cause that repeats is named once. */
+const needsNeonsPostgres =
+  "give the Postgres of Neon's images with -b; a stock Postgres keeps its data with --storage local:DIR or volume"
+
+const withoutWalproposer = ({ postgres, version }: PostgresInstall["Service"], cause: CommandFailed) =>
+  new PostgresUnusable({
+    binary: postgres,
+    detail: `it is a stock Postgres (${version}) without a walproposer, and cannot sync safekeepers`,
+    hint: needsNeonsPostgres,
+    cause
+  })
+
+/** All of them in one error whose message names each; those that say the same are named once, with their number. */
 const together = (causes: ReadonlyArray<Error>): Error => {
+  const alike = [...Map.groupBy(causes, (cause) => cause.message).entries()]
   const [first] = causes
-  const messages = [...new Set(causes.map((cause) => cause.message))]
-  return first !== undefined && messages.length === 1 ? first : new AggregateError(causes, messages.join("; then "))
+  if (first !== undefined && alike.length === 1) return first
+  const messages = alike.map(([message, { length }]) => (length === 1 ? message : `${message} (${length} times)`))
+  return new AggregateError(causes, messages.join("; then "))
 }

@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import Protobuf from "protobufjs/light.js"
 import { ListenFailed } from "../../errors/Failure.ts"
-import { type PageserverOptions, spoiled } from "./FakePageserver.ts"
+import { type PageserverOptions, refusedBasebackup, spoiled } from "./FakePageserver.ts"
 
 /**
  * Those of `PageserverFault` that a gRPC service can have. `stall`: at `at` it stops sending. `reset`: at `at` all
@@ -19,7 +19,10 @@ import { type PageserverOptions, spoiled } from "./FakePageserver.ts"
 export type PageServiceFault =
   | "hang"
   | "wrong token"
+  | "another tenant's token"
   | "unknown timeline"
+  | "collected"
+  | "ahead of the tip"
   | "cut"
   | "stall"
   | "reset"
@@ -98,6 +101,8 @@ const service = {
   LeaseLsn: method("LeaseLsn", "LeaseLsnRequest", "LeaseLsnResponse", false)
 }
 
+const refusedLease = "tried to request an lsn lease for an lsn below the latest gc cutoff"
+
 type Call = Pick<Grpc.ServerUnaryCall<Readonly<Record<string, unknown>>, unknown>, "metadata" | "request">
 
 const listen = (server: Grpc.Server) =>
@@ -126,18 +131,26 @@ const seenOf = (method: PageServiceSeen["method"], call: Call): PageServiceSeen 
   }
 }
 
-/** Why a call is refused; `null`: it is not. */
+const { FAILED_PRECONDITION, INTERNAL, INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, UNAUTHENTICATED } = Grpc.status
+
+/** Why a call is refused, with the status and the words of a real one; `null`: it is not. */
 const refusalOf = (options: PageServiceOptions, call: Call, now: PageServiceFault | undefined) => {
-  const token = options.token === undefined ? null : `Bearer ${options.token}`
-  if (now === "wrong token" || (token !== null && metadataOf(call, "authorization") !== token)) {
-    return { code: Grpc.status.UNAUTHENTICATED, details: "the token is not valid for this tenant" }
-  }
+  const asked = metadataOf(call, "authorization")
+  const isGood = options.token === undefined || asked === `Bearer ${options.token}`
+  if (now === "wrong token" || !isGood)
+    return asked === ""
+      ? { code: UNAUTHENTICATED, details: "no authorization header" }
+      : { code: INVALID_ARGUMENT, details: "invalid JWT token: JWT authentication error" }
+  if (now === "another tenant's token")
+    return { code: PERMISSION_DENIED, details: "Tenant id mismatch. Permission denied" }
+  const tenant = metadataOf(call, "neon-tenant-id")
+  const timeline = metadataOf(call, "neon-timeline-id")
   const known =
-    metadataOf(call, "neon-tenant-id") === options.tenant &&
-    metadataOf(call, "neon-timeline-id") === options.timeline &&
+    tenant === options.tenant &&
+    timeline === options.timeline &&
     metadataOf(call, "neon-shard-id") === (options.shard ?? "0000")
   return now === "unknown timeline" || !known
-    ? { code: Grpc.status.NOT_FOUND, details: "the timeline was not found" }
+    ? { code: NOT_FOUND, details: `Timeline ${tenant}/${timeline} was not found` }
     : null
 }
 
@@ -161,10 +174,9 @@ const serveArchive = async (
   await send(call, bytes, breaks ? Math.floor(bytes.length * at) : bytes.length, pieceBytes)
   if (now === "stall") return
   if (now === "reset") return server.forceShutdown()
-  if (now === "error mid-way")
-    return call.emit("error", { code: Grpc.status.INTERNAL, details: "a layer file could not be read" })
+  if (now === "error mid-way") return call.emit("error", { code: INTERNAL, details: "a layer file could not be read" })
   if (now === "error after the end") {
-    return call.emit("error", { code: Grpc.status.INTERNAL, details: "the timeline was shut down while it was read" })
+    return call.emit("error", { code: INTERNAL, details: "the timeline was shut down while it was read" })
   }
   call.end()
 }
@@ -192,9 +204,14 @@ export const makeFakePageService: (
       const refused = refusalOf(options, call, now)
       if (now === "hang") return
       if (refused !== null) return void call.emit("error", refused)
-      serveArchive(server, options, call, now).catch((cause: unknown) =>
-        call.emit("error", { code: Grpc.status.INTERNAL, details: String(cause) })
-      )
+      const below = refusedBasebackup(now, true, String(call.request["lsn"]))
+      if (below !== null)
+        return void call.emit("error", { code: INVALID_ARGUMENT, details: `invalid basebackup LSN: ${below}` })
+      const arrived =
+        now === "ahead of the tip" ? Effect.runPromise(options.arrival ?? Effect.never) : Promise.resolve()
+      arrived
+        .then(() => serveArchive(server, options, call, now))
+        .catch((cause: unknown) => call.emit("error", { code: INTERNAL, details: String(cause) }))
     },
     LeaseLsn: (
       call: Grpc.ServerUnaryCall<Readonly<Record<string, unknown>>, unknown>,
@@ -206,8 +223,7 @@ export const makeFakePageService: (
       if (now === "hang") return
       if (refused !== null) return answer(refused)
       const { lease = 3_600_000 } = options
-      if (lease === "refused")
-        return answer({ code: Grpc.status.FAILED_PRECONDITION, details: "LSN is behind the GC cutoff" })
+      if (lease === "refused") return answer({ code: FAILED_PRECONDITION, details: refusedLease })
       const until = clock.currentTimeMillisUnsafe() + lease
       answer(null, { expires: { seconds: Math.floor(until / 1000), nanos: Math.floor(until % 1000) * 1_000_000 } })
     }

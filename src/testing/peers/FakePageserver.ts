@@ -15,15 +15,19 @@ import {
   copyOut,
   error,
   loggedIn,
+  neonError,
   readyForQuery,
   serve,
   type Session,
-  table
+  table,
+  unauthorized
 } from "./serverWire.ts"
 
 /**
  * What goes wrong. `refuse`: nobody listens. `starting up`: it says so at log-in. `hang`: it accepts and says nothing.
- * `wrong token`: it takes none. `unknown timeline`: it does not have it. `cut`: at `at` the copy ends as if whole.
+ * `wrong token`: it takes none. `another tenant's token`: it takes it, and refuses the command. `unknown timeline`: it
+ * does not have it. `collected`: the LSN is below its GC cutoff; a lease on it is granted all the same. `ahead of the
+ * tip`: it waits for WAL up to the LSN, until `arrival` says that it came. `cut`: at `at` the copy ends as if whole.
  * `stall`: at `at` it stops sending. `reset`: at `at` the connection breaks. `error mid-way`: at `at` it reports an
  * error. `error after the end`: the archive is whole, then it reports an error. `corrupt gzip`: bytes are turned over
  * at `at`. `truncated tar`: the gzip is whole, the tar in it ends at `at`. `slow drip`: small pieces with pauses.
@@ -33,7 +37,10 @@ export type PageserverFault =
   | "starting up"
   | "hang"
   | "wrong token"
+  | "another tenant's token"
   | "unknown timeline"
+  | "collected"
+  | "ahead of the tip"
   | "cut"
   | "stall"
   | "reset"
@@ -53,6 +60,8 @@ export interface PageserverOptions {
   readonly fault?: PageserverFault
   /** Where in the archive a fault happens, 0 to 1. Default 0.5. */
   readonly at?: number
+  /** `ahead of the tip`: when the WAL is there. Default: never. */
+  readonly arrival?: Effect.Effect<void>
   /** Only the first so many attempts meet the fault; default: all of them. `refuse` cannot be counted. */
   readonly failFirst?: number
   /** Bytes per message. Default 64 KiB. */
@@ -118,15 +127,14 @@ const serveArchive = Effect.fnUntraced(function* (
   yield* copy(session, pieceBytes, bytes, 0, breaks ? stop : bytes.length, now === "slow drip")
   if (now === "stall") return yield* Effect.never
   if (now === "reset") return yield* session.reset
-  if (now === "error mid-way")
-    return yield* session.send(error("ERROR", "XX000", "a layer file could not be read"), readyForQuery)
+  if (now === "error mid-way") return yield* session.send(neonError("a layer file could not be read"), readyForQuery)
   if (now === "error after the end") {
-    return yield* session.send(error("ERROR", "XX000", "the timeline was shut down while it was read"), readyForQuery)
+    return yield* session.send(neonError("the timeline was shut down while it was read"), readyForQuery)
   }
   yield* session.send(copyDone, commandComplete("COPY"), readyForQuery)
 })
 
-/** The answer to `lease lsn`; `false`: it was refused, and the session with it. */
+/** The answer to `lease lsn`. */
 const grantLease = Effect.fnUntraced(function* (
   session: Session,
   options: PageserverOptions,
@@ -135,14 +143,24 @@ const grantLease = Effect.fnUntraced(function* (
   const known =
     words[1] === "lsn" && words[2]?.replace(/-[0-9a-f]{4}$/, "") === options.tenant && words[3] === options.timeline
   if (!known) {
-    yield* session.send(error("ERROR", "XX000", `timeline ${words[2]}/${words[3]} was not found`), readyForQuery)
-    return false
+    return yield* session.send(neonError(`Not found: Timeline ${words[2]}/${words[3]} was not found`), readyForQuery)
   }
   const { lease = 3_600_000 } = options
   const until = lease === "refused" ? null : String((yield* Clock.currentTimeMillis) + lease)
-  yield* session.send(table(["valid_until"], [[until]]))
-  return true
+  yield* session.send(table(["valid_until"], [[until]], "SELECT 1"))
 })
+
+/** What it says instead of an archive; `null`: nothing. Its words are those of a real one, its cutoff is not. */
+export const refusedBasebackup = (
+  fault: PageserverFault | undefined,
+  known: boolean,
+  lsn: string
+): "not found" | `LSN ${string}` | null => {
+  if (fault === "unknown timeline" || !known) return "not found"
+  return fault === "collected"
+    ? `LSN ${lsn} is earlier than latest GC cutoff F/0 (we might've already garbage collected needed data)`
+    : null
+}
 
 export const makeFakePageserver: (
   options: PageserverOptions
@@ -162,23 +180,28 @@ export const makeFakePageserver: (
     const password = options.token === undefined && now !== "wrong token" ? null : yield* session.password
     if (now === "wrong token" || (options.token !== undefined && password !== options.token)) {
       seen.push({ ...who, password, command: null })
-      return yield* session.send(error("FATAL", "28P01", "the token is not valid for this tenant"))
+      return yield* session.send(unauthorized)
     }
     yield* session.send(loggedIn)
     const command = yield* session.query
     seen.push({ ...who, password, command })
     const words = (command ?? "").split(" ")
-    if (words[0] === "lease") {
-      if (!(yield* grantLease(session, options, words))) return
+    if (now === "another tenant's token") {
+      yield* session.send(unauthorized, readyForQuery)
       return void (yield* session.query)
     }
-    if (words[0] !== "basebackup") return yield* session.send(error("FATAL", "42601", "unknown command"))
-    if (now === "unknown timeline" || words[1] !== options.tenant || words[2] !== options.timeline) {
-      return yield* session.send(
-        error("ERROR", "XX000", `timeline ${words[1]}/${words[2]} was not found`),
-        readyForQuery
-      )
+    if (words[0] === "lease") {
+      yield* grantLease(session, options, words)
+      return void (yield* session.query)
     }
+    if (words[0] !== "basebackup") return yield* session.send(neonError(`unsupported command ${command}`))
+    const refused = refusedBasebackup(now, words[1] === options.tenant && words[2] === options.timeline, words[3] ?? "")
+    if (refused !== null) {
+      const said = refused === "not found" ? refused : `invalid basebackup lsn: ${refused}`
+      yield* session.send(neonError(said), readyForQuery)
+      return void (yield* session.query)
+    }
+    if (now === "ahead of the tip") yield* options.arrival ?? Effect.never
     yield* serveArchive(session, options, now)
     yield* session.query
   })

@@ -7,13 +7,31 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { ListenFailed } from "../../errors/Failure.ts"
 import { type Lsn, printLsn } from "../../spec/identifiers.ts"
-import { error, loggedIn, optionsOf, serve, type Session, table } from "./serverWire.ts"
+import {
+  loggedIn,
+  neonError,
+  optionsOf,
+  readyForQuery,
+  serve,
+  type Session,
+  table,
+  unauthorized
+} from "./serverWire.ts"
 
 /**
  * `ok`; `lag`: it flushLsn and committed less than it should; `unknown timeline`: no row; `wrong token`: it takes none;
- * `refuse`: nobody listens; `hang`: it accepts and says nothing; `reset`: it breaks the connection.
+ * `another tenant's token`: it takes the token, and refuses the query; `refuse`: nobody listens; `hang`: it accepts and
+ * says nothing; `reset`: it breaks the connection.
  */
-export type SafekeeperMode = "ok" | "lag" | "unknown timeline" | "wrong token" | "refuse" | "hang" | "reset"
+export type SafekeeperMode =
+  | "ok"
+  | "lag"
+  | "unknown timeline"
+  | "wrong token"
+  | "another tenant's token"
+  | "refuse"
+  | "hang"
+  | "reset"
 
 export interface SafekeeperOptions {
   readonly tenant: string
@@ -60,13 +78,17 @@ export const makeFakeSafekeeper: (
     const who = { user: session.startup.get("user") ?? "", options: session.startup.get("options") ?? "", password }
     if (mode === "wrong token" || (options.token !== undefined && password !== options.token)) {
       seen.push({ ...who, command: null })
-      return yield* session.send(error("FATAL", "28P01", "the token is not valid for this tenant"))
+      return yield* session.send(unauthorized)
     }
     yield* session.send(loggedIn)
     const command = yield* session.query
     seen.push({ ...who, command })
-    if (command !== "TIMELINE_STATUS") return yield* session.send(error("FATAL", "42601", "unknown command"))
-    yield* session.send(table(["flush_lsn", "commit_lsn"], mine && mode !== "unknown timeline" ? [row] : []))
+    if (command !== "TIMELINE_STATUS") yield* session.send(neonError(`unsupported command ${command}`), readyForQuery)
+    else if (mode === "another tenant's token") yield* session.send(unauthorized, readyForQuery)
+    else {
+      const rows = mine && mode !== "unknown timeline" ? [row] : []
+      yield* session.send(table(["flush_lsn", "commit_lsn"], rows, "TIMELINE_STATUS"))
+    }
     yield* session.query
   })
 

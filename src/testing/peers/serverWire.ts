@@ -64,8 +64,19 @@ export const commandComplete = (tag: string) => message("C", text(tag))
 export const error = (severity: "ERROR" | "FATAL", code: string, detail: string): Uint8Array =>
   message("E", ...[`S${severity}`, `V${severity}`, `C${code}`, `M${detail}`].map(text), Buffer.from([0]))
 
+/** As Neon's servers say everything: one SQLSTATE, never FATAL, and no severity that stays untranslated. */
+export const neonError = (detail: string): Uint8Array =>
+  message("E", ...["SERROR", "CXX000", `M${detail}`].map(text), Buffer.from([0]))
+
+/** For a token that is bad or missing at log-in, and for one of another tenant at the query. */
+export const unauthorized = neonError("JWT authentication error")
+
 /** The whole answer of a query: a header, rows of text, and the end. */
-export const table = (columns: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<string | null>>): Uint8Array =>
+export const table = (
+  columns: ReadonlyArray<string>,
+  rows: ReadonlyArray<ReadonlyArray<string | null>>,
+  tag = `SELECT ${rows.length}`
+): Uint8Array =>
   Buffer.concat([
     message(
       "T",
@@ -81,7 +92,7 @@ export const table = (columns: ReadonlyArray<string>, rows: ReadonlyArray<Readon
         )
       )
     ),
-    commandComplete(`SELECT ${rows.length}`),
+    commandComplete(tag),
     readyForQuery
   ])
 

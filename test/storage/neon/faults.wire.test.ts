@@ -2,19 +2,22 @@
  * A basebackup over real sockets, from request to PGDATA: every fault of the pageserver, and what the operator reads.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import { spawn } from "node:child_process"
 import { once as eventOf } from "node:events"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
 import { ComputeState } from "../../../src/compute/ComputeState.ts"
-import { causesOf, explain } from "../../../src/errors/policy.ts"
+import { causesOf, explain, hintOf } from "../../../src/errors/policy.ts"
 import { Spawn } from "../../../src/platform/Spawn.ts"
 import { unpack } from "../../../src/postgres/basebackup.ts"
 import { Pgdata } from "../../../src/postgres/Pgdata.ts"
@@ -23,6 +26,7 @@ import type { TenantId, TimelineId } from "../../../src/spec/identifiers.ts"
 import type { ComputeMode, NeonStorage as NeonSpec, ParsedSpec } from "../../../src/spec/ParsedSpec.ts"
 import { NeonDeadlines } from "../../../src/storage/neon/deadlines.ts"
 import { type NeonOptions, NeonStorage } from "../../../src/storage/neon/NeonStorage.ts"
+import { openBasebackup } from "../../../src/storage/neon/shards.ts"
 import { Storage, type Timeline } from "../../../src/storage/Storage.ts"
 import {
   makeFakePageserver,
@@ -79,7 +83,7 @@ const specOf = (
     pageservers: {
       shardCount: 0,
       stripeSize: null,
-      shards: [{ number: 0, libpqUrl: url, grpcUrl: null }],
+      shards: [{ number: 0, pageservers: [{ libpqUrl: url, grpcUrl: null }] }],
       preferProtocol: "libpq"
     },
     safekeepers: [],
@@ -215,15 +219,13 @@ describe("the basebackup", () => {
     [
       "wrong token",
       {},
-      "WireFailed",
-      /^log in to 127\.0\.0\.1:\d+: the token is not valid for this tenant \(SQLSTATE 28P01\)$/
+      "PageserverRefused",
+      /^the pageserver at 127\.0\.0\.1:\d+ does not take the token for this tenant$/
     ],
-    [
-      "unknown timeline",
-      {},
-      "WireFailed",
-      /^copy out 127\.0\.0\.1:\d+: timeline a+\/b+ was not found \(SQLSTATE XX000\)$/
-    ],
+    ["another tenant's token", {}, "PageserverRefused", /does not take the token for this tenant$/],
+    ["unknown timeline", {}, "PageserverRefused", /^the pageserver at 127\.0\.0\.1:\d+ does not have this timeline$/],
+    ["collected", {}, "PageserverRefused", /^the pageserver at 127\.0\.0\.1:\d+ no longer has what was at this LSN$/],
+    ["ahead of the tip", {}, "TimedOut", /^timed out after 500 ms: the first byte of the basebackup/],
     ["cut", {}, "ArchiveInvalid", /archive is truncated: the gzip stream stops early/],
     ["cut", { at: 0 }, "ArchiveInvalid", /archive is truncated/],
     ["cut", { at: 0.999 }, "ArchiveInvalid", /archive is truncated/],
@@ -277,6 +279,58 @@ describe("the basebackup", () => {
         assert.strictEqual(contentOf(pgdata.directory)["base/1/1"], page.toString("latin1"))
       })
     )
+  )
+
+  const refusals: ReadonlyArray<readonly [PageserverFault, words: RegExp, hint: RegExp]> = [
+    ["wrong token", /: log in to 127\.0\.0\.1:\d+: JWT authentication error \(SQLSTATE XX000\)$/, /storage_auth_token/],
+    ["another tenant's token", /: copy out 127\.0\.0\.1:\d+: JWT authentication error \(SQLSTATE XX000\)$/, /tenant/],
+    ["unknown timeline", /: copy out 127\.0\.0\.1:\d+: not found \(SQLSTATE XX000\)$/, /timeline_id/],
+    [
+      "collected",
+      /: invalid basebackup lsn: LSN 0\/10 is earlier than latest GC cutoff .* \(SQLSTATE XX000\)$/,
+      /later LSN/
+    ]
+  ]
+  for (const [fault, words, hint] of refusals) {
+    it.live(`${fault}: it is asked for once, and the pageserver's own words are the cause`, () =>
+      inPgdata((pgdata) =>
+        Effect.gen(function* () {
+          const pageserver = yield* serve({ fault, token: "s3cret" })
+          const { timeline: made } = yield* claim(specOf(pageserver.url, { token: Redacted.make("s3cret") }))
+          yield* claimAndBegin(pgdata, plan, "Archive")
+          const failure = yield* Effect.flip(pgdata.build(plan, made.source(16n)))
+          assert.match(explain(failure), /^failed to get basebackup@0\/10 \(1 attempts\): the pageserver at /)
+          assert.match(explain(failure), words)
+          assert.match(hintOf(failure), hint)
+          assert.lengthOf(yield* pageserver.seen, 1)
+        })
+      )
+    )
+  }
+
+  it.live("WAL that the pageserver does not have yet is waited for, and the log says so", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = []
+      const log = Logger.layer([Logger.make(({ message }) => void lines.push(String(message)))])
+      const came = yield* Deferred.make<void>()
+      const pageserver = yield* serve({ fault: "ahead of the tip", arrival: Deferred.await(came) })
+      const spec = specOf(pageserver.url)
+      const patient = { ...deadlines, firstByte: Duration.seconds(60) }
+      const waiting = yield* openBasebackup(spec, spec.neon ?? assert.fail(), 0x99n, patient).pipe(
+        Effect.flatMap(({ bytes }) => Stream.runCount(bytes)),
+        Effect.scoped,
+        Effect.provide(log),
+        Effect.forkChild
+      )
+      yield* eventually("the line", () => Effect.sync(() => lines.some((line) => line.startsWith("still waiting for"))))
+      yield* Deferred.succeed(came, undefined)
+      assert.isAbove(yield* Fiber.join(waiting), 0)
+      assert.deepStrictEqual(lines, [
+        `getting basebackup@0/99 from pageserver 127.0.0.1:${pageserver.port}`,
+        `still waiting for the first byte of the basebackup from 127.0.0.1:${pageserver.port} at 0/99: ` +
+          "it sends when it has the WAL up to that LSN. Given up after 60 s"
+      ])
+    })
   )
 
   it.live(
@@ -372,6 +426,44 @@ describe("the commit LSN", () => {
       const { timeline: made } = yield* claim(specOf(null), "while :; do sleep 0.05; done")
       const failure = yield* Effect.flip(made.commitLsn("end"))
       assert.match(explain(failure), /^cannot sync the safekeepers \(1 attempts\): timed out after 3000 ms: /)
+    })
+  )
+
+  for (const moment of ["start", "end"] as const) {
+    it.live(`at the ${moment}, a sync that fails says what each safekeeper answers`, () =>
+      Effect.gen(function* () {
+        const fakes = yield* Effect.forEach(
+          ["ok", "unknown timeline", "another tenant's token", "refuse"] as const,
+          (mode) => makeFakeSafekeeper({ tenant, timeline, flush: 0x42n, token: "s3cret", mode })
+        )
+        const safekeepers = fakes.map(({ address }) => address)
+        const { timeline: made } = yield* claim(
+          specOf(null, { safekeepers, token: Redacted.make("s3cret") }),
+          `echo "FATAL:  --sync-safekeepers requires a value" >&2; exit 1`
+        )
+        const failure = yield* Effect.flip(made.commitLsn(moment))
+        const said = explain(failure)
+        const [synced, without, foreign, gone] = safekeepers
+        assert.include(said, `${synced} flushed 0/42 and committed 0/42`)
+        assert.include(said, `${without} does not know the timeline`)
+        assert.include(said, `${foreign}: query ${foreign}: JWT authentication error (SQLSTATE XX000)`)
+        assert.match(said, new RegExp(`${gone}: connect to ${gone}: .*ECONNREFUSED`))
+        assert.notInclude(said, "s3cret")
+      })
+    )
+  }
+
+  it.live("a safekeeper that is named twice is warned of, and has one voice", () =>
+    Effect.gen(function* () {
+      const [first, second] = [yield* safekeeper(0x42n), yield* safekeeper(0x41n)].map(({ address }) => address)
+      const safekeepers = [String(first), `postgresql://postgres:@${first}`, String(second)]
+      const lines: Array<string> = []
+      const log = Logger.layer([Logger.make(({ message }) => void lines.push(String(message)))])
+      const { timeline: made } = yield* claim(specOf(null, { safekeepers }), "echo 0/43").pipe(Effect.provide(log))
+      assert.deepStrictEqual(lines, [
+        `safekeeper_connstrings names ${first} more than once; it has one voice all the same`
+      ])
+      assert.strictEqual(yield* made.commitLsn("start"), 0x43n, "two of three agreed, but they are one of two")
     })
   )
 

@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
-import { causesOf } from "../../../src/errors/policy.ts"
+import { causesOf, explain, policyOf } from "../../../src/errors/policy.ts"
 import { unpack } from "../../../src/postgres/basebackup.ts"
 import type { TenantId, TimelineId } from "../../../src/spec/identifiers.ts"
 import type { ComputeMode, ParsedSpec } from "../../../src/spec/ParsedSpec.ts"
@@ -68,7 +68,7 @@ const specOf = (
     pageservers: {
       shardCount: addresses.length === 1 ? 0 : addresses.length,
       stripeSize: addresses.length === 1 ? null : 32768,
-      shards: addresses.map((address, number) => ({ number, ...address })),
+      shards: addresses.map((address, number) => ({ number, pageservers: [address] })),
       preferProtocol: prefer
     },
     safekeepers: [],
@@ -164,10 +164,13 @@ describe("a pageserver over gRPC", () => {
     [
       "wrong token",
       {},
-      "WireFailed",
-      /^basebackup 127\.0\.0\.1:\d+: the token is not valid for this tenant \(UNAUTHENTICATED\)$/
+      "PageserverRefused",
+      /^the pageserver at 127\.0\.0\.1:\d+ does not take the token for this tenant$/
     ],
-    ["unknown timeline", {}, "WireFailed", /^basebackup 127\.0\.0\.1:\d+: the timeline was not found \(NOT_FOUND\)$/],
+    ["another tenant's token", {}, "PageserverRefused", /does not take the token for this tenant$/],
+    ["unknown timeline", {}, "PageserverRefused", /^the pageserver at 127\.0\.0\.1:\d+ does not have this timeline$/],
+    ["collected", {}, "PageserverRefused", /^the pageserver at 127\.0\.0\.1:\d+ no longer has what was at this LSN$/],
+    ["ahead of the tip", {}, "TimedOut", /^timed out after 500 ms: the first byte of the basebackup/],
     ["cut", {}, "ArchiveInvalid", /archive is truncated: the gzip stream stops early/],
     ["stall", {}, "TimedOut", /^timed out after 500 ms: the next byte of the basebackup/],
     ["reset", {}, "WireFailed", /^basebackup 127\.0\.0\.1:\d+: .*\((UNAVAILABLE|CANCELLED|INTERNAL|UNKNOWN)\)$/],
@@ -192,6 +195,24 @@ describe("a pageserver over gRPC", () => {
       })
     )
   }
+
+  it.live("refusals are asked for once, and end in the same words as over libpq", () =>
+    Effect.gen(function* () {
+      for (const [options, reason, words] of [
+        [{ token: "another" }, "token", /invalid JWT token.* \(INVALID_ARGUMENT\)$/],
+        [{ fault: "another tenant's token" }, "token", /Permission denied \(PERMISSION_DENIED\)$/],
+        [{ fault: "unknown timeline" }, "unknown", /Timeline a+\/b+ was not found \(NOT_FOUND\)$/],
+        [{ fault: "collected" }, "collected", /invalid basebackup LSN: LSN 16 is earlier .* \(INVALID_ARGUMENT\)$/]
+      ] as const) {
+        const service = yield* serve(options)
+        const failure = yield* Effect.flip(fetchOnce(specOf([{ libpqUrl: null, grpcUrl: service.url }]), 16n))
+        if (failure._tag !== "PageserverRefused") return assert.fail(failure.message)
+        assert.strictEqual(failure.reason, reason)
+        assert.match(explain(failure), words)
+        assert.isFalse(policyOf(failure).retry)
+      }
+    })
+  )
 
   it.live("a port that nobody listens on fails at once, with the system's error", () =>
     Effect.gen(function* () {
@@ -268,6 +289,38 @@ describe("leases", () => {
       ]) {
         assert.strictEqual((yield* acquire(specOf([first, second], fixed)))._tag, "Refused")
       }
+    })
+  )
+
+  it.live("each pageserver of a shard is asked in turn, until one grants", () =>
+    Effect.gen(function* () {
+      const options = { tenant, timeline, archive, token: "s3cret" }
+      const gone = yield* makeFakePageserver({ ...options, fault: "refuse" })
+      const secondary = yield* makeFakePageserver({ ...options, timeline: "f".repeat(32) })
+      const grants = yield* serve({ lease: 600_000 })
+      const last = yield* makeFakePageserver(options)
+      const spec = specOf([{ libpqUrl: gone.url, grpcUrl: null }], fixed)
+      const neon = neonOf(spec)
+      const among = (urls: ReadonlyArray<Address>) => ({
+        ...neon,
+        pageservers: { ...neon.pageservers, shards: [{ number: 0, pageservers: urls }] }
+      })
+      const first = { libpqUrl: gone.url, grpcUrl: null }
+      const second = { libpqUrl: secondary.url, grpcUrl: null }
+      const acquireFrom = (...urls: ReadonlyArray<Address>) => acquireLease(deadlines)(spec, among(urls), 0x10n)
+      const granted = yield* acquireFrom(
+        first,
+        second,
+        { libpqUrl: null, grpcUrl: grants.url },
+        {
+          libpqUrl: last.url,
+          grpcUrl: null
+        }
+      )
+      assert.strictEqual(granted._tag, "Granted")
+      assert.lengthOf(yield* secondary.seen, 1)
+      assert.lengthOf(yield* last.seen, 0)
+      assert.match((yield* Effect.flip(acquireFrom(second, first))).message, /does not have this timeline$/)
     })
   )
 

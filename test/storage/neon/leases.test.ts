@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import { ComputeState } from "../../../src/compute/ComputeState.ts"
-import { type Failure, TimedOut } from "../../../src/errors/Failure.ts"
+import { type Failure, PageserverRefused, TimedOut } from "../../../src/errors/Failure.ts"
 import type { NeonStorage, ParsedSpec } from "../../../src/spec/ParsedSpec.ts"
 import { makeLeaseRenewal, renewAfter } from "../../../src/storage/neon/leases.ts"
 import type { Lease } from "../../../src/storage/neon/pageserver.ts"
@@ -20,7 +20,7 @@ const neonAt = (url: string): NeonStorage => ({
   pageservers: {
     shardCount: 0,
     stripeSize: null,
-    shards: [{ number: 0, libpqUrl: url, grpcUrl: null }],
+    shards: [{ number: 0, pageservers: [{ libpqUrl: url, grpcUrl: null }] }],
     preferProtocol: "libpq"
   },
   safekeepers: [],
@@ -38,7 +38,7 @@ const renewing = Effect.fnUntraced(function* (answer: (url: string, now: number)
   const renewal = yield* makeLeaseRenewal(state, { spec, neon: neonAt("old"), lsn: 16n }, (_, neon) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
-      const url = neon.pageservers.shards[0]?.libpqUrl ?? ""
+      const url = neon.pageservers.shards[0]?.pageservers[0]?.libpqUrl ?? ""
       asked.push([now / 1000, url])
       return yield* answer(url, now)
     })
@@ -161,6 +161,21 @@ describe("the renewal of a lease", () => {
       yield* state.note({ spec: { ...specAt("new"), operationId: "a spec that changes nothing here" } })
       yield* TestClock.adjust("1 minute")
       assert.lengthOf(asked, 2)
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
+
+  it.effect("a pageserver that refuses the token is a condition, and is asked until it takes it", () =>
+    Effect.gen(function* () {
+      let good = false
+      const refused = new PageserverRefused({ peer: "pageserver:6400", reason: "token" })
+      const { state } = yield* renewing((url, now) => (good ? granted(minutes(10))(url, now) : Effect.fail(refused)))
+      yield* TestClock.adjust("1 minute")
+      const [condition] = (yield* state.now).degraded
+      assert.strictEqual(condition?.code, "lsn_lease_refused")
+      assert.match(condition?.message ?? "", /pageserver:6400 does not take the token for this tenant/)
+      good = true
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual((yield* state.now).degraded, [])
     }).pipe(Effect.provide(ComputeState.layer))
   )
 

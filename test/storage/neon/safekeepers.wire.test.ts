@@ -43,7 +43,11 @@ describe("asking the safekeepers", () => {
     { modes: ["reset", "ok", "ok"], expected: "synced" },
     { modes: ["ok", "lag"], expected: /flushed 0\/16B9088 and committed 0\/16B9088/ },
     { modes: ["ok", "unknown timeline"], expected: /does not know the timeline/ },
-    { modes: ["ok", "wrong token"], expected: /1 of 2 safekeepers answered, 2 are needed.*token is not valid.*28P01/ },
+    {
+      modes: ["ok", "wrong token"],
+      expected: /1 of 2 safekeepers answered, 2 are needed: .*log in to .*JWT authentication error \(SQLSTATE XX000\)/
+    },
+    { modes: ["ok", "another tenant's token"], expected: /query .*: JWT authentication error \(SQLSTATE XX000\)/ },
     { modes: ["ok", "refuse"], expected: /ECONNREFUSED/ },
     { modes: ["ok", "reset"], expected: /ECONNRESET|closed the connection/ },
     { modes: ["ok", "hang"], expected: /no answer within 300 ms/, pingMillis: 300 },

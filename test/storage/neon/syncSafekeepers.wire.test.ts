@@ -23,7 +23,7 @@ import {
   startRetries,
   type SyncRequest
 } from "../../../src/storage/neon/syncSafekeepers.ts"
-import { runAs, temporaryFolder } from "../../support/postgres.ts"
+import { atHand, installOf, runAs, temporaryFolder } from "../../support/postgres.ts"
 import { eventually } from "../../support/waiting.ts"
 
 interface Bench {
@@ -143,6 +143,44 @@ describe("postgres --sync-safekeepers", () => {
   )
 
   live(
+    "causes that differ in nothing but time and process are one",
+    Effect.gen(function* () {
+      const stamp = "2026-11-27 22:15:0$RUN.12$RUN UTC [10$RUN]"
+      const made = yield* bench(`echo "${stamp} LOG:  WP: connecting" >&2; echo "${stamp} FATAL:  lost" >&2; exit 1`)
+      const failure = yield* Effect.flip(made.sync({ ...made.request, retries: Schedule.recurs(2) }))
+      assert.strictEqual(
+        causesOf(failure).join(": "),
+        `cannot sync the safekeepers (3 attempts): ${made.folder}/postgres --sync-safekeepers ended with exit code 1: ` +
+          "LOG:  WP: connecting | FATAL:  lost"
+      )
+    })
+  )
+
+  live(
+    "of causes that come again each is named once, with its number",
+    Effect.gen(function* () {
+      const made = yield* bench(`[ $RUN = 2 ] && echo b >&2 || echo a >&2; exit 1`)
+      const failure = yield* Effect.flip(made.sync({ ...made.request, retries: Schedule.recurs(2) }))
+      assert.match(causesOf(failure).join(": "), /exit code 1: a \(2 times\); then .*exit code 1: b$/)
+    })
+  )
+
+  live(
+    "a stock Postgres says that it has no walproposer, at once",
+    Effect.gen(function* () {
+      const { postgres } = yield* Effect.promise(() => atHand(installOf(17)))
+      const made = yield* bench(`exec ${postgres} "$@"`)
+      const failure = yield* Effect.flip(made.sync({ ...made.request, retries: Schedule.spaced("1 hour") }))
+      assert.match(
+        causesOf(failure).join(": "),
+        /\(1 attempts\): Postgres at .* cannot be used: it is a stock Postgres \(17\.0\) without a walproposer/
+      )
+      if (failure._tag !== "SyncSafekeepersFailed") return assert.fail(failure._tag)
+      assert.match(failure.hint ?? "", /the Postgres of Neon's images/)
+    })
+  )
+
+  live(
     "bytes on stderr that are not UTF-8 stop nothing",
     Effect.gen(function* () {
       const made = yield* bench(`printf 'a\\377b\\n' >&2; echo after >&2; exit 1`)
@@ -181,11 +219,14 @@ describe("postgres --sync-safekeepers", () => {
     "an attempt that takes too long is ended by SIGTERM and is the last",
     Effect.gen(function* () {
       const made = yield* bench(
-        `echo $$ > $HERE/pid; trap 'echo TERM > $HERE/signal; exit 1' TERM; while :; do sleep 0.05; done`
+        `echo waits >&2; echo $$ > $HERE/pid; trap 'echo TERM > $HERE/signal; exit 1' TERM; while :; do sleep 0.05; done`
       )
       const request = { ...made.request, within: Duration.millis(700), retries: Schedule.spaced("1 hour") }
       const failure = yield* Effect.flip(made.sync(request))
-      assert.match(causesOf(failure).join(": "), /timed out after 700 ms: .*--sync-safekeepers/)
+      assert.match(
+        causesOf(failure).join(": "),
+        /timed out after 700 ms: .*--sync-safekeepers, which said last: waits$/
+      )
       assert.strictEqual(made.read("signal"), "TERM")
       assert.isFalse(isAlive(Number(made.read("pid"))))
       assert.strictEqual(runs(made), 1)
