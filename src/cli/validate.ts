@@ -53,7 +53,7 @@ export const validateText = (input: string | Uint8Array, source: string, storage
 const warningsOf = (spec: ParsedSpec | null): ReadonlyArray<string> =>
   repeatedSafekeepers(spec?.neon?.safekeepers ?? []).map(
     (safekeeper) =>
-      `safekeeper_connstrings: ${safekeeper} is there more than once and has one voice; the later API refuses such lists`
+      `safekeeper_connstrings: ${safekeeper} is there twice and has one voice; the later API refuses such lists`
   )
 
 /** For a file that could not be read; `why` comes from the system. */

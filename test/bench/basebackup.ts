@@ -42,7 +42,9 @@ const specAt = (way: Way, url: string): ParsedSpec => ({
     pageservers: {
       shardCount: 0,
       stripeSize: null,
-      shards: [{ number: 0, pageservers: [{ libpqUrl: way === "libpq" ? url : null, grpcUrl: way === "grpc" ? url : null }] }],
+      shards: [
+        { number: 0, pageservers: [{ libpqUrl: way === "libpq" ? url : null, grpcUrl: way === "grpc" ? url : null }] }
+      ],
       preferProtocol: way === "grpc" ? "grpc" : "libpq"
     },
     safekeepers: [],

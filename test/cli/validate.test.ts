@@ -68,7 +68,7 @@ describe("validateText", () => {
 
   it("a safekeeper that is named twice is a warning where the start takes it, and a problem where it does not", () => {
     const warning =
-      "x.json: warning: safekeeper_connstrings: sk1:5454 is there more than once and has one voice; " +
+      "x.json: warning: safekeeper_connstrings: sk1:5454 is there twice and has one voice; " +
       "the later API refuses such lists\nx.json: ok\n"
     assert.deepStrictEqual(validate(twice), { text: warning, exitCode: 0 })
     assert.deepStrictEqual(validate({ spec: twice, compute_ctl_config: config }), {
