@@ -219,7 +219,7 @@ describe("postgres --sync-safekeepers", () => {
     "an attempt that takes too long is ended by SIGTERM and is the last",
     Effect.gen(function* () {
       const made = yield* bench(
-        "echo waits >&2; echo $$ > $HERE/pid; trap 'echo TERM > $HERE/signal; exit 1' TERM; while :; do sleep 1; done"
+        "echo waits >&2; echo $$ > $HERE/pid; trap 'echo TERM > $HERE/signal; exit 1' TERM; while :; do sleep 0.1; done"
       )
       const request = { ...made.request, within: Duration.millis(700), retries: Schedule.spaced("1 hour") }
       const failure = yield* Effect.flip(made.sync(request))
