@@ -13,14 +13,14 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
-import { systemDatabases } from "../pgwire/ownSessions.ts"
+import { type OwnSessionCounts, systemDatabases } from "../pgwire/ownSessions.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import { type Actor, turn } from "../compute/Supervisor.ts"
 import { isTerminating, type Status } from "../compute/transitions.ts"
 import { type TimedOut, WireFailed } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
 import { within } from "../errors/within.ts"
-import { Admin } from "../pgwire/Admin.ts"
+import { Admin, ourApplications } from "../pgwire/Admin.ts"
 import { quoteLiteral } from "../pgwire/quote.ts"
 import type { Wire } from "../pgwire/Wire.ts"
 import {
@@ -28,14 +28,15 @@ import {
   upSince,
   explainSample,
   decideActivity,
-  livingHolds,
+  type IdleClock,
+  idleClock,
+  idleTimeoutOf,
   noBaseline,
   pauseMillis,
   type Sample,
   sawTheSame,
   type Baseline,
   unanswered,
-  type Statistics,
   type Uptime
 } from "./activity.ts"
 
@@ -43,84 +44,95 @@ import {
 
 const millis = (at: string): string => `(pg_catalog.date_part('epoch', ${at}) * 1000)::pg_catalog.int8`
 
-const notTheirs = systemDatabases.map(quoteLiteral).join(", ")
-
-/** Sums may go back when Postgres crashes; without user databases they are 0. */
-const statistics = `
-  (SELECT COALESCE(pg_catalog.sum(d.active_time), 0)::pg_catalog.float8
-   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notTheirs})),
-  (SELECT COALESCE(pg_catalog.sum(d.sessions), 0)::pg_catalog.int8
-   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notTheirs}))`
+const notUsers = systemDatabases.map(quoteLiteral).join(", ")
 
 /**
  * Everything is counted in one statement, so that a sample is one round trip and one snapshot. Times are numbers: a
- * text would be in the time zone that `ALTER ROLE … SET timezone` chose.
+ * text would be in the time zone that `ALTER ROLE … SET timezone` chose. Without user databases the sums are 0.
  *
  * `superuser` is who we, the VM's monitor and the metric exporters connect as: none of its sessions counts, and no
- * `application_name` makes a tenant's session not count. A walproposer is the way to storage, not a follower.
+ * `application_name` makes a tenant's session not count, nor its follower: Neon's walproposer, which is the way to
+ * storage, is no process of the kind `walsender`. Who has not logged in yet is nobody (`usesysid`; since Postgres 18
+ * such connections are listed), while a session whose role was dropped is a tenant's (`usename`).
+ *
+ * With `track_activities` off nothing says since when a session rests; whether it is inside a transaction, its lock on
+ * that does. What it does between two looks is not seen, but that it came is.
  */
-export const sampleSql = (superuser: string, experimental: boolean): string => `
+export const sampleSql = (superuser: string): string => `
 SELECT
   ${millis("pg_catalog.clock_timestamp()")},
-  pg_catalog.count(*) FILTER (WHERE theirs AND a.state <> 'idle'),
-  ${millis("pg_catalog.max(a.state_change) FILTER (WHERE theirs AND a.state = 'idle')")},
-  pg_catalog.count(*) FILTER (WHERE a.backend_type = 'autovacuum worker'),
-  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_replication r WHERE r.application_name <> 'walproposer'),
-  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL)
-  ${experimental ? `,${statistics}` : ""}
+  pg_catalog.count(*) FILTER (WHERE theirs AND busy),
+  ${millis("pg_catalog.max(rests_since) FILTER (WHERE theirs AND NOT busy)")},
+  pg_catalog.count(*) FILTER (WHERE backend_type = 'autovacuum worker'),
+  pg_catalog.count(*) FILTER (WHERE backend_type = 'walsender' AND usesysid IS NOT NULL),
+  (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL),
+  (SELECT COALESCE(pg_catalog.sum(d.active_time), 0)::pg_catalog.float8
+   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notUsers})),
+  (SELECT COALESCE(pg_catalog.sum(d.sessions), 0)::pg_catalog.int8
+   FROM pg_catalog.pg_stat_database d WHERE d.datname NOT IN (${notUsers})),
+  pg_catalog.count(*) FILTER (WHERE usename = ${quoteLiteral(superuser)} AND datname NOT IN (${notUsers})
+    AND pg_catalog.starts_with(application_name, ${quoteLiteral(ourApplications)}))
 FROM (
-  SELECT *, backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()
-    AND usename IS DISTINCT FROM ${quoteLiteral(superuser)} AS theirs
-  FROM pg_catalog.pg_stat_activity
-) a`
+  SELECT a.*,
+    a.backend_type = 'client backend' AND a.pid <> pg_catalog.pg_backend_pid()
+      AND a.usesysid IS NOT NULL AND a.usename IS DISTINCT FROM ${quoteLiteral(superuser)} AS theirs,
+    CASE a.state WHEN 'disabled' THEN
+      EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = a.pid AND l.locktype = 'virtualxid')
+      ELSE a.state <> 'idle' END AS busy,
+    CASE a.state WHEN 'disabled' THEN a.backend_start ELSE a.state_change END AS rests_since
+  FROM pg_catalog.pg_stat_activity a
+) b`
 
-const statisticsOf = (active: number, sessions: number): Statistics | null =>
-  Number.isFinite(active) && Number.isFinite(sessions) ? { activeMillis: active, sessions } : null
+/** How many sessions of ours there were in users' databases, before the question and after the answer. */
+interface OwnSessionsAround {
+  readonly before: OwnSessionCounts
+  readonly after: OwnSessionCounts
+}
 
 /** `None`: the answer has not the shape of an answer. */
-export const readSample = (row: ReadonlyArray<string | null> | undefined): Option.Option<Sample> => {
-  if (row === undefined || row.length < 6) return Option.none()
-  const [
-    at = NaN,
-    busy = NaN,
-    idleSince = NaN,
-    autovacuum = NaN,
-    walsenders = NaN,
-    subscriptions = NaN,
-    active = NaN,
-    sessions = NaN
-  ] = row.map((text) => (text === null ? NaN : Number(text)))
-  if (![at, busy, autovacuum, walsenders, subscriptions].every(Number.isFinite)) return Option.none()
-  return Option.some({
-    at,
-    busy,
-    idleSince: Number.isFinite(idleSince) ? idleSince : null,
-    autovacuum,
-    walsenders,
-    subscriptions,
-    statistics: statisticsOf(active, sessions)
-  })
+export const readSample = (
+  row: ReadonlyArray<string | null> | undefined,
+  { after, before }: OwnSessionsAround
+): Option.Option<Sample> => {
+  const [at, busy, idleSince, autovacuum, walsenders, subscriptions, activeMillis, sessions, left, ...more] = (
+    row ?? []
+  ).map((text) => (text === null ? null : Number(text)))
+  const isNumber = (value: number | null | undefined): value is number => Number.isFinite(value)
+  if (!isNumber(at) || !isNumber(busy) || !isNumber(autovacuum) || !isNumber(walsenders) || !isNumber(subscriptions))
+    return Option.none()
+  if (!isNumber(activeMillis) || !isNumber(sessions) || !isNumber(left) || more.length > 0) return Option.none()
+  if (idleSince !== null && !isNumber(idleSince)) return Option.none()
+  const quiet = left === 0 && before.open === 0 && after.open === 0 && before.begun === after.begun
+  const statistics = { activeMillis, sessions, own: after, quiet }
+  return Option.some({ at, busy, idleSince, autovacuum, walsenders, subscriptions, statistics })
 }
 
 // -- holds
 
 /** As often as the activity monitor takes a sample. */
-const holdsEvery = Duration.millis(500)
+const holdsEvery = 500
 
+/** Of a clock that nobody sets. */
+export const monotonicMillis: Effect.Effect<number> = Effect.map(Clock.monotonicTimeNanos, (nanos) =>
+  Number(nanos / 1_000_000n)
+)
+
+/** It held until the moment it ended, which may be before now. */
 const refreshLastActive = Effect.gen(function* () {
   const state = yield* ComputeState
-  const now = yield* Clock.currentTimeMillis
+  const now = yield* monotonicMillis
+  const wall = yield* Clock.currentTimeMillis
   const { holds } = yield* state.now
-  const living = livingHolds(holds, now)
-  // It held until the moment it expired, which may be before now.
-  const until = living.length > 0 ? now : Math.min(now, Math.max(...holds.map(({ expiresAt }) => expiresAt)))
-  if (holds.length > 0) yield* state.active(DateTime.makeUnsafe(until))
-  if (living.length < holds.length) yield* state.note((old) => ({ holds: livingHolds(old.holds, now) }))
+  const over = Math.max(0, now - Math.max(...holds.map(({ endsAt }) => endsAt)))
+  if (holds.length > 0) yield* state.active(DateTime.makeUnsafe(wall - over))
+  if (holds.some(({ endsAt }) => endsAt <= now))
+    yield* state.note((old) => ({ holds: old.holds.filter(({ endsAt }) => endsAt > now) }))
 })
 
 /**
  * Keeps `last_active` fresh while there are holds: requests that the compute stays awake for a while. A hold ends with
- * its time, when it is released, or with the compute. Works in every status, also while Postgres does not answer.
+ * its time (by a clock that nobody sets, and then it is taken from the state), when it is released, or with the
+ * compute. Works in every status, also while Postgres does not answer.
  */
 export const holdActor: Actor<ComputeState> = {
   name: "activity holds",
@@ -134,7 +146,9 @@ export const holdActor: Actor<ComputeState> = {
     while (true) {
       yield* firstHold
       yield* refreshLastActive
-      yield* Effect.sleep(holdsEvery)
+      const now = yield* monotonicMillis
+      const next = Math.min(holdsEvery, ...(yield* state.now).holds.map(({ endsAt }) => endsAt - now))
+      yield* Effect.sleep(Duration.millis(Math.max(1, next)))
     }
   })
 }
@@ -145,12 +159,11 @@ export interface MonitorOptions {
   readonly every: Duration.Duration
   /** For the connection, and for each sample. */
   readonly within: Duration.Duration
+  /** End the compute when nobody has used it for as long as its spec allows. */
+  readonly exitWhenIdle: boolean
 }
 
-const defaults: MonitorOptions = { every: Duration.millis(500), within: Duration.seconds(5) }
-
-/** Asks for the sums of pg_stat_database too. Read before every sample, so a new spec takes effect at once. */
-const experimentalFeature = "activity_monitor_experimental"
+const defaults: MonitorOptions = { every: Duration.millis(500), within: Duration.seconds(5), exitWhenIdle: false }
 
 /** A Postgres that does not answer for an hour gets two lines a minute, not two a second. */
 const logEveryMillis = 30_000
@@ -167,6 +180,9 @@ interface MonitorState {
   readonly failures: number
   /** When a failure was last logged. */
   readonly loggedAt: number
+  readonly idle: IdleClock | null
+  /** The status in which the last sample was taken. */
+  readonly since: DateTime.Utc | null
 }
 
 const noSessions = { client: 0, walsender: 0, subscription: 0, autovacuum: 0 } as const
@@ -180,10 +196,10 @@ const downtimeInfo = ({ current, lastUp, total }: Uptime): string =>
 const takeSample = Effect.fnUntraced(function* (wire: Wire, memory: StateRef, options: MonitorOptions) {
   const state = yield* ComputeState
   const admin = yield* Admin
-  const { activity, spec } = yield* state.now
-  const experimental = spec?.features.has(experimentalFeature) ?? false
-  const rows = yield* wire.rows(sampleSql(admin.superuser, experimental), options.within)
-  const sample = readSample(rows[0])
+  const { activity, lastActive } = yield* state.now
+  const ownBefore = admin.sessions.counts()
+  const rows = yield* wire.rows(sampleSql(admin.superuser), options.within)
+  const sample = readSample(rows[0], { before: ownBefore, after: admin.sessions.counts() })
   if (Option.isNone(sample)) {
     return yield* new WireFailed({
       operation: "query",
@@ -193,17 +209,37 @@ const takeSample = Effect.fnUntraced(function* (wire: Wire, memory: StateRef, op
   }
   const before = yield* Ref.get(memory)
   const now = yield* Clock.currentTimeMillis
-  const { active, baseline } = decideActivity(before.baseline, sample.value)
+  const { active, baseline, statisticsMoved, used } = decideActivity(before.baseline, sample.value)
   const uptime = answered(before.uptime, now)
-  yield* Ref.set(memory, { baseline, uptime, failures: 0, loggedAt: 0 })
+  yield* Ref.set(memory, { ...before, baseline, uptime, failures: 0, loggedAt: 0 })
   if (before.failures > 0) {
     yield* Effect.logInfo(`Postgres answers the activity monitor again, downtime_info="${downtimeInfo(before.uptime)}"`)
   }
   if (before.uptime.current !== 0) yield* state.note({ downtime: { current: 0, total: uptime.total } })
-  const explained = explainSample(activity, before.baseline, sample.value)
+  const explained = explainSample(activity, sample.value, statisticsMoved)
   // A sample without news wakes none of those who watch the state.
   if (!sawTheSame(activity, explained)) yield* state.note({ activity: explained })
-  if (active !== null) yield* state.active(DateTime.makeUnsafe(active))
+  const known = lastActive?.epochMilliseconds ?? -Infinity
+  // One in the future, by a clock that was set back, does not stay there.
+  if ((active !== null && active > known) || known > now) yield* state.active(DateTime.makeUnsafe(active ?? now))
+  if (options.exitWhenIdle) yield* endWhenIdle(memory, used)
+})
+
+/** A hold, and what changes the status (a new spec, say), count as use. */
+const endWhenIdle = Effect.fnUntraced(function* (memory: StateRef, used: boolean) {
+  const state = yield* ComputeState
+  const now = yield* monotonicMillis
+  const { holds, since, spec, status } = yield* state.now
+  const { idle: before, since: sinceBefore } = yield* Ref.get(memory)
+  const idle = idleClock(before, used || holds.length > 0 || status !== "running" || since !== sinceBefore, now)
+  yield* Ref.update(memory, (old) => ({ ...old, idle, since }))
+  const seconds = spec === null ? null : idleTimeoutOf(spec.suspendTimeoutSeconds)
+  if (seconds === null || now - idle.usedAt < seconds * 1000) return
+  yield* Effect.logInfo(
+    `nobody has used Postgres for ${seconds} s and nobody holds the compute awake, so it ends (--exit-when-idle)`
+  )
+  // Who was faster with a spec, or with the end, has changed the status.
+  yield* Effect.ignore(state.send("FoundIdle"))
 })
 
 const longestSample = Duration.minutes(1)
@@ -245,18 +281,22 @@ const watchPostgres = Effect.fnUntraced(function* (memory: StateRef, options: Mo
   }
 })
 
-export const monitor = (options: MonitorOptions = defaults): Actor<ComputeState | Admin> => ({
+export const monitor = (given: Partial<MonitorOptions> = {}): Actor<ComputeState | Admin> => ({
   name: "activity monitor",
   kind: "auxiliary",
   run: Effect.gen(function* () {
+    const options = { ...defaults, ...given }
     const state = yield* ComputeState
     const now = yield* Clock.currentTimeMillis
     const memory = yield* Ref.make<MonitorState>({
       baseline: noBaseline,
       uptime: upSince(now),
       failures: 0,
-      loggedAt: 0
+      loggedAt: 0,
+      idle: null,
+      since: null
     })
+    if (options.exitWhenIdle) yield* state.note({ exitWhenIdle: true })
     while (true) {
       const { status } = yield* state.until("running", ...terminating)
       if (isTerminating(status)) return

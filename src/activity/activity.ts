@@ -2,9 +2,11 @@
  * When was Postgres last used, and for how long did it not answer? (docs/reference/compute_ctl.md#activity-monitor).
  * Decides, asks nobody.
  *
- * Times are milliseconds since the epoch by Postgres's own clock, fetched as numbers: no time zone can bend them.
+ * Times are milliseconds since the epoch by Postgres's own clock, fetched as numbers: no time zone can bend them. How
+ * long nobody has used it is counted by a clock that nobody sets.
  */
-import { type Activity, activityKinds, type Hold } from "../compute/snapshot.ts"
+import { type Activity, type ActivityKind, activityKinds, type Hold } from "../compute/snapshot.ts"
+import { compareStatistics, noStatistics, type Statistics, type StatisticsBaseline } from "./statistics.ts"
 
 /** One sample of what Postgres is doing. Sessions of our superuser are not in it. */
 export interface Sample {
@@ -18,45 +20,67 @@ export interface Sample {
   readonly walsenders: number
   /** Subscriptions of ours that have a worker. */
   readonly subscriptions: number
-  /** Sums over user databases, only with the feature `activity_monitor_experimental`. */
-  readonly statistics: Statistics | null
-}
-
-export interface Statistics {
-  readonly activeMillis: number
-  readonly sessions: number
+  readonly statistics: Statistics
 }
 
 /** What one sample leaves for the next to be compared with. */
 export interface Baseline {
-  readonly statistics: Statistics | null
+  /** `null`: there was none. */
+  readonly at: number | null
+  readonly idleSince: number | null
+  readonly statistics: StatisticsBaseline
 }
 
-export const noBaseline: Baseline = { statistics: null }
+export const noBaseline: Baseline = { at: null, idleSince: null, statistics: noStatistics }
 
 export interface ActivityDecision {
   /** The latest moment this sample proves Postgres was used; `null`: it proves nothing. */
   readonly active: number | null
+  /** May it have been used since the sample before? Of the first, and after a clock was set back, nobody knows. */
+  readonly used: boolean
+  /** The statistics say that somebody was there. */
+  readonly statisticsMoved: boolean
   readonly baseline: Baseline
 }
-
-/** Up or down: a crash resets the sums, and that too is activity. The first reading proves nothing. */
-const moved = (before: Statistics | null, after: Statistics | null): boolean =>
-  before !== null &&
-  after !== null &&
-  (before.activeMillis !== after.activeMillis || before.sessions !== after.sessions)
 
 const worksNow = ({ autovacuum, busy, walsenders, subscriptions }: Sample): boolean =>
   busy > 0 || walsenders > 0 || subscriptions > 0 || autovacuum > 0
 
-export const decideActivity = (baseline: Baseline, sample: Sample): ActivityDecision => ({
-  active:
-    worksNow(sample) || moved(baseline.statistics, sample.statistics)
-      ? sample.at
-      : sample.idleSince === null
-        ? null
-        : Math.min(sample.idleSince, sample.at),
-  baseline: { statistics: sample.statistics ?? baseline.statistics }
+export const decideActivity = (before: Baseline, sample: Sample): ActivityDecision => {
+  const { at, idleSince } = sample
+  const { baseline: statistics, moved } = compareStatistics(before.statistics, sample.statistics)
+  const now = worksNow(sample) || moved
+  const cameToRest = idleSince !== null && (before.idleSince === null || idleSince > before.idleSince)
+  return {
+    active: now ? at : idleSince === null ? null : Math.min(idleSince, at),
+    used: now || cameToRest || before.at === null || at < before.at,
+    statisticsMoved: moved,
+    baseline: { at, idleSince, statistics }
+  }
+}
+
+// -- idle for too long
+
+/** As Neon's documentation has it: what 0, and no word about it, mean. */
+const defaultIdleSeconds = 300
+
+/** After how many seconds without use the spec lets the compute be suspended; `null`: never. */
+export const idleTimeoutOf = (suspendTimeoutSeconds: number): number | null =>
+  suspendTimeoutSeconds < 0 ? null : suspendTimeoutSeconds === 0 ? defaultIdleSeconds : suspendTimeoutSeconds
+
+/** By a clock that only goes forward. */
+export interface IdleClock {
+  readonly usedAt: number
+  /** When the last sample was taken. */
+  readonly lookedAt: number
+}
+
+/** Time that nobody looked into is not known to be idle: Postgres did not answer, or we were not running. */
+const longestGap = 5_000
+
+export const idleClock = (before: IdleClock | null, used: boolean, now: number): IdleClock => ({
+  usedAt: used || before === null || now - before.lookedAt > longestGap ? now : before.usedAt,
+  lookedAt: now
 })
 
 // -- explained
@@ -64,21 +88,24 @@ export const decideActivity = (baseline: Baseline, sample: Sample): ActivityDeci
 const later = (before: number | null, after: number | null): number | null =>
   before === null ? after : after === null ? before : Math.max(before, after)
 
-/** `baseline` is what the sample before left. */
-export const explainSample = (before: Activity | null, baseline: Baseline, sample: Sample): Activity => {
+/** A moment that was seen by a clock which has been set back since counts as now. */
+export const explainSample = (before: Activity | null, sample: Sample, statisticsMoved: boolean): Activity => {
   const { at, autovacuum, busy, walsenders, idleSince, subscriptions } = sample
-  const statisticsMoved = moved(baseline.statistics, sample.statistics)
+  const last = (kind: ActivityKind): number | null => {
+    const known = before?.last[kind] ?? null
+    return known === null ? null : Math.min(known, at)
+  }
   const when = (happens: boolean): number | null => (happens ? at : null)
   return {
     at,
     sessions: { client: busy, walsender: walsenders, subscription: subscriptions, autovacuum },
     statisticsMoved,
     last: {
-      client: later(before?.last.client ?? null, busy > 0 ? at : idleSince === null ? null : Math.min(idleSince, at)),
-      walsender: later(before?.last.walsender ?? null, when(walsenders > 0)),
-      subscription: later(before?.last.subscription ?? null, when(subscriptions > 0)),
-      autovacuum: later(before?.last.autovacuum ?? null, when(autovacuum > 0)),
-      statistics: later(before?.last.statistics ?? null, when(statisticsMoved))
+      client: later(last("client"), busy > 0 ? at : idleSince === null ? null : Math.min(idleSince, at)),
+      walsender: later(last("walsender"), when(walsenders > 0)),
+      subscription: later(last("subscription"), when(subscriptions > 0)),
+      autovacuum: later(last("autovacuum"), when(autovacuum > 0)),
+      statistics: later(last("statistics"), when(statisticsMoved))
     }
   }
 }
@@ -95,12 +122,9 @@ export const sawTheSame = (before: Activity | null, after: Activity): boolean =>
 export const maxHolds = 32
 export const maxHoldSeconds = 86_400
 
-export const livingHolds = (holds: ReadonlyArray<Hold>, now: number): ReadonlyArray<Hold> =>
-  holds.filter(({ expiresAt }) => expiresAt > now)
-
 const count = (many: number, one: string, more: string): string => `${many} ${many === 1 ? one : more}`
 
-/** Why it counts as awake at this moment, as sentences; none: it could sleep. */
+/** Why it counts as awake at this moment, as sentences; none: it could sleep. `now` by the clock of `endsAt`. */
 export const reasonsAwake = (
   activity: Activity | null,
   holds: ReadonlyArray<Hold>,
@@ -119,8 +143,8 @@ export const reasonsAwake = (
       : []),
     ...(autovacuum > 0 ? [`${count(autovacuum, "autovacuum worker is", "autovacuum workers are")} at work`] : []),
     ...(activity?.statisticsMoved === true ? ["the statistics of user databases moved"] : []),
-    ...livingHolds(holds, now).map(
-      ({ expiresAt, reason }) => `a hold says "${reason}", for ${Math.ceil((expiresAt - now) / 1000)} s more`
+    ...holds.map(
+      ({ endsAt, reason }) => `a hold says "${reason}", for ${Math.max(0, Math.ceil((endsAt - now) / 1000))} s more`
     )
   ]
 }

@@ -4,7 +4,6 @@
  */
 import { type ActivityKind, activityKinds, type Snapshot } from "../compute/snapshot.ts"
 import type { Status } from "../compute/transitions.ts"
-import { livingHolds } from "./activity.ts"
 
 export const minutesKept = 60
 const minute = 60_000
@@ -42,7 +41,7 @@ export const remember = (
     return last === null || last < now - minutesKept * minute ? [] : [[kind, Math.min(last, now)] as const]
   })
   const seen = moments.reduce((sum, [kind, at]) => mark(sum, at, kind), marks)
-  return forget(livingHolds(holds, now).length > 0 ? mark(seen, now, "hold") : seen, now)
+  return forget(holds.length > 0 ? mark(seen, now, "hold") : seen, now)
 }
 
 export interface Minute {

@@ -88,6 +88,8 @@ export interface RunSettings {
   readonly pgInitTimeoutSeconds: number | null
   /** How long a stop may take in all before local storage gives up what only makes the next start faster. */
   readonly stopBudgetSeconds: number
+  /** End when nobody has used Postgres for as long as the spec allows. */
+  readonly exitWhenIdle: boolean
   readonly autoscaling: boolean
   /** For the log: what was given and will have no effect. */
   readonly warnings: ReadonlyArray<string>
@@ -153,6 +155,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       controlPlaneToken: readToken(env),
       pgInitTimeoutSeconds: given.has("pg-init-timeout") ? yield* readCount(given, "pg-init-timeout", 0) : null,
       stopBudgetSeconds: yield* readCount(given, "stop-budget", defaults.stopBudgetSeconds),
+      exitWhenIdle: given.has("exit-when-idle"),
       autoscaling: env["AUTOSCALING"] !== undefined,
       warnings
     }

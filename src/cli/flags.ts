@@ -163,6 +163,12 @@ export const flags = [
     fallback: String(defaults.installedExtensionsIntervalSeconds)
   }),
 
+  flag(
+    machine,
+    "ours",
+    [null, "exit-when-idle", null],
+    "end in order, with code 0, after the spec's suspend_timeout_seconds without use (300 when it says none)"
+  ),
   flag(machine, "both", [null, "cgroup", "NAME"], "for the vm-monitor", { fallback: defaults.cgroup }),
   flag(machine, "ours", [null, "cgroup-policy", "POLICY"], "no such cgroup: refuse, deny-downscales or run-without", {
     fallback: "refuse"

@@ -36,7 +36,7 @@ export class ComputeState extends Context.Service<
     readonly raise: (condition: Condition) => Effect.Effect<void>
     /** It is over: one line, when it was raised. */
     readonly clear: (code: Condition["code"], about?: string) => Effect.Effect<void>
-    /** Keeps the later of the known and the given moment. */
+    /** Keeps the later of the known and the given moment; either one counts as now when it is in the future. */
     readonly active: (at: DateTime.Utc) => Effect.Effect<void>
     readonly until: (...wanted: ReadonlyArray<Status>) => Effect.Effect<Snapshot>
     /** Runs an effect as a named step of the start: its time is kept, logged and shown in `/timeline`. */
@@ -58,10 +58,11 @@ export class ComputeState extends Context.Service<
         note,
         ...conditionsOf(ref),
         active: (at) =>
-          SubscriptionRef.update(ref, (old) =>
-            old.lastActive !== null && old.lastActive.epochMilliseconds >= at.epochMilliseconds
-              ? old
-              : { ...old, lastActive: at }
+          Effect.flatMap(DateTime.now, (now) =>
+            SubscriptionRef.update(ref, (old) => {
+              const known = old.lastActive === null ? at : DateTime.max(old.lastActive, at)
+              return { ...old, lastActive: DateTime.min(known, now) }
+            })
           ),
         until: (...wanted) =>
           changes.pipe(
@@ -91,8 +92,8 @@ const sendTo = (ref: Shared) =>
         Effect.map((row) => ({
           ...old,
           ...(row.to === "running" ? { error: null } : {}),
-          ...fact,
           ...(row.from === "empty" ? { waitingFor: null } : {}),
+          ...fact,
           status: row.to,
           since,
           history: [

@@ -156,17 +156,19 @@ export interface Activity {
     readonly subscription: number
     readonly autovacuum: number
   }
-  /** Did the sums of statistics move since the look before? Only with the experimental feature. */
+  /** Did the sums of statistics move since the look before, by others than us? */
   readonly statisticsMoved: boolean
   readonly last: Readonly<Record<ActivityKind, number | null>>
 }
 
-/** Somebody's word that the compute is needed, for a while. Times are milliseconds since the epoch by our clock. */
+/** Somebody's word that the compute is needed, for a while. `createdAt` and `expiresAt`: milliseconds, for people. */
 export interface Hold {
   readonly id: string
   readonly reason: string
   readonly createdAt: number
   readonly expiresAt: number
+  /** Milliseconds by a clock that nobody sets: this one counts. */
+  readonly endsAt: number
 }
 
 /** One step of the start, as it passed. Times are milliseconds since the process (or the waited-for spec) began. */
@@ -202,10 +204,12 @@ export interface Snapshot {
   readonly since: DateTime.Utc
   /** Process start, or the arrival of the spec that was waited for. */
   readonly startTime: DateTime.Utc
-  /** Monotonic: never goes back. */
+  /** Goes back only when it is in the future, because the clock was set back: then it is now. */
   readonly lastActive: DateTime.Utc | null
   /** The explained failure, with its causes; cleared when the compute is running again. */
   readonly error: string | null
+  /** What an empty compute waits for, as the end of a sentence; `null`: it is not empty, or nobody has said yet. */
+  readonly waitingFor: string | null
   readonly spec: ParsedSpec | null
   /** Why Postgres, though it runs, takes no new sessions; `null`: it takes them, or nobody has tried yet. */
   readonly notAccepting: string | null
@@ -217,8 +221,6 @@ export interface Snapshot {
   readonly steps: ReadonlyArray<Step>
   /** The latest first, without the present one; only of storage that can keep them. */
   readonly earlierStarts: ReadonlyArray<PastStart>
-  /** What an empty compute waits for, as the end of a sentence; `null`: it is not empty, or nobody has said yet. */
-  readonly waitingFor: string | null
   /** What the last apply did. */
   readonly applyReport: ApplyReport | null
   /** Of those that the spec asks for; they are configured beside the apply, and may still be tried when it is done. */
@@ -229,8 +231,10 @@ export interface Snapshot {
   readonly history: ReadonlyArray<Change>
   /** What the monitor saw; `null` until it has looked. */
   readonly activity: Activity | null
-  /** Reasons to count as active that somebody gave us. */
+  /** Reasons to count as active that somebody gave us, and whose time is not over. */
   readonly holds: ReadonlyArray<Hold>
+  /** Does the compute end by itself when nobody has used it for as long as its spec allows? */
+  readonly exitWhenIdle: boolean
   /** Settings in the files that only a restart of Postgres takes up. */
   readonly pendingRestart: ReadonlyArray<PendingRestart>
   /** It serves, but not as it should; one condition per code. */
@@ -249,6 +253,7 @@ export const firstSnapshot = (now: DateTime.Utc): Snapshot => ({
   startTime: now,
   lastActive: null,
   error: null,
+  waitingFor: null,
   spec: null,
   notAccepting: null,
   postgresAlive: false,
@@ -262,8 +267,8 @@ export const firstSnapshot = (now: DateTime.Utc): Snapshot => ({
   history: [],
   activity: null,
   holds: [],
+  exitWhenIdle: false,
   pendingRestart: [],
   degraded: [],
   promotion: notPromoted
-  waitingFor: null,
 })

@@ -52,6 +52,7 @@ export const Trigger = Schema.Literals([
   "Broke",
   "TerminateFastAsked",
   "TerminateImmediateAsked",
+  "FoundIdle",
   "PostgresGone"
 ])
 export type Trigger = typeof Trigger.Type
@@ -63,6 +64,9 @@ export interface Row {
   /** Shown in the log line and on the diagram's edge. */
   readonly because: string
 }
+
+/** Why a compute ends by itself (`--exit-when-idle`). */
+export const idleTooLong = "nobody has used Postgres for as long as the spec allows"
 
 /** Every status in which nobody has asked for the end yet can be asked for it, in two ways. */
 const endable = [
@@ -146,6 +150,12 @@ export const table: ReadonlyArray<Row> = [
       because: "asked to terminate without an exit delay"
     }
   ]),
+  {
+    from: "running",
+    on: "FoundIdle",
+    to: "termination_pending_immediate",
+    because: idleTooLong
+  },
   {
     from: "termination_pending_fast",
     on: "TerminateImmediateAsked",

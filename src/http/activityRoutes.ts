@@ -3,9 +3,11 @@
  * lasts is the activity monitor's, not theirs.
  */
 import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import { randomUUID } from "node:crypto"
-import { livingHolds, maxHolds } from "../activity/activity.ts"
+import { maxHolds } from "../activity/activity.ts"
+import { monotonicMillis } from "../activity/ActivityMonitor.ts"
 import type { HourRecorder } from "../activity/HourRecorder.ts"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import type { Hold } from "../compute/snapshot.ts"
@@ -27,34 +29,29 @@ export const activityRoutes = (state: ComputeState["Service"], apiVersion: ApiVe
   const hold = Effect.gen(function* () {
     const { reason, ttl_seconds } = yield* readBody(HoldBody, apiVersion, "invalid hold")
     const now = yield* Clock.currentTimeMillis
-    const made: Hold = { id: randomUUID(), reason, createdAt: now, expiresAt: now + ttl_seconds * 1000 }
-    yield* state.note(({ holds }) => {
-      const living = livingHolds(holds, now)
-      return living.length < maxHolds ? { holds: [...living, made] } : {}
-    })
+    const ttl = ttl_seconds * 1000
+    const endsAt = (yield* monotonicMillis) + ttl
+    const made: Hold = { id: randomUUID(), reason, createdAt: now, expiresAt: now + ttl, endsAt }
+    yield* state.note(({ holds }) => (holds.length < maxHolds ? { holds: [...holds, made] } : {}))
     const taken = (yield* state.now).holds.includes(made)
     return taken ? json(holdBody(made), 201) : yield* Effect.fail(tooMany)
   })
 
   const release = Effect.fnUntraced(function* (id: string) {
-    const now = yield* Clock.currentTimeMillis
-    const found = livingHolds((yield* state.now).holds, now).find((one) => one.id === id)
+    const now = yield* DateTime.now
+    const found = (yield* state.now).holds.find((one) => one.id === id)
     if (found === undefined) return yield* Effect.fail(noHold)
-    // It expires now, and the monitor, which counts the time until then, takes it away.
-    const ended: Hold = { ...found, expiresAt: now }
-    yield* state.note(({ holds }) => ({ holds: holds.map((one) => (one.id === id ? ended : one)) }))
-    return holdBody(ended)
+    yield* state.active(now)
+    yield* state.note(({ holds }) => ({ holds: holds.filter((one) => one.id !== id) }))
+    return holdBody({ ...found, expiresAt: now.epochMilliseconds })
   })
 
   return {
     activity: () =>
-      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([snapshot, now]) =>
-        activityBody(apiVersion, snapshot, hour.minutes(snapshot, now), now)
+      Effect.map(Effect.all([state.now, Clock.currentTimeMillis, monotonicMillis]), ([snapshot, now, monotonicNow]) =>
+        activityBody(apiVersion, snapshot, hour.minutes(snapshot, now), monotonicNow)
       ),
-    holds: () =>
-      Effect.map(Effect.all([state.now, Clock.currentTimeMillis]), ([{ holds }, now]) => ({
-        holds: livingHolds(holds, now).map(holdBody)
-      })),
+    holds: () => Effect.map(state.now, ({ holds }) => ({ holds: holds.map(holdBody) })),
     hold: () => answered(hold),
     release: ({ params }: { readonly params: { readonly id: string } }) => answered(release(params.id))
   }

@@ -245,6 +245,8 @@ export const Activity = Schema.Struct({
   kinds: Schema.Record(Schema.String, Schema.Struct({ sessions: Schema.NullOr(Count), last_active: MaybeMoment })),
   /** As the spec says it: -1 is never. */
   suspend_timeout_seconds: Schema.NullOr(Schema.Int),
+  /** With `--exit-when-idle`: after so long without use the compute ends by itself. */
+  exit_when_idle_seconds: Schema.NullOr(Schema.Int),
   holds: Schema.Array(Hold),
   /** Minute by minute, oldest first: what counted as use, and whether the compute served. */
   last_hour: Schema.Array(Schema.Struct({ at: Moment, because: Schema.Array(Schema.String), served: Schema.Boolean })),

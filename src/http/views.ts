@@ -3,11 +3,11 @@
  */
 import * as DateTime from "effect/DateTime"
 import * as Result from "effect/Result"
-import { livingHolds, reasonsAwake } from "../activity/activity.ts"
+import { idleTimeoutOf, reasonsAwake } from "../activity/activity.ts"
 import type { Minute } from "../activity/lastHour.ts"
 import type { ConfigureRequest } from "../compute/Requests.ts"
 import { type ActivityKind, activityKinds, type Hold, type Snapshot } from "../compute/snapshot.ts"
-import { isTerminating, type Status } from "../compute/transitions.ts"
+import { idleTooLong, isTerminating, type Status } from "../compute/transitions.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { familiesOf, printFamilies } from "../telemetry/prometheus.ts"
 import { bodyOf, configureRefusal, wireStatus } from "./refusals.ts"
@@ -109,15 +109,19 @@ export const holdBody = ({ createdAt, expiresAt, id, reason }: Hold) => ({
 const sessionsOf = ({ activity }: Snapshot, kind: ActivityKind): number | null =>
   kind === "statistics" ? null : (activity?.sessions[kind] ?? 0)
 
+/** After how many seconds without use it ends by itself; `null`: it does not. */
+const idleExitOf = ({ exitWhenIdle, spec }: Snapshot): number | null =>
+  exitWhenIdle && spec !== null ? idleTimeoutOf(spec.suspendTimeoutSeconds) : null
+
 export const activityBody = (
   apiVersion: ApiVersion,
   snapshot: Snapshot,
   minutes: ReadonlyArray<Minute>,
-  now: number
+  monotonicNow: number
 ) => ({
   status: wireStatus(apiVersion, snapshot.status),
   last_active: lastActiveText(snapshot.lastActive),
-  awake_because: reasonsAwake(snapshot.activity, snapshot.holds, now),
+  awake_because: reasonsAwake(snapshot.activity, snapshot.holds, monotonicNow),
   looked_at: moment(snapshot.activity?.at ?? null),
   kinds: Object.fromEntries(
     activityKinds.map((kind) => [
@@ -129,7 +133,8 @@ export const activityBody = (
     ])
   ),
   suspend_timeout_seconds: snapshot.spec?.suspendTimeoutSeconds ?? null,
-  holds: livingHolds(snapshot.holds, now).map(holdBody),
+  exit_when_idle_seconds: idleExitOf(snapshot),
+  holds: snapshot.holds.map(holdBody),
   last_hour: minutes.map(({ at, reasons, served }) => ({
     at: startTimeText(DateTime.makeUnsafe(at)),
     because: reasons,
@@ -171,6 +176,12 @@ export const metricsText = (snapshot: Snapshot, buildTag: string): string =>
         downtime: snapshot.downtime,
         totalStartupMillis: snapshot.metrics.total_startup_ms,
         lastActive: snapshot.lastActive?.epochMilliseconds ?? null,
+        idleExits: snapshot.exitWhenIdle
+          ? {
+              afterSeconds: idleExitOf(snapshot),
+              count: snapshot.history.filter(({ because }) => because === idleTooLong).length
+            }
+          : null,
         conditions: snapshot.degraded
       },
       buildTag

@@ -37,7 +37,10 @@ export type Purpose =
   | "configure_check"
   | "promote"
 
-export const applicationName = (purpose: Purpose): string => `compute_ctl:${purpose}`
+/** What the names of our sessions begin with. */
+export const ourApplications = "compute_ctl:"
+
+export const applicationName = (purpose: Purpose): string => `${ourApplications}${purpose}`
 
 /** The superuser of a cluster that the connection string does not name one for. */
 export const defaultSuperuser = "cloud_admin"

@@ -54,6 +54,8 @@ export interface Measured {
   readonly totalStartupMillis: number
   /** Milliseconds since the epoch. */
   readonly lastActive: number | null
+  /** `null`: the compute does not end by itself. */
+  readonly idleExits: { readonly afterSeconds: number | null; readonly count: number } | null
   /** What is not as it should be while the compute serves. */
   readonly conditions: ReadonlyArray<{ readonly code: string; readonly about?: string }>
 }
@@ -126,6 +128,18 @@ export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<
       type: "gauge",
       help: "When Postgres was last used, in seconds since the epoch",
       samples: measured.lastActive === null ? [] : one(measured.lastActive / 1000)
+    },
+    {
+      name: "compute_ctl_exit_when_idle_seconds",
+      type: "gauge",
+      help: "After so long without use the compute ends by itself",
+      samples: measured.idleExits?.afterSeconds == null ? [] : one(measured.idleExits.afterSeconds)
+    },
+    {
+      name: "compute_ctl_idle_exits_total",
+      type: "counter",
+      help: "1 once the compute ends because nobody has used it",
+      samples: measured.idleExits === null ? [] : one(measured.idleExits.count)
     }
   ]
 }

@@ -8,6 +8,9 @@ import {
   answered,
   upSince,
   decideActivity,
+  explainSample,
+  idleClock,
+  idleTimeoutOf,
   noBaseline,
   pauseMillis,
   type Sample,
@@ -22,7 +25,7 @@ const idle: Sample = {
   autovacuum: 0,
   walsenders: 0,
   subscriptions: 0,
-  statistics: null
+  statistics: { activeMillis: 0, sessions: 0, own: { begun: 0, opened: 0, atMost: 0 }, quiet: true }
 }
 
 const Time = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2_000_000_000_000 }))
@@ -41,21 +44,15 @@ describe("what a sample proves", () => {
     assert.isNull(decideActivity(noBaseline, idle).active)
   })
 
-  it("statistics that moved either way mean now; the first reading and an equal one mean nothing", () => {
-    const first = { ...idle, statistics: { activeMillis: 5, sessions: 2 } }
-    const { active, baseline } = decideActivity(noBaseline, first)
-    assert.isNull(active)
-    assert.isNull(decideActivity(baseline, first).active)
-    assert.strictEqual(
-      decideActivity(baseline, { ...first, statistics: { activeMillis: 6, sessions: 2 } }).active,
-      1_000
-    )
-    assert.strictEqual(
-      decideActivity(baseline, { ...first, statistics: { activeMillis: 5, sessions: 0 } }).active,
-      1_000
-    )
-    assert.isNull(decideActivity(baseline, { ...first, statistics: null }).active, "the feature was switched off")
-    assert.deepStrictEqual(decideActivity(baseline, { ...first, statistics: null }).baseline, baseline)
+  it("use is what is new: work, a session that came to rest, and whatever a clock that was set back hides", () => {
+    const { baseline } = decideActivity(noBaseline, { ...idle, idleSince: 400 })
+    const used = (sample: Partial<Sample>) => decideActivity(baseline, { ...idle, at: 2_000, ...sample }).used
+    assert.isTrue(decideActivity(noBaseline, idle).used, "of the first sample nobody knows")
+    assert.isFalse(used({ idleSince: 400 }), "the same session rests on")
+    assert.isFalse(used({ idleSince: null }), "it has left")
+    assert.isTrue(used({ idleSince: 500 }))
+    assert.isTrue(used({ busy: 1, idleSince: 400 }))
+    assert.isTrue(used({ at: 900, idleSince: 400 }))
   })
 
   it.prop(
@@ -99,23 +96,55 @@ describe("downtime", () => {
   })
 })
 
+describe("a clock that was set back", () => {
+  it("leaves no kind of activity in the future", () => {
+    const ahead = explainSample(null, { ...idle, at: 9_000, busy: 1, walsenders: 1 }, true)
+    const back = explainSample(ahead, { ...idle, at: 1_000 }, false)
+    assert.deepStrictEqual([back.last.client, back.last.walsender, back.last.statistics], [1_000, 1_000, 1_000])
+  })
+})
+
+describe("how long nobody has used it", () => {
+  it("is what the spec says, the default where it says nothing, and never where it says so", () => {
+    assert.deepStrictEqual([7, 0, -1].map(idleTimeoutOf), [7, 300, null])
+  })
+
+  it("begins with the first look and anew with each use, and after a time that nobody looked into", () => {
+    const first = idleClock(null, false, 1_000)
+    const idle = idleClock(first, false, 1_500)
+    assert.deepStrictEqual(idle, { usedAt: 1_000, lookedAt: 1_500 })
+    assert.strictEqual(idleClock(idle, true, 2_000).usedAt, 2_000)
+    assert.strictEqual(idleClock(idle, false, 6_501).usedAt, 6_501)
+  })
+})
+
 describe("readSample", () => {
+  const counts = { begun: 3, opened: 2, atMost: 3, open: 0 }
+  const around = { before: counts, after: counts }
+  const row = ["7", "1", null, "2", "3", "4", "1.5", "9", "0"]
+
   it("reads what it asked for, and nothing else", () => {
-    assert.deepStrictEqual(Option.getOrNull(readSample(["7", "1", null, "2", "3", "4"])), {
+    assert.deepStrictEqual(Option.getOrNull(readSample(row, around)), {
       at: 7,
       busy: 1,
       idleSince: null,
       autovacuum: 2,
       walsenders: 3,
       subscriptions: 4,
-      statistics: null
+      statistics: { activeMillis: 1.5, sessions: 9, own: counts, quiet: true }
     })
-    assert.deepStrictEqual(Option.getOrNull(readSample(["7", "1", "5", "2", "3", "4", "1.5", "9"]))?.statistics, {
-      activeMillis: 1.5,
-      sessions: 9
-    })
-    for (const row of [undefined, [], ["7", "x", null, "2", "3", "4"], [null, "1", null, "2", "3", "4"]]) {
-      assert.isTrue(Option.isNone(readSample(row)))
+    for (const other of [undefined, [], row.slice(1), [...row, "1"], row.with(1, "x"), row.with(0, null)]) {
+      assert.isTrue(Option.isNone(readSample(other, around)))
     }
+  })
+
+  it("is quiet when no session of ours was there, began meanwhile, or has not quite left", () => {
+    const quiet = (row: ReadonlyArray<string | null>, before = counts, after = counts) =>
+      Option.getOrThrow(readSample(row, { before, after })).statistics.quiet
+    assert.isTrue(quiet(row))
+    assert.isFalse(quiet(row.with(8, "1")))
+    assert.isFalse(quiet(row, { ...counts, open: 1 }))
+    assert.isFalse(quiet(row, counts, { ...counts, open: 1 }))
+    assert.isFalse(quiet(row, counts, { ...counts, begun: 4 }))
   })
 })

@@ -6,10 +6,11 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { TestClock } from "effect/testing"
-import { explainSample, noBaseline, reasonsAwake, type Sample, sawTheSame } from "../../src/activity/activity.ts"
-import { holdActor } from "../../src/activity/ActivityMonitor.ts"
+import { explainSample, reasonsAwake, type Sample, sawTheSame } from "../../src/activity/activity.ts"
+import { holdActor, monotonicMillis } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import type { Hold } from "../../src/compute/snapshot.ts"
+import { clockThatIsSet } from "../support/virtualTime.ts"
 
 const idle: Sample = {
   at: 1_000,
@@ -18,7 +19,7 @@ const idle: Sample = {
   autovacuum: 0,
   walsenders: 0,
   subscriptions: 0,
-  statistics: null
+  statistics: { activeMillis: 0, sessions: 0, own: { begun: 0, opened: 0, atMost: 0 }, quiet: true }
 }
 
 const keep = holdActor.run.pipe(Effect.forkChild({ startImmediately: true }))
@@ -26,7 +27,8 @@ const keep = holdActor.run.pipe(Effect.forkChild({ startImmediately: true }))
 const holdFor = Effect.fnUntraced(function* (id: string, millis: number) {
   const state = yield* ComputeState
   const now = yield* Clock.currentTimeMillis
-  const hold: Hold = { id, reason: "backup", createdAt: now, expiresAt: now + millis }
+  const endsAt = (yield* monotonicMillis) + millis
+  const hold: Hold = { id, reason: "backup", createdAt: now, expiresAt: now + millis, endsAt }
   yield* state.note(({ holds }) => ({ holds: [...holds, hold] }))
 })
 
@@ -65,24 +67,35 @@ describe("the actor of holds", () => {
   )
 })
 
+describe("a clock that is set", () => {
+  for (const [what, step] of [
+    ["ahead", 3_600_000],
+    ["back", -3_600_000]
+  ] as const)
+    it.effect(`neither ends nor prolongs a hold when it is set ${what}`, () =>
+      Effect.gen(function* () {
+        const state = yield* ComputeState
+        yield* TestClock.setTime(10_000_000)
+        const { clock, set } = yield* clockThatIsSet
+        yield* Effect.provideService(keep, Clock.Clock, clock)
+        yield* holdFor("a", 60_000)
+        yield* TestClock.adjust("10 seconds")
+        set(step)
+        yield* TestClock.adjust("49 seconds")
+        assert.lengthOf((yield* state.now).holds, 1)
+        yield* TestClock.adjust("2 seconds")
+        assert.lengthOf((yield* state.now).holds, 0)
+      }).pipe(Effect.provide(ComputeState.layer))
+    )
+})
+
 describe("activity explained", () => {
   it("says each reason once, and nothing when there is none", () => {
     assert.deepStrictEqual(reasonsAwake(null, [], 0), [])
-    assert.deepStrictEqual(reasonsAwake(explainSample(null, noBaseline, idle), [], 0), [])
-    const all = explainSample(
-      null,
-      { statistics: { activeMillis: 1, sessions: 1 } },
-      {
-        ...idle,
-        busy: 1,
-        walsenders: 2,
-        subscriptions: 1,
-        autovacuum: 3,
-        statistics: { activeMillis: 2, sessions: 1 }
-      }
-    )
-    const hold: Hold = { id: "h", reason: "backup", createdAt: 0, expiresAt: 1_500 }
-    assert.deepStrictEqual(reasonsAwake(all, [hold, { ...hold, expiresAt: 1_000 }], 1_000), [
+    assert.deepStrictEqual(reasonsAwake(explainSample(null, idle, false), [], 0), [])
+    const all = explainSample(null, { ...idle, busy: 1, walsenders: 2, subscriptions: 1, autovacuum: 3 }, true)
+    const hold: Hold = { id: "h", reason: "backup", createdAt: 0, expiresAt: 0, endsAt: 1_500 }
+    assert.deepStrictEqual(reasonsAwake(all, [hold], 1_000), [
       "1 client session is busy or inside a transaction",
       "2 replicas or subscribers follow us",
       "1 subscription of ours has a worker",
@@ -107,7 +120,7 @@ describe("activity explained", () => {
       let before = null
       for (const [index, one] of samples.entries()) {
         const sample: Sample = { ...idle, ...one, at: 1_000 * (index + 1) }
-        const after = explainSample(before, noBaseline, sample)
+        const after = explainSample(before, sample, false)
         for (const kind of ["client", "walsender", "subscription", "autovacuum"] as const) {
           assert.isAtMost(after.last[kind] ?? 0, sample.at)
           assert.isAtLeast(after.last[kind] ?? 0, before?.last[kind] ?? 0)

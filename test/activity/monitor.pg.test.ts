@@ -10,15 +10,16 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
+import type * as Scope from "effect/Scope"
+import * as fs from "node:fs"
 import { connect as dial, type Socket } from "node:net"
 import { monitor, readSample, sampleSql } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import type { Snapshot } from "../../src/compute/snapshot.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { installs, startPostgres, superuser } from "../support/postgres.ts"
+import { installs, startPostgres, superuser, type TestPostgres } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
 
 const watched = Effect.fnUntraced(function* (major = 17, settings: Readonly<Record<string, string>> = {}) {
@@ -37,11 +38,12 @@ const watched = Effect.fnUntraced(function* (major = 17, settings: Readonly<Reco
   yield* state.send("StartBegan")
   yield* state.send("PostgresReady", { spec: emptySpec })
   yield* postgres.rows("create role web login superuser")
+  const ours = yield* Effect.provide(Admin, context)
   const begin = Effect.forkScoped(
     monitor({ every: Duration.millis(20), within: Duration.seconds(5) }).run.pipe(Effect.provide(context)),
     { startImmediately: true }
   )
-  return { postgres, state, begin }
+  return { postgres, state, begin, admin: ours }
 })
 
 const until = (state: ComputeState["Service"], wanted: (snapshot: Snapshot) => boolean) =>
@@ -57,8 +59,23 @@ const activeAfter =
   ({ lastActive }: Snapshot) =>
     lastActive !== null && lastActive.epochMilliseconds > moment
 
+/** Returns when the monitor has begun so many more looks. */
+const looksPass = Effect.fnUntraced(function* (postgres: TestPostgres, many: number) {
+  const begun = Effect.map(
+    postgres.rows("select query_start from pg_stat_activity where application_name ~ 'compute_monitor'"),
+    (rows) => rows[0]?.[0] ?? null
+  )
+  for (let seen = 0; seen < many; seen++) {
+    const last = yield* begun
+    yield* Effect.repeat(begun, { until: (now) => now !== null && now !== last })
+  }
+})
+
+const noOwn = { begun: 0, opened: 0, atMost: 0, open: 0 }
+const noneOfOurs = { before: noOwn, after: noOwn }
+
 /** One sample by hand, over a session like the monitor's. */
-const sampled = (postgres: { readonly port: number }, experimental = false) =>
+const sampled = (postgres: { readonly port: number }) =>
   Effect.scoped(
     Effect.gen(function* () {
       const wire = yield* connect({
@@ -69,46 +86,71 @@ const sampled = (postgres: { readonly port: number }, experimental = false) =>
         applicationName: "compute_ctl:compute_monitor",
         connectWithin: Duration.seconds(10)
       })
-      return Option.getOrThrow(readSample((yield* wire.rows(sampleSql(superuser, experimental)))[0]))
+      return Option.getOrThrow(readSample((yield* wire.rows(sampleSql(superuser)))[0], noneOfOurs))
     })
   )
 
-/** A replication connection until the scope ends: start-up packet by hand, because `pg/Wire` makes none of these. */
-const walsender = (port: number, applicationName: string) =>
+/** A connection until the scope ends, from its start-up packet to the first bytes that `isThere` accepts. */
+const dialled = (
+  port: number,
+  parameters: Readonly<Record<string, string>>,
+  isThere: (answer: Buffer) => boolean
+): Effect.Effect<Socket, unknown, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.callback<Socket>((resume) => {
-      const pairs = Object.entries({ user: superuser, replication: "true", application_name: applicationName })
+    Effect.callback<Socket, Error>((resume) => {
+      const pairs = Object.entries(parameters)
       const body = Buffer.from(`${pairs.map(([name, value]) => `${name}\0${value}\0`).join("")}\0`)
       const head = Buffer.alloc(8)
       head.writeInt32BE(body.length + 8, 0)
       head.writeInt32BE(196_608, 4)
       const socket = dial(port, "127.0.0.1", () => socket.write(Buffer.concat([head, body])))
       socket.on("error", () => undefined)
-      // The last message of a start-up is ReadyForQuery: `Z`, length 5, `I`.
-      socket.on("data", (bytes: Buffer) =>
-        bytes.subarray(-6, -5).toString() === "Z" ? resume(Effect.succeed(socket)) : undefined
-      )
+      socket.on("close", () => resume(Effect.fail(new Error("the server has closed the connection"))))
+      socket.on("data", (bytes: Buffer) => (isThere(bytes) ? resume(Effect.succeed(socket)) : undefined))
     }),
     (socket) => Effect.sync(() => socket.destroy())
   ).pipe(Effect.timeout("10 seconds"))
 
+/** By hand, because `pgwire/Wire` makes none of these. The last message of a start-up is ReadyForQuery: `Z`, 5, `I`. */
+const walsender = (port: number, applicationName: string) =>
+  dialled(
+    port,
+    { user: superuser, replication: "true", application_name: applicationName },
+    (bytes) => bytes.subarray(-6, -5).toString() === "Z"
+  )
+
+/** Is asked for a password, and never says one. */
+const stranger = Effect.fnUntraced(function* (postgres: TestPostgres) {
+  const hba = `${postgres.pgdata}/pg_hba.conf`
+  fs.writeFileSync(hba, `host all stranger 127.0.0.1/32 scram-sha-256\n${fs.readFileSync(hba, "utf8")}`)
+  yield* postgres.rows("create role stranger login; select pg_reload_conf()")
+  // Until the postmaster has read it, the start-up goes on without a password.
+  yield* Effect.retry(
+    dialled(postgres.port, { user: "stranger", database: "postgres" }, (bytes) => bytes.readInt32BE(5) === 10).pipe(
+      Effect.timeout("200 millis")
+    ),
+    { times: 50 }
+  )
+})
+
 describe("the monitor on a real Postgres", () => {
   for (const { major } of installs) {
-    it.live(`asks valid SQL of Postgres ${major}, with the experimental statistics too`, () =>
+    it.live(`asks valid SQL of Postgres ${major}; who has not logged in yet is nobody`, () =>
       Effect.gen(function* () {
         const { postgres } = yield* watched(major)
         const now = yield* Clock.currentTimeMillis
-        const plain = yield* sampled(postgres)
-        assert.isBelow(Math.abs(plain.at - now), 5_000)
-        assert.deepInclude(plain, {
+        // Accepted, and silent: Postgres waits a minute for what comes after the start-up packet.
+        yield* stranger(postgres)
+        const sample = yield* sampled(postgres)
+        assert.isBelow(Math.abs(sample.at - now), 5_000)
+        assert.deepInclude(sample, {
           busy: 0,
           idleSince: null,
           autovacuum: 0,
           walsenders: 0,
-          subscriptions: 0,
-          statistics: null
+          subscriptions: 0
         })
-        assert.deepStrictEqual((yield* sampled(postgres, true)).statistics, { activeMillis: 0, sessions: 0 })
+        assert.deepInclude(sample.statistics, { activeMillis: 0, sessions: 0, quiet: true })
       })
     )
   }
@@ -152,12 +194,34 @@ describe("the monitor on a real Postgres", () => {
     })
   )
 
-  it.live("a follower is activity, a walproposer is not", () =>
+  it.live("a session whose role was dropped is activity", () =>
+    Effect.gen(function* () {
+      const { postgres } = yield* watched()
+      const tenant = yield* postgres.connect("web")
+      yield* tenant.simple("begin")
+      yield* postgres.rows("drop role web")
+      assert.deepInclude(yield* sampled(postgres), { busy: 1 })
+    })
+  )
+
+  it.live("without track_activities a session rests unless it is inside a transaction", () =>
+    Effect.gen(function* () {
+      const { postgres } = yield* watched(17, { track_activities: "off" })
+      const tenant = yield* postgres.connect("web")
+      const resting = yield* sampled(postgres)
+      assert.deepInclude(resting, { busy: 0 })
+      assert.isNotNull(resting.idleSince)
+      yield* tenant.simple("begin; select 1")
+      assert.deepInclude(yield* sampled(postgres), { busy: 1, idleSince: null })
+      yield* tenant.simple("commit")
+      assert.deepInclude(yield* sampled(postgres), { busy: 0, idleSince: resting.idleSince })
+    })
+  )
+
+  it.live("a follower is activity, whatever it calls itself", () =>
     Effect.gen(function* () {
       const { postgres } = yield* watched()
       yield* walsender(postgres.port, "walproposer")
-      assert.deepInclude(yield* sampled(postgres), { walsenders: 0 })
-      yield* walsender(postgres.port, "standby-1")
       assert.deepInclude(yield* sampled(postgres), { walsenders: 1, busy: 0 })
     })
   )
@@ -179,17 +243,22 @@ describe("the monitor on a real Postgres", () => {
     })
   )
 
-  it.live("with the feature, a session that came and went is activity", () =>
+  it.live("a session that came and went is activity; one of ours is none", () =>
     Effect.gen(function* () {
-      const { begin, postgres, state } = yield* watched()
+      const { admin, begin, postgres, state } = yield* watched()
       yield* postgres.rows("create database app")
-      yield* state.note({ spec: { ...emptySpec, features: new Set(["activity_monitor_experimental"]) } })
       yield* begin
-      // Statistics of a session are reported when it ends; until then nobody else is connected for long.
-      yield* Effect.forkScoped(
-        Effect.repeat(Effect.scoped(postgres.connect(superuser, "app")), Schedule.spaced("20 millis"))
-      )
-      yield* until(state, ({ lastActive }) => lastActive !== null)
+      yield* looksPass(postgres, 3)
+      for (let times = 0; times < 20; times++)
+        yield* Effect.scoped(
+          Effect.flatMap(admin.connect("get_installed_extensions", "app"), (wire) => wire.rows("select 1"))
+        )
+      yield* looksPass(postgres, 5)
+      assert.isNull((yield* state.now).lastActive)
+      const before = yield* Clock.currentTimeMillis
+      yield* Effect.scoped(Effect.flatMap(postgres.connect("web", "app"), ({ terminate }) => terminate))
+      yield* until(state, activeAfter(before))
+      assert.isNotNull((yield* state.now).activity?.last.statistics)
     })
   )
 

@@ -2,7 +2,9 @@
  * The monitor's ticks in virtual time, with a Postgres that answers what the test says.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
@@ -10,10 +12,13 @@ import * as Ref from "effect/Ref"
 import { TestClock } from "effect/testing"
 import { monitor } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { idleTooLong } from "../../src/compute/transitions.ts"
 import { TimedOut, WireFailed } from "../../src/errors/Failure.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import { makeOwnSessions } from "../../src/pgwire/ownSessions.ts"
 import type { Wire } from "../../src/pgwire/Wire.ts"
+import { emptySpec } from "../support/specs.ts"
+import { clockThatIsSet } from "../support/virtualTime.ts"
 
 type Row = ReadonlyArray<string | null>
 
@@ -24,8 +29,12 @@ const idle = (at: number, idleSince: number | null = null): Row => [
   idleSince === null ? null : String(idleSince),
   "0",
   "0",
+  "0",
+  "0",
+  "0",
   "0"
 ]
+const busy = (at: number): Row => idle(at).with(1, "1")
 
 /** Counts samples and connections; `answer` decides each sample. */
 const scripted = (answer: (samples: number) => Effect.Effect<Row, WireFailed>) =>
@@ -90,8 +99,8 @@ const running = Effect.gen(function* () {
   return state
 })
 
-const start = (admin: Layer.Layer<Admin>) =>
-  monitor().run.pipe(Effect.provide(admin), Effect.forkChild({ startImmediately: true }))
+const start = (admin: Layer.Layer<Admin>, exitWhenIdle = false) =>
+  monitor({ exitWhenIdle }).run.pipe(Effect.provide(admin), Effect.forkChild({ startImmediately: true }))
 
 describe("the activity monitor", () => {
   it.effect("waits until the compute runs, then takes a sample every 500 ms over one connection", () =>
@@ -111,12 +120,34 @@ describe("the activity monitor", () => {
 
   it.effect("last_active never goes back", () =>
     Effect.gen(function* () {
+      yield* TestClock.setTime(1_000_000)
       const { admin } = yield* scripted((n) => Effect.succeed(idle(1_000_000, n < 3 ? 700_000 : 600_000)))
       const state = yield* running
       yield* start(admin)
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual((yield* state.now).lastActive?.epochMilliseconds, 700_000)
     }).pipe(Effect.provide(ComputeState.layer))
+  )
+
+  it.effect(
+    "a clock that was ahead leaves last_active in the future until the next look, not for as long as it was",
+    () =>
+      Effect.gen(function* () {
+        yield* TestClock.setTime(10_000_000)
+        const { clock, set } = yield* clockThatIsSet
+        set(3_600_000)
+        const { admin } = yield* scripted((n) =>
+          n === 1 ? Effect.succeed(busy(13_600_000)) : Effect.succeed(idle(10_000_000))
+        )
+        const state = yield* running
+        yield* Effect.provideService(start(admin), Clock.Clock, clock)
+        assert.strictEqual((yield* state.now).lastActive?.epochMilliseconds, 13_600_000)
+        set(-3_600_000)
+        yield* TestClock.adjust("10 minutes")
+        const { activity, lastActive } = yield* state.now
+        assert.strictEqual(lastActive?.epochMilliseconds, 10_000_500)
+        assert.strictEqual(activity?.last.client, 10_000_000)
+      }).pipe(Effect.provide(ComputeState.layer))
   )
 
   it.effect("a failed sample is downtime and a new connection; the next answer ends it, the total stays", () =>
@@ -204,6 +235,82 @@ describe("the activity monitor", () => {
       yield* state.send("TerminateFastAsked")
       yield* Fiber.join(fiber)
       assert.strictEqual(yield* samples, 0)
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
+})
+
+describe("a compute that ends when nobody uses it", () => {
+  const suspendAfter = Effect.fnUntraced(function* (suspendTimeoutSeconds: number) {
+    const state = yield* running
+    yield* state.note({ spec: { ...emptySpec, suspendTimeoutSeconds } })
+    return state
+  })
+  const statusAfter = Effect.fnUntraced(function* (state: ComputeState["Service"], time: Duration.Input) {
+    yield* TestClock.adjust(time)
+    return (yield* state.now).status
+  })
+
+  it.effect("ends when the time of its spec has passed since the last use, and says why", () =>
+    Effect.gen(function* () {
+      const { admin } = yield* scripted((n) => Effect.succeed(n < 20 ? busy(n) : idle(n)))
+      const state = yield* suspendAfter(60)
+      yield* start(admin, true)
+      assert.strictEqual(yield* statusAfter(state, "68 seconds"), "running")
+      assert.isTrue((yield* state.now).exitWhenIdle)
+      assert.strictEqual(yield* statusAfter(state, "2 seconds"), "termination_pending_immediate")
+      assert.strictEqual((yield* state.now).history.at(-1)?.because, idleTooLong)
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
+
+  for (const [what, seconds, ends] of [
+    ["never, when the spec says so", -1, false],
+    ["after five minutes, when the spec says nothing", 0, true]
+  ] as const)
+    it.effect(`ends ${what}`, () =>
+      Effect.gen(function* () {
+        const { admin } = yield* scripted((n) => Effect.succeed(idle(n)))
+        const state = yield* suspendAfter(seconds)
+        yield* start(admin, true)
+        assert.strictEqual(yield* statusAfter(state, "299 seconds"), "running")
+        assert.strictEqual(yield* statusAfter(state, "10 minutes"), ends ? "termination_pending_immediate" : "running")
+      }).pipe(Effect.provide(ComputeState.layer))
+    )
+
+  it.effect("does not unless it was asked to", () =>
+    Effect.gen(function* () {
+      const { admin } = yield* scripted((n) => Effect.succeed(idle(n)))
+      const state = yield* suspendAfter(1)
+      yield* start(admin)
+      assert.strictEqual(yield* statusAfter(state, "10 minutes"), "running")
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
+
+  it.effect("waits for holds, and its time begins anew with their end and with a new spec", () =>
+    Effect.gen(function* () {
+      const { admin } = yield* scripted((n) => Effect.succeed(idle(n)))
+      const state = yield* suspendAfter(60)
+      yield* start(admin, true)
+      yield* state.note({ holds: [{ id: "1", reason: "backup", createdAt: 0, expiresAt: 0, endsAt: 0 }] })
+      assert.strictEqual(yield* statusAfter(state, "10 minutes"), "running")
+      yield* state.note({ holds: [] })
+      assert.strictEqual(yield* statusAfter(state, "59 seconds"), "running")
+      for (const on of ["SpecArrived", "ConfigureBegan", "ConfigureDone"] as const) yield* state.send(on)
+      assert.strictEqual(yield* statusAfter(state, "59 seconds"), "running")
+      assert.strictEqual(yield* statusAfter(state, "2 seconds"), "termination_pending_immediate")
+    }).pipe(Effect.provide(ComputeState.layer))
+  )
+
+  it.effect("does not take a time in which Postgres did not answer, or a clock that was set, for idleness", () =>
+    Effect.gen(function* () {
+      const { admin } = yield* scripted((n) => (n >= 20 && n < 60 ? Effect.fail(broken) : Effect.succeed(idle(n))))
+      const state = yield* suspendAfter(60)
+      const { clock, set } = yield* clockThatIsSet
+      yield* Effect.provideService(start(admin, true), Clock.Clock, clock)
+      set(3_600_000)
+      assert.strictEqual(yield* statusAfter(state, "2 minutes"), "running")
+      set(-7_200_000)
+      assert.strictEqual(yield* statusAfter(state, "100 seconds"), "running")
+      assert.strictEqual(yield* statusAfter(state, "2 minutes"), "termination_pending_immediate")
     }).pipe(Effect.provide(ComputeState.layer))
   )
 })

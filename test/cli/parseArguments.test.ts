@@ -60,6 +60,7 @@ const nothingElse = {
   pgInitTimeoutSeconds: null,
   stopBudgetSeconds: 8,
   controlPlaneToken: null,
+  exitWhenIdle: false,
   autoscaling: false,
   warnings: []
 } as const

@@ -3,6 +3,7 @@
  * forgotten.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -11,6 +12,7 @@ import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { type Status, statuses, table, Trigger } from "../../src/compute/transitions.ts"
+import { clockThatIsSet } from "../support/virtualTime.ts"
 
 const start = Effect.gen(function* () {
   const state = yield* ComputeState
@@ -132,6 +134,7 @@ describe("ComputeState", () => {
     },
     ({ moments }) =>
       Effect.gen(function* () {
+        yield* TestClock.setTime(1e12)
         const state = yield* ComputeState
         let latest: number | null = null
         for (const millis of moments) {
@@ -140,6 +143,21 @@ describe("ComputeState", () => {
           assert.strictEqual((yield* state.now).lastActive?.epochMilliseconds, latest)
         }
       }).pipe(Effect.provide(ComputeState.layer))
+  )
+
+  it.effect("takes no moment of the future, and one that has become one, by a clock that was set back, is now", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(1_000_000)
+      const state = yield* ComputeState
+      const { clock, set } = yield* clockThatIsSet
+      const activeAt = (millis: number) =>
+        Effect.provideService(state.active(DateTime.makeUnsafe(millis)), Clock.Clock, clock)
+      yield* activeAt(5_000_000)
+      assert.strictEqual((yield* state.now).lastActive?.epochMilliseconds, 1_000_000)
+      set(-500_000)
+      yield* activeAt(400_000)
+      assert.strictEqual((yield* state.now).lastActive?.epochMilliseconds, 500_000)
+    }).pipe(Effect.provide(ComputeState.layer))
   )
 
   it.effect("keeps all notes of many at once", () =>

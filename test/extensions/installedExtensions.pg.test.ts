@@ -41,7 +41,8 @@ const setUp = Effect.fnUntraced(function* (apiVersion: ApiVersion = "head") {
       .split("\n")
       .filter((line) => !line.startsWith("#") && line !== "")
   )
-  return { postgres, owner, inventory, state, context, gauge }
+  const ours = yield* Effect.provide(Admin, context)
+  return { postgres, owner, inventory, state, context, gauge, admin: ours }
 })
 
 describe("the inventory", () => {
@@ -84,10 +85,10 @@ describe("the inventory", () => {
 
   it.live("asks many databases with two sessions at most, and is not activity", () =>
     Effect.gen(function* () {
-      const { inventory, owner } = yield* setUp()
+      const { admin, inventory, owner } = yield* setUp()
       for (let at = 0; at < 30; at++) yield* owner.simple(`create database many_${at} strategy file_copy`)
-      const look = Effect.flatMap(owner.rows(sampleSql(superuser, false)), (rows) =>
-        Effect.fromOption(readSample(rows[0]))
+      const look = Effect.flatMap(owner.rows(sampleSql(superuser)), (rows) =>
+        Effect.fromOption(readSample(rows[0], { before: admin.sessions.counts(), after: admin.sessions.counts() }))
       )
       const active: Array<unknown> = []
       let most = 0

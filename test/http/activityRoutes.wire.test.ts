@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import { explainSample, maxHolds, maxHoldSeconds, noBaseline } from "../../src/activity/activity.ts"
+import { explainSample, maxHolds, maxHoldSeconds } from "../../src/activity/activity.ts"
 import { holdActor } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { ask, inBackground, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
@@ -26,9 +26,9 @@ describe("/activity", () => {
         autovacuum: 1,
         walsenders: 0,
         subscriptions: 0,
-        statistics: null
+        statistics: { activeMillis: 0, sessions: 0, own: { begun: 0, opened: 0, atMost: 0 }, quiet: true }
       }
-      yield* state.note({ activity: explainSample(null, noBaseline, sample), downtime: { current: 0, total: 70 } })
+      yield* state.note({ activity: explainSample(null, sample, false), downtime: { current: 0, total: 70 } })
       yield* state.active(DateTime.makeUnsafe(5_000))
       const { last_hour, ...now } = JSON.parse((yield* ask(port, "GET", "/activity")).text)
       assert.strictEqual(last_hour.length, 60)
@@ -45,6 +45,7 @@ describe("/activity", () => {
           statistics: { sessions: null, last_active: null }
         },
         suspend_timeout_seconds: null,
+        exit_when_idle_seconds: null,
         holds: [],
         downtime: { current_ms: 0, total_ms: 70 }
       })

@@ -12,9 +12,10 @@ for (const shape of ["wide", "tall"] as const) {
     const svg = diagramSvg(shape, "a life & <its> end")
     const edges = attributes(svg, /data-from="([^"]+)" data-to="([^"]+)"/g)
 
-    it("has every row of the table on exactly one edge, and no edge for what is no row", () => {
+    it("has every change of the table on exactly one edge, and no edge for what is no row", () => {
       const drawn = edges.flatMap(([from = "", to]) => from.split(" ").map((one) => `${one} ${to}`))
-      assert.deepStrictEqual(drawn.toSorted(), table.map(({ from, to }) => `${from} ${to}`).toSorted())
+      const changes = new Set(table.map(({ from, to }) => `${from} ${to}`))
+      assert.deepStrictEqual(drawn.toSorted(), [...changes].toSorted())
     })
 
     it("has each status once", () => {

@@ -4,6 +4,7 @@
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import { monotonicMillis } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import type { Activity, ApplyReport, OperationReport } from "../../src/compute/snapshot.ts"
 import { emptySpec } from "../support/specs.ts"
@@ -74,6 +75,7 @@ export const busyCompute = Effect.gen(function* () {
   const state = yield* ComputeState
   yield* reach("running")
   const now = yield* Clock.currentTimeMillis
+  const endsAt = (yield* monotonicMillis) + 60 * minute
   yield* state.note((old) => ({
     spec: { ...emptySpec, suspendTimeoutSeconds: 300 },
     startTime: DateTime.makeUnsafe(now - 50 * minute),
@@ -85,7 +87,7 @@ export const busyCompute = Effect.gen(function* () {
     ],
     applyReport: report,
     pendingRestart: [{ name: "shared_buffers", current: "128MB", wanted: "1GB" }],
-    holds: [{ id: "hold-1", reason: `a migration ${hostile}`, createdAt: now, expiresAt: now + 60 * minute }],
+    holds: [{ id: "hold-1", reason: `a migration ${hostile}`, createdAt: now, expiresAt: now + 60 * minute, endsAt }],
     downtime: { current: 0, total: 1_500 }
   }))
   for (const ago of [41, 40, 39, 22, 21, 9, 1])

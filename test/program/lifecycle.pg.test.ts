@@ -3,10 +3,14 @@
  * reconfigured, killed, recovered, ended.
  */
 import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import { createHash } from "node:crypto"
 import * as fs from "node:fs"
+import { connect } from "../../src/pgwire/Wire.ts"
 import { installs } from "../support/postgres.ts"
-import { gone, killAll, launch, localArguments, place, processesIn, rows } from "./harness.ts"
+import { eventually, gone, killAll, launch, localArguments, place, processesIn, rows } from "./harness.ts"
 
 const hostileRole = 'o\'neil "the" \\ 5%$'
 const hostileDatabase = 'Ünï "q" 100% of $x$'
@@ -147,6 +151,60 @@ describe("a start or a run that fails", () => {
         const refused = yield* Effect.promise(() => second.reaches("failed"))
         assert.include(refused.error ?? "", "another compute")
         assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
+      })
+    )
+  )
+})
+
+describe("--exit-when-idle", () => {
+  it.live("ends the compute in order when nobody uses it, and neither a tenant nor a hold is cut off", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const md5 = createHash("md5").update("secretweb").digest("hex")
+        const spec = {
+          ...specWith({}),
+          suspend_timeout_seconds: 1,
+          cluster: { roles: [{ name: "web", encrypted_password: md5 }], databases: [{ name: "shop", owner: "web" }] }
+        }
+        const program = yield* launch(localArguments(at, spec, ["--exit-when-idle"]), at.httpPort)
+        yield* Effect.promise(() => program.reaches("running"))
+        const made = yield* Effect.promise(() => program.http("/holds", post({ reason: "a test", ttl_seconds: 60 })))
+        assert.strictEqual(made.status, 201, made.text)
+        const answered = (route: string) => Effect.promise(() => program.http(route))
+        /** Longer than the timeout after now, as the compute itself counts. */
+        const staysAwake = Effect.gen(function* () {
+          const from = Date.now() + 1_500
+          yield* eventually(
+            "a compute that is used",
+            () => program.http("/status"),
+            ({ text }) => Date.parse(JSON.parse(text).last_active) > from
+          )
+          assert.strictEqual(JSON.parse((yield* answered("/status")).text).status, "running")
+        })
+        yield* staysAwake
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const tenant = yield* connect({
+              host: "127.0.0.1",
+              port: at.port,
+              user: "web",
+              password: Redacted.make("secret"),
+              database: "shop",
+              connectWithin: Duration.seconds(10)
+            })
+            yield* tenant.simple("begin")
+            yield* Effect.promise(() => program.http(`/holds/${JSON.parse(made.text).id}`, { method: "DELETE" }))
+            yield* staysAwake
+          })
+        )
+        const metrics = (yield* answered("/metrics")).text
+        assert.include(metrics, "\ncompute_ctl_idle_exits_total 0\n")
+        assert.include(metrics, "\ncompute_ctl_exit_when_idle_seconds 1\n")
+        assert.deepStrictEqual(yield* Effect.promise(() => program.exit), { code: 0, signal: null }, program.output())
+        assert.match(program.output(), /nobody has used Postgres for 1 s .*\(--exit-when-idle\)/)
+        assert.include(program.output(), "to termination-pending-immediate: nobody has used Postgres")
+        yield* Effect.promise(() => gone(`${at.directory}/pgdata`))
       })
     )
   )

@@ -1,7 +1,8 @@
 /**
- * Waits on virtual time for what real files or processes bring about.
+ * Waits on virtual time for what real files or processes bring about, and a wall clock that somebody sets.
  */
 import { assert } from "@effect/vitest"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as TestClock from "effect/testing/TestClock"
 
@@ -16,3 +17,15 @@ export const passes = <A>(what: string, look: () => A | null | false) =>
     }
     return assert.fail(`in vain: ${what}`)
   })
+
+/** The virtual clock with a wall clock that can be set, as people and NTP do; its monotonic time goes on as it was. */
+export const clockThatIsSet = Effect.map(Clock.Clock, (virtual) => {
+  let ahead = 0
+  const currentTimeMillisUnsafe = () => virtual.currentTimeMillisUnsafe() + ahead
+  const clock: Clock.Clock = {
+    ...virtual,
+    currentTimeMillisUnsafe,
+    currentTimeMillis: Effect.sync(currentTimeMillisUnsafe)
+  }
+  return { clock, set: (millis: number) => void (ahead += millis) }
+})

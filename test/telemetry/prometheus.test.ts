@@ -20,6 +20,7 @@ const measured: Measured = {
   downtime: { current: 0, total: 0 },
   totalStartupMillis: 0,
   lastActive: null,
+  idleExits: null,
   conditions: []
 }
 

@@ -32,7 +32,7 @@ const strip = (minutes, reason) =>
   )
 
 /** @param {ActivityBody} body @returns {ReadonlyArray<Child>} */
-const whyAwake = ({ awake_because, last_active, suspend_timeout_seconds }) => [
+const whyAwake = ({ awake_because, exit_when_idle_seconds, last_active, suspend_timeout_seconds }) => [
   awake_because.length > 0
     ? h("ul", { class: "reasons" }, ...awake_because.map((reason) => h("li", {}, `Awake: ${reason}.`)))
     : h(
@@ -46,7 +46,10 @@ const whyAwake = ({ awake_because, last_active, suspend_timeout_seconds }) => [
         "p",
         { class: "quiet" },
         `The spec asks for suspension after ${duration(suspend_timeout_seconds * 1000)} without use.`
-      )
+      ),
+  exit_when_idle_seconds === null
+    ? null
+    : h("p", { class: "quiet" }, `It ends by itself after ${duration(exit_when_idle_seconds * 1000)} without use.`)
 ]
 
 /** @typedef {{ readonly hold: () => void, readonly release: (id: string) => void }} Actions */
