@@ -13,11 +13,12 @@ import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { Abandoned, type Failure, Superseded } from "../errors/Failure.ts"
+import { Abandoned, type Failure, type SpecConflict, Superseded } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { ComputeState } from "./ComputeState.ts"
 import { type ConfigureRequest, type IdempotencyKey, type KeyReused, makeRequests, type Requests } from "./Requests.ts"
 import type { Snapshot } from "./snapshot.ts"
+import { configureConflict, identityConflict } from "./specConflict.ts"
 import { IllegalTransition, isTerminating } from "./transitions.ts"
 
 /** A spec that was accepted. */
@@ -65,10 +66,15 @@ const empty: Slots = { accepted: null, refresh: null, queued: null, taken: null,
 export class Commands extends Context.Service<
   Commands,
   {
-    /** Answers with how the apply went. Refused unless the compute is empty, running or healable. */
+    /**
+     * Answers with how the apply went. Refused unless the compute is empty, running or healable, and when the spec
+     * would make another compute of it.
+     */
     readonly configure: (spec: ParsedSpec) => Effect.Effect<Snapshot, Failure | IllegalTransition>
     /** The same, answered as soon as it is accepted or queued. */
-    readonly submit: (submission: Submission) => Effect.Effect<ConfigureRequest, IllegalTransition | KeyReused>
+    readonly submit: (
+      submission: Submission
+    ) => Effect.Effect<ConfigureRequest, IllegalTransition | KeyReused | SpecConflict>
     /** What became of the specs that were submitted: the latest of them, and never less than those still under way. */
     readonly requests: Pick<Requests, "all" | "find" | "settled">
     /** Refused unless the compute runs or can be healed. While it is pending, or during a start, nothing is added. */
@@ -145,6 +151,10 @@ const entry = ({ exclusively, put, requests, slots, state }: Queue) => {
     const known = key === null ? null : yield* requests.findKey(key)
     if (known !== null) return { request: known, reply: null }
     yield* refuseTooLate("SpecArrived")
+    const { promotion, spec: running } = yield* state.now
+    // Which mode is the right one after a promotion that is under way shows when it is this spec's turn.
+    const conflict = (promotion._tag === "Promoting" ? identityConflict : configureConflict)(running, spec)
+    if (conflict !== null) return yield* conflict
     const sent = yield* Effect.result(state.send("SpecArrived"))
     const busy = Result.isFailure(sent)
     if (busy && (!mayQueue || isTerminating(sent.failure.from))) return yield* Effect.fail(sent.failure)

@@ -11,8 +11,10 @@ import * as Layer from "effect/Layer"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
+import type { SpecConflict } from "../errors/Failure.ts"
 import { ComputeState } from "./ComputeState.ts"
 import type { Promotion, PromotionRequest } from "./promotion.ts"
+import { identityConflict } from "./specConflict.ts"
 
 /** How a promotion ended. */
 export type Promoted = Extract<Promotion, { readonly _tag: "Completed" | "Failed" }>
@@ -33,8 +35,8 @@ const failed = (error: string): Promoted => ({ _tag: "Failed", error, at: null }
 export class Promotions extends Context.Service<
   Promotions,
   {
-    /** Answers when it is over. Never waits for a Postgres that does not run. */
-    readonly promote: (request: PromotionRequest) => Effect.Effect<Promoted>
+    /** Answers when it is over. Never waits for a Postgres that does not run. Refused for another's spec. */
+    readonly promote: (request: PromotionRequest) => Effect.Effect<Promoted, SpecConflict>
 
     // -- for the lifecycle ---------------------------------------------------------------------------------------
     readonly next: Effect.Effect<PromotionCommand>
@@ -63,6 +65,8 @@ export class Promotions extends Context.Service<
 
       /** What to wait for; found under the lock, waited for outside of it. */
       const join = Effect.fnUntraced(function* (request: PromotionRequest) {
+        const conflict = identityConflict((yield* state.now).spec, request.spec)
+        if (conflict !== null) return yield* conflict
         const now = yield* SubscriptionRef.get(current)
         if (now !== null) return Deferred.await(now.reply)
         const { postgresAlive, promotion, status } = yield* state.now

@@ -187,7 +187,7 @@ const auxiliaryEndpoints = () =>
     HttpApiEndpoint.post("promote", "/promote", {
       payload: Body.PromoteBody,
       success: [Body.PromoteState, Body.PromoteState.pipe(HttpApiSchema.status(500))],
-      error: refused(...bodied, 504)
+      error: refused(...bodied, 409, 504)
     }).annotateMerge(summary("Make a primary of this replica; answers when it is one")),
     HttpApiEndpoint.post("prewarm", "/lfc/prewarm", {
       query: { from_endpoint: Schema.optionalKey(Schema.String) },

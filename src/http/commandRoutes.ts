@@ -15,6 +15,7 @@ import type { Commands } from "../compute/Commands.ts"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import type { ConfigureRequest, IdempotencyKey, KeyReused } from "../compute/Requests.ts"
 import type { IllegalTransition } from "../compute/transitions.ts"
+import type { SpecConflict } from "../errors/Failure.ts"
 import { printLsn } from "../spec/identifiers.ts"
 import { maxSpecBytes } from "../spec/json.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
@@ -78,8 +79,16 @@ const readKey = (key: string | undefined, body: unknown): Result.Result<Idempote
       ? Result.succeed({ key, fingerprint: createHash("sha256").update(JSON.stringify(body)).digest("base64") })
       : Result.fail(badKey)
 
-const refuse = (apiVersion: ApiVersion, error: IllegalTransition | KeyReused): Refusal =>
-  error._tag === "KeyReused" ? keyReused : wrongStatus(apiVersion, "configuration", error.from)
+const refuse = (apiVersion: ApiVersion, error: IllegalTransition | KeyReused | SpecConflict): Refusal => {
+  switch (error._tag) {
+    case "KeyReused":
+      return keyReused
+    case "SpecConflict":
+      return refusalOf(error)
+    case "IllegalTransition":
+      return wrongStatus(apiVersion, "configuration", error.from)
+  }
+}
 
 const adminsRotate = refusal(
   403,

@@ -70,7 +70,8 @@ export const wrongStatus = (apiVersion: ApiVersion, asked: Asked, status: Status
 
 export const databasesHint = "GET /dbs_and_roles lists what there is"
 
-const problemsOf = (failure: Failure): Refusal["problems"] => (failure._tag === "SpecInvalid" ? failure.problems : [])
+const problemsOf = (failure: Failure): Refusal["problems"] =>
+  failure._tag === "SpecInvalid" || failure._tag === "SpecConflict" ? failure.problems : []
 
 export const refusalOf = (failure: Failure, prefix = ""): Refusal =>
   refusal(

@@ -15,6 +15,7 @@ import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
 import { type Actor, supervise } from "../compute/Supervisor.ts"
+import { configureConflict } from "../compute/specConflict.ts"
 import { Abandoned, type ExitStatus, type Failure } from "../errors/Failure.ts"
 import { causesOf, policyOf } from "../errors/policy.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
@@ -105,11 +106,14 @@ const configure = Effect.fn("Lifecycle.configure")(function* (
   fatal: Deferred.Deferred<never, Failure>
 ) {
   const applied = advance("ConfigureBegan").pipe(
-    Effect.andThen(reconfigure(command.spec, startPlan(command.spec, inputs), postgres)),
-    Effect.andThen(advance("ConfigureDone")),
+    Effect.andThen(applyLater(command.spec, postgres, inputs)),
     defectsAsFailures("applying the spec"),
     Effect.tapError((failure) =>
-      failure._tag === "Abandoned" ? Effect.void : failWith("could not configure compute node", failure)
+      failure._tag === "Abandoned"
+        ? Effect.void
+        : policyOf(failure).whileRunning === "unchanged"
+          ? asBefore(failure)
+          : failWith("could not configure compute node", failure)
     )
   )
   const outcome = yield* answerable(command, applied)
@@ -117,6 +121,21 @@ const configure = Effect.fn("Lifecycle.configure")(function* (
   if (Result.isFailure(outcome) && policyOf(outcome.failure).whileRunning === "end") {
     yield* Deferred.fail(fatal, outcome.failure)
   }
+})
+
+/** A promotion may have come between its acceptance and its turn, so what it must not change is looked at again. */
+const applyLater = Effect.fnUntraced(function* (spec: ParsedSpec, postgres: Running, inputs: PlanInputs) {
+  const conflict = configureConflict((yield* (yield* ComputeState).now).spec, spec)
+  if (conflict !== null) return yield* conflict
+  yield* reconfigure(spec, startPlan(spec, inputs), postgres)
+  return yield* advance("ConfigureDone")
+})
+
+/** A spec that is refused changes nothing: what had failed before it is as failed as it was. */
+const asBefore = Effect.fnUntraced(function* (failure: Failure) {
+  const { error } = yield* (yield* ComputeState).now
+  yield* logFailure("a spec was refused", failure)
+  yield* error === null ? advance("ConfigureDone") : advance("Broke", { error })
 })
 
 /** How it went; who waits is answered after an interruption, too. */
@@ -141,11 +160,9 @@ const refresh = Effect.fn("Lifecycle.refresh")(
       yield* advance("RefreshBegan")
       const queued = yield* commands.takeQueued
       const found = queued === null ? fetch : Effect.succeed(queued.spec)
-      const applied = Effect.flatMap(found, (spec) =>
-        spec === null
-          ? gone
-          : Effect.andThen(reconfigure(spec, startPlan(spec, inputs), postgres), advance("ConfigureDone"))
-      ).pipe(defectsAsFailures("refreshing the spec"))
+      const applied = Effect.flatMap(found, (spec) => (spec === null ? gone : applyLater(spec, postgres, inputs))).pipe(
+        defectsAsFailures("refreshing the spec")
+      )
       const outcome = yield* queued === null ? Effect.result(applied) : answerable(queued, applied)
       if (queued !== null) yield* queued.answer(outcome)
       if (Result.isSuccess(outcome)) return yield* state.clear("refresh_failed")

@@ -23,7 +23,7 @@ describe("the error policy", () => {
   })
 
   it.each(Object.entries(errorPolicies))("of %s has all its fields", (_tag, policy) => {
-    assert.include(["stay", "end"], policy.whileRunning)
+    assert.include(["stay", "end", "unchanged"], policy.whileRunning)
     assert.isTrue(policy.exitCode === 0 || policy.exitCode === 1)
     assert.match(policy.code, /^[a-z][a-z_]+$/)
     assert.isTrue(policy.httpStatus >= 400 && policy.httpStatus <= 504)

@@ -10,7 +10,9 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { type Status, statuses } from "../../src/compute/transitions.ts"
 import { ApplyFailed, type Failure, SpecInvalid } from "../../src/errors/Failure.ts"
 import { maxSpecBytes } from "../../src/spec/json.ts"
+import type { TenantId } from "../../src/spec/identifiers.ts"
 import type { ApiVersion } from "../../src/spec/ParsedSpec.ts"
+import { emptySpec } from "../support/specs.ts"
 import {
   ask,
   configurer,
@@ -79,6 +81,26 @@ describe("POST /configure", () => {
       }).pipe(Effect.provide(inMemoryServices))
     )
   }
+
+  it.live("another tenant's spec, or one of another mode, is 409 with the path, and nothing changes", () =>
+    Effect.gen(function* () {
+      const state = yield* ComputeState
+      yield* reach("running")
+      yield* state.note({ spec: { ...emptySpec, tenant: "a".repeat(32) as TenantId, mode: { _tag: "Replica" } } })
+      const { port } = yield* open()
+      for (const headers of [{}, { prefer: "respond-async" }]) {
+        const answer = yield* ask(port, "POST", "/configure", { json: good, headers })
+        const { code, hint, problems } = refusedOf(answer)
+        assert.deepStrictEqual([answer.status, code], [409, "spec_conflict"])
+        assert.deepStrictEqual(
+          problems?.map(({ path }) => path),
+          ["spec.tenant_id", "spec.mode"]
+        )
+        assert.include(hint, "POST /promote")
+      }
+      assert.strictEqual((yield* state.now).status, "running")
+    }).pipe(Effect.provide(inMemoryServices))
+  )
 
   it.live("bodies that are not a spec: each its own code, and the status untouched", () =>
     Effect.gen(function* () {

@@ -14,7 +14,7 @@ import { Promotions } from "../../src/compute/Promotions.ts"
 import { runLifecycle } from "../../src/lifecycle/Lifecycle.ts"
 import { Standby } from "../../src/lifecycle/Promote.ts"
 import { ConfigurationCheck } from "../../src/postgres/configurationCheck.ts"
-import type { Lsn } from "../../src/spec/identifiers.ts"
+import type { Lsn, TimelineId } from "../../src/spec/identifiers.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { simulationLayer, Simulation } from "../../src/testing/Simulation.ts"
 import { emptySpec, localFacts } from "../support/specs.ts"
@@ -167,13 +167,49 @@ describe("promotions", () => {
     Effect.gen(function* () {
       const { replayed, state } = yield* replica({ replayed: 1n })
       const promoting = yield* Effect.forkChild((yield* Promotions).promote(request), { startImmediately: true })
+      yield* TestClock.adjust("1 second")
       const configuring = yield* Effect.forkChild((yield* Commands).configure(emptySpec), { startImmediately: true })
-      yield* TestClock.adjust("2 seconds")
+      yield* TestClock.adjust("1 second")
       assert.strictEqual((yield* state.now).status, "configuration_pending", "it waits for the promotion")
       yield* Ref.set(replayed, 100n)
       yield* TestClock.adjust("2 seconds")
       assert.strictEqual((yield* Fiber.join(promoting))._tag, "Completed")
       assert.strictEqual((yield* Fiber.join(configuring)).status, "running")
+    }).pipe(Effect.provide(compute))
+  )
+
+  it.effect("refuse the replica's specs that come after them, and nothing else changes", () =>
+    Effect.gen(function* () {
+      const { replayed, state } = yield* replica({ replayed: 1n })
+      const promoting = yield* Effect.forkChild((yield* Promotions).promote(request), { startImmediately: true })
+      const late = { ...emptySpec, mode: { _tag: "Replica" } } as const
+      const configuring = yield* Effect.forkChild(Effect.flip((yield* Commands).configure(late)), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("2 seconds")
+      yield* Ref.set(replayed, 100n)
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual((yield* Fiber.join(promoting))._tag, "Completed")
+      assert.include((yield* Fiber.join(configuring)).message, "spec.mode: this compute is a primary")
+      const { error, spec, status } = yield* state.now
+      assert.deepStrictEqual([status, error, spec?.mode._tag], ["running", null, "Primary"])
+    }).pipe(Effect.provide(compute))
+  )
+
+  it.effect("with another's spec are refused, also when one is under way", () =>
+    Effect.gen(function* () {
+      const { replayed } = yield* replica({ replayed: 1n })
+      const promotions = yield* Promotions
+      const promoting = yield* Effect.forkChild(promotions.promote(request), { startImmediately: true })
+      const foreign = { ...request, spec: { ...emptySpec, timeline: "2".repeat(32) as TimelineId } }
+      const refused = yield* Effect.flip(promotions.promote(foreign))
+      assert.deepStrictEqual(
+        refused.problems.map(({ path }) => path),
+        ["spec.timeline_id"]
+      )
+      yield* Ref.set(replayed, 100n)
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual((yield* Fiber.join(promoting))._tag, "Completed")
     }).pipe(Effect.provide(compute))
   )
 

@@ -53,6 +53,25 @@ describe("refresh", () => {
     }).pipe(Effect.provide(compute))
   )
 
+  it.effect("takes no spec that would make another compute of it, says so, and goes on asking", () =>
+    Effect.gen(function* () {
+      const commands = yield* Commands
+      const state = yield* ComputeState
+      yield* running
+      const passed = Effect.map((yield* Simulation).passed, (steps) => steps.length)
+      const before = yield* passed
+      const answers = yield* Ref.make<ParsedSpec>({ ...named("stale"), mode: { _tag: "Replica" } })
+      yield* commands.refresh(Ref.get(answers))
+      yield* TestClock.adjust("1 second")
+      const { degraded, spec } = yield* state.now
+      assert.include(degraded[0]?.message, "spec.mode: this compute is a primary, so a replica needs a compute")
+      assert.deepStrictEqual([spec?.operationId, yield* passed], ["first", before])
+      yield* Ref.set(answers, named("fresh"))
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual([yield* specNow, (yield* state.now).degraded], ["fresh", []])
+    }).pipe(Effect.provide(compute))
+  )
+
   it.effect("tries again every four to six seconds, and asking again meanwhile is no fault", () =>
     Effect.gen(function* () {
       const commands = yield* Commands

@@ -33,21 +33,34 @@ describe("a replica", () => {
             [`basebackup ${tenant} ${timeline} --gzip --replica`]
           )
 
-          const changed = yield* Effect.promise(() =>
-            program.http("/configure", {
-              method: "POST",
-              headers: { "content-type": "application/json" },
-              body: JSON.stringify({
-                spec: {
-                  ...spec,
-                  cluster: {
-                    ...spec.cluster,
-                    settings: [...spec.cluster.settings, { name: "work_mem", value: "7MB", vartype: "string" }]
-                  }
-                }
+          const send = (spec: unknown) =>
+            Effect.promise(() =>
+              program.http("/configure", {
+                method: "POST",
+                headers: { "content-type": "application/json" },
+                body: JSON.stringify({ spec })
               })
-            })
-          )
+            )
+          for (const [path, refused] of [
+            ["spec.mode", { ...spec, mode: "Primary" }],
+            ["spec.timeline_id", { ...spec, timeline_id: tenant }]
+          ] as const) {
+            const answer = yield* send(refused)
+            assert.deepStrictEqual(
+              [answer.status, JSON.parse(answer.text).problems?.map((problem: { path: string }) => problem.path)],
+              [409, [path]],
+              answer.text
+            )
+          }
+          assert.strictEqual((yield* Effect.promise(() => program.status())).status, "running")
+          assert.strictEqual(fs.readFileSync(`${at.directory}/pgdata/postgresql.conf`, "utf8"), conf)
+          const changed = yield* send({
+            ...spec,
+            cluster: {
+              ...spec.cluster,
+              settings: [...spec.cluster.settings, { name: "work_mem", value: "7MB", vartype: "string" }]
+            }
+          })
           assert.strictEqual(changed.status, 200, changed.text)
           yield* Effect.promise(() => program.prints(/parameter "work_mem" changed to "7MB"/))
 
