@@ -66,6 +66,8 @@ const commitLsnAtStart = Effect.fn("NeonStorage.commitLsnAtStart")(function* (
     yield* Effect.logInfo(`safekeepers synced at LSN ${printLsn(status.lsn)}: already synced`)
     return status.lsn
   }
+  if (status._tag === "Refused")
+    return yield* new SyncSafekeepersFailed({ attempts: 0, answers: [status.reason], hint: needsToken })
   yield* Effect.logInfo(`starting safekeepers syncing: ${status.reason}`)
   const lsn = yield* metered(
     state,
@@ -75,6 +77,8 @@ const commitLsnAtStart = Effect.fn("NeonStorage.commitLsnAtStart")(function* (
   yield* Effect.logInfo(`safekeepers synced at LSN ${printLsn(lsn)}`)
   return lsn
 })
+
+const needsToken = "give a storage_auth_token that the safekeepers' key signed, for this tenant"
 
 const queryOf = ({ tenant, timeline }: ParsedSpec, { safekeepers, token }: NeonSpec): TimelineQuery => ({
   tenant,

@@ -31,6 +31,10 @@ const reasonOf = (failure: WireFailed): Reason | null => {
   return collected.test(detail) ? "collected" : /\b(JWT|authorization)\b/.test(detail) ? "token" : "request"
 }
 
+/** Does who answered so, a safekeeper for example, take no token of ours? */
+export const refusesToken = (failure: Failure): boolean =>
+  failure._tag === "WireFailed" && reasonOf(failure) === "token"
+
 /** The failure, or that it is a refusal. */
 export const refusalOf = (failure: Failure): Failure => {
   const reason = failure._tag === "WireFailed" ? reasonOf(failure) : null

@@ -15,16 +15,20 @@ import { connect, type StatementResult } from "../../pgwire/Wire.ts"
 import { type Lsn, parseLsn, printLsn, type TenantId, type TimelineId } from "../../spec/identifiers.ts"
 import { parseSafekeeper, safekeeperName } from "../../spec/parseStorage.ts"
 import { NeonDeadlines } from "./deadlines.ts"
+import { refusesToken } from "./refusals.ts"
 
 /** What one safekeeper knows about the timeline, or why it did not answer. */
 export type TimelineStatus =
   | { readonly _tag: "Known"; readonly safekeeper: string; readonly flush: Lsn; readonly commit: Lsn }
   | { readonly _tag: "Unknown"; readonly safekeeper: string }
-  | { readonly _tag: "Silent"; readonly safekeeper: string; readonly because: string }
+  /** `refused`: it does not take our token, and will not take the walproposer's, which is the same. */
+  | { readonly _tag: "Silent"; readonly safekeeper: string; readonly because: string; readonly refused?: boolean }
 
 export type SyncStatus =
   | { readonly _tag: "Synced"; readonly lsn: Lsn }
   | { readonly _tag: "NotSynced"; readonly reason: string }
+  /** There will never be a quorum: so many do not take the token. */
+  | { readonly _tag: "Refused"; readonly reason: string }
 
 export const quorumOf = (safekeepers: number): number => Math.floor(safekeepers / 2) + 1
 
@@ -51,7 +55,9 @@ export const syncStatusOf = (safekeepers: number, replies: ReadonlyArray<Timelin
   if (safekeepers === 0) return notSynced("there are no safekeepers")
   if (answers.length < quorum) {
     const all = replies.map(describe).join("; ")
-    return notSynced(`${answers.length} of ${safekeepers} safekeepers answered, ${quorum} are needed: ${all}`)
+    const reason = `${answers.length} of ${safekeepers} safekeepers answered, ${quorum} are needed: ${all}`
+    const refused = replies.filter((reply) => reply._tag === "Silent" && reply.refused === true).length
+    return { _tag: safekeepers - refused < quorum ? "Refused" : "NotSynced", reason }
   }
   const known = answers.filter((reply) => reply._tag === "Known")
   const [first] = known
@@ -68,7 +74,12 @@ export interface TimelineQuery {
   readonly token: Redacted.Redacted<string> | null
 }
 
-const silent = (safekeeper: string, because: string): TimelineStatus => ({ _tag: "Silent", safekeeper, because })
+const silent = (safekeeper: string, because: string, refused = false): TimelineStatus => ({
+  _tag: "Silent",
+  safekeeper,
+  because,
+  refused
+})
 
 /** One row `flush_lsn, commit_lsn`; no row: the timeline is not known there. */
 const readStatus = (safekeeper: string, rows: StatementResult["rows"]): TimelineStatus => {
@@ -99,7 +110,7 @@ const askOne = (query: TimelineQuery, address: string, within: Duration.Duration
     return readStatus(safekeeper, yield* wire.rows("TIMELINE_STATUS", within))
   }).pipe(
     Effect.scoped,
-    Effect.catch((failure) => Effect.succeed(silent(safekeeper, failure.message))),
+    Effect.catch((failure) => Effect.succeed(silent(safekeeper, failure.message, refusesToken(failure)))),
     Effect.timeoutOrElse({
       duration: within,
       orElse: () => Effect.succeed(silent(safekeeper, `no answer within ${Duration.toMillis(within)} ms`))

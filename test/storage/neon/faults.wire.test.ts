@@ -453,6 +453,24 @@ describe("the commit LSN", () => {
     )
   }
 
+  it.live("where a quorum takes no token, Postgres is not even run", () =>
+    Effect.gen(function* () {
+      const fakes = yield* Effect.forEach(["wrong token", "another tenant's token", "hang"] as const, (mode) =>
+        makeFakeSafekeeper({ tenant, timeline, flush: 0x42n, token: "s3cret", mode })
+      )
+      const safekeepers = fakes.map(({ address }) => address)
+      const { folder, timeline: made } = yield* claim(
+        specOf(null, { safekeepers, token: Redacted.make("s3cret") }),
+        "touch $HERE/ran; echo 0/1"
+      )
+      const failure = yield* Effect.flip(made.commitLsn("start"))
+      assert.match(explain(failure), /^cannot sync the safekeepers \(0 attempts\); .*0 of 3 safekeepers answered/)
+      assert.strictEqual(explain(failure).split("JWT authentication error").length, 3)
+      assert.match(hintOf(failure), /storage_auth_token/)
+      assert.isFalse(fs.existsSync(path.join(folder, "ran")))
+    })
+  )
+
   it.live("a safekeeper that is named twice is warned of, and has one voice", () =>
     Effect.gen(function* () {
       const [first, second] = [yield* safekeeper(0x42n), yield* safekeeper(0x41n)].map(({ address }) => address)

@@ -25,7 +25,7 @@ const realise = (drawn: Drawn): ReadonlyArray<TimelineStatus> =>
   })
 
 const known = (flush: bigint, commit = flush): TimelineStatus => ({ _tag: "Known", safekeeper: "sk", flush, commit })
-const silent: TimelineStatus = { _tag: "Silent", safekeeper: "sk", because: "gone" }
+const silent = { _tag: "Silent", safekeeper: "sk", because: "gone" } as const
 const unknown: TimelineStatus = { _tag: "Unknown", safekeeper: "sk" }
 
 describe("a quorum of safekeepers", () => {
@@ -106,4 +106,13 @@ describe("a quorum of safekeepers", () => {
       else assert.match(status._tag === "NotSynced" ? status.reason : "synced", expected)
     })
   }
+
+  it("is refused only where those that take the token are too few for one", () => {
+    const refused: TimelineStatus = { ...silent, refused: true }
+    assert.strictEqual(syncStatusOf(3, [refused, refused])._tag, "Refused")
+    assert.strictEqual(syncStatusOf(3, [refused, silent])._tag, "NotSynced")
+    assert.strictEqual(syncStatusOf(3, [refused, known(1n), known(1n)])._tag, "Synced")
+    assert.strictEqual(syncStatusOf(2, [known(1n), refused])._tag, "Refused")
+    assert.strictEqual(syncStatusOf(1, [refused])._tag, "Refused")
+  })
 })
