@@ -143,7 +143,7 @@ export const pullSpec = Effect.fn("ControlPlane.pullSpec")(function* (request: P
     const { cause, detail, refused } = asked.last
     return Effect.fail(
       new ControlPlaneFailed({
-        uri: request.base,
+        uri: shown(request.base),
         detail,
         attempts: asked.attempts,
         ...(refused === true ? { refused } : {}),

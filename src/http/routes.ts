@@ -71,11 +71,11 @@ export const policyText = (apiVersion: ApiVersion): string => {
     `${row.listeners.padEnd(width("listeners"))}  ${row.who}\n`
   const notes =
     apiVersion === "head"
-      ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n" +
-        "Password verifiers (/dbs_and_roles?passwords=true) are shown to an administrator's token alone.\n"
+      ? "\nTokens are asked for when keys are known (-c, -p); the internal port listens on loopback only.\n"
       : "\nTokens are asked for when keys are known (-c, -p), though not of our own Postgres for /extension_server.\n" +
         "Without keys, --http-host says who can reach it, and pages of other sites are refused.\n"
   const page =
     "A browser gets the page at / without a token and without data; what it shows it asks for as everybody does.\n"
-  return `${rows.map(line).join("")}${notes}${page}`
+  const verifiers = "Password verifiers (/dbs_and_roles?passwords=true) are shown to an administrator's token alone.\n"
+  return `${rows.map(line).join("")}${notes}${verifiers}${page}`
 }

@@ -5,6 +5,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
 import * as Redacted from "effect/Redacted"
 import { once } from "node:events"
@@ -133,6 +134,31 @@ describe("the question for the spec", () => {
         assert.isFalse(isDown(failure))
         assert.lengthOf(yield* seen, 1)
       }
+    })
+  )
+
+  it.live("each attempt is a line of the log and says what is waited for, without what a URL may hold of secrets", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = []
+      const waits: Array<string> = []
+      const logger = Logger.make(({ message }) => void lines.push(String(message)))
+      const { uri } = yield* serve({ fault: "503", failFirst: 1 })
+      yield* pullSpec({
+        base: `${uri}/base?token=s3cret`,
+        computeId,
+        token: Redacted.make("t0ken"),
+        attemptWithin: Duration.seconds(2),
+        within: Duration.millis(500),
+        waiting: (what) => Effect.sync(() => void waits.push(what))
+      }).pipe(Effect.ignore, Effect.provide(Logger.layer([logger])))
+      assert.match(lines[0] ?? "", /^getting spec from control plane http:\/\/127\.0\.0\.1:\d+\/base \(attempt 1\)$/)
+      assert.match(lines[1] ?? "", /^the control plane gave no spec \(attempt 1\): .*; the next attempt is in \d+ms$/)
+      assert.strictEqual(waits[0], "the spec: the control plane is asked for it (attempt 1)")
+      assert.strictEqual(
+        waits[1],
+        "the spec: the control plane gave none (attempt 1): it answered 503 Service Unavailable"
+      )
+      for (const text of [...lines, ...waits]) assert.notMatch(text, /s3cret|t0ken/)
     })
   )
 

@@ -45,20 +45,19 @@ const opened = (dump: string | null, major?: 15) =>
       version: "15",
       runAs: null
     }
-    const { port } = yield* Effect.provide(
-      open({
-        install: Effect.succeed(install),
-        verifier: verifierThat((token) =>
-          Redacted.value(token) === "admin"
-            ? Effect.succeed({ scope: "compute_ctl:admin", aud: "compute" })
-            : Redacted.value(token) === "ours"
-              ? Effect.succeed({ compute_id: "compute-1" })
-              : Effect.fail(unverified)
-        )
-      }),
-      context
-    )
-    return { postgres, port, guard: (yield* Effect.provide(Admin, context)).guard }
+    const options = {
+      install: Effect.succeed(install),
+      verifier: verifierThat((token) =>
+        Redacted.value(token) === "admin"
+          ? Effect.succeed({ scope: "compute_ctl:admin", aud: "compute" })
+          : Redacted.value(token) === "ours"
+            ? Effect.succeed({ compute_id: "compute-1" })
+            : Effect.fail(unverified)
+      )
+    }
+    const { port } = yield* Effect.provide(open(options), context)
+    const { port: port2024 } = yield* Effect.provide(open({ ...options, apiVersion: "2024" }), context)
+    return { postgres, port, port2024, guard: (yield* Effect.provide(Admin, context)).guard }
   })
 
 const ours = { headers: { authorization: "Bearer ours" } }
@@ -162,15 +161,17 @@ describe("GET /database_schema", () => {
 })
 
 describe("verifiers and installed extensions", () => {
-  it.live("verifiers are for an administrator who asks, and for nobody else", () =>
+  it.live("verifiers are for an administrator who asks, in either version of the API, and for nobody else", () =>
     Effect.gen(function* () {
-      const { port, postgres } = yield* opened(null)
+      const { port: head, port2024, postgres } = yield* opened(null)
       yield* postgres.rows("create role web login password 'secret'")
-      const refused = yield* ask(port, "GET", "/dbs_and_roles?passwords=true", ours)
-      assert.deepStrictEqual([refused.status, refusedOf(refused).code], [403, "admin_only"])
-      assert.notInclude((yield* ask(port, "GET", "/dbs_and_roles", admin)).text, "SCRAM")
-      const { roles } = JSON.parse((yield* ask(port, "GET", "/dbs_and_roles?passwords=true", admin)).text)
-      assert.match(roles.find(({ name }: { name: string }) => name === "web").encrypted_password, /^SCRAM-SHA-256\$/)
+      for (const port of [head, port2024]) {
+        const refused = yield* ask(port, "GET", "/dbs_and_roles?passwords=true", ours)
+        assert.deepStrictEqual([refused.status, refusedOf(refused).code], [403, "admin_only"])
+        assert.notInclude((yield* ask(port, "GET", "/dbs_and_roles", admin)).text, "SCRAM")
+        const { roles } = JSON.parse((yield* ask(port, "GET", "/dbs_and_roles?passwords=true", admin)).text)
+        assert.match(roles.find(({ name }: { name: string }) => name === "web").encrypted_password, /^SCRAM-SHA-256\$/)
+      }
     })
   )
 

@@ -47,6 +47,46 @@ const configure = (one: unknown): RequestInit => ({
   body: JSON.stringify({ spec: one })
 })
 
+describe("while the control plane is away", () => {
+  it.live(
+    "HTTP answers, the status says what is waited for, each attempt is logged; and without a spec /terminate is the end",
+    () =>
+      Effect.gen(function* () {
+        const at = yield* place
+        const answer = () => ({ spec: null, status: "empty" })
+        const { uri } = yield* makeFakeControlPlane({ computeId, token: "c0ntrol", answer, fault: "503", failFirst: 4 })
+        const program = yield* launch(pulling(at, uri, local(at)), at.httpPort, token)
+        yield* Effect.promise(() => program.prints(/the control plane gave no spec \(attempt 4\): .* attempt is in/))
+        const status = () =>
+          Effect.promise(async () => JSON.parse((await program.http("/status")).text) as Record<string, unknown>)
+        const waiting = yield* status()
+        assert.strictEqual(waiting["status"], "empty")
+        assert.strictEqual(
+          waiting["waiting_for"],
+          "the spec: the control plane gave none (attempt 4): it answered 503 Service Unavailable"
+        )
+        const readyz = yield* Effect.promise(() => program.http("/readyz"))
+        assert.strictEqual(readyz.status, 503)
+        assert.include(readyz.text, "the control plane gave none")
+
+        // Waits for the keys, which come with the spec.
+        const activity = yield* Effect.promise(() => program.http("/activity"))
+        assert.strictEqual(activity.status, 200)
+        assert.include(String((yield* status())["waiting_for"]), "POST /configure")
+        const attempts = program.output().matchAll(/getting spec from control plane (\S+) \(attempt (\d)\)/g)
+        assert.deepStrictEqual(
+          [...attempts].map(([, url, attempt]) => [url, attempt]),
+          ["1", "2", "3", "4", "5"].map((n) => [`${uri}/compute/api/v2/computes/${computeId}/spec`, n])
+        )
+        assert.notInclude(program.output(), "c0ntrol")
+
+        assert.strictEqual((yield* Effect.promise(() => program.http("/terminate", { method: "POST" }))).status, 200)
+        assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0, "without the exit delay of 30 s")
+      }),
+    25_000
+  )
+})
+
 describe("a restart while the control plane is down", () => {
   it.live(
     "uses the last spec that worked, where the operator allows it, and logs that",
