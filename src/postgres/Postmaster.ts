@@ -26,7 +26,7 @@ import { locksOf } from "../platform/flock.ts"
 import { runStages, type ShutdownStage, shutdownStages } from "../platform/shutdownStages.ts"
 import { type Child, Spawn, type SpawnRequest } from "../platform/Spawn.ts"
 import { collectedLog } from "./collectedLog.ts"
-import { coreDumpsIn, reportCoreDumps } from "./coreDumps.ts"
+import { coreDumpsIn, reportCoreDumps, withCoreLimit } from "./coreDumps.ts"
 import { crashReport } from "./crashReport.ts"
 import { type LogPipe, type LogSink, openLogPipe, stderrSink } from "./LogPipe.ts"
 import { ensureBound, ensurePortFree, proveOurs, refuseEverySession } from "./ownership.ts"
@@ -126,7 +126,7 @@ const start = Effect.fn("Postmaster.start")(function* (
   const { spawn } = yield* Spawn
   const [pidFileBefore, coresBefore] = [readPidFile(pgdata), coreDumpsIn(pgdata)]
   const range = recoveryRange(pgdata)
-  const request: SpawnRequest = {
+  const request: SpawnRequest = withCoreLimit({
     command: install.postgres,
     args: ["-D", pgdata],
     env: { ...options.extraEnv, NEON_AUTH_TOKEN: token === null ? undefined : Redacted.value(token) },
@@ -136,7 +136,7 @@ const start = Effect.fn("Postmaster.start")(function* (
     // Nobody else gets them before the last of its processes is gone.
     inherit: locksOf(pgdata),
     stages
-  }
+  })
   const at = options.at ?? admin.at
   yield* ensurePortFree(at)
   const child = yield* spawn(options.enter === undefined ? request : yield* options.enter(request))

@@ -1,5 +1,5 @@
 /**
- * Core dumps: the limit on them, raised at our start, and backtraces of those that Postgres left in PGDATA while it ran
+ * Core dumps: the limit on them, raised for Postgres, and backtraces of those that Postgres left in PGDATA while it ran
  * (docs/reference/compute_ctl.md#core-limit and docs/reference/compute_ctl.md#core-dumps).
  *
  * Best effort by design: whatever goes wrong here is a line in the log, because a compute without core dumps is still
@@ -12,40 +12,62 @@ import * as path from "node:path"
 import type { CommandFailed, SpawnFailed, TimedOut } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { type CommandOutput, runCommand } from "../platform/processes.ts"
-import type { RunAs, Spawn } from "../platform/Spawn.ts"
+import type { RunAs, Spawn, SpawnRequest } from "../platform/Spawn.ts"
 
-const prlimit = (pid: number, ...args: ReadonlyArray<string>) =>
-  Effect.result(runCommand({ command: "prlimit", args: ["--pid", String(pid), ...args], runAs: null }, "5 seconds"))
+interface CoreLimit {
+  /** As `/proc` has them: `unlimited`, or bytes. */
+  readonly soft: string
+  readonly hard: string
+}
 
-/** As `/proc` has it: `unlimited`, or bytes. `null`: there is no such process, or no `/proc`. */
-const softCoreLimit = (pid: number): string | null => {
+/** `null`: there is no such process, or no `/proc`. */
+const coreLimitOf = (pid: number): CoreLimit | null => {
   try {
-    return /^Max core file size\s+(\S+)/m.exec(fs.readFileSync(`/proc/${pid}/limits`, "utf8"))?.[1] ?? null
+    const found = /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${pid}/limits`, "utf8"))
+    return found === null ? null : { soft: found[1] ?? "", hard: found[2] ?? "" }
   } catch {
     return null
   }
 }
 
+const toAllowMore = "start compute_ctl with a higher one (LimitCORE=infinity, docker run --ulimit core=-1)"
+
 /**
- * Raises the limit of a process, which its children inherit: soft and hard limit to unlimited; where only root may, the
- * soft limit to the hard one. Node has no call for it, so `prlimit` does it; without `/proc` nothing happens.
+ * Raises both limits of a process, which its children inherit, where the hard one is not unlimited. Only root may, and
+ * Node has no call for it, so `prlimit` does it. What stays limited is told.
  */
 export const liftCoreLimit: (pid: number) => Effect.Effect<void, never, Spawn> = Effect.fn("Host.liftCoreLimit")(
   function* (pid) {
-    const before = softCoreLimit(pid)
-    if (before === null || before === "unlimited") return
-    const lifted = yield* prlimit(pid, "--core=unlimited:unlimited")
+    const before = coreLimitOf(pid)
+    if (before === null || before.hard === "unlimited") return
+    const args = ["--pid", String(pid), "--core=unlimited:unlimited"]
+    const lifted = yield* Effect.result(runCommand({ command: "prlimit", args, runAs: null }, "5 seconds"))
     if (Result.isSuccess(lifted)) return
-    const current = yield* prlimit(pid, "--core", "--output=HARD", "--noheadings", "--raw")
-    const hard = Result.isSuccess(current) ? current.success.stdout.trim() : "0"
-    const raised = hard === "0" ? lifted : yield* prlimit(pid, `--core=${hard}:`)
-    if (Result.isFailure(raised)) {
-      yield* Effect.logInfo(`core dumps stay limited as they were: ${causesOf(raised.failure).join(": ")}`)
-    } else {
-      yield* Effect.logInfo(`core dumps may have ${hard} bytes; only root can allow more`)
-    }
+    const why = causesOf(lifted.failure).join(": ")
+    yield* before.hard === "0"
+      ? Effect.logWarning(
+          `a crash of Postgres leaves no core dump: the hard limit on core files is 0, and could not be raised ` +
+            `(${why}); ${toAllowMore}`
+        )
+      : Effect.logInfo(
+          `a core dump of Postgres is cut off at ${before.hard} bytes, the hard limit on core files, which could not be ` +
+            `raised (${why}); ${toAllowMore}`
+        )
   }
 )
+
+const shell = "/bin/sh"
+
+/**
+ * The same request, by a shell that raises the soft limit to the hard one and becomes the program: every user may, and
+ * needs no other program for it. `bin/compute_ctl` has done it already for what it starts.
+ */
+export const withCoreLimit = (request: SpawnRequest): SpawnRequest => {
+  const ours = coreLimitOf(process.pid)
+  if (ours === null || ours.soft === ours.hard || !fs.existsSync(shell)) return request
+  const script = 'ulimit -S -c "$(ulimit -H -c)"; exec "$0" "$@"'
+  return { ...request, command: shell, args: ["-c", script, request.command, ...request.args] }
+}
 
 export interface Debugger {
   readonly command: string

@@ -106,23 +106,56 @@ describe("core dumps", () => {
   )
 })
 
+/** Starts a shell with these limits, which says when it has them. */
+const limited = Effect.fnUntraced(function* (soft: string, hard: string) {
+  const { spawn } = yield* Spawn
+  const child = yield* spawn({
+    command: "/bin/sh",
+    args: ["-c", `ulimit -S -c ${soft}; ulimit -H -c ${hard}; exec sleep 60`],
+    runAs: null,
+    stages: [{ signal: "SIGKILL", grace: Duration.seconds(5), meaning: "a test" }]
+  })
+  const limits = () =>
+    /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${child.pid}/limits`, "utf8"))?.slice(1)
+  yield* eventually(
+    "the child's own limit",
+    () => fs.readFileSync(`/proc/${child.pid}/comm`, "utf8").trim() === "sleep" && limits() !== undefined
+  )
+  return { pid: child.pid, limits }
+})
+
 describe("the core limit", () => {
-  it.live("of a process is raised as far as it may be, and its children have it", () =>
-    Effect.gen(function* () {
-      const { spawn } = yield* Spawn
-      const child = yield* spawn({
-        command: "/bin/sh",
-        args: ["-c", "ulimit -S -c 0; exec sleep 60"],
-        runAs: null,
-        stages: [{ signal: "SIGKILL", grace: Duration.seconds(5), meaning: "a test" }]
+  it.live("of a process is raised where it may be, and what stays limited is told", () =>
+    withLog((logged) =>
+      Effect.gen(function* () {
+        const { limits, pid } = yield* limited("0", "0")
+        yield* liftCoreLimit(pid)
+        const raised = limits()?.[1] === "unlimited"
+        if (raised) assert.deepStrictEqual([limits(), logged()], [["unlimited", "unlimited"], ""])
+        else assert.match(logged(), /^Warn a crash of Postgres leaves no core dump: the hard limit on core files is 0/)
+        const without = yield* limited("0", "unlimited")
+        yield* liftCoreLimit(without.pid)
+        assert.strictEqual(without.limits()?.[0], "0", "the soft limit is the shell's affair")
       })
-      const limits = () =>
-        /^Max core file size\s+(\S+)\s+(\S+)/m.exec(fs.readFileSync(`/proc/${child.pid}/limits`, "utf8"))
-      yield* eventually("the child's own limit", () => limits()?.[1] === "0")
-      yield* liftCoreLimit(child.pid)
-      const [, soft, hard] = limits() ?? []
-      assert.strictEqual(soft, hard)
-    }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
+    )
+  )
+
+  it.live("that only root may raise is told, with what to do", () =>
+    withLog((logged) =>
+      Effect.gen(function* () {
+        const { pid } = yield* limited("0", "0")
+        const bytes = yield* limited("8", "8")
+        const path = process.env["PATH"]
+        yield* Effect.acquireUseRelease(
+          Effect.sync(() => void (process.env["PATH"] = "/nowhere")),
+          () => Effect.andThen(liftCoreLimit(pid), liftCoreLimit(bytes.pid)),
+          () => Effect.sync(() => void (process.env["PATH"] = path))
+        )
+        const [none, some] = logged().split("\n")
+        assert.match(none ?? "", /^Warn a crash of Postgres leaves no core dump: .* is 0, .*LimitCORE=infinity/)
+        assert.match(some ?? "", /^Info a core dump of Postgres is cut off at \d+ bytes, .*LimitCORE=infinity/)
+      })
+    )
   )
 
   it.live("of a process that does not exist is no failure", () =>
