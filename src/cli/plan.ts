@@ -6,6 +6,7 @@
  * apply's is 0 when the catalog is as the spec says, and 1 when it is not.
  */
 import * as Effect from "effect/Effect"
+import * as References from "effect/References"
 import * as Result from "effect/Result"
 import { type ApplyRequest, applySpec, observeAndPlan } from "../catalog/apply.ts"
 import { discardTemplate } from "../catalog/discardTemplate.ts"
@@ -89,7 +90,10 @@ export const applyCommand = (
   }).pipe(answered(err), Effect.provide(Admin.layer(connstr)))
 
 const requestOf = Effect.fnUntraced(function* (from: Pick<PlanSettings, "spec" | "storage">) {
-  const { spec } = yield* findSpec({ ...from, computeId: null, controlPlaneToken: null, apiVersion: "head" })
+  const { spec } = yield* findSpec({ ...from, computeId: null, controlPlaneToken: null, apiVersion: "head" }).pipe(
+    // Standard output is the plan's.
+    Effect.provideService(References.MinimumLogLevel, "None")
+  )
   if (spec === null) return yield* new SpecUnreadable({ source: "a configuration without a spec" })
   return { kind: "reconfigure", spec } satisfies ApplyRequest
 })

@@ -124,7 +124,7 @@ export const pullSpec = Effect.fn("ControlPlane.pullSpec")(function* (request: P
   const untilAnswered = Effect.gen(function* () {
     while (true) {
       const attempts = ++asked.attempts
-      yield* Effect.logInfo(`getting spec from control plane ${shown(url)} (attempt ${attempts})`)
+      yield* Effect.logInfo(`getting spec from control plane: ${shown(url)} (attempt ${attempts})`)
       yield* waiting(`the spec: the control plane is asked for it (attempt ${attempts})`)
       const answer = yield* Effect.result(attempt(url, request))
       if (Result.isSuccess(answer)) return answer.success

@@ -12,7 +12,7 @@ const continues = " [continues]"
 const continued = "[continued] "
 
 /** Characters of a line, or of a record, that are kept together. Any limit must be longer than a time stamp. */
-const defaultLimit = 1024 * 1024
+const defaultLimit = 4 * 1024 * 1024
 
 export interface Unfinished {
   /** Whole lines of the record being collected, joined; `null`: none yet. */
@@ -59,6 +59,8 @@ export const end = (state: Unfinished): ReadonlyArray<string> => {
 /** As Postgres wrote it, on one line, for an error message: short, and without what may be a password. */
 export const quote = (record: string, longest = 2000): string =>
   record
+    // Of megabytes of a statement nobody needs more.
+    .slice(0, 2 * longest)
     .replaceAll(lineJoint, " ")
     .replaceAll(/(password\s+(?:E|U&)?)'(?:[^']|'')*('|$)/gi, "$1'<redacted>'")
     .slice(0, longest)

@@ -24,7 +24,13 @@ const answer = { spec: null, status: "empty", compute_ctl_config: { jwks: { keys
 const computeId = "compute quiet/meadow"
 
 const ask = (uri: string, within = Duration.seconds(2)) =>
-  pullSpec({ base: `${uri}/`, computeId, token: Redacted.make("t0ken"), attemptWithin: Duration.millis(300), within })
+  pullSpec({
+    base: `${uri}/`,
+    computeId,
+    token: Redacted.make("t0ken"),
+    attemptWithin: Duration.millis(300),
+    within
+  }).pipe(Effect.provide(Logger.layer([])))
 
 const serve = (options: Partial<ControlPlaneOptions> = {}) =>
   makeFakeControlPlane({ computeId, token: "t0ken", answer: () => answer, ...options })
@@ -151,7 +157,7 @@ describe("the question for the spec", () => {
         within: Duration.millis(500),
         waiting: (what) => Effect.sync(() => void waits.push(what))
       }).pipe(Effect.ignore, Effect.provide(Logger.layer([logger])))
-      assert.match(lines[0] ?? "", /^getting spec from control plane http:\/\/127\.0\.0\.1:\d+\/base \(attempt 1\)$/)
+      assert.match(lines[0] ?? "", /^getting spec from control plane: http:\/\/127\.0\.0\.1:\d+\/base \(attempt 1\)$/)
       assert.match(lines[1] ?? "", /^the control plane gave no spec \(attempt 1\): .*; the next attempt is in \d+ms$/)
       assert.strictEqual(waits[0], "the spec: the control plane is asked for it (attempt 1)")
       assert.strictEqual(

@@ -68,21 +68,24 @@ describe("the log pipe", () => {
     }).pipe(Effect.provide(Spawn.layer))
   )
 
-  it.live("passes a line of 5 MiB on in marked pieces", () =>
-    Effect.gen(function* () {
-      const { sink, writes } = collector()
-      const { pipe } = yield* pipeOf(
-        node(`process.stderr.write("2026-01-01 00:00:00 " + "x".repeat(5 << 20) + "\\n")`),
-        sink
-      )
-      yield* pipe.drained
-      const pieces = writes.join("").trimEnd().split("\n")
-      assert.strictEqual(pieces.length, 6)
-      assert.isTrue(pieces.slice(0, -1).every((piece) => piece.endsWith(" [continues]")))
-      assert.isTrue(pieces.slice(1).every((piece) => piece.startsWith("PG:[continued] ")))
-      assert.strictEqual(writes.join("").replaceAll(/[^x]/g, "").length, 5 << 20)
-      for (const record of yield* pipe.recent) assert.isAtMost(record.length, 2000)
-    }).pipe(Effect.provide(Spawn.layer))
+  it.live(
+    "passes a line of 3 MiB on whole, though no pipe takes it in one piece, and one of 9 MiB in marked pieces",
+    () =>
+      Effect.gen(function* () {
+        const { sink, writes } = collector()
+        const line = (mebibytes: number) =>
+          node(`process.stderr.write("2026-01-01 00:00:00 " + "x".repeat(${mebibytes} << 20) + "\\n")`)
+        yield* (yield* pipeOf(line(3), sink)).pipe.drained
+        assert.deepStrictEqual(writes.splice(0), [`PG:2026-01-01 00:00:00 ${"x".repeat(3 << 20)}\n`])
+        const { pipe } = yield* pipeOf(line(9), sink)
+        yield* pipe.drained
+        const pieces = writes.join("").trimEnd().split("\n")
+        assert.strictEqual(pieces.length, 3)
+        assert.isTrue(pieces.slice(0, -1).every((piece) => piece.endsWith(" [continues]")))
+        assert.isTrue(pieces.slice(1).every((piece) => piece.startsWith("PG:[continued] ")))
+        assert.strictEqual(writes.join("").replaceAll(/[^x]/g, "").length, 9 << 20)
+        for (const record of yield* pipe.recent) assert.isAtMost(record.length, 2000)
+      }).pipe(Effect.provide(Spawn.layer))
   )
 
   it.live("lets go of a record after a silence, while the writer lives", () =>

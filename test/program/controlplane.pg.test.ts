@@ -73,7 +73,7 @@ describe("while the control plane is away", () => {
         const activity = yield* Effect.promise(() => program.http("/activity"))
         assert.strictEqual(activity.status, 200)
         assert.include(String((yield* status())["waiting_for"]), "POST /configure")
-        const attempts = program.output().matchAll(/getting spec from control plane (\S+) \(attempt (\d)\)/g)
+        const attempts = program.output().matchAll(/getting spec from control plane: (\S+) \(attempt (\d)\)/g)
         assert.deepStrictEqual(
           [...attempts].map(([, url, attempt]) => [url, attempt]),
           ["1", "2", "3", "4", "5"].map((n) => [`${uri}/compute/api/v2/computes/${computeId}/spec`, n])

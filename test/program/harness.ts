@@ -76,6 +76,8 @@ export interface Program {
   readonly signal: (name: NodeJS.Signals) => void
   /** Everything on stderr and stdout so far. */
   readonly output: () => string
+  /** What of it came on stdout. */
+  readonly printed: () => string
   /** Waits until the output matches. */
   readonly prints: (pattern: RegExp) => Promise<RegExpMatchArray>
   readonly exit: Promise<{ readonly code: number | null; readonly signal: string | null }>
@@ -104,6 +106,8 @@ const within = async <A>(what: string, output: () => string, work: Promise<A>): 
 
 const follow = (child: ChildProcess, httpPort: number): Program => {
   let text = ""
+  let printed = ""
+  child.stdout?.on("data", (chunk) => void (printed += String(chunk)))
   const waiting = new Set<() => void>()
   for (const stream of [child.stderr, child.stdout]) {
     stream?.setEncoding("utf8").on("data", (chunk: string) => {
@@ -158,6 +162,7 @@ const follow = (child: ChildProcess, httpPort: number): Program => {
     pid: child.pid ?? -1,
     signal: (name) => void child.kill(name),
     output,
+    printed: () => printed,
     prints,
     exit,
     http,
