@@ -12,12 +12,14 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import type * as Tracer from "effect/Tracer"
 import { ComputeState } from "../compute/ComputeState.ts"
+import { counters } from "../compute/counters.ts"
 import type { ApplyReport, Condition } from "../compute/snapshot.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import { Abandoned, ApplyFailed, Defect, type Failure } from "../errors/Failure.ts"
@@ -68,6 +70,12 @@ export class Applier extends Context.Service<
           lock.withPermit(applySpec(request, options)).pipe(
             Effect.provideService(Admin, admin),
             Effect.tap((applyReport) => state.note({ applyReport })),
+            Effect.tap(({ operations }) =>
+              Metric.update(
+                counters.statementTimeouts,
+                operations.filter(({ sqlState }) => sqlState === cancelled).length
+              )
+            ),
             Effect.tap((applyReport) => (request.kind === "start" ? Ref.set(started, applyReport) : Effect.void)),
             Effect.tap(logReport),
             Effect.flatMap((applyReport) => decide(applyReport, admin.systemDatabase)),
@@ -109,6 +117,9 @@ export class Applier extends Context.Service<
       })
     )
 }
+
+/** A timeout, or `pg_cancel_backend` by somebody else. */
+const cancelled = "57014"
 
 /** Says which databases are broken. The rest of a start must not wait for their owners; all else that failed counts. */
 const decide = Effect.fnUntraced(function* (applyReport: ApplyReport, systemDatabase: string) {

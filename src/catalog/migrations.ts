@@ -7,6 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
+import { migrationFailure } from "../compute/counters.ts"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
 import { Admin } from "../pgwire/Admin.ts"
 import { doBlock, quoteIdentifier } from "../pgwire/quote.ts"
@@ -51,12 +52,7 @@ const firstFailure = (answers: ReadonlyArray<Answer>): Effect.Effect<void, WireF
 const sendJoined = (session: Session, sqls: ReadonlyArray<string>) =>
   Effect.flatMap(session.send([sqls.filter((sql) => sql !== "").join(";\n")], sqls.length), firstFailure)
 
-const failures = Metric.counter("compute_ctl_db_migration_failed_total", {
-  description: "Attempts at a migration of the catalog that failed; 0 is the table that remembers which are done",
-  incremental: true
-})
-
-const countFailure = (id: number) => Metric.update(Metric.withAttributes(failures, { migration_id: String(id) }), 1)
+const countFailure = (id: number) => Metric.update(migrationFailure(id), 1)
 
 /** The number of the last migration that is done. */
 export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFailed | TimedOut, Admin> = Effect.fn(

@@ -69,7 +69,10 @@ const prune = (entries: ReadonlyArray<Entry>): ReadonlyArray<Entry> => {
   return oldest === -1 ? entries : entries.toSpliced(oldest, 1)
 }
 
+const appliesWith = (outcome: "done" | "failed") => Metric.withAttributes(applies, { outcome })
+
 export const makeRequests = Effect.gen(function* () {
+  for (const outcome of ["done", "failed"] as const) yield* Metric.value(appliesWith(outcome))
   const kept = yield* Ref.make<ReadonlyArray<Entry>>([])
 
   const entryOf = (id: string) =>
@@ -85,10 +88,7 @@ export const makeRequests = Effect.gen(function* () {
     const { startedAt } = entry.request
     if (startedAt !== null) {
       const seconds = (endedAt.epochMilliseconds - startedAt.epochMilliseconds) / 1000
-      yield* Metric.update(
-        Metric.withAttributes(applies, { outcome: Result.isSuccess(outcome) ? "done" : "failed" }),
-        seconds
-      )
+      yield* Metric.update(appliesWith(Result.isSuccess(outcome) ? "done" : "failed"), seconds)
     }
     const written = Result.map(outcome, () => undefined)
     // First recorded, then answered: who is woken finds it.

@@ -18,6 +18,7 @@ import * as Schedule from "effect/Schedule"
 import { ActorGaveUp } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { ComputeState } from "./ComputeState.ts"
+import { actorRestart } from "./counters.ts"
 
 /** `essential`: the compute is nothing without it. `auxiliary`: it serves all the same. */
 export type ActorKind = "essential" | "auxiliary"
@@ -46,11 +47,6 @@ const pauses = Schedule.exponential(firstPause).pipe(
 
 const scheduleOf = (kind: ActorKind) =>
   kind === "auxiliary" ? pauses : Schedule.upTo(pauses, { times: essentialAttempts - 1 })
-
-const restarts = Metric.counter("compute_ctl_actor_restarts_total", {
-  description: "How often an actor failed and was started again",
-  incremental: true
-})
 
 const Name = Context.Reference<string>("compute/ActorName", { defaultValue: () => "actor" })
 
@@ -115,7 +111,7 @@ const attempt = <R>(actor: Actor<R>) =>
       about: actor.name,
       message: `the ${actor.name} failed (${causesOf(why).join(": ")}) and is started again`
     })
-    yield* Metric.update(Metric.withAttributes(restarts, { actor: actor.name }), 1)
+    yield* Metric.update(actorRestart(actor.name), 1)
     const wasWell = yield* Deferred.isDone(well)
     return yield* Effect.fail(wasWell ? new Relapse(why) : why)
   })
@@ -125,7 +121,8 @@ const keep = <R>(actor: Actor<R>): Effect.Effect<void, ActorGaveUp, R | ComputeS
     schedule: scheduleOf(actor.kind),
     while: (failure) => !(failure instanceof Relapse)
   })
-  return Effect.retry(untilRelapse, { while: (failure) => failure instanceof Relapse }).pipe(
+  return Metric.value(actorRestart(actor.name)).pipe(
+    Effect.andThen(Effect.retry(untilRelapse, { while: (failure) => failure instanceof Relapse })),
     Effect.mapError(
       (failure) => new ActorGaveUp({ actor: actor.name, cause: failure instanceof Relapse ? failure.cause : failure })
     ),

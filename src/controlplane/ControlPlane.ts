@@ -11,6 +11,7 @@ import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
+import { controlPlaneRequest } from "../compute/counters.ts"
 import { ControlPlaneFailed } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { decodeJsonBytes, readJsonText } from "../spec/json.ts"
@@ -44,13 +45,7 @@ interface Refusal {
 const specUrl = (base: string, computeId: string): string =>
   `${base.replace(/\/+$/, "")}/compute/api/v2/computes/${encodeURIComponent(computeId)}/spec`
 
-const requests = Metric.counter("compute_ctl_cplane_requests_total", {
-  description: "Requests to the control plane",
-  incremental: true
-})
-
-const counted = (httpStatus: string) =>
-  Metric.update(Metric.withAttributes(requests, { rpc: "GetConfig", http_status: httpStatus }), 1)
+const counted = (httpStatus: string) => Metric.update(controlPlaneRequest(httpStatus), 1)
 
 /** The older statuses of a proxy whose backend is away. */
 const away: ReadonlyArray<number> = [502, 503, 504]

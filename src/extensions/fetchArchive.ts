@@ -13,6 +13,7 @@ import * as path from "node:path"
 import { Readable, Transform } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import * as zlib from "node:zlib"
+import { counters } from "../compute/counters.ts"
 import { isAlive } from "../platform/processes.ts"
 import { makeUntar, TarInvalid } from "../platform/untar.ts"
 import { type ExtensionFolders, placeFiles } from "./folders.ts"
@@ -42,13 +43,11 @@ export interface FetchFailure {
   readonly cause?: unknown
 }
 
-const requests = Metric.counter("compute_ctl_remote_ext_requests_total", {
-  description: "Requests to the store of extensions",
-  incremental: true
-})
-
 const countRequest = (extension: string, httpStatus: string) =>
-  Metric.update(Metric.withAttributes(requests, { http_status: httpStatus, filename: archiveName(extension) }), 1)
+  Metric.update(
+    Metric.withAttributes(counters.extensionRequests, { http_status: httpStatus, filename: archiveName(extension) }),
+    1
+  )
 
 const lateAfter = (detail: string, duration: Duration.Duration) => ({
   duration,

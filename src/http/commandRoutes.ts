@@ -13,6 +13,7 @@ import * as Result from "effect/Result"
 import { createHash } from "node:crypto"
 import type { Commands } from "../compute/Commands.ts"
 import type { ComputeState } from "../compute/ComputeState.ts"
+import { counters } from "../compute/counters.ts"
 import type { ConfigureRequest, IdempotencyKey, KeyReused } from "../compute/Requests.ts"
 import type { IllegalTransition } from "../compute/transitions.ts"
 import type { SpecConflict } from "../errors/Failure.ts"
@@ -60,11 +61,6 @@ const noSource = refusal(
   "the spec did not come from a file or a control plane",
   "send a spec to POST /configure"
 )
-
-const staleSpecReports = Metric.counter("pg_cctl_pagestream_request_errors_total", {
-  description: "How often Postgres suspected that its spec is stale",
-  incremental: true
-})
 
 const wantsAsync = (prefer: string | undefined): boolean =>
   (prefer ?? "").split(",").some((preference) => preference.trim().toLowerCase() === "respond-async")
@@ -166,7 +162,7 @@ export const commandRoutes = (
   })
 
   const refresh = Effect.gen(function* () {
-    yield* Metric.update(staleSpecReports, 1)
+    yield* Metric.update(counters.staleSpecReports, 1)
     if (options.refetch === null) return yield* Effect.fail(noSource)
     yield* Effect.mapError(commands.refresh(options.refetch), ({ from }) => refreshRefused(from))
     return HttpServerResponse.empty({ status: 200 })

@@ -98,7 +98,10 @@ class RouteTraffic {
 }
 
 export const makeTraffic = (): Traffic => {
-  const dropped = new Map<string, Counter>()
+  const dropped = {
+    silent: counterOf(drops.name, { reason: "silent" }),
+    slow: counterOf(drops.name, { reason: "slow" })
+  }
   const routes = new Map<string, RouteTraffic>()
   return {
     count: (given, path, status, millis) => {
@@ -109,16 +112,14 @@ export const makeTraffic = (): Traffic => {
       route.count(method, status, millis / 1000)
     },
     dropped: (reason) => {
-      const counter = dropped.get(reason) ?? counterOf(drops.name, { reason })
-      counter.value += 1
-      dropped.set(reason, counter)
+      dropped[reason].value += 1
     },
     text: () => {
-      if (routes.size === 0) return printAll(dropsHead, dropped.values())
+      if (routes.size === 0) return printAll(dropsHead, Object.values(dropped))
       const counters = routes.values().flatMap((route) => route.counters())
       let text = `${printAll(requestsHead, counters)}${durationsHead}`
       for (const route of routes.values()) text += route.times()
-      return text + printAll(dropsHead, dropped.values())
+      return text + printAll(dropsHead, Object.values(dropped))
     }
   }
 }

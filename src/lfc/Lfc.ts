@@ -20,6 +20,7 @@ import * as Stream from "effect/Stream"
 import { promisify } from "node:util"
 import * as zlib from "node:zlib"
 import { ComputeState } from "../compute/ComputeState.ts"
+import { counters } from "../compute/counters.ts"
 import type { OffloadState, PrewarmState } from "../compute/prewarm.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import { LfcBusy, type TimedOut, type WireFailed } from "../errors/Failure.ts"
@@ -64,16 +65,9 @@ export class Lfc extends Context.Service<
     Layer.effect(Lfc, make(limits))
 }
 
-const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
-const counters = {
-  prewarm: {
-    begun: counter("compute_ctl_lfc_prewarms_total", "Prewarms of the local file cache"),
-    failed: counter("compute_ctl_lfc_prewarm_errors_total", "Prewarms that failed")
-  },
-  offload: {
-    begun: counter("compute_ctl_lfc_offloads_total", "Offloads of the local file cache's map"),
-    failed: counter("compute_ctl_lfc_offload_errors_total", "Offloads that failed")
-  }
+const outcomes = {
+  prewarm: { begun: counters.prewarms, failed: counters.prewarmErrors },
+  offload: { begun: counters.offloads, failed: counters.offloadErrors }
 } as const
 
 type LfcFailure = StoreFailure | WireFailed | TimedOut
@@ -127,13 +121,13 @@ const makeJob = Effect.fnUntraced(function* <State>(options: JobOptions<State>) 
   const lock = yield* Semaphore.make(1)
 
   const report = Effect.fnUntraced(function* (failure: LfcFailure) {
-    yield* Metric.update(counters[what].failed, 1)
+    yield* Metric.update(outcomes[what].failed, 1)
     yield* Effect.logWarning(`the local file cache's ${what} failed: ${describe(failure)}`)
     return failed(describe(failure))
   })
   const start = Effect.fnUntraced(function* (work: Effect.Effect<State, LfcFailure>) {
     yield* Ref.set(state, yield* Effect.fromResult(begin(yield* Ref.get(state))))
-    yield* Metric.update(counters[what].begun, 1)
+    yield* Metric.update(outcomes[what].begun, 1)
     yield* FiberHandle.run(
       running,
       work.pipe(

@@ -17,6 +17,7 @@ import { Applier } from "../catalog/Applier.ts"
 import { Commands } from "../compute/Commands.ts"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
+import { countFromZero } from "../compute/counters.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Condition } from "../compute/snapshot.ts"
 import { type Actor, supervise } from "../compute/Supervisor.ts"
@@ -46,6 +47,7 @@ import { runLifecycle } from "./Lifecycle.ts"
 import { logDropFamily, logDropWatch } from "./logDrops.ts"
 import { unlessAsked } from "./outcome.ts"
 import { newSession } from "./postgresWatch.ts"
+import { replicaLook } from "./replicaWatch.ts"
 import { standby } from "./Promote.ts"
 import { sessionAddress, socketsOf } from "./sessionAddress.ts"
 import type { Ended } from "./shutdown.ts"
@@ -97,6 +99,8 @@ export interface ProgramOptions extends ListenOptions {
   readonly exitDelay: boolean
   /** End when nobody has used Postgres for as long as the spec allows; not by default. */
   readonly exitWhenIdle?: boolean
+  /** Lag or silence after which a replica is not ready; zero, the default: it always is. */
+  readonly replicaMaxLag?: Duration.Duration
   /** The virtual machine around us; `null`: there is none. */
   readonly vm: VmOptions | null
   readonly hooks: HookOptions
@@ -190,6 +194,7 @@ const parts = (options: ProgramOptions, vm: Vm | null) =>
       storageLayer(options, vm),
       configurationCheck,
       newSession,
+      replicaLook,
       standby,
       Pgdata.layer({ directory: options.pgdata, runAs, allowUnfenced, sockets: socketsOf(options) ?? options.pgdata }),
       Postmaster.layer({
@@ -265,6 +270,7 @@ const runProgram = Effect.fnUntraced(function* (
   find: Effect.Effect<ProgramOptions, Failure, ComputeState>,
   { onListening, signals }: Outside
 ) {
+  yield* countFromZero
   const gaveUp = yield* Deferred.make<never, ActorGaveUp>()
   /** For as long as the program runs, the exit delay included. */
   const keep: Keep = (actors) =>
@@ -362,6 +368,7 @@ const runWithParts = Effect.fnUntraced(function* (
     spec: options.spec,
     inputs: planInputsOf(options, install, admin.superuser),
     essential,
+    ...(options.replicaMaxLag === undefined ? {} : { replicaMaxLag: options.replicaMaxLag }),
     ...(options.exitDelay ? {} : { exitDelayOf: () => Duration.zero })
   })
 })

@@ -49,7 +49,7 @@ describe("the banner", () => {
     assert.deepStrictEqual(read(user), ["127.0.0.1", 55432, "al'ice", null, "the app"])
     assert.include(user, "?passfile=/a%20b/pgpass")
     for (const url of [user, superuser]) assert.doesNotThrow(() => new URL(url ?? ""))
-    assert.deepStrictEqual(urls(readyLine({ ...facts, login: null })), [superuser])
+    assert.deepStrictEqual(urls(readyLine({ ...facts, login: null })), [superuser ?? ""])
   })
 
   it("shows the superuser's socket where no role has a password of our making", () => {

@@ -3,8 +3,9 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { spawnSync } from "node:child_process"
-import { launch, localArguments, place } from "../program/harness.ts"
+import { launch, localArguments, place, session } from "../program/harness.ts"
 import { programAt } from "../support/programs.ts"
 
 const spec = {
@@ -61,6 +62,9 @@ const faults = (text: string): ReadonlyArray<string> => {
   return found
 }
 
+const timeoutsIn = (text: string): number =>
+  Number(/^pg_cctl_configure_statement_timeout_errors_total (\d+)$/m.exec(text)?.[1])
+
 describe("/metrics", () => {
   it.live(
     "is what Prometheus reads, at the start and after a few requests",
@@ -75,6 +79,42 @@ describe("/metrics", () => {
         assert.strictEqual(status, 200)
         assert.deepStrictEqual(faults(text), [])
         assert.match(text, /^compute_ctl_step_seconds_bucket\{step="start Postgres",le="\+Inf"\} 1$/m)
+        for (const counter of [
+          'compute_ctl_db_migration_failed_total{migration_id="1"}',
+          'compute_ctl_actor_restarts_total{actor="applier"}',
+          'compute_ctl_http_connections_dropped_total{reason="slow"}',
+          'compute_ctl_apply_seconds_count{outcome="failed"}'
+        ])
+          assert.include(text, `\n${counter} 0\n`)
+        assert.strictEqual(timeoutsIn(text), 0)
+
+        // An operation that waits for another session is cancelled, as a timeout would do it.
+        const configured = yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* (yield* session(at, "postgres")).simple("begin; create role guest")
+            const roles = [...spec.cluster.roles, { name: "guest" }]
+            const asked = yield* Effect.forkChild(
+              Effect.promise(() =>
+                program.http("/configure", {
+                  method: "POST",
+                  headers: { "content-type": "application/json" },
+                  body: JSON.stringify({ spec: { ...spec, cluster: { ...spec.cluster, roles } } })
+                })
+              )
+            )
+            const canceller = yield* session(at, "postgres")
+            while (asked.pollUnsafe() === undefined) {
+              yield* canceller.simple(
+                "select pg_cancel_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'"
+              )
+              yield* Effect.sleep("20 millis")
+            }
+            return yield* Fiber.join(asked)
+          })
+        )
+        assert.strictEqual(configured.status, 500)
+        assert.include(configured.text, "canceling statement due to user request")
+        assert.strictEqual(timeoutsIn((yield* Effect.promise(() => program.http("/metrics"))).text), 1)
         const promtool = programAt("promtool")
         const output =
           promtool === null ? "" : spawnSync(promtool, ["check", "metrics"], { input: text, encoding: "utf8" }).stderr

@@ -12,6 +12,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type { ComputeState } from "../../compute/ComputeState.ts"
+import { counters } from "../../compute/counters.ts"
 import { turn } from "../../compute/Supervisor.ts"
 import type { Failure } from "../../errors/Failure.ts"
 import { causesOf } from "../../errors/policy.ts"
@@ -167,11 +168,6 @@ export const baseRetries = Schedule.exponential("10 seconds").pipe(
   Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.minutes(10))))
 )
 
-const failures = Metric.counter("compute_ctl_base_publication_failures_total", {
-  description: "Attempts at a new base of the local storage that failed",
-  incremental: true
-})
-
 /** Each failed attempt is the latest word of one condition. */
 const shownRetries = (state: ComputeState["Service"]) =>
   baseRetries.pipe(
@@ -180,7 +176,7 @@ const shownRetries = (state: ComputeState["Service"]) =>
       input._tag !== "NoBase"
         ? Effect.void
         : Effect.andThen(
-            Metric.update(failures, 1),
+            Metric.update(counters.basePublicationFailures, 1),
             state.raise({
               code: "base_publication_failed",
               message:
