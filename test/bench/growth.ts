@@ -4,28 +4,23 @@
  * `node test/bench/growth.ts [MEGABYTES…]` (default 100 1000). For each size a table is filled, then rows all over it
  * are updated until two more bases were made. Written bytes are what compute_ctl alone hands to write(2), between two
  * bases that were followed by their spare; WAL is what lies between the starts of these bases. Room is what the
- * timeline's folder takes, against PGDATA without its WAL; disk is what all of it takes of the file system, PGDATA
- * too, which is less than the sum where files share blocks (and wrong when others write meanwhile). One machine, one
- * round: read ratios. Last comes the power law that fits the sizes.
+ * timeline's folder takes at rest, when no base is due, against PGDATA without its WAL, peak is the most that it took
+ * while bases were made; disk is what all of it takes of the file system, PGDATA too, which is less than the sum where
+ * files share blocks (and wrong when others write meanwhile). One machine, one round: read ratios. Last comes the
+ * power law that fits the sizes.
  */
-import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
 import { execFileSync, spawn, type ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-import { setTimeout as pause } from "node:timers/promises"
-import { parseLsn } from "../../src/spec/identifiers.ts"
-import * as Option from "effect/Option"
-import { connect } from "../../src/pgwire/Wire.ts"
+import { baseOf, fill, type Place, restsOnItsBase, spareIsReady, until, update } from "./localBases.ts"
 import { endAll, freePort, user } from "./startRuns.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 const sizes = process.argv.slice(2).map(Number)
 const home = fs.mkdtempSync(path.join(process.env["BENCH_FOLDER"] ?? os.tmpdir(), "compute-ctl-growth-"))
 fs.chmodSync(home, 0o755)
-const patience = 900_000
 
 interface Compute {
   readonly child: ChildProcess
@@ -33,24 +28,13 @@ interface Compute {
   readonly millis: number
 }
 
-interface Place {
+interface Here extends Place {
   readonly folder: string
-  readonly timeline: string
-  readonly pgdata: string
-  readonly port: number
   readonly httpPort: number
   readonly spec: string
 }
 
-const until = async (what: string, is: () => boolean | Promise<boolean>): Promise<void> => {
-  const from = performance.now()
-  while (!(await is())) {
-    if (performance.now() - from > patience) throw new Error(`waited in vain until ${what}`)
-    await pause(50)
-  }
-}
-
-const run = async (place: Place): Promise<Compute> => {
+const run = async (place: Here): Promise<Compute> => {
   const from = performance.now()
   const child = spawn(
     path.join(root, "bin/compute_ctl"),
@@ -82,22 +66,6 @@ const end = async ({ child }: Compute, signal: NodeJS.Signals): Promise<number> 
   return performance.now() - from
 }
 
-const sql = (place: Place, text: string): Promise<unknown> =>
-  Effect.runPromise(
-    Effect.scoped(
-      Effect.flatMap(
-        connect({
-          host: place.pgdata,
-          port: place.port,
-          user: "cloud_admin",
-          database: "postgres",
-          connectWithin: Duration.seconds(10)
-        }),
-        (wire) => wire.simple(text, "10 minutes")
-      )
-    )
-  )
-
 /** Bytes on the disk; a file with two names counts once, as `du` does it. */
 const roomOf = (...folders: ReadonlyArray<string>): number =>
   folders
@@ -122,65 +90,21 @@ const usedBytes = (): number => {
   return (blocks - bfree) * bsize
 }
 
-const dataBytes = (place: Place): number =>
+const dataBytes = (place: Here): number =>
   fs
     .readdirSync(place.pgdata)
     .filter((name) => name !== "pg_wal")
     .map((name) => roomOf(path.join(place.pgdata, name)))
     .reduce((a, b) => a + b, 0)
 
-const baseOf = (place: Place) => {
-  const { label, n } = JSON.parse(fs.readFileSync(`${place.timeline}/current.json`, "utf8")) as {
-    readonly n: number
-    readonly label: string
-  }
-  const lsn = /START WAL LOCATION: (\S+)/.exec(label)?.[1] ?? ""
-  return { n, lsn: Option.getOrThrow(parseLsn(lsn)) }
-}
-
-const spareIsReady = (place: Place): boolean => {
-  try {
-    return (
-      (JSON.parse(fs.readFileSync(`${place.timeline}/spare.id`, "utf8")) as { readonly n: number }).n ===
-      baseOf(place).n
-    )
-  } catch {
-    return false
-  }
-}
-
 const written = ({ child }: Compute): number =>
   Number(/^wchar: (\d+)$/m.exec(fs.readFileSync(`/proc/${child.pid}/io`, "utf8"))?.[1])
 
 /** Postgres is killed with the program: its group is another one. */
-const crash = async (place: Place, compute: Compute): Promise<void> => {
+const crash = async (place: Here, compute: Compute): Promise<void> => {
   await end(compute, "SIGKILL")
   await endAll(place.folder)
 }
-
-/** Eleven rows to a page, with room for a new version of two of them, so that the table does not grow later. */
-const fill = async (place: Place, megabytes: number): Promise<number> => {
-  const rows = megabytes * 128 * 11
-  const step = 100_000
-  await sql(place, "create table t (id int primary key, a text, b text) with (fillfactor = 80)")
-  for (let at = 0; at < rows; at += step) {
-    await sql(
-      place,
-      `insert into t select n, repeat(md5(n::text), 16), md5(n::text)
-       from generate_series(${at + 1}, ${Math.min(rows, at + step)}) n`
-    )
-  }
-  return rows
-}
-
-/** One row on each of many pages. */
-const update = (place: Place, rows: number) =>
-  sql(
-    place,
-    `do $$ begin for k in 1..20 loop
-       update t set b = md5(random()::text) where id in (select (random() * ${rows})::int from generate_series(1, 50));
-       commit; end loop; end $$`
-  )
 
 /** The size of the data, and what was written for each byte of WAL. */
 type Measured = readonly [bytes: number, written: number]
@@ -208,7 +132,7 @@ const measure = async (megabytes: number): Promise<Measured> => {
   const usedBefore = usedBytes()
   fs.mkdirSync(folder)
   if (user !== null) fs.chownSync(folder, user.uid, user.gid)
-  const place: Place = {
+  const place: Here = {
     folder,
     timeline: path.join(folder, "storage", spec.tenant_id, spec.timeline_id),
     pgdata: path.join(folder, "pgdata"),
@@ -234,6 +158,8 @@ const measure = async (megabytes: number): Promise<Measured> => {
   await until("the spare is ready", () => spareIsReady(place))
   const [to, writtenTo] = [baseOf(place), written(first)]
   const data = dataBytes(place)
+  // What was written while the last base was made may call for another one.
+  await until("no base is due", () => restsOnItsBase(place, data))
   const room = roomOf(place.timeline)
   const used = usedBytes() - usedBefore
   const stopMillis = await end(first, "SIGTERM")

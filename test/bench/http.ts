@@ -1,6 +1,6 @@
 /**
  * What `/status` and `/metrics` cost, idle and while a spec is being applied, beside a bare `node:http` server that
- * answers the same bytes.
+ * answers the same bytes; and while local storage makes a base of what the applies left (1 GB).
  *
  * `npm run bench:http [-- ROUNDS]`. The program runs as users run it: a process, with a real Postgres on local storage.
  * Both servers take turns, so what slows the machine slows both: read ratios. Leaves no process and no folder behind.
@@ -11,6 +11,7 @@ import { once } from "node:events"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { freePort, runAs, temporaryFolder } from "../support/postgres.ts"
+import { baseOf, fill, type Place, spareIsReady, until, update } from "./localBases.ts"
 import { flatOut, paced, type Seen } from "./httpLoad.ts"
 
 const rounds = Number(process.argv[2] ?? 3)
@@ -21,6 +22,8 @@ const rate = 500
 
 const spec = (objects: number) => ({
   format_version: 1,
+  tenant_id: "bbe3e2d5d1ae4b0b8e3e6d2b8ff3b001",
+  timeline_id: "bbe3e2d5d1ae4b0b8e3e6d2b8ff3b002",
   suspend_timeout_seconds: -1,
   cluster: {
     roles: Array.from({ length: objects }, (_, n) => ({ name: `role_${n}`, encrypted_password: null, options: null })),
@@ -34,6 +37,12 @@ const spec = (objects: number) => ({
 
 /** Both run with the flags of the launcher. */
 const nodeFlags = ["--max-semi-space-size=1", "--conditions=source"]
+
+const placeOf = (directory: string, port: number): Place => {
+  const { tenant_id, timeline_id } = spec(0)
+  const timeline = path.join(directory, "storage", tenant_id, timeline_id)
+  return { timeline, pgdata: path.join(directory, "pgdata"), port }
+}
 
 interface Program {
   readonly http: (route: string, init?: RequestInit) => Promise<{ readonly status: number; readonly text: string }>
@@ -108,7 +117,7 @@ const bare = (directory: string, bodies: ReadonlyArray<string>) =>
 
 const print = (what: string, { failed, p50, p99, perSecond, worst }: Seen): void =>
   console.log(
-    `${what.padEnd(34)} ${perSecond.toFixed(0).padStart(7)}/s  ` +
+    `${what.padEnd(38)} ${perSecond.toFixed(0).padStart(7)}/s  ` +
       `p50 ${p50.toFixed(2).padStart(6)}  p99 ${p99.toFixed(2).padStart(6)}  ` +
       `worst ${worst.toFixed(2).padStart(7)} ms  failed ${failed}`
   )
@@ -119,7 +128,8 @@ const median = (numbers: ReadonlyArray<number>): number =>
 const bench = Effect.gen(function* () {
   const directory = yield* temporaryFolder
   const httpPort = yield* freePort
-  const ours = yield* program(directory, httpPort, yield* freePort)
+  const pgPort = yield* freePort
+  const ours = yield* program(directory, httpPort, pgPort)
   yield* Effect.promise(() => running(ours))
   const bodies = yield* Effect.promise(async () => [
     (await ours.http("/status")).text,
@@ -172,6 +182,22 @@ const bench = Effect.gen(function* () {
     const { status } = yield* Effect.promise(() => applied)
     console.log(`the apply took ${((performance.now() - began) / 1000).toFixed(1)} s and answered ${status}`)
   }
+
+  const place = placeOf(directory, pgPort)
+  const rows = yield* Effect.promise(() => fill(place, 200))
+  yield* Effect.promise(() => until("the spare is ready", () => spareIsReady(place)))
+  const { n } = baseOf(place)
+  let making = true
+  const made = until("there is another base and its spare", async () => {
+    await update(place, rows)
+    return baseOf(place).n > n && spareIsReady(place)
+  }).finally(() => (making = false))
+  const both = yield* Effect.promise(() =>
+    Promise.all([paced(port, "/status", rate, () => making), paced(httpPort, "/status", rate, () => making)])
+  )
+  yield* Effect.promise(() => made)
+  print(`/status at ${rate}/s, a base is made, bare`, both[0])
+  print(`/status at ${rate}/s, a base is made, ours`, both[1])
 })
 
 await Effect.runPromise(Effect.scoped(bench))
