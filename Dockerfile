@@ -32,7 +32,7 @@ RUN apt-get update \
  && useradd --system --uid 999 --gid postgres --home-dir /var/db/postgres --shell /bin/sh postgres \
  && install -d -o postgres -g postgres -m 0750 /var/db/postgres /var/db/postgres/compute /var/db/postgres/pgbouncer \
  && install -d -o postgres -g postgres -m 0755 /var/db/postgres/specs /etc/local_proxy \
-      /usr/local/download_extensions /var/run/rsyslogd /etc/rsyslog.d \
+      /usr/local/download_extensions /var/run/rsyslogd /etc/rsyslog.d /var/log/rsyslog \
  && install -d -o postgres -g postgres -m 0777 /neon/cache
 COPY --from=build /build/dist/compute_ctl.cjs /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
 COPY LICENSE /opt/compute-ctl/LICENSE
@@ -63,7 +63,7 @@ RUN apt-get update \
  && usermod --home /var/db/postgres postgres \
  && install -d -o postgres -g postgres -m 0750 /var/db/postgres /var/db/postgres/compute /var/db/postgres/pgbouncer \
  && install -d -o postgres -g postgres -m 0755 /var/db/postgres/specs /etc/local_proxy \
-      /usr/local/download_extensions /var/run/rsyslogd /etc/rsyslog.d \
+      /usr/local/download_extensions /var/run/rsyslogd /etc/rsyslog.d /var/log/rsyslog \
  && install -d -o postgres -g postgres -m 0777 /neon/cache \
  && for program in postgres initdb pg_ctl pg_config pg_dump pg_isready; do \
       if [ -x "/usr/lib/postgresql/17/bin/$program" ]; then ln -sf "/usr/lib/postgresql/17/bin/$program" "/usr/local/bin/$program"; fi; \

@@ -10,27 +10,16 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { type HostPort, parseHostPort } from "../pgwire/address.ts"
+import { type HostPort, parseServerAddress } from "../pgwire/address.ts"
 import { type Failure, NotSupported, SidecarUnusable } from "../errors/Failure.ts"
-import { replaceFile } from "../platform/files.ts"
+import { explain } from "../errors/policy.ts"
+import { makeFolder, type Owner, replaceFile } from "../platform/files.ts"
 import { type OtherProcess, processInFile, processOf, stopProcess } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
 // -- its files (docs/reference/compute_ctl.md#rsyslog-and-audit-records); whatever is put into them stays inside its
 // quotes
-
-const hostName = /^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?$/
-const ipv6 = /^(?=.*:)[0-9A-Fa-f:.]{2,45}$/
-
-/** From `host:port`, `[v6]:port`; what is wrong with it otherwise. */
-export const parseTarget = (text: string): Result.Result<HostPort, string> => {
-  const trimmed = text.trim()
-  const target = Result.getOrUndefined(parseHostPort(trimmed))
-  return target !== undefined && (trimmed.startsWith("[") ? ipv6 : hostName).test(target.host)
-    ? Result.succeed(target)
-    : Result.fail("expected host:port, with an IPv6 address in brackets")
-}
 
 /** A quoted constant. Beyond printable ASCII nothing is let in: no version of the reader agrees on more. */
 const quoted = (text: string): string => `"${text.replaceAll(/["\\]/g, "\\$&").replaceAll(/[^\x20-\x7e]/g, "?")}"`
@@ -53,11 +42,30 @@ export interface AuditExport {
   readonly projectId: string
 }
 
+/** Of a record that is sent; what is longer is cut. */
+const mostBytes = 65_536
+/**
+ * What rsyslogd reads of a record, and what it sends of a message: it would cut that in the middle of the JSON. In JSON
+ * a byte may become six, and the rest of the line is shorter than the difference.
+ */
+const maxMessageSize = 8 * mostBytes
+const cutNote = ` [cut: the record is longer than ${mostBytes} bytes]`
+
+/** Up to the last whole character of UTF-8, byte by byte, as rsyslogd matches in its locale C. */
+const wholeCharacters =
+  "^.*([\\x01-\\x7f]|[\\xc2-\\xdf][\\x80-\\xbf]|[\\xe0-\\xef][\\x80-\\xbf][\\x80-\\xbf]|" +
+  "[\\xf0-\\xf4][\\x80-\\xbf][\\x80-\\xbf][\\x80-\\xbf])"
+
+/** Records that wait on disk while the receiver is away. */
+const mostWaiting = 100_000
+const mostWaitingBytes = "256m"
+
 /** Authorities that a receiver's certificate is checked against. */
 const authorities = "/etc/ssl/certs/ca-certificates.crt"
 
 const globalParameters = ({ tls, workDirectory }: AuditExport): ReadonlyArray<string> => [
   `workDirectory=${quoted(workDirectory)}`,
+  `maxMessageSize="${maxMessageSize}"`,
   ...(tls ? [`defaultNetstreamDriverCAFile=${quoted(authorities)}`] : [])
 ]
 
@@ -75,11 +83,16 @@ const recordStart =
 
 /**
  * One JSON record `{endpoint_id, project_id, msg}` per audit record, in an RFC 5424 line. A record of several lines
- * is one message, because only a time stamp begins a new one.
+ * is one message, because only a time stamp begins a new one. The JSON is valid whatever a record holds: bytes that are
+ * no UTF-8 become blanks, and what is too long is cut and says so.
+ *
+ * Nothing is lost when rsyslogd is killed, and at most the record that is being sent comes twice: how far the files are
+ * read is noted record by record, and what was read waits in a queue on disk.
  */
 export const auditText = (audit: AuditExport): string =>
   `# Written by compute_ctl; changes are lost.
 module(load="imfile")
+module(load="mmutf8fix")
 global(${globalParameters(audit).join(" ")})
 
 template(name="compute_audit_record" type="list") {
@@ -96,11 +109,17 @@ template(name="compute_audit_record" type="list") {
   constant(value="\\",\\"project_id\\":\\"")
   property(name="$.project_id" format="json")
   constant(value="\\",\\"msg\\":\\"")
-  property(name="msg" format="json")
+  property(name="$.msg" format="json")
   constant(value="\\"}\\n")
 }
 
-ruleset(name="compute_audit") {
+ruleset(name="compute_audit" queue.type="Direct") {
+  action(type="mmutf8fix" mode="utf-8")
+  if strlen($msg) > ${mostBytes} then {
+    set $.msg = re_extract(substring($msg, 0, ${mostBytes}), "${wholeCharacters}", 0, 0, "") & ${quoted(cutNote)};
+  } else {
+    set $.msg = $msg;
+  }
   set $.endpoint_id = ${expression(audit.endpointId)};
   set $.project_id = ${expression(audit.projectId)};
   action(
@@ -109,9 +128,14 @@ ruleset(name="compute_audit") {
     port="${audit.target.port}"
     protocol="tcp"
     template="compute_audit_record"
-    queue.type="linkedList"
-    queue.size="1000"
-    action.resumeRetryCount="10"
+    queue.type="Disk"
+    queue.filename="compute_audit"
+    queue.size="${mostWaiting}"
+    queue.maxDiskSpace="${mostWaitingBytes}"
+    queue.checkpointInterval="1"
+    action.resumeRetryCount="-1"
+    action.resumeInterval="5"
+    action.resumeIntervalMax="60"
 ${
   audit.tls
     ? tlsParameters(audit.target)
@@ -130,6 +154,7 @@ input(
   startmsg.regex="${recordStart}"
   escapeLF="off"
   readTimeout="2"
+  persistStateInterval="1"
   ruleset="compute_audit"
 )
 `
@@ -246,6 +271,33 @@ const compliance: ReadonlySet<ParsedSpec["auditLevel"]> = new Set<ParsedSpec["au
 /** Levels whose records leave the machine. */
 export const exportsAudit = (spec: ParsedSpec): boolean => compliance.has(spec.auditLevel)
 
+/** Who runs it: whoever dropped its privileges is not who its folder in /proc belongs to. */
+const ownerOf = ({ pid }: OtherProcess): Owner | null => {
+  try {
+    const status = fs.readFileSync(`/proc/${pid}/status`, "utf8")
+    const idOf = (name: string) => new RegExp(`^${name}:\\s+\\d+\\s+(\\d+)`, "m").exec(status)?.[1]
+    const [uid, gid] = [idOf("Uid"), idOf("Gid")]
+    return uid === undefined || gid === undefined ? null : { uid: Number(uid), gid: Number(gid) }
+  } catch {
+    return null
+  }
+}
+
+/**
+ * Where rsyslogd keeps how far it has read, and what waits: without one it would be whatever folder it was started in.
+ * Beside its files, where the usual place may not be made by us.
+ */
+const stateDirectory = Effect.fnUntraced(function* (place: RsyslogPlace) {
+  const rsyslogd = process.geteuid?.() === 0 ? findRsyslog(place) : null
+  const owner = rsyslogd === null ? null : ownerOf(rsyslogd)
+  const made = yield* Effect.result(makeFolder(place.workDirectory, owner))
+  if (Result.isSuccess(made)) return place.workDirectory
+  const beside = path.join(place.directory, "compute_audit.state")
+  yield* makeFolder(beside, owner)
+  yield* Effect.logWarning(`${explain(made.failure)}; what rsyslogd has read of audit records is noted in ${beside}`)
+  return beside
+})
+
 /** At a start only. The start fails with it: a compute that must be audited does not run without. */
 export const exportAudit = Effect.fn("Rsyslog.exportAudit")(function* (
   place: RsyslogPlace,
@@ -262,7 +314,7 @@ export const exportAudit = Effect.fn("Rsyslog.exportAudit")(function* (
       because: "AUDIT_LOGGING_ENDPOINT and AUDIT_LOGGING_TLS_ENDPOINT are both empty"
     })
   }
-  const target = parseTarget(endpoint)
+  const target = parseServerAddress(endpoint)
   if (Result.isFailure(target)) {
     const name = endpoints.tls ? "AUDIT_LOGGING_TLS_ENDPOINT" : "AUDIT_LOGGING_ENDPOINT"
     return yield* new NotSupported({ what, because: `${name} is not usable: ${target.failure}` })
@@ -274,7 +326,7 @@ export const exportAudit = Effect.fn("Rsyslog.exportAudit")(function* (
       target: target.success,
       tls: Boolean(endpoints.tls),
       logDirectory: path.join(pgdata, "log"),
-      workDirectory: place.workDirectory,
+      workDirectory: yield* stateDirectory(place),
       endpointId: spec.endpointId ?? "",
       projectId: spec.projectId ?? ""
     })
@@ -287,9 +339,5 @@ export const exportLog = Effect.fn("Rsyslog.exportLog")(function* (
   spec: ParsedSpec
 ): Effect.fn.Return<void, Failure> {
   if (spec.logsExportHost === null) return
-  const target = parseTarget(spec.logsExportHost)
-  if (Result.isFailure(target)) {
-    return yield* new NotSupported({ what: "logs_export_host", because: target.failure })
-  }
-  yield* put(place, "postgres_logs.conf", exportText(target.success))
+  yield* put(place, "postgres_logs.conf", exportText(spec.logsExportHost))
 })

@@ -6,6 +6,7 @@
  * at every level. `opt` means missing or `null`; a bare `optionalKey` may be missing but not `null`.
  */
 import * as Schema from "effect/Schema"
+import { expectedServerAddress, longestServerAddress, serverAddress } from "../pgwire/address.ts"
 import {
   expectedVerifier,
   faultOfDatabaseName,
@@ -55,6 +56,12 @@ export const PgText = Schema.String.check(Schema.makeFilter((text: string) => fa
 const named = (faultOf: (name: string) => string | null) =>
   Schema.String.check(Schema.makeFilter((name: string) => faultOf(name) ?? undefined))
 export const PgName = named(faultOfName)
+
+/** Goes into a file of another program. */
+const ServerAddress = Schema.String.check(
+  Schema.isMaxLength(longestServerAddress, { expected: expectedServerAddress }).abort(),
+  Schema.isPattern(serverAddress, { expected: expectedServerAddress })
+)
 
 // The wire's `cluster` and `delta_operations` (docs/reference/compute_ctl.md#cluster-and-delta-operations): roles,
 // databases, settings, and renames and drops that a desired state can not express. Leniently typed; `parseSpec.ts`
@@ -302,7 +309,7 @@ export const ComputeSpec = Schema.Struct({
   drop_subscriptions_before_start: Schema.optionalKey(Schema.Boolean),
   /** Default `Disabled`. `Log` is an old word for `Base`; `Hipaa` behaves as `Extended`. */
   audit_log_level: Schema.optionalKey(Schema.Literals(["Disabled", "Log", "Base", "Hipaa", "Extended", "Full"])),
-  logs_export_host: opt(Schema.String),
+  logs_export_host: opt(ServerAddress),
   endpoint_storage_addr: opt(Schema.String),
   endpoint_storage_token: opt(Schema.String),
   /** Default false. */

@@ -5,6 +5,7 @@
  * Secrets are `Redacted`, so printing a parsed spec prints none of them.
  */
 import type * as Redacted from "effect/Redacted"
+import type { HostPort } from "../pgwire/address.ts"
 import type { Lsn, TenantId, TimelineId } from "./identifiers.ts"
 
 /**
@@ -149,7 +150,8 @@ export interface ParsedSpec {
   readonly reconfigureConcurrency: number
   readonly dropSubscriptions: boolean
   readonly auditLevel: AuditLevel
-  readonly logsExportHost: string | null
+  /** The remote syslog that Postgres's log goes to. */
+  readonly logsExportHost: HostPort | null
   /** Settings of pgbouncer, in the spec's order; `null`: it is left alone. */
   readonly pgbouncerSettings: ReadonlyMap<string, string> | null
   /** What local_proxy shall accept; `null`: it is left alone. */

@@ -9,6 +9,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { SpecInvalid } from "../errors/Failure.ts"
+import { parseServerAddress } from "../pgwire/address.ts"
 import { faultsOfDatabaseOptions, faultsOfRoleOptions } from "./clusterOptions.ts"
 import {
   type ComputeModeWire,
@@ -151,7 +152,7 @@ const toParsedSpec = (
   reconfigureConcurrency: Math.max(1, wire.reconfigure_concurrency ?? 1),
   dropSubscriptions: wire.drop_subscriptions_before_start ?? false,
   auditLevel: wire.audit_log_level ?? "Disabled",
-  logsExportHost: wire.logs_export_host ?? null,
+  logsExportHost: wire.logs_export_host == null ? null : Result.getOrNull(parseServerAddress(wire.logs_export_host)),
   pgbouncerSettings: wire.pgbouncer_settings == null ? null : new Map(Object.entries(wire.pgbouncer_settings)),
   localProxy: wire.local_proxy_config == null ? null : { jwks: wire.local_proxy_config.jwks?.map(readKeys) ?? null },
   remoteExtensions: readRemoteExtensions(wire.remote_extensions ?? null),

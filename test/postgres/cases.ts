@@ -88,7 +88,7 @@ export const cases: ReadonlyArray<readonly [string, ParsedSpec, PlanInputs]> = [
   ["neon-no-settings-2024", { ...cloudSpec, settings: null }, { ...olderFacts, overcommitMemory: "2\n" }],
   [
     "neon-head-text",
-    { ...cloudSpec, postgresqlConf: "# from the spec\nwork_mem = 8MB", logsExportHost: "logs:514" },
+    { ...cloudSpec, postgresqlConf: "# from the spec\nwork_mem = 8MB", logsExportHost: { host: "logs", port: 514 } },
     neonFacts
   ],
   ["neon-drop-subscriptions", { ...cloudSpec, dropSubscriptions: true }, neonFacts],

@@ -4,7 +4,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
 import { execFileSync } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
@@ -12,36 +11,48 @@ import * as net from "node:net"
 import * as path from "node:path"
 import { exportAudit, exportLog, type RsyslogPlace } from "../../src/sidecars/rsyslog.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
-import { runAs, temporaryFolder } from "../support/postgres.ts"
-import { programAt, startProgram } from "../support/programs.ts"
+import { freePort, runAs, temporaryFolder } from "../support/postgres.ts"
+import { programAt, startProgram, whereInstalled } from "../support/programs.ts"
 import { emptySpec } from "../support/specs.ts"
 import { eventually } from "../support/waiting.ts"
 
-const program = programAt("rsyslogd")
+const stamp = "2026-01-31 12:00:00.000 GMT,"
+const newline = Buffer.from("\n")
 
-const listener: Effect.Effect<{ readonly port: number; readonly received: () => string }, never, Scope.Scope> =
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      let text = ""
-      const open = new Set<net.Socket>()
-      const server = net
-        .createServer((socket) => {
-          open.add(socket)
-          socket
-            .setEncoding("utf8")
-            .on("data", (chunk: string) => (text += chunk))
-            .on("error", () => {})
-        })
-        .listen(0, "127.0.0.1")
-      await once(server, "listening")
-      return { server, open, received: () => text }
-    }),
-    ({ open, server }) =>
-      Effect.sync(() => {
-        for (const socket of open) socket.destroy()
-        server.close()
+/** One that can go away and come back. */
+const listener = Effect.gen(function* () {
+  const port = yield* freePort
+  let text = Buffer.alloc(0)
+  let server: net.Server | null = null
+  const open = new Set<net.Socket>()
+  const away = () => {
+    for (const socket of open) socket.destroy()
+    server?.close()
+    server = null
+  }
+  const back = Effect.promise(async () => {
+    server = net
+      .createServer((socket) => {
+        open.add(socket)
+        socket.on("data", (chunk: Buffer) => (text = Buffer.concat([text, chunk]))).on("error", () => {})
       })
-  ).pipe(Effect.map(({ received, server }) => ({ port: (server.address() as net.AddressInfo).port, received })))
+      .listen(port, "127.0.0.1")
+    await once(server, "listening")
+  })
+  yield* Effect.acquireRelease(back, () => Effect.sync(away))
+  /** Whole lines of audit records; JSON that is no UTF-8 is none. */
+  const records = () =>
+    text
+      .subarray(0, text.lastIndexOf("\n") + 1)
+      .toString("latin1")
+      .split("\n")
+      .slice(0, -1)
+      .map((line) => {
+        const json = /^<\d+>1 \S+ \S+ pgaudit_log - - - (\{.*\})$/s.exec(line)?.[1] ?? assert.fail(line.slice(0, 200))
+        return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(Buffer.from(json, "latin1")))
+      })
+  return { port, away, back, received: () => text.toString(), records }
+})
 
 const setUp = Effect.gen(function* () {
   const folder = yield* temporaryFolder
@@ -57,7 +68,7 @@ const setUp = Effect.gen(function* () {
     fs.mkdirSync(at)
     if (runAs !== null) fs.chownSync(at, runAs.uid, runAs.gid)
   }
-  for (const at of [place.directory, place.workDirectory]) make(at)
+  make(place.directory)
   return { folder, place, pgdata, make }
 })
 
@@ -89,51 +100,98 @@ include(file="${folder}/rsyslog.d/*.conf" mode="optional")
     return { running, pid: () => fs.readFileSync(pidFile, "utf8").trim() }
   })
 
-if (program !== null) {
-  describe("a real rsyslogd", () => {
+whereInstalled("rsyslogd", (program) =>
+  describe("a real rsyslogd", { concurrent: true }, () => {
+    const audit = Effect.gen(function* () {
+      const { folder, make, pgdata, place } = yield* setUp
+      const receiver = yield* listener
+      const { pid, running } = yield* init(program, folder)
+      const before = pid()
+      yield* exportAudit(place, audited, { plain: `127.0.0.1:${receiver.port}`, tls: "" }, pgdata)
+      assert.notStrictEqual(pid(), before, "only a new rsyslogd reads new files")
+      // The data directory is built while rsyslogd waits for it.
+      make(pgdata)
+      make(path.join(pgdata, "log"))
+      const file = path.join(pgdata, "log", "audit-20260131_1200.log")
+      fs.writeFileSync(file, "")
+      if (runAs !== null) fs.chownSync(file, runAs.uid, runAs.gid)
+      const write = (record: string | Buffer) => fs.appendFileSync(file, Buffer.concat([Buffer.from(record), newline]))
+      const arrived = (count: number) =>
+        eventually(
+          `${count} records`,
+          () => (receiver.records().length >= count ? receiver.records() : null),
+          () => `${receiver.received().slice(-2000)}\n${running.said()}`
+        )
+      /** Without a chance to say how far it was. */
+      const kill = (meanwhile: Effect.Effect<void>) =>
+        Effect.gen(function* () {
+          const killed = pid()
+          process.kill(Number(killed), "SIGKILL")
+          yield* meanwhile
+          yield* eventually("another rsyslogd", () => fs.existsSync(place.pidFiles[1] ?? "") && pid() !== killed)
+        })
+      return { place, receiver, write, arrived, kill }
+    })
+
     it.live(
-      "sends audit records away, whole and with who we are",
+      "sends audit records away with who we are, whole or cut, and always as JSON",
       () =>
         Effect.gen(function* () {
-          const { folder, make, pgdata, place } = yield* setUp
-          const receiver = yield* listener
-          const { pid, running } = yield* init(program, folder)
-          const before = pid()
-          yield* exportAudit(place, audited, { plain: `127.0.0.1:${receiver.port}`, tls: "" }, pgdata)
-          assert.notStrictEqual(pid(), before, "only a new rsyslogd reads new files")
-          // The data directory is built while rsyslogd waits for it.
-          make(pgdata)
-          make(path.join(pgdata, "log"))
-          const record =
-            "2026-01-31 12:00:00.000 GMT,AUDIT: SESSION,1,1,READ,SELECT,,,\"select 'a\\b'\n  from t\",<none>"
-          const next = "2026-01-31 12:00:01.000 GMT,AUDIT: SESSION,2,1,READ,SELECT,,,select 2,<none>"
-          const file = path.join(pgdata, "log", "audit-20260131_1200.log")
-          fs.writeFileSync(file, `${record}\n${next}\n`)
-          if (runAs !== null) fs.chownSync(file, runAs.uid, runAs.gid)
-          const lines = yield* eventually(
-            "both records",
-            () => {
-              const whole = receiver
-                .received()
-                .split("\n")
-                .filter((line) => line.includes("pgaudit_log"))
-              return whole.length >= 2 ? whole : null
-            },
-            () => `${receiver.received()}\n${running.said()}`
-          )
-          const [first, second] = lines.map(
-            (line) => /^<\d+>1 \S+ \S+ pgaudit_log - - - (\{.*\})$/.exec(line)?.[1] ?? assert.fail(line)
-          )
-          assert.deepStrictEqual(JSON.parse(first ?? ""), {
-            endpoint_id: "ep-\"odd'$msg%msg%-1",
-            project_id: "prj\\é",
-            msg: record
-          })
-          assert.deepStrictEqual(JSON.parse(second ?? ""), {
-            endpoint_id: "ep-\"odd'$msg%msg%-1",
-            project_id: "prj\\é",
-            msg: next
-          })
+          const { arrived, place, write } = yield* audit
+          const whole = [
+            `${stamp}AUDIT: SESSION,1,1,READ,SELECT,,,"select 'a\\b'\n  from t",<none>`,
+            `${stamp}${"x".repeat(20_000)}`,
+            `${stamp}${"\u0001".repeat(65_000)}`
+          ]
+          for (const record of whole) write(record)
+          write(`${stamp}${"\u00e9".repeat(40_000)}`)
+          write(`${stamp}${"\u65e5".repeat(1_000_000)}`)
+          write(Buffer.concat([Buffer.from(stamp), Buffer.from([0xff, 0xe9, 0x20])]))
+          write(`${stamp}last`)
+          const records = yield* arrived(7)
+          for (const record of records)
+            assert.include(record, { endpoint_id: "ep-\"odd'$msg%msg%-1", project_id: "prj\\é" })
+          const texts = records.map(({ msg }) => String(msg))
+          assert.deepStrictEqual(texts.slice(0, 3), whole)
+          assert.match(texts[3] ?? "", /GMT,\u00e9{32754} \[cut: the record is longer than 65536 bytes\]$/)
+          assert.match(texts[4] ?? "", /GMT,\u65e5{21836} \[cut: the record is longer than 65536 bytes\]$/)
+          assert.deepStrictEqual(texts.slice(5), [`${stamp}   `, `${stamp}last`])
+
+          const { mode, uid } = fs.statSync(place.workDirectory)
+          assert.deepStrictEqual({ mode: mode & 0o777, uid }, { mode: 0o700, uid: runAs?.uid ?? process.getuid?.() })
+          assert.isTrue(fs.readdirSync(place.workDirectory).some((name) => name.startsWith("imfile-state")))
+        }),
+      60_000
+    )
+
+    it.live(
+      "loses no record when it is killed, also while the receiver is away, and sends none twice but the one under way",
+      () =>
+        Effect.gen(function* () {
+          const { kill, place, receiver, write } = yield* audit
+          const texts = () => receiver.records().map(({ msg }) => String(msg))
+          const numbered = (what: string, count: number) =>
+            Array.from({ length: count }, (_, at) => `${stamp}${what} ${at}`)
+          const seen = (record: string) => eventually(record, () => texts().includes(record))
+          const first = numbered("sent", 3)
+          for (const record of first) write(record)
+          // A record ends where the next one begins, or after two seconds.
+          yield* seen(first[2] ?? "")
+          yield* kill(Effect.void)
+          receiver.away()
+          const missed = numbered("missed", 50)
+          for (const record of missed) write(record)
+          const waits = () =>
+            fs
+              .readdirSync(place.workDirectory)
+              .filter((name) => /^compute_audit\.\d+$/.test(name))
+              .some((name) => fs.readFileSync(path.join(place.workDirectory, name), "latin1").includes("missed 48"))
+          yield* eventually("the queue on disk", waits)
+          yield* kill(receiver.back)
+          write(`${stamp}end`)
+          yield* seen(`${stamp}end`)
+          assert.deepStrictEqual([...new Set(texts())], [...first, ...missed, `${stamp}end`])
+          assert.isAtMost(texts().length, first.length + missed.length + 1 + 2, "one for each that killed it")
         }),
       60_000
     )
@@ -145,7 +203,7 @@ if (program !== null) {
           const { folder, place } = yield* setUp
           const receiver = yield* listener
           const { pid, running } = yield* init(program, folder)
-          const spec = { ...emptySpec, logsExportHost: `127.0.0.1:${receiver.port}` }
+          const spec = { ...emptySpec, logsExportHost: { host: "127.0.0.1", port: receiver.port } }
           yield* exportLog(place, spec)
           const after = pid()
           yield* exportLog(place, spec)
@@ -166,7 +224,7 @@ if (program !== null) {
       60_000
     )
   })
-}
+)
 
 describe("without a rsyslogd", () => {
   it.live("a compute that must be audited says why it can not be", () =>
@@ -187,11 +245,6 @@ describe("without a rsyslogd", () => {
       )
       assert.strictEqual(yield* failureOf({ plain: "127.0.0.1:1", tls: null }), "rsyslogd: it does not run")
       assert.deepStrictEqual(fs.readdirSync(place.directory), [], "so that the next try is not taken for done")
-      const odd = yield* Effect.flip(exportLog(soon, { ...emptySpec, logsExportHost: "a:b:c" }))
-      assert.strictEqual(
-        odd.message,
-        "logs_export_host is not supported: expected host:port, with an IPv6 address in brackets"
-      )
     })
   )
 

@@ -2,13 +2,12 @@
  * The files of the sidecars: what is changed, what is kept, and that nothing gets out of its quotes.
  */
 import { assert, describe, it } from "@effect/vitest"
-import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { isStale, logBytes } from "../../src/sidecars/auditFiles.ts"
 import { flockHolders } from "../../src/sidecars/localProxy.ts"
 import { pgbouncerEntries, pgbouncerPlace } from "../../src/sidecars/pgbouncer.ts"
 import { fitsIni, isShown, settingsInIni, withSettings } from "../../src/sidecars/pgbouncerIni.ts"
-import { auditText, exportText, parseTarget } from "../../src/sidecars/rsyslog.ts"
+import { auditText, exportText } from "../../src/sidecars/rsyslog.ts"
 
 /** What pgbouncer would read: the later of two lines with one key counts. */
 const readIni = (text: string, section: string): Map<string, string> => {
@@ -167,30 +166,6 @@ describe("files of audit records", () => {
 })
 
 describe("rsyslog's files", () => {
-  it("are sent to a host and a port", () => {
-    const read = (text: string) => Result.getOrNull(parseTarget(text))
-    assert.deepStrictEqual(read("logs.example.com:514"), { host: "logs.example.com", port: 514 })
-    assert.deepStrictEqual(read("10.0.0.1:65535"), { host: "10.0.0.1", port: 65535 })
-    assert.deepStrictEqual(read("[fe80::1]:1"), { host: "fe80::1", port: 1 })
-    for (const text of [
-      "",
-      "host",
-      "host:",
-      ":1",
-      "host:0",
-      "host:65536",
-      "a:b:1",
-      "fe80::1:1",
-      "[host]:1",
-      "a b:1",
-      'a":1',
-      "-a:1",
-      "h:1x"
-    ]) {
-      assert.isNull(read(text), text)
-    }
-  })
-
   it.prop(
     "keep every value on its line and in its quotes",
     { one: Schema.String, other: Schema.String },

@@ -26,6 +26,8 @@ const ofDatabase = (part: string) => `cluster.databases[0].options[0].${part}`
 export const clearText = "hunter2"
 
 export const refusedSpecs: ReadonlyArray<readonly [what: string, spec: Json, path: string]> = [
+  ["a receiver of logs without a port", { ...least, logs_export_host: "logs.example" }, "logs_export_host"],
+  ["a receiver of logs with two ports", { ...least, logs_export_host: "logs.example:1:2" }, "logs_export_host"],
   ["an empty password", role({ encrypted_password: "" }), password],
   ["a password in the clear", role({ encrypted_password: clearText }), password],
   ["half a verifier", role({ encrypted_password: "SCRAM-SHA-256$4096:a" }), password],
