@@ -71,7 +71,7 @@ const planGroups = (
     planOtherExtensions(draft, spec)
     planNeonExtension(draft)
     planAvailability(draft)
-    planRoleDrops(draft, spec, roleDeltas, references.ofRole)
+    planRoleDrops(draft, spec, options, roleDeltas, references.ofRole)
     planSubscriptionsDone(draft, spec, subscriptions)
     planAudit(draft, spec)
     planMigrations(draft, options)

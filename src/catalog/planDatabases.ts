@@ -65,20 +65,21 @@ export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec, options: Appl
   })
   return chains
     .map((chain) => {
-      const operations = chain.deltas.flatMap((delta, at) => {
+      const planned = chain.deltas.flatMap((delta, at) => {
         const decision = chain.decisions[at] ?? "absent"
         if (decision === "absent") return []
-        const made =
-          delta._tag === "Drop"
-            ? planDrop(draft, delta.name, decision)
-            : [planRename(draft, delta.name, delta.to, decision)]
-        return made.filter((one) => one.decision._tag === "Do")
+        return delta._tag === "Drop"
+          ? planDrop(draft, delta.name, decision)
+          : [planRename(draft, delta.name, delta.to, decision)]
       })
-      if (!chain.records) return operations.map(ownLane)
+      const operations = planned.filter(({ decision }) => decision._tag === "Do")
+      if (!chain.records || planned.some(({ decision }) => decision._tag === "Refuse")) return operations.map(ownLane)
       const ids = operations.map(({ id }) => id)
-      const all = [...operations, recordDeltas(draft, options, chain, "RenameAndDeleteDatabases", ids)]
-      // One transaction, so that the record cannot be missing once it is done.
-      return [{ database: null, joined: true, operations: all }]
+      const record = recordDeltas(draft, options, chain, "RenameAndDeleteDatabases", ids)
+      // Renames are one transaction with their record: it cannot be missing once they are done. Names tell of a drop.
+      return chain.decisions.some((decision, at) => decision === "do" && chain.deltas[at]?._tag === "Drop")
+        ? [...operations, record].map(ownLane)
+        : [{ database: null, joined: true, operations: [...operations, record] }]
     })
     .filter((lanes) => lanes.length > 0)
 }

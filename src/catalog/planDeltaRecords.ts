@@ -1,6 +1,6 @@
 /**
- * The record of lists of deltas that are done and that would be done again, were it not for the record: as settings of
- * our own role, which no tenant may alter (`planDeltas.ts` says which lists need one).
+ * The record of lists of deltas that are done, and are not to be done again to whatever has the names by then: as
+ * settings of our own role, which no tenant may alter.
  */
 import { quoteIdentifier } from "../pgwire/quote.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -25,7 +25,7 @@ export const recordDeltas = (
       phase,
       object: roleObject(options.superuser),
       action: `record that ${deltas.length} delta operations are done (${digest})`,
-      because: "their names could not tell, and the next start would do them again",
+      because: "they come again with the next start, and what has their names then is something else",
       after,
       sql: [`ALTER ROLE ${quoteIdentifier(options.superuser)} SET ${setting(digest)} TO 'done'`],
       change: { _tag: "RecordDeltas", digest }

@@ -7,8 +7,10 @@
  * - Deltas are done in their order. A name that the spec wants is given up only if a later rename fills it again, or
  *   if what has it goes on to another wanted name.
  * - A rename is done only if nothing is in its way to the end of its chain.
- * - A list is done only if a replay would find nothing left to do. One that drops nothing but would be done again, such
- *   as an exchange of two names over a third, is done once and recorded. One that would drop again is left alone.
+ * - A list is looked at once, and recorded as done. Whatever has taken a name since then, made by the spec or by a user,
+ *   is not what the list was about: a replay neither moves nor drops it.
+ * - One that would drop again if it were replayed without a record is left alone: it may be such a replay, after a start
+ *   by a program that records nothing.
  */
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
@@ -59,14 +61,19 @@ export interface DeltaChain {
   readonly deltas: ReadonlyArray<Delta>
   readonly decisions: ReadonlyArray<DeltaDecision>
   readonly digest: string
-  /** What is done has to be recorded, because a replay could not see that it was. */
+  /** Not recorded yet, and to be once it is done. */
   readonly records: boolean
 }
 
+/** Records are settings that every session of ours reads. Of more lists than these the names alone tell. */
+const maxRecords = 100
+
 export const decideDeltas = (deltas: ReadonlyArray<Delta>, world: DeltaWorld): ReadonlyArray<DeltaChain> =>
-  chainsOf(deltas).map((chain) => {
+  chainsOf(deltas).map((chain, at) => {
     const digest = digestOf(world.thing, chain)
-    return { deltas: chain, digest, ...decideChain(chain, world, digest) }
+    const recorded = world.recorded(digest)
+    const decisions = decideChain(chain, world, recorded)
+    return { deltas: chain, digest, decisions, records: !recorded && at < maxRecords }
   })
 
 /** Of all lists that the spec holds. */
@@ -97,25 +104,17 @@ const chainsOf = (deltas: ReadonlyArray<Delta>): ReadonlyArray<ReadonlyArray<Del
 const decideChain = (
   chain: ReadonlyArray<Delta>,
   world: DeltaWorld,
-  digest: string
-): Pick<DeltaChain, "decisions" | "records"> => {
+  recorded: boolean
+): ReadonlyArray<DeltaDecision> => {
   const names = [...new Set(chain.flatMap(namesOf))]
-  const there = new Set(names.filter((name) => world.exists.has(name)))
-  const { after, decisions } = runChain(chain, there, world)
+  const { after, decisions } = runChain(chain, new Set(names.filter((name) => world.exists.has(name))), world)
   const leave = (because: string) => decisions.map((one) => (one === "do" ? { because } : one))
-  if (world.recorded(digest)) return { decisions: leave("it is recorded as done"), records: false }
-  const next = (state: ReadonlySet<string>) => new Set(names.filter((name) => state.has(name) || world.made(name)))
-  if (!runChain(chain, next(after), world).decisions.includes("do")) return { decisions, records: false }
-  if (!decisions.some((one, at) => one === "do" && chain[at]?._tag === "Drop")) return { decisions, records: true }
-  const left = next(there)
-  const then = left.size === there.size ? null : decideChain(chain, { ...world, exists: left }, digest)
-  return {
-    decisions: leave(
-      "it would be done again with the next start, because the names that are wanted hide that it was done"
-    ),
-    // Left alone now, it is left alone for good.
-    records: then !== null && (then.records || then.decisions.includes("do"))
-  }
+  if (recorded) return leave("it is recorded as done")
+  if (!decisions.some((one, at) => one === "do" && chain[at]?._tag === "Drop")) return decisions
+  const next = new Set(names.filter((name) => after.has(name) || world.made(name)))
+  return runChain(chain, next, world).decisions.includes("do")
+    ? leave("it would be done again with the next start, because the names that are wanted hide that it was done")
+    : decisions
 }
 
 interface Run {

@@ -19,6 +19,12 @@ export interface PlannedRoleDeltas {
   readonly dropped: ReadonlyArray<string>
   /** For the report: roles that a delta names and that stay, with the reason. */
   readonly stay: ReadonlyArray<readonly [name: string, because: string]>
+  /** Lists that are done when these roles are dropped, too; `renames` are operations. */
+  readonly unrecorded: ReadonlyArray<{
+    readonly chain: DeltaChain
+    readonly renames: ReadonlyArray<string>
+    readonly dropped: ReadonlyArray<string>
+  }>
 }
 
 const chainsOf = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): ReadonlyArray<DeltaChain> => {
@@ -37,12 +43,20 @@ export const planRoleDeltas = (draft: Draft, spec: ParsedSpec, options: ApplyOpt
   const left = [...draft.roles.keys()].filter(isLeavingRole)
   const dropped: Array<string> = [...left]
   const stay: Array<readonly [string, string]> = []
+  const unrecorded: Array<PlannedRoleDeltas["unrecorded"][number]> = []
   for (const chain of chainsOf(draft, spec, options)) {
+    const drops: Array<string> = []
+    let refused = false
     const ids = chain.deltas.flatMap((delta, at) => {
       const decision = chain.decisions[at] ?? "absent"
-      if (delta._tag === "Rename") return planRename(draft, delta.name, delta.to, decision)
+      if (delta._tag === "Rename") {
+        const renames = planRename(draft, delta.name, delta.to, decision)
+        refused ||= decision === "do" && renames.length === 0
+        return renames
+      }
       if (decision === "absent") return []
       if (decision !== "do") {
+        refused ||= ownerOnly(spec, delta.name) !== undefined
         stay.push([delta.name, decision.because])
         return []
       }
@@ -51,13 +65,16 @@ export const planRoleDeltas = (draft: Draft, spec: ParsedSpec, options: ApplyOpt
           index > at && later._tag === "Rename" && later.to === delta.name && chain.decisions[index] === "do"
       )
       const name = taken ? freeName(draft) : delta.name
-      dropped.push(name)
+      drops.push(name)
       return taken ? renameRole(draft, delta.name, name, "another role takes its name, and then it is dropped") : []
     })
-    if (chain.records) recordDeltas(draft, options, chain, "RenameRoles", ids)
+    dropped.push(...drops)
+    if (!chain.records || refused) continue
+    if (drops.length > 0) unrecorded.push({ chain, renames: ids, dropped: drops })
+    else recordDeltas(draft, options, chain, "RenameRoles", ids)
   }
   forgetDeltas(draft, options, spec)
-  return { dropped: [...new Set(dropped)].filter((name) => draft.roles.has(name)), stay }
+  return { dropped: [...new Set(dropped)].filter((name) => draft.roles.has(name)), stay, unrecorded }
 }
 
 const freeName = (draft: Draft): string => {
@@ -107,25 +124,30 @@ const renameRole = (draft: Draft, name: string, to: string, because: string): Re
 
 const ownedBy = (spec: ParsedSpec, name: string) => spec.databases.find((database) => database.owner === name)
 
+/** A database that has this owner by a spec that does not want the role. */
+const ownerOnly = (spec: ParsedSpec, name: string) => (wantedRoles(spec).has(name) ? undefined : ownedBy(spec, name))
+
 /** `references` are, by role, the operations that reassign and drop what depends on it. */
 export const planRoleDrops = (
   draft: Draft,
   spec: ParsedSpec,
-  { dropped, stay }: PlannedRoleDeltas,
+  options: ApplyOptions,
+  { dropped, stay, unrecorded }: PlannedRoleDeltas,
   references: ReadonlyMap<string, ReadonlyArray<string>>
 ): void => {
   const about = (name: string) =>
     ({ phase: "DropRoles", object: roleObject(name), action: "drop", because: "a delta says so" }) as const
   for (const [name, because] of stay) {
-    const owned = wantedRoles(spec).has(name) ? undefined : ownedBy(spec, name)
+    const owned = ownerOnly(spec, name)
     const decision =
       owned === undefined
         ? skip(because)
         : refuse(`the spec makes it the owner of ${databaseObject(owned.name)}`, "give the database another owner")
     add(draft, operation({ ...about(name), decision }))
   }
+  const drops = new Map<string, string>()
   for (const name of dropped) {
-    add(
+    const { id } = add(
       draft,
       transactional({
         ...about(name),
@@ -134,5 +156,10 @@ export const planRoleDrops = (
         change: { _tag: "DropRole", name }
       })
     )
+    drops.set(name, id)
+  }
+  for (const { chain, dropped: names, renames } of unrecorded) {
+    const done = names.flatMap((name) => drops.get(name) ?? [])
+    recordDeltas(draft, options, chain, "DropRoles", [...renames, ...done])
   }
 }

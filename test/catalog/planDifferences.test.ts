@@ -91,6 +91,9 @@ const creation = {
   oid: "16384"
 }
 
+/** A list of deltas is done once, and comes again with each start. */
+const recorded = (digest: string) => `delta operations ${digest} recorded as done: false -> true`
+
 const table: ReadonlyArray<readonly [string, World, Partial<ParsedSpec>, ReadonlyArray<string>]> = [
   ["nothing", { database: {} }, owned(), []],
   [
@@ -139,12 +142,17 @@ const table: ReadonlyArray<readonly [string, World, Partial<ParsedSpec>, Readonl
     { roles: [role({ privileged: false, password: { _tag: "Verifier", verifier: verifier(md5) } })] },
     ['role "r" exists: false -> true', 'role "r" password: null -> "md5"', 'role "r" login: false -> true']
   ],
-  ["a role that is dropped", {}, { deltas: [{ _tag: "DropRole", name: "r" }] }, ['role "r" exists: true -> false']],
+  [
+    "a role that is dropped",
+    {},
+    { deltas: [{ _tag: "DropRole", name: "r" }] },
+    ['role "r" exists: true -> false', recorded("cd2a0203d229be64")]
+  ],
   [
     "a role under another name",
     { role: { verifier: verifier(md5) } },
     { roles: [role({ name: "s" })], deltas: [{ _tag: "RenameRole", name: "r", to: "s" }] },
-    ['role "s" name: "r" -> "s"', 'role "s" password: "md5" -> null']
+    ['role "s" name: "r" -> "s"', 'role "s" password: "md5" -> null', recorded("2294f21f143b20a6")]
   ],
   ["an owner", { database: { owner: "cloud_admin" } }, owned(), ['database "d" owner: "cloud_admin" -> "r"']],
   [
@@ -177,7 +185,7 @@ const table: ReadonlyArray<readonly [string, World, Partial<ParsedSpec>, Readonl
     "a database that makes room for another",
     { database: {} },
     { ...owned(), deltas: [{ _tag: "RenameDatabase", name: "d", to: "e" }], databases: [] },
-    ['database "e" name: "d" -> "e"']
+    ['database "e" name: "d" -> "e"', recorded("70e495eb8663e6ef")]
   ]
 ]
 

@@ -210,14 +210,16 @@ describe("an apply", () => {
           "d"
         )
         const databases = [database("d", "r"), database("e'\"", "r")]
-        const without = { ...spec, roles: spec.roles.slice(0, 1), databases }
-        yield* done(postgres, {
-          ...without,
+        const without: ParsedSpec = {
+          ...spec,
+          roles: spec.roles.slice(0, 1),
+          databases,
           deltas: [
             { _tag: "DropRole", name: "other" },
             { _tag: "DropRole", name: "web_access" }
           ]
-        })
+        }
+        yield* done(postgres, without)
         yield* costsNothing(postgres, without)
       })
     )

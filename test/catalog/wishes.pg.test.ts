@@ -72,6 +72,16 @@ describe("deltas and wishes", () => {
                 c: before["c"]
               })
             }
+            // What a user makes under the vacated name is not what the deltas were about.
+            yield* postgres.rows("create database a")
+            const { a } = yield* oids(postgres, "pg_database", "datname")
+            yield* done(postgres, both)
+            assert.deepStrictEqual(yield* oids(postgres, "pg_database", "datname"), {
+              a,
+              b: before["a"],
+              c: before["c"]
+            })
+            yield* postgres.rows("drop database a")
             const exchanged = { ...both, deltas: exchange("RenameDatabase", "b", "c") }
             for (let start = 0; start < 3; start++) {
               yield* done(postgres, exchanged)
@@ -107,6 +117,11 @@ describe("deltas and wishes", () => {
             yield* done(postgres, both)
             assert.deepStrictEqual(yield* oids(postgres, "pg_roles", "rolname"), { b: before["a"], c: before["c"] })
           }
+          yield* postgres.rows("create role a")
+          const { a } = yield* oids(postgres, "pg_roles", "rolname")
+          yield* done(postgres, both)
+          assert.deepStrictEqual(yield* oids(postgres, "pg_roles", "rolname"), { a, b: before["a"], c: before["c"] })
+          yield* postgres.rows("drop role a")
           assert.deepStrictEqual(yield* postgres.rows("select tableowner from pg_tables where tablename = 't'", "d"), [
             ["c"]
           ])
