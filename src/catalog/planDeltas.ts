@@ -1,16 +1,15 @@
 /**
  * Where delta operations meet what the spec wants: which of them are to be done, decided by data alone.
  *
- * Deltas come again with every start on the same spec, and nothing says whether they were done before; what exists,
- * what is wanted, and what a replay would see have to. The rules:
+ * Deltas come again with every start on the same spec. The rules:
  *
  * - Deltas are done in their order. A name that the spec wants is given up only if a later rename fills it again, or
  *   if what has it goes on to another wanted name.
  * - A rename is done only if nothing is in its way to the end of its chain.
- * - A list is looked at once, and recorded as done. Whatever has taken a name since then, made by the spec or by a user,
- *   is not what the list was about: a replay neither moves nor drops it.
- * - One that would drop again if it were replayed without a record is left alone: it may be such a replay, after a start
- *   by a program that records nothing.
+ * - A list is looked at once, and recorded as done. What has taken a name since then, made by the spec or by a user, is
+ *   not what the list was about: a replay neither moves nor drops it.
+ * - Without a record, nothing but the names says whether a list was done before, by a program that records nothing. One
+ *   that such a replay would drop by is left alone.
  */
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 

@@ -308,6 +308,20 @@ describe("the basebackup", () => {
     )
   }
 
+  it.live("an LSN below the GC cutoff may be leased, and the basebackup is refused all the same", () =>
+    Effect.gen(function* () {
+      const pageserver = yield* serve({ fault: "collected" })
+      const { state, timeline: made } = yield* claim(specOf(pageserver.url, {}, { _tag: "Static", lsn: 16n }))
+      assert.strictEqual(yield* made.commitLsn("start"), 16n)
+      assert.deepStrictEqual((yield* state.now).degraded, [])
+      assert.strictEqual((yield* Effect.flip(once(made, 16n)))._tag, "PageserverRefused")
+      assert.deepStrictEqual(
+        (yield* pageserver.seen).map(({ command }) => command?.split(" ")[0]),
+        ["lease", "basebackup"]
+      )
+    })
+  )
+
   it.live("WAL that the pageserver does not have yet is waited for, and the log says so", () =>
     Effect.gen(function* () {
       const lines: Array<string> = []
