@@ -89,7 +89,7 @@ const pure: ReadonlyArray<RegExp> = [
   /^http\/page\/(diagram|text)\.ts$/,
   /^cli\/(banner|flags|given)\.ts$/,
   /^errors\/(Failure|AuxiliaryFailure|StorageFailure|errno|policy|redactUrls)\.ts$/,
-  /^extensions\/plan\.ts$/,
+  /^extensions\/(controlText|plan)\.ts$/,
   /^logging\/filter\.ts$/,
   /^pgwire\/(address|ConnString|ownSessions|quote)\.ts$/,
   /^platform\/duration\.ts$/,

@@ -67,8 +67,8 @@ export interface ObservedDatabase {
 }
 
 export interface ObservedExtension {
-  /** The version that the files on disk would give. */
-  readonly available: string
+  /** The version that the files on disk would give; `null`: they name none. */
+  readonly available: string | null
   readonly installed: { readonly version: string; readonly schema: string; readonly relocatable: boolean } | null
 }
 
@@ -88,6 +88,8 @@ export interface Catalog {
   readonly databases: ReadonlyMap<string, ObservedDatabase>
   /** Of the system database; only those that an apply may want. Absent: not available here. */
   readonly extensions: ReadonlyMap<string, ObservedExtension>
+  /** Why the files of those that are here cannot be used. */
+  readonly faultyExtensions: ReadonlyMap<string, string>
   readonly references: ReadonlyArray<ObservedReference>
   /** Read only where the spec asks for some. */
   readonly memberships: ReadonlyArray<ObservedMembership>

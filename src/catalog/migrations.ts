@@ -88,16 +88,14 @@ export const migrate: (privilegedRole: string) => Effect.Effect<number, WireFail
   ).pipe(Effect.tapError(() => countFailure(current)))
 })
 
-/** Nothing where the extension is not installed, or is as new as the files on disk. */
+/** Postgres does nothing where it is as new as the files on disk. Nothing is sent where it is not installed. */
 export const updateNeonExtension: Effect.Effect<void, WireFailed | TimedOut, Admin> = Effect.scoped(
   Effect.gen(function* () {
     const session = yield* openSession(newSqlStatistics(), "post_apply_config", null)
-    const [answer] = yield* session.send([
-      "SELECT a.default_version <> e.extversion FROM pg_catalog.pg_available_extensions a " +
-        "JOIN pg_catalog.pg_extension e ON e.extname = a.name WHERE a.name = 'neon'"
-    ])
+    const [answer] = yield* session.send(["SELECT 1 FROM pg_catalog.pg_extension WHERE extname = 'neon'"])
     if (answer === undefined) return yield* Effect.die("one message has one answer")
     const [known] = yield* Effect.fromResult(answer)
-    if (known?.rows[0]?.[0] === "t") yield* Effect.flatMap(session.send(["ALTER EXTENSION neon UPDATE"]), firstFailure)
+    if ((known?.rows.length ?? 0) > 0)
+      yield* Effect.flatMap(session.send(["ALTER EXTENSION neon UPDATE"]), firstFailure)
   })
 )

@@ -12,14 +12,8 @@ import type { StatementResult } from "../pgwire/Wire.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { databaseOptionsOf, roleOptionsOf } from "../spec/clusterOptions.ts"
 import { leavingRolePrefix } from "../spec/names.ts"
-import type {
-  ApplyOptions,
-  Catalog,
-  DatabaseCreation,
-  ObservedDatabase,
-  ObservedExtension,
-  ObservedRole
-} from "./Catalog.ts"
+import type { ApplyOptions, Catalog, DatabaseCreation, ObservedDatabase, ObservedRole } from "./Catalog.ts"
+import { availableExtensionsSql, extensionsSql, readExtensions } from "./observeExtensions.ts"
 import { doneDeltasSetting } from "./planDeltas.ts"
 import { readVisit, visitColumns, visitJoin } from "./planVisitRecords.ts"
 import type { Session } from "./sessions.ts"
@@ -35,12 +29,6 @@ const serverSql = `SELECT pg_catalog.current_setting('server_version_num'),
   pg_catalog.current_setting('compute_ctl.migrated', true)`
 
 const schemasSql = "SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.nspname IN ('public', 'neon')"
-
-const extensionsSql = `SELECT a.name, a.default_version, e.extversion, n.nspname, e.extrelocatable
-  FROM pg_catalog.pg_available_extensions a
-  LEFT JOIN pg_catalog.pg_extension e ON e.extname = a.name
-  LEFT JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
-  WHERE a.name IN ('neon', 'pg_stat_statements', 'anon', 'pgaudit', 'pgauditlogtofile')`
 
 /** `pg_roles` shows everybody the same, but for the verifier. */
 const rolesSql = (superuser: boolean) =>
@@ -185,7 +173,7 @@ END`)
     : "SELECT NULL WHERE false"
 
 /** How many statements a message has. */
-const statements = 11
+const statements = 12
 
 const message = (spec: ParsedSpec, options: ApplyOptions, superuser: boolean): string => {
   const wishes = wishesOf(spec)
@@ -195,6 +183,7 @@ const message = (spec: ParsedSpec, options: ApplyOptions, superuser: boolean): s
     migratedSql(options),
     serverSql,
     schemasSql,
+    availableExtensionsSql,
     extensionsSql,
     rolesSql(superuser),
     databasesSql(options.privilegedRole, wishes.creation),
@@ -231,17 +220,17 @@ const read = (results: ReadonlyArray<StatementResult>, verifiers: boolean): Cata
     subscriptionsDropped: server?.[4] === "true",
     migrated: server?.[6] == null || server[6] === "" ? null : Number(server[6]),
     schemas: new Set(at(4).map(([name]) => name ?? "")),
-    extensions: new Map(at(5).map((row) => [row[0] ?? "", readExtension(row)])),
-    roles: new Map(at(6).map((row) => [row[0] ?? "", readRole(row, verifiers)])),
-    databases: new Map(at(7).map((row) => [row[0] ?? "", readDatabase(row)])),
-    references: at(8).map((row) => ({ role: row[0] ?? "", database: row[1] ?? null })),
-    memberships: at(9).map(([role, member, admin, grantor]) => ({
+    ...readExtensions(at(6)),
+    roles: new Map(at(7).map((row) => [row[0] ?? "", readRole(row, verifiers)])),
+    databases: new Map(at(8).map((row) => [row[0] ?? "", readDatabase(row)])),
+    references: at(9).map((row) => ({ role: row[0] ?? "", database: row[1] ?? null })),
+    memberships: at(10).map(([role, member, admin, grantor]) => ({
       role: role ?? "",
       member: member ?? "",
       admin: admin === "t",
       grantor: grantor ?? null
     })),
-    doneDeltas: new Set(at(10).map(([name]) => (name ?? "").slice(doneDeltasSetting.length))),
+    doneDeltas: new Set(at(11).map(([name]) => (name ?? "").slice(doneDeltasSetting.length))),
     ...readings
   }
 }
@@ -254,11 +243,6 @@ const readReadings = (text: string | null | undefined): Pick<Catalog, "times" | 
 }
 
 type Row = Rows[number]
-
-const readExtension = ([, available, version, schema, relocatable]: Row): ObservedExtension => ({
-  available: available ?? "",
-  installed: version == null ? null : { version, schema: schema ?? "", relocatable: relocatable === "t" }
-})
 
 const readRole = (row: Row, verifiers: boolean): ObservedRole => ({
   name: row[0] ?? "",

@@ -34,6 +34,12 @@ export const planOtherExtensions = (draft: Draft, spec: ParsedSpec): void => {
   planExtension(draft, "pg_stat_statements", "HandleOtherExtensions", "shared_preload_libraries names it")
 }
 
+/** Why there is no such extension here. */
+export const whyMissing = ({ faultyExtensions }: Pick<Draft, "faultyExtensions">, name: string): string => {
+  const fault = faultyExtensions.get(name)
+  return fault === undefined ? "this Postgres does not have it" : `its files cannot be used: ${fault}`
+}
+
 const planExtension = (draft: Draft, name: string, phase: Phase, because: string): void => {
   const known = draft.extensions.get(name)
   if (known?.installed != null) return
@@ -48,11 +54,8 @@ const planExtension = (draft: Draft, name: string, phase: Phase, because: string
           ...about,
           decision:
             phase === "Audit"
-              ? refuse(
-                  "this Postgres does not have it",
-                  "use a Postgres with the audit extensions, or turn the audit off"
-                )
-              : skip("this Postgres does not have it")
+              ? refuse(whyMissing(draft, name), "use a Postgres with the audit extensions, or turn the audit off")
+              : skip(whyMissing(draft, name))
         })
       )
     )
@@ -66,7 +69,7 @@ const planExtension = (draft: Draft, name: string, phase: Phase, because: string
       transactional({
         ...about,
         sql: [`CREATE EXTENSION IF NOT EXISTS ${quoteIdentifier(name)} WITH SCHEMA public`],
-        change: { _tag: "PutExtension", name, schema: "public", version: known.available, relocatable: true }
+        change: { _tag: "PutExtension", name, schema: "public", version: known.available ?? "", relocatable: true }
       })
     )
   )
@@ -86,7 +89,7 @@ export const planNeonExtension = (draft: Draft): void => {
         ...about,
         action: "create",
         because: "Neon's storage needs it",
-        decision: skip("this Postgres does not have it")
+        decision: skip(whyMissing(draft, "neon"))
       })
     )
     return
@@ -95,7 +98,7 @@ export const planNeonExtension = (draft: Draft): void => {
     _tag: "PutExtension",
     name: "neon",
     schema: "neon",
-    version: known.available,
+    version: known.available ?? "",
     relocatable: true
   } as const
   const { installed } = known
@@ -114,7 +117,7 @@ export const planNeonExtension = (draft: Draft): void => {
     return
   }
   const moved = installed.schema !== "neon"
-  const old = installed.version !== known.available
+  const old = known.available !== null && installed.version !== known.available
   if (!moved && !old && installed.relocatable) return
   add(
     draft,

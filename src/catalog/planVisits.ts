@@ -7,6 +7,7 @@
  */
 import { doBlock, quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import { readList } from "../postgres/confText.ts"
+import { whyMissing } from "./planExtensions.ts"
 import { templateDatabase } from "../pgwire/ownSessions.ts"
 import { type ParsedSpec, settingOf } from "../spec/ParsedSpec.ts"
 import { type ApplyOptions, majorOf } from "./Catalog.ts"
@@ -37,7 +38,7 @@ export const planVisits = (
   const outside: Array<Operation> = []
   const webAccess = grantsWebAccess(draft, dropped)
   const anon = wantsAnon(draft, spec)
-  if (anon === null) add(draft, missingAnon)
+  if (anon === null) add(draft, missingAnon(draft))
   for (const { name, owner } of wantedDatabases(spec).values()) {
     const known = draft.databases.get(name)
     if (known === undefined) continue
@@ -205,13 +206,14 @@ export const wantsAnon = (draft: Draft, spec: ParsedSpec): boolean | null => {
   return draft.extensions.has("anon") ? true : null
 }
 
-const missingAnon: Operation = operation({
-  phase: "HandleAnonExtension",
-  object: "extension anon",
-  action: "create",
-  because: "the feature anon_extension is on",
-  decision: skip("this Postgres does not have it")
-})
+const missingAnon = (draft: Draft): Operation =>
+  operation({
+    phase: "HandleAnonExtension",
+    object: "extension anon",
+    action: "create",
+    because: "the feature anon_extension is on",
+    decision: skip(whyMissing(draft, "anon"))
+  })
 
 /** Extensions it needs go to `public`: with our empty search path Postgres would not know where to put them. */
 const installAnon = (draft: Draft, name: string, owner: string): Operation => {

@@ -8,6 +8,7 @@ import type { PendingRestart } from "../postgres/configurationCheck.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { notPromoted, type Promotion } from "./promotion.ts"
+import type { ReplicaState } from "./replication.ts"
 import type { Status } from "./transitions.ts"
 
 // How long each part of the start took (docs/reference/compute_ctl.md#start-metrics): what `/metrics.json` answers.
@@ -57,11 +58,13 @@ export interface Condition {
     | "actor_hanging"
     | "recovering"
     | "postgres_not_accepting"
+    | "replica_not_following"
     | "reconfigure_incomplete"
     | "override_not_reset"
     | "refresh_failed"
     | "migration_failed"
     | "database_broken"
+    | "extension_unusable"
     | "base_publication_failed"
     | "sidecar_unusable"
     | "log_dropped"
@@ -213,6 +216,8 @@ export interface Snapshot {
   readonly spec: ParsedSpec | null
   /** Why Postgres, though it runs, takes no new sessions; `null`: it takes them, or nobody has tried yet. */
   readonly notAccepting: string | null
+  /** How far a replica is behind; `null`: it is none, or nobody has looked yet. */
+  readonly replica: ReplicaState | null
   /** Does Postgres run right now? A failed compute with a live Postgres can be healed by a new spec. */
   readonly postgresAlive: boolean
   /** The LSN after the last commitLsn at the end; `null` for a non-primary. */
@@ -256,6 +261,7 @@ export const firstSnapshot = (now: DateTime.Utc): Snapshot => ({
   waitingFor: null,
   spec: null,
   notAccepting: null,
+  replica: null,
   postgresAlive: false,
   flushLsn: null,
   metrics: zeroMetrics,

@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
+import * as Result from "effect/Result"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import type { TimedOut, WireFailed } from "../errors/Failure.ts"
@@ -33,6 +34,9 @@ export const inventoryPeriod = (before: number, intervalSeconds: number): number
 /** For all databases. */
 const countWithin = Duration.minutes(5)
 
+const readAllFiles = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_available_extensions"
+const readWithin = Duration.seconds(10)
+
 export interface InstalledExtensionsOptions {
   readonly apiVersion: ApiVersion
   /** `--installed-extensions-collection-interval`; counts until a spec has been applied. */
@@ -45,6 +49,8 @@ export class InstalledExtensions extends Context.Service<
     readonly options: InstalledExtensionsOptions
     /** Asks every database, and remembers the answer for `family`. */
     readonly take: Effect.Effect<ExtensionCounts, WireFailed | TimedOut>
+    /** Reads every control file there is, as users' tools do; fails when one of them is broken. */
+    readonly readFiles: Effect.Effect<void, WireFailed | TimedOut>
     /** The gauge of the last inventory; without samples before the first. */
     readonly family: Effect.Effect<Family>
   }
@@ -62,6 +68,9 @@ const make = Effect.fnUntraced(function* (options: InstalledExtensionsOptions) {
       within("the inventory of extensions", countWithin),
       Effect.tap((counts) => Ref.set(last, counts))
     ),
+    readFiles: Effect.scoped(
+      Effect.flatMap(admin.connect("get_installed_extensions"), (wire) => wire.rows(readAllFiles, readWithin))
+    ).pipe(Effect.asVoid),
     family: Effect.map(Ref.get(last), (counts) => inventoryFamily(counts, options.apiVersion))
   })
 })
@@ -81,6 +90,19 @@ const logFirst = Effect.gen(function* () {
     yield* Effect.logInfo(`[NEON_EXT_STAT] ${JSON.stringify(inventoryBody(counts, inventory.options.apiVersion))}`)
 })
 
+/** A file with a fault makes the list of extensions fail for every user, and Postgres names it. */
+const checkFiles = Effect.gen(function* () {
+  const state = yield* ComputeState
+  const read = yield* Effect.result((yield* InstalledExtensions).readFiles)
+  if (Result.isSuccess(read)) return yield* state.clear("extension_unusable")
+  // Without a code Postgres has not said so, but is gone.
+  if (read.failure._tag === "TimedOut" || read.failure.sqlState === undefined) return
+  yield* state.raise({
+    code: "extension_unusable",
+    message: `the list of available extensions cannot be read, because a file is broken: ${explain(read.failure)}`
+  })
+})
+
 /** Once after the start, then every period; starts with a pause, so that a short-lived compute is asked once. */
 export const inventoryActor: Actor<InstalledExtensions | ComputeState> = {
   name: "extension inventory",
@@ -89,6 +111,7 @@ export const inventoryActor: Actor<InstalledExtensions | ComputeState> = {
     const inventory = yield* InstalledExtensions
     const state = yield* ComputeState
     yield* state.until("running")
+    yield* checkFiles
     yield* logFirst
     let periodSeconds = 0
     while (true) {
@@ -99,7 +122,9 @@ export const inventoryActor: Actor<InstalledExtensions | ComputeState> = {
         inventoryInterval(inventory.options.intervalSeconds, suspendTimeout)
       )
       yield* Effect.sleep(Duration.seconds(periodSeconds))
-      if ((yield* state.now).status === "running") yield* logFailure(inventory.take)
+      if ((yield* state.now).status !== "running") continue
+      yield* checkFiles
+      yield* logFailure(inventory.take)
     }
   })
 }

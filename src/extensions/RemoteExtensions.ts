@@ -3,8 +3,9 @@
  * (docs/reference/compute_ctl.md#remote-extensions).
  *
  * One fetch per extension at a time, however many ask; a caller that goes away does not take it along, and whoever
- * asks again finds it done. A fetch that failed is forgotten, so that asking again tries again. Only what cannot
- * be looked up, and a folder that cannot be written, keep a compute from starting.
+ * asks again finds it done. A fetch that failed is forgotten, so that asking again tries again. A control file that
+ * Postgres would not take is not written, and is a condition. Only what cannot be looked up, and a folder that cannot
+ * be written, keep a compute from starting.
  */
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
@@ -33,6 +34,7 @@ import { replaceFile } from "../platform/files.ts"
 import { Spawn } from "../platform/Spawn.ts"
 import { PostgresInstall } from "../postgres/PostgresInstall.ts"
 import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
+import { faultOfControlFile } from "./controlText.ts"
 import { fetchArchive, type AttemptLimits, type FetchFailure } from "./fetchArchive.ts"
 import { type ExtensionFolders, locateFolders } from "./folders.ts"
 import {
@@ -157,7 +159,11 @@ const make = Effect.fnUntraced(function* (options: RemoteExtensionsOptions) {
   const preload = Effect.fnUntraced(function* (spec: ParsedSpec) {
     const list = spec.remoteExtensions
     if (list === null) return []
-    const files = controlFiles(list, apiVersion)
+    const files = yield* Effect.provideService(
+      refuseFaulty(controlFiles(list, apiVersion), install.major),
+      ComputeState,
+      state
+    )
     if (files.length > 0) yield* writeControlFiles(files, yield* folders)
     if (base === null) return []
     const libraries = librariesToFetch(spec, list, apiVersion)
@@ -192,6 +198,26 @@ const make = Effect.fnUntraced(function* (options: RemoteExtensionsOptions) {
   })
 
   return RemoteExtensions.of({ prepare, download })
+})
+
+/** Those that Postgres takes; of the others a condition tells, for as long as the spec has them. */
+const refuseFaulty = Effect.fnUntraced(function* (files: ReadonlyArray<ControlFile>, postgresMajor: number) {
+  const state = yield* ComputeState
+  const faults = new Map(
+    files.flatMap(({ name, text }) => {
+      const fault = faultOfControlFile(name, text, postgresMajor)
+      return fault === null ? [] : [[name, fault] as const]
+    })
+  )
+  for (const { about, code } of (yield* state.now).degraded)
+    if (code === "extension_unusable" && about !== undefined && !faults.has(about)) yield* state.clear(code, about)
+  for (const [about, fault] of faults)
+    yield* state.raise({
+      code: "extension_unusable",
+      about,
+      message: `${about}, a control file of the spec's remote extensions, is left out: ${fault}`
+    })
+  return files.filter(({ name }) => !faults.has(name))
 })
 
 /** In one piece, because Postgres would offer a half-written one; a file of that name is somebody's, and stays. */

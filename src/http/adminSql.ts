@@ -29,24 +29,27 @@ export const touchHealthCheck = `
 INSERT INTO public.health_check (id, updated_at) OVERRIDING SYSTEM VALUE VALUES (1, pg_catalog.now())
 ON CONFLICT (id) DO UPDATE SET updated_at = pg_catalog.now()`
 
-/** Columns: the installed version, and the schema that the wanted version insists on; each may be null. */
-export const extensionVersions = (extension: string, version: string): string => `
-SELECT
-  (SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = ${quoteLiteral(extension)}),
-  (SELECT v.schema FROM pg_catalog.pg_available_extension_versions v
-   WHERE v.name = ${quoteLiteral(extension)} AND v.version = ${quoteLiteral(version)})`
+/** Column: the installed version. */
+export const installedVersion = (extension: string): string =>
+  `SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = ${quoteLiteral(extension)}`
 
-/** `null`: that version is there already. */
+/**
+ * What to try, in this order, each after Postgres has called the one before `feature_not_supported`: one that insists
+ * on a schema of its own says so then. (The views of available extensions read the files of all of them, and one with a
+ * fault would make every installation fail.) None: that version is there already.
+ */
 export const installExtension = (
   extension: string,
   version: string,
-  installed: string | null,
-  schema: string | null
-): string | null => {
-  if (installed === version) return null
-  if (installed !== null) return `ALTER EXTENSION ${quoteIdentifier(extension)} UPDATE TO ${quoteLiteral(version)}`
-  const inSchema = schema === null ? " WITH SCHEMA public" : ""
-  return `CREATE EXTENSION IF NOT EXISTS ${quoteIdentifier(extension)}${inSchema} VERSION ${quoteLiteral(version)}`
+  installed: string | null
+): ReadonlyArray<string> => {
+  const name = quoteIdentifier(extension)
+  const wanted = quoteLiteral(version)
+  if (installed === version) return []
+  if (installed !== null) return [`ALTER EXTENSION ${name} UPDATE TO ${wanted}`]
+  return [" WITH SCHEMA public", ""].map(
+    (schema) => `CREATE EXTENSION IF NOT EXISTS ${name}${schema} VERSION ${wanted}`
+  )
 }
 
 /** Column: a privilege that the role holds on the schema itself, not through another role. */

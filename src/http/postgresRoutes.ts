@@ -14,7 +14,7 @@ import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as OS from "node:os"
 import type { ComputeState } from "../compute/ComputeState.ts"
-import { CommandFailed, type Failure } from "../errors/Failure.ts"
+import { CommandFailed, type Failure, type TimedOut, type WireFailed } from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
 import { countExtensions, type ExtensionCounts } from "../extensions/countExtensions.ts"
 import type { Admin, Purpose } from "../pgwire/Admin.ts"
@@ -248,9 +248,13 @@ export const grantRoutes = (state: ComputeState["Service"], admin: Admin["Servic
     yield* Effect.scoped(
       Effect.gen(function* () {
         const wire = yield* admin.connect("install_extension", database)
-        const [versions] = yield* wire.rows(adminSql.extensionVersions(extension, version), queryWithin)
-        const sql = adminSql.installExtension(extension, version, versions?.[0] ?? null, versions?.[1] ?? null)
-        if (sql !== null) yield* namingLockHolders(admin, wire, "/extensions", wire.simple(sql, queryWithin))
+        const [installed] = yield* wire.rows(adminSql.installedVersion(extension), queryWithin)
+        const [first, ...others] = adminSql.installExtension(extension, version, installed?.[0] ?? null)
+        const run = (sql: string) => namingLockHolders(admin, wire, "/extensions", wire.simple(sql, queryWithin))
+        const notSupported = (failure: WireFailed | TimedOut) =>
+          failure._tag === "WireFailed" && failure.sqlState === "0A000"
+        if (first !== undefined)
+          yield* others.reduce((tried, sql) => Effect.catchIf(tried, notSupported, () => run(sql)), run(first))
       })
     ).pipe(prefixed("failed to install extension"))
     return json({ extension, version }, created)

@@ -81,7 +81,8 @@ const unquoteConf = (token: string): string =>
       })
     : token
 
-const entryLine = /^[ \t\r]*([A-Za-z_][A-Za-z0-9_.]*)[ \t\r]*=?[ \t\r]*('(?:[^'\\]|\\.|'')*'|[^\s'#]+)[ \t\r]*(?:#.*)?$/
+const entryLine =
+  /^[ \t\r]*([A-Za-z_][A-Za-z0-9_.]*)[ \t\r]*=?[ \t\r]*('(?:[^'\\]|\\.|'')*'|[^\s'#=][^\s'#]*)[ \t\r]*(?:#[^\n]*)?$/
 
 /** The setting on one line, or `null` for blanks, comments and what Postgres would not take either. */
 export const readLine = (line: string): ConfEntry | null => {

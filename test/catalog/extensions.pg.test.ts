@@ -40,6 +40,7 @@ const falseExtensions = Effect.map(temporaryFolder, (folder) => {
   fs.chmodSync(folder, 0o755)
   return {
     folder,
+    write,
     newer: () => write("neon.control", "comment = 'false'\ndefault_version = '1.1'\nrelocatable = false\n")
   }
 })
@@ -80,7 +81,9 @@ describe("extensions and migrations on a real Postgres", () => {
   it.live("neon is created, moved, updated; anon and the audit are installed", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { folder, newer } = yield* falseExtensions
+        const { folder, newer, write } = yield* falseExtensions
+        // Somebody else's: every look at all the files fails, and nothing else.
+        write("other.control", "default_version = '1.0\n")
         const postgres = yield* startPostgres({
           major: 18,
           settings: { extension_control_path: `'${folder}:$system'` }
@@ -115,6 +118,46 @@ describe("extensions and migrations on a real Postgres", () => {
         assert.strictEqual((yield* applyOn(postgres, spec)).outcome, "done")
         assert.deepStrictEqual(yield* versionOf(postgres), [["1.1", "neon", "t"]])
         yield* assertSettled(postgres, spec)
+        write("neon.control", "comment = 'false'\ndefault_version = 1.0 # the files of 1.1 are there, too\n")
+        assert.deepStrictEqual(
+          (yield* applyOn(postgres, spec)).operations.map(({ action, outcome }) => [action, outcome]),
+          [
+            ["update to 1.0", "failed"],
+            ["run migrations 1 to 12", "skipped"]
+          ]
+        )
+        assert.match((yield* Effect.flip(postgres.rows("select from pg_available_extensions"))).message, /other/)
+      })
+    )
+  )
+
+  it.live("a wanted extension whose files cannot be used is skipped with Postgres's reason, an audit is refused", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { folder, write } = yield* falseExtensions
+        const postgres = yield* startPostgres({
+          major: 18,
+          settings: { extension_control_path: `'${folder}:$system'` }
+        })
+        write("neon.control", "'no setting'\n")
+        write("anon.control", "unheard_of = 1\n")
+        write("pgaudit.control", "schema = a\nrelocatable = true\n")
+        const spec = specOf({
+          settings: preloaded("neon,anon"),
+          features: new Set(["anon_extension"]),
+          auditLevel: "Base"
+        })
+        const { operations } = yield* applyOn(postgres, spec)
+        const reasons = operations.flatMap(({ object, outcome, reason }) =>
+          object.startsWith("extension") ? [`${object} ${outcome}: ${reason}`] : []
+        )
+        assert.lengthOf(reasons, 3)
+        for (const [index, wanted] of [
+          /^extension anon skipped: its files cannot be used: unrecognized parameter "unheard_of" in file/,
+          /^extension neon skipped: its files cannot be used: syntax error in file ".*neon.control" line 1/,
+          /^extension pgaudit failed: its files cannot be used: .*relocatable/
+        ].entries())
+          assert.match(reasons.toSorted().at(index) ?? "", wanted, reasons.join("|"))
       })
     )
   )

@@ -145,6 +145,7 @@ export const catalogOf = (scenario: Scenario): Catalog => {
     extensions: new Map(
       (scenario.switches & 32) === 0 ? all.slice(3).map((one) => [one, extension]) : all.map((one) => [one, extension])
     ),
+    faultyExtensions: new Map(),
     references: scenario.references.filter(([role]) => roles.has(role)).map(([role, one]) => ({ role, database: one })),
     memberships: [],
     times: new Map([["infinity", "Infinity"]]),

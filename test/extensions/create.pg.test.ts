@@ -4,16 +4,19 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { causesOf } from "../../src/errors/policy.ts"
+import { faultOfControlFile } from "../../src/extensions/controlText.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
 import { shutdownStages } from "../../src/platform/shutdownStages.ts"
 import { Spawn } from "../../src/platform/Spawn.ts"
 import { type Cluster, configOf, installOf, makeCluster, runAs, temporaryFolder } from "../support/postgres.ts"
+import { badTexts, goodTexts } from "./controlTexts.ts"
 import { halfThen, startService, listOf, sha256, specWith, startStore, complete, zst } from "./extensionStore.ts"
 
 const native = path.resolve(installOf(17).postgres, "../..")
@@ -61,7 +64,7 @@ const started = Effect.fnUntraced(function* (install: string, cluster: Cluster) 
 })
 
 describe("an extension that the image lacks", () => {
-  it.live("is offered from the start, and created once it was fetched", () =>
+  it.live("is offered from the start, and created once it was fetched; a control file with a fault is left out", () =>
     Effect.gen(function* () {
       const {
         archives: [citext = Buffer.alloc(0)],
@@ -77,11 +80,12 @@ describe("an extension that the image lacks", () => {
         }
       ])
       store.answer("/tag/amd64/v17/extensions/toy.tar.zst", complete(toy))
-      const list = listOf({ citext: sha256(citext), toy: sha256(toy) }, { citext: "citext" })
+      const list = listOf({ citext: sha256(citext), toy: sha256(toy), bad: null }, { citext: "citext" })
       const spec = specWith({
         ...list,
         extensions: new Map([
           ...list.extensions,
+          ["bad", { controlFiles: new Map([["bad.control", "default_version = '1.0\n"]]), sha256: null }],
           [
             "citext",
             {
@@ -93,12 +97,17 @@ describe("an extension that the image lacks", () => {
           ]
         ])
       })
-      const { extensions } = yield* startService(install, store.base, spec)
+      const { extensions, state } = yield* startService(install, store.base, spec)
       yield* extensions.prepare(spec)
+      assert.deepInclude((yield* state.now).degraded, {
+        code: "extension_unusable",
+        about: "bad.control",
+        message: "bad.control, a control file of the spec's remote extensions, is left out: line 1: it is no setting"
+      })
 
       const wire = yield* started(install, yield* makeCluster())
       const offered = yield* wire.rows(
-        "select name from pg_available_extensions where name in ('citext', 'toy') order by 1"
+        "select name from pg_available_extensions where name in ('citext', 'toy', 'bad') order by 1"
       )
       assert.deepStrictEqual(offered, [["citext"], ["toy"]])
       const early = yield* Effect.flip(wire.simple("create extension citext"))
@@ -110,6 +119,13 @@ describe("an extension that the image lacks", () => {
       yield* extensions.download("toy", false)
       yield* wire.simple("create extension toy")
       assert.deepStrictEqual(yield* wire.rows("select toy_answer()"), [["42"]])
+
+      const taken = Effect.fnUntraced(function* (text: string) {
+        fs.writeFileSync(path.join(install, share, "text.control"), text)
+        return Result.isSuccess(yield* Effect.result(wire.rows("select from pg_extension_update_paths('text')")))
+      })
+      for (const text of [...goodTexts, ...badTexts])
+        assert.strictEqual(yield* taken(text), faultOfControlFile("text.control", text, 17) === null, text)
     }).pipe(Effect.provide(Spawn.layer), Effect.scoped)
   )
 

@@ -6,19 +6,30 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Stream from "effect/Stream"
+import * as fs from "node:fs"
+import * as path from "node:path"
 import { readSample, sampleSql } from "../../src/activity/ActivityMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { isRaised } from "../../src/compute/snapshot.ts"
 import { inventoryBody } from "../../src/extensions/countExtensions.ts"
 import { InstalledExtensions, inventoryActor } from "../../src/extensions/InstalledExtensions.ts"
 import { Admin } from "../../src/pgwire/Admin.ts"
 import type { ApiVersion } from "../../src/spec/ParsedSpec.ts"
 import { printFamilies } from "../../src/telemetry/prometheus.ts"
-import { startPostgres, superuser } from "../support/postgres.ts"
+import { startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
 import { eventually } from "../support/waiting.ts"
 
-const setUp = Effect.fnUntraced(function* (apiVersion: ApiVersion = "head") {
-  const postgres = yield* startPostgres({ settings: { autovacuum: "off", log_connections: "on" } })
+const setUp = Effect.fnUntraced(function* (
+  apiVersion: ApiVersion = "head",
+  major?: number,
+  settings: Readonly<Record<string, string>> = {}
+) {
+  const postgres = yield* startPostgres({
+    ...(major === undefined ? {} : { major }),
+    settings: { autovacuum: "off", log_connections: "on", ...settings }
+  })
   const owner = yield* postgres.connect()
   const admin = Admin.layer({
     host: "127.0.0.1",
@@ -125,6 +136,33 @@ describe("the inventory", () => {
       yield* owner.simple("update pg_database set dattablespace = 4711 where datname = 'broken'")
       const counts = yield* inventory.take
       assert.deepInclude(counts, { name: "plpgsql", version: "1.0", ownedBySuperuser: true, databases: 2 })
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("tells of a control file anywhere that makes the list of extensions fail, until it is mended", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const file = path.join(folder, "extension", "broken.control")
+      fs.mkdirSync(path.dirname(file))
+      fs.chmodSync(folder, 0o755)
+      fs.writeFileSync(file, "default_version = '1.0\n")
+      const { context, state } = yield* setUp("head", 18, { extension_control_path: `'${folder}:$system'` })
+      yield* state.send("StartBegan")
+      yield* state.send("PostgresReady", { spec: emptySpec })
+      const look = Effect.forkChild(Effect.provide(inventoryActor.run, context))
+      const told = (wanted: boolean) =>
+        state.changes.pipe(
+          Stream.filter(({ degraded }) => isRaised(degraded, "extension_unusable") === wanted),
+          Stream.runHead,
+          Effect.timeout("20 seconds")
+        )
+      const first = yield* look
+      yield* told(true)
+      assert.match((yield* state.now).degraded[0]?.message ?? "", /broken\.control" line 1/)
+      yield* Fiber.interrupt(first)
+      fs.writeFileSync(file, "default_version = '1.0'\n")
+      yield* look
+      yield* told(false)
     }).pipe(Effect.scoped)
   )
 

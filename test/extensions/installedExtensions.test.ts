@@ -23,6 +23,7 @@ const setUp = Effect.fnUntraced(function* (spec: ParsedSpec, applyReport: ApplyR
       Ref.update(taken, (count) => count + 1),
       Effect.fail(new TimedOut({ what: "a test", millis: 1 }))
     ),
+    readFiles: Effect.void,
     family: Effect.succeed(inventoryFamily([], "head"))
   })
   const context = yield* Layer.build(
