@@ -30,13 +30,13 @@ import {
   type PostgresUnusable
 } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
-import { replaceFile } from "../platform/files.ts"
+import { attempt, replaceFile } from "../platform/files.ts"
 import { Spawn } from "../platform/Spawn.ts"
 import { PostgresInstall } from "../postgres/PostgresInstall.ts"
 import type { ApiVersion, ParsedSpec } from "../spec/ParsedSpec.ts"
 import { faultOfControlFile } from "./controlText.ts"
 import { fetchArchive, type AttemptLimits, type FetchFailure } from "./fetchArchive.ts"
-import { type ExtensionFolders, locateFolders } from "./folders.ts"
+import { type ExtensionFolders, locateFolders, recordFiles } from "./folders.ts"
 import {
   archiveUrl,
   type ControlFile,
@@ -223,11 +223,18 @@ const refuseFaulty = Effect.fnUntraced(function* (files: ReadonlyArray<ControlFi
 /** In one piece, because Postgres would offer a half-written one; a file of that name is somebody's, and stays. */
 const writeControlFiles = (
   files: ReadonlyArray<ControlFile>,
-  { extension }: ExtensionFolders
+  folders: ExtensionFolders
 ): Effect.Effect<void, FileFailed> =>
   Effect.forEach(
-    files.map(({ name, text }) => ({ path: path.join(extension, name), content: text, mode: 0o644, owner: null })),
-    (file) => (fs.existsSync(file.path) ? Effect.void : replaceFile(file)),
+    files,
+    ({ extension, name, text }) => {
+      const at = path.join(folders.extension, name)
+      if (fs.existsSync(at)) return Effect.void
+      // Without a record its archive could not replace it; where none can be written, none can be unpacked either.
+      const record = attempt("write", folders.incoming, () => recordFiles(folders, extension, [at]))
+      const write = replaceFile({ path: at, content: text, mode: 0o644, owner: null })
+      return Effect.andThen(Effect.ignore(record), write)
+    },
     { discard: true }
   )
 

@@ -10,7 +10,7 @@ import * as Metric from "effect/Metric"
 import { createHash, randomUUID } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { Readable, Transform } from "node:stream"
+import { type Duplex, pipeline as pipe, Readable, Transform } from "node:stream"
 import { pipeline } from "node:stream/promises"
 import * as zlib from "node:zlib"
 import { counters } from "../compute/counters.ts"
@@ -126,6 +126,39 @@ const untar = async (pieces: AsyncIterable<Uint8Array>, directory: string, mostB
   }
 }
 
+const magics = {
+  zstd: [0x28, 0xb5, 0x2f, 0xfd],
+  gzip: [0x1f, 0x8b],
+  xz: [0xfd, 0x37, 0x7a, 0x58],
+  bzip2: [0x42, 0x5a, 0x68]
+}
+
+/** By its first bytes: the name says zstd, whatever packed it. What begins like none of them is a tar, or nothing. */
+const decompressorFor = (head: Buffer): Duplex | null => {
+  const is = (name: keyof typeof magics) => head.subarray(0, magics[name].length).equals(Buffer.from(magics[name]))
+  if (is("zstd")) return zlib.createZstdDecompress()
+  if (is("gzip")) return zlib.createGunzip()
+  const other = (["xz", "bzip2"] as const).find(is)
+  if (other === undefined) return null
+  throw new TarInvalid("refused", `it is packed by ${other}; pack it by zstd or gzip, or not at all`)
+}
+
+const decompress = async function* (pieces: AsyncIterable<Buffer>): AsyncGenerator<Uint8Array> {
+  const iterator = pieces[Symbol.asyncIterator]()
+  let head: Buffer = Buffer.alloc(0)
+  while (head.length < 4) {
+    const next = await iterator.next()
+    if (next.done === true) break
+    head = Buffer.concat([head, next.value])
+  }
+  const all = async function* () {
+    yield head
+    yield* { [Symbol.asyncIterator]: () => iterator }
+  }
+  const decompressor = decompressorFor(head)
+  yield* decompressor === null ? all() : pipe(Readable.from(all()), decompressor, () => {})
+}
+
 /** The archive itself is wrong, and not how it came. */
 const wouldBeTheSame = (cause: unknown): boolean =>
   cause instanceof TarInvalid && (cause.problem === "refused" || cause.problem === "escapes")
@@ -155,7 +188,7 @@ const readAll = async (
   })
   const body = response.body === null ? Readable.from([]) : Readable.fromWeb(response.body)
   const unpack = (pieces: AsyncIterable<Uint8Array>) => untar(counting(pieces, progress), into, limits.mostBytes)
-  await pipeline(body, watch, zlib.createZstdDecompress(), unpack, { signal })
+  await pipeline(body, watch, decompress, unpack, { signal })
   const digest = hash.digest("hex")
   if (request.sha256 !== null && digest !== request.sha256)
     throw new Error(`its digest is ${digest} and not ${request.sha256}`)
@@ -240,7 +273,7 @@ export const fetchArchive = Effect.fn("RemoteExtensions.fetchArchive")(function*
     Effect.timeoutOrElse(lateAfter("its archive did not arrive", limits.attemptWithin))
   )
   const files = yield* Effect.try({
-    try: () => placeFiles(unpacked, path.join(at, "aside"), folders),
+    try: () => placeFiles(unpacked, path.join(at, "aside"), folders, request.extension),
     catch: (cause): FetchFailure => ({ detail: "its files could not be put in their places", retryable: false, cause })
   })
   yield* Effect.logInfo(`extension ${request.extension}: ${progress.bytes} bytes, ${files} files`)

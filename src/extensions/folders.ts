@@ -123,13 +123,96 @@ const moveFile = ({ from, to }: Move): void => {
   }
 }
 
+// -- whose files are there: what is in no record came with the image
+
+/** Survives a restart of the program, as the files do. */
+const recordOf = ({ incoming }: ExtensionFolders, extension: string): string =>
+  path.join(incoming, "placed", encodeURIComponent(extension))
+
+const filesOf = (folders: ExtensionFolders, extension: string): ReadonlySet<string> => {
+  try {
+    return new Set(fs.readFileSync(recordOf(folders, extension), "utf8").split("\n"))
+  } catch (cause) {
+    if (codeOf(cause) === "ENOENT") return new Set()
+    throw cause
+  }
+}
+
+const writeRecord = (folders: ExtensionFolders, extension: string, files: ReadonlySet<string>): void => {
+  const record = recordOf(folders, extension)
+  fs.mkdirSync(path.dirname(record), { recursive: true })
+  const half = `${record}.${process.pid}`
+  fs.writeFileSync(half, [...files].join("\n"))
+  fs.renameSync(half, record)
+}
+
+/** Before they are placed, so that none is there without a record. Answers how to forget them again. */
+export const recordFiles = (folders: ExtensionFolders, extension: string, files: ReadonlyArray<string>) => {
+  const known = filesOf(folders, extension)
+  const all = new Set([...known, ...files])
+  if (all.size === known.size) return () => {}
+  writeRecord(folders, extension, all)
+  return () => writeRecord(folders, extension, known)
+}
+
+const chunk = 1024 * 1024
+
+/** Also two links that lead to the same name. */
+const isSameFile = (one: string, other: string): boolean => {
+  const [a, b] = [fs.lstatSync(one), fs.lstatSync(other)]
+  if (a.isSymbolicLink() && b.isSymbolicLink()) return fs.readlinkSync(one) === fs.readlinkSync(other)
+  if (!a.isFile() || !b.isFile() || a.size !== b.size) return false
+  const [from, to] = [fs.openSync(one, "r"), fs.openSync(other, "r")]
+  try {
+    const [left, right] = [Buffer.alloc(chunk), Buffer.alloc(chunk)]
+    for (let at = 0; at < a.size; at += chunk) {
+      const size = fs.readSync(from, left, 0, chunk, at)
+      if (fs.readSync(to, right, 0, chunk, at) !== size || !left.subarray(0, size).equals(right.subarray(0, size)))
+        return false
+    }
+    return true
+  } finally {
+    fs.closeSync(from)
+    fs.closeSync(to)
+  }
+}
+
+const named = 5
+
+/** Without those that are there already, as they are. Fails when others are there that are not the extension's own. */
+const replaceable = (all: ReadonlyArray<Move>, own: ReadonlySet<string>): ReadonlyArray<Move> => {
+  const foreign = new Set(
+    all.filter(({ to }) => {
+      const old = own.has(to) ? undefined : fs.lstatSync(to, { throwIfNoEntry: false })
+      return old !== undefined && !old.isDirectory()
+    })
+  )
+  const others = [...foreign].filter(({ from, to }) => !isSameFile(from, to)).map(({ to }) => to)
+  if (others.length > 0) {
+    const more = others.length > named ? ` and ${others.length - named} more` : ""
+    throw new Error(
+      `it may not overwrite ${others.slice(0, named).join(", ")}${more}: not placed by this extension before, but by ` +
+        "the image or by another one"
+    )
+  }
+  return all.filter((move) => !foreign.has(move))
+}
+
 /**
  * Moves what was unpacked to where Postgres looks for it: all of it, or nothing. Libraries come first and control files
  * last, because a control file is what makes an extension visible. What a file replaces is kept in `aside` until
- * everything is in place, and put back when something fails. Answers how many files there were.
+ * everything is in place, and put back when something fails. A file of the image or of another extension is not
+ * replaced: the archive is refused. Answers how many files there were.
  */
-export const placeFiles = (unpacked: string, aside: string, folders: ExtensionFolders): number => {
-  const todo = moves(unpacked, folders)
+export const placeFiles = (unpacked: string, aside: string, folders: ExtensionFolders, extension: string): number => {
+  const all = moves(unpacked, folders)
+  const todo = replaceable(all, filesOf(folders, extension))
+  if (all.length === 0) {
+    const others = filesBelow(unpacked).length
+    throw new Error(`it places nothing: it has no file below lib or share/extension, and ${others} elsewhere`)
+  }
+  const targets = todo.map(({ to }) => to)
+  const forget = recordFiles(folders, extension, targets)
   const made: Array<string> = []
   const undo: Array<() => void> = []
   try {
@@ -147,8 +230,9 @@ export const placeFiles = (unpacked: string, aside: string, folders: ExtensionFo
     }
   } catch (cause) {
     for (const step of undo.reverse()) step()
+    forget()
     for (const folder of made.reverse()) fs.rmdirSync(folder)
     throw cause
   }
-  return todo.length
+  return all.length
 }

@@ -44,6 +44,8 @@ export const findExtension = (
 }
 
 export interface ControlFile {
+  /** Whose it is. */
+  readonly extension: string
   readonly name: string
   readonly text: string
 }
@@ -51,7 +53,7 @@ export interface ControlFile {
 export const controlFiles = (list: RemoteExtensionList, apiVersion: ApiVersion): ReadonlyArray<ControlFile> =>
   [...list.extensions]
     .filter(([extension]) => isAllowed(extension, list, apiVersion))
-    .flatMap(([, { controlFiles }]) => [...controlFiles].map(([name, text]) => ({ name, text })))
+    .flatMap(([extension, { controlFiles }]) => [...controlFiles].map(([name, text]) => ({ extension, name, text })))
 
 /** Libraries of the image itself, whatever the index says. */
 const ownLibraries: Record<ApiVersion, ReadonlySet<string>> = {

@@ -117,7 +117,7 @@ export const listOf = (
 interface Running {
   readonly extensions: RemoteExtensions["Service"]
   readonly state: ComputeState["Service"]
-  /** Everything below the installation's share and lib, and whatever else is not `bin`. */
+  /** Everything below the installation's share and lib, and whatever else is not `bin` nor a record of it. */
   readonly files: () => ReadonlyArray<string>
 }
 
@@ -155,7 +155,7 @@ export const startService = Effect.fnUntraced(function* (
       .readdirSync(install, { recursive: true, withFileTypes: true })
       .filter((one) => !one.isDirectory())
       .map((one) => path.relative(install, path.join(one.parentPath, one.name)))
-      .filter((name) => !name.startsWith("bin/") && !name.includes("plpgsql"))
+      .filter((name) => !/^bin\/|plpgsql|^download_extensions\/placed\//.test(name))
       .sort()
   return { extensions, state, files } satisfies Running
 })

@@ -8,7 +8,7 @@ import * as Schedule from "effect/Schedule"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { zstdCompressSync } from "node:zlib"
+import { gzipSync, zstdCompressSync, zstdDecompressSync } from "node:zlib"
 import { causesOf } from "../../src/errors/policy.ts"
 import { blocksOf } from "../support/tars.ts"
 import {
@@ -134,7 +134,10 @@ describe("an extension that is asked for", () => {
       store.answer(toyPath, complete(toy))
       yield* extensions.download("toy", false)
       assert.deepStrictEqual(files(), toyFiles)
-      assert.deepStrictEqual(fs.readdirSync(path.join(install, "download_extensions")), [`${process.ppid}.alive`])
+      assert.deepStrictEqual(fs.readdirSync(path.join(install, "download_extensions")).sort(), [
+        `${process.ppid}.alive`,
+        "placed"
+      ])
     }).pipe(Effect.scoped)
   )
 
@@ -267,16 +270,100 @@ describe("an extension that is asked for", () => {
     )
   }
 
-  it.live("puts back what it replaced when one of its files finds no place", () =>
+  const later = zst([
+    { path: "share/extension/toy.control", body: "default_version = '2.0'\n" },
+    { path: "lib/toy.so", body: "ELF 2" }
+  ])
+
+  it.live("replaces its own files with those of a later archive, and puts them back when one finds no place", () =>
+    Effect.gen(function* () {
+      const { extensions, files, install, state, store } = yield* setUp()
+      const [library, control] = ["lib/postgresql/toy.so", "share/postgresql/extension/toy.control"].map((name) =>
+        path.join(install, name)
+      )
+      const contents = () => [library, control].map((file) => fs.readFileSync(file ?? "", "utf8"))
+      store.answer(toyPath, complete(toy))
+      yield* extensions.download("toy", false)
+      fs.rmSync(control ?? "")
+      fs.mkdirSync(control ?? "")
+      store.answer(toyPath, complete(later))
+      yield* state.note({ spec: specWith(listOf({ toy: sha256(later) })) })
+      assert.include(yield* messageOf(extensions.download("toy", false)), "toy.control is a folder")
+      assert.deepStrictEqual(
+        files(),
+        toyFiles.filter((name) => !name.endsWith(".control"))
+      )
+      assert.strictEqual(fs.readFileSync(library ?? "", "utf8"), "ELF")
+      fs.rmdirSync(control ?? "")
+      // Also by a program that was started again.
+      const again = yield* startService(install, store.base, specWith(listOf({ toy: sha256(later) })))
+      yield* again.extensions.download("toy", false)
+      assert.deepStrictEqual(contents(), ["ELF 2", "default_version = '2.0'\n"])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("replaces a control file that was written before it, and no file that came with the image", () =>
     Effect.gen(function* () {
       const { extensions, files, install, store } = yield* setUp()
-      fs.writeFileSync(path.join(install, "lib/postgresql/toy.so"), "the old one")
-      fs.mkdirSync(path.join(install, "share/postgresql/extension/toy.control"))
+      yield* extensions.prepare(specWith(listOf({ toy: null })))
+      const hostile = zst([
+        { path: "share/extension/toy.control", body: "default_version = '3.0'\n" },
+        { path: "lib/toy.so", body: "ELF" },
+        { path: "lib/plpgsql.so", body: "broken" }
+      ])
+      store.answer(toyPath, complete(hostile))
+      const refused = yield* messageOf(extensions.download("toy", false))
+      const image = path.join(install, "lib/postgresql/plpgsql.so")
+      assert.include(refused, "(1 attempts)")
+      assert.include(refused, `it may not overwrite ${image}: not placed by this extension before`)
+      assert.strictEqual(fs.readFileSync(image, "utf8"), "")
+      assert.deepStrictEqual(files(), ["share/postgresql/extension/toy.control"])
       store.answer(toyPath, complete(toy))
-      assert.include(yield* messageOf(extensions.download("toy", false)), "toy.control is a folder")
-      assert.deepStrictEqual(files(), ["lib/postgresql/toy.so"])
-      assert.strictEqual(fs.readFileSync(path.join(install, "lib/postgresql/toy.so"), "utf8"), "the old one")
-      assert.isFalse(fs.existsSync(path.join(install, "share/postgresql/extension/toy")))
+      yield* extensions.download("toy", false)
+      assert.deepStrictEqual(files(), toyFiles)
+
+      // The same file again is nobody's loss; another one of another extension is.
+      const other = (body: string) => complete(zst([{ path: "lib/toy.so", body }]))
+      const path2 = toyPath.replace("toy", "other")
+      const second = yield* startService(install, store.base, specWith(listOf({ other: null })))
+      store.answer(path2, other("FLE"))
+      assert.include(yield* messageOf(second.extensions.download("other", false)), "it may not overwrite")
+      store.answer(path2, other("ELF"))
+      yield* second.extensions.download("other", false)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("is a failure when nothing of it has a place", () =>
+    Effect.gen(function* () {
+      for (const entries of [[], [{ path: "toy-1.0/lib/toy.so", body: "ELF" }]]) {
+        const { extensions, files, store } = yield* setUp()
+        store.answer(toyPath, complete(zst(entries)))
+        const message = yield* messageOf(extensions.download("toy", false))
+        assert.include(message, "(1 attempts)")
+        assert.include(message, `it places nothing: it has no file below lib or share/extension, and ${entries.length}`)
+        assert.deepStrictEqual(files(), [])
+      }
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("may be packed by gzip or not at all; packed otherwise it is refused with what is needed", () =>
+    Effect.gen(function* () {
+      const plain = zstdDecompressSync(toy)
+      for (const archive of [plain, gzipSync(plain)]) {
+        const { extensions, files, store } = yield* setUp(sha256(archive))
+        // In small pieces, the first of them shorter than what tells the kind.
+        store.answer(toyPath, (_, response) => {
+          response.writeHead(200)
+          response.write(archive.subarray(0, 1), () => response.end(archive.subarray(1)))
+        })
+        assert.strictEqual(yield* extensions.download("toy", false), archive.length)
+        assert.deepStrictEqual(files(), toyFiles)
+      }
+      const { extensions, store } = yield* setUp()
+      store.answer(toyPath, complete(Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 0, 4])))
+      const message = yield* messageOf(extensions.download("toy", false))
+      assert.include(message, "(1 attempts)")
+      assert.include(message, "it is packed by xz; pack it by zstd or gzip, or not at all")
     }).pipe(Effect.scoped)
   )
 })
