@@ -13,6 +13,7 @@ import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
+import type * as Tracer from "effect/Tracer"
 import { Abandoned, type Failure, type SpecConflict, Superseded } from "../errors/Failure.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { ComputeState } from "./ComputeState.ts"
@@ -21,8 +22,19 @@ import type { Snapshot } from "./snapshot.ts"
 import { configureConflict, identityConflict } from "./specConflict.ts"
 import { IllegalTransition, isTerminating } from "./transitions.ts"
 
+/** What somebody asked for belongs to that caller's trace, wherever it is done. */
+export interface Asked {
+  /** `null`: the caller has none. */
+  readonly caller: Tracer.AnySpan | null
+}
+
+export const callersSpan: Effect.Effect<Tracer.AnySpan | null> = Effect.orElseSucceed(
+  Effect.currentParentSpan,
+  () => null
+)
+
 /** A spec that was accepted. */
-export interface Configure {
+export interface Configure extends Asked {
   readonly _tag: "Configure"
   readonly spec: ParsedSpec
   /** Answers whoever waits; the first answer counts. */
@@ -30,7 +42,7 @@ export interface Configure {
 }
 
 /** The spec is to be fetched again; nobody waits. `null`: there is none for this compute any more. */
-export interface Refresh {
+export interface Refresh extends Asked {
   readonly _tag: "Refresh"
   readonly fetch: Effect.Effect<ParsedSpec | null, Failure>
 }
@@ -159,7 +171,7 @@ const entry = ({ exclusively, put, requests, slots, state }: Queue) => {
     const busy = Result.isFailure(sent)
     if (busy && (!mayQueue || isTerminating(sent.failure.from))) return yield* Effect.fail(sent.failure)
     const { answer, reply, request } = yield* requests.open(spec, key)
-    const command: QueuedConfigure = { _tag: "Configure", id: request.id, spec, answer }
+    const command: QueuedConfigure = { _tag: "Configure", id: request.id, spec, answer, caller: yield* callersSpan }
     const { queued } = yield* slots
     yield* put(busy ? { queued: command } : { accepted: command, queued: null })
     if (queued !== null) yield* queued.answer(Result.fail(new Superseded({ operation: queued.id, by: request.id })))
@@ -184,7 +196,7 @@ const entry = ({ exclusively, put, requests, slots, state }: Queue) => {
           if (status === "init" || status === "refresh_configuration_pending") return
           yield* refuseTooLate("RefreshAsked")
           yield* state.send("RefreshAsked")
-          yield* put({ refresh: { _tag: "Refresh", fetch } })
+          yield* put({ refresh: { _tag: "Refresh", fetch, caller: yield* callersSpan } })
         })
       )
     ),

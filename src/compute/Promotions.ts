@@ -12,6 +12,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { SpecConflict } from "../errors/Failure.ts"
+import { type Asked, callersSpan } from "./Commands.ts"
 import { ComputeState } from "./ComputeState.ts"
 import type { Promotion, PromotionRequest } from "./promotion.ts"
 import { identityConflict } from "./specConflict.ts"
@@ -19,7 +20,7 @@ import { identityConflict } from "./specConflict.ts"
 /** How a promotion ended. */
 export type Promoted = Extract<Promotion, { readonly _tag: "Completed" | "Failed" }>
 
-export interface PromotionCommand {
+export interface PromotionCommand extends Asked {
   readonly request: PromotionRequest
   /** Answers everybody who waits, and makes room for the next one. */
   readonly answer: (outcome: Promoted) => Effect.Effect<void>
@@ -59,7 +60,7 @@ export class Promotions extends Context.Service<
             SubscriptionRef.update(current, (now) => (now?.reply === reply ? null : now)),
             Effect.asVoid(Deferred.succeed(reply, outcome))
           )
-        yield* SubscriptionRef.set(current, { request, answer, reply, taken: false })
+        yield* SubscriptionRef.set(current, { request, answer, reply, taken: false, caller: yield* callersSpan })
         return Deferred.await(reply)
       })
 

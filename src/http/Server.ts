@@ -13,6 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type HourRecorder, hourRecorder } from "../activity/HourRecorder.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
+import { below } from "../platform/tracing.ts"
 import { tellAccess } from "./access.ts"
 import { paths } from "./answer.ts"
 import { externalApi, internalApi, wholeApi } from "./Api.ts"
@@ -127,6 +128,8 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ListenO
     serve: (known: SpecOptions) =>
       serveAll({ ...options, ...known }, traffic, watchers, hour, external, internal).pipe(
         Scope.provide(scope),
+        // What the handlers are made with they work with: the span around this would come before that of a request.
+        below(null),
         Effect.withSpan("Http.serve")
       )
   }

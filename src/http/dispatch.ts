@@ -12,11 +12,15 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { HttpApiSchemaError } from "effect/http-api/HttpApiError"
+import * as HttpMiddleware from "effect/http/HttpMiddleware"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as HttpTraceContext from "effect/http/HttpTraceContext"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
 import type { IncomingMessage, ServerResponse } from "node:http"
+import { below, keepTraceState, nearestSpan } from "../platform/tracing.ts"
 import { answerOf } from "./answer.ts"
 import { type Admit, challengeOf } from "./Auth.ts"
 import { isPlain } from "./cachedBodies.ts"
@@ -89,6 +93,20 @@ const fromDefect = (path: string, error: unknown) =>
     return answerOf(internalFault)
   })
 
+/**
+ * Below the server's span; and where spans are sent to nobody, so that there is none, right below the caller's
+ * (`traceparent`). What the request starts belongs there, too.
+ */
+const inCallersTrace = <A, E, R>(effect: Effect.Effect<A, E, R | HttpServerRequest.HttpServerRequest>) =>
+  Effect.gen(function* () {
+    const { headers } = yield* HttpServerRequest.HttpServerRequest
+    const given = HttpTraceContext.fromHeaders(headers)
+    if (Option.isNone(given)) return yield* effect
+    const span = nearestSpan(yield* Effect.context<never>()) ?? given.value
+    keepTraceState(span, headers["tracestate"])
+    return yield* below(span)(effect)
+  })
+
 /** What answers a request that no cached body did: its log lines, its refusal, or its route's handler. */
 const appOf = ({ admit, router }: Dispatch, ids: WeakMap<object, string>) =>
   Effect.gen(function* () {
@@ -124,7 +142,15 @@ const appOf = ({ admit, router }: Dispatch, ids: WeakMap<object, string>) =>
     )
     yield* log(`${line}: finished with ${response.status} in ${Math.round(performance.now() - began)} ms`)
     return response
-  })
+  }).pipe(inCallersTrace)
+
+/** A server's span is named after its route, of which there are few, and not after its path. */
+const spanName =
+  (router: Router) =>
+  ({ method, url }: HttpServerRequest.HttpServerRequest): string => {
+    const route = router.find(method, splitTarget(url).path)?.route
+    return route === undefined ? method : `${method} ${route}`
+  }
 
 type Handle = (request: IncomingMessage, response: ServerResponse) => void
 
@@ -156,7 +182,9 @@ export const makeDispatcher = (dispatch: Dispatch): Dispatcher => {
   const open = Effect.gen(function* () {
     // Of its own, so that it closes after what is registered later: the wait for the answers that are on their way.
     const scope = yield* Scope.fork(yield* Effect.scope, "parallel")
-    const answer: Handle = yield* NodeHttpServer.makeHandler(appOf(dispatch, ids), { scope })
+    const answer: Handle = yield* NodeHttpServer.makeHandler(appOf(dispatch, ids), { scope }).pipe(
+      Effect.provideService(HttpMiddleware.SpanNameGenerator, spanName(router))
+    )
     handle = answer
     for (const [request, response] of waiting.splice(0)) {
       if (response.destroyed) continue

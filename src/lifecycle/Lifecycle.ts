@@ -8,11 +8,12 @@ import type * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
-import { Commands, type Configure } from "../compute/Commands.ts"
+import { callersSpan, Commands, type Configure } from "../compute/Commands.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
 import type { Failure } from "../errors/Failure.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
+import { below } from "../platform/tracing.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { advance, defectsAsFailures, terminationAsked, unlessAsked } from "./outcome.ts"
 import { type Ending, serve } from "./serve.ts"
@@ -33,7 +34,11 @@ export interface LifecycleOptions {
  * From the first spec to the end. Never fails: a failure is part of how it ended. Postgres and the claim on the
  * timeline are gone before the exit delay begins, so a successor need not wait for it.
  */
-export const runLifecycle = Effect.fnUntraced(function* (options: LifecycleOptions) {
+export const runLifecycle = (options: LifecycleOptions) =>
+  Effect.flatMap(callersSpan, (caller) => below(null)(lifecycle(options, caller)))
+
+/** The start alone belongs to the trace of whoever started us. */
+const lifecycle = Effect.fnUntraced(function* (options: LifecycleOptions, caller: Configure["caller"]) {
   const state = yield* ComputeState
   const commands = yield* Commands
   const held = yield* Ref.make<Held>(nothingHeld)
@@ -41,7 +46,7 @@ export const runLifecycle = Effect.fnUntraced(function* (options: LifecycleOptio
     Effect.gen(function* () {
       // Not an actor: it has to outlive them, and go on until the end is reached.
       yield* Effect.forkScoped(escalating(held))
-      return yield* shutdown(held, yield* Effect.exit(restore(live(options, held))))
+      return yield* shutdown(held, yield* Effect.exit(restore(live(options, caller, held))))
     }).pipe(
       Effect.scoped,
       Effect.flatMap((ended) => Effect.map(conclude, (ending) => ({ ended, ending })))
@@ -57,18 +62,18 @@ export const runLifecycle = Effect.fnUntraced(function* (options: LifecycleOptio
 })
 
 /** Everything before the end. */
-const live = (options: LifecycleOptions, held: Ref.Ref<Held>) =>
+const live = (options: LifecycleOptions, caller: Configure["caller"], held: Ref.Ref<Held>) =>
   Effect.gen(function* () {
-    const first = options.spec === null ? yield* awaitSpec : immediately(options.spec)
+    const first = options.spec === null ? yield* awaitSpec : immediately(options.spec, caller)
     if (first === null) return { _tag: "Asked" } satisfies Ending
     const serving = yield* advance("StartBegan", { spec: first.spec }).pipe(
       Effect.andThen(unlessAsked("the start", start(first.spec, options.inputs, held))),
       defectsAsFailures("the start"),
-      Effect.tapError((failure) => first.answer(Result.fail(failure)))
+      Effect.tapError((failure) => first.answer(Result.fail(failure))),
+      Effect.tap(() => Effect.flatMap(advance("PostgresReady"), (snapshot) => first.answer(Result.succeed(snapshot)))),
+      below(first.caller)
     )
-    const snapshot = yield* advance("PostgresReady")
-    yield* first.answer(Result.succeed(snapshot))
-    return yield* serve(serving, first.spec, options.inputs)
+    return yield* serve(serving, first.spec, options.inputs, options.replicaMaxLag ?? Duration.zero)
   }).pipe(
     defectsAsFailures("the compute"),
     Effect.raceFirst(options.essential ?? Effect.never),
@@ -77,7 +82,12 @@ const live = (options: LifecycleOptions, held: Ref.Ref<Held>) =>
   )
 
 /** The spec is in hand at once: nobody waits to hear of it, but the command has the same shape. */
-const immediately = (spec: ParsedSpec): Configure => ({ _tag: "Configure", spec, answer: () => Effect.void })
+const immediately = (spec: ParsedSpec, caller: Configure["caller"]): Configure => ({
+  _tag: "Configure",
+  spec,
+  answer: () => Effect.void,
+  caller
+})
 
 /** Until a spec arrives, whose clock starts then, or (`null`) the end is asked for. */
 const awaitSpec = Effect.gen(function* () {

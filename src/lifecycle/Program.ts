@@ -33,6 +33,7 @@ import type { ConnString } from "../pgwire/ConnString.ts"
 import type { BoundedOutput } from "../platform/boundedOutput.ts"
 import { oomEnvironment } from "../platform/memory.ts"
 import { type RunAs, Spawn } from "../platform/Spawn.ts"
+import { below } from "../platform/tracing.ts"
 import { osUserNames, resolveRunAs } from "../platform/users.ts"
 import { configurationCheck } from "../postgres/configurationCheck.ts"
 import type { LogSink } from "../postgres/LogPipe.ts"
@@ -272,10 +273,11 @@ const runProgram = Effect.fnUntraced(function* (
 ) {
   yield* countFromZero
   const gaveUp = yield* Deferred.make<never, ActorGaveUp>()
-  /** For as long as the program runs, the exit delay included. */
+  /** For as long as the program runs, the exit delay included; so in no trace of the start. */
   const keep: Keep = (actors) =>
     supervise(actors).pipe(
       Effect.catch((failure) => Deferred.fail(gaveUp, failure)),
+      below(null),
       Effect.forkScoped
     )
   if (signals !== undefined) yield* keep([signalActor(signals)])

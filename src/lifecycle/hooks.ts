@@ -14,6 +14,7 @@ import type { Failure } from "../errors/Failure.ts"
 import { InstalledExtensions, inventoryActor } from "../extensions/InstalledExtensions.ts"
 import { RemoteExtensions } from "../extensions/RemoteExtensions.ts"
 import { autoprewarm, Lfc, lfcActor } from "../lfc/Lfc.ts"
+import { below } from "../platform/tracing.ts"
 import { protectFromOom, resizeSwap, setDiskQuota } from "../platform/memory.ts"
 import type { RunAs, Spawn } from "../platform/Spawn.ts"
 import { liftCoreLimit } from "../postgres/coreDumps.ts"
@@ -51,7 +52,8 @@ export interface HookOptions {
 type Parts = RemoteExtensions | Lfc | InstalledExtensions | Sidecars | Certificates | Spawn | ComputeState
 
 const make = Effect.fnUntraced(function* (options: HookOptions) {
-  const context = yield* Effect.context<Parts>()
+  // The span of whoever calls is the one that counts.
+  const context = yield* below(null)(Effect.context<Parts>())
   const extensions = yield* RemoteExtensions
   const lfc = yield* Lfc
   const inventory = yield* InstalledExtensions

@@ -18,6 +18,7 @@ import { type Actor, supervise } from "../compute/Supervisor.ts"
 import { configureConflict } from "../compute/specConflict.ts"
 import { Abandoned, type ExitStatus, type Failure } from "../errors/Failure.ts"
 import { causesOf, policyOf } from "../errors/policy.ts"
+import { below } from "../platform/tracing.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { Running } from "../postgres/Postmaster.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
@@ -79,9 +80,13 @@ const commandActor = Effect.fnUntraced(function* (
     kind: "essential",
     run: Effect.forever(
       Effect.flatMap(commands.next, (command) =>
-        turn.withPermit(
-          command._tag === "Refresh" ? refresh(command, postgres, inputs) : configure(command, postgres, inputs, fatal)
-        )
+        turn
+          .withPermit(
+            command._tag === "Refresh"
+              ? refresh(command, postgres, inputs)
+              : configure(command, postgres, inputs, fatal)
+          )
+          .pipe(below(command.caller))
       )
     )
   } satisfies Actor<unknown>
@@ -93,7 +98,9 @@ const promotionActor = Effect.fnUntraced(function* (turn: Semaphore.Semaphore, p
     name: "promotion",
     kind: "essential",
     run: Effect.forever(
-      Effect.flatMap(promotions.next, (command) => turn.withPermit(promote(command, inputs, postgres)))
+      Effect.flatMap(promotions.next, (command) =>
+        turn.withPermit(promote(command, inputs, postgres)).pipe(below(command.caller))
+      )
     )
   } satisfies Actor<unknown>
 })
@@ -163,7 +170,9 @@ const refresh = Effect.fn("Lifecycle.refresh")(
       const applied = Effect.flatMap(found, (spec) => (spec === null ? gone : applyLater(spec, postgres, inputs))).pipe(
         defectsAsFailures("refreshing the spec")
       )
-      const outcome = yield* queued === null ? Effect.result(applied) : answerable(queued, applied)
+      const outcome = yield* queued === null
+        ? Effect.result(applied)
+        : answerable(queued, below(queued.caller)(applied))
       if (queued !== null) yield* queued.answer(outcome)
       if (Result.isSuccess(outcome)) return yield* state.clear("refresh_failed")
       yield* logFailure("the spec could not be refreshed", outcome.failure)

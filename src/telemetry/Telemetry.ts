@@ -1,5 +1,6 @@
 /**
- * The trace of this compute: continued from whoever started us, and sent to a collector if there is one.
+ * The traces of this compute, sent to a collector if there is one: the start's, continued from whoever started us, and
+ * those of what callers ask for later, which are theirs (`platform/tracing.ts`).
  *
  * The exporter is its own module, loaded only when it is asked for; a start without a collector evaluates none of it.
  * What could not be sent is forgotten: telemetry never holds up a compute, and its end by two seconds at most.
@@ -7,7 +8,7 @@
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Tracer from "effect/Tracer"
-import { Tracing } from "../platform/tracing.ts"
+import { keepTraceState, Tracing } from "../platform/tracing.ts"
 import { type Environment, readOtlp, readTraceparent } from "./environment.ts"
 
 export interface Telemetry {
@@ -21,7 +22,7 @@ export interface Telemetry {
 export const telemetryOf = (env: Environment, version: string): Telemetry => {
   const { settings, warnings } = readOtlp(env)
   const caller = readTraceparent(env["TRACEPARENT"])
-  const followed = Layer.succeed(Tracing, settings !== null || caller !== null)
+  const followed = Layer.succeed(Tracing, settings !== null)
   const exporter =
     settings === null
       ? Layer.empty
@@ -36,7 +37,11 @@ export const telemetryOf = (env: Environment, version: string): Telemetry => {
   return {
     layer: Layer.merge(followed, exporter),
     underCaller: (effect) =>
-      caller !== null ? withParent(effect, Tracer.externalSpan(caller)) : settings === null ? effect : withRoot(effect),
+      caller !== null
+        ? withParent(effect, Tracer.externalSpan(caller), env["TRACESTATE"])
+        : settings === null
+          ? effect
+          : withRoot(effect),
     warnings
   }
 }
@@ -45,5 +50,11 @@ export const telemetryOf = (env: Environment, version: string): Telemetry => {
 const withRoot = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.withSpan(effect, "compute_ctl") as Effect.Effect<A, E, R>
 
-const withParent = <A, E, R>(effect: Effect.Effect<A, E, R>, span: Tracer.ExternalSpan): Effect.Effect<A, E, R> =>
-  Effect.provideService(effect, Tracer.ParentSpan, span)
+const withParent = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  span: Tracer.ExternalSpan,
+  state: string | undefined
+): Effect.Effect<A, E, R> => {
+  keepTraceState(span, state)
+  return Effect.provideService(effect, Tracer.ParentSpan, span)
+}

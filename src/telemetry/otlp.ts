@@ -12,8 +12,10 @@ import * as Layer from "effect/Layer"
 import * as OtlpExporter from "effect/observability/OtlpExporter"
 import * as OtlpSerialization from "effect/observability/OtlpSerialization"
 import * as OtlpTracer from "effect/observability/OtlpTracer"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Tracer from "effect/Tracer"
+import { traceStateKey, traceStateOf } from "../platform/tracing.ts"
 import type { OtlpSettings } from "./environment.ts"
 
 /** At the end of the program. */
@@ -40,12 +42,14 @@ const client = (timeoutMillis: number) =>
     )
   ).pipe(Layer.provide(FetchHttpClient.layer))
 
-/** A query may hold what is nobody's business; a path may not. */
-const withoutQueries = (tracer: Tracer.Tracer): Tracer.Tracer => ({
+/** A query may hold what is nobody's business; a path may not. What a caller's vendors want to see is on every span. */
+const adapted = (tracer: Tracer.Tracer): Tracer.Tracer => ({
   ...tracer,
   span: (options) => {
     const span = tracer.span(options)
     const set = span.attribute.bind(span)
+    const state = traceStateOf(Option.getOrUndefined(options.parent))
+    if (state !== undefined) set(traceStateKey, state)
     return Object.assign(span, {
       attribute: (key: string, value: unknown) => {
         if (key !== "url.query") set(key, key === "url.full" ? String(value).replace(/[?#].*$/s, "") : value)
@@ -53,6 +57,32 @@ const withoutQueries = (tracer: Tracer.Tracer): Tracer.Tracer => ({
     })
   }
 })
+
+interface Sent {
+  readonly attributes: ReadonlyArray<{ readonly key: string; readonly value: { readonly stringValue?: string | null } }>
+}
+
+/** OTLP has a field of its own for it. */
+const withTraceState = <S extends Sent>(span: S): S => {
+  const state = span.attributes.find(({ key }) => key === traceStateKey)?.value.stringValue
+  if (state == null) return span
+  return { ...span, attributes: span.attributes.filter(({ key }) => key !== traceStateKey), traceState: state }
+}
+
+const serialization = (plain: Layer.Layer<OtlpSerialization.OtlpSerialization>) =>
+  Layer.effect(
+    OtlpSerialization.OtlpSerialization,
+    Effect.map(OtlpSerialization.OtlpSerialization, (as) => ({
+      ...as,
+      traces: (data: Parameters<typeof as.traces>[0]) =>
+        as.traces({
+          resourceSpans: data.resourceSpans.map((one) => ({
+            ...one,
+            scopeSpans: one.scopeSpans.map((each) => ({ ...each, spans: each.spans.map(withTraceState) }))
+          }))
+        })
+    }))
+  ).pipe(Layer.provide(plain))
 
 export const otlpLayer = (settings: OtlpSettings, version: string): Layer.Layer<never> =>
   Layer.effect(
@@ -66,10 +96,12 @@ export const otlpLayer = (settings: OtlpSettings, version: string): Layer.Layer<
         maxBatchSize: 512,
         shutdownTimeout: flushWithin
       }),
-      withoutQueries
+      adapted
     )
   ).pipe(
     Layer.provide(OtlpExporter.layerFlusher),
-    Layer.provide(settings.encoding === "json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf),
+    Layer.provide(
+      serialization(settings.encoding === "json" ? OtlpSerialization.layerJson : OtlpSerialization.layerProtobuf)
+    ),
     Layer.provide(client(settings.timeoutMillis))
   )

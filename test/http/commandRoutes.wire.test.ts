@@ -4,11 +4,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import { once } from "node:events"
 import { connect } from "node:net"
+import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { type Status, statuses } from "../../src/compute/transitions.ts"
 import { ApplyFailed, type Failure, SpecInvalid } from "../../src/errors/Failure.ts"
+import { traceStateOf } from "../../src/platform/tracing.ts"
 import { maxSpecBytes } from "../../src/spec/json.ts"
 import type { TenantId } from "../../src/spec/identifiers.ts"
 import type { ApiVersion } from "../../src/spec/ParsedSpec.ts"
@@ -31,6 +34,26 @@ const good = { spec: { format_version: 1, operation_uuid: "op" } }
 const configurable: ReadonlyArray<Status> = ["empty", "running"]
 
 describe("POST /configure", () => {
+  it.live("is work below its caller's span, also where spans are sent to nobody", () =>
+    Effect.gen(function* () {
+      yield* reach("running")
+      const { next } = yield* Commands
+      const { port } = yield* open()
+      const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+      const headers = { traceparent: `00-${trace}-00f067aa0ba902b7-01`, tracestate: "congo=t61rcWkgMzE" }
+      const [, { answer, caller }] = yield* Effect.all(
+        [
+          ask(port, "POST", "/configure", { json: good, headers: { ...headers, prefer: "respond-async" } }),
+          Effect.filterOrFail(next, (command) => command._tag === "Configure")
+        ],
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(caller?.traceId, trace)
+      assert.strictEqual(traceStateOf(caller ?? undefined), headers.tracestate)
+      yield* answer(Result.fail(new ApplyFailed({ failures: ["no"] })))
+    }).pipe(Effect.provide(inMemoryServices))
+  )
+
   for (const apiVersion of apiVersions) {
     for (const status of statuses) {
       it.live(`${apiVersion}, ${status}: ${configurable.includes(status) ? "applied, then answered" : "412"}`, () =>

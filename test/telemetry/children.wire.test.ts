@@ -15,15 +15,18 @@ const childTrace = (env: Record<string, string>) => {
   return Effect.gen(function* () {
     const { spanId } = yield* Effect.currentSpan
     const said = yield* runCommand({ command: "env", args: [], runAs: null }, "10 seconds")
-    return { spanId, line: said.stdout.split("\n").find((line) => line.startsWith("TRACEPARENT=")) ?? null }
+    const variable = (name: string) => said.stdout.split("\n").find((line) => line.startsWith(`${name}=`)) ?? null
+    return { spanId, line: variable("TRACEPARENT"), state: variable("TRACESTATE") }
   }).pipe(Effect.withSpan("a step"), underCaller, Effect.provide(layer), Effect.provide(Spawn.layer))
 }
 
 describe("a child process", () => {
   it.live("continues the caller's trace, below the step that started it", () =>
     Effect.gen(function* () {
-      const { line, spanId } = yield* childTrace({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-01` })
-      assert.strictEqual(line, `TRACEPARENT=00-${trace}-${spanId}-01`)
+      const parent = `00-${trace}-b7ad6b7169203331-01`
+      const { line, spanId, state } = yield* childTrace({ TRACEPARENT: parent, TRACESTATE: "vendor=1" })
+      assert.deepStrictEqual([line, state], [`TRACEPARENT=00-${trace}-${spanId}-01`, "TRACESTATE=vendor=1"])
+      assert.isNull((yield* childTrace({ TRACEPARENT: parent, TRACESTATE: "no\nlist" })).state)
       const silent = yield* childTrace({ TRACEPARENT: `00-${trace}-b7ad6b7169203331-00` })
       assert.strictEqual(silent.line, `TRACEPARENT=00-${trace}-${silent.spanId}-00`, "what is not sampled stays so")
     })

@@ -19,10 +19,11 @@ const spec = {
 }
 const trace = "0af7651916cd43dd8448eb211c80319c"
 const caller = "b7ad6b7169203331"
+const another = { trace: "4bf92f3577b34da6a3ce929d0e0e4736", span: "00f067aa0ba902b7" }
 
 describe("the trace of a start", () => {
   it.live(
-    "is one, under the caller's span, with every step and no SQL, and is sent while the compute runs",
+    "is one, under the caller's span, with every step and no SQL, and is sent while it runs; a later spec is its sender's",
     () =>
       Effect.gen(function* () {
         const at = yield* place
@@ -49,8 +50,27 @@ describe("the trace of a start", () => {
             )
           )
 
+          const roles = [...spec.cluster.roles, { name: "later" }]
+          const configured = yield* Effect.promise(() =>
+            program.http("/configure", {
+              method: "POST",
+              headers: {
+                "content-type": "application/json",
+                traceparent: `00-${another.trace}-${another.span}-01`,
+                tracestate: "congo=t61rcWkgMzE"
+              },
+              body: JSON.stringify({ spec: { ...spec, cluster: { ...spec.cluster, roles } } })
+            })
+          )
+          assert.strictEqual(configured.status, 200, configured.text)
+          assert.match(
+            program.output(),
+            new RegExp(`finished reconfiguration of compute node.*trace_id=${another.trace} span_id=[0-9a-f]{16}}`)
+          )
+          yield* Effect.promise(() => program.http("/operations/unknown"))
           program.signal("SIGTERM")
           assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+          assert.notMatch(program.output(), new RegExp(`(received 15|to terminated).*trace_id=${trace}`))
           return sink
         })
         const all = spans()
@@ -66,7 +86,27 @@ describe("the trace of a start", () => {
           assert.strictEqual(span.traceId, trace, step)
           assert.strictEqual(span.parentSpanId, start.spanId, step)
         }
-        const lanes = all.filter(({ name }) => name === "Applier.lane")
+        for (const [about, state] of [
+          [trace, "vendor=1"],
+          [another.trace, "congo=t61rcWkgMzE"]
+        ] as const)
+          for (const span of all.filter(({ traceId }) => traceId === about)) {
+            assert.strictEqual(span.traceState, state, span.name)
+            assert.notInclude(
+              span.attributes.map(({ key }) => key),
+              "w3c.tracestate"
+            )
+          }
+        const asked = all.find(({ name }) => name === "POST /configure") ?? assert.fail("no span of the request")
+        assert.deepStrictEqual([asked.traceId, asked.parentSpanId], [another.trace, another.span])
+        const work = all.filter(({ traceId }) => traceId === another.trace).map(({ name }) => name)
+        assert.includeMembers(work, ["Lifecycle.configure", "Reconfigure.reconfigure", "Applier.apply"])
+        assert.notInclude(work, "Lifecycle.start")
+        const unasked = all.find(({ name }) => name === "GET /operations/:id") ?? assert.fail("no span of a route")
+        assert.isUndefined(unasked.parentSpanId, "who has no trace gets one")
+        assert.isFalse(all.some(({ name, traceId }) => traceId === trace && /^[A-Z]+ \//.test(name)))
+
+        const lanes = all.filter(({ name, traceId }) => name === "Applier.lane" && traceId === trace)
         assert.isAtLeast(lanes.length, 1)
         for (const lane of lanes) {
           assert.strictEqual(lane.traceId, trace)
@@ -75,9 +115,10 @@ describe("the trace of a start", () => {
             ["compute.phases", "compute.operations"]
           )
         }
+        const ofStart = all.filter(({ traceId }) => traceId === trace)
         assert.strictEqual(
-          all.find(({ name }) => name === "Applier.applySpec")?.parentSpanId,
-          all.find(({ name }) => name === "Applier.apply")?.spanId
+          ofStart.find(({ name }) => name === "Applier.applySpec")?.parentSpanId,
+          ofStart.find(({ name }) => name === "Applier.apply")?.spanId
         )
         const known = new Set([caller, ...all.map(({ spanId }) => spanId)])
         const orphans = all.filter((span) => span.traceId === trace && !known.has(span.parentSpanId ?? ""))
