@@ -84,7 +84,7 @@ const pure: ReadonlyArray<RegExp> = [
   /^catalog\/(Catalog|concurrency|draft|operations|options|outcome|roleAttributes|joinedMessage)\.ts$/,
   /^activity\/(activity|lastHour|statistics)\.ts$/,
   /^autoscaling\/(decisions|protocol)\.ts$/,
-  /^compute\/(transitions|snapshot|promotion|specConflict)\.ts$/,
+  /^compute\/(transitions|snapshot|promotion|replication|specConflict)\.ts$/,
   /^http\/(pages|refusals|views)\.ts$/,
   /^http\/page\/(diagram|text)\.ts$/,
   /^cli\/(banner|flags|given)\.ts$/,

@@ -90,6 +90,8 @@ export interface RunSettings {
   readonly stopBudgetSeconds: number
   /** End when nobody has used Postgres for as long as the spec allows. */
   readonly exitWhenIdle: boolean
+  /** Lag or silence after which a replica is not ready; 0: it always is. */
+  readonly replicaMaxLagSeconds: number
   readonly autoscaling: boolean
   /** For the log: what was given and will have no effect. */
   readonly warnings: ReadonlyArray<string>
@@ -156,6 +158,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       pgInitTimeoutSeconds: given.has("pg-init-timeout") ? yield* readCount(given, "pg-init-timeout", 0) : null,
       stopBudgetSeconds: yield* readCount(given, "stop-budget", defaults.stopBudgetSeconds),
       exitWhenIdle: given.has("exit-when-idle"),
+      replicaMaxLagSeconds: yield* readCount(given, "replica-max-lag", defaults.replicaMaxLagSeconds),
       autoscaling: env["AUTOSCALING"] !== undefined,
       warnings
     }

@@ -54,7 +54,8 @@ export const defaults = {
     "host=localhost port=5432 dbname=postgres user=cloud_admin sslmode=disable application_name=vm-monitor",
   vmMonitorAddress: "0.0.0.0:10301",
   installedExtensionsIntervalSeconds: 3600,
-  stopBudgetSeconds: 8
+  stopBudgetSeconds: 8,
+  replicaMaxLagSeconds: 60
 } as const
 
 export const flags = [
@@ -168,6 +169,13 @@ export const flags = [
     "ours",
     [null, "exit-when-idle", null],
     "end in order, with code 0, after the spec's suspend_timeout_seconds without use (300 when it says none)"
+  ),
+  flag(
+    machine,
+    "ours",
+    [null, "replica-max-lag", "SECS"],
+    "a replica that is so far behind, or has heard nothing from its primary for so long, is not ready; 0: it always is",
+    { fallback: String(defaults.replicaMaxLagSeconds) }
   ),
   flag(machine, "both", [null, "cgroup", "NAME"], "for the vm-monitor", { fallback: defaults.cgroup }),
   flag(machine, "ours", [null, "cgroup-policy", "POLICY"], "no such cgroup: refuse, deny-downscales or run-without", {

@@ -256,6 +256,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
     privilegedRole: settings.privilegedRole,
     exitDelay: true,
     exitWhenIdle: settings.exitWhenIdle,
+    replicaMaxLag: Duration.seconds(settings.replicaMaxLagSeconds),
     hooks: hookOptions(settings, around, pgdata, tls),
     vm: settings.autoscaling ? yield* vmOptions(settings, around, sessionAddress({ at, pgdata, storage })) : null,
     http: { ...listen.http, verifier, refetch: refetchOf(settings, verifier, kept) },

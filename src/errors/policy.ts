@@ -18,8 +18,8 @@ export interface ErrorPolicy {
   readonly retry: boolean
   /**
    * What a later spec that fails with it does to the compute that runs: it stays up and says so, for someone else must
-   * act; or it ends, so that the orchestrator starts a fresh one; or it is as it was, for nothing was done with the spec.
-   * A start that fails always ends.
+   * act; or it ends, so that the orchestrator starts a fresh one; or it is as it was, for nothing was done with the
+   * spec. A start that fails always ends.
    */
   readonly whileRunning: "stay" | "end" | "unchanged"
   /** Of the process, when it ends the compute and Postgres left in order. */

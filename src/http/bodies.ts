@@ -220,7 +220,19 @@ export const Conditions = Schema.Struct({
     Schema.Struct({ code: Schema.String, about: Schema.optionalKey(Schema.String), message: Schema.String })
   ),
   pending_restart: Schema.Array(Schema.Struct({ name: Schema.String, current: Schema.String, wanted: Schema.String })),
-  promotion: Schema.Struct({ status: Schema.String })
+  promotion: Schema.Struct({ status: Schema.String }),
+  /** `null`: this is no replica. */
+  replica: Schema.NullOr(
+    Schema.Struct({
+      /** As Postgres calls it; `null`: no WAL receiver is connected. */
+      receiver: Schema.NullOr(Schema.String),
+      replayed_lsn: Schema.String,
+      lag_bytes: Count,
+      lag_seconds: Count,
+      last_heard: MaybeMoment,
+      max_lag_seconds: Count
+    })
+  )
 }).annotate({ identifier: "Conditions" })
 
 export const HoldBody = Schema.Struct({

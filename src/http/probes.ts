@@ -22,6 +22,9 @@ export interface ProbeOptions {
 const statusText = (status: string, { waitingFor }: Snapshot): string =>
   `compute status is ${status}${waitingFor === null ? "" : `: it waits for ${waitingFor}`}`
 
+const notFollowing = ({ replica }: Snapshot): string | null =>
+  (replica?.notFollowing ?? null) === null ? null : `this replica is not ready, because ${replica?.notFollowing}`
+
 const probe =
   (code: string, passes: (vitals: Vitals) => boolean) =>
   ({ apiVersion, asksForTokens }: ProbeOptions, snapshot: Snapshot): ProbeResult => {
@@ -33,7 +36,8 @@ const probe =
         : refusal(
             503,
             code,
-            (asksForTokens() ? null : (snapshot.error ?? snapshot.notAccepting)) ?? statusText(status, snapshot),
+            (asksForTokens() ? null : (snapshot.error ?? snapshot.notAccepting ?? notFollowing(snapshot))) ??
+              statusText(status, snapshot),
             "GET /status and /conditions say more"
           )
     }

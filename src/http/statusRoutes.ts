@@ -16,7 +16,7 @@ import { promotionBody } from "../compute/promotion.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { accepts, answered, eventsType, json, readTimeout, readWaitFor } from "./answer.ts"
 import { waterfallPage, waterfallText } from "./pages.ts"
-import { historyBody, statusBody, timelineBody } from "./views.ts"
+import { historyBody, replicaBody, statusBody, timelineBody } from "./views.ts"
 import { eventHeaders, type Watchers } from "./watchers.ts"
 
 export const statusRoutes = (state: ComputeState["Service"], apiVersion: ApiVersion, watchers: Watchers) => {
@@ -62,10 +62,11 @@ export const statusRoutes = (state: ComputeState["Service"], apiVersion: ApiVers
     statusStream: () => answered(stream),
     history: () => Effect.map(state.now, (snapshot) => historyBody(apiVersion, snapshot)),
     conditions: () =>
-      Effect.map(state.now, ({ degraded, pendingRestart, promotion }) => ({
+      Effect.map(state.now, ({ degraded, pendingRestart, promotion, replica }) => ({
         degraded,
         pending_restart: pendingRestart,
-        promotion: promotionBody(promotion)
+        promotion: promotionBody(promotion),
+        replica: replicaBody(replica)
       })),
     timeline: () => timeline
   }

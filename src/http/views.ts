@@ -8,6 +8,7 @@ import type { Minute } from "../activity/lastHour.ts"
 import type { ConfigureRequest } from "../compute/Requests.ts"
 import { type ActivityKind, activityKinds, type Hold, type Snapshot } from "../compute/snapshot.ts"
 import { idleTooLong, isTerminating, type Status } from "../compute/transitions.ts"
+import { printLsn } from "../spec/identifiers.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { familiesOf, printFamilies } from "../telemetry/prometheus.ts"
 import { bodyOf, configureRefusal, wireStatus } from "./refusals.ts"
@@ -39,6 +40,8 @@ export interface Vitals {
   readonly everRan: boolean
   /** Why Postgres takes no new sessions. */
   readonly notAccepting: string | null
+  /** Why a replica shows users too old a state. */
+  readonly notFollowing: string | null
 }
 
 /** The first start is over and succeeded. */
@@ -46,12 +49,17 @@ export const isStarted = ({ everRan, status }: Vitals): boolean => everRan || st
 
 /** Are users' connections worth sending here? After a failed reconfiguration they are: Postgres still serves. */
 export const isReady = (vitals: Vitals): boolean =>
-  isStarted(vitals) && vitals.postgresAlive && vitals.notAccepting === null && !isTerminating(vitals.status)
+  isStarted(vitals) &&
+  vitals.postgresAlive &&
+  vitals.notAccepting === null &&
+  vitals.notFollowing === null &&
+  !isTerminating(vitals.status)
 
-export const vitalsOf = ({ metrics, notAccepting, postgresAlive, status }: Snapshot): Vitals => ({
+export const vitalsOf = ({ metrics, notAccepting, postgresAlive, replica, status }: Snapshot): Vitals => ({
   status,
   postgresAlive,
   notAccepting,
+  notFollowing: replica?.notFollowing ?? null,
   everRan: metrics.total_startup_ms > 0
 })
 
@@ -98,6 +106,19 @@ export const timelineBody = (apiVersion: ApiVersion, snapshot: Snapshot) => ({
 
 const moment = (millis: number | null): string | null =>
   millis === null ? null : startTimeText(DateTime.makeUnsafe(millis))
+
+/** `null`: it is none, or nobody has looked yet. */
+export const replicaBody = (replica: Snapshot["replica"]) =>
+  replica === null
+    ? null
+    : {
+        receiver: replica.receiver,
+        replayed_lsn: printLsn(replica.replayed),
+        lag_bytes: replica.lagBytes,
+        lag_seconds: replica.lagSeconds,
+        last_heard: moment(replica.lastHeard),
+        max_lag_seconds: replica.maxLagSeconds
+      }
 
 export const holdBody = ({ createdAt, expiresAt, id, reason }: Hold) => ({
   id,
@@ -182,6 +203,7 @@ export const metricsText = (snapshot: Snapshot, buildTag: string): string =>
               count: snapshot.history.filter(({ because }) => because === idleTooLong).length
             }
           : null,
+        replica: snapshot.replica,
         conditions: snapshot.degraded
       },
       buildTag

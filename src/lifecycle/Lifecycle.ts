@@ -5,6 +5,7 @@
  * end. What may happen is in `compute/transitions.ts`, what each failure means in `errors/policy.ts`.
  */
 import type * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
@@ -12,8 +13,8 @@ import { callersSpan, Commands, type Configure } from "../compute/Commands.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
 import type { Failure } from "../errors/Failure.ts"
-import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import { below } from "../platform/tracing.ts"
+import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { advance, defectsAsFailures, terminationAsked, unlessAsked } from "./outcome.ts"
 import { type Ending, serve } from "./serve.ts"
@@ -24,6 +25,10 @@ export interface LifecycleOptions {
   /** `null`: wait for one. */
   readonly spec: ParsedSpec | null
   readonly inputs: PlanInputs
+  /** Lag or silence after which a replica is not ready; zero, the default: it always is. */
+  readonly replicaMaxLag?: Duration.Duration
+  /** Fails when no start can succeed; before anything is claimed or built. By default nothing is asked. */
+  readonly beforeStart?: Effect.Effect<void, Failure>
   /** What else the compute is nothing without; its failure ends the compute. By default nothing. */
   readonly essential?: Effect.Effect<never, Failure>
   /** For callers who hold the outcome in their own hands and need no delay. */
@@ -67,6 +72,7 @@ const live = (options: LifecycleOptions, caller: Configure["caller"], held: Ref.
     const first = options.spec === null ? yield* awaitSpec : immediately(options.spec, caller)
     if (first === null) return { _tag: "Asked" } satisfies Ending
     const serving = yield* advance("StartBegan", { spec: first.spec }).pipe(
+      Effect.andThen(options.beforeStart ?? Effect.void),
       Effect.andThen(unlessAsked("the start", start(first.spec, options.inputs, held))),
       defectsAsFailures("the start"),
       Effect.tapError((failure) => first.answer(Result.fail(failure))),

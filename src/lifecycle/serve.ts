@@ -27,6 +27,7 @@ import { advance, defectsAsFailures, failWith, logFailure, terminationAsked } fr
 import { postgresWatch, stoppedFromOutside } from "./postgresWatch.ts"
 import { promote } from "./Promote.ts"
 import { reconfigure } from "./Reconfigure.ts"
+import { replicaWatch } from "./replicaWatch.ts"
 import type { Serving } from "./start.ts"
 import { startHistory } from "./startHistory.ts"
 
@@ -42,7 +43,8 @@ export type Ending =
 export const serve = Effect.fnUntraced(function* (
   { postgres, timeline }: Serving,
   first: ParsedSpec,
-  inputs: PlanInputs
+  inputs: PlanInputs,
+  replicaMaxLag: Duration.Duration
 ) {
   const applier = yield* Applier
   const hooks = yield* ComputeHooks
@@ -54,6 +56,7 @@ export const serve = Effect.fnUntraced(function* (
     yield* promotionActor(turn, postgres, inputs),
     { name: "storage archiver", kind: "auxiliary", run: timeline.keep },
     postgresWatch(postgres),
+    ...(first.mode._tag === "Replica" ? [replicaWatch(replicaMaxLag)] : []),
     startHistory(timeline),
     applier.afterStart,
     { name: "first run hooks", kind: "auxiliary", run: hooks.onRunning(first) },

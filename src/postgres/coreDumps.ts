@@ -50,8 +50,8 @@ export const liftCoreLimit: (pid: number) => Effect.Effect<void, never, Spawn> =
             `(${why}); ${toAllowMore}`
         )
       : Effect.logInfo(
-          `a core dump of Postgres is cut off at ${before.hard} bytes, the hard limit on core files, which could not be ` +
-            `raised (${why}); ${toAllowMore}`
+          `a core dump of Postgres is cut off at ${before.hard} bytes, the hard limit on core files, which could not ` +
+            `be raised (${why}); ${toAllowMore}`
         )
   }
 )

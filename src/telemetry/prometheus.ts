@@ -56,6 +56,15 @@ export interface Measured {
   readonly lastActive: number | null
   /** `null`: the compute does not end by itself. */
   readonly idleExits: { readonly afterSeconds: number | null; readonly count: number } | null
+  /** `null`: this is no replica. */
+  readonly replica: {
+    readonly receiver: string | null
+    readonly lagBytes: number
+    readonly lagSeconds: number
+    /** Milliseconds since the epoch; `null`: never. */
+    readonly lastHeard: number | null
+    readonly maxLagSeconds: number
+  } | null
   /** What is not as it should be while the compute serves. */
   readonly conditions: ReadonlyArray<{ readonly code: string; readonly about?: string }>
 }
@@ -65,38 +74,42 @@ export const stepBounds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 const one = (value: number): ReadonlyArray<Sample> => [{ labels: {}, value }]
 
-export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<Family> => {
+const replicaFamilies = (replica: Measured["replica"]): ReadonlyArray<Family> => {
+  if (replica === null) return []
+  const gauge = (name: string, help: string, samples: ReadonlyArray<Sample>): Family => ({
+    name: `compute_ctl_replica_${name}`,
+    type: "gauge",
+    help,
+    samples
+  })
+  return [
+    gauge("receiver", "1 for the status of the WAL receiver; none: it is not connected", [
+      { labels: { status: replica.receiver ?? "none" }, value: 1 }
+    ]),
+    gauge("lag_bytes", "WAL that the replica knows of and has not replayed", one(replica.lagBytes)),
+    gauge(
+      "lag_seconds",
+      "For how long it has known of the oldest WAL that it has not replayed",
+      one(replica.lagSeconds)
+    ),
+    gauge(
+      "max_lag_seconds",
+      "Lag or silence after which the replica is not ready; 0: none",
+      one(replica.maxLagSeconds)
+    ),
+    gauge(
+      "last_heard_seconds",
+      "When the primary was last heard of, in seconds since the epoch",
+      replica.lastHeard === null ? [] : one(replica.lastHeard / 1000)
+    )
+  ]
+}
+
+const startFamilies = (measured: Measured): ReadonlyArray<Family> => {
   // A step may pass twice; two samples with the same labels would spoil the whole scrape.
   const steps = new Map(measured.steps.map(({ millis, name }) => [name, millis]))
   const passes = Map.groupBy(measured.steps, ({ name }) => name)
   return [
-    {
-      name: "compute_ctl_up",
-      type: "gauge",
-      help: "1 for the status this compute has",
-      samples: [{ labels: { build_tag: buildTag, status: displayStatus(measured.status) }, value: 1 }]
-    },
-    {
-      name: "compute_ctl_condition",
-      type: "gauge",
-      help: "1 for each condition that GET /conditions tells",
-      samples: measured.conditions.map(({ about, code }) => ({
-        labels: { code, ...(about === undefined ? {} : { about }) },
-        value: 1
-      }))
-    },
-    {
-      name: "compute_pg_current_downtime_ms",
-      type: "gauge",
-      help: "How long Postgres has not answered the activity monitor; 0 while it answers",
-      samples: one(measured.downtime.current)
-    },
-    {
-      name: "compute_pg_downtime_ms_total",
-      type: "counter",
-      help: "How long Postgres has not answered the activity monitor, in all",
-      samples: one(measured.downtime.total)
-    },
     {
       name: "compute_ctl_start_ms",
       type: "gauge",
@@ -122,27 +135,59 @@ export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<
           )
         )
       )
-    },
-    {
-      name: "compute_ctl_last_active_seconds",
-      type: "gauge",
-      help: "When Postgres was last used, in seconds since the epoch",
-      samples: measured.lastActive === null ? [] : one(measured.lastActive / 1000)
-    },
-    {
-      name: "compute_ctl_exit_when_idle_seconds",
-      type: "gauge",
-      help: "After so long without use the compute ends by itself",
-      samples: measured.idleExits?.afterSeconds == null ? [] : one(measured.idleExits.afterSeconds)
-    },
-    {
-      name: "compute_ctl_idle_exits_total",
-      type: "counter",
-      help: "1 once the compute ends because nobody has used it",
-      samples: measured.idleExits === null ? [] : one(measured.idleExits.count)
     }
   ]
 }
+
+export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<Family> => [
+  {
+    name: "compute_ctl_up",
+    type: "gauge",
+    help: "1 for the status this compute has",
+    samples: [{ labels: { build_tag: buildTag, status: displayStatus(measured.status) }, value: 1 }]
+  },
+  {
+    name: "compute_ctl_condition",
+    type: "gauge",
+    help: "1 for each condition that GET /conditions tells",
+    samples: measured.conditions.map(({ about, code }) => ({
+      labels: { code, ...(about === undefined ? {} : { about }) },
+      value: 1
+    }))
+  },
+  ...replicaFamilies(measured.replica),
+  {
+    name: "compute_pg_current_downtime_ms",
+    type: "gauge",
+    help: "How long Postgres has not answered the activity monitor; 0 while it answers",
+    samples: one(measured.downtime.current)
+  },
+  {
+    name: "compute_pg_downtime_ms_total",
+    type: "counter",
+    help: "How long Postgres has not answered the activity monitor, in all",
+    samples: one(measured.downtime.total)
+  },
+  ...startFamilies(measured),
+  {
+    name: "compute_ctl_last_active_seconds",
+    type: "gauge",
+    help: "When Postgres was last used, in seconds since the epoch",
+    samples: measured.lastActive === null ? [] : one(measured.lastActive / 1000)
+  },
+  {
+    name: "compute_ctl_exit_when_idle_seconds",
+    type: "gauge",
+    help: "After so long without use the compute ends by itself",
+    samples: measured.idleExits?.afterSeconds == null ? [] : one(measured.idleExits.afterSeconds)
+  },
+  {
+    name: "compute_ctl_idle_exits_total",
+    type: "counter",
+    help: "1 once the compute ends because nobody has used it",
+    samples: measured.idleExits === null ? [] : one(measured.idleExits.count)
+  }
+]
 
 /**
  * Counts of values by size. Labels and names are the caller's. Changed in place, because it is counted up per request.

@@ -61,6 +61,7 @@ const nothingElse = {
   stopBudgetSeconds: 8,
   controlPlaneToken: null,
   exitWhenIdle: false,
+  replicaMaxLagSeconds: 60,
   autoscaling: false,
   warnings: []
 } as const
@@ -405,6 +406,12 @@ describe("rules", () => {
       [...newer, "--pg-init-timeout", "30"],
       {},
       { pgInitTimeoutSeconds: 30, warnings: [] }
+    ],
+    [
+      "a replica's bound on its lag",
+      [...newer, "--replica-max-lag", "5"],
+      {},
+      { replicaMaxLagSeconds: 5, warnings: [] }
     ],
     [
       "--generate-password is stock Postgres's",

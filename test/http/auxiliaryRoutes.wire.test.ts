@@ -196,7 +196,8 @@ describe("/conditions", () => {
       assert.deepStrictEqual(JSON.parse(answer.text), {
         degraded: [],
         pending_restart: [],
-        promotion: { status: "not_promoted" }
+        promotion: { status: "not_promoted" },
+        replica: null
       })
     }).pipe(Effect.provide(inMemoryServices))
   )

@@ -99,18 +99,50 @@ describe("failures", () => {
 describe("probes", () => {
   it("a compute that has not started is neither started nor ready, however alive its Postgres", () => {
     for (const status of statuses.filter((name) => name !== "running")) {
-      assert.isFalse(isStarted({ status, postgresAlive: true, everRan: false, notAccepting: null }), status)
-      assert.isFalse(isReady({ status, postgresAlive: true, everRan: false, notAccepting: null }), status)
+      assert.isFalse(
+        isStarted({ status, postgresAlive: true, everRan: false, notAccepting: null, notFollowing: null }),
+        status
+      )
+      assert.isFalse(
+        isReady({ status, postgresAlive: true, everRan: false, notAccepting: null, notFollowing: null }),
+        status
+      )
     }
   })
 
+  it("a replica that does not follow is not ready", () => {
+    const vitals = { status: "running", postgresAlive: true, everRan: true, notAccepting: null } as const
+    assert.isTrue(isReady({ ...vitals, notFollowing: null }))
+    assert.isFalse(isReady({ ...vitals, notFollowing: "it has no connection to its primary" }))
+  })
+
   it("users stay after a failed reconfiguration, not when Postgres is dead, refuses sessions or ends", () => {
-    assert.isTrue(isReady({ status: "failed", postgresAlive: true, everRan: true, notAccepting: null }))
-    assert.isTrue(isReady({ status: "configuration", postgresAlive: true, everRan: true, notAccepting: null }))
-    assert.isFalse(isReady({ status: "failed", postgresAlive: false, everRan: true, notAccepting: null }))
-    assert.isFalse(isReady({ status: "running", postgresAlive: true, everRan: true, notAccepting: "it is stopping" }))
+    assert.isTrue(
+      isReady({ status: "failed", postgresAlive: true, everRan: true, notAccepting: null, notFollowing: null })
+    )
+    assert.isTrue(
+      isReady({ status: "configuration", postgresAlive: true, everRan: true, notAccepting: null, notFollowing: null })
+    )
     assert.isFalse(
-      isReady({ status: "termination_pending_fast", postgresAlive: true, everRan: true, notAccepting: null })
+      isReady({ status: "failed", postgresAlive: false, everRan: true, notAccepting: null, notFollowing: null })
+    )
+    assert.isFalse(
+      isReady({
+        status: "running",
+        postgresAlive: true,
+        everRan: true,
+        notAccepting: "it is stopping",
+        notFollowing: null
+      })
+    )
+    assert.isFalse(
+      isReady({
+        status: "termination_pending_fast",
+        postgresAlive: true,
+        everRan: true,
+        notAccepting: null,
+        notFollowing: null
+      })
     )
   })
 })

@@ -6,8 +6,10 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import * as fs from "node:fs"
 import { promotedSpec } from "../../src/compute/promotion.ts"
+import { isRaised } from "../../src/compute/snapshot.ts"
 import { parseSpec } from "../../src/spec/parseSpec.ts"
 import { emptySpec } from "../support/specs.ts"
 import { neonArguments, rows } from "./harness.ts"
@@ -64,6 +66,10 @@ describe("a promotion", () => {
             ["running", "Primary", "Completed"]
           )
           assert.deepStrictEqual(yield* promotions.promote(request), outcome, "asked again, it is not done again")
+          yield* state.changes.pipe(
+            Stream.filter(({ degraded, replica }) => replica === null && !isRaised(degraded, "replica_not_following")),
+            Stream.runHead
+          )
 
           const ended = yield* end
           assert.strictEqual(ended.failure?._tag, "SyncSafekeepersFailed")

@@ -1,12 +1,15 @@
 /**
  * Computes that only read, as processes on imitation storage that serves a real cluster: a replica and a static compute
- * start as hot standbys without asking a safekeeper, apply no catalog, and keep their lease.
+ * start as hot standbys without asking a safekeeper, apply no catalog, and keep their lease. A replica follows a real
+ * primary that is frozen, killed and brought back.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { makeFakePageserver, makeFakePageService } from "compute-ctl/testing"
+import { basebackupOf, makeFakePageserver, makeFakePageService } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
-import { eventually, gone, launch, neonArguments, rows } from "./harness.ts"
+import { connect } from "../../src/pgwire/Wire.ts"
+import { configOf, makeCluster, startCluster, superuser } from "../support/postgres.ts"
+import { eventually, gone, killAll, launch, neonArguments, place, processesIn, rows } from "./harness.ts"
 import { setUp, specOf, tenant, timeline, token } from "./neonPeers.ts"
 
 describe("a replica", () => {
@@ -72,6 +75,103 @@ describe("a replica", () => {
         })
       ),
     60_000
+  )
+})
+
+/** A real primary, and a replica of it whose bound on lag is two seconds. */
+const replicaOfReal = Effect.gen(function* () {
+  const at = yield* place
+  const primary = yield* makeCluster()
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      yield* startCluster(primary)
+      const wire = yield* connect(configOf(primary)())
+      yield* wire.simple("create table kept as select g from generate_series(1, 1000) g")
+    })
+  )
+  const archive = yield* basebackupOf(primary.pgdata)
+  const pageserver = yield* makeFakePageserver({ tenant, timeline, token, archive })
+  const spec = specOf(at, pageserver.url, [])
+  const follows = {
+    primary_conninfo: `host=127.0.0.1 port=${primary.port} user=${superuser}`,
+    wal_receiver_timeout: "2s",
+    wal_retrieve_retry_interval: "200ms"
+  }
+  const settings = Object.entries(follows).map(([name, value]) => ({ name, value, vartype: "string" }))
+  const replica = {
+    ...spec,
+    mode: "Replica",
+    cluster: { ...spec.cluster, settings: [...spec.cluster.settings, ...settings] }
+  }
+  const program = yield* launch([...neonArguments(at, replica), "--replica-max-lag", "2"], at.httpPort)
+  yield* Effect.promise(() => program.reaches("running"))
+  return { at, primary, program }
+})
+
+describe("a replica of a real primary", () => {
+  it.live(
+    "is ready while it follows, not while its primary is dead, frozen or too far ahead, and again when that is over",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { at, primary, program } = yield* replicaOfReal
+          const told = async () => {
+            const { degraded, replica } = JSON.parse((await program.http("/conditions")).text)
+            const condition = degraded.find(({ code }: { code: string }) => code === "replica_not_following")
+            return { ready: (await program.http("/readyz")).status === 200, because: condition?.message, replica }
+          }
+          const becomes = (ready: boolean, what: string) =>
+            eventually(what, told, (now) => now.ready === ready && (now.because === undefined) === ready)
+          const metric = async (name: string) =>
+            new RegExp(`^compute_ctl_replica_${name} (.*)$`, "m").exec((await program.http("/metrics")).text)?.[1]
+
+          const orphan = yield* becomes(false, "a replica whose primary never answered")
+          assert.match(orphan.because, /it has never heard from its primary in more than 2 s/)
+          assert.deepInclude(orphan.replica, { receiver: null, last_heard: null, max_lag_seconds: 2 })
+          assert.match((yield* Effect.promise(() => program.http("/readyz"))).text, /never heard from its primary/)
+          assert.strictEqual(yield* Effect.promise(() => metric('receiver{status="none"}')), "1")
+          assert.strictEqual((yield* Effect.promise(() => program.status())).status, "running")
+
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              yield* startCluster(primary)
+              const wire = yield* connect(configOf(primary)())
+              const following = yield* becomes(true, "a replica that follows")
+              assert.deepInclude(following.replica, { receiver: "streaming", lag_seconds: 0 })
+              assert.isNotNull(following.replica.last_heard)
+
+              yield* rows(at, "select pg_wal_replay_pause()")
+              yield* wire.simple("insert into kept select generate_series(1, 10000)")
+              const behind = yield* becomes(false, "a replica that replays nothing")
+              assert.match(behind.because, /it has not replayed WAL that it has known of for more than 2 s/)
+              assert.isAbove(behind.replica.lag_bytes, 100_000)
+              assert.isAbove(behind.replica.lag_seconds, 1)
+              assert.isAbove(Number(yield* Effect.promise(() => metric("lag_bytes"))), 100_000)
+              yield* rows(at, "select pg_wal_replay_resume()")
+              yield* becomes(true, "a replica that has caught up")
+              assert.deepStrictEqual(yield* rows(at, "select count(*) from kept"), [["11000"]])
+
+              const frozen = processesIn(primary.pgdata)
+              yield* Effect.acquireUseRelease(
+                Effect.sync(() => killAll(frozen, "SIGSTOP")),
+                () => becomes(false, "a replica whose primary is frozen"),
+                () => Effect.sync(() => killAll(frozen, "SIGCONT"))
+              )
+              yield* becomes(true, "a replica whose primary goes on")
+
+              killAll(processesIn(primary.pgdata), "SIGKILL")
+              const lost = yield* becomes(false, "a replica whose primary was killed")
+              assert.match(lost.because, /it has no connection to its primary, and has heard nothing/)
+            })
+          )
+          yield* startCluster(primary)
+          yield* becomes(true, "a replica whose primary is back")
+          assert.isAtLeast((program.output().match(/WARN .*this replica is not ready/g) ?? []).length, 4)
+          program.signal("SIGTERM")
+          assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 0)
+        })
+      ),
+    120_000
   )
 })
 

@@ -302,14 +302,18 @@ const launch = async (cluster: Cluster) => {
   return { pid: child.pid ?? 0, stop, log: () => log }
 }
 
+/** Starts a cluster that is there, also one that was stopped or killed. The scope's end stops it. */
+export const startCluster = (cluster: Cluster) =>
+  Effect.acquireRelease(
+    Effect.promise(() => launch(cluster)),
+    ({ stop }) => Effect.promise(stop)
+  )
+
 /** A running cluster; the scope's end stops it (SIGINT, then rougher) and removes everything. */
 export const startPostgres: (options?: ClusterOptions) => Effect.Effect<TestPostgres, never, Scope.Scope> =
   Effect.fnUntraced(function* (options) {
     const cluster = yield* makeCluster(options)
-    const running = yield* Effect.acquireRelease(
-      Effect.promise(() => launch(cluster)),
-      ({ stop }) => Effect.promise(stop)
-    )
+    const running = yield* startCluster(cluster)
     const config = configOf(cluster)
     const rows: TestPostgres["rows"] = (sql, database) =>
       Effect.scoped(Effect.flatMap(connect(config(superuser, database)), (wire) => wire.rows(sql)))

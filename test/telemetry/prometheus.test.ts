@@ -21,6 +21,7 @@ const measured: Measured = {
   totalStartupMillis: 0,
   lastActive: null,
   idleExits: null,
+  replica: null,
   conditions: []
 }
 
