@@ -12,7 +12,7 @@ import { ComputeSpec } from "../spec/ComputeSpec.ts"
 import { decodeSpecText, readJsonText } from "../spec/json.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ParseOptions, parseSpecDocument } from "../spec/parseSpec.ts"
-import { repeatedSafekeepers } from "../spec/parseStorage.ts"
+import { storageWarnings } from "../spec/parseStorage.ts"
 
 /**
  * The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ. A
@@ -40,7 +40,7 @@ export const validateText = (input: string | Uint8Array, source: string, storage
   const text = typeof input === "string" ? Result.succeed(input) : decodeSpecText(input, source)
   const parsed = Result.flatMap(text, (one) => parse(one, { source, storage }))
   if (Result.isSuccess(parsed)) {
-    const warnings = warningsOf(parsed.success).map((warning) => `${source}: warning: ${warning}\n`)
+    const warnings = storageWarnings(parsed.success?.neon ?? null).map((warning) => `${source}: warning: ${warning}\n`)
     return { text: `${warnings.join("")}${source}: ok\n`, exitCode: 0 }
   }
   const lines = parsed.failure.problems.map(
@@ -48,13 +48,6 @@ export const validateText = (input: string | Uint8Array, source: string, storage
   )
   return { text: lines.join(""), exitCode: 1 }
 }
-
-/** What the start takes, and says aloud. */
-const warningsOf = (spec: ParsedSpec | null): ReadonlyArray<string> =>
-  repeatedSafekeepers(spec?.neon?.safekeepers ?? []).map(
-    (safekeeper) =>
-      `safekeeper_connstrings: ${safekeeper} is there twice and has one voice; the later API refuses such lists`
-  )
 
 /** For a file that could not be read; `why` comes from the system. */
 export const unreadable = (source: string, why: string): Report => ({

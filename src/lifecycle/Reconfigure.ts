@@ -20,6 +20,7 @@ import { overrideFile } from "../postgres/postgresqlConf.ts"
 import type { Running } from "../postgres/Postmaster.ts"
 import { openFiles, type PgdataFile, type StartPlan } from "../postgres/startPlan.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { storageWarnings } from "../spec/parseStorage.ts"
 
 /**
  * Applies the catalog with the temporary override in place (it lifts limits that would refuse the work), and
@@ -82,6 +83,7 @@ export const rewriteFiles = Effect.fn("Reconfigure.rewriteFiles")(function* (
 ) {
   const state = yield* ComputeState
   const pgdata = yield* Pgdata
+  for (const warning of storageWarnings(spec.neon)) yield* Effect.logWarning(warning)
   const { pendingRestart: pendingBefore } = yield* state.now
   yield* (yield* ComputeHooks).placeCertificate(spec)
   const before = yield* pgdata.rewrite(files)

@@ -209,12 +209,14 @@ export const parseSafekeeper = (text: string): Result.Result<SafekeeperAddress, 
 export const safekeeperName = (text: string): string =>
   Result.match(parseSafekeeper(text), { onFailure: () => redactUrls(text), onSuccess: printHostPort })
 
-/** Those that a list names more than once. */
-export const repeatedSafekeepers = (safekeepers: ReadonlyArray<string>): ReadonlyArray<string> => {
+/** What is taken as it is, and said aloud: a safekeeper that its list names more than once. */
+export const storageWarnings = (neon: Pick<NeonStorage, "safekeepers"> | null): ReadonlyArray<string> => {
   const seen = new Set<string>()
   const repeated = new Set<string>()
-  for (const name of safekeepers.map(safekeeperName)) (seen.has(name) ? repeated : seen).add(name)
-  return [...repeated]
+  for (const name of neon?.safekeepers.map(safekeeperName) ?? []) (seen.has(name) ? repeated : seen).add(name)
+  return [...repeated].map(
+    (name) => `safekeeper_connstrings: ${name} is there twice and has one voice; the later API refuses such lists`
+  )
 }
 
 interface SafekeeperReading {

@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import { parseSpec } from "../../src/spec/parseSpec.ts"
-import { repeatedSafekeepers, safekeeperName } from "../../src/spec/parseStorage.ts"
+import { storageWarnings, safekeeperName } from "../../src/spec/parseStorage.ts"
 import { specOf, problemLines, type Json, least, leastNeon } from "../support/fixtures.ts"
 
 const settings = (entries: Readonly<Record<string, string>>, more: Json = {}): Json => ({
@@ -122,7 +122,10 @@ describe("safekeepers", () => {
     const spec = { ...leastNeon, safekeeper_connstrings: twice }
     const older = Result.getOrThrow(parseSpec(spec, { source: "test", storage: "neon", apiVersion: "2024" }))
     assert.deepStrictEqual(older.neon?.safekeepers, twice)
-    assert.deepStrictEqual(repeatedSafekeepers(twice), ["a:1", "b:1"])
+    assert.deepStrictEqual(
+      storageWarnings(older.neon).map((warning) => /: (\S+) is there twice/.exec(warning)?.[1]),
+      ["a:1", "b:1"]
+    )
   })
 })
 

@@ -13,7 +13,7 @@ import { Spawn } from "../../platform/Spawn.ts"
 import { PostgresInstall } from "../../postgres/PostgresInstall.ts"
 import { invalidLsn, type Lsn, printLsn } from "../../spec/identifiers.ts"
 import type { NeonStorage as NeonSpec, ParsedSpec } from "../../spec/ParsedSpec.ts"
-import { repeatedSafekeepers } from "../../spec/parseStorage.ts"
+import { storageWarnings } from "../../spec/parseStorage.ts"
 import { Storage, type Timeline } from "../Storage.ts"
 import { NeonDeadlines } from "./deadlines.ts"
 import { makeLeaseRenewal } from "./leases.ts"
@@ -119,8 +119,7 @@ const claim = Effect.fnUntraced(function* (shared: Shared, claimed: Claimed) {
   const { deadlines, state } = shared
   const { neon, spec } = claimed
   const { mode } = spec
-  for (const safekeeper of repeatedSafekeepers(neon.safekeepers))
-    yield* Effect.logWarning(`safekeeper_connstrings names ${safekeeper} more than once; it has one voice all the same`)
+  for (const warning of storageWarnings(neon)) yield* Effect.logWarning(warning)
   const leases =
     mode._tag === "Static"
       ? yield* makeLeaseRenewal(state, { spec, neon, lsn: mode.lsn }, acquireLease(deadlines))

@@ -493,7 +493,7 @@ describe("the commit LSN", () => {
       const log = Logger.layer([Logger.make(({ message }) => void lines.push(String(message)))])
       const { timeline: made } = yield* claim(specOf(null, { safekeepers }), "echo 0/43").pipe(Effect.provide(log))
       assert.deepStrictEqual(lines, [
-        `safekeeper_connstrings names ${first} more than once; it has one voice all the same`
+        `safekeeper_connstrings: ${first} is there twice and has one voice; the later API refuses such lists`
       ])
       assert.strictEqual(yield* made.commitLsn("start"), 0x43n, "two of three agreed, but they are one of two")
     })
