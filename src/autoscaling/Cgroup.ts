@@ -12,6 +12,7 @@ import * as path from "node:path"
 import { CgroupUnusable } from "../errors/Failure.ts"
 import { explain } from "../errors/policy.ts"
 import type { RunAs, SpawnRequest } from "../platform/Spawn.ts"
+import { supplementaryGroups } from "../platform/users.ts"
 
 // -- names, memory.stat and commands, without touching a file
 
@@ -129,27 +130,48 @@ export const openCgroup = Effect.fnUntraced(function* (at: CgroupPath): Effect.f
 
 export interface CgroupEntry extends CgroupPath {
   readonly policy: CgroupPolicy
-  /** The PATH of our environment: where `cgexec` is looked for. */
+  /** The PATH of our environment: where `cgexec` and `setpriv` are looked for. */
   readonly path: string | undefined
+  /** Groups of a user beside its own; by default those of the machine's /etc/group. */
+  readonly groupsOf?: (user: RunAs) => ReadonlyArray<number>
 }
 
-/** Whether a user can write a file, by its owner and mode; for ourselves the kernel is asked. */
-const writable = (file: string, user: RunAs | null): boolean =>
+/**
+ * As whom a file can be written, by its owner and mode: as the user, as the user with its other groups, or not at all.
+ * For ourselves the kernel is asked.
+ */
+const writableBy = (file: string, user: RunAs | null, groups: ReadonlyArray<number>): "user" | "group" | null =>
   Result.getOrElse(
     Result.try(() => {
       if (user === null) {
         fs.accessSync(file, fs.constants.W_OK)
-        return true
+        return "user"
       }
       const { gid, mode, uid } = fs.statSync(file)
-      return ((mode >> (uid === user.uid ? 6 : gid === user.gid ? 3 : 0)) & 0o2) !== 0
+      const may = (shift: number) => ((mode >> shift) & 0o2) !== 0
+      if (uid === user.uid) return may(6) ? "user" : null
+      if (gid === user.gid) return may(3) ? "user" : null
+      if (groups.includes(gid)) return may(3) ? "group" : null
+      return may(0) ? "user" : null
     }),
-    () => false
+    () => null
   )
 
 const executable = (file: string): boolean => Result.isSuccess(Result.try(() => fs.accessSync(file, fs.constants.X_OK)))
 
 const shell = "/bin/sh"
+
+/**
+ * Whoever is spawned with a uid is in none of its other groups any more. `setpriv`, which we start as root, becomes the
+ * user and keeps them; the pid stays.
+ */
+const withGroups = (request: SpawnRequest, { gid, uid }: RunAs, groups: ReadonlyArray<number>, setpriv: string) => ({
+  ...request,
+  command: setpriv,
+  args: [`--reuid=${uid}`, `--regid=${gid}`, `--groups=${groups.join(",")}`, "--", request.command, ...request.args],
+  runAs: null,
+  cwd: request.cwd ?? "/"
+})
 
 const enter = Effect.fnUntraced(function* (
   at: CgroupEntry,
@@ -157,21 +179,40 @@ const enter = Effect.fnUntraced(function* (
 ): Effect.fn.Return<SpawnRequest, CgroupUnusable> {
   const folder = yield* folderOf(at)
   const procs = path.join(folder, "cgroup.procs")
-  const cgexec = (at.path ?? "")
-    .split(":")
-    .map((one) => path.join(one, "cgexec"))
-    .find((file) => path.isAbsolute(file) && executable(file))
+  const found = (name: string) =>
+    (at.path ?? "")
+      .split(":")
+      .map((one) => path.join(one, name))
+      .find((file) => path.isAbsolute(file) && executable(file)) ?? null
+  const user = request.runAs
+  const groups = user === null ? [] : (at.groupsOf ?? supplementaryGroups)(user)
+  const setpriv = found("setpriv")
+  const as = writableBy(procs, user, groups)
   const program = commandInCgroup(request, procs, at.name, {
-    procsWritable: writable(procs, request.runAs),
+    procsWritable: as === "user" || (as === "group" && setpriv !== null),
     shell: executable(shell) ? shell : null,
-    cgexec: cgexec ?? null
+    cgexec: found("cgexec")
   })
-  if (Option.isSome(program)) return { ...request, ...program.value }
+  if (Option.isSome(program)) {
+    const entering = { ...request, ...program.value }
+    return as === "group" && user !== null && setpriv !== null ? withGroups(entering, user, groups, setpriv) : entering
+  }
   const who = request.runAs === null ? "we" : request.runAs.name
   return yield* new CgroupUnusable({
     cgroup: folder,
-    detail: `${who} may not write its cgroup.procs, and there is no cgexec`
+    detail:
+      as === "group"
+        ? `${who} may write its cgroup.procs only as one of a group, which needs setpriv, and there is none`
+        : `${who} may not write its cgroup.procs, and there is no cgexec`
   })
+})
+
+/** What a start would fail with, asked before there is anything to start. */
+export const checkEntry = Effect.fn("Vm.checkEntry")(function* (
+  at: CgroupEntry,
+  request: SpawnRequest
+): Effect.fn.Return<void, CgroupUnusable> {
+  if (at.policy === "refuse") yield* enter(at, request)
 })
 
 /**

@@ -127,10 +127,10 @@ export interface VmMonitorOptions {
   readonly fileCacheConnstr: ConnString | null
   /** That a session of the file cache may be used; any by default. */
   readonly proveFileCache?: Prove
-  /** Looked up when the listening begins. */
+  /** By the spec of the moment in which an agent connects. */
   readonly disableLfcResizing?: (spec: ParsedSpec | null) => boolean
   /** Bytes. The kernel's own total by default, which in a container is the host's. */
-  readonly totalMemory?: number
+  readonly totalMemory?: Effect.Effect<number>
 }
 
 export const defaultVmAddress = "0.0.0.0:10301"
@@ -153,7 +153,7 @@ const arrivalCapacity = 16
 
 const anyServer: Prove = () => Effect.void
 
-const agentOptionsOf = (options: VmMonitorOptions, spec: ParsedSpec | null): AgentOptions => {
+const agentOptionsOf = (options: VmMonitorOptions, spec: Effect.Effect<ParsedSpec | null>): AgentOptions => {
   const {
     cgroup,
     cgroupRoot: root = defaultCgroupRoot,
@@ -161,18 +161,20 @@ const agentOptionsOf = (options: VmMonitorOptions, spec: ParsedSpec | null): Age
     proveFileCache: prove = anyServer
   } = options
   return {
-    totalMemory: options.totalMemory ?? os.totalmem(),
+    totalMemory: options.totalMemory ?? Effect.sync(() => os.totalmem()),
     cgroup: cgroup === null ? null : openCgroup({ root, name: cgroup }),
     policy: options.policy ?? "refuse",
     warnUnwatchable: throttledWarning(warnUnwatchableEveryMillis),
-    openCache: at === null || options.disableLfcResizing?.(spec) === true ? null : openFileCache(at, prove)
+    openCache: Effect.map(spec, (now) =>
+      options.disableLfcResizing?.(now) === true || at === null ? null : openFileCache(at, prove)
+    )
   }
 }
 
 /** Listens from now until the scope closes; agents are served only while `serve` runs. */
 export const listen = Effect.fn("Vm.serve")(function* (
   options: VmMonitorOptions,
-  spec: ParsedSpec | null
+  spec: Effect.Effect<ParsedSpec | null>
 ): Effect.fn.Return<Listening, ListenFailed, Scope.Scope> {
   const address = parseHostPort(options.address, 0)
   if (Result.isFailure(address)) {
@@ -221,7 +223,8 @@ export const vmMonitor = (options: VmMonitorOptions): Actor<ComputeState | VmMet
   run: Effect.gen(function* () {
     const state = yield* ComputeState
     while (true) {
-      const { spec, status } = yield* state.until("running", ...terminating)
+      const { status } = yield* state.until("running", ...terminating)
+      const spec = Effect.map(state.now, (now) => now.spec)
       if (isTerminating(status)) return
       const work = Effect.scoped(Effect.flatMap(listen(options, spec), ({ serve }) => serve))
       yield* Effect.raceFirst(work, Stream.runHead(Stream.filter(state.changes, isOver)))

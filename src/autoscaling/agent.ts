@@ -131,15 +131,15 @@ export const peerOf = (socket: NodeWS.WebSocket, name: string): Peer => {
 
 /** What is the same for every agent. */
 export interface AgentOptions {
-  /** All memory as the kernel counts it, in bytes. */
-  readonly totalMemory: number
+  /** All memory as the kernel counts it, in bytes; asked of each connection, because memory is plugged in and out. */
+  readonly totalMemory: Effect.Effect<number>
   /** `null`: no cgroup is watched, and none was asked for. */
   readonly cgroup: Effect.Effect<Cgroup, CgroupUnusable> | null
   readonly policy: CgroupPolicy
   /** An agent that is refused comes again every five seconds; the log need not have a line for each. */
   readonly warnUnwatchable: (text: string) => Effect.Effect<void>
-  /** `null`: the file cache is not ours to manage. */
-  readonly openCache: Effect.Effect<FileCache | null, WireFailed | TimedOut, Scope.Scope> | null
+  /** Asked of each connection. `null`: the file cache is not ours to manage. */
+  readonly openCache: Effect.Effect<Effect.Effect<FileCache | null, WireFailed | TimedOut, Scope.Scope> | null>
 }
 
 /** The code and reason of our Close frame. */
@@ -152,7 +152,7 @@ const handshakeWithin = Duration.seconds(4)
 /** The agent checks our health every five seconds. */
 const idleTimeout = Duration.seconds(60)
 const sendWithin = Duration.seconds(5)
-/** Answers that wait for the socket, and commands that wait for their turn: the agent has one under way at a time. */
+/** Answers that wait for the socket, and commands that were read: the agent has one under way at a time. */
 const outboundCapacity = 64
 const commandCapacity = 4
 /** A peer that floods us with unusable messages gets a log line this often. */
@@ -182,6 +182,7 @@ const handshake = Effect.fnUntraced(function* (
   }
   yield* peer.send(printGreeting(version))
   const greetedAt = yield* Clock.currentTimeMillis
+  const total = yield* totalMemory
   const watched = group !== null && Result.isSuccess(group) ? group.success : null
   const unwatchable =
     group !== null && Result.isFailure(group) && policy === "deny-downscales" ? group.failure.detail : null
@@ -189,8 +190,8 @@ const handshake = Effect.fnUntraced(function* (
     greetedAt,
     cgroup: watched,
     unwatchable,
-    total: totalMemory,
-    threshold: watched === null ? null : thresholdOf(totalMemory),
+    total,
+    threshold: watched === null ? null : thresholdOf(total),
     samples: noSamples(greetedAt),
     cache: null
   } satisfies Memory
@@ -215,12 +216,8 @@ const read = Effect.fnUntraced(function* (
         )
       case "UpscaleNotification":
       case "DownscaleRequest":
-        return Queue.offerUnsafe(commands, parsed)
-          ? Effect.void
-          : Effect.andThen(
-              warn("the agent sends more requests than can be worked on; one was refused"),
-              send({ type: "InternalError", error: "too many requests at once", id: parsed.id })
-            )
+        // When there is no room, nothing more is read: what the agent sends waits its turn, as with the original.
+        return Queue.offer(commands, parsed)
     }
   }
   while (true) {
@@ -255,7 +252,8 @@ const write = Effect.fnUntraced(function* (peer: Peer, outbound: Queue.Queue<str
   }
 })
 
-const runConnection = Effect.fnUntraced(function* (peer: Peer, memory: Memory, { openCache }: AgentOptions) {
+const runConnection = Effect.fnUntraced(function* (peer: Peer, memory: Memory, options: AgentOptions) {
+  const openCache = yield* options.openCache
   const outbound = yield* Queue.bounded<string>(outboundCapacity)
   const commands = yield* Queue.bounded<ScaleCommand>(commandCapacity)
   const send = (message: MonitorMessage) => Queue.offer(outbound, printMessage(message))

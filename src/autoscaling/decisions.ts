@@ -42,14 +42,20 @@ export const cacheSizeOf = (total: number): number => {
 /** What can be set, as a count of MiB: more than the cap is an error in Postgres. */
 export const cacheLimitMib = (wanted: number, cap: number): number => Math.floor(Math.min(wanted, cap) / MiB)
 
+/** `1.5e-7` as `0.00000015`. What is printed has few digits, and is far from where a large number gets an exponent. */
+const withoutExponent = (text: string): string => {
+  const [, digits = "", exponent] = /^(\d(?:\.\d+)?)e-(\d+)$/.exec(text) ?? []
+  return exponent === undefined ? text : `0.${"0".repeat(Number(exponent) - 1)}${digits.replace(".", "")}`
+}
+
 /** MiB as the shortest decimal that names the same 32-bit float. */
 export const printMib = (bytes: number): string => {
   const value = Math.fround(Math.fround(bytes) / MiB)
   for (let digits = 1; digits < 9; digits++) {
     const short = Number(value.toPrecision(digits))
-    if (Math.fround(short) === value) return String(short)
+    if (Math.fround(short) === value) return withoutExponent(String(short))
   }
-  return String(Number(value.toPrecision(9)))
+  return withoutExponent(String(Number(value.toPrecision(9))))
 }
 
 /** The last samples of one connection, oldest first, and how many there ever were. */

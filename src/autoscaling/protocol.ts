@@ -14,7 +14,20 @@ export const maxMessageBytes = 32_767
 
 const Byte = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))
 
-const parseJson = (text: string): Option.Option<unknown> => Option.liftThrowable(() => JSON.parse(text) as unknown)()
+/** The agent's ids and sizes are 64-bit integers: one that no number holds is a bigint here. */
+const keepInteger = (_: string, value: unknown, { source }: { readonly source?: string } = {}): unknown =>
+  typeof value === "number" && !Number.isSafeInteger(value) && source !== undefined && /^\d+$/.test(source)
+    ? BigInt(source)
+    : value
+
+const parseJson = (text: string): Option.Option<unknown> =>
+  Option.liftThrowable(() => JSON.parse(text, keepInteger) as unknown)()
+
+const Unsigned = Schema.Union([
+  Schema.Natural,
+  Schema.BigInt.check(Schema.isBetweenBigInt({ minimum: 0n, maximum: 2n ** 64n - 1n }))
+])
+type Unsigned = typeof Unsigned.Type
 
 // -- handshake
 
@@ -50,25 +63,25 @@ export const printGreeting = (answer: Result.Result<number, string>): string =>
 
 /** Bytes of nominal memory; the CPU share is of no use here. */
 export type AgentMessage =
-  | { readonly _tag: "HealthCheck"; readonly id: number }
-  | { readonly _tag: "UpscaleNotification"; readonly id: number; readonly mem: number }
-  | { readonly _tag: "DownscaleRequest"; readonly id: number; readonly mem: number }
+  | { readonly _tag: "HealthCheck"; readonly id: Unsigned }
+  | { readonly _tag: "UpscaleNotification"; readonly id: Unsigned; readonly mem: number }
+  | { readonly _tag: "DownscaleRequest"; readonly id: Unsigned; readonly mem: number }
   /** The agent could not use something we sent, or failed at it. Never answered. */
-  | { readonly _tag: "AgentError"; readonly id: number; readonly kind: string; readonly error: string }
+  | { readonly _tag: "AgentError"; readonly id: Unsigned; readonly kind: string; readonly error: string }
   /** `id` is 0 when none could be read: no message of either side has that one. */
-  | { readonly _tag: "Unusable"; readonly id: number; readonly because: string }
+  | { readonly _tag: "Unusable"; readonly id: Unsigned; readonly because: string }
 
-const Message = Schema.Struct({ type: Schema.String, id: Schema.Natural, content: Schema.Unknown })
+const Message = Schema.Struct({ type: Schema.String, id: Unsigned, content: Schema.Unknown })
 const decodeMessage = Schema.decodeUnknownOption(Message)
-const decodeId = Schema.decodeUnknownOption(Schema.Struct({ id: Schema.Natural }))
+const decodeId = Schema.decodeUnknownOption(Schema.Struct({ id: Unsigned }))
 
-const Resources = Schema.Struct({ cpu: Schema.Finite, mem: Schema.Natural })
+const Resources = Schema.Struct({ cpu: Schema.Union([Schema.Finite, Schema.BigInt]), mem: Unsigned })
 const decodeGranted = Schema.decodeUnknownOption(Schema.Struct({ granted: Resources }))
 const decodeTarget = Schema.decodeUnknownOption(Schema.Struct({ target: Resources }))
 const decodeError = Schema.decodeUnknownOption(Schema.Struct({ error: Schema.String }))
 const decodeEmpty = Schema.decodeUnknownOption(Schema.Struct({}))
 
-const unusable = (id: number, because: string): AgentMessage => ({ _tag: "Unusable", id, because })
+const unusable = (id: Unsigned, because: string): AgentMessage => ({ _tag: "Unusable", id, because })
 
 /** The start of a text, for logs and answers: what a peer sends may be long. */
 const clipped = (text: string, length = 512): string => (text.length > length ? `${text.slice(0, length)}…` : text)
@@ -90,9 +103,13 @@ export const readMessage = (text: string): AgentMessage => {
     case "HealthCheck":
       return read(decodeEmpty(content), () => ({ _tag: "HealthCheck", id }))
     case "UpscaleNotification":
-      return read(decodeGranted(content), ({ granted }) => ({ _tag: "UpscaleNotification", id, mem: granted.mem }))
+      return read(decodeGranted(content), ({ granted }) => ({
+        _tag: "UpscaleNotification",
+        id,
+        mem: Number(granted.mem)
+      }))
     case "DownscaleRequest":
-      return read(decodeTarget(content), ({ target }) => ({ _tag: "DownscaleRequest", id, mem: target.mem }))
+      return read(decodeTarget(content), ({ target }) => ({ _tag: "DownscaleRequest", id, mem: Number(target.mem) }))
     case "InvalidMessage":
     case "InternalError":
       return read(decodeError(content), ({ error }) => ({ _tag: "AgentError", id, kind: type, error: clipped(error) }))
@@ -105,15 +122,20 @@ export const readMessage = (text: string): AgentMessage => {
 
 /** Ids of replies are the request's; ids of requests are ours and odd. */
 export type MonitorMessage =
-  | { readonly type: "UpscaleRequest" | "UpscaleConfirmation" | "HealthCheck"; readonly id: number }
-  | { readonly type: "DownscaleResult"; readonly Ok: boolean; readonly Status: string; readonly id: number }
-  | { readonly type: "InternalError" | "InvalidMessage"; readonly error: string; readonly id: number }
+  | { readonly type: "UpscaleRequest" | "UpscaleConfirmation" | "HealthCheck"; readonly id: Unsigned }
+  | { readonly type: "DownscaleResult"; readonly Ok: boolean; readonly Status: string; readonly id: Unsigned }
+  | { readonly type: "InternalError" | "InvalidMessage"; readonly error: string; readonly id: Unsigned }
 
 /** Compact, `id` last, and always below the agent's read limit: free text is clipped. */
 export const printMessage = (message: MonitorMessage): string => {
   const { id, type } = message
-  if ("Status" in message) return JSON.stringify({ type, Ok: message.Ok, Status: clipped(message.Status), id })
-  return JSON.stringify("error" in message ? { type, error: clipped(message.error), id } : { type, id })
+  const fields =
+    "Status" in message
+      ? { type, Ok: message.Ok, Status: clipped(message.Status) }
+      : "error" in message
+        ? { type, error: clipped(message.error) }
+        : { type }
+  return `${JSON.stringify(fields).slice(0, -1)},"id":${id}}`
 }
 
 /** Own ids: 3, 5, 7, …; the agent's are even. */

@@ -370,6 +370,9 @@ const runWithParts = Effect.fnUntraced(function* (
     spec: options.spec,
     inputs: planInputsOf(options, install, admin.superuser),
     essential,
+    ...(vm === null
+      ? {}
+      : { beforeStart: vm.check({ command: install.postgres, args: [], runAs: install.runAs, stages: [] }) }),
     ...(options.replicaMaxLag === undefined ? {} : { replicaMaxLag: options.replicaMaxLag }),
     ...(options.exitDelay ? {} : { exitDelayOf: () => Duration.zero })
   })

@@ -31,18 +31,21 @@ export interface Vm {
   readonly actor: Actor<ComputeState>
   /** The request to start Postgres, made to enter the cgroup first. */
   readonly enter: (request: SpawnRequest) => Effect.Effect<SpawnRequest, CgroupUnusable>
+  /** Fails when Postgres could not enter its cgroup, and must: before anything is built for it. */
+  readonly check: (request: SpawnRequest) => Effect.Effect<void, CgroupUnusable>
   /** Prometheus text of what was seen and decided. */
   readonly metrics: Effect.Effect<string>
 }
 
 export const openVm = Effect.fnUntraced(function* (options: VmOptions) {
-  const [{ vmMonitor }, { cgroupCommand, defaultCgroupRoot }, { vmFamilies, VmMetrics }] = yield* Effect.promise(() =>
-    Promise.all([
-      import("../autoscaling/VmMonitor.ts"),
-      import("../autoscaling/Cgroup.ts"),
-      import("../autoscaling/metrics.ts")
-    ])
-  )
+  const [{ vmMonitor }, { cgroupCommand, checkEntry, defaultCgroupRoot }, { vmFamilies, VmMetrics }] =
+    yield* Effect.promise(() =>
+      Promise.all([
+        import("../autoscaling/VmMonitor.ts"),
+        import("../autoscaling/Cgroup.ts"),
+        import("../autoscaling/metrics.ts")
+      ])
+    )
   const metrics = yield* Effect.provide(VmMetrics, VmMetrics.layer)
   const admin = yield* Admin
   const { address, cgroup, fileCacheConnstr, fileCacheIsOurs, path, policy } = options
@@ -54,9 +57,11 @@ export const openVm = Effect.fnUntraced(function* (options: VmOptions) {
     ...(fileCacheIsOurs ? { proveFileCache: admin.prove } : {}),
     disableLfcResizing: (spec) => spec?.disableLfcResizing ?? false
   })
+  const entry = { root: defaultCgroupRoot, name: cgroup, policy, path }
   return {
     actor: { ...monitor, run: Effect.provide(monitor.run, Layer.succeed(VmMetrics, metrics)) },
-    enter: (request) => cgroupCommand({ root: defaultCgroupRoot, name: cgroup, policy, path }, request),
+    enter: (request) => cgroupCommand(entry, request),
+    check: (request) => checkEntry(entry, request),
     metrics: Effect.map(metrics.now, (now) => printFamilies(vmFamilies(now)))
   } satisfies Vm
 })

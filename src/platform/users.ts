@@ -86,7 +86,9 @@ export const chooseRunAs = (name: string | null, host: HostUsers): Result.Result
 }
 
 export const resolveRunAs = (name: string | null): Effect.Effect<RunAs | null, RunAsInvalid> =>
-  Effect.suspend(() => Effect.fromResult(chooseRunAs(name, { uid: process.geteuid?.() ?? -1, passwd: readPasswd() })))
+  Effect.suspend(() =>
+    Effect.fromResult(chooseRunAs(name, { uid: process.geteuid?.() ?? -1, passwd: readText("/etc/passwd") }))
+  )
 
 /**
  * How the operating system calls us, and who Postgres runs as; `null`: it has no name for one of them, as in a
@@ -106,9 +108,24 @@ const ownName = (): string | null => {
   }
 }
 
-const readPasswd = (): string => {
+/** In which a user is beside its own, by the content of /etc/group. */
+export const groupsIn = (content: string, { gid, name }: RunAs): ReadonlyArray<number> => [
+  ...new Set(
+    content.split("\n").flatMap((line) => {
+      const [, , number = "", members = ""] = line.split(":")
+      return /^\d{1,10}$/.test(number) && Number(number) !== gid && members.split(",").includes(name)
+        ? [Number(number)]
+        : []
+    })
+  )
+]
+
+export const supplementaryGroups = (user: RunAs): ReadonlyArray<number> => groupsIn(readText("/etc/group"), user)
+
+/** Empty where there is none. */
+const readText = (file: string): string => {
   try {
-    return fs.readFileSync("/etc/passwd", "utf8")
+    return fs.readFileSync(file, "utf8")
   } catch {
     return ""
   }

@@ -71,6 +71,17 @@ describe("the server of the vm-monitor", () => {
     })
   )
 
+  it.live("a burst of requests waits its turn: each is answered, in order, and none is refused", () =>
+    Effect.gen(function* () {
+      const { port } = yield* startMonitor()
+      const agent = yield* connectAgent(port)
+      const ids = Array.from({ length: 200 }, (_, n) => 2 + 2 * n)
+      for (const id of ids) yield* agent.send("DownscaleRequest", id, { target: { cpu: 1, mem: GiB } })
+      for (const id of ids) assert.deepInclude(yield* agent.next, { type: "DownscaleResult", Ok: true, id })
+      yield* healthy(agent, 1000)
+    })
+  )
+
   it.live("offers nothing that was not asked for, not even compression that was", () =>
     Effect.gen(function* () {
       const { port } = yield* startMonitor()
@@ -88,9 +99,11 @@ describe("the server of the vm-monitor", () => {
   it.live("fails when its address is taken or is no address", () =>
     Effect.gen(function* () {
       const { port } = yield* startMonitor()
-      const taken = yield* Effect.flip(listen({ ...nothingManaged, address: `127.0.0.1:${port}` }, null))
+      const taken = yield* Effect.flip(
+        listen({ ...nothingManaged, address: `127.0.0.1:${port}` }, Effect.succeed(null))
+      )
       assert.strictEqual(taken.message, `cannot listen for the vm-monitor on port ${port}`)
-      const nonsense = yield* Effect.flip(listen({ ...nothingManaged, address: "everywhere" }, null))
+      const nonsense = yield* Effect.flip(listen({ ...nothingManaged, address: "everywhere" }, Effect.succeed(null)))
       assert.match(String(nonsense.cause), /it is not host:port/)
     })
   )
@@ -104,7 +117,7 @@ describe("the server of the vm-monitor", () => {
       assert.deepInclude(yield* agent.closed, { code: 1001 })
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(yield* silent.closed, { code: 1001, reason: "the monitor is going away" })
-      yield* listen({ ...nothingManaged, address: `127.0.0.1:${port}` }, null)
+      yield* listen({ ...nothingManaged, address: `127.0.0.1:${port}` }, Effect.succeed(null))
     })
   )
 })

@@ -48,6 +48,40 @@ describe("a program that enters a cgroup", () => {
     }).pipe(Effect.provide(Spawn.layer))
   )
 
+  it.live("is in the group by which it may enter, when we are root; else the error says what it takes", () =>
+    Effect.gen(function* () {
+      const { folder, root } = yield* fakeCgroup
+      const procs = path.join(folder, "cgroup.procs")
+      mayBeWritten(procs, null)
+      const users = 54_322
+      const at = {
+        root,
+        name: "neon-postgres",
+        policy: "refuse",
+        path: process.env["PATH"],
+        groupsOf: () => [users]
+      } as const
+      const somebody: RunAs = { name: "somebody", uid: 54_321, gid: 54_321 }
+      if (process.getuid?.() !== 0) {
+        const closed = yield* Effect.flip(cgroupCommand(at, request("/bin/sh", [], somebody)))
+        assert.include(closed.message, "may not write its cgroup.procs")
+        return
+      }
+      fs.chownSync(procs, 0, users)
+      fs.chmodSync(procs, 0o664)
+      const asked = request("/bin/sh", ["-c", "echo $$; id -u; id -g; id -G; pwd"], somebody)
+      const { stdout } = yield* runCommand(yield* cgroupCommand(at, asked), "10 seconds")
+      const [pid, ...who] = stdout.trim().split("\n")
+      assert.strictEqual(fs.readFileSync(procs, "utf8").trim(), pid)
+      assert.deepStrictEqual(who, ["54321", "54321", "54321 54322", "/"])
+      const without = yield* Effect.flip(cgroupCommand({ ...at, path: "/nowhere" }, asked))
+      assert.include(without.message, "somebody may write its cgroup.procs only as one of a group, which needs setpriv")
+      fs.chmodSync(procs, 0o646)
+      const kept = yield* Effect.flip(cgroupCommand(at, asked))
+      assert.include(kept.message, "may not write", "the group's bits count before everybody's")
+    }).pipe(Effect.provide(Spawn.layer))
+  )
+
   it.live("that turns out to be closed ends the program before it begins, with a reason", () =>
     Effect.gen(function* () {
       const { folder, root } = yield* fakeCgroup

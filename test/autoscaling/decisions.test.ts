@@ -60,11 +60,12 @@ describe("memory", () => {
     assert.strictEqual(printMib(100 * MiB), "100")
     assert.strictEqual(printMib(730_000_000), "696.18225")
     assert.strictEqual(printMib(123_456_789_012), "117737.57")
+    assert.deepStrictEqual([0, 1, 3].map(printMib), ["0", "0.0000009536743", "0.000002861023"])
   })
 
   it.prop("the text of a size is read back as the same float", { bytes }, ({ bytes }) => {
     const text = printMib(bytes)
-    assert.match(text, /^\d+(\.\d+)?(e-\d+)?$/)
+    assert.match(text, /^\d+(\.\d+)?$/)
     assert.strictEqual(Math.fround(Number(text)), Math.fround(Math.fround(bytes) / MiB))
   })
 
@@ -252,9 +253,25 @@ describe("messages", () => {
     )
   })
 
+  it("hold 64-bit integers: an id comes back as it was", () => {
+    for (const id of ["9007199254740993", "18446744073709551615"]) {
+      const message = readMessage(`{"type":"HealthCheck","content":{},"id":${id}}`)
+      assert.strictEqual(printMessage({ type: "HealthCheck", id: message.id }), `{"type":"HealthCheck","id":${id}}`)
+    }
+    const large = '{"type":"UpscaleNotification","content":{"granted":{"cpu":9007199254740993,"mem":MEM}},"id":2}'
+    assert.deepStrictEqual(readMessage(large.replace("MEM", "18446744073709551615")), {
+      _tag: "UpscaleNotification",
+      id: 2,
+      mem: 2 ** 64
+    })
+    assert.deepInclude(readMessage(large.replace("MEM", "18446744073709551616")), { _tag: "Unusable", id: 2 })
+    assert.strictEqual(printMib(2 ** 64), "17592186000000")
+  })
+
   it.each([
     ["", 0],
     ["[]", 0],
+    [`{"type":"HealthCheck","content":{},"id":18446744073709551616}`, 0],
     ["12", 0],
     [`{"type":"HealthCheck","content":{}}`, 0],
     [`{"type":"HealthCheck","content":{},"id":-2}`, 0],

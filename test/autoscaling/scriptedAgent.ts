@@ -116,13 +116,13 @@ export const nothingManaged: VmMonitorOptions = {
   address: "127.0.0.1:0",
   cgroup: null,
   fileCacheConnstr: null,
-  totalMemory: 2 * GiB
+  totalMemory: Effect.succeed(2 * GiB)
 }
 
 /** A monitor that serves agents until the scope closes. */
 export const startMonitor = Effect.fnUntraced(function* (options: Partial<VmMonitorOptions> = {}) {
   const context = yield* Layer.build(Layer.fresh(VmMetrics.layer))
-  const { serve, port } = yield* listen({ ...nothingManaged, ...options }, null)
+  const { serve, port } = yield* listen({ ...nothingManaged, ...options }, Effect.succeed(null))
   yield* Effect.forkScoped(Effect.provide(serve, context), { startImmediately: true })
   const { now } = yield* Effect.provide(VmMetrics, context)
   const until: RunningMonitor["until"] = (wanted) =>

@@ -53,11 +53,11 @@ describe("samples that never come", () => {
       const { received, peer, send } = yield* memoryPeer
       const broken = Effect.fail(new CgroupUnusable({ cgroup: "memory", detail: "its memory.stat cannot be read" }))
       const options: AgentOptions = {
-        totalMemory: 2 * GiB,
+        totalMemory: Effect.succeed(2 * GiB),
         cgroup: Effect.succeed({ folder: "memory", anonymous: broken }),
         policy: "refuse",
         warnUnwatchable: () => Effect.void,
-        openCache: null
+        openCache: Effect.succeed(null)
       }
       yield* Effect.forkChild(serveAgent(peer, Effect.never, options), { startImmediately: true })
       yield* send(`{"min":1,"max":1}`)
@@ -101,19 +101,21 @@ describe("an hour", () => {
               : Effect.succeed(wanted)
         }
         const options: AgentOptions = {
-          totalMemory: 2 * GiB,
+          totalMemory: Effect.succeed(2 * GiB),
           cgroup: Effect.succeed({ folder: "memory", anonymous: Effect.sync(() => anonymous) }),
           policy: "refuse",
           warnUnwatchable: () => Effect.void,
-          openCache: Effect.gen(function* () {
-            if (++opened < 10)
-              return yield* new WireFailed({ operation: "connect", peer: "memory", detail: "connection refused" })
-            yield* Effect.acquireRelease(
-              Effect.sync(() => alive++),
-              () => Effect.sync(() => alive--)
-            )
-            return cache
-          })
+          openCache: Effect.succeed(
+            Effect.gen(function* () {
+              if (++opened < 10)
+                return yield* new WireFailed({ operation: "connect", peer: "memory", detail: "connection refused" })
+              yield* Effect.acquireRelease(
+                Effect.sync(() => alive++),
+                () => Effect.sync(() => alive--)
+              )
+              return cache
+            })
+          )
         }
         const timersBefore = timers()
         const connection = yield* Effect.forkChild(serveAgent(peer, Effect.never, options), { startImmediately: true })
@@ -186,11 +188,11 @@ describe("an hour", () => {
     Effect.gen(function* () {
       const { closed, peer, send } = yield* memoryPeer
       const options: AgentOptions = {
-        totalMemory: GiB,
+        totalMemory: Effect.succeed(GiB),
         cgroup: null,
         policy: "refuse",
         warnUnwatchable: () => Effect.void,
-        openCache: null
+        openCache: Effect.succeed(null)
       }
       const connection = yield* Effect.forkChild(serveAgent(peer, Effect.never, options), { startImmediately: true })
       yield* send(`{"min":1,"max":1}`)
@@ -207,11 +209,11 @@ describe("an hour", () => {
     () =>
       Effect.gen(function* () {
         const options: AgentOptions = {
-          totalMemory: GiB,
+          totalMemory: Effect.succeed(GiB),
           cgroup: Effect.succeed({ folder: "memory", anonymous: Effect.succeed(2 * GiB) }),
           policy: "refuse",
           warnUnwatchable: () => Effect.void,
-          openCache: Effect.andThen(Effect.sleep("1 second"), Effect.succeed(null))
+          openCache: Effect.succeed(Effect.andThen(Effect.sleep("1 second"), Effect.succeed(null)))
         }
         const agent = Effect.gen(function* () {
           const { closed, received, peer, send } = yield* memoryPeer

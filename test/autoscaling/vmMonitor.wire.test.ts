@@ -6,8 +6,10 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import { connect } from "node:net"
+import { thresholdOf } from "../../src/autoscaling/decisions.ts"
 import { VmMetrics } from "../../src/autoscaling/metrics.ts"
 import { vmMonitor } from "../../src/autoscaling/VmMonitor.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
@@ -15,7 +17,7 @@ import { supervise } from "../../src/compute/Supervisor.ts"
 import { ListenFailed } from "../../src/errors/Failure.ts"
 import { freePort } from "../support/postgres.ts"
 import { emptySpec } from "../support/specs.ts"
-import { connectAgent, nothingManaged } from "./scriptedAgent.ts"
+import { connectAgent, fakeCgroup, GiB, MiB, nothingManaged } from "./scriptedAgent.ts"
 
 const isOpen = (port: number) =>
   Effect.callback<boolean>((resume) => {
@@ -64,6 +66,50 @@ describe("the vm-monitor as an actor", () => {
         yield* Fiber.join(actor).pipe(Effect.timeout("10 seconds"))
         assert.isFalse(yield* isOpen(port))
       }).pipe(Effect.provide(layers))
+  )
+
+  it.live("each agent finds the machine and the spec as they are when it connects", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      const state = yield* ComputeState
+      const group = yield* fakeCgroup
+      const asked: Array<boolean> = []
+      let total = 8 * GiB
+      yield* Effect.forkScoped(
+        supervise([
+          vmMonitor({
+            address: `127.0.0.1:${port}`,
+            cgroup: "neon-postgres",
+            cgroupRoot: group.root,
+            fileCacheConnstr: null,
+            totalMemory: Effect.sync(() => total),
+            disableLfcResizing: (spec) => {
+              asked.push(spec?.disableLfcResizing ?? false)
+              return true
+            }
+          })
+        ])
+      )
+      yield* state.send("StartBegan", { spec: emptySpec })
+      yield* state.send("PostgresReady", { postgresAlive: true })
+      yield* becomes(port, true)
+      const metrics = yield* VmMetrics
+      const threshold = Effect.map(metrics.now, ({ thresholdBytes }) => thresholdBytes)
+      const seen = (wanted: number) =>
+        Effect.repeat(threshold, { until: (now) => now === wanted, schedule: Schedule.spaced("5 millis") }).pipe(
+          Effect.timeout("10 seconds")
+        )
+      yield* connectAgent(port)
+      yield* seen(thresholdOf(8 * GiB))
+      // 1 GiB is left, and more than its threshold is in use: it asks for more.
+      total = GiB
+      group.use(954 * MiB)
+      yield* state.note({ spec: { ...emptySpec, disableLfcResizing: true } })
+      const after = yield* connectAgent(port)
+      yield* seen(thresholdOf(GiB))
+      assert.deepInclude(yield* after.next, { type: "UpscaleRequest" })
+      assert.deepStrictEqual(asked, [false, true])
+    }).pipe(Effect.provide(layers))
   )
 
   it.live("a port that is taken is a condition of the compute, and does not end it", () =>

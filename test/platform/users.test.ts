@@ -4,7 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { chooseRunAs, resolveRunAs } from "../../src/platform/users.ts"
+import { chooseRunAs, groupsIn, resolveRunAs } from "../../src/platform/users.ts"
 import { runAs } from "../support/postgres.ts"
 
 const passwd = [
@@ -69,3 +69,12 @@ it.effect("resolveRunAs reads this host", () =>
     else assert.isAbove(chosen?.uid ?? 0, 0)
   })
 )
+
+describe("the groups of a user", () => {
+  it("are those that name it, without its own", () => {
+    const group =
+      "root:x:0:\nusers:x:100:alice,postgres\npostgres:x:107:postgres\nssl:x:108:postgresql\nodd\nx:y:z:postgres\nusers2:x:100:postgres\n"
+    assert.deepStrictEqual(groupsIn(group, { name: "postgres", uid: 105, gid: 107 }), [100])
+    assert.deepStrictEqual(groupsIn("", { name: "postgres", uid: 105, gid: 107 }), [])
+  })
+})

@@ -4,6 +4,7 @@
  */
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
 import { freePort } from "../support/postgres.ts"
 import { launch, localArguments, place } from "./harness.ts"
 
@@ -66,6 +67,7 @@ it.live("a Postgres that must be in a cgroup which is not there is not started",
       const program = yield* launch(args, at.httpPort, { AUTOSCALING: "1" })
       const failed = yield* Effect.promise(() => program.reaches("failed"))
       assert.match(failed.error ?? "", /the cgroup \S+no-such-group cannot be used/)
+      assert.isFalse(fs.existsSync(`${at.directory}/pgdata/PG_VERSION`), "PGDATA was built for nothing")
       program.signal("SIGTERM")
       assert.strictEqual((yield* Effect.promise(() => program.exit)).code, 1)
     })
