@@ -91,7 +91,7 @@ const record = Effect.fnUntraced(function* (replica: ReplicaState) {
 })
 
 /** By one session, until it is no standby any more. Fails when Postgres does not answer. */
-const followBy = Effect.fnUntraced(function* (memory: Ref.Ref<Following>, maxLag: Duration.Duration) {
+const followBy = Effect.fnUntraced(function* (memory: Ref.Ref<Following>, maxLag: Duration.Input) {
   const look = yield* within("a session with the replica", lookWithin)(yield* ReplicaLook)
   while (true) {
     const sample = yield* look
@@ -109,7 +109,7 @@ const followBy = Effect.fnUntraced(function* (memory: Ref.Ref<Following>, maxLag
 }, Effect.scoped)
 
 /** For a compute that begins as a replica. A Postgres that does not answer is the Postgres watch's to tell. */
-export const replicaWatch = (maxLag: Duration.Duration): Actor<ComputeState> => ({
+export const replicaWatch = (maxLag: Duration.Input): Actor<ComputeState> => ({
   name: "replica watch",
   kind: "auxiliary",
   run: Effect.gen(function* () {

@@ -107,7 +107,11 @@ describe("promotions", () => {
       const simulation = yield* Simulation
       assert.deepInclude(yield* promotions.promote(request), { _tag: "Failed", at: "promoting Postgres" })
       assert.strictEqual(yield* Ref.get(promoted), 1)
-      assert.deepStrictEqual((yield* simulation.passed).slice(-4), ["rewrite", "reload", "rewrite", "reload"])
+      assert.deepStrictEqual(
+        (yield* simulation.passed).slice(-5),
+        ["placeCertificate", "rewrite", "reload", "rewrite", "reload"],
+        "its certificate comes before the files that speak of it"
+      )
     }).pipe(Effect.provide(compute))
   )
 
