@@ -72,8 +72,15 @@ it.effect("resolveRunAs reads this host", () =>
 
 describe("the groups of a user", () => {
   it("are those that name it, without its own", () => {
-    const group =
-      "root:x:0:\nusers:x:100:alice,postgres\npostgres:x:107:postgres\nssl:x:108:postgresql\nodd\nx:y:z:postgres\nusers2:x:100:postgres\n"
+    const group = [
+      "root:x:0:",
+      "users:x:100:alice,postgres",
+      "postgres:x:107:postgres",
+      "ssl:x:108:postgresql",
+      "odd",
+      "x:y:z:postgres",
+      "users2:x:100:postgres"
+    ].join("\n")
     assert.deepStrictEqual(groupsIn(group, { name: "postgres", uid: 105, gid: 107 }), [100])
     assert.deepStrictEqual(groupsIn("", { name: "postgres", uid: 105, gid: 107 }), [])
   })
