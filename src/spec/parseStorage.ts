@@ -77,7 +77,7 @@ export const readNeonStorage = (
   problems: Problems
 ): StorageReading => {
   const report = reportIn(problems)
-  const pageservers = readPageservers(wire, report)
+  const pageservers = readPageservers(wire, apiVersion, report)
   const safekeepers = readSafekeepers(wire, mode === "Primary", apiVersion, report)
   const tenant = readId(wire, "tenant", parseTenantId, null, report)
   const timeline = readId(wire, "timeline", parseTimelineId, null, report)
@@ -113,7 +113,7 @@ const readId = <A>(
   return Option.getOrElse(parse(found.value), () => report(found.path, `invalid ${what} id`))
 }
 
-const readPageservers = (wire: StorageWire, report: Report): Found<Pageservers> | null => {
+const readPageservers = (wire: StorageWire, apiVersion: ApiVersion, report: Report): Found<Pageservers> | null => {
   const info = field("pageserver_connection_info", wire.pageserver_connection_info)
   if (info !== null) {
     const value = readConnectionInfo(info.value, info.path, report)
@@ -125,7 +125,7 @@ const readPageservers = (wire: StorageWire, report: Report): Found<Pageservers> 
     return report(["pageserver_connection_info"], "pageserver connection information should be provided")
   }
   const stripe = found.fromSetting ? settingStripe(wire, report) : (wire.shard_stripe_size ?? null)
-  const value = readConnStrings(found, stripe, report)
+  const value = readConnStrings(found, stripe, apiVersion, report)
   return value === null ? null : { ...found, value }
 }
 
@@ -136,8 +136,13 @@ const settingStripe = (wire: StorageWire, report: Report): number | null => {
   return stripe >= 0 && stripe < 2 ** 32 ? stripe : report(found.path, "expected a number of pages")
 }
 
-/** One element: unsharded, and a stripe size means nothing. More: sharded, and it is needed. */
-const readConnStrings = (found: Found<string>, stripe: number | null, report: Report): Pageservers | null => {
+/** One element: unsharded, and a stripe size means nothing. More: sharded, and the later generation needs it. */
+const readConnStrings = (
+  found: Found<string>,
+  stripe: number | null,
+  apiVersion: ApiVersion,
+  report: Report
+): Pageservers | null => {
   const urls = found.value.split(",").map((url) => url.trim())
   if (urls.length > 255) return report(found.path, "expected at most 255 shards")
   const faults = urls.flatMap((url, number) => {
@@ -145,7 +150,8 @@ const readConnStrings = (found: Found<string>, stripe: number | null, report: Re
     return Result.isSuccess(parsed) ? [] : [`expected where shard ${number}'s pageserver is: ${parsed.failure}`]
   })
   for (const fault of faults) report(found.path, fault)
-  if (urls.length > 1 && stripe === null) return report(found.path, `${urls.length} shards but no stripe_size`)
+  if (urls.length > 1 && stripe === null && apiVersion === "head")
+    return report(found.path, `${urls.length} shards but no stripe_size`)
   if (faults.length > 0) return null
   return {
     shardCount: urls.length === 1 ? 0 : urls.length,
@@ -209,14 +215,21 @@ export const parseSafekeeper = (text: string): Result.Result<SafekeeperAddress, 
 export const safekeeperName = (text: string): string =>
   Result.match(parseSafekeeper(text), { onFailure: () => redactUrls(text), onSuccess: printHostPort })
 
-/** What is taken as it is, and said aloud: a safekeeper that its list names more than once. */
-export const storageWarnings = (neon: Pick<NeonStorage, "safekeepers"> | null): ReadonlyArray<string> => {
+/** What is taken as it is, and said aloud: what only the older generation takes. */
+export const storageWarnings = (neon: NeonStorage | null): ReadonlyArray<string> => {
+  if (neon === null) return []
+  const { shardCount, stripeSize } = neon.pageservers
   const seen = new Set<string>()
   const repeated = new Set<string>()
-  for (const name of neon?.safekeepers.map(safekeeperName) ?? []) (seen.has(name) ? repeated : seen).add(name)
-  return [...repeated].map(
-    (name) => `safekeeper_connstrings: ${name} is there twice and has one voice; the later API refuses such lists`
-  )
+  for (const name of neon.safekeepers.map(safekeeperName)) (seen.has(name) ? repeated : seen).add(name)
+  return [
+    ...(shardCount > 1 && stripeSize === null
+      ? [`pageservers: ${shardCount} shards but no stripe_size: Postgres takes neon.stripe_size as it is by default`]
+      : []),
+    ...[...repeated].map(
+      (name) => `safekeeper_connstrings: ${name} is there twice and has one voice; the later API refuses such lists`
+    )
+  ]
 }
 
 interface SafekeeperReading {

@@ -130,6 +130,13 @@ describe("safekeepers", () => {
 })
 
 describe("pageservers", () => {
+  it("of several shards need no stripe size by the older API, which warns", () => {
+    const spec = { ...leastNeon, pageserver_connstring: "host=a,host=b,host=c" }
+    const { neon } = Result.getOrThrow(parseSpec(spec, { source: "test", storage: "neon", apiVersion: "2024" }))
+    assert.deepStrictEqual([neon?.pageservers.shardCount, neon?.pageservers.stripeSize], [3, null])
+    assert.match(storageWarnings(neon).join(), /^pageservers: 3 shards but no stripe_size/)
+  })
+
   it("of a shard are all kept, the first of them first", () => {
     const pageservers = [{ libpq_url: "host=a" }, { id: 7, grpc_url: "grpc://b" }]
     const { neon } = specOf(info({ shards: { "0000": { pageservers } } }), "neon")
