@@ -110,8 +110,12 @@ const keepTrying = Effect.fnUntraced(function* (
   yield* Effect.repeat(once, { schedule: pauses, until: (over) => over })
 })
 
+/** Apart from the settings, which may be refused while the certificate is taken. */
+const certificateOf = "pgbouncer's certificate"
+
 /** A spec without settings leaves it alone, but for what an earlier one has put into its ini. */
 const tunePgbouncer = Effect.fnUntraced(function* (state: State, pgbouncer: Pgbouncer, settings: Settings | null) {
+  if (settings === null) yield* state.clear("sidecar_unusable", certificateOf)
   const wanted = settings ?? ((yield* pgbouncer.isTuned) ? new Map<string, string>() : null)
   yield* keepTrying(state, "pgbouncer", wanted === null ? null : (attempts) => pgbouncer.tune(wanted, attempts))
 })
@@ -149,9 +153,6 @@ const configure = (options: SidecarOptions, state: State, pgbouncer: Pgbouncer) 
       inParallel
     )
   })
-
-/** Apart from the settings, which may be refused while the certificate is taken. */
-const certificateOf = "pgbouncer's certificate"
 
 const reloadCertificate = (options: SidecarOptions, state: State, pgbouncer: Pgbouncer, spec: ParsedSpec) =>
   Effect.all(

@@ -130,6 +130,7 @@ ruleset(name="compute_audit" queue.type="Direct") {
     template="compute_audit_record"
     queue.type="Disk"
     queue.filename="compute_audit"
+    queue.spoolDirectory=${quoted(audit.workDirectory)}
     queue.size="${mostWaiting}"
     queue.maxDiskSpace="${mostWaitingBytes}"
     queue.checkpointInterval="1"

@@ -302,7 +302,7 @@ const withPgbouncer = (program: string) =>
           assert.strictEqual(fs.readFileSync(place.ini, "utf8"), before)
           assert.match(
             explain(failure),
-            /^pgbouncer: its console refuses the user postgres, so .* give the password in PGBOUNCER_PASSWORD: log in to /
+            /^pgbouncer: its console refuses the user postgres, .* give the password in PGBOUNCER_PASSWORD: log in to /
           )
           assert.include(explain(yield* Effect.flip(makePgbouncer(wrong).reload)), "its console refuses")
           yield* makePgbouncer(place).tune(settings({ default_pool_size: "5" }), 0)

@@ -65,8 +65,9 @@ describe("sidecars", () => {
           yield* passes("the second file", () =>
             fs.readFileSync(options.localProxy.config, "utf8").includes("/tls/crt")
           )
-          yield* TestClock.adjust("10 minutes")
           const missing = fs.existsSync("/proc/locks") ? ["pgbouncer", "local_proxy"] : ["pgbouncer"]
+          yield* passes("a condition for each", () => Effect.runSync(state.now).degraded.length === missing.length)
+          yield* TestClock.adjust("10 minutes")
           assert.lengthOf(lines, missing.length, "one line each, however often it is tried")
           assert.deepStrictEqual(
             (yield* state.now).degraded.map(({ about, code }) => `${code} ${about}`).sort(),
