@@ -89,5 +89,6 @@ export const banner = (facts: BannerFacts): string =>
 export const readyLine = (facts: BannerFacts): string => {
   const user = facts.login === null ? "" : `${facts.login.role} connects with ${asUser(facts, facts.login, false)}, `
   const connects = facts.login === null ? "connects " : ""
-  return `Postgres is ready: ${user}the superuser ${connects}with ${superuser(facts)}; the status is at ${status(facts)}`
+  const who = `${user}the superuser ${connects}with ${superuser(facts)}`
+  return `Postgres is ready: ${who}; the status is at ${status(facts)}`
 }

@@ -127,10 +127,11 @@ export const pullSpec = Effect.fn("ControlPlane.pullSpec")(function* (request: P
       if (!answer.failure.again) return yield* Effect.fail(answer.failure)
       const pause = yield* pauseAfter(attempts)
       const reason = reasonOf(answer.failure)
+      const reported = `(attempt ${attempts}): ${reason}`
       yield* Effect.logWarning(
-        `the control plane gave no spec (attempt ${attempts}): ${reason}; the next attempt is in ${Duration.format(pause)}`
+        `the control plane gave no spec ${reported}; the next attempt is in ${Duration.format(pause)}`
       )
-      yield* waiting(`the spec: the control plane gave none (attempt ${attempts}): ${reason}`)
+      yield* waiting(`the spec: the control plane gave none ${reported}`)
       yield* Effect.sleep(pause)
     }
   })

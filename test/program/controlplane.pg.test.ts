@@ -49,7 +49,7 @@ const configure = (one: unknown): RequestInit => ({
 
 describe("while the control plane is away", () => {
   it.live(
-    "HTTP answers, the status says what is waited for, each attempt is logged; and without a spec /terminate is the end",
+    "HTTP answers, the status says what is waited for, each attempt is logged; a compute without a spec ends at once",
     () =>
       Effect.gen(function* () {
         const at = yield* place

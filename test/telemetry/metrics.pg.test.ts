@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { spawnSync } from "node:child_process"
 import { launch, localArguments, place, session } from "../program/harness.ts"
+import { eventually } from "../support/waiting.ts"
 import { programAt } from "../support/programs.ts"
 
 const spec = {
@@ -103,12 +104,8 @@ describe("/metrics", () => {
               )
             )
             const canceller = yield* session(at, "postgres")
-            while (asked.pollUnsafe() === undefined) {
-              yield* canceller.simple(
-                "select pg_cancel_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'"
-              )
-              yield* Effect.sleep("20 millis")
-            }
+            const cancel = "select pg_cancel_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'"
+            yield* eventually("an answer", () => Effect.as(canceller.simple(cancel), asked.pollUnsafe() !== undefined))
             return yield* Fiber.join(asked)
           })
         )

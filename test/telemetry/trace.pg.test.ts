@@ -23,7 +23,7 @@ const another = { trace: "4bf92f3577b34da6a3ce929d0e0e4736", span: "00f067aa0ba9
 
 describe("the trace of a start", () => {
   it.live(
-    "is one, under the caller's span, with every step and no SQL, and is sent while it runs; a later spec is its sender's",
+    "is one, under the caller's span, with every step and no SQL, sent while it runs; a later spec is its sender's",
     () =>
       Effect.gen(function* () {
         const at = yield* place
