@@ -55,6 +55,8 @@ const notUsers = systemDatabases.map(quoteLiteral).join(", ")
  * storage, is no process of the kind `walsender`. Who has not logged in yet is nobody (`usesysid`; since Postgres 18
  * such connections are listed), while a session whose role was dropped is a tenant's (`usename`).
  *
+ * An autovacuum worker looks into every database once a minute, used or not; it is active when it found work.
+ *
  * With `track_activities` off nothing says since when a session rests; whether it is inside a transaction, its lock on
  * that does. What it does between two looks is not seen, but that it came is.
  */
@@ -63,7 +65,7 @@ SELECT
   ${millis("pg_catalog.clock_timestamp()")},
   pg_catalog.count(*) FILTER (WHERE theirs AND busy),
   ${millis("pg_catalog.max(rests_since) FILTER (WHERE theirs AND NOT busy)")},
-  pg_catalog.count(*) FILTER (WHERE backend_type = 'autovacuum worker'),
+  pg_catalog.count(*) FILTER (WHERE backend_type = 'autovacuum worker' AND state IN ('active', 'disabled')),
   pg_catalog.count(*) FILTER (WHERE backend_type = 'walsender' AND usesysid IS NOT NULL),
   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL),
   (SELECT COALESCE(pg_catalog.sum(d.active_time), 0)::pg_catalog.float8

@@ -243,6 +243,33 @@ describe("the monitor on a real Postgres", () => {
     })
   )
 
+  it.live("an autovacuum worker that finds nothing to do is none", () =>
+    Effect.gen(function* () {
+      const { postgres } = yield* watched(17, {
+        autovacuum: "on",
+        autovacuum_naptime: "1s",
+        autovacuum_vacuum_threshold: "1000000000",
+        autovacuum_vacuum_insert_threshold: "-1",
+        autovacuum_analyze_threshold: "1000000000"
+      })
+      // Each that was ever connected to is looked into: the more, the more workers.
+      for (let n = 0; n < 8; n++) {
+        yield* postgres.rows(`create database many_${n}`)
+        yield* postgres.rows("select 1", `many_${n}`)
+      }
+      const look = yield* postgres.connect()
+      const workers = "select count(*) from pg_stat_activity where backend_type = 'autovacuum worker'"
+      // In one transaction, both see the same processes.
+      const seen = yield* look
+        .simple(`begin; ${workers}; ${sampleSql(superuser)}; commit`)
+        .pipe(
+          Effect.repeat({ until: ([, counted]) => Number(counted?.rows[0]?.[0]) > 0 }),
+          Effect.timeout("30 seconds")
+        )
+      assert.deepInclude(Option.getOrThrow(readSample(seen[2]?.rows[0], noneOfOurs)), { autovacuum: 0 })
+    })
+  )
+
   it.live("a session that came and went is activity; one of ours is none", () =>
     Effect.gen(function* () {
       const { admin, begin, postgres, state } = yield* watched()
