@@ -18,6 +18,7 @@ import { realPath, replaceFile } from "../platform/files.ts"
 import { processInFile, stopProcess } from "../platform/processes.ts"
 import type { ShutdownStage } from "../platform/shutdownStages.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
+import { tlsFault } from "./pgbouncerTls.ts"
 import { fitsIni, isShown, type Settings, settingsInIni, withSettings } from "./pgbouncerIni.ts"
 
 // -- settings and where it is found (docs/reference/compute_ctl.md#pgbouncer)
@@ -72,7 +73,7 @@ const isAway = (failure: WireFailed): boolean => failure.operation === "connect 
 const consoleFailed = ({ admin }: PgbouncerPlace, failure: WireFailed): SidecarUnusable => {
   if (isAway(failure)) return unusable("its console cannot be reached", failure)
   const help = admin.host.startsWith("/")
-    ? `; run compute_ctl as the system user that pgbouncer runs as, or let ${admin.user} in by its auth_file`
+    ? "; run compute_ctl as the system user that pgbouncer runs as, whom its socket lets in"
     : `; name ${admin.user} in its admin_users, and give the password in PGBOUNCER_PASSWORD`
   return unusable(`its console refuses the user ${admin.user}, so its settings stay as they are${help}`, failure)
 }
@@ -143,6 +144,8 @@ const showConfig = (admin: Wire): Effect.Effect<ReadonlyMap<string, Shown>, Side
     })
   )
 
+const tlsFaultOf = (config: ReadonlyMap<string, Shown>) => tlsFault((name) => config.get(name)?.value ?? "")
+
 const differs = (config: ReadonlyMap<string, Shown>, [key, value]: readonly [string, string]): boolean =>
   !isShown(config.get(key)?.value ?? null, value)
 
@@ -187,6 +190,11 @@ export interface Pgbouncer {
  */
 const patience = 3
 
+const reloadCertificate = Effect.fnUntraced(function* (admin: Wire) {
+  const fault = (yield* reload(admin)) ?? (yield* tlsFaultOf(yield* showConfig(admin)))
+  if (fault !== null) return yield* unusable(`it did not take its new certificate: ${fault}`)
+})
+
 /** What the ini falls back to: settings that a pgbouncer is known to take, and not those that are being refused. */
 const otherThan = (wanted: Settings, known: Settings): Settings =>
   isSame(known, wanted, (one, other) => one === other) ? new Map() : known
@@ -210,13 +218,18 @@ const applySettings = Effect.fnUntraced(function* (
     const answer = yield* reload(admin)
     const after = yield* showConfig(admin)
     const missing = [...wanted].filter((entry) => differs(after, entry)).map(([key]) => pathOf(key))
-    if (missing.length === 0 && answer === null) return
+    const asksForTls = [...wanted.keys()].some((key) => key.startsWith("client_tls_"))
+    const fault = answer ?? (missing.length === 0 && asksForTls ? yield* tlsFaultOf(after) : null)
+    if (missing.length === 0 && fault === null) return
     yield* writeIni(place, fallback)
     yield* reload(admin)
     const back = isSame(yield* showConfig(admin), before, (one, other) => one.value === other.value)
-    const what = missing.length === 0 ? `all that the spec asks for (${answer})` : missing.join(", ")
+    const what =
+      missing.length === 0
+        ? `all that the spec asks for (${fault})`
+        : `${missing.join(", ")}: it stops reading at the first that it refuses`
     return yield* refused(
-      `it did not take ${what}: it stops reading at the first that it refuses, and its log says why; ` +
+      `it did not take ${what}, and its log says why; ` +
         (back ? stays : `${place.ini} is as it was, and yet it runs with other settings than before: restart it`)
     )
   })
@@ -281,8 +294,7 @@ export const makePgbouncer = (place: PgbouncerPlace): Pgbouncer => {
       openConsole(place).pipe(
         Effect.retry(connectAgain),
         Effect.mapError((failure) => consoleFailed(place, failure)),
-        Effect.flatMap(reload),
-        Effect.flatMap((answer) => (answer === null ? Effect.void : unusable(`it did not reload: ${answer}`)))
+        Effect.flatMap(reloadCertificate)
       )
     ),
     stop: stop(place)

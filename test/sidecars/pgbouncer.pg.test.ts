@@ -12,10 +12,11 @@ import * as path from "node:path"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { explain } from "../../src/errors/policy.ts"
 import { connect } from "../../src/pgwire/Wire.ts"
-import { makePgbouncer, type PgbouncerPlace } from "../../src/sidecars/pgbouncer.ts"
+import { makePgbouncer, pgbouncerEntries, type PgbouncerPlace } from "../../src/sidecars/pgbouncer.ts"
 import { rsyslogPlace } from "../../src/sidecars/rsyslog.ts"
 import { Sidecars } from "../../src/sidecars/Sidecars.ts"
 import { freePort, runAs, startPostgres, superuser, temporaryFolder } from "../support/postgres.ts"
+import { selfSigned } from "../support/certificates.ts"
 import { emptySpec } from "../support/specs.ts"
 import { startProgram, whereInstalled } from "../support/programs.ts"
 import { eventually } from "../support/waiting.ts"
@@ -205,6 +206,54 @@ const withPgbouncer = (program: string) =>
           )
         }),
       60_000
+    )
+
+    it.live(
+      "that cannot use a certificate goes on with the one it has, and says so",
+      () =>
+        Effect.gen(function* () {
+          const { folder, place, port } = yield* setUp
+          yield* open(1, folder, port, place)
+          const pair = (name: string, asked: ReturnType<typeof selfSigned>) => {
+            for (const [end, text] of [
+              ["crt", asked.certificate],
+              ["key", asked.key]
+            ] as const) {
+              fs.writeFileSync(path.join(folder, `${name}.${end}`), text, { mode: 0o600 })
+              if (runAs !== null) fs.chownSync(path.join(folder, `${name}.${end}`), runAs.uid, runAs.gid)
+            }
+          }
+          const pgbouncer = makePgbouncer(place)
+          const use = (certificate: string, key: string) =>
+            pgbouncer.tune(
+              pgbouncerEntries(settings({ default_pool_size: "9" }), {
+                certPath: path.join(folder, certificate),
+                keyPath: path.join(folder, key)
+              }),
+              0
+            )
+          const [one, other] = [selfSigned("rsa"), selfSigned("rsa")]
+          pair("one", one)
+          pair("other", other)
+          assert.include((yield* Effect.flip(use("none.crt", "none.key"))).message, "it speaks no TLS, although")
+          yield* use("one.crt", "one.key")
+          const text = fs.readFileSync(place.ini, "utf8")
+          assert.include(
+            (yield* Effect.flip(use("other.crt", "one.key"))).message,
+            "it did not take all that the spec asks for (the certificate it shows is not that of client_tls_cert_file)"
+          )
+          assert.strictEqual(fs.readFileSync(place.ini, "utf8"), text)
+          yield* use("other.crt", "other.key")
+          // Renewed: new content under the old names, at first without its key.
+          pair("other", { ...other, certificate: one.certificate })
+          assert.include(
+            (yield* Effect.flip(pgbouncer.reload)).message,
+            "it did not take its new certificate: the certificate it shows is not that of client_tls_cert_file"
+          )
+          pair("other", one)
+          yield* pgbouncer.reload
+        }),
+      30_000
     )
 
     it.live(
