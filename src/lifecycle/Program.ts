@@ -298,6 +298,7 @@ const runProgram = Effect.fnUntraced(function* (
   const found = yield* unlessAsked("the search for a spec", find).pipe(Effect.raceFirst(essential), Effect.result)
   if (Result.isFailure(found)) return yield* endWithoutParts(found.failure)
   const options = found.success
+  yield* Effect.logInfo(`compute_ctl ${options.version}, build_tag: ${options.buildTag}`)
   yield* http.guard(options.http.verifier)
   return yield* Effect.provide(runFound(options, http, later, keep, essential), Admin.layer(sessionAddress(options)))
 })
