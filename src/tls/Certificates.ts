@@ -44,6 +44,18 @@ export const placePair = Effect.fnUntraced(function* (
   yield* put(certificateFile, pair.certificate)
 })
 
+/**
+ * SCRAM is bound to the channel by a digest of the certificate, of the kind that its signature was made with (RFC
+ * 5929). Without one libpq, whose default is to bind, says `could not find digest for NID UNDEF`, and so does Postgres.
+ */
+const warnWhenUnbindable = ({ signedWith }: Pair, { certPath }: Tls) =>
+  signedWith === null
+    ? Effect.void
+    : Effect.logWarning(
+        `the certificate ${certPath} is signed with ${signedWith}, to which no SCRAM login can be bound: over TLS ` +
+          "libpq's clients log in with channel_binding=disable only; use a certificate that is signed with RSA or ECDSA"
+      )
+
 /** Fails when there is no pair within half a minute: Postgres would refuse to start without, or stay without TLS. */
 export const firstCertificate = Effect.fn("Certificate.first")(function* (
   options: CertificateOptions
@@ -51,6 +63,7 @@ export const firstCertificate = Effect.fn("Certificate.first")(function* (
   const pair = yield* awaitPair(options.tls)
   yield* placePair(pair, options)
   yield* warnWhenExpired(pair, options.tls)
+  yield* warnWhenUnbindable(pair, options.tls)
   return pair
 })
 
@@ -62,7 +75,8 @@ export const certificateWatch = <E>(options: CertificateOptions, first: Pair, ch
     tls: options.tls,
     every: checkEvery,
     first,
-    use: (pair) => Effect.andThen(placePair(pair, options), changed)
+    use: (pair) =>
+      placePair(pair, options).pipe(Effect.andThen(changed), Effect.andThen(warnWhenUnbindable(pair, options.tls)))
   })
 
 const noCertificate = Effect.logWarning(

@@ -36,7 +36,21 @@ export interface Pair {
   readonly digest: string
   /** Milliseconds since the epoch. */
   readonly expiresAt: number
+  /** How it is signed, when that is by an algorithm that has no digest of its own. */
+  readonly signedWith: "Ed25519" | "Ed448" | null
 }
+
+/** The end of a certificate: its algorithm, whose signatures are always as long, and the signature as a bit string. */
+const digestless = [
+  { name: "Ed25519", algorithm: "300506032b6570", bytes: 64 },
+  { name: "Ed448", algorithm: "300506032b6571", bytes: 114 }
+] as const
+
+const signedWith = (der: Buffer): Pair["signedWith"] =>
+  digestless.find(({ algorithm, bytes }) => {
+    const end = der.length - bytes - "034100".length / 2
+    return der.subarray(end - algorithm.length / 2, end).toString("hex") === algorithm
+  })?.name ?? null
 
 /** A renewal is two files one after the other, so a pair that does not fit is read again for this long. */
 const renewalWithin = Duration.seconds(30)
@@ -79,7 +93,8 @@ export const readPair = Effect.fnUntraced(function* (tls: Tls): Effect.fn.Return
     certificate,
     key: Redacted.make(key, { label: "TLS key" }),
     digest: crypto.createHash("sha256").update(certificate).update("\0").update(key).digest("hex"),
-    expiresAt: parsed.validToDate.getTime()
+    expiresAt: parsed.validToDate.getTime(),
+    signedWith: signedWith(parsed.raw)
   }
 })
 

@@ -108,6 +108,21 @@ describe("the certificate of a compute", () => {
     })
   )
 
+  it.effect("is told when no SCRAM login can be bound to it, by how it is signed", () => {
+    const lines: Array<string> = []
+    return Effect.gen(function* () {
+      const { options, put } = yield* setUp
+      for (const kind of kinds) {
+        put(selfSigned(kind))
+        lines.length = 0
+        const { signedWith } = yield* firstCertificate(options)
+        const unbindable = kind === "ed25519"
+        assert.strictEqual(signedWith, unbindable ? "Ed25519" : null, kind)
+        assert.strictEqual(lines.filter((line) => line.includes("channel_binding=disable")).length, unbindable ? 1 : 0)
+      }
+    }).pipe(Effect.provide(Logger.layer([Logger.make((options) => void lines.push(String(options.message)))])))
+  })
+
   it.effect("is renewed once per renewal; half a renewal waits, and what is no pair leaves the old one serving", () => {
     const lines: Array<string> = []
     return Effect.gen(function* () {
