@@ -17,7 +17,8 @@ COPY tsconfig.json tsconfig.lib.json ./
 COPY .ci .ci
 COPY src src
 COPY bin bin
-RUN npm run build
+# The snapshot is for the Node that runs in the end, which is not the one that npm brought.
+RUN npm run build && /usr/local/bin/node .ci/snapshot.ts
 
 # The folders that control planes and their tools expect, and an empty home for the compute.
 FROM ${NODE_IMAGE} AS bring-your-own
@@ -34,7 +35,8 @@ RUN apt-get update \
  && install -d -o postgres -g postgres -m 0755 /var/db/postgres/specs /etc/local_proxy \
       /usr/local/download_extensions /var/run/rsyslogd /etc/rsyslog.d /var/log/rsyslog \
  && install -d -o postgres -g postgres -m 0777 /neon/cache
-COPY --from=build /build/dist/compute_ctl.cjs /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
+COPY --from=build /build/dist/compute_ctl.cjs /build/dist/compute_ctl.snapshot /build/dist/compute_ctl.snapshot.node \
+     /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
 COPY LICENSE /opt/compute-ctl/LICENSE
 COPY --from=build /build/bin/compute_ctl /opt/compute-ctl/bin/compute_ctl
 RUN ln -s /opt/compute-ctl/bin/compute_ctl /usr/local/bin/compute_ctl \
@@ -69,7 +71,8 @@ RUN apt-get update \
       if [ -x "/usr/lib/postgresql/17/bin/$program" ]; then ln -sf "/usr/lib/postgresql/17/bin/$program" "/usr/local/bin/$program"; fi; \
     done
 COPY --from=build /usr/local/bin/node /usr/local/bin/node
-COPY --from=build /build/dist/compute_ctl.cjs /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
+COPY --from=build /build/dist/compute_ctl.cjs /build/dist/compute_ctl.snapshot /build/dist/compute_ctl.snapshot.node \
+     /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
 COPY LICENSE /opt/compute-ctl/LICENSE
 COPY --from=build /build/bin/compute_ctl /opt/compute-ctl/bin/compute_ctl
 RUN ln -s /opt/compute-ctl/bin/compute_ctl /usr/local/bin/compute_ctl \

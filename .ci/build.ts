@@ -1,6 +1,6 @@
 /**
- * Builds what is shipped: one CommonJS file that needs nothing but Node (and, for gRPC, the one beside it), and the
- * library with its declarations.
+ * Builds what is shipped: one CommonJS file that needs nothing but Node (and, for gRPC, the one beside it), a snapshot
+ * of it for the Node that builds, and the library with its declarations.
  *
  * Everything is built beside `dist/` and moved into place at the end, so that a running compute never meets half
  * a bundle. Why one file, and why CommonJS: docs/adr/0010.
@@ -11,9 +11,10 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { apart, buildApart } from "./apart.ts"
 import { hoist } from "./hoist.ts"
-import { lazily } from "./lazy.ts"
+import { lazily, platformHttp } from "./lazy.ts"
 import { copyTexts, texts } from "./texts.ts"
 import { licencesOf } from "./licences.ts"
+import { makeSnapshot } from "./snapshot.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
 const dist = path.join(root, "dist")
@@ -44,7 +45,10 @@ const bundle = async (): Promise<void> => {
       lazily([
         "crypto",
         "zlib",
+        "http",
         "https",
+        "http2",
+        "net",
         "tls",
         "readline",
         "child_process",
@@ -53,19 +57,14 @@ const bundle = async (): Promise<void> => {
         "protobufjs/minimal.js",
         ...Object.keys(separate)
       ]),
-      apart(separate)
+      apart(separate),
+      platformHttp
     ],
-    // CommonJS has no import.meta; these are the parts of it that Node offers under other names.
-    define: {
-      "import.meta.dirname": "__dirname",
-      "import.meta.filename": "__filename",
-      "import.meta.url": "__importMetaUrl",
-      "import.meta.resolve": "__importMetaResolve"
-    },
+    // A snapshot has a `require` for Node's own modules alone; what lies beside the program is found from there.
     banner: {
       js:
-        "var __importMetaUrl=require('node:url').pathToFileURL(__filename).href;" +
-        "var __importMetaResolve=(n)=>require('node:url').pathToFileURL(require.resolve(n)).href;"
+        "var require=(r=>n=>n.startsWith('./')?" +
+        "r('node:module').createRequire(r('node:fs').realpathSync(process.argv[1]))(n):r(n))(require);"
     }
   })
   if (result.warnings.length > 0) throw new Error("the bundle has warnings")
@@ -92,6 +91,7 @@ try {
   library()
   fs.rmSync(dist, { recursive: true, force: true })
   fs.renameSync(fresh, dist)
+  makeSnapshot(dist)
 } finally {
   fs.rmSync(fresh, { recursive: true, force: true })
 }

@@ -3,9 +3,11 @@
  *
  * Listening for HTTP needs neither OpenSSL's set-up behind `node:crypto` nor tar, and yet every `import` is evaluated
  * before the first line of the program. Each named module is imported through a stand-in whose exports are getters.
- * For modules that are used by export names only: a stand-in cannot be called or extended itself.
+ * For modules that are used by export names only: a stand-in cannot be called or extended itself. A snapshot
+ * (`snapshot.ts`) can hold nothing of Node's network modules, so no line may touch one before `main` runs.
  */
 import type { Plugin } from "esbuild"
+import * as fs from "node:fs"
 import { isBuiltin } from "node:module"
 
 export const lazily = (names: ReadonlyArray<string>): Plugin => ({
@@ -37,3 +39,26 @@ export const lazily = (names: ReadonlyArray<string>): Plugin => ({
     })
   }
 })
+
+/**
+ * Effect's server takes `node:http` by a `require` of its own, and reads `createServer` of it for a layer of its tests
+ * when it is loaded: here by the stand-ins, and by a function that waits to be called.
+ */
+export const platformHttp: Plugin = {
+  name: "platformHttp",
+  setup(build) {
+    build.onLoad({ filter: /@effect\/platform-node\/(?:src|dist)\/internal\/http\.[jt]s$/ }, ({ path }) => {
+      const text = fs.readFileSync(path, "utf8")
+      if (!/\bhttp\b.*require\("node:http"\)[^]*\bhttps\b.*require\("node:https"\)/.test(text))
+        throw new Error(`${path} is not what it was: how does Effect take node:http now?`)
+      return {
+        contents:
+          'import * as Http from "node:http"\nimport * as Https from "node:https"\n' +
+          "const createServer = (...all) => Http.createServer(...all)\n" +
+          'export const http = new Proxy({}, { get: (_, name) => name === "createServer" ? createServer : Http[name] })\n' +
+          "export const https = new Proxy({}, { get: (_, name) => Https[name] })\n",
+        loader: "js"
+      }
+    })
+  }
+}

@@ -14,6 +14,8 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as FS from "node:fs"
 import * as OS from "node:os"
+import * as Path from "node:path"
+import { startupSnapshot } from "node:v8"
 import { parseArguments } from "./cli/arguments.ts"
 import { banner, readyLine } from "./cli/banner.ts"
 import { checkCommand } from "./cli/check.ts"
@@ -67,7 +69,7 @@ const surroundings = (): Surroundings => ({
     plain: process.env["AUDIT_LOGGING_ENDPOINT"] || null,
     tls: process.env["AUDIT_LOGGING_TLS_ENDPOINT"] || null
   },
-  programFolder: import.meta.dirname
+  programFolder: Path.dirname(FS.realpathSync(process.argv[1] ?? ""))
 })
 
 /** Nothing is printed into a pipe or between JSON objects: who reads those finds the same in the log. */
@@ -210,4 +212,6 @@ const main = (): void => {
   }
 }
 
-main()
+// A snapshot of the program is all of its modules as they are here (`.ci/snapshot.ts`): what runs begins with `main`.
+if (startupSnapshot.isBuildingSnapshot()) startupSnapshot.setDeserializeMainFunction(main)
+else main()

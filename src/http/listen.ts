@@ -14,7 +14,7 @@ import type { Pair } from "../tls/pair.ts"
 import type { Connections } from "./connections.ts"
 import type { Dispatcher } from "./dispatch.ts"
 import type { ServerOptions } from "./options.ts"
-import { CountedResponse } from "./traffic.ts"
+import { countedResponse } from "./traffic.ts"
 
 export interface Listening {
   readonly port: number
@@ -28,18 +28,18 @@ const grace = Duration.seconds(2)
 const loopbacks = ["127.0.0.1", "::1"] as const
 
 /** A peer that sends its request in drops is cut off. */
-const serverOptions = {
+const serverOptions = () => ({
   headersTimeout: 10_000,
   requestTimeout: 30_000,
   keepAliveTimeout: 5_000,
   connectionsCheckingInterval: 5_000,
-  ServerResponse: CountedResponse
-}
+  ServerResponse: countedResponse()
+})
 const handshakeTimeout = 5_000
 /** Connections that the system queues before they are accepted. */
 const backlog = 1024
 
-type PlainServer = Server<typeof IncomingMessage, typeof CountedResponse>
+type PlainServer = Server<typeof IncomingMessage, ReturnType<typeof countedResponse>>
 
 const listen = (what: string, server: PlainServer, host: string | null, port: number, connections: Connections) =>
   Effect.gen(function* () {
@@ -107,7 +107,13 @@ export const listenInternal = (
   connections: Connections,
   addresses: ReadonlyArray<string> = loopbacks
 ) =>
-  listenOnLoopback("the internal HTTP API", () => createServer(serverOptions, onRequest), port, connections, addresses)
+  listenOnLoopback(
+    "the internal HTTP API",
+    () => createServer(serverOptions(), onRequest),
+    port,
+    connections,
+    addresses
+  )
 
 // -- the external port, with or without TLS --------------------------------------------------------------------------
 
@@ -126,7 +132,7 @@ export const listenExternal = Effect.fnUntraced(function* (
       : // Without a host Node listens on every address of both families, or of IPv4 alone where IPv6 is missing. `::`
         // would mean the same, and cost ten milliseconds for its look-up.
         listen(what, makeServer(), host === "::" ? null : host, externalPort, connections)
-  if (tls === null) return yield* on(() => createServer(serverOptions, onRequest))
+  if (tls === null) return yield* on(() => createServer(serverOptions(), onRequest))
   // Loaded only when TLS is asked for.
   const [{ createServer: createSecure }, { pairWatch, readPair, warnWhenExpired }] = yield* Effect.promise(() =>
     Promise.all([import("node:https"), import("../tls/pair.ts")])
@@ -137,7 +143,7 @@ export const listenExternal = Effect.fnUntraced(function* (
   yield* warnWhenExpired(first, tls)
   const servers: Array<SecureServer> = []
   const listening = yield* on(() => {
-    const server = createSecure({ ...serverOptions, ...contextOf(first), handshakeTimeout }, onRequest)
+    const server = createSecure({ ...serverOptions(), ...contextOf(first), handshakeTimeout }, onRequest)
     servers.push(server)
     return server
   })

@@ -133,24 +133,33 @@ interface Known {
 }
 
 /** The response of every server of ours: when its head is written it is counted, and tells the request's id. */
-export class CountedResponse extends ServerResponse {
-  known: Known | null = null
-
-  override writeHead(status: number, reason?: string, headers?: OutgoingHttpHeaders | Array<OutgoingHttpHeader>): this
-  override writeHead(status: number, headers?: OutgoingHttpHeaders | Array<OutgoingHttpHeader>): this
-  override writeHead(status: number, first?: unknown, second?: unknown): this {
-    const { known } = this
-    const reason = typeof first === "string" ? first : undefined
-    const headers = (reason === undefined ? (second ?? first) : second) as
-      | OutgoingHttpHeaders
-      | Array<OutgoingHttpHeader>
-      | undefined
-    if (known === null) return super.writeHead(status, reason, headers)
-    this.known = null
-    known.traffic.count(this.req.method, known.route, status, performance.now() - known.began)
-    const all = Array.isArray(headers)
-      ? [...headers, "x-request-id", known.id]
-      : { ...headers, "x-request-id": known.id }
-    return super.writeHead(status, reason, all)
-  }
+export interface CountedResponse extends ServerResponse {
+  known: Known | null
 }
+
+type Headers = OutgoingHttpHeaders | Array<OutgoingHttpHeader>
+
+const makeClass = () =>
+  class extends ServerResponse implements CountedResponse {
+    known: Known | null = null
+
+    override writeHead(status: number, reason?: string, headers?: Headers): this
+    override writeHead(status: number, headers?: Headers): this
+    override writeHead(status: number, first?: unknown, second?: unknown): this {
+      const { known } = this
+      const reason = typeof first === "string" ? first : undefined
+      const headers = (reason === undefined ? (second ?? first) : second) as Headers | undefined
+      if (known === null) return super.writeHead(status, reason, headers)
+      this.known = null
+      known.traffic.count(this.req.method, known.route, status, performance.now() - known.began)
+      const all = Array.isArray(headers)
+        ? [...headers, "x-request-id", known.id]
+        : { ...headers, "x-request-id": known.id }
+      return super.writeHead(status, reason, all)
+    }
+  }
+
+let made: ReturnType<typeof makeClass> | undefined
+
+/** Made when a server is: a snapshot of the program, which is taken before, cannot hold anything of `node:http`. */
+export const countedResponse = (): ReturnType<typeof makeClass> => (made ??= makeClass())

@@ -86,8 +86,9 @@ const timed = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<readonly [A, nu
   })
 
 const zstd = {
-  compress: promisify(zlib.zstdCompress),
-  decompress: promisify<zlib.InputType, zlib.ZstdOptions, NonSharedBuffer>(zlib.zstdDecompress)
+  compress: (data: Uint8Array) => promisify<zlib.InputType, NonSharedBuffer>(zlib.zstdCompress)(data),
+  decompress: (data: Uint8Array, options: zlib.ZstdOptions) =>
+    promisify<zlib.InputType, zlib.ZstdOptions, NonSharedBuffer>(zlib.zstdDecompress)(data, options)
 }
 
 const transcode = (

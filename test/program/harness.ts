@@ -20,7 +20,7 @@ import { connect, type Wire } from "../../src/pgwire/Wire.ts"
 import { forgetSharedMemory, freePort, runAs, temporaryFolder } from "../support/postgres.ts"
 import { killAll, processesIn } from "../support/processes.ts"
 import { compiledOnce, sharedFolder } from "../support/runFolder.ts"
-import { shipped } from "../support/shipped.ts"
+import { startShipped } from "../support/shipped.ts"
 
 export { killAll, processesIn } from "../support/processes.ts"
 
@@ -184,7 +184,7 @@ export const launch = (
 ) =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const [command, ...rest] = [...under, process.execPath, shipped, ...args]
+      const [command, ...rest] = [...under, process.execPath, ...startShipped, ...args]
       const child = spawn(command ?? "", rest, {
         stdio: [stdin === "none" ? "ignore" : "pipe", "pipe", "pipe"],
         env: { ...process.env, ...compiledOnce(), ...env }

@@ -120,6 +120,53 @@ describe("bin/compute_ctl", () => {
     })
   )
 
+  it.effect("starts the snapshot, and the bundle where that is of another Node or another program", () =>
+    Effect.gen(function* () {
+      const home = yield* installation
+      withBundle(home)
+      withNode(home)
+      const node = path.join(home, "node_modules/.bin/node")
+      const snapshot = path.join(home, "dist/compute_ctl.snapshot")
+      const main = program("snapshot").replace("process.execArgv", "[]")
+      put(home, "main.cjs", `require("node:v8").startupSnapshot.setDeserializeMainFunction(() => {${main}})`)
+      const built = launch(node, ["--snapshot-blob", snapshot, "--build-snapshot", path.join(home, "main.cjs")])
+      assert.strictEqual(built.status, 0, built.stderr)
+      const kind = (env: Record<string, string> = {}) =>
+        started(launch(path.join(home, "bin/compute_ctl"), ["a b"], "", env).stdout).kind
+
+      assert.strictEqual(kind(), "bundle", "nobody says whose the snapshot is")
+      put(home, "dist/compute_ctl.snapshot.node", `${node}\n${process.version}\n`)
+      assert.strictEqual(kind(), "snapshot")
+      const { stdout } = launch(path.join(home, "bin/compute_ctl"), ["-S", "a b", "", "--help"])
+      assert.deepStrictEqual(started(stdout).args, ["-S", "a b", "", "--help"])
+      assert.strictEqual(kind({ NODE_OPTIONS: "--no-warnings" }), "bundle", "Node's options may not suit a snapshot")
+
+      const later = Date.now() / 1000 + 60
+      fs.utimesSync(path.join(home, "dist/compute_ctl.cjs"), later, later)
+      assert.strictEqual(kind(), "bundle", "the program is newer")
+      fs.utimesSync(path.join(home, "dist/compute_ctl.cjs"), 0, 0)
+      assert.strictEqual(kind(), "snapshot")
+
+      put(home, "dist/compute_ctl.snapshot.node", `/usr/bin/node\n${process.version}\n`)
+      assert.strictEqual(kind(), "bundle", "another Node made it")
+    })
+  )
+
+  it.effect("starts the bundle where the Node of the PATH has another version than the snapshot's", () =>
+    Effect.gen(function* () {
+      const home = yield* installation
+      withBundle(home)
+      put(home, "path/node", fakeNode("v26.1.0"), 0o755)
+      fs.utimesSync(path.join(home, "path/node"), 0, 0)
+      put(home, "dist/compute_ctl.snapshot", "")
+      const starts = () => launch(path.join(home, "bin/compute_ctl"), ["x"], path.join(home, "path")).stdout
+      put(home, "dist/compute_ctl.snapshot.node", `${home}/path/node\nv26.1.0\n`)
+      assert.match(starts(), /^fake --snapshot-blob /)
+      put(home, "dist/compute_ctl.snapshot.node", `${home}/path/node\nv26.0.9\n`)
+      assert.notMatch(starts(), /--snapshot-blob/)
+    })
+  )
+
   it.effect("takes a Node from the PATH if it is new enough", () =>
     Effect.gen(function* () {
       const home = yield* installation

@@ -8,7 +8,7 @@ import { once } from "node:events"
 import * as fs from "node:fs"
 import { least } from "../support/fixtures.ts"
 import { compiledOnce } from "../support/runFolder.ts"
-import { shipped } from "../support/shipped.ts"
+import { startShipped } from "../support/shipped.ts"
 import { eventually, gone, localArguments, type Place, place, session } from "./harness.ts"
 
 const spec = {
@@ -32,7 +32,7 @@ const launchUnderCat = Effect.fnUntraced(function* (at: Place, more: ReadonlyArr
   const program = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const fd = fs.openSync(fifo, "w")
-      const child = spawn(process.execPath, [shipped, ...localArguments(at, spec, more)], {
+      const child = spawn(process.execPath, [...startShipped, ...localArguments(at, spec, more)], {
         stdio: ["ignore", "ignore", fd],
         env: { ...process.env, ...compiledOnce() }
       })
