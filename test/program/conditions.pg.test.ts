@@ -251,6 +251,8 @@ it.live("a sidecar that a spec asks for and that is not there is a condition unt
       assert.include(yield* raised(program, "sidecar_unusable", "pgbouncer"), "pgbouncer")
       const { text } = yield* Effect.promise(() => program.http("/metrics"))
       assert.match(text, /^compute_ctl_condition\{code="sidecar_unusable",about="pgbouncer"\} 1$/m)
+      const { sidecars } = JSON.parse((yield* Effect.promise(() => program.http("/apply"))).text)
+      assert.deepInclude(sidecars[0], { sidecar: "pgbouncer", outcome: "failed" })
       yield* isWell(program, at)
       const healed = yield* Effect.promise(() =>
         program.http("/configure", {
