@@ -77,28 +77,28 @@ const one = (value: number): ReadonlyArray<Sample> => [{ labels: {}, value }]
 const replicaFamilies = (replica: Measured["replica"]): ReadonlyArray<Family> => {
   if (replica === null) return []
   const gauge = (name: string, help: string, samples: ReadonlyArray<Sample>): Family => ({
-    name: `compute_ctl_replica_${name}`,
+    name,
     type: "gauge",
     help,
     samples
   })
   return [
-    gauge("receiver", "1 for the status of the WAL receiver; none: it is not connected", [
+    gauge("compute_ctl_replica_receiver", "1 for the status of the WAL receiver; none: it is not connected", [
       { labels: { status: replica.receiver ?? "none" }, value: 1 }
     ]),
-    gauge("lag_bytes", "WAL that the replica knows of and has not replayed", one(replica.lagBytes)),
+    gauge("compute_ctl_replica_lag_bytes", "WAL that the replica knows of and has not replayed", one(replica.lagBytes)),
     gauge(
-      "lag_seconds",
+      "compute_ctl_replica_lag_seconds",
       "For how long it has known of the oldest WAL that it has not replayed",
       one(replica.lagSeconds)
     ),
     gauge(
-      "max_lag_seconds",
+      "compute_ctl_replica_max_lag_seconds",
       "Lag or silence after which the replica is not ready; 0: none",
       one(replica.maxLagSeconds)
     ),
     gauge(
-      "last_heard_seconds",
+      "compute_ctl_replica_last_heard_seconds",
       "When the primary was last heard of, in seconds since the epoch",
       replica.lastHeard === null ? [] : one(replica.lastHeard / 1000)
     )
