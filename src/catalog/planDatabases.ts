@@ -73,7 +73,9 @@ export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec, options: Appl
           : [planRename(draft, delta.name, delta.to, decision)]
       })
       const operations = planned.filter(({ decision }) => decision._tag === "Do")
-      if (!chain.records || planned.some(({ decision }) => decision._tag === "Refuse")) return operations.map(ownLane)
+      // All that was to be done is refused: it is, until somebody corrects it.
+      const refused = operations.length === 0 && planned.some(({ decision }) => decision._tag === "Refuse")
+      if (!chain.records || refused) return operations.map(ownLane)
       const ids = operations.map(({ id }) => id)
       const record = recordDeltas(draft, options, chain, "RenameAndDeleteDatabases", ids)
       // Renames are one transaction with their record: it cannot be missing once they are done. Names tell of a drop.

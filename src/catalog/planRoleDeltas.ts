@@ -69,7 +69,8 @@ export const planRoleDeltas = (draft: Draft, spec: ParsedSpec, options: ApplyOpt
       return taken ? renameRole(draft, delta.name, name, "another role takes its name, and then it is dropped") : []
     })
     dropped.push(...drops)
-    if (!chain.records || refused) continue
+    // All that was to be done is refused: it is, until somebody corrects it.
+    if (!chain.records || (refused && ids.length + drops.length === 0)) continue
     if (drops.length > 0) unrecorded.push({ chain, renames: ids, dropped: drops })
     else recordDeltas(draft, options, chain, "RenameRoles", ids)
   }

@@ -64,6 +64,18 @@ describe("the plan of an apply", () => {
         databases: [["e'$x$", "c"]],
         deltas: [[3, "b", "c"]]
       },
+      "a list of which a drop is refused and a rename is done": {
+        ...emptyScenario,
+        databases: [
+          ['d"q', "a"],
+          ['d"q', "b"]
+        ],
+        deltas: [
+          [2, "b", "c"],
+          [3, "b", "a"]
+        ],
+        thereRoles: [["b", 0, false]]
+      },
       "a list that would drop again what a replay makes": {
         ...emptyScenario,
         databases: [
