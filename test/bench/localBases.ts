@@ -27,7 +27,7 @@ export const until = async (what: string, is: () => boolean | Promise<boolean>):
   }
 }
 
-export const sql = (place: Place, text: string) =>
+const sql = (place: Place, text: string) =>
   Effect.runPromise(
     Effect.scoped(
       Effect.flatMap(
