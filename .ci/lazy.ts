@@ -55,8 +55,9 @@ export const platformHttp: Plugin = {
         contents:
           'import * as Http from "node:http"\nimport * as Https from "node:https"\n' +
           "const createServer = (...all) => Http.createServer(...all)\n" +
-          'export const http = new Proxy({}, { get: (_, name) => name === "createServer" ? createServer : Http[name] })\n' +
-          "export const https = new Proxy({}, { get: (_, name) => Https[name] })\n",
+          "const proxy = (get) => new Proxy({}, { get: (_, name) => get(name) })\n" +
+          'export const http = proxy((name) => name === "createServer" ? createServer : Http[name])\n' +
+          "export const https = proxy((name) => Https[name])\n",
         loader: "js"
       }
     })

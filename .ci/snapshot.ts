@@ -1,9 +1,10 @@
 /**
- * A start-up snapshot of the program: its modules evaluated, as V8 keeps them. It saves a start a third of the processor
- * time until HTTP answers, and memory (docs/adr/0019).
+ * A start-up snapshot of the program: its modules evaluated, as V8 keeps them. It saves a start a third of the
+ * processor time until HTTP answers, and memory (docs/adr/0019).
  *
- * `node .ci/snapshot.ts [DIST]` makes it for the very Node that runs this, of `DIST/compute_ctl.cjs`. Only that Node can
- * use it, so its path and version are written beside it, and `bin/compute_ctl` takes the bundle when they are others.
+ * `node .ci/snapshot.ts [DIST]` makes it for the very Node that runs this, of `DIST/compute_ctl.cjs`. Only that Node
+ * can use it, so its path and version are written beside it, and `bin/compute_ctl` takes the bundle when they are
+ * others.
  */
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"

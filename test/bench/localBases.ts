@@ -87,7 +87,10 @@ export const update = (place: Place, rows: number) =>
        commit; end loop; end $$`
   )
 
-/** Less WAL than makes a base due (`basePolicy.ts`), which is looked at segment by segment, and the spare is of the last base. */
+/**
+ * Less WAL than makes a base due (`basePolicy.ts`), which is looked at segment by segment, and the spare is of the last
+ * base.
+ */
 export const restsOnItsBase = async (place: Place, dataBytes: number): Promise<boolean> => {
   const allowed = Math.max(64 * 2 ** 20, dataBytes / 8) + 16 * 2 ** 20
   const rows = await sql(place, "select pg_current_wal_insert_lsn()")
