@@ -20,7 +20,7 @@ export interface OwnSessionCounts {
   readonly open: number
 }
 
-export interface OwnSession {
+interface OwnSession {
   readonly opened: () => void
   /** Without `opened` before it: Postgres refused it. The first call counts. */
   readonly ended: () => void
