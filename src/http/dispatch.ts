@@ -17,6 +17,7 @@ import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as HttpTraceContext from "effect/http/HttpTraceContext"
 import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import { randomUUID } from "node:crypto"
 import type { IncomingMessage, ServerResponse } from "node:http"
@@ -59,8 +60,24 @@ const twoHosts = refusal(400, "host_ambiguous", "the request has more than one H
 /** For a request that gets no fiber. The connection makes room for another one. */
 const refuseAtOnce = (response: CountedResponse, refused: Refusal): void => {
   const body = Buffer.from(JSON.stringify(bodyOf(refused)))
-  const headers = { "content-type": "application/json", "content-length": body.length, connection: "close" }
-  response.writeHead(refused.status, refused.status === 503 ? { ...headers, "retry-after": "1" } : headers).end(body)
+  const challenge = challengeOf(refused)
+  response
+    .writeHead(refused.status, {
+      "content-type": "application/json",
+      "content-length": body.length,
+      connection: "close",
+      ...(challenge === null ? {} : { "www-authenticate": challenge }),
+      ...(refused.status === 503 ? { "retry-after": "1" } : {})
+    })
+    .end(body)
+}
+
+/** What is known at once: that the caller is admitted (`null`), or why not. `undefined`: it has to be found out. */
+const refusalAtOnce = (admission: ReturnType<Admit>): Refusal | null | undefined => {
+  if (!Exit.isExit(admission)) return undefined
+  if (Exit.isSuccess(admission)) return null
+  // What is an effect of refusals fails with one.
+  return Result.getOrUndefined(Cause.findError(admission.cause as Cause.Cause<Refusal>))
 }
 
 /** True: it was answered. */
@@ -167,11 +184,12 @@ export const makeDispatcher = (dispatch: Dispatch): Dispatcher => {
     const id = requestId(headers["x-request-id"])
     response.known = { traffic, id, route: match?.route ?? null, began: performance.now() }
     if (hasTwoHosts(request)) return refuseAtOnce(response, twoHosts)
-    if (match?.endpoint != null && query === "") {
-      const admission = admit(match.endpoint.access, request)
-      // Whose token has yet to be verified waits for that; whoever is refused is logged.
-      if (Exit.isExit(admission) && Exit.isSuccess(admission) && answerFromCache(match.endpoint, request, response))
+    if (match?.endpoint != null && (query === "" || handle === null)) {
+      const refused = refusalAtOnce(admit(match.endpoint.access, request))
+      if (refused === null && query === "" && answerFromCache(match.endpoint, request, response))
         return connections.heard(request.socket)
+      // Later the refusal is logged like every answer; but nobody is kept waiting for one.
+      if (refused != null && handle === null) return refuseAtOnce(response, refused)
     }
     if (!connections.begin(request.socket, response)) return refuseAtOnce(response, tooMany)
     ids.set(request, id)

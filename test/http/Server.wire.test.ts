@@ -10,9 +10,11 @@ import { once } from "node:events"
 import { type AddressInfo, connect, createServer } from "node:net"
 import { networkInterfaces } from "node:os"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
+import { Promotions } from "../../src/compute/Promotions.ts"
 import { unverified } from "../../src/http/authorize.ts"
+import { httpServer } from "../../src/http/Server.ts"
 import type { Verify } from "../../src/http/Verifier.ts"
-import { ask, inBackground, join, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
+import { anyOptions, ask, inBackground, join, inMemoryServices, open, reach, refusedOf } from "./testServer.ts"
 import { verifierThat } from "./tokens.ts"
 
 /** Accepts or refuses a TCP connection. */
@@ -36,6 +38,33 @@ const busyPort = Effect.acquireRelease(
   }),
   (server) => Effect.sync(() => server.close())
 )
+
+describe("before it is known whether there are keys", () => {
+  it.live("the status of an empty compute is everybody's but web pages', and the rest waits for the keys", () =>
+    Effect.gen(function* () {
+      const state = yield* ComputeState
+      yield* state.note({ waitingFor: "the spec", error: "between us" })
+      const options = { ...anyOptions, verifier: verifierThat(() => Effect.fail(unverified)) }
+      const { guard, port, serve } = yield* httpServer(options)
+      const early = yield* ask(port, "GET", "/status")
+      assert.strictEqual(early.status, 200)
+      assert.deepInclude(JSON.parse(early.text), { status: "empty", waiting_for: "the spec" })
+      const foreign = { headers: { origin: "https://elsewhere.example" } }
+      assert.strictEqual((yield* ask(port, "GET", "/status", foreign)).status, 403)
+      const probe = yield* ask(port, "GET", "/readyz")
+      assert.strictEqual(probe.status, 503)
+      assert.include(probe.text, "compute status is empty: it waits for the spec")
+
+      const waiting = yield* inBackground(ask(port, "POST", "/terminate"))
+      yield* guard(options.verifier)
+      assert.strictEqual((yield* ask(port, "GET", "/status")).status, 400)
+      yield* serve(options)
+      const refused = yield* join(waiting)
+      assert.deepStrictEqual([refused.status, refusedOf(refused).code], [400, "token_missing"])
+      assert.strictEqual((yield* state.now).status, "empty")
+    }).pipe(Effect.provide(Promotions.layer), Effect.provide(inMemoryServices))
+  )
+})
 
 describe("listening", () => {
   for (const [what, port] of [

@@ -35,11 +35,12 @@ export const showHead = (status, conditions, history) => {
       : []),
     ...(status.last_active === null ? [] : [", last used ", relative(status.last_active, "ago")])
   ])
-  show(byId("vitals"), [status.start_time, status.tenant, status.timeline], () =>
+  show(byId("vitals"), [status.start_time, status.tenant, status.timeline, status.waiting_for], () =>
     /** @type {const} */ ([
       ["Started", clock(status.start_time)],
       ["Tenant", status.tenant],
-      ["Timeline", status.timeline]
+      ["Timeline", status.timeline],
+      ["Waits for", status.waiting_for ?? null]
     ]).flatMap(([name, value]) => (value === null ? [] : [h("div", {}, h("dt", {}, name), h("dd", {}, value))]))
   )
   show(byId("error"), status.error, () => (status.error === null ? [] : [h("p", { class: "error" }, status.error)]))

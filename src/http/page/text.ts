@@ -56,7 +56,7 @@ const item = (text: string): string => wrapped(text, "    ").replace(/^ {4}/, " 
 const section = (title: string, lines: ReadonlyArray<string>): string => [title, ...lines, ""].join("\n")
 
 const head = ({ apiVersion, now, snapshot, version }: PageFacts): string => {
-  const { error, history, since, spec, startTime, status } = snapshot
+  const { error, history, since, spec, startTime, status, waitingFor } = snapshot
   const last = history.at(-1)
   const lines = [
     `compute_ctl ${version}: ${wireStatus(apiVersion, status)} for ${duration(now - since.epochMilliseconds)}, ` +
@@ -69,6 +69,7 @@ const head = ({ apiVersion, now, snapshot, version }: PageFacts): string => {
           wrapped(last.because, "               ")
         ]),
     `  started      ${clock(startTime)} UTC`,
+    ...(waitingFor === null ? [] : [wrapped(waitingFor, "               ").replace(/^ {15}/, "  waits for    ")]),
     ...(spec?.tenant === undefined ? [] : [`  tenant       ${spec.tenant}`, `  timeline     ${spec.timeline}`])
   ]
   return `${lines.join("\n")}\n`
