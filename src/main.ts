@@ -1,8 +1,8 @@
 /**
  * The process entry: arguments, environment, signals, exit code. The only file that knows there is a process around us.
  *
- * TERM, INT, QUIT and HUP end the compute in order; each further one takes the next shutdown stage. The process exits
- * only after Postgres has.
+ * TERM, INT and QUIT end the compute in order; each further one takes the next shutdown stage. So does HUP where there is
+ * a terminal that hangs up; elsewhere it asks for the spec to be read again. The process exits only after Postgres has.
  */
 import * as Cause from "effect/Cause"
 import * as DateTime from "effect/DateTime"
@@ -15,23 +15,28 @@ import * as Result from "effect/Result"
 import * as FS from "node:fs"
 import * as OS from "node:os"
 import * as Path from "node:path"
+import { isatty } from "node:tty"
 import { startupSnapshot } from "node:v8"
 import { parseArguments } from "./cli/arguments.ts"
 import { banner, readyLine } from "./cli/banner.ts"
 import { checkCommand } from "./cli/check.ts"
+import { doctorCommand } from "./cli/doctor.ts"
 import { health } from "./cli/health.ts"
 import { applyCommand, planCommand } from "./cli/plan.ts"
 import { isBlocked } from "./cli/readText.ts"
 import { isRemote, listenOptions, prepare, type Prepared, type Surroundings } from "./cli/run.ts"
+import { leavePorts, portsOf } from "./cli/portsFile.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
+import { statusCommand, topCommand } from "./cli/status.ts"
 import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
 import { ComputeState } from "./compute/ComputeState.ts"
 import { causesOf, exitCodeOf, failed, hintOf, usageError } from "./errors/policy.ts"
 import { policyText } from "./http/routes.ts"
 import { clockStarts } from "./lifecycle/Lifecycle.ts"
-import { program, programOf, type ProgramOptions } from "./lifecycle/Program.ts"
+import { type Listening, program, programOf, type ProgramOptions } from "./lifecycle/Program.ts"
 import { socketsOf } from "./lifecycle/sessionAddress.ts"
 import { received, type Signal, type Signals } from "./lifecycle/signals.ts"
+import { isJournal, journalLine, postgresRecordsForJournal } from "./logging/journal.ts"
 import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
 import { type RecentLines, recentLines } from "./logging/recentLines.ts"
 import { standardError } from "./platform/boundedOutput.ts"
@@ -49,15 +54,25 @@ const err = standardError.write
 const listenForSignals = (): Signals => {
   const first = Deferred.makeUnsafe<Signal>()
   const queue = Effect.runSync(Queue.sliding<Signal>(8))
+  const hangUps = Effect.runSync(Queue.sliding<Signal>(1))
+  const hasTerminal = isatty(0) || isatty(2)
   for (const name of ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"] as const) {
     process.on(name, () => {
       const signal = { name, number: OS.constants.signals[name] }
+      if (name === "SIGHUP" && !hasTerminal) return void Queue.offerUnsafe(hangUps, signal)
       Deferred.doneUnsafe(first, Effect.succeed(signal))
       Queue.offerUnsafe(queue, signal)
     })
   }
-  return { first: Deferred.await(first), next: Queue.take(queue) }
+  return { first: Deferred.await(first), next: Queue.take(queue), hangUps: Queue.take(hangUps) }
 }
+
+/** Nothing of it is loaded where nobody wants to be told. */
+const managerAround = Effect.promise(async () => {
+  if (!process.env["NOTIFY_SOCKET"]) return {}
+  const found = (await import("./lifecycle/serviceManager.ts")).serviceManager(process.env, process.pid)
+  return found === null ? {} : { serviceManager: found }
+})
 
 const surroundings = (): Surroundings => ({
   path: process.env["PATH"],
@@ -71,6 +86,9 @@ const surroundings = (): Surroundings => ({
   },
   programFolder: Path.dirname(FS.realpathSync(process.argv[1] ?? ""))
 })
+
+const underJournal = (): boolean =>
+  process.env["JOURNAL_STREAM"] !== undefined && isJournal(process.env["JOURNAL_STREAM"], FS.fstatSync(2))
 
 /** Nothing is printed into a pipe or between JSON objects: who reads those finds the same in the log. */
 const tellReady = (settings: RunSettings, { at, http, login, ...options }: Prepared) => {
@@ -92,14 +110,18 @@ const run = Effect.fnUntraced(function* (
   const complete = (found: Prepared): ProgramOptions => {
     prepared = found
     log.ids = idsOf(found.spec)
-    const postgresLog = settings.logFormat === "json" ? { postgresLog: postgresRecordsAsJson(log, stderrSink) } : {}
-    return { ...found, ...postgresLog, ...output, log }
+    const sink = underJournal() ? postgresRecordsForJournal(stderrSink) : stderrSink
+    const postgresLog = settings.logFormat === "json" ? postgresRecordsAsJson(log, sink) : sink
+    return { ...found, postgresLog, ...output, log }
   }
-  const whenRunning = Effect.gen(function* () {
+  const whenListening = Effect.fnUntraced(function* (ports: Listening) {
+    yield* leavePorts(process.env, portsOf(settings, ports))
     yield* (yield* ComputeState).until("running")
     if (settings.banner && prepared !== null) yield* tellReady(settings, prepared)
-  })
-  const outside = { signals, onListening: () => whenRunning }
+    // What was left goes with the compute.
+    return yield* Effect.never
+  }, Effect.scoped)
+  const outside = { signals, onListening: whenListening, ...(yield* managerAround) }
   if (isRemote(settings)) {
     const find = Effect.gen(function* () {
       const state = yield* ComputeState
@@ -120,9 +142,10 @@ const run = Effect.fnUntraced(function* (
 const runToExitCode = (settings: RunSettings, signals: Signals) => {
   const log = newLogContext()
   const recent = recentLines(settings.logFormat)
-  const sink = (line: string) => {
+  const toJournal = underJournal()
+  const sink = (line: string, level: string) => {
     recent.add(line)
-    err(line)
+    err(toJournal ? journalLine(settings.logFormat, line, level) : line)
   }
   const telemetry = telemetryOf(process.env, version)
   return telemetry
@@ -176,7 +199,7 @@ const main = (): void => {
   }
   const command = parsed.success
   switch (command._tag) {
-    case "Help":
+    case "Text":
       return out(command.text)
     case "Version":
       return out(`compute_ctl ${version}\n`)
@@ -197,6 +220,15 @@ const main = (): void => {
           return well ? 0 : failed
         })
       ).addObserver(leave)
+      return
+    case "Status": {
+      const terminal = { print: out, complain: err, rows: () => (process.stdout.isTTY ? process.stdout.rows : null) }
+      const show = command.again ? topCommand : statusCommand
+      Effect.runFork(show(command.settings, terminal)).addObserver(leave)
+      return
+    }
+    case "Doctor":
+      Effect.runFork(doctorCommand(command.settings, surroundings(), out)).addObserver(leave)
       return
     case "Check":
       Effect.runFork(checkCommand(command, out, err)).addObserver(leave)

@@ -50,6 +50,8 @@ import { unlessAsked } from "./outcome.ts"
 import { newSession } from "./postgresWatch.ts"
 import { replicaLook } from "./replicaWatch.ts"
 import { standby } from "./Promote.ts"
+import { reloadActor } from "./reload.ts"
+import type { ServiceManager } from "./serviceManager.ts"
 import { sessionAddress, socketsOf } from "./sessionAddress.ts"
 import type { Ended } from "./shutdown.ts"
 import { signalActor, type Signals } from "./signals.ts"
@@ -243,6 +245,8 @@ const listen = (options: ListenOptions, later: Later) =>
 /** Who else takes part in a compute; nobody by default. */
 export interface Outside {
   readonly signals?: Signals
+  /** Who started us, and wants to be told how we are. */
+  readonly serviceManager?: ServiceManager
   /** Runs beside the compute as soon as HTTP answers. */
   readonly onListening?: (listening: Listening) => Effect.Effect<void, never, ComputeState | Commands | Promotions>
 }
@@ -269,7 +273,7 @@ type Keep = <R>(actors: ReadonlyArray<Actor<R>>) => Effect.Effect<unknown, never
 const runProgram = Effect.fnUntraced(function* (
   listening: ListenOptions,
   find: Effect.Effect<ProgramOptions, Failure, ComputeState>,
-  { onListening, signals }: Outside
+  { onListening, serviceManager, signals }: Outside
 ) {
   yield* countFromZero
   const gaveUp = yield* Deferred.make<never, ActorGaveUp>()
@@ -281,6 +285,7 @@ const runProgram = Effect.fnUntraced(function* (
       Effect.forkScoped
     )
   if (signals !== undefined) yield* keep([signalActor(signals)])
+  if (serviceManager !== undefined) yield* keep([serviceManager.actor])
   const later: Later = {
     hooks: yield* Ref.make<ComputeHooks["Service"] | null>(null),
     install: yield* Ref.make<PostgresInstall["Service"] | null>(null),
@@ -300,6 +305,9 @@ const runProgram = Effect.fnUntraced(function* (
   const options = found.success
   yield* Effect.logInfo(`compute_ctl ${options.version}, build_tag: ${options.buildTag}`)
   yield* http.guard(options.http.verifier)
+  if (signals !== undefined) {
+    yield* keep([reloadActor(signals.hangUps, options.http.refetch, serviceManager ?? null)])
+  }
   return yield* Effect.provide(runFound(options, http, later, keep, essential), Admin.layer(sessionAddress(options)))
 })
 

@@ -1,6 +1,7 @@
 /**
  * Signals that ask for the end: the first asks in order, each further one escalates. `main.ts` listens for them before
- * it does anything else, so that there is no moment at which one is not heard.
+ * it does anything else, so that there is no moment at which one is not heard. What SIGHUP asks for is for `reload.ts`
+ * where no terminal can hang up.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -19,6 +20,8 @@ export interface Signals {
   readonly first: Effect.Effect<Signal>
   /** The next one that nobody has taken, the first included. */
   readonly next: Effect.Effect<Signal>
+  /** The next SIGHUP that asks for the spec to be read again; those that come meanwhile count as one. */
+  readonly hangUps: Effect.Effect<Signal>
 }
 
 /**
@@ -29,7 +32,7 @@ const echo = Duration.millis(300)
 
 export const received = ({ name, number }: Signal): string => `received ${number} termination signal (${name})`
 
-export const signalActor = (signals: Signals): Actor<Commands> => ({
+export const signalActor = (signals: Pick<Signals, "next">): Actor<Commands> => ({
   name: "signal handler",
   kind: "essential",
   run: Effect.gen(function* () {

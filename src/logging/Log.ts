@@ -24,7 +24,8 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type FilterLevel, isWanted, type LogFilter, loosest } from "./filter.ts"
 
 export type LogFormat = "text" | "json"
-type Sink = (line: string) => void
+/** The level is that of the line, in capitals. */
+type Sink = (line: string, level: string) => void
 
 /** Who we are, on every line: known only once there is a spec, and another with the next. Mutable on purpose. */
 export interface LogContext {
@@ -77,8 +78,9 @@ const textLogger = (sink: Sink, context: LogContext): Logger.Logger<unknown, voi
     const suffix =
       about.length === 0 ? "" : ` {${about.map(([key, value]) => `${key}=${onOneLine(String(value))}`).join(" ")}}`
     const cause = options.cause.reasons.length === 0 ? "" : `: ${redactUrls(Cause.pretty(options.cause))}`
-    const level = options.logLevel.toUpperCase().padStart(5)
-    sink(`${options.date.toISOString()} ${level} ${onOneLine(words(options.message))}${suffix}${cause}\n`)
+    const level = options.logLevel.toUpperCase()
+    const begin = `${options.date.toISOString()} ${level.padStart(5)}`
+    sink(`${begin} ${onOneLine(words(options.message))}${suffix}${cause}\n`, level)
   })
 
 const jsonLogger = (sink: Sink, context: LogContext): Logger.Logger<unknown, void> =>
@@ -93,7 +95,8 @@ const jsonLogger = (sink: Sink, context: LogContext): Logger.Logger<unknown, voi
         level: options.logLevel.toUpperCase(),
         message: words(options.message),
         ...cause
-      })}\n`
+      })}\n`,
+      options.logLevel.toUpperCase()
     )
   })
 

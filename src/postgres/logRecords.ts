@@ -145,6 +145,9 @@ const severityMark = new RegExp(`(?:^|\\s)(${severities.join("|")}):  `)
 
 const leadingTime = /^\d+-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(?:\.\d+)?(?: [A-Za-z0-9_/+:-]+)?/
 
+/** For a reader that has the time already. */
+export const withoutTime = (record: string): string => record.replace(leadingTime, "").trimStart()
+
 export const parseRecord = (record: string): PostgresRecord => {
   const text = record.replaceAll(lineJoint, "\n")
   const mark = severityMark.exec(text.slice(0, longestPrefix))

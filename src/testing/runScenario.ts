@@ -160,7 +160,7 @@ const run = Effect.fnUntraced(function* (scenario: Scenario) {
   if (scenario.stepMillis > 0) {
     yield* simulation.pace(Effect.flatMap(Random.nextIntBetween(0, scenario.stepMillis), Effect.sleep))
   }
-  yield* Effect.forkScoped(supervise([signalActor({ first: Effect.never, next: Queue.take(signals) })]))
+  yield* Effect.forkScoped(supervise([signalActor({ next: Queue.take(signals) })]))
   const began = yield* Deferred.make<void>()
   const first: ParsedSpec = scenario.isReplica ? { ...spec, mode: { _tag: "Replica" } } : spec
   const life = yield* Deferred.await(began).pipe(

@@ -45,7 +45,7 @@ export const ends = Effect.fnUntraced(function* <A>(fiber: Fiber.Fiber<A>) {
 /** Signals, as the process would get them. */
 export const listen = Effect.gen(function* () {
   const queue = yield* Queue.unbounded<Signal>()
-  yield* Effect.forkChild(supervise([signalActor({ first: Effect.never, next: Queue.take(queue) })]), {
+  yield* Effect.forkChild(supervise([signalActor({ next: Queue.take(queue) })]), {
     startImmediately: true
   })
   return (name: string, number: number) => Effect.asVoid(Queue.offer(queue, { name, number }))
