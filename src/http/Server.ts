@@ -7,6 +7,7 @@
  * internal port has no tokens and so is bound to loopback alone. At the end requests under way have two seconds.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
 import * as Layer from "effect/Layer"
@@ -101,9 +102,11 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ListenO
   const probing = { apiVersion, asksForTokens: () => guarded.asksForTokens }
   const bodies = makeCachedBodies({ ...options, ...probing }, state, traffic, yield* Effect.context<never>())
 
+  const held = Deferred.makeUnsafe<void>()
+  const onHeld = () => Deferred.doneUnsafe(held, Effect.void)
   const dispatch = (admit: Admit, withStatus: boolean) => {
     const router = earlyRoutes(bodies, withStatus)
-    return { router, dispatcher: makeDispatcher({ router, admit, traffic, connections }) }
+    return { router, dispatcher: makeDispatcher({ router, admit, traffic, connections, onHeld }) }
   }
   const outside = dispatch((access, request) => guarded.admit(access, request), true)
   const external = { ...outside, listening: yield* listenExternal(options, outside.dispatcher, connections) }
@@ -124,6 +127,8 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ListenO
       guarded = { admit: admitter({ verifier, computeId, allowedHosts }), asksForTokens: verifier !== null }
       yield* tellAccess({ ...options, verifier }, external.listening.port, state)
     }),
+    /** A request waits for its route to be made. */
+    held: Deferred.await(held),
     /** Makes the routes, once. It takes the event loop for a while: best while something else is waited for. */
     serve: (known: SpecOptions) =>
       serveAll({ ...options, ...known }, traffic, watchers, hour, external, internal).pipe(

@@ -37,6 +37,8 @@ export interface Dispatch {
   readonly admit: Admit
   readonly traffic: Traffic
   readonly connections: Connections
+  /** Is called when a request waits for its route to be made. */
+  readonly onHeld?: () => void
 }
 
 export interface Dispatcher {
@@ -172,7 +174,7 @@ const spanName =
 type Handle = (request: IncomingMessage, response: ServerResponse) => void
 
 export const makeDispatcher = (dispatch: Dispatch): Dispatcher => {
-  const { admit, connections, router, traffic } = dispatch
+  const { admit, connections, onHeld, router, traffic } = dispatch
   const ids = new WeakMap<object, string>()
   const waiting: Array<Parameters<Dispatcher["onRequest"]>> = []
   let handle: Handle | null = null
@@ -193,8 +195,9 @@ export const makeDispatcher = (dispatch: Dispatch): Dispatcher => {
     }
     if (!connections.begin(request.socket, response)) return refuseAtOnce(response, tooMany)
     ids.set(request, id)
-    if (handle === null) waiting.push([request, response])
-    else handle(request, response)
+    if (handle !== null) return handle(request, response)
+    waiting.push([request, response])
+    onHeld?.()
   }
 
   const open = Effect.gen(function* () {

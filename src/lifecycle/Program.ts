@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import type * as Scope from "effect/Scope"
 import * as Path from "node:path"
 import { holdActor, monitor } from "../activity/ActivityMonitor.ts"
@@ -327,8 +328,14 @@ const runFound = Effect.fnUntraced(function* (
   })
   const vm = options.vm === null ? null : yield* openVm(options.vm)
   yield* Ref.set(later.vm, vm)
-  // The routes are made while the start waits for files and for Postgres.
-  yield* keep([{ name: "HTTP routes", kind: "essential", run: Effect.andThen(routes, Effect.never) }])
+  // Sooner when somebody asks for one.
+  const routesInTime = Effect.raceFirst(http.held, options.spec === null ? Effect.void : startIsOver).pipe(
+    Effect.andThen(routes),
+    Effect.andThen(Effect.never)
+  )
+  yield* keep<Admin | ComputeState | Commands | Promotions>([
+    { name: "HTTP routes", kind: "essential", run: routesInTime }
+  ])
 
   const built = yield* Layer.build(parts(options, vm)).pipe(
     (build) => unlessAsked("the start", build),
@@ -338,6 +345,11 @@ const runFound = Effect.fnUntraced(function* (
   if (Result.isFailure(built)) return yield* endWithoutParts(built.failure)
   return yield* Effect.provide(runWithParts(options, vm, later, keep, essential), built.success)
 })
+
+/** A start needs the processor that making the routes takes; probes, `/status` and `/metrics` need no route made. */
+const startIsOver = Effect.flatMap(ComputeState, ({ changes }) =>
+  Stream.runHead(Stream.filter(changes, ({ status }) => status !== "empty" && status !== "init"))
+)
 
 /** There was nothing to end yet. */
 const endWithoutParts = Effect.fnUntraced(function* (failure: Failure): Effect.fn.Return<Ended, Failure, ComputeState> {
