@@ -91,9 +91,9 @@ describe("a service manager", () => {
   it.effect("hears what is not as it should be, and the end", () =>
     Effect.gen(function* () {
       const { sent, state } = yield* running()
-      yield* state.raise({ code: "archiver_failing", message: "no room" })
+      yield* state.raise({ code: "base_publication_failed", message: "no room" })
       yield* TestClock.adjust("1 second")
-      assert.strictEqual(sent[1], "STATUS=Postgres accepts connections; not as it should be: archiver_failing")
+      assert.strictEqual(sent[1], "STATUS=Postgres accepts connections; not as it should be: base_publication_failed")
       yield* state.send("TerminateFastAsked")
       yield* TestClock.adjust(0)
       assert.strictEqual(sent[2], "STOPPING=1 STATUS=Stopping Postgres")

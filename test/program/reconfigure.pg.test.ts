@@ -5,6 +5,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { spawn } from "node:child_process"
 import * as fs from "node:fs"
 import { installs } from "../support/postgres.ts"
 import { eventually, launch, localArguments, place, type Program, rows } from "./harness.ts"
@@ -262,6 +264,70 @@ describe("the files of a spec that fails after they are in force", () => {
           () => degraded(program),
           ({ length }) => length === 0
         )
+      })
+    )
+  )
+})
+
+const receiver = [
+  "use Socket; $| = 1; socket(S, PF_UNIX, SOCK_DGRAM, 0) or die; bind(S, pack_sockaddr_un($ARGV[0])) or die;",
+  'print "bound\\n"; while (defined recv(S, my $m, 65536, 0)) { $m =~ s/\\n/ /g; print "$m\\n" }'
+].join(" ")
+
+/** A service manager's socket, and each message that came, its assignments joined by a space. */
+const notifySocket = (path: string): Effect.Effect<() => ReadonlyArray<string>, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn("perl", ["-e", receiver, path], { stdio: ["ignore", "pipe", "inherit"] })
+      let text = ""
+      child.stdout.on("data", (chunk: Buffer) => void (text += chunk.toString()))
+      return { child, lines: () => text.trimEnd().split("\n") }
+    }),
+    ({ child }) => Effect.sync(() => void child.kill("SIGKILL"))
+  ).pipe(
+    Effect.tap(({ lines }) => eventually("a socket", lines, ([first]) => first === "bound")),
+    Effect.map(
+      ({ lines }) =>
+        () =>
+          lines().slice(1)
+    )
+  )
+
+describe("under a service manager", () => {
+  it.live("SIGHUP reads the spec again; the manager is told of that, of readiness, of life and of the end", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const path = `${at.directory}/notify`
+        const messages = yield* notifySocket(path)
+        const args = localArguments(at, specWith({ work_mem: "5MB" }))
+        const file = args[args.indexOf("-S") + 1] ?? ""
+        const program = yield* launch(args, at.httpPort, { NOTIFY_SOCKET: path, WATCHDOG_USEC: "600000000" })
+        const count = (message: string | RegExp) => messages().filter((one) => one.search(message) === 0).length
+        const told = (message: string | RegExp, times = 1) =>
+          eventually(
+            `${times} times ${message} among ${messages().join(", ")}`,
+            () => count(message),
+            (found) => found >= times
+          )
+        yield* told("READY=1 STATUS=Postgres accepts connections")
+        yield* told("WATCHDOG=1")
+
+        fs.writeFileSync(file, JSON.stringify(specWith({ work_mem: "7MB" })))
+        program.signal("SIGHUP")
+        yield* told(/RELOADING=1 MONOTONIC_USEC=\d+$/)
+        yield* told(/READY=1$/)
+        assert.deepStrictEqual(yield* rows(at, "show work_mem"), [["7MB"]])
+
+        fs.writeFileSync(file, "{")
+        program.signal("SIGHUP")
+        yield* told(/READY=1$/, 2)
+        assert.include(program.output(), "the spec was read again and is not applied, so the compute stays as it is")
+        assert.strictEqual((yield* Effect.promise(() => program.status())).status, "running")
+
+        program.signal("SIGTERM")
+        yield* told(/STOPPING=1 STATUS=Stopping Postgres/)
+        assert.deepStrictEqual(yield* Effect.promise(() => program.exit), { code: 0, signal: null })
       })
     )
   )

@@ -6,9 +6,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { makeFakeControlPlane, makeFakePageserver, makeFakeSafekeeper } from "compute-ctl/testing"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
+import { once } from "node:events"
 import * as fs from "node:fs"
 import { setTimeout as pause } from "node:timers/promises"
+import { compiledOnce } from "../support/runFolder.ts"
+import { startShipped } from "../support/shipped.ts"
 import {
   eventually,
   gone,
@@ -143,7 +146,7 @@ for (const [status, hold] of Object.entries(holds)) {
 }
 
 /** The last of the signals that the program listens for is SIGHUP, whose bit is the lowest. */
-const listensForSignals = (program: Program) =>
+const listensForSignals = (program: Pick<Program, "pid">) =>
   eventually(
     "a program that listens for signals",
     () => /^SigCgt:\s*(\w+)$/m.exec(fs.readFileSync(`/proc/${program.pid}/status`, "utf8"))?.[1] ?? "0",
@@ -268,6 +271,40 @@ for (const [wait, hold] of Object.entries(waits)) {
     }
   })
 }
+
+describe("SIGHUP where a terminal hangs up", () => {
+  it.live("ends it", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const file = `${at.directory}/pid`
+        const command = [...startShipped, ...withoutSpec(at), "-S", "-"].map((word) => `'${word}'`).join(" ")
+        // `script` gives it a terminal; what it waits for is a spec that somebody types.
+        const terminal = yield* Effect.acquireRelease(
+          Effect.sync(() =>
+            spawn("script", ["-qec", `echo $$ > ${file}; exec '${process.execPath}' ${command}`, "/dev/null"], {
+              stdio: ["pipe", "pipe", "inherit"],
+              env: { ...process.env, ...compiledOnce() }
+            })
+          ),
+          (child) => Effect.sync(() => void child.kill("SIGKILL"))
+        )
+        let output = ""
+        terminal.stdout.on("data", (chunk: Buffer) => void (output += chunk.toString()))
+        const exit = once(terminal, "exit")
+        const pid = yield* eventually(
+          "a pid",
+          () => Number(fs.readFileSync(file, "utf8")),
+          (found) => found > 0
+        )
+        yield* listensForSignals({ pid })
+        process.kill(pid, "SIGHUP")
+        assert.deepStrictEqual(yield* Effect.promise(() => exit), [0, null])
+        assert.match(output, /received 1 termination signal \(SIGHUP\), before there was anything to stop/)
+      })
+    )
+  )
+})
 
 describe("a further signal", () => {
   it.live("takes the next shutdown stage at once, SIGKILL last", () =>
