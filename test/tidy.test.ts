@@ -69,7 +69,8 @@ const edges: Record<string, string> = {
     "activity autoscaling catalog compute errors extensions http lfc logging pgwire platform postgres sidecars spec " +
     "storage telemetry tls",
   testing: "catalog compute errors lifecycle pgwire platform postgres spec storage",
-  cli: "catalog controlplane errors http lifecycle logging pgwire platform spec storage version.ts",
+  cli:
+    "autoscaling catalog controlplane errors http lifecycle logging pgwire platform postgres spec storage version.ts",
   "version.ts": "",
   "index.ts": "compute errors lifecycle postgres spec testing",
   "main.ts": "cli compute errors http lifecycle logging platform postgres telemetry version.ts"
@@ -87,8 +88,8 @@ const pure: ReadonlyArray<RegExp> = [
   /^compute\/(transitions|snapshot|promotion|replication|specConflict)\.ts$/,
   /^http\/(pages|refusals|views)\.ts$/,
   /^http\/page\/(diagram|text)\.ts$/,
-  /^cli\/(banner|flags|given)\.ts$/,
-  /^errors\/(Failure|AuxiliaryFailure|StorageFailure|errno|policy|redactUrls)\.ts$/,
+  /^cli\/(banner|completions|flags|given|help|manual)\.ts$/,
+  /^errors\/(Failure|AuxiliaryFailure|StorageFailure|catalogue|errno|policy|redactUrls)\.ts$/,
   /^extensions\/(controlText|plan)\.ts$/,
   /^logging\/filter\.ts$/,
   /^pgwire\/(address|ConnString|ownSessions|quote)\.ts$/,

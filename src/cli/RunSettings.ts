@@ -141,12 +141,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       liveConfigAllowed: spec._tag !== "Inline",
       dev: given.has("dev"),
       remoteExtBaseUrl: yield* readRemoteExtensions(given),
-      vmMonitor: {
-        cgroup: given.get("cgroup")?.value ?? defaults.cgroup,
-        cgroupPolicy: yield* readChoice(given, "cgroup-policy", ["refuse", "deny-downscales", "run-without"], "refuse"),
-        filecacheConnstr: given.get("filecache-connstr")?.value ?? defaults.filecacheConnstr,
-        address: given.get("vm-monitor-addr")?.value ?? defaults.vmMonitorAddress
-      },
+      vmMonitor: yield* readVmMonitor(given),
       resizeSwapOnBind: given.has("resize-swap-on-bind"),
       diskQuotaMount: yield* readText(given, "set-disk-quota-for-fs"),
       installedExtensionsIntervalSeconds: yield* readCount(
@@ -216,6 +211,16 @@ export const readStorage = (given: Given): Read<StorageChoice> =>
     return { _tag: kind?.value === "volume" ? "Volume" : "Neon" }
   })
 
+export const readVmMonitor = (given: Given): Read<RunSettings["vmMonitor"]> =>
+  Result.gen(function* () {
+    return {
+      cgroup: given.get("cgroup")?.value ?? defaults.cgroup,
+      cgroupPolicy: yield* readChoice(given, "cgroup-policy", ["refuse", "deny-downscales", "run-without"], "refuse"),
+      filecacheConnstr: given.get("filecache-connstr")?.value ?? defaults.filecacheConnstr,
+      address: given.get("vm-monitor-addr")?.value ?? defaults.vmMonitorAddress
+    }
+  })
+
 const readRequireExisting = (given: Given, storage: StorageChoice): Read<boolean> =>
   given.has("require-existing") && storage._tag === "Neon"
     ? usageError("--require-existing", "--require-existing goes with --storage local or volume only")
@@ -249,7 +254,7 @@ interface Ports {
   readonly internalHttpPort: number | null
 }
 
-const readPorts = (given: Given, apiVersion: ApiVersion, warnings: Array<string>): Read<Ports> =>
+export const readPorts = (given: Given, apiVersion: ApiVersion, warnings: Array<string>): Read<Ports> =>
   Result.gen(function* () {
     const single = yield* readPort(given, "http-port")
     const external = yield* readPort(given, "external-http-port")
@@ -297,7 +302,7 @@ const readLakebase = (given: Given): Read<boolean> => {
   return found.value === "true" ? Result.succeed(true) : usageError(found.as, `${found.as} expects true or false`)
 }
 
-const readTls = (given: Given): Read<RunSettings["httpTls"]> =>
+export const readTls = (given: Given): Read<RunSettings["httpTls"]> =>
   Result.gen(function* () {
     const certPath = yield* readText(given, "http-tls-cert")
     const keyPath = yield* readText(given, "http-tls-key")

@@ -6,11 +6,26 @@
  */
 import * as Result from "effect/Result"
 import { parseArgs } from "node:util"
+import { errorCodes, errorsPage, explainCode } from "../errors/catalogue.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
-import { type CommandName, type CommandRow, commands, type Flag, type FlagName, flags, helpText } from "./flags.ts"
+import { completions } from "./completions.ts"
+import { readDoctor, type DoctorSettings } from "./doctor.ts"
+import {
+  type CommandName,
+  type CommandRow,
+  commands,
+  type Flag,
+  type FlagName,
+  flags,
+  flagsOf,
+  shells
+} from "./flags.ts"
 import { type Environment, type Given, type Read, type UsageError, usageError } from "./given.ts"
 import { type HealthSettings, readHealth } from "./health.ts"
+import { commandHelp, helpText } from "./help.ts"
+import { manual } from "./manual.ts"
 import { type PlanSettings, readPlan } from "./plan.ts"
+import { type StatusSettings, readStatus } from "./status.ts"
 import { readApiVersion, readRun, readStorage, type RunSettings, type StorageChoice } from "./RunSettings.ts"
 
 export type Command =
@@ -21,10 +36,13 @@ export type Command =
   | { readonly _tag: "Apply"; readonly settings: PlanSettings }
   | { readonly _tag: "Schema" }
   | { readonly _tag: "Health"; readonly settings: HealthSettings }
+  | { readonly _tag: "Status"; readonly settings: StatusSettings; readonly again: boolean }
+  | { readonly _tag: "Doctor"; readonly settings: DoctorSettings }
   /** Of local storage its folder; of a volume PGDATA. */
   | { readonly _tag: "Check"; readonly storage: "local" | "volume"; readonly directory: string }
   | { readonly _tag: "Routes"; readonly apiVersion: ApiVersion }
-  | { readonly _tag: "Help"; readonly text: string }
+  /** What is only printed. */
+  | { readonly _tag: "Text"; readonly text: string }
   | { readonly _tag: "Version" }
 
 interface Words {
@@ -34,8 +52,10 @@ interface Words {
 
 const rows: ReadonlyArray<Flag & { readonly name: FlagName }> = flags
 
-/** Flags of other commands, which a run does not take. */
-const notOfRun: ReadonlySet<FlagName> = new Set<FlagName>(["wait", "timeout", "json"])
+type KnownCommand = CommandRow & { readonly name: CommandName }
+
+const commandOf = (word: string | undefined): KnownCommand | undefined =>
+  (commands as ReadonlyArray<KnownCommand>).find(({ name }) => name === word)
 
 /** Two rows share `-r`; the first of them has it here, and `readRun` minds the generation. */
 const options = Object.fromEntries(
@@ -48,12 +68,12 @@ const options = Object.fromEntries(
 
 export const parseArguments = (argv: ReadonlyArray<string>, env: Environment): Read<Command> =>
   Result.flatMap(split(argv), ({ given, positionals }): Read<Command> => {
-    if (given.has("help")) return Result.succeed({ _tag: "Help", text: helpText() })
-    if (given.has("version")) return Result.succeed({ _tag: "Version" })
     const [first, ...rest] = positionals
-    const command = (commands as ReadonlyArray<CommandRow & { readonly name: CommandName }>).find(
-      (row) => row.name === (first ?? "run")
-    )
+    const command = commandOf(first ?? "run")
+    if (given.has("help")) {
+      return Result.succeed({ _tag: "Text", text: first === undefined || !command ? helpText() : commandHelp(command) })
+    }
+    if (given.has("version")) return Result.succeed({ _tag: "Version" })
     if (command === undefined) {
       // A stray word may be half of a badly quoted spec, so only what looks like a command is repeated.
       const word = /^[a-z-]{1,20}$/.test(first ?? "")
@@ -61,13 +81,15 @@ export const parseArguments = (argv: ReadonlyArray<string>, env: Environment): R
         : "there is an argument that belongs to no flag"
       return usageError(null, `${word}; the commands are ${commandNames()}`)
     }
+    const taken = new Set(flagsOf(command).map(({ name }) => name))
     for (const [name, { as }] of given) {
-      if (command.flags === null ? notOfRun.has(name) : !command.flags.includes(name)) {
-        return usageError(as, `${as} does not belong to ${command.name}`)
-      }
+      if (!taken.has(name)) return usageError(as, `${as} does not belong to ${command.name}`)
     }
-    if (command.name !== "validate" && rest.length > 0) {
+    if (command.words === undefined && rest.length > 0) {
       return usageError(null, `${command.name} takes flags only, but there is an argument that belongs to none`)
+    }
+    if (command.words === "one" && rest.length > 1) {
+      return usageError(null, `${command.name} takes one word, but there are ${rest.length}`)
     }
     return read(command.name, given, rest, env)
   })
@@ -77,7 +99,24 @@ const read = (command: CommandName, given: Given, rest: ReadonlyArray<string>, e
     case "run":
       return Result.map(readRun(given, env), (settings) => ({ _tag: "Run", settings }))
     case "health":
-      return Result.map(readHealth(given), (settings) => ({ _tag: "Health", settings }))
+      return Result.map(readHealth(given, env), (settings) => ({ _tag: "Health", settings }))
+    case "status":
+    case "top":
+      return Result.map(readStatus(given, env), (settings) => ({
+        _tag: "Status",
+        settings,
+        again: command === "top"
+      }))
+    case "doctor":
+      return Result.map(readDoctor(given, env), (settings) => ({ _tag: "Doctor", settings }))
+    case "explain":
+      return readExplain(rest[0])
+    case "completions":
+      return readCompletions(rest[0])
+    case "man":
+      return Result.succeed({ _tag: "Text", text: manual() })
+    case "help":
+      return readHelp(rest[0])
     case "routes":
       return Result.map(readApiVersion(given), (apiVersion) => ({ _tag: "Routes", apiVersion }))
     case "plan":
@@ -96,6 +135,32 @@ const read = (command: CommandName, given: Given, rest: ReadonlyArray<string>, e
         storage: storage._tag === "Neon" ? "neon" : "local"
       }))
   }
+}
+
+const printed = (text: string): Read<Command> => Result.succeed({ _tag: "Text", text })
+
+const readExplain = (code: string | undefined): Read<Command> => {
+  if (code === undefined) return printed(errorsPage())
+  const text = explainCode(code.toLowerCase())
+  if (text !== null) return printed(text)
+  const near = nearest(code, errorCodes)
+  const meant = near === null ? "compute_ctl explain prints all of them" : `did you mean ${near}?`
+  return usageError(null, `there is no error of this code; ${meant}`)
+}
+
+const readCompletions = (word: string | undefined): Read<Command> => {
+  const shell = shells.find((one) => one === word)
+  return shell === undefined
+    ? usageError(null, `completions needs the name of a shell: ${shells.join(", ")}`)
+    : printed(completions(shell))
+}
+
+const readHelp = (word: string | undefined): Read<Command> => {
+  if (word === undefined) return printed(helpText())
+  const command = commandOf(word)
+  return command === undefined
+    ? usageError(null, `there is no such command; the commands are ${commandNames()}`)
+    : printed(commandHelp(command))
 }
 
 const readCheck = (given: Given, storage: StorageChoice): Read<Command> => {
@@ -134,23 +199,24 @@ const split = (argv: ReadonlyArray<string>): Read<Words> => {
 }
 
 const unknown = (as: string): Result.Result<never, UsageError> => {
-  const near = as.startsWith("--") ? nearestFlag(as.slice(2)) : null
+  const near = as.startsWith("--") ? nearest(as.slice(2).replaceAll("_", "-"), flagNames) : null
   return usageError(as, `there is no flag ${as}${near === null ? "" : `; did you mean --${near}?`}`)
 }
 
 const commandNames = (): string => commands.map((command) => command.name).join(", ")
 
-/** The nearest known long flag, when it is near enough to have been meant. */
-const nearestFlag = (name: string): string | null => {
-  const names = [...new Set<string>(flags.map((flag) => flag.name))]
-  const whole = name.toLowerCase().replaceAll("_", "-")
-  const starts = names.filter((flag) => whole.length >= 3 && flag.startsWith(whole))
+const flagNames = [...new Set<string>(flags.map((flag) => flag.name))]
+
+/** The nearest of the known names, when it is near enough to have been meant. */
+const nearest = (word: string, names: ReadonlyArray<string>): string | null => {
+  const whole = word.toLowerCase()
+  const starts = names.filter((name) => whole.length >= 3 && name.startsWith(whole))
   if (starts.length === 1) return starts[0] ?? null
   const near = names
-    .map((flag) => ({ flag, steps: editDistance(whole, flag) }))
-    .filter(({ flag, steps }) => steps <= Math.min(Math.max(2, flag.length / 4), flag.length / 2))
+    .map((name) => ({ name, steps: editDistance(whole, name) }))
+    .filter(({ name, steps }) => steps <= Math.min(Math.max(2, name.length / 4), name.length / 2))
     .sort((a, b) => a.steps - b.steps)
-  return near[0]?.flag ?? null
+  return near[0]?.name ?? null
 }
 
 /** Letters to add, drop or change. */

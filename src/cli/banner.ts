@@ -3,7 +3,7 @@
  * the log. Pure.
  */
 import * as Redacted from "effect/Redacted"
-import { printHostPort } from "../pgwire/address.ts"
+import { printHostPort, reachable } from "../pgwire/address.ts"
 import type { ConnString } from "../pgwire/ConnString.ts"
 import type { Login } from "./generatedPassword.ts"
 
@@ -16,9 +16,6 @@ export interface BannerFacts {
   readonly httpHost: string
   readonly httpPort: number
 }
-
-/** A listener on all addresses is reached on this one. */
-const reachable = (host: string): string => (host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host)
 
 /** A slash means nothing in a parameter, and paths can be read with theirs. */
 const parameter = (name: string, value: string): string =>

@@ -1,6 +1,6 @@
 /**
- * Every flag as a row of data: what it is called, what it takes, whose it is, what it does. The parser, the help
- * text and the did-you-mean all read this table. Decides nothing.
+ * Every flag, command and environment variable as a row of data: what it is called, what it takes, whose it is, what it
+ * does. The parser, the help, the shell completions and the manual page all read these tables. Decides nothing.
  */
 
 /** `2024` and `head` are the two generations of the reference; `ours` it does not have. */
@@ -42,7 +42,8 @@ const api = "HTTP API"
 const extensions = "Extensions"
 const machine = "The machine around Postgres"
 const log = "Log"
-const probe = "For compute_ctl health only"
+/** No run takes these. */
+export const commandFlags = "For other commands"
 const other = "Other"
 
 export const defaults = {
@@ -202,16 +203,17 @@ export const flags = [
     }
   ),
   flag(log, "ours", [null, "no-banner", null], "do not say how to connect once Postgres runs"),
+  flag(log, "ours", ["v", "verbose", null], "on a terminal: the whole log, instead of one line per step"),
 
   flag(
-    probe,
+    commandFlags,
     "ours",
     [null, "wait", "STATE"],
-    "wait until the compute is ready or running; without it, ask once whether it lives"
+    "for health: wait until the compute is ready or running; without it, ask once whether it is ready"
   ),
-  flag(probe, "ours", [null, "timeout", "TIME"], "for --wait: 30s, 500ms, 2m", { fallback: "30s" }),
-  flag(probe, "ours", [null, "json", null], "for plan and apply: print it as JSON"),
-  flag(probe, "ours", [null, "detailed", null], "for plan: first say what differs, attribute by attribute"),
+  flag(commandFlags, "ours", [null, "timeout", "TIME"], "for health --wait: 30s, 500ms, 2m", { fallback: "30s" }),
+  flag(commandFlags, "ours", [null, "json", null], "for plan and apply: print it as JSON"),
+  flag(commandFlags, "ours", [null, "detailed", null], "for plan: first say what differs, attribute by attribute"),
 
   flag(other, "head", [null, "dev", null], "leave pgbouncer and local_proxy alone at the end"),
   flag(other, "head", [null, "pg-init-timeout", "SECS"], "how long Postgres may take to start, its recovery included", {
@@ -230,17 +232,23 @@ export interface CommandRow {
   readonly name: string
   readonly usage: string
   readonly meaning: string
-  /** Flags it takes besides `--help`; `null` means all that are not another command's alone. */
-  readonly flags: ReadonlyArray<FlagName> | null
+  readonly flags: ReadonlyArray<FlagName>
+  /** Besides its own it takes the flags of a run: it is about the compute that these would start, or have started. */
+  readonly asRun?: true
+  /** Words that are no flags; none by default. */
+  readonly words?: "one" | "many"
 }
 
+export const shells = ["bash", "zsh", "fish"] as const
+
 export const commands = [
-  { name: "run", usage: "[FLAGS]", meaning: "start the compute and stay with it", flags: null },
+  { name: "run", usage: "[FLAGS]", meaning: "start the compute and stay with it", flags: [], asRun: true },
   {
     name: "validate",
     usage: "SPEC… [--storage KIND]",
     meaning: "say what is wrong with specs; - reads stdin",
-    flags: ["storage"]
+    flags: ["storage"],
+    words: "many"
   },
   {
     name: "plan",
@@ -255,11 +263,27 @@ export const commands = [
     flags: ["connstr", "spec", "spec-path", "config", "storage", "privileged-role-name", "json"]
   },
   {
-    name: "health",
-    usage: "[--wait STATE]",
-    meaning: "ask a running compute how it is; exit 0 when well",
-    flags: ["wait", "timeout", "http-port", "http-host"]
+    name: "doctor",
+    usage: "[FLAGS]",
+    meaning: "look at what a run with these flags needs of this machine, and say what is missing; exit 0 when nothing",
+    flags: [],
+    asRun: true
   },
+  {
+    name: "health",
+    usage: "[--wait STATE] [FLAGS]",
+    meaning: "ask a running compute whether it accepts connections; exit 0 when it does",
+    flags: ["wait", "timeout"],
+    asRun: true
+  },
+  {
+    name: "status",
+    usage: "[FLAGS]",
+    meaning: "print what a running compute is at: status, conditions, start, activity, last apply, log",
+    flags: [],
+    asRun: true
+  },
+  { name: "top", usage: "[FLAGS]", meaning: "the same on a terminal, again every two seconds", flags: [], asRun: true },
   {
     name: "check",
     usage: "--storage (local:DIR | volume -D DIR)",
@@ -272,64 +296,75 @@ export const commands = [
     meaning: "print the HTTP routes, where they listen and who may ask",
     flags: ["api-dialect"]
   },
-  { name: "schema", usage: "", meaning: "print the JSON Schema of the spec", flags: [] }
+  { name: "schema", usage: "", meaning: "print the JSON Schema of the spec", flags: [] },
+  {
+    name: "explain",
+    usage: "[CODE]",
+    meaning: "print what an error means, what it comes from and what to do; without a code, every error",
+    flags: [],
+    words: "one"
+  },
+  {
+    name: "completions",
+    usage: shells.join("|"),
+    meaning: "print a script that completes commands and flags in this shell",
+    flags: [],
+    words: "one"
+  },
+  { name: "man", usage: "", meaning: "print the manual page, for man -l -", flags: [] },
+  { name: "help", usage: "[COMMAND]", meaning: "print the flags of one command, or this", flags: [], words: "one" }
 ] as const satisfies ReadonlyArray<CommandRow>
 
 export type CommandName = (typeof commands)[number]["name"]
 
-// The help text, printed from the tables above.
+/** The flags that a command takes, `--help` aside. */
+export const flagsOf = ({ asRun, flags: own, name }: CommandRow): ReadonlyArray<Flag & { readonly name: FlagName }> =>
+  flags.filter(
+    (flag) =>
+      own.includes(flag.name) ||
+      (asRun === true && flag.category !== commandFlags && (name === "run" || flag.name !== "version"))
+  )
 
-const width = 110
-const column = 46
-
-const spelling = (flag: Flag): string =>
-  `  ${flag.short === null ? "    " : `-${flag.short}, `}--${flag.name}${flag.value === null ? "" : ` ${flag.value}`}`
-
-const notes = (flag: Flag): string =>
-  [
-    flag.fallback === null ? "" : ` [default: ${flag.fallback}]`,
-    flag.env === null ? "" : ` [env: ${flag.env}]`,
-    flag.generation === "2024" || flag.generation === "head" ? ` (${flag.generation})` : ""
-  ].join("")
-
-/** Two columns; a long left side gets a line of its own. */
-const row = (left: string, right: string): string => {
-  const lines: Array<string> = []
-  let line = ""
-  for (const word of right.split(" ")) {
-    if (line !== "" && line.length + 1 + word.length > width - column) {
-      lines.push(line)
-      line = word
-    } else line = line === "" ? word : `${line} ${word}`
-  }
-  lines.push(line)
-  const head = left.length >= column ? `${left}\n${" ".repeat(column)}` : left.padEnd(column)
-  return head + lines.join(`\n${" ".repeat(column)}`)
-}
-
-export const helpText = (): string => {
-  const rows: ReadonlyArray<Flag> = flags
-  const verbs: ReadonlyArray<CommandRow> = commands
-  const categories = [...new Set(rows.map((flag) => flag.category))]
-  return [
-    "compute_ctl: from a JSON spec to a running Postgres and back down again",
-    "",
-    "Usage:",
-    ...verbs.map((verb) => {
-      const name = verb.name === "run" ? "" : ` ${verb.name}`
-      return row(`  compute_ctl${name}${verb.usage === "" ? "" : ` ${verb.usage}`}`, verb.meaning)
-    }),
-    ...categories.flatMap((category) => [
-      "",
-      `${category}:`,
-      ...rows
-        .filter((flag) => flag.category === category)
-        .map((flag) => row(spelling(flag), flag.meaning + notes(flag)))
-    ]),
-    "",
-    "(2024) and (head) mark flags of one generation of the reference; both are understood, also together.",
-    "Other environment: NEON_CONTROL_PLANE_TOKEN (bearer token for -p), AUTOSCALING (any value: we run in a VM).",
-    "Exit: 0 after an orderly end, 1 after a failure, 2 when the command line is wrong.",
-    ""
-  ].join("\n")
-}
+/** What the environment says, beside the variables that flags have. */
+export const environment: ReadonlyArray<{ readonly names: ReadonlyArray<string>; readonly meaning: string }> = [
+  { names: ["NEON_CONTROL_PLANE_TOKEN"], meaning: "bearer token for -p" },
+  { names: ["AUTOSCALING"], meaning: "any value: we run in a virtual machine, and the vm-monitor answers" },
+  { names: ["PGBOUNCER_PASSWORD"], meaning: "password of pgbouncer's administrator, for its reload" },
+  {
+    names: ["AUDIT_LOGGING_ENDPOINT", "AUDIT_LOGGING_TLS_ENDPOINT"],
+    meaning: "host:port that audit records are sent to"
+  },
+  {
+    names: ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],
+    meaning: "where traces are sent; without one they are not"
+  },
+  {
+    names: ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"],
+    meaning: "http/protobuf or http/json"
+  },
+  {
+    names: ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"],
+    meaning: "headers of each of these requests, such as a token"
+  },
+  {
+    names: ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"],
+    meaning: "milliseconds for each of them"
+  },
+  { names: ["OTEL_SERVICE_NAME"], meaning: "the name in traces; compute_ctl by default" },
+  { names: ["OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER"], meaning: "true, or none: no traces" },
+  { names: ["TRACEPARENT", "TRACESTATE"], meaning: "the caller's span, to which the start belongs" },
+  {
+    names: ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"],
+    meaning: "where a running compute says on which ports it listens"
+  },
+  { names: ["COMPUTE_CTL_TOKEN"], meaning: "bearer token of the API, for status and top" },
+  {
+    names: ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"],
+    meaning: "set by systemd: it is told how the compute is (Type=notify), and that it lives"
+  },
+  { names: ["JOURNAL_STREAM"], meaning: "set by systemd: log lines for its journal have a priority and no time" },
+  { names: ["XDG_STATE_HOME", "HOME"], meaning: "where local storage lives when nobody says" },
+  { names: ["PATH"], meaning: "where Postgres and helper programs are looked for" },
+  { names: ["XDG_CACHE_HOME", "NODE_COMPILE_CACHE"], meaning: "where compiled code is kept, for a faster start" },
+  { names: ["NODE_OPTIONS"], meaning: "Node's own options; with any of them a start takes longer" }
+]

@@ -46,10 +46,10 @@ export interface Surroundings {
 }
 
 /** With local storage, where Postgres listens when nobody says. Apart from 5432, which others like. */
-const localPort = 55432
+export const localPort = 55432
 
 /** Where local storage lives when nobody says: the machine's place for state when we are root, the user's otherwise. */
-const localDirectory = ({ home, isRoot, stateHome }: Surroundings): string =>
+export const localDirectory = ({ home, isRoot, stateHome }: Surroundings): string =>
   isRoot
     ? "/var/lib/compute-ctl"
     : Path.join(stateHome ?? Path.join(home ?? homeOrTemporary(), ".local", "state"), "compute-ctl")
@@ -63,6 +63,10 @@ const homeOrTemporary = (): string => {
   }
 }
 
+/** For an embedded Postgres that the run-as user cannot reach, and for seed clusters. */
+export const cacheDirectoryOf = (around: Surroundings): string =>
+  around.isRoot ? "/var/cache/compute-ctl" : Path.join(localDirectory(around), "cache")
+
 /** Beside PGDATA, which is wiped; `null`: nothing is to be kept. */
 const lastGoodPath = (settings: RunSettings, around: Surroundings): string | null => {
   if (!settings.allowLastGoodSpec || settings.spec._tag !== "ControlPlane") return null
@@ -72,7 +76,7 @@ const lastGoodPath = (settings: RunSettings, around: Surroundings): string | nul
 }
 
 /** On every address at once: naming one would cost ten milliseconds for a look-up of it, before HTTP is up. */
-const isFree = (port: number) =>
+export const isFree = (port: number) =>
   Effect.callback<boolean>((resume) => {
     const server = Net.createServer()
     server.once("error", () => resume(Effect.succeed(false)))
@@ -237,7 +241,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
   if (spec !== null) kept?.remember(spec, answer)
   const verifier = jwks === null ? null : verifierOf(jwks)
   const places = placesOf(settings, around, spec)
-  const { pgdata, state, storage } = places
+  const { pgdata, storage } = places
   const at = yield* chooseConnString(settings)
   const login = yield* loginOf(settings, places, spec)
   const listen = listenOptions(settings)
@@ -268,7 +272,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
       platform: OS.platform(),
       overcommitMemory: yield* overcommit,
       embeddedRoot: around.programFolder,
-      cacheDirectory: around.isRoot ? "/var/cache/compute-ctl" : Path.join(state, "cache")
+      cacheDirectory: cacheDirectoryOf(around)
     }
   }
 })

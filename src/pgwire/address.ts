@@ -47,3 +47,6 @@ export const parseServerAddress = (text: string): Result.Result<HostPort, string
 /** An address of IPv6 gets its brackets back. */
 export const printHostPort = ({ host, port }: HostPort): string =>
   host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`
+
+/** A listener on all addresses is reached on this one. */
+export const reachable = (host: string): string => (host === "::" || host === "0.0.0.0" ? "127.0.0.1" : host)

@@ -28,6 +28,9 @@ const newer = [...where, "-c", "config.json", "-i", "compute-1"]
 const local = ["--storage", "local", "-S", "spec.json"]
 const volume = ["--storage", "volume", "-D", "/volume/pgdata", "-S", "spec.json"]
 
+const everyCommand =
+  "run, validate, plan, apply, doctor, health, status, top, check, routes, schema, explain, completions, man, help"
+
 const nothingElse = {
   postgres: null,
   allowLastGoodSpec: false,
@@ -529,15 +532,8 @@ describe("usage errors", () => {
     [[...older, "--verison"], "there is no flag --verison; did you mean --version?"],
     [[...older, "--no-ban"], "there is no flag --no-ban; did you mean --no-banner?"],
     [[...older, "-z"], "there is no flag -z"],
-    [
-      [...older, "hunter2=x"],
-      "there is an argument that belongs to no flag; the commands are " +
-        "run, validate, plan, apply, health, check, routes, schema"
-    ],
-    [
-      ["start"],
-      "there is no command start; the commands are run, validate, plan, apply, health, check, routes, schema"
-    ],
+    [[...older, "hunter2=x"], "there is an argument that belongs to no flag; the commands are " + everyCommand],
+    [["start"], "there is no command start; the commands are " + everyCommand],
     [["run", ...older, "hunter2"], "run takes flags only, but there is an argument that belongs to none"],
     [["--storage", "s3", "-S", "x"], "--storage expects neon, local, local:DIR or volume"],
     [["--storage", "local:", "-S", "x"], "--storage expects neon, local, local:DIR or volume"],
@@ -567,7 +563,12 @@ describe("usage errors", () => {
     [["health", "--wait", "asleep"], "--wait expects ready or running"],
     [["health", "--timeout", "5s"], "--timeout goes with --wait only"],
     [["health", "--wait", "ready", "--timeout", "soon"], "--timeout expects a time such as 30s, 500ms or 2m"],
-    [["health", "-D", "/d"], "-D does not belong to health"],
+    [["health", "--detailed"], "--detailed does not belong to health"],
+    [["explain", "a", "b"], "explain takes one word, but there are 2"],
+    [["explain", "spec_invalit"], "there is no error of this code; did you mean spec_invalid?"],
+    [["explain", "zz"], "there is no error of this code; compute_ctl explain prints all of them"],
+    [["completions", "tcsh"], "completions needs the name of a shell: bash, zsh, fish"],
+    [["help", "start"], "there is no such command; the commands are " + everyCommand],
     [["routes", "--wait", "ready"], "--wait does not belong to routes"],
     [[...older, "--wait", "ready"], "--wait does not belong to run"],
     [[...older, "--http-tls-cert", "x"], "--http-tls-cert and --http-tls-key go together"],
@@ -624,7 +625,7 @@ describe("other commands", () => {
 
   it("help names every flag once, with its default, in lines that fit a screen", () => {
     const help = parse(["-h"])
-    const text = help._tag === "Help" ? help.text : ""
+    const text = help._tag === "Text" ? help.text : ""
     for (const { fallback, name, short } of flags) {
       const spelled = text.split("\n").filter((line) => new RegExp(`^  (-., |    )--${name}\\b(?!-)`).test(line))
       assert.strictEqual(spelled.length, 1, name)
