@@ -8,7 +8,7 @@ import { pullDefaults, pullSpec, type Waiting } from "../controlplane/ControlPla
 import { isDown, type LastGoodSpec, standIn } from "../controlplane/LastGoodSpec.ts"
 import type { Failure } from "../errors/Failure.ts"
 import { keyWatcher, type Verifier } from "../http/Verifier.ts"
-import type { ProgramOptions } from "../lifecycle/Program.ts"
+import type { ProgramOptions } from "../lifecycle/options.ts"
 import { parseConfigKeys, parseConfigText, parseResponse, type Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ParseOptions, parseSpecText } from "../spec/parseSpec.ts"

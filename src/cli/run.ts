@@ -16,7 +16,7 @@ import { lastGoodSpec, type LastGoodSpec } from "../controlplane/LastGoodSpec.ts
 import { type Failure, SpecInvalid } from "../errors/Failure.ts"
 import { verifierOf } from "../http/Verifier.ts"
 import type { HookOptions } from "../lifecycle/hooks.ts"
-import type { ListenOptions, ProgramOptions } from "../lifecycle/Program.ts"
+import type { ListenOptions, ProgramOptions } from "../lifecycle/options.ts"
 import { sessionAddress } from "../lifecycle/sessionAddress.ts"
 import { defaultSuperuser } from "../pgwire/Admin.ts"
 import { type ConnString, parseConnString } from "../pgwire/ConnString.ts"
