@@ -86,6 +86,8 @@ const operationOf = (operation: Operation, { apiVersion, asksForTokens }: Served
 
 const methods = ["get", "post", "delete"] as const
 
+const license = { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" }
+
 const make = (served: Served): OpenApi.OpenAPISpec => {
   const { components, paths, ...rest } = translated(served)
   const ours = Object.entries(paths).map(([path, item]) => {
@@ -97,6 +99,7 @@ const make = (served: Served): OpenApi.OpenAPISpec => {
   })
   const document = {
     ...rest,
+    info: { ...rest.info, license },
     servers: [{ url: "/" }],
     paths: Object.fromEntries(ours),
     components: { ...components, securitySchemes: served.asksForTokens ? components.securitySchemes : {} }
