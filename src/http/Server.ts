@@ -19,7 +19,7 @@ import { tellAccess } from "./access.ts"
 import { paths } from "./answer.ts"
 import { externalApi, internalApi, wholeApi } from "./Api.ts"
 import { type Admit, admitter, Auth } from "./Auth.ts"
-import { makeCachedBodies } from "./cachedBodies.ts"
+import { type CachedBody, makeCachedBodies } from "./cachedBodies.ts"
 import { Connections, limitsFor, openFilesLimit } from "./connections.ts"
 import { type Dispatcher, makeDispatcher } from "./dispatch.ts"
 import type { Served } from "./document.ts"
@@ -29,7 +29,7 @@ import type { ListenOptions, ServerOptions, SpecOptions } from "./options.ts"
 import { registerRoutes } from "./registerRoutes.ts"
 import { Router } from "./router.ts"
 import type { Routes } from "./routes.ts"
-import { makeTraffic, type Traffic } from "./traffic.ts"
+import { makeTraffic } from "./traffic.ts"
 import type { Verifier } from "./Verifier.ts"
 import { Watchers } from "./watchers.ts"
 
@@ -51,7 +51,7 @@ const earlyRoutes = (bodies: ReturnType<typeof makeCachedBodies>, withStatus: bo
 /** Makes the routes of every port, and lets through the requests that wait for them. Until the scope closes. */
 const serveAll = Effect.fnUntraced(function* (
   options: ServerOptions,
-  traffic: Traffic,
+  metrics: CachedBody,
   watchers: Watchers,
   hour: HourRecorder,
   external: Port,
@@ -59,7 +59,7 @@ const serveAll = Effect.fnUntraced(function* (
 ) {
   const handlers = yield* Layer.build(
     Layer.mergeAll(
-      openHandlers(options, traffic),
+      openHandlers(options, metrics),
       controlHandlers(options, watchers, hour),
       insideHandlers(options)
     ).pipe(Layer.provideMerge(Layer.merge(Auth.layer, NodeHttpServer.layerHttpServices)))
@@ -131,7 +131,7 @@ export const httpServer = Effect.fn("Http.endpoint")(function* (options: ListenO
     held: Deferred.await(held),
     /** Makes the routes, once. It takes the event loop for a while: best while something else is waited for. */
     serve: (known: SpecOptions) =>
-      serveAll({ ...options, ...known }, traffic, watchers, hour, external, internal).pipe(
+      serveAll({ ...options, ...known }, bodies.metrics, watchers, hour, external, internal).pipe(
         Scope.provide(scope),
         // What the handlers are made with they work with: the span around this would come before that of a request.
         below(null),

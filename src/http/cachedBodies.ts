@@ -4,10 +4,10 @@
  * events. Everything else about the route, and about who may ask, is as if there were none.
  */
 import type * as Context from "effect/Context"
-import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import type { IncomingHttpHeaders } from "node:http"
 import type { ComputeState } from "../compute/ComputeState.ts"
 import type { Snapshot } from "../compute/snapshot.ts"
+import { countedText } from "../telemetry/counted.ts"
 import { metricsType, type paths } from "./answer.ts"
 import type { ListenOptions } from "./options.ts"
 import { livez, type ProbeOptions, readyz, startupz } from "./probes.ts"
@@ -65,13 +65,14 @@ export const makeCachedBodies = (
       return refused === null ? json(body) : json(bodyOf(refused), refused.status)
     })
 
+  const counted = countedText(context)
   const ofSnapshot = oncePerSnapshot((snapshot) => ({ text: metricsText(snapshot, options.buildTag) }))
   let metrics: { readonly of: object; readonly prepared: Prepared } | undefined
   /** Once per turn of the event loop: nobody can ask, be answered and ask again within one. */
   const metricsNow: CachedBody = () => {
     const of = ofSnapshot()
     if (metrics?.of === of) return metrics.prepared
-    const body = of.text + options.otherMetrics() + traffic.text() + PrometheusMetrics.formatUnsafe(context)
+    const body = of.text + options.otherMetrics() + traffic.text() + counted()
     const prepared = prepare(200, metricsType, body)
     if (metrics === undefined) setImmediate(() => (metrics = undefined))
     metrics = { of, prepared }

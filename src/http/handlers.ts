@@ -4,7 +4,6 @@
 import * as Effect from "effect/Effect"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import type { HourRecorder } from "../activity/HourRecorder.ts"
 import { Commands } from "../compute/Commands.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
@@ -15,6 +14,7 @@ import { activityRoutes } from "./activityRoutes.ts"
 import { answered, answerOf, json, metricsType } from "./answer.ts"
 import { wholeApi } from "./Api.ts"
 import { auxiliaryRoutes, communicatorMetrics } from "./auxiliaryRoutes.ts"
+import type { CachedBody } from "./cachedBodies.ts"
 import { commandRoutes } from "./commandRoutes.ts"
 import { documentOf, Through } from "./document.ts"
 import type { ServerOptions } from "./options.ts"
@@ -24,12 +24,11 @@ import { grantRoutes, postgresRoutes } from "./postgresRoutes.ts"
 import { livez, type ProbeOptions, type ProbeResult, readyz, startupz } from "./probes.ts"
 import { bodyOf, refusal } from "./refusals.ts"
 import { statusRoutes } from "./statusRoutes.ts"
-import type { Traffic } from "./traffic.ts"
-import { applyBody, metricsText, verboseVitals } from "./views.ts"
+import { applyBody, verboseVitals } from "./views.ts"
 import type { Watchers } from "./watchers.ts"
 
 /** Probes, metrics and the document: anonymous, cheap, never blocked by Postgres. */
-export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
+export const openHandlers = (options: ServerOptions, metrics: CachedBody) =>
   HttpApiBuilder.group(
     wholeApi(),
     "open",
@@ -55,9 +54,11 @@ export const openHandlers = (options: ServerOptions, traffic: Traffic) =>
         readyz: probe(readyz),
         startupz: probe(startupz),
         metrics: () =>
-          Effect.map(Effect.all([state.now, PrometheusMetrics.format()]), ([snapshot, counted]) => {
-            const text = metricsText(snapshot, options.buildTag) + options.otherMetrics() + traffic.text() + counted
-            return HttpServerResponse.text(text, { contentType: metricsType })
+          Effect.sync(() => {
+            const { body } = metrics()
+            return typeof body === "string"
+              ? HttpServerResponse.text(body, { contentType: metricsType })
+              : HttpServerResponse.uint8Array(body, { contentType: metricsType })
           }),
         autoscalingMetrics: () => answered(communicatorMetrics(options.communicatorSocket)),
         openapi: () => document,
