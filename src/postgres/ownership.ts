@@ -121,11 +121,20 @@ const isTaken = (to: Net.NetConnectOpts): Effect.Effect<boolean> =>
     return Effect.sync(() => socket.destroy())
   }).pipe(Effect.timeoutOrElse({ duration: connectedWithin, orElse: () => Effect.succeed(false) }))
 
+/** A sandbox without netlink sockets (`RestrictAddressFamilies=`) does not list them: then nothing is known of them. */
+const interfaces = () => {
+  try {
+    return Object.values(os.networkInterfaces())
+  } catch {
+    return []
+  }
+}
+
 /** Every address of this machine that needs no interface to go with it. */
 const ownAddresses = (): ReadonlyArray<string> => [
   "127.0.0.1",
   "::1",
-  ...Object.values(os.networkInterfaces())
+  ...interfaces()
     .flatMap((some) => some ?? [])
     .filter((one) => one.family === "IPv4" || one.scopeid === 0)
     .map(({ address }) => address)

@@ -8,7 +8,9 @@ import { spawn, spawnSync } from "node:child_process"
 import { randomUUID } from "node:crypto"
 import { once } from "node:events"
 import * as fs from "node:fs"
+import { syncBuiltinESMExports } from "node:module"
 import * as Net from "node:net"
+import os from "node:os"
 import * as path from "node:path"
 import { cgroupCommand } from "../../src/autoscaling/Cgroup.ts"
 import { connect, type Wire } from "../../src/pgwire/Wire.ts"
@@ -286,6 +288,28 @@ describe("the port, before Postgres is started", () => {
   it.live("is free when nobody answers on any address", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* warnings({ host: "127.0.0.1", port: yield* freePort }), [])
+    })
+  )
+
+  it.live("is looked for on loopback alone where a sandbox hides the addresses of the machine", () =>
+    Effect.gen(function* () {
+      const port = yield* freePort
+      yield* listening({ host: "127.0.0.1", port })
+      const real = os.networkInterfaces
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          os.networkInterfaces = () => {
+            throw new Error("uv_interface_addresses returned Unknown system error 97")
+          }
+          syncBuiltinESMExports()
+        }),
+        () =>
+          Effect.sync(() => {
+            os.networkInterfaces = real
+            syncBuiltinESMExports()
+          })
+      )
+      assert.include((yield* warnings({ host: "::1", port }))[0], `another server listens on 127.0.0.1:${port}`)
     })
   )
 
