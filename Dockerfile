@@ -33,12 +33,12 @@ RUN apt-get update \
  && useradd --system --uid 999 --gid postgres --home-dir /var/db/postgres --shell /bin/sh postgres \
  && install -d -o postgres -g postgres -m 0750 /var/db/postgres /var/db/postgres/compute /var/db/postgres/pgbouncer \
  && install -d -o postgres -g postgres -m 0755 /var/db/postgres/specs /etc/local_proxy \
-      /usr/local/download_extensions /var/run/rsyslogd /etc/rsyslog.d /var/log/rsyslog \
+      /usr/local/download_extensions /var/run/rsyslogd /var/run/compute-ctl /etc/rsyslog.d /var/log/rsyslog \
  && install -d -o postgres -g postgres -m 0777 /neon/cache
 COPY --from=build /build/dist/compute_ctl.cjs /build/dist/compute_ctl.snapshot /build/dist/compute_ctl.snapshot.node \
      /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
 COPY LICENSE /opt/compute-ctl/LICENSE
-COPY --from=build /build/bin/compute_ctl /opt/compute-ctl/bin/compute_ctl
+COPY --from=build /build/bin/compute_ctl /build/bin/compute_ctl_health /opt/compute-ctl/bin/
 RUN ln -s /opt/compute-ctl/bin/compute_ctl /usr/local/bin/compute_ctl \
  && install -d -o postgres -g postgres -m 0700 /opt/compute-ctl/cache
 USER postgres
@@ -47,9 +47,9 @@ RUN compute_ctl --version
 WORKDIR /var/db/postgres
 EXPOSE 5432 3080
 STOPSIGNAL SIGTERM
-# Asks the default port; give --no-healthcheck to `docker run` where --external-http-port is another.
+# Healthy is what accepts connections. It finds port and TLS by itself.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=90s --retries=3 \
-  CMD ["node", "/opt/compute-ctl/dist/compute_ctl.cjs", "health"]
+  CMD ["/opt/compute-ctl/bin/compute_ctl_health"]
 ENTRYPOINT ["/usr/bin/tini", "--", "/usr/local/bin/compute_ctl"]
 
 FROM ${POSTGRES_IMAGE} AS with-postgres
@@ -65,7 +65,7 @@ RUN apt-get update \
  && usermod --home /var/db/postgres postgres \
  && install -d -o postgres -g postgres -m 0750 /var/db/postgres /var/db/postgres/compute /var/db/postgres/pgbouncer \
  && install -d -o postgres -g postgres -m 0755 /var/db/postgres/specs /etc/local_proxy \
-      /usr/local/download_extensions /var/run/rsyslogd /etc/rsyslog.d /var/log/rsyslog \
+      /usr/local/download_extensions /var/run/rsyslogd /var/run/compute-ctl /etc/rsyslog.d /var/log/rsyslog \
  && install -d -o postgres -g postgres -m 0777 /neon/cache \
  && for program in postgres initdb pg_ctl pg_config pg_dump pg_isready; do \
       if [ -x "/usr/lib/postgresql/17/bin/$program" ]; then ln -sf "/usr/lib/postgresql/17/bin/$program" "/usr/local/bin/$program"; fi; \
@@ -74,7 +74,7 @@ COPY --from=build /usr/local/bin/node /usr/local/bin/node
 COPY --from=build /build/dist/compute_ctl.cjs /build/dist/compute_ctl.snapshot /build/dist/compute_ctl.snapshot.node \
      /build/dist/grpc.cjs /build/dist/third-party-licences.txt /opt/compute-ctl/dist/
 COPY LICENSE /opt/compute-ctl/LICENSE
-COPY --from=build /build/bin/compute_ctl /opt/compute-ctl/bin/compute_ctl
+COPY --from=build /build/bin/compute_ctl /build/bin/compute_ctl_health /opt/compute-ctl/bin/
 RUN ln -s /opt/compute-ctl/bin/compute_ctl /usr/local/bin/compute_ctl \
  && install -d -o postgres -g postgres -m 0700 /opt/compute-ctl/cache
 USER postgres
@@ -85,9 +85,9 @@ WORKDIR /var/db/postgres
 ENV PGDATA=
 EXPOSE 5432 3080
 STOPSIGNAL SIGTERM
-# Asks the default port; give --no-healthcheck to `docker run` where --external-http-port is another.
+# Healthy is what accepts connections. It finds port and TLS by itself.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=90s --retries=3 \
-  CMD ["node", "/opt/compute-ctl/dist/compute_ctl.cjs", "health"]
+  CMD ["/opt/compute-ctl/bin/compute_ctl_health"]
 ENTRYPOINT ["/usr/bin/tini", "--", "/usr/local/bin/compute_ctl"]
 # The base image's command is not ours: arguments come from whoever runs the image.
 CMD []

@@ -37,6 +37,9 @@ const templates = path.join(
 )
 if (sharedFolder() === undefined) afterAll(() => fs.rmSync(path.dirname(templates), { recursive: true, force: true }))
 
+/** Where a compute of these tests says on which ports it listens, apart from computes of this machine. */
+export const runFolderOf = (httpPort: number): string => path.join(path.dirname(templates), "run", String(httpPort))
+
 /** As `cp` does it: owner and mode stay. There in one step, whole. */
 const keepTemplates = (from: string): void => {
   if (fs.existsSync(templates) || !fs.existsSync(from)) return
@@ -187,7 +190,7 @@ export const launch = (
       const [command, ...rest] = [...under, process.execPath, ...startShipped, ...args]
       const child = spawn(command ?? "", rest, {
         stdio: [stdin === "none" ? "ignore" : "pipe", "pipe", "pipe"],
-        env: { ...process.env, ...compiledOnce(), ...env }
+        env: { ...process.env, ...compiledOnce(), RUNTIME_DIRECTORY: runFolderOf(httpPort), ...env }
       })
       return { child, program: follow(child, httpPort) }
     }),

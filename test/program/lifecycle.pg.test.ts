@@ -6,11 +6,13 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import * as fs from "node:fs"
+import * as path from "node:path"
 import { connect } from "../../src/pgwire/Wire.ts"
 import { installs } from "../support/postgres.ts"
-import { eventually, gone, killAll, launch, localArguments, place, processesIn, rows } from "./harness.ts"
+import { eventually, gone, killAll, launch, localArguments, place, processesIn, rows, runFolderOf } from "./harness.ts"
 
 const hostileRole = 'o\'neil "the" \\ 5%$'
 const hostileDatabase = 'Ünï "q" 100% of $x$'
@@ -34,6 +36,13 @@ const post = (body: unknown): RequestInit => ({
   body: JSON.stringify(body)
 })
 
+/** The image's HEALTHCHECK; it throws where that is not well. */
+const healthSays = (httpPort: number): string =>
+  execFileSync(path.resolve(import.meta.dirname, "../../bin/compute_ctl_health"), {
+    encoding: "utf8",
+    env: { PATH: process.env["PATH"], RUNTIME_DIRECTORY: runFolderOf(httpPort) }
+  })
+
 const owners = `select datname, pg_get_userbyid(datdba) from pg_database where datname not like 'template%'
   order by datname collate "C"`
 
@@ -52,6 +61,10 @@ describe.each(installs)("Postgres $major ($postgres)", ({ postgres }) => {
           ["shop", "web"],
           [hostileDatabase, hostileRole]
         ])
+        const ports = () => fs.globSync(`${runFolderOf(at.httpPort)}/*`)
+        assert.deepStrictEqual(ports(), [`${runFolderOf(at.httpPort)}/ports-${first.pid}`])
+        assert.strictEqual(fs.statSync(ports()[0] ?? "").mode & 0o777, 0o644)
+        assert.strictEqual(healthSays(at.httpPort), "running\n")
         yield* rows(at, "create table kept (n int); insert into kept values (1)", "shop")
 
         const answer = yield* Effect.promise(() =>
@@ -66,6 +79,8 @@ describe.each(installs)("Postgres $major ($postgres)", ({ postgres }) => {
 
         const second = yield* launch(args, at.httpPort)
         yield* Effect.promise(() => second.reaches("running"))
+        assert.deepStrictEqual(ports(), [`${runFolderOf(at.httpPort)}/ports-${second.pid}`], "the killed one's is gone")
+        assert.strictEqual(healthSays(at.httpPort), "running\n")
         assert.deepStrictEqual(
           yield* rows(at, "select n from kept", "shop"),
           [["1"]],
@@ -77,6 +92,7 @@ describe.each(installs)("Postgres $major ($postgres)", ({ postgres }) => {
         assert.deepStrictEqual(yield* Effect.promise(() => second.exit), { code: 0, signal: null }, second.output())
         yield* Effect.promise(() => gone(pgdata))
         assert.isFalse(fs.existsSync(`${pgdata}/postmaster.pid`))
+        assert.deepStrictEqual(ports(), [])
       })
     )
   )
