@@ -50,6 +50,7 @@ const bundle = async (): Promise<void> => {
         "http2",
         "net",
         "tls",
+        "tty",
         "readline",
         "child_process",
         "ws",
