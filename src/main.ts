@@ -1,8 +1,9 @@
 /**
  * The process entry: arguments, environment, signals, exit code. The only file that knows there is a process around us.
  *
- * TERM, INT and QUIT end the compute in order; each further one takes the next shutdown stage. So does HUP where there is
- * a terminal that hangs up; elsewhere it asks for the spec to be read again. The process exits only after Postgres has.
+ * TERM, INT and QUIT end the compute in order; each further one takes the next shutdown stage. So does HUP where there
+ * is a terminal that hangs up; elsewhere it asks for the spec to be read again. The process exits only after Postgres
+ * has.
  */
 import * as Cause from "effect/Cause"
 import * as DateTime from "effect/DateTime"
