@@ -15,6 +15,8 @@ export type StorageOptions =
       readonly _tag: "Local"
       readonly directory: string
       readonly durability: "os" | "process"
+      /** Where seed clusters are kept, for other storages too; by default each storage has its own. */
+      readonly seedDirectory?: string
       /** Fail when it has no such timeline yet. */
       readonly requireExisting?: boolean
       /** How long a stop may take before what only makes the next start faster is given up. */

@@ -1,36 +1,35 @@
 /**
- * A real compute as a scoped layer: real Postgres, real HTTP, ports and folders of its own, nothing left behind.
+ * A real compute as a scoped layer: real Postgres, real HTTP, ports and folders of its own, nothing left behind, also
+ * when the process that has it is killed (`workFolder.ts`).
  *
  * Local storage in a temporary folder keeps the data for the life of the layer. The layer is built when the compute
  * is `running`; it fails with what the compute failed with.
  */
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
-import type * as Scope from "effect/Scope"
-import * as FS from "node:fs/promises"
-import * as Net from "node:net"
-import * as OS from "node:os"
-import * as Path from "node:path"
-import { Commands } from "../compute/Commands.ts"
-import { ComputeState } from "../compute/ComputeState.ts"
+import * as Ref from "effect/Ref"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import * as fs from "node:fs"
+import * as path from "node:path"
 import type { Snapshot } from "../compute/snapshot.ts"
-import { Abandoned, type Failure, FileFailed, SpecInvalid, type WireFailed } from "../errors/Failure.ts"
-import type { Ended } from "../lifecycle/shutdown.ts"
+import { type Failure, SpecInvalid, type WireFailed } from "../errors/Failure.ts"
 import type { ProgramOptions } from "../lifecycle/options.ts"
-import { program } from "../lifecycle/Program.ts"
 import { sessionAddress } from "../lifecycle/sessionAddress.ts"
+import type { Ended } from "../lifecycle/shutdown.ts"
 import { defaultSuperuser as superuser } from "../pgwire/Admin.ts"
-import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
-import { generatePassword, scramVerifier } from "../pgwire/scramVerifier.ts"
+import { generatePassword } from "../pgwire/scramVerifier.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
+import { attemptPromise, makeFolder } from "../platform/files.ts"
 import { resolveRunAs } from "../platform/users.ts"
-import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
+import { type StartedCompute, startProgram, type StartRequest } from "./computeProgram.ts"
+import { type LogOption, logLines } from "./logLines.ts"
+import { printUrl, withPasswords } from "./passwords.ts"
 
 export interface ComputeOptions {
   /** The spec as the control plane would write it. Default: an empty cluster. */
@@ -41,48 +40,32 @@ export interface ComputeOptions {
   readonly durability?: "os" | "process"
   /** Keep the storage in this folder instead of a temporary one: a second layer finds the data of the first. */
   readonly directory?: string
+  /** Of the superuser, and of roles of the spec that have no `encrypted_password`. Default: made anew. */
+  readonly password?: string
+  /** Where the log goes: `onFailure` (default) shows it when the start fails. */
+  readonly log?: LogOption
 }
 
 const emptyCluster = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
-
-/** A port nobody listens on right now. */
-const freePort = Effect.callback<number, FileFailed>((resume) => {
-  const server = Net.createServer()
-  server.once("error", (cause) =>
-    resume(Effect.fail(new FileFailed({ operation: "find a free port", path: "127.0.0.1", cause })))
-  )
-  server.listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0)))
-  })
-})
-
-const file = <A>(operation: string, path: string, work: () => Promise<A>) =>
-  Effect.tryPromise({ try: work, catch: (cause) => new FileFailed({ operation, path, cause }) })
-
-const folder = Effect.acquireRelease(
-  Effect.gen(function* () {
-    const runAs = yield* resolveRunAs(null)
-    const prefix = Path.join(OS.tmpdir(), "compute-")
-    const made = yield* file("make a folder like", prefix, () => FS.mkdtemp(prefix))
-    if (runAs !== null) yield* file("give away", made, () => FS.chown(made, runAs.uid, runAs.gid))
-    return made
-  }),
-  (made) => Effect.orDie(file("remove", made, () => FS.rm(made, { recursive: true, force: true })))
-)
 
 export class Compute extends Context.Service<
   Compute,
   {
     /** `postgresql://…` of the superuser on 127.0.0.1, with a password of this layer's making. */
     readonly url: string
+    /** The same for another database and role; a role that has a password of its own in the spec logs in with that. */
+    readonly urlOf: (database: string, role?: string) => string
     /** `http://127.0.0.1:port`: `/status` and the rest. */
     readonly httpUrl: string
     readonly now: Effect.Effect<Snapshot>
+    /** The last lines of the log, Postgres's too, oldest first. */
+    readonly log: Effect.Effect<ReadonlyArray<string>>
     /** A superuser session that is gone with the scope. */
     readonly connect: (database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
     /** Sends a new spec, as `/configure` does, and waits until it is applied. */
     readonly configure: (spec: unknown) => Effect.Effect<Snapshot, Failure>
+    /** Everything as it was at the first start, at the same URLs: another cluster. Ends every session. */
+    readonly reset: Effect.Effect<void, Failure>
     /** Ends the compute and waits for the end. The scope does it too. */
     readonly terminate: Effect.Effect<Ended, Failure>
   }
@@ -91,140 +74,83 @@ export class Compute extends Context.Service<
     Layer.effect(Compute, live(options))
 }
 
-const parse = (input: unknown) => parseSpec(input, { source: "Compute.layer", storage: "local" })
-
-const programOptions = (options: ComputeOptions, directory: string, port: number, spec: ParsedSpec): ProgramOptions => {
-  const pgdata = Path.join(directory, "pgdata")
-  return {
-    apiVersion: "head",
-    spec,
-    storage: { _tag: "Local", directory: Path.join(directory, "storage"), durability: options.durability ?? "process" },
-    pgdata,
-    at: {
-      host: "127.0.0.1",
-      port,
-      user: superuser,
-      password: null,
-      database: "postgres",
-      options: null,
-      applicationName: null
-    },
-    postgres: options.postgres ?? null,
-    runAs: null,
-    privilegedRole: "neon_superuser",
-    exitDelay: false,
-    computeId: null,
-    buildTag: "library",
-    vm: null,
-    hooks: hookOptions(pgdata),
-    http: {
-      host: "127.0.0.1",
-      externalPort: 0,
-      internalPort: null,
-      liveConfigAllowed: true,
-      verifier: null,
-      tls: null,
-      refetch: null
-    },
-    watchers: [],
-    version: "library",
-    parseSpec: parse,
-    host: {
-      path: undefined,
-      platform: OS.platform(),
-      overcommitMemory: null,
-      embeddedRoot: import.meta.dirname,
-      cacheDirectory: Path.join(OS.tmpdir(), "compute-ctl-cache")
-    }
-  }
-}
-
-/** Nothing of the machine around is changed, and nothing is fetched. */
-const hookOptions = (pgdata: string): ProgramOptions["hooks"] => ({
-  apiVersion: "head",
-  buildTag: "library",
-  extensionsBase: null,
-  arch: OS.arch(),
-  resizeSwap: false,
-  diskQuotaMount: null,
-  inventorySeconds: 3600,
-  pgdata,
-  tls: null,
-  dev: true,
-  autoscaling: false,
-  pgbouncerPassword: null,
-  auditEndpoints: { plain: null, tls: null }
-})
-
 /** Over the socket, where no password is asked for. */
-const sessionsOf = (options: ProgramOptions) => (database: string) => {
+const sessionTo = (options: ProgramOptions, database: string) => {
   const { host, port } = sessionAddress(options)
   return connect({ host, port, user: superuser, database, connectWithin: Duration.seconds(10) })
 }
 
-/** For clients of tests that know TCP only. */
-const setPassword = (session: ReturnType<ReturnType<typeof sessionsOf>>, password: Redacted.Redacted<string>) =>
-  Effect.scoped(
-    Effect.flatMap(session, (wire) =>
-      wire.simple(
-        `ALTER ROLE ${quoteIdentifier(superuser)} PASSWORD ${quoteLiteral(Redacted.value(scramVerifier(password)))}`
-      )
-    )
-  )
+const parserWith = (password: Redacted.Redacted<string>) => (input: unknown) =>
+  Result.map(parseSpec(input, { source: "Compute.layer", storage: "local" }), withPasswords(password))
 
-interface Listening {
-  readonly httpPort: number
-  readonly context: Context.Context<ComputeState | Commands>
+/** A compute in a scope of its own, that can make room for the next. */
+interface Current {
+  readonly started: StartedCompute
+  readonly scope: Scope.Closeable
 }
 
-/** Runs the program in the scope; succeeds once it listens, when its state and commands can be used. */
-const listen = Effect.fnUntraced(function* (options: ProgramOptions) {
-  const listening = yield* Deferred.make<Listening, Failure>()
-  const fiber = yield* program(options, {
-    onListening: ({ httpPort }) =>
-      Effect.flatMap(Effect.context<ComputeState | Commands>(), (context) =>
-        Effect.asVoid(Deferred.succeed(listening, { httpPort, context }))
-      )
-  }).pipe(
-    Effect.tapError((failure) => Deferred.fail(listening, failure)),
-    Effect.forkScoped
+const startIn = Effect.fnUntraced(function* (parent: Scope.Scope, request: StartRequest, port?: Effect.Effect<number>) {
+  const scope = yield* Scope.fork(parent)
+  return yield* startProgram(request, port).pipe(
+    Effect.provideService(Scope.Scope, scope),
+    Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),
+    Effect.map((started): Current => ({ started, scope }))
   )
-  return { ...(yield* Deferred.await(listening)), fiber }
 })
 
-const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
-  const directory = options.directory ?? (yield* folder)
-  const port = yield* freePort
-  const spec = yield* Effect.fromResult(parse(options.spec ?? emptyCluster))
-  const all = programOptions(options, directory, port, spec)
-  const { context, fiber, httpPort } = yield* listen(all)
-  const state = Context.get(context, ComputeState)
-  const commands = Context.get(context, Commands)
-  const terminate = Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber))
-  yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(terminate, Duration.minutes(2))))
+const removeStorage = (directory: string) => {
+  const storage = path.join(directory, "storage")
+  return attemptPromise("remove", storage, () => fs.promises.rm(storage, { recursive: true, force: true }))
+}
 
-  const reached = yield* state.until("running", "failed")
-  if (reached.status === "failed") {
-    const ended = yield* terminate
-    return yield* Effect.fail(ended.failure ?? new Abandoned({ what: "the start" }))
+const refused = (message: string) => new SpecInvalid({ source: "Compute.configure", problems: [{ path: "", message }] })
+
+const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
+  const password = options.password === undefined ? generatePassword() : Redacted.make(options.password)
+  const log = logLines(options.log ?? "onFailure")
+  const parse = parserWith(password)
+  const runAs = yield* resolveRunAs(null)
+  const directory = options.directory === undefined ? null : path.resolve(options.directory)
+  if (directory !== null) yield* makeFolder(directory, runAs)
+  const request: StartRequest = {
+    spec: yield* Effect.fromResult(parse(options.spec ?? emptyCluster)),
+    parseSpec: parse,
+    postgres: options.postgres ?? null,
+    durability: options.durability ?? "process",
+    directory,
+    runAs,
+    log,
+    httpPort: 0
   }
-  const session = sessionsOf(all)
-  const password = generatePassword()
-  yield* setPassword(session("postgres"), password)
+  const scope = yield* Effect.scope
+  const first = yield* startIn(scope, request)
+  const current = yield* Ref.make(first)
+  const { httpPort } = first.started
+  const { port } = first.started.options.at
+  const running = Effect.map(Ref.get(current), ({ started }) => started)
+  const urlOf = (database: string, role: string = superuser) =>
+    printUrl({ database, role, port, password: Redacted.value(password) })
+  const again = startIn(scope, { ...request, httpPort }, Effect.succeed(port))
   return Compute.of({
-    url: `postgresql://${superuser}:${Redacted.value(password)}@127.0.0.1:${port}/postgres`,
+    url: urlOf("postgres"),
+    urlOf,
     httpUrl: `http://127.0.0.1:${httpPort}`,
-    now: state.now,
-    connect: (database = "postgres") => session(database),
+    now: Effect.flatMap(running, ({ state }) => state.now),
+    log: Effect.sync(log.lines),
+    connect: (database = "postgres") => Effect.flatMap(running, (started) => sessionTo(started.options, database)),
     configure: (input) =>
-      Effect.fromResult(parse(input)).pipe(
-        Effect.flatMap(commands.configure),
-        Effect.catchTag("IllegalTransition", (refused) =>
-          Effect.fail(
-            new SpecInvalid({ source: "Compute.configure", problems: [{ path: "", message: refused.message }] })
-          )
-        )
+      Effect.gen(function* () {
+        const spec = yield* Effect.fromResult(parse(input))
+        return yield* (yield* running).commands.configure(spec)
+      }).pipe(
+        Effect.provide(log.logger),
+        Effect.catchTag("IllegalTransition", ({ message }) => Effect.fail(refused(message)))
       ),
-    terminate
+    reset: Effect.gen(function* () {
+      yield* Scope.close((yield* Ref.get(current)).scope, Exit.void)
+      if (directory !== null) yield* removeStorage(directory)
+      yield* Ref.set(current, yield* again)
+    }),
+    terminate: Effect.flatMap(running, ({ terminate }) => terminate)
   })
 })

@@ -50,6 +50,8 @@ export interface LocalStorageOptions {
   /** Made when missing. The run-as user must be able to reach it. */
   readonly directory: string
   readonly durability: Durability
+  /** Where seed clusters are kept, for other storages too; by default each storage has its own. */
+  readonly seedDirectory?: string
   /** Fail instead of beginning a new timeline. */
   readonly requireExisting?: boolean
   /** Go on where there is no lock that would keep everybody else out. */
@@ -66,6 +68,7 @@ export interface LocalStorageOptions {
 interface Shared {
   readonly state: ComputeState["Service"]
   readonly directory: string
+  readonly seedDirectory: string
   readonly durability: Durability
   readonly requireExisting: boolean
   readonly allowUnfenced: boolean
@@ -181,7 +184,7 @@ const leave = Effect.fn("LocalStorage.leave")(function* (
 
 /** `claimed` is PGDATA's real path at the time of the claim. */
 const restore = Effect.fn("LocalStorage.restore")(function* (
-  { admin, directory, install, spawn }: Shared,
+  { admin, directory, install, seedDirectory, spawn }: Shared,
   layout: Layout,
   claimed: string,
   target: string,
@@ -190,7 +193,7 @@ const restore = Effect.fn("LocalStorage.restore")(function* (
   // The fence knew where PGDATA would be; a link that has moved since would let two servers write.
   const pgdata = realPath(target)
   if (pgdata !== claimed) yield* fence(layout, pgdata, true)
-  const wanted = { directory, install, superuser: admin.superuser }
+  const wanted = { directory: seedDirectory, install, superuser: admin.superuser }
   yield* requireOwned(layout, directory)
   yield* keepLittle(layout, "trash")
   const restored = yield* restoreBase(layout, pgdata, wanted).pipe(
@@ -285,6 +288,7 @@ const layer = (
       const shared: Shared = {
         state: yield* ComputeState,
         directory: path.resolve(options.directory),
+        seedDirectory: path.resolve(options.seedDirectory ?? options.directory),
         durability: options.durability,
         requireExisting: options.requireExisting ?? false,
         allowUnfenced: options.allowUnfenced ?? false,

@@ -3,6 +3,7 @@
  *
  * Nothing here follows a symbolic link that is the last part of a path: pg_wal is one, into WAL that must survive.
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { codeOf } from "../../errors/errno.ts"
@@ -10,8 +11,14 @@ import type { FileFailed } from "../../errors/Failure.ts"
 import { attempt, attemptPromise, replaceFile } from "../../platform/files.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
 
+/** False for a storage that is to live no longer than this process: then nothing is flushed, and starts are faster. */
+export const Flushing = Context.Reference<boolean>("compute/storage/local/Flushing", { defaultValue: () => true })
+
 /** Flushes a file or a folder. A folder that cannot be flushed (some filesystems) answers EINVAL, which is ignored. */
 export const flush = (path: string): Effect.Effect<void, FileFailed> =>
+  Effect.flatMap(Flushing, (flushing) => (flushing ? flushNow(path) : Effect.void))
+
+const flushNow = (path: string): Effect.Effect<void, FileFailed> =>
   attemptPromise("flush", path, async () => {
     const handle = await fs.promises.open(path, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW)
     try {

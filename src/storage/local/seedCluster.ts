@@ -61,7 +61,7 @@ export interface SeedCluster {
 }
 
 export interface ClusterRequest {
-  /** The storage's own folder, in which `templates/` (the seed clusters) is. */
+  /** A folder, in which `templates/` (the seed clusters) is. */
   readonly directory: string
   readonly install: PostgresInstall["Service"]
   readonly superuser: string

@@ -1,0 +1,65 @@
+/**
+ * What `compute-ctl/promise` exports: a real compute for tests that do not use Effect.
+ *
+ * For vitest, jest, `node:test` and whatever else awaits a promise; any client of Postgres gets a URL.
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import { Compute, type ComputeOptions } from "./Compute.ts"
+
+export type { ComputeOptions }
+export { verifierOf } from "./passwords.ts"
+
+export interface RunningCompute extends AsyncDisposable {
+  /** `postgresql://…` of the superuser in the database `postgres`. */
+  readonly url: string
+  /** The same for another database, and for a role of the spec. */
+  readonly urlOf: (database: string, role?: string) => string
+  /** `http://127.0.0.1:port`: `/status` and the rest. */
+  readonly httpUrl: string
+  /** The last lines of its log, Postgres's too, oldest first. */
+  readonly log: () => ReadonlyArray<string>
+  /** Applies a new spec, as `/configure` does. */
+  readonly configure: (spec: unknown) => Promise<void>
+  /** Everything as it was at the start, at the same URLs: another cluster. Ends every session. */
+  readonly reset: () => Promise<void>
+  /** Ends the compute; nothing of it is left. The end of an `await using` does it too, and so does our process's. */
+  readonly stop: () => Promise<void>
+}
+
+/**
+ * Starts a compute and waits until its Postgres takes connections and has what the spec says. Rejects with what it
+ * failed with.
+ *
+ * @example
+ * ```ts
+ * await using pg = await startCompute({
+ *   spec: { format_version: 1, cluster: { roles: [{ name: "web" }], databases: [{ name: "shop", owner: "web" }] } }
+ * })
+ * const url = pg.urlOf("shop", "web")
+ * ```
+ */
+export const startCompute = async (options: ComputeOptions = {}): Promise<RunningCompute> => {
+  const scope = Effect.runSync(Scope.make())
+  const stop = () => Effect.runPromise(Scope.close(scope, Exit.void))
+  const built = await Effect.runPromiseExit(Layer.buildWithScope(Compute.layer(options), scope))
+  if (Exit.isFailure(built)) {
+    await stop()
+    throw Cause.squash(built.cause)
+  }
+  const compute = Context.get(built.value, Compute)
+  return {
+    url: compute.url,
+    urlOf: compute.urlOf,
+    httpUrl: compute.httpUrl,
+    log: () => Effect.runSync(compute.log),
+    configure: async (spec) => void (await Effect.runPromise(compute.configure(spec))),
+    reset: () => Effect.runPromise(compute.reset),
+    stop,
+    [Symbol.asyncDispose]: stop
+  }
+}

@@ -1,0 +1,198 @@
+/**
+ * A real compute of a test: its port, who logs in, what a reset leaves, what the next compute need not do again, and
+ * what is shown of its log.
+ */
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import * as fs from "node:fs"
+import * as net from "node:net"
+import * as path from "node:path"
+import { connect } from "../../src/pgwire/Wire.ts"
+import { resolveRunAs } from "../../src/platform/users.ts"
+import { parseSpec } from "../../src/spec/parseSpec.ts"
+import { startProgram } from "../../src/testing/computeProgram.ts"
+import { freePort } from "../../src/testing/freePort.ts"
+import { logLines } from "../../src/testing/logLines.ts"
+import { type RunningCompute, startCompute, verifierOf } from "../../src/testing/promise.ts"
+import { eventually } from "../support/waiting.ts"
+
+const spec = {
+  format_version: 1,
+  suspend_timeout_seconds: -1,
+  cluster: {
+    roles: [{ name: "web" }, { name: "own", encrypted_password: verifierOf("its own") }],
+    databases: [{ name: "a shop", owner: "web" }]
+  }
+}
+const parse = (input: unknown) => parseSpec(input, { source: "a test", storage: "local" })
+
+const ask = (url: string, sql: string) => {
+  const { hostname, password, pathname, port, username } = new URL(url)
+  const session = connect({
+    host: hostname,
+    port: Number(port),
+    user: decodeURIComponent(username),
+    password: Redacted.make(decodeURIComponent(password)),
+    database: decodeURIComponent(pathname.slice(1)),
+    connectWithin: Duration.seconds(10)
+  })
+  return Effect.runPromise(Effect.scoped(Effect.flatMap(session, (wire) => wire.rows(sql))))
+}
+
+describe("a compute of a test", () => {
+  let pg: RunningCompute
+  const shown: Array<string> = []
+  beforeAll(async () => {
+    pg = await startCompute({ spec, log: (line) => shown.push(line) })
+  })
+  afterAll(() => pg.stop())
+
+  it("lets the superuser and the roles of its spec log in at the URLs that it gives", async () => {
+    assert.deepStrictEqual(await ask(pg.url, "SELECT current_user, current_database()"), [["cloud_admin", "postgres"]])
+    const web = await ask(pg.urlOf("a shop", "web"), "SELECT current_user, current_database()")
+    assert.deepStrictEqual(web, [["web", "a shop"]])
+    const url = new URL(pg.urlOf("postgres", "own"))
+    url.password = "its own"
+    assert.deepStrictEqual(await ask(url.href, "SELECT current_user"), [["own"]])
+  })
+
+  it("keeps them when it gets another spec, and has what that says", async () => {
+    const databases = [...spec.cluster.databases, { name: "more", owner: "web" }]
+    await pg.configure({ ...spec, cluster: { ...spec.cluster, databases } })
+    assert.deepStrictEqual(await ask(pg.urlOf("more", "web"), "SELECT current_user"), [["web"]])
+    assert.strictEqual((await fetch(`${pg.httpUrl}/status`)).status, 200)
+  })
+
+  it("gives every line of its log and Postgres's to whoever asks for them", () => {
+    const log = pg.log()
+    assert.isTrue(log.some((line) => line.includes("Postgres") && line.includes("was started with pid")))
+    assert.isTrue(log.some((line) => /^PG:.*ready to accept connections/.test(line)))
+    assert.deepStrictEqual(shown.slice(-log.length), log)
+  })
+
+  it("is as at its start after a reset, at the same URLs", async () => {
+    const before = await ask(pg.url, "SELECT system_identifier FROM pg_control_system()")
+    await ask(pg.urlOf("a shop", "web"), "CREATE TABLE orders ()")
+    await ask(pg.url, "CREATE ROLE somebody")
+    await pg.reset()
+    assert.deepStrictEqual(await ask(pg.urlOf("a shop", "web"), "SELECT to_regclass('orders')"), [[null]])
+    assert.deepStrictEqual(await ask(pg.url, "SELECT rolname FROM pg_roles WHERE rolname = 'somebody'"), [])
+    assert.notDeepEqual(await ask(pg.url, "SELECT system_identifier FROM pg_control_system()"), before)
+    assert.strictEqual((await fetch(`${pg.httpUrl}/status`)).status, 200)
+  })
+
+  it("is gone at the end of its block, and says so to whoever still asks", async () => {
+    let url = ""
+    {
+      await using second = await startCompute({ password: "it's 100% known / secret" })
+      url = second.url
+      assert.deepStrictEqual(await ask(url, "SELECT 1"), [["1"]])
+    }
+    const failed = await ask(url, "SELECT 1").catch((cause: unknown) => cause)
+    assert.strictEqual((failed as { _tag?: string })._tag, "WireFailed")
+  })
+
+  it("rejects a spec that is none with the path of each problem", async () => {
+    const failed = await startCompute({ spec: { format_version: 1, cluster: { roles: 7 } } }).catch(String)
+    assert.match(String(failed), /cluster\.roles/)
+  })
+})
+
+const listening = async (port: number) => {
+  const server = net.createServer().listen(port, "127.0.0.1")
+  await once(server, "listening")
+  return server
+}
+
+/** Listens, and answers nobody: it is stopped, and its queue of connections is full. */
+const silent = Effect.fnUntraced(function* (port: number) {
+  const program = `require("node:net").createServer().listen({ port: ${port}, host: "127.0.0.1", backlog: 1 },
+    () => console.log("listening"))`
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => spawn(process.execPath, ["-e", program], { stdio: ["ignore", "pipe", "inherit"] })),
+    (child) => Effect.sync(() => void child.kill("SIGKILL"))
+  )
+  yield* Effect.promise(() => once(child.stdout, "data"))
+  child.kill("SIGSTOP")
+  yield* eventually("its stop", () => /^State:\s+T/m.test(fs.readFileSync(`/proc/${child.pid}/status`, "utf8")))
+  // One more than the backlog.
+  for (let waiting = 0; waiting < 2; waiting++) {
+    const socket = net.connect(port, "127.0.0.1")
+    socket.on("error", () => {})
+    yield* Effect.promise(() => once(socket, "connect"))
+  }
+})
+
+describe("the port of a compute", () => {
+  it.live("is another one when somebody has the first, also when Postgres is the first to notice", () =>
+    Effect.gen(function* () {
+      const [taken, quiet, free] = yield* Effect.all([freePort, freePort, freePort])
+      const server = yield* Effect.promise(() => listening(taken))
+      yield* silent(quiet)
+      const log = logLines("silent")
+      const ports = [taken, quiet, free]
+      const started = yield* startProgram(
+        {
+          spec: yield* Effect.fromResult(parse(spec)),
+          parseSpec: parse,
+          postgres: null,
+          durability: "process",
+          directory: null,
+          runAs: yield* resolveRunAs(null),
+          log,
+          httpPort: 0
+        },
+        Effect.sync(() => ports.shift() ?? 0)
+      )
+      server.close()
+      assert.strictEqual(started.options.at.port, free)
+      assert.isTrue(
+        log.lines().some((line) => line.startsWith("PG:") && line.includes(`port`) && line.includes(String(quiet))),
+        "Postgres tried the second port"
+      )
+    }).pipe(Effect.scoped)
+  )
+})
+
+describe("the cache of seed clusters", () => {
+  it.live("spares the next compute the initdb, and is not used when others could have written to it", () =>
+    Effect.promise(async () => {
+      const before = process.env["TMPDIR"]
+      const folder = fs.mkdtempSync(path.join(before ?? "/tmp", "compute-cache-test-"))
+      fs.chmodSync(folder, 0o1777)
+      process.env["TMPDIR"] = folder
+      try {
+        const cache = path.join(folder, `compute-ctl-cache-${process.geteuid?.()}`)
+        fs.mkdirSync(cache)
+        fs.chmodSync(cache, 0o777)
+        {
+          await using open = await startCompute({ log: "silent" })
+          assert.isTrue(open.log().some((line) => line.includes("not a folder that only this user can write to")))
+        }
+        assert.deepStrictEqual(fs.readdirSync(cache), [])
+        fs.rmdirSync(cache)
+        const made: Array<string> = []
+        for (let time = 0; time < 2; time++) {
+          await using _ = await startCompute({ log: "silent" })
+          const seeds = fs.readdirSync(cache).find((name) => name.startsWith("seeds-of-")) ?? ""
+          const templates = path.join(cache, seeds, "templates")
+          made.push(...fs.readdirSync(templates).map((name) => String(fs.statSync(path.join(templates, name)).ino)))
+        }
+        assert.strictEqual(made.length, 2)
+        assert.strictEqual(made[0], made[1], "the second compute made none of its own")
+        assert.deepStrictEqual(
+          fs.readdirSync(folder).filter((name) => name.startsWith("compute-") && !name.includes("cache")),
+          []
+        )
+      } finally {
+        if (before === undefined) delete process.env["TMPDIR"]
+        else process.env["TMPDIR"] = before
+        fs.rmSync(folder, { recursive: true, force: true })
+      }
+    })
+  )
+})
