@@ -18,6 +18,8 @@ import { startProgram } from "../../src/testing/computeProgram.ts"
 import { freePort } from "../../src/testing/freePort.ts"
 import { logLines } from "../../src/testing/logLines.ts"
 import { type RunningCompute, startCompute, verifierOf } from "../../src/testing/promise.ts"
+import { cleanEnvironment } from "../support/postgres.ts"
+import { compiledOnce } from "../support/runFolder.ts"
 import { eventually } from "../support/waiting.ts"
 
 const spec = {
@@ -94,6 +96,17 @@ describe("a compute of a test", () => {
     }
     const failed = await ask(url, "SELECT 1").catch((cause: unknown) => cause)
     assert.strictEqual((failed as { _tag?: string })._tag, "WireFailed")
+  })
+
+  it("serves a test of node:test as examples/nodeTest.ts has it", async () => {
+    const root = path.resolve(import.meta.dirname, "../..")
+    const options = ["--conditions=source", "--test", "examples/nodeTest.ts"]
+    const child = spawn(process.execPath, options, { cwd: root, env: { ...cleanEnvironment(), ...compiledOnce() } })
+    let said = ""
+    for (const output of [child.stdout, child.stderr]) output.on("data", (chunk: Buffer) => (said += String(chunk)))
+    await once(child, "close")
+    assert.match(said, /pass 1$/m)
+    assert.strictEqual(child.exitCode, 0, said)
   })
 
   it("rejects a spec that is none with the path of each problem", async () => {
