@@ -25,12 +25,14 @@ import { doctorCommand } from "./cli/doctor.ts"
 import { health } from "./cli/health.ts"
 import { applyCommand, planCommand } from "./cli/plan.ts"
 import { isBlocked } from "./cli/readText.ts"
-import { isRemote, listenOptions, prepare, type Prepared, type Surroundings } from "./cli/run.ts"
+import { isRemote, listenOptions, prepare, type Prepared, type Surroundings, withFreeHttpPorts } from "./cli/run.ts"
 import { leavePorts, portsOf } from "./cli/portsFile.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { statusCommand, topCommand } from "./cli/status.ts"
+import { postgresOnScreen, savedSentence, type Screen, screen, showCompute, showLogLine } from "./cli/terminal.ts"
 import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
 import { ComputeState } from "./compute/ComputeState.ts"
+import type { Snapshot } from "./compute/snapshot.ts"
 import { causesOf, exitCodeOf, failed, hintOf, usageError } from "./errors/policy.ts"
 import { policyText } from "./http/routes.ts"
 import { clockStarts } from "./lifecycle/Lifecycle.ts"
@@ -100,26 +102,45 @@ const tellReady = (settings: RunSettings, { at, http, login, ...options }: Prepa
     : Effect.logInfo(readyLine(facts))
 }
 
+/** Of a person who looks; `null`: whoever reads standard error gets the log. */
+const screenOf = ({ logFormat, verbose }: RunSettings): Screen | null =>
+  process.stderr.isTTY && logFormat === "text" && !verbose
+    ? screen(err, () => process.stderr.columns || 80, !process.env["NO_COLOR"])
+    : null
+
+/** Where Postgres's records go. */
+const postgresLogOf = ({ logFormat }: RunSettings, log: LogContext, person: Screen | null) => {
+  if (person !== null) return postgresOnScreen(person)
+  const sink = underJournal() ? postgresRecordsForJournal(stderrSink) : stderrSink
+  return logFormat === "json" ? postgresRecordsAsJson(log, sink) : sink
+}
+
 const run = Effect.fnUntraced(function* (
-  settings: RunSettings,
+  asked: RunSettings,
   log: LogContext,
   recent: RecentLines,
+  person: Screen | null,
   signals: Signals
 ) {
-  for (const warning of settings.warnings) yield* Effect.logWarning(warning)
+  for (const warning of asked.warnings) yield* Effect.logWarning(warning)
+  const settings = yield* withFreeHttpPorts(asked)
   const output = { recentLog: recent.entries, logOutput: standardError }
   let prepared: Prepared | null = null
   const complete = (found: Prepared): ProgramOptions => {
     prepared = found
     log.ids = idsOf(found.spec)
-    const sink = underJournal() ? postgresRecordsForJournal(stderrSink) : stderrSink
-    const postgresLog = settings.logFormat === "json" ? postgresRecordsAsJson(log, sink) : sink
-    return { ...found, postgresLog, ...output, log }
+    return { ...found, postgresLog: postgresLogOf(settings, log, person), ...output, log }
   }
   const whenListening = Effect.fnUntraced(function* (ports: Listening) {
     yield* leavePorts(process.env, portsOf(settings, ports))
+    const tell = Effect.suspend(() =>
+      settings.banner && prepared !== null ? tellReady(settings, prepared) : Effect.void
+    )
+    const saved = (now: Snapshot) =>
+      prepared === null ? "Stopped before it had a spec" : savedSentence(prepared.storage, prepared.pgdata, now)
+    if (person !== null) yield* showCompute(person, saved, tell)
     yield* (yield* ComputeState).until("running")
-    if (settings.banner && prepared !== null) yield* tellReady(settings, prepared)
+    yield* tell
     // What was left goes with the compute.
     return yield* Effect.never
   }, Effect.scoped)
@@ -136,7 +157,9 @@ const run = Effect.fnUntraced(function* (
   // Before anything listens: a spec that is wrong ends the run, and no port was taken for it.
   const found = yield* Effect.raceFirst(prepare(settings, surroundings()), Effect.as(signals.first, null))
   if (found !== null) return yield* program(complete(found), outside)
-  yield* Effect.logInfo(`${received(yield* signals.first)}, before there was anything to stop`)
+  const early = `${received(yield* signals.first)}, before there was anything to stop`
+  yield* Effect.logInfo(early)
+  person?.line(early)
   return { exit: null, failure: null }
 })
 
@@ -144,9 +167,11 @@ const run = Effect.fnUntraced(function* (
 const runToExitCode = (settings: RunSettings, signals: Signals) => {
   const log = newLogContext()
   const recent = recentLines(settings.logFormat)
+  const person = screenOf(settings)
   const toJournal = underJournal()
   const sink = (line: string, level: string) => {
     recent.add(line)
+    if (person !== null) return showLogLine(person, line, level)
     err(toJournal ? journalLine(settings.logFormat, line, level) : line)
   }
   const telemetry = telemetryOf(process.env, version)
@@ -154,7 +179,7 @@ const runToExitCode = (settings: RunSettings, signals: Signals) => {
     .underCaller(
       Effect.andThen(
         Effect.forEach(telemetry.warnings, (warning) => Effect.logWarning(warning)),
-        run(settings, log, recent, signals)
+        run(settings, log, recent, person, signals)
       )
     )
     .pipe(

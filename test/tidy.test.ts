@@ -70,7 +70,8 @@ const edges: Record<string, string> = {
     "storage telemetry tls",
   testing: "catalog compute errors lifecycle pgwire platform postgres spec storage",
   cli:
-    "autoscaling catalog controlplane errors http lifecycle logging pgwire platform postgres spec storage version.ts",
+    "autoscaling catalog compute controlplane errors http lifecycle logging pgwire platform postgres spec storage " +
+    "version.ts",
   "version.ts": "",
   "index.ts": "compute errors lifecycle postgres spec testing",
   "main.ts": "cli compute errors http lifecycle logging platform postgres telemetry version.ts"

@@ -22,6 +22,7 @@ import { ComputeState } from "../compute/ComputeState.ts"
 import { counters } from "../compute/counters.ts"
 import type { ApplyReport, Condition } from "../compute/snapshot.ts"
 import type { Actor } from "../compute/Supervisor.ts"
+import { isTerminating } from "../compute/transitions.ts"
 import { Abandoned, ApplyFailed, Defect, type Failure } from "../errors/Failure.ts"
 import { causesOf } from "../errors/policy.ts"
 import { Admin } from "../pgwire/Admin.ts"
@@ -77,8 +78,7 @@ export class Applier extends Context.Service<
               )
             ),
             Effect.tap((applyReport) => (request.kind === "start" ? Ref.set(started, applyReport) : Effect.void)),
-            Effect.tap(logReport),
-            Effect.flatMap((applyReport) => decide(applyReport, admin.systemDatabase)),
+            Effect.flatMap((applyReport) => conclude(applyReport, admin.systemDatabase)),
             Effect.provideService(ComputeState, state)
           )
 
@@ -120,6 +120,17 @@ export class Applier extends Context.Service<
 
 /** A timeout, or `pg_cancel_backend` by somebody else. */
 const cancelled = "57014"
+
+/** An apply that met the end of the compute has not failed: nobody waits for it, and the next start does the rest. */
+const conclude = Effect.fnUntraced(function* (applyReport: ApplyReport, systemDatabase: string) {
+  const { status } = yield* (yield* ComputeState).now
+  if (applyReport.outcome !== "done" && isTerminating(status)) {
+    yield* Effect.logInfo(`the compute ends, which cut an apply short: ${printApplyReport(applyReport)}`)
+    return yield* new Abandoned({ what: "the apply" })
+  }
+  yield* logReport(applyReport)
+  return yield* decide(applyReport, systemDatabase)
+})
 
 /** Says which databases are broken. The rest of a start must not wait for their owners; all else that failed counts. */
 const decide = Effect.fnUntraced(function* (applyReport: ApplyReport, systemDatabase: string) {

@@ -50,6 +50,8 @@ export interface RunSettings {
   readonly externalHttpPort: number
   /** `null` in the 2024 apiVersion, which has one port for all. */
   readonly internalHttpPort: number | null
+  /** Somebody chose the ports; otherwise the next that are free will do, with storage of this machine. */
+  readonly httpPortsGiven: boolean
   readonly httpHost: string
   /** Names, beside addresses and localhost, by which a port without tokens may be asked; in lower case. */
   readonly httpAllowedHosts: ReadonlySet<string>
@@ -68,6 +70,8 @@ export interface RunSettings {
   readonly logFormat: "text" | "json"
   readonly logFilter: LogFilter
   readonly banner: boolean
+  /** On a terminal the whole log, too. */
+  readonly verbose: boolean
   /** False when the spec is on the command line (`-s`). */
   readonly liveConfigAllowed: boolean
   readonly dev: boolean
@@ -126,6 +130,9 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       computeId: yield* readText(given, "compute-id"),
       allowLastGoodSpec: given.has("allow-last-good-spec"),
       ...ports,
+      httpPortsGiven: (["http-port", "external-http-port", "internal-http-port"] as const).some((name) =>
+        given.has(name)
+      ),
       httpHost: (yield* readText(given, "http-host")) ?? (storage._tag === "Neon" ? "::" : "localhost"),
       httpAllowedHosts: yield* readAllowedHosts(given),
       httpTls: yield* readTls(given),
@@ -138,6 +145,7 @@ export const readRun = (given: Given, env: Environment): Read<RunSettings> =>
       logFormat: yield* readChoice(given, "log-format", ["text", "json"], "text"),
       logFilter: yield* readLogFilter(given, env, warnings),
       banner: !given.has("no-banner"),
+      verbose: given.has("verbose"),
       liveConfigAllowed: spec._tag !== "Inline",
       dev: given.has("dev"),
       remoteExtBaseUrl: yield* readRemoteExtensions(given),

@@ -364,6 +364,7 @@ export const environment: ReadonlyArray<{ readonly names: ReadonlyArray<string>;
   },
   { names: ["JOURNAL_STREAM"], meaning: "set by systemd: log lines for its journal have a priority and no time" },
   { names: ["XDG_STATE_HOME", "HOME"], meaning: "where local storage lives when nobody says" },
+  { names: ["NO_COLOR"], meaning: "any value: no colours on a terminal" },
   { names: ["PATH"], meaning: "where Postgres and helper programs are looked for" },
   { names: ["XDG_CACHE_HOME", "NODE_COMPILE_CACHE"], meaning: "where compiled code is kept, for a faster start" },
   { names: ["NODE_OPTIONS"], meaning: "Node's own options; with any of them a start takes longer" }

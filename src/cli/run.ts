@@ -84,20 +84,30 @@ export const isFree = (port: number) =>
   })
 
 /** Only for a port that nobody asked for: the next free one, and a word about it. */
-const chooseLocalPort = Effect.fnUntraced(function* () {
-  for (let port = localPort; port < localPort + 100; port++) {
+const freePort = Effect.fnUntraced(function* (who: string, first: number) {
+  for (let port = first; port < first + 100; port++) {
     if (!(yield* isFree(port))) continue
-    if (port !== localPort) yield* Effect.logWarning(`port ${localPort} is taken, so Postgres will listen on ${port}`)
+    if (port !== first) yield* Effect.logWarning(`port ${first} is taken, so ${who} will listen on ${port}`)
     return port
   }
-  return localPort
+  return first
+})
+
+/** A control plane that names no port expects the usual one; who has storage of this machine is told of another. */
+export const withFreeHttpPorts = Effect.fnUntraced(function* (settings: RunSettings) {
+  if (settings.httpPortsGiven || settings.storage._tag === "Neon") return settings
+  const externalHttpPort = yield* freePort("HTTP", settings.externalHttpPort)
+  const { internalHttpPort: internal } = settings
+  const internalHttpPort =
+    internal === null ? null : yield* freePort("the internal HTTP", Math.max(internal, externalHttpPort + 1))
+  return { ...settings, externalHttpPort, internalHttpPort }
 })
 
 const chooseConnString = Effect.fnUntraced(function* (settings: RunSettings): Effect.fn.Return<ConnString> {
   return (
     settings.connstr ?? {
       host: "127.0.0.1",
-      port: yield* chooseLocalPort(),
+      port: yield* freePort("Postgres", localPort),
       user: defaultSuperuser,
       password: null,
       database: "postgres",

@@ -14,6 +14,24 @@ import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { type ParseOptions, parseSpecDocument } from "../spec/parseSpec.ts"
 import { storageWarnings } from "../spec/parseStorage.ts"
 
+/** A description stands beside what it describes, where editors look for it; Effect prints an `allOf` of one. */
+const withDescriptions = (node: unknown): unknown => {
+  if (Array.isArray(node)) return node.map(withDescriptions)
+  if (!Predicate.isObject(node)) return node
+  const { allOf, ...rest } = Object.fromEntries(
+    Object.entries(node).map(([key, value]) => [key, withDescriptions(value)])
+  )
+  if (!Array.isArray(allOf)) return rest
+  const isDescription = (part: object) => Object.keys(part).join() === "description"
+  const others = allOf.filter((part) => !isDescription(part))
+  const isReference = others.length === 1 && Object.keys(others[0]).join() === "$ref"
+  return {
+    ...rest,
+    ...(isReference ? others[0] : others.length === 0 ? {} : { allOf: others }),
+    ...Object.assign({}, ...allOf.filter(isDescription))
+  }
+}
+
 /**
  * The spec's JSON Schema (draft 2020-12), printed from the Schema that decodes it, so that the two can not differ. A
  * first check for editors and control planes: what JSON Schema can not say (bytes of a name, where addresses may come
@@ -25,8 +43,8 @@ export const specJsonSchema = (): unknown => {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "ComputeSpec",
     description: "What one Postgres compute shall be: its cluster, where its data lives, and how it behaves.",
-    ...schema,
-    $defs: definitions
+    ...(withDescriptions(schema) as object),
+    $defs: withDescriptions(definitions)
   }
 }
 

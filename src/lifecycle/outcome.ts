@@ -51,6 +51,16 @@ export const unlessAsked = <A, E, R>(what: string, effect: Effect.Effect<A, E, R
     Effect.flatMap(terminationAsked, () => Effect.fail(new Abandoned({ what })))
   )
 
+/** Whatever fails once the end was asked for, fails because of it: Postgres is being stopped. */
+export const abandonedAtTheEnd =
+  (what: string) =>
+  <A, R>(effect: Effect.Effect<A, Failure, R>) =>
+    Effect.catch(effect, (failure) =>
+      Effect.flatMap(ComputeState, (state) => state.now).pipe(
+        Effect.flatMap(({ status }) => Effect.fail(isTerminating(status) ? new Abandoned({ what }) : failure))
+      )
+    )
+
 /** What Postgres's exit and its last records say of its end. */
 export const postmasterDied = (postgres: Running, exit: ExitStatus) =>
   Effect.map(postgres.recentLog, (log) => new PostmasterDied({ exit, crashReport: crashReport(exit, log), log }))

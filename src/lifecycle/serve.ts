@@ -23,7 +23,7 @@ import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { Running } from "../postgres/Postmaster.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { startPlan } from "../postgres/startPlan.ts"
-import { advance, defectsAsFailures, failWith, logFailure, terminationAsked } from "./outcome.ts"
+import { abandonedAtTheEnd, advance, defectsAsFailures, failWith, logFailure, terminationAsked } from "./outcome.ts"
 import { postgresWatch, stoppedFromOutside } from "./postgresWatch.ts"
 import { promote } from "./Promote.ts"
 import { reconfigure } from "./Reconfigure.ts"
@@ -118,6 +118,7 @@ const configure = Effect.fn("Lifecycle.configure")(function* (
   const applied = advance("ConfigureBegan").pipe(
     Effect.andThen(applyLater(command.spec, postgres, inputs)),
     defectsAsFailures("applying the spec"),
+    abandonedAtTheEnd("the new spec"),
     Effect.tapError((failure) =>
       failure._tag === "Abandoned"
         ? Effect.void

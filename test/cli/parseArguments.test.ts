@@ -47,6 +47,8 @@ const nothingElse = {
   logFormat: "text",
   logFilter: { level: "info", modules: new Map() },
   banner: true,
+  verbose: false,
+  httpPortsGiven: false,
   liveConfigAllowed: true,
   dev: false,
   remoteExtBaseUrl: null,

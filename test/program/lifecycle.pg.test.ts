@@ -12,7 +12,18 @@ import * as fs from "node:fs"
 import * as path from "node:path"
 import { connect } from "../../src/pgwire/Wire.ts"
 import { installs } from "../support/postgres.ts"
-import { eventually, gone, killAll, launch, localArguments, place, processesIn, rows, runFolderOf } from "./harness.ts"
+import {
+  eventually,
+  gone,
+  killAll,
+  launch,
+  localArguments,
+  place,
+  processesIn,
+  rows,
+  runFolderOf,
+  session
+} from "./harness.ts"
 
 const hostileRole = 'o\'neil "the" \\ 5%$'
 const hostileDatabase = 'Ünï "q" 100% of $x$'
@@ -88,10 +99,24 @@ describe.each(installs)("Postgres $major ($postgres)", ({ postgres }) => {
         )
         assert.deepStrictEqual(yield* rows(at, "select timeline_id from pg_control_checkpoint()"), [["1"]])
 
+        // The end comes in the middle of an apply: it waits for a lock.
+        const wire = yield* session(at)
+        yield* wire.rows("begin")
+        yield* wire.rows("lock table pg_catalog.pg_authid in share mode")
+        const cut = second.http("/configure", post({ spec: specWith({ roles: [{ name: "later" }] }) }))
+        cut.catch(() => {})
+        yield* eventually(
+          "an apply that waits",
+          () => Effect.runPromise(rows(at, "select count(*) from pg_locks where not granted")),
+          (found) => found[0]?.[0] === "1"
+        )
         second.signal("SIGTERM")
         assert.deepStrictEqual(yield* Effect.promise(() => second.exit), { code: 0, signal: null }, second.output())
         yield* Effect.promise(() => gone(pgdata))
         assert.isFalse(fs.existsSync(`${pgdata}/postmaster.pid`))
+        assert.match(second.output(), /INFO the compute ends, which cut an apply short: /)
+        assert.notMatch(second.output(), /^\S+Z ERROR .*/m, "an end in order is no error")
+        assert.strictEqual((yield* Effect.promise(() => cut)).status, 503)
         assert.deepStrictEqual(ports(), [])
       })
     )

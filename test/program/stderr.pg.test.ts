@@ -6,10 +6,11 @@ import * as Effect from "effect/Effect"
 import { execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
+import * as net from "node:net"
 import { least } from "../support/fixtures.ts"
 import { compiledOnce } from "../support/runFolder.ts"
 import { startShipped } from "../support/shipped.ts"
-import { eventually, gone, localArguments, type Place, place, session } from "./harness.ts"
+import { eventually, gone, localArguments, type Place, place, runFolderOf, session } from "./harness.ts"
 
 const spec = {
   ...least,
@@ -130,5 +131,61 @@ describe("a standard error that nobody reads", () => {
       program.kill("SIGTERM")
       assert.deepStrictEqual(yield* Effect.promise(() => exited), [0, null])
     })
+  )
+})
+
+describe("a standard error that is a terminal", () => {
+  it.live("gets a line per step and the banner last, on the next port that is free, and what Ctrl-C saved", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        // Whoever has the port that nobody asked for: we, or somebody else.
+        const usual = net.createServer().on("error", () => {})
+        yield* Effect.acquireRelease(
+          Effect.promise(
+            () =>
+              new Promise<void>((resolve) => {
+                usual.once("error", () => resolve()).listen(3080, resolve)
+              })
+          ),
+          () => Effect.sync(() => void usual.close())
+        )
+        const args = localArguments(at, spec)
+        const portFlag = args.indexOf("--http-port")
+        const line = [process.execPath, ...startShipped, ...args.toSpliced(portFlag, 2)].map((word) => `'${word}'`)
+        const terminal = yield* Effect.acquireRelease(
+          Effect.sync(() =>
+            spawn("script", ["-qec", `exec ${line.join(" ")}`, "/dev/null"], {
+              stdio: ["pipe", "pipe", "inherit"],
+              env: { ...process.env, ...compiledOnce(), RUNTIME_DIRECTORY: runFolderOf(at.httpPort) }
+            })
+          ),
+          (child) => Effect.sync(() => void child.kill("SIGKILL"))
+        )
+        let text = ""
+        terminal.stdout.on("data", (chunk: Buffer) => void (text += chunk.toString()))
+        const exited = once(terminal, "exit")
+        yield* eventually(
+          "the banner",
+          () => text,
+          (shown) => /Stop +Ctrl-C\r\n/.test(shown)
+        )
+        const start = text.replaceAll(/\p{Cc}\[\d*m/gu, "")
+        assert.match(start, /^warning: port 3080 is taken, so HTTP will listen on (\d+)\r$/m)
+        const port = /so HTTP will listen on (\d+)/.exec(start)?.[1]
+        assert.match(start, new RegExp(`ready, in all +\\S+ m?s\r\n[^]*:${port}/status\r\n +Stop +Ctrl-C\r\n\r\n$`))
+        for (const step of ["claim the timeline", "build PGDATA", "start Postgres", "apply the spec"])
+          assert.match(start, new RegExp(`^✓ ${step} +\\S+ m?s\r$`, "m"))
+        assert.notMatch(start, /INFO|PG:|checkpoint|migration/i)
+        assert.include(text, "\x1b[33mwarning:")
+        terminal.stdin.write("\x03")
+        assert.deepStrictEqual(yield* Effect.promise(() => exited), [0, null], text)
+        assert.match(
+          text.slice(start.length),
+          /Stopping in order; .*\r\n(.*\r\n)*Stopped in order: all that was committed is in \S+\/storage\b.*\r\n$/
+        )
+        yield* Effect.promise(() => gone(at.directory))
+      })
+    )
   )
 })
