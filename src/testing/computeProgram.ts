@@ -20,11 +20,12 @@ import { program } from "../lifecycle/Program.ts"
 import type { Ended } from "../lifecycle/shutdown.ts"
 import { defaultSuperuser as superuser } from "../pgwire/Admin.ts"
 import type { RunAs } from "../platform/Spawn.ts"
-import { Flushing } from "../storage/local/disk.ts"
+import { Lasting } from "../storage/local/disk.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { cacheFolder } from "./cacheFolder.ts"
 import { freePort, isPortTaken } from "./freePort.ts"
 import type { LogLines } from "./logLines.ts"
+import { keepUsed, takeUsed } from "./usedFolders.ts"
 import { workFolder } from "./workFolder.ts"
 
 export interface StartRequest {
@@ -141,7 +142,7 @@ const listen = Effect.fnUntraced(function* (options: ProgramOptions, log: LogLin
   }).pipe(
     Effect.tapError((failure) => Deferred.fail(listening, failure)),
     Effect.provide(log.logger),
-    Effect.provideService(Flushing, lasting),
+    Effect.provideService(Lasting, lasting),
     Effect.forkScoped
   )
   return { ...(yield* Deferred.await(listening)), fiber }
@@ -154,6 +155,10 @@ const startOn = Effect.fnUntraced(function* (request: StartRequest, port: number
   const work = yield* workFolder(parent, request.runAs).pipe(Effect.provide(request.log.logger))
   const cache = yield* cacheFolder(request.runAs, work).pipe(Effect.provide(request.log.logger))
   const options = programOptions(request, { work, port, cache })
+  if (request.directory === null) {
+    yield* Effect.ignore(takeUsed(cache.seeds, options.pgdata))
+    yield* Effect.addFinalizer(() => Effect.ignore(keepUsed(cache.seeds, options.pgdata, request.runAs)))
+  }
   const { context, fiber, httpPort } = yield* listen(options, request.log, request.directory !== null)
   const [state, commands] = [Context.get(context, ComputeState), Context.get(context, Commands)]
   const terminate = Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber)).pipe(

@@ -172,40 +172,50 @@ describe("the port of a compute", () => {
 })
 
 describe("the cache of seed clusters", () => {
-  it.live("spares the next compute the initdb, and is not used when others could have written to it", () =>
-    Effect.promise(async () => {
-      const before = process.env["TMPDIR"]
-      const folder = fs.mkdtempSync(path.join(before ?? "/tmp", "compute-cache-test-"))
-      fs.chmodSync(folder, 0o1777)
-      process.env["TMPDIR"] = folder
-      try {
-        const cache = path.join(folder, `compute-ctl-cache-${process.geteuid?.()}`)
-        fs.mkdirSync(cache)
-        fs.chmodSync(cache, 0o777)
-        {
-          await using open = await startCompute({ log: "silent" })
-          assert.isTrue(open.log().some((line) => line.includes("not a folder that only this user can write to")))
+  it.live(
+    "spares the next compute the initdb and keeps nothing of a test; where others could write to it, it is not used",
+    () =>
+      Effect.promise(async () => {
+        const before = process.env["TMPDIR"]
+        const folder = fs.mkdtempSync(path.join(before ?? "/tmp", "compute-cache-test-"))
+        fs.chmodSync(folder, 0o1777)
+        process.env["TMPDIR"] = folder
+        try {
+          const cache = path.join(folder, `compute-ctl-cache-${process.geteuid?.()}`)
+          fs.mkdirSync(cache)
+          fs.chmodSync(cache, 0o777)
+          {
+            await using open = await startCompute({ log: "silent" })
+            assert.isTrue(open.log().some((line) => line.includes("not a folder that only this user can write to")))
+          }
+          assert.deepStrictEqual(fs.readdirSync(cache), [])
+          fs.rmdirSync(cache)
+          const made: Array<string> = []
+          for (let time = 0; time < 2; time++) {
+            await using compute = await startCompute({ log: "silent" })
+            await ask(compute.url, "CREATE TABLE letters AS SELECT 'written by a test' AS content")
+            const seeds = fs.readdirSync(cache).find((name) => name.startsWith("seeds-of-")) ?? ""
+            const templates = path.join(cache, seeds, "templates")
+            made.push(...fs.readdirSync(templates).map((name) => String(fs.statSync(path.join(templates, name)).ino)))
+          }
+          assert.strictEqual(made.length, 2)
+          assert.strictEqual(made[0], made[1], "the second compute made none of its own")
+          const [used = ""] = fs.globSync(path.join(cache, "seeds-of-*/used/*"))
+          const files = fs.readdirSync(used, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
+          assert.isAbove(files.length, 500, "its data directory is kept for the next")
+          const written = files.filter((file) =>
+            fs.readFileSync(path.join(file.parentPath, file.name)).includes("written by a test")
+          )
+          assert.deepStrictEqual(written, [], "what a test wrote is not")
+          assert.deepStrictEqual(
+            fs.readdirSync(folder).filter((name) => name.startsWith("compute-") && !name.includes("cache")),
+            []
+          )
+        } finally {
+          if (before === undefined) delete process.env["TMPDIR"]
+          else process.env["TMPDIR"] = before
+          fs.rmSync(folder, { recursive: true, force: true })
         }
-        assert.deepStrictEqual(fs.readdirSync(cache), [])
-        fs.rmdirSync(cache)
-        const made: Array<string> = []
-        for (let time = 0; time < 2; time++) {
-          await using _ = await startCompute({ log: "silent" })
-          const seeds = fs.readdirSync(cache).find((name) => name.startsWith("seeds-of-")) ?? ""
-          const templates = path.join(cache, seeds, "templates")
-          made.push(...fs.readdirSync(templates).map((name) => String(fs.statSync(path.join(templates, name)).ino)))
-        }
-        assert.strictEqual(made.length, 2)
-        assert.strictEqual(made[0], made[1], "the second compute made none of its own")
-        assert.deepStrictEqual(
-          fs.readdirSync(folder).filter((name) => name.startsWith("compute-") && !name.includes("cache")),
-          []
-        )
-      } finally {
-        if (before === undefined) delete process.env["TMPDIR"]
-        else process.env["TMPDIR"] = before
-        fs.rmSync(folder, { recursive: true, force: true })
-      }
-    })
+      })
   )
 })

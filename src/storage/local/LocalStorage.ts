@@ -33,7 +33,7 @@ import { Storage, type Timeline } from "../Storage.ts"
 import { coldBackupLabel } from "./backupLabel.ts"
 import { type BaseLimits, defaultBaseLimits } from "./basePolicy.ts"
 import type { KnownFiles } from "./copyTree.ts"
-import { statOrNull } from "./disk.ts"
+import { Lasting, statOrNull } from "./disk.ts"
 import { type Durability, requireSettings } from "./durability.ts"
 import { fence } from "./fence.ts"
 import { type Base, baseBytes, damaged, type Layout, layoutOf, readBase } from "./layout.ts"
@@ -175,7 +175,7 @@ const leave = Effect.fn("LocalStorage.leave")(function* (
   exit: ExitStatus,
   spent: Duration.Duration
 ) {
-  if (exit._tag !== "Code" || exit.code !== 0) return
+  if (exit._tag !== "Code" || exit.code !== 0 || !(yield* Lasting)) return
   yield* leaveCleanly(shared, layout, pgdata, known, spent).pipe(
     within("leaving the storage", leaveWithin),
     Effect.catch((failure) => Effect.logWarning("the next start will be slower", failure))

@@ -17,7 +17,7 @@ import { attemptPromise, makeFolder, namesIn, removeFile } from "../../platform/
 import { runCommand } from "../../platform/processes.ts"
 import type { RunAs, Spawn } from "../../platform/Spawn.ts"
 import { type Copy, copyFiles, finishCopy, type KnownFiles, listTree } from "./copyTree.ts"
-import { Flushing, flush, handOver, removeTree, rename, statOrNull } from "./disk.ts"
+import { Lasting, flush, handOver, removeTree, rename, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { FileDamaged, layTree } from "./layTree.ts"
 import { type Base, damaged, freshTrash, type Layout, readSpareId, trashes } from "./layout.ts"
@@ -190,7 +190,7 @@ export const flushCopy = Effect.fnUntraced(function* (
   { folder, manifest }: Copied,
   files: ReadonlyArray<string>
 ): Effect.fn.Return<void, FileFailed, Spawn> {
-  if (!(yield* Flushing)) return
+  if (!(yield* Lasting)) return
   const flushAll = (names: ReadonlyArray<string>) =>
     Effect.forEach(names, (name) => flush(`${folder}/pgdata/${name}`), { concurrency: 4, discard: true })
   const oneByOne = Effect.andThen(flushAll(files), flushAll(["", ...manifest.folders]))

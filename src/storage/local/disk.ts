@@ -11,12 +11,15 @@ import type { FileFailed } from "../../errors/Failure.ts"
 import { attempt, attemptPromise, replaceFile } from "../../platform/files.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
 
-/** False for a storage that is to live no longer than this process: then nothing is flushed, and starts are faster. */
-export const Flushing = Context.Reference<boolean>("compute/storage/local/Flushing", { defaultValue: () => true })
+/**
+ * False for a storage that is to live no longer than this process: nothing is flushed, and nothing is prepared for a
+ * next start, so it is faster and smaller.
+ */
+export const Lasting = Context.Reference<boolean>("compute/storage/local/Lasting", { defaultValue: () => true })
 
 /** Flushes a file or a folder. A folder that cannot be flushed (some filesystems) answers EINVAL, which is ignored. */
 export const flush = (path: string): Effect.Effect<void, FileFailed> =>
-  Effect.flatMap(Flushing, (flushing) => (flushing ? flushNow(path) : Effect.void))
+  Effect.flatMap(Lasting, (lasting) => (lasting ? flushNow(path) : Effect.void))
 
 const flushNow = (path: string): Effect.Effect<void, FileFailed> =>
   attemptPromise("flush", path, async () => {

@@ -13,7 +13,7 @@ import { attempt, hasCode, makeFolder, namesIn, removeFile } from "../../platfor
 import { readBootId } from "../../platform/processes.ts"
 import { layBase } from "./baseFolder.ts"
 import { contentRule } from "./basePolicy.ts"
-import { removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { Lasting, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, freshTrash, type Layout, printRecord, readSpareId, trashes } from "./layout.ts"
 
@@ -97,6 +97,7 @@ export const prepareSpare: (
   base: Base,
   pgdata: string
 ) => Effect.Effect<void, FileFailed | StorageDamaged> = Effect.fnUntraced(function* (layout, base, pgdata) {
+  if (!(yield* Lasting)) return
   const bootId = yield* readBootId
   if (bootId !== null && (yield* sameFilesystem(layout, pgdata)) && (yield* usable(layout, base, pgdata)) === null) {
     yield* removeFile(layout.spareId)
