@@ -9,6 +9,7 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { makeSnapshot } from "../../.ci/snapshot.ts"
 import { startPlan } from "../../src/postgres/startPlan.ts"
 import { parseSpec } from "../../src/spec/parseSpec.ts"
 import { endAll, endPostgres, freePort, memoryOf, postmasterOf, start, type Started, until, user } from "./startRuns.ts"
@@ -50,6 +51,9 @@ fs.symlinkSync(path.join(root, "node_modules"), at("node_modules"))
 const [bundle, launcher] = [at("dist/compute_ctl.cjs"), at("bin/compute_ctl")]
 fs.copyFileSync(built, bundle)
 fs.copyFileSync(path.join(root, "bin/compute_ctl"), launcher)
+makeSnapshot(at("dist"))
+// Where the launcher finds this very Node in this installation.
+fs.writeFileSync(at("dist/compute_ctl.snapshot.node"), `${at("node_modules/node/bin/node")}\n${process.version}\n`)
 const [port, httpPort, internalPort] = [await freePort(), await freePort(), await freePort()]
 
 // -- the specs ---------------------------------------------------------------------------------------------------
