@@ -193,6 +193,7 @@ export const metricsText = (snapshot: Snapshot, buildTag: string): string =>
     familiesOf(
       {
         status: snapshot.status,
+        ready: isReady(vitalsOf(snapshot)),
         steps: snapshot.steps,
         downtime: snapshot.downtime,
         totalStartupMillis: snapshot.metrics.total_startup_ms,

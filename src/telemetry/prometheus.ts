@@ -49,6 +49,8 @@ export const printHead = ({ help, name, type }: Pick<Family, "name" | "type" | "
 /** The part of a snapshot that is measured. */
 export interface Measured {
   readonly status: Status
+  /** What `/readyz` answers. */
+  readonly ready: boolean
   readonly steps: ReadonlyArray<{ readonly name: string; readonly millis: number }>
   readonly downtime: { readonly current: number; readonly total: number }
   readonly totalStartupMillis: number
@@ -145,6 +147,12 @@ export const familiesOf = (measured: Measured, buildTag: string): ReadonlyArray<
     type: "gauge",
     help: "1 for the status this compute has",
     samples: [{ labels: { build_tag: buildTag, status: displayStatus(measured.status) }, value: 1 }]
+  },
+  {
+    name: "compute_ctl_ready",
+    type: "gauge",
+    help: "1 while users' connections are worth sending here, as GET /readyz says",
+    samples: one(measured.ready ? 1 : 0)
   },
   {
     name: "compute_ctl_condition",

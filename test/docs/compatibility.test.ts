@@ -8,6 +8,7 @@ import { flags } from "../../src/cli/flags.ts"
 import { failed, usageError } from "../../src/errors/policy.ts"
 import { wholeApi } from "../../src/http/Api.ts"
 import { endpointsOf } from "../../src/http/routes.ts"
+import { metricNames, vmMetrics } from "../support/metricNames.ts"
 
 const root = path.resolve(import.meta.dirname, "../..")
 const sources = fs
@@ -64,16 +65,13 @@ describe("docs/compatibility.md", () => {
   })
 
   it("has every metric", () => {
-    const declared =
-      /(?:name: |name,|counter\(\s*|gauge\(\s*|histogram\(\s*|[?:] )"((?:compute|pg_cctl|installed)_[a-z_]+)"/g
-    const inCode = sources.flatMap((text) => [...text.matchAll(declared)].map(([, name = ""]) => name))
     const documented = rowsOf("Metrics")
       .filter((row) => row.at(-1) !== absent)
       .map(nameOf)
-    const wildcard = "compute_vm_*"
+    const wildcard = `${vmMetrics}*`
     assert.sameMembers(
       documented.filter((name) => name !== wildcard),
-      [...new Set(inCode.filter((name) => name !== "compute_ctl" && !name.startsWith("compute_vm_")))]
+      [...metricNames()]
     )
     assert.include(documented, wildcard)
   })

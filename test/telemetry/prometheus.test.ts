@@ -16,6 +16,7 @@ import {
 
 const measured: Measured = {
   status: "empty",
+  ready: false,
   steps: [],
   downtime: { current: 0, total: 0 },
   totalStartupMillis: 0,
@@ -39,6 +40,14 @@ describe("metrics text", () => {
         .filter((line) => line.startsWith("compute_ctl_up"))
       assert.deepStrictEqual(lines, [`compute_ctl_up{build_tag="tag",status="${status.replaceAll("_", "-")}"} 1`])
     }
+  })
+
+  it("says whether the compute is ready, also when it is not", () => {
+    for (const ready of [true, false])
+      assert.match(
+        printFamilies(familiesOf({ ...measured, ready }, "tag")),
+        RegExp(`^compute_ctl_ready ${Number(ready)}$`, "m")
+      )
   })
 
   it("leaves out families without samples", () => {
