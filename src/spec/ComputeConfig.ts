@@ -38,7 +38,7 @@ const Jwk = Schema.Union([
 
 const SettingsWire = Schema.Struct({
   jwks: Schema.Struct({ keys: Schema.Array(Jwk) }),
-  tls: opt(TlsWire)
+  tls: opt(TlsWire, "certificate and key")
 })
 
 /** Decoding drops members that a shape does not name (`kid`, `alg`), so keys are also taken whole (`RawKeys`). */

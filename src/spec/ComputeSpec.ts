@@ -3,7 +3,7 @@
  * `parseSpec.ts` reads it.
  *
  * Fields that only one generation has are optional, with the default named next to them; unknown keys are ignored
- * at every level. `opt` means missing or `null`; a bare `optionalKey` may be missing but not `null`.
+ * at every level. `opt` means missing or `null`; what is `optional` may be missing but not `null`.
  */
 import * as Schema from "effect/Schema"
 import { expectedServerAddress, longestServerAddress, serverAddress } from "../pgwire/address.ts"
@@ -21,8 +21,17 @@ import { maxProblems } from "./problems.ts"
 
 // The scalars of the wire: sized numbers, ids, LSNs, names that Postgres can hold. Messages say what was expected.
 
+// What a field means is in its own words here, for `compute_ctl schema` and docs/configuration.md.
+
+const field = <S extends Schema.Top>(schema: S, description: string) => schema.annotateKey({ description })
+
+/** May be missing. */
+const optional = <S extends Schema.Constraint>(schema: S, description: string) =>
+  Schema.optionalKey(schema).annotateKey({ description })
+
 /** Missing or `null`. */
-export const opt = <S extends Schema.Constraint>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+export const opt = <S extends Schema.Constraint>(schema: S, description: string) =>
+  Schema.optionalKey(Schema.NullOr(schema)).annotateKey({ description })
 
 /** Doubles hold integers of 64 bits only nearly; sizes of swap and disk do not care about the last kilobyte. */
 const integer = (minimum: number, maximum: number, expected: string) =>
@@ -68,10 +77,9 @@ const ServerAddress = Schema.String.check(
 // gives it meaning.
 
 export const GenericOptionWire = Schema.Struct({
-  name: PgText,
-  value: opt(PgText),
-  /** Only `string` has a meaning: quote the value. */
-  vartype: Schema.String
+  name: field(PgText, "what postgresql.conf, CREATE ROLE or CREATE DATABASE calls it"),
+  value: opt(PgText, "without one: the name alone"),
+  vartype: field(Schema.String, "string: the value is quoted; any other word has no meaning")
 }).annotate({ identifier: "GenericOption" })
 export type GenericOptionWire = typeof GenericOptionWire.Type
 
@@ -99,25 +107,24 @@ const Verifier = Schema.String.check(
 )
 
 export const RoleWire = Schema.Struct({
-  name: named(faultOfRoleName),
-  /** Absent: not managed. `null`: no password. Otherwise a SCRAM verifier or the hex of an md5 one. */
-  encrypted_password: opt(Verifier),
-  /** Ours. */
-  privileged: opt(
-    Schema.Boolean.annotate({
-      description:
-        "Whether it is a member of the privileged role; a new one without also lacks the usual attributes. " +
-        "Absent: a new role becomes one, and nothing is asked later."
-    })
+  name: field(named(faultOfRoleName), "its name"),
+  encrypted_password: opt(
+    Verifier,
+    "a SCRAM verifier, or the hex of an md5 one; null: none; absent: not ours to manage"
   ),
-  options: opt(Schema.Array(GenericOptionWire))
+  privileged: opt(
+    Schema.Boolean,
+    "whether it is a member of the privileged role; a new one without also lacks the usual attributes. " +
+      "Absent: a new role becomes one, and nothing is asked later"
+  ),
+  options: opt(Schema.Array(GenericOptionWire), "such as CONNECTION LIMIT; brought back when they differ")
 }).annotate({ identifier: "Role" })
 export type RoleWire = typeof RoleWire.Type
 
 export const DatabaseWire = Schema.Struct({
-  name: named(faultOfDatabaseName),
-  owner: named(faultOfRoleReference),
-  options: opt(Schema.Array(GenericOptionWire))
+  name: field(named(faultOfDatabaseName), "its name"),
+  owner: field(named(faultOfRoleReference), "a role, of the spec or another that is there"),
+  options: opt(Schema.Array(GenericOptionWire), "such as ENCODING; some count only when it is made")
 }).annotate({ identifier: "Database" })
 export type DatabaseWire = typeof DatabaseWire.Type
 
@@ -125,9 +132,9 @@ const knownActions = new Set(["delete_db", "rename_db", "delete_role", "rename_r
 
 /** Unknown actions are kept here and ignored later, so their names are not judged. */
 export const DeltaOperationWire = Schema.Struct({
-  action: Schema.String,
-  name: Schema.String,
-  new_name: opt(Schema.String)
+  action: field(Schema.String, "delete_db, rename_db, delete_role or rename_role; others are ignored"),
+  name: field(Schema.String, "of the database or role"),
+  new_name: opt(Schema.String, "for a rename")
 })
   .check(
     Schema.makeFilter((operation: { action: string; name: string; new_name?: string | null }) => {
@@ -153,14 +160,13 @@ export const DeltaOperationWire = Schema.Struct({
 export type DeltaOperationWire = typeof DeltaOperationWire.Type
 
 const ClusterWire = Schema.Struct({
-  cluster_id: opt(Schema.String),
-  name: opt(Schema.String),
-  state: opt(Schema.String),
-  roles: Schema.Array(RoleWire),
-  databases: Schema.Array(DatabaseWire),
-  /** Verbatim head of postgresql.conf. */
-  postgresql_conf: opt(PgText),
-  settings: opt(Schema.Array(SettingWire))
+  cluster_id: opt(Schema.String, "not used"),
+  name: opt(Schema.String, "not used"),
+  state: opt(Schema.String, "not used"),
+  roles: field(Schema.Array(RoleWire), "roles that there shall be; others are left alone"),
+  databases: field(Schema.Array(DatabaseWire), "databases that there shall be; others are left alone"),
+  postgresql_conf: opt(PgText, "the head of postgresql.conf, as it is"),
+  settings: opt(Schema.Array(SettingWire), "settings of Postgres, after that head")
 }).annotate({ identifier: "Cluster" })
 
 // The wire's words about things around Postgres (docs/reference/compute_ctl.md#remote-extensions-in-the-spec and
@@ -196,49 +202,54 @@ const extensionData = <S extends Schema.Constraint>(one: S) =>
 const Sha256 = Schema.String.check(Schema.isPattern(/^[0-9A-Fa-f]{64}$/u, { expected: "64 hexadecimal digits" }))
 
 export const RemoteExtensionsWire = Schema.Struct({
-  public_extensions: opt(Schema.Array(Schema.String)),
-  custom_extensions: opt(Schema.Array(Schema.String)),
-  library_index: Schema.Record(Schema.String, Schema.String),
-  extension_data: extensionData(
-    Schema.Struct({
-      control_data: ControlData,
-      /** Not used: the path follows from the name (docs/reference/compute_ctl.md#remote-extension-urls). */
-      archive_path: Schema.String,
-      /** Ours: the digest of the archive as it is served. */
-      sha256: opt(Sha256)
-    })
+  public_extensions: opt(Schema.Array(Schema.String), "extensions that may be fetched"),
+  custom_extensions: opt(Schema.Array(Schema.String), "more of them"),
+  library_index: field(Schema.Record(Schema.String, Schema.String), "from a library's name to its extension"),
+  extension_data: field(
+    extensionData(
+      Schema.Struct({
+        control_data: field(ControlData, "control files to write, by name"),
+        // Not used: the path follows from the name (docs/reference/compute_ctl.md#remote-extension-urls).
+        archive_path: field(Schema.String, "not used: the path follows from the name"),
+        sha256: opt(Sha256, "the digest of the archive as it is served, which is compared")
+      })
+    ),
+    "the extensions, by name"
   )
 }).annotate({ identifier: "RemoteExtensions" })
 export type RemoteExtensionsWire = typeof RemoteExtensionsWire.Type
 
 export const TlsWire = Schema.Struct({
-  key_path: Schema.String,
-  cert_path: Schema.String
+  key_path: field(Schema.String, "file of the key"),
+  cert_path: field(Schema.String, "file of the certificate")
 }).annotate({ identifier: "Tls" })
 
 export const LocalProxyKeysWire = Schema.Struct({
-  id: Schema.String,
-  role_names: Schema.Array(Schema.String),
-  jwks_url: Schema.String,
-  provider_name: Schema.String,
-  jwt_audience: opt(Schema.String)
+  id: field(Schema.String, "its id"),
+  role_names: field(Schema.Array(Schema.String), "roles that its tokens may log in as"),
+  jwks_url: field(Schema.String, "where the keys are"),
+  provider_name: field(Schema.String, "whose they are"),
+  jwt_audience: opt(Schema.String, "the audience that a token must name")
 })
 export type LocalProxyKeysWire = typeof LocalProxyKeysWire.Type
 
 const LocalProxyWire = Schema.Struct({
-  jwks: opt(Schema.Array(LocalProxyKeysWire)),
-  tls: opt(TlsWire)
+  jwks: opt(Schema.Array(LocalProxyKeysWire), "who issues tokens"),
+  tls: opt(TlsWire, "overwritten with the compute's own certificate")
 }).annotate({ identifier: "LocalProxy" })
 
 const DatabricksWire = Schema.Struct({
-  pg_compute_tls_settings: Schema.Struct({
-    cert_file: Schema.String,
-    key_file: Schema.String,
-    ca_file: Schema.String
-  }),
-  databricks_pg_hba: Schema.String,
-  databricks_pg_ident: Schema.String,
-  databricks_workspace_host: Schema.String
+  pg_compute_tls_settings: field(
+    Schema.Struct({
+      cert_file: field(Schema.String, "not used"),
+      key_file: field(Schema.String, "not used"),
+      ca_file: field(Schema.String, "not used")
+    }),
+    "not used"
+  ),
+  databricks_pg_hba: field(Schema.String, "not used"),
+  databricks_pg_ident: field(Schema.String, "not used"),
+  databricks_workspace_host: field(Schema.String, "not used")
 }).annotate({ identifier: "DatabricksSettings" })
 
 // The wire's words about where the data lives (docs/reference/compute_ctl.md#spec-fields and
@@ -249,75 +260,87 @@ export const expectedMode = '"Primary", "Replica" or {"Static": LSN}'
 
 export const ComputeModeWire = Schema.Union([
   Schema.Literals(["Primary", "Replica"]).annotate({ expected: expectedMode }),
-  Schema.Struct({ Static: LsnText })
+  Schema.Struct({ Static: field(LsnText, "the LSN to read at") })
 ]).annotate({ identifier: "ComputeMode" })
 export type ComputeModeWire = typeof ComputeModeWire.Type
 
 const PageserverWire = Schema.Struct({
-  id: opt(U64),
-  libpq_url: opt(Schema.String),
-  grpc_url: opt(Schema.String)
+  id: opt(U64, "its number"),
+  libpq_url: opt(Schema.String, "where it speaks Postgres's protocol"),
+  grpc_url: opt(Schema.String, "where it speaks gRPC")
 }).annotate({ identifier: "Pageserver" })
 
 export const PageserverConnectionInfoWire = Schema.Struct({
-  /** 0: unsharded. */
-  shard_count: U8,
-  stripe_size: opt(U32),
-  /** By shard index, `NNCC`: shard number and shard count, two hex digits each. */
-  shards: Schema.Record(Schema.String, Schema.Struct({ pageservers: Schema.Array(PageserverWire) })),
-  prefer_protocol: Schema.optionalKey(Schema.Literals(["libpq", "grpc"]))
+  shard_count: field(U8, "0: not sharded"),
+  stripe_size: opt(U32, "in pages; needed for several shards"),
+  shards: field(
+    Schema.Record(
+      Schema.String,
+      Schema.Struct({ pageservers: field(Schema.Array(PageserverWire), "the first one is used") })
+    ),
+    "by shard index, NNCC: the shard's number and the count, two hexadecimal digits each"
+  ),
+  prefer_protocol: optional(Schema.Literals(["libpq", "grpc"]), "libpq by default")
 }).annotate({ identifier: "PageserverConnectionInfo" })
 export type PageserverConnectionInfoWire = typeof PageserverConnectionInfoWire.Type
 
 export const storageFields = {
-  tenant_id: opt(HexId),
-  timeline_id: opt(HexId),
-  pageserver_connection_info: opt(PageserverConnectionInfoWire),
-  /** One conninfo or URL per shard, in shard order, separated by commas. */
-  pageserver_connstring: opt(Schema.String),
-  shard_stripe_size: opt(U32),
-  safekeepers_generation: opt(U32),
-  safekeeper_connstrings: Schema.optionalKey(Schema.Array(Schema.String)),
-  mode: Schema.optionalKey(ComputeModeWire),
-  storage_auth_token: opt(Schema.String)
+  tenant_id: opt(HexId, "the tenant; otherwise the setting neon.tenant_id. All zeros with local and volume by default"),
+  timeline_id: opt(HexId, "its timeline; otherwise the setting neon.timeline_id. All zeros there, too"),
+  pageserver_connection_info: opt(PageserverConnectionInfoWire, "the pageservers of each shard"),
+  pageserver_connstring: opt(
+    Schema.String,
+    "the same in older words: one URL or conninfo per shard, separated by commas"
+  ),
+  shard_stripe_size: opt(U32, "in pages; goes with pageserver_connstring"),
+  safekeepers_generation: opt(U32, "of the safekeepers' configuration; goes before their list as g#N:"),
+  safekeeper_connstrings: optional(
+    Schema.Array(Schema.String),
+    "host:port of each; empty: the setting neon.safekeepers"
+  ),
+  mode: optional(ComputeModeWire, 'Primary by default; Replica follows, {"Static": LSN} reads at one LSN'),
+  storage_auth_token: opt(Schema.String, "password for pageservers and safekeepers")
 }
 
 export const ComputeSpec = Schema.Struct({
-  /** Not interpreted. */
-  format_version: Schema.Finite,
-  /** For the log. */
-  operation_uuid: opt(Schema.String),
-  /** Unknown ones are accepted. Default none. */
-  features: Schema.optionalKey(Schema.Array(Schema.String)),
-  swap_size_bytes: opt(U64),
-  disk_quota_bytes: opt(U64),
-  disable_lfc_resizing: opt(Schema.Boolean),
-  cluster: ClusterWire,
-  delta_operations: opt(Schema.Array(DeltaOperationWire)),
-  /** Default false. */
-  skip_pg_catalog_updates: Schema.optionalKey(Schema.Boolean),
+  format_version: field(Schema.Finite, "not interpreted"),
+  operation_uuid: opt(Schema.String, "for the log"),
+  features: optional(
+    Schema.Array(Schema.String),
+    "anon_extension and tls_experimental mean something; others are accepted. None by default"
+  ),
+  swap_size_bytes: opt(U64, "of a virtual machine, set once with --resize-swap-on-bind"),
+  disk_quota_bytes: opt(U64, "of its file system, set once with --set-disk-quota-for-fs; 0: none"),
+  disable_lfc_resizing: opt(Schema.Boolean, "the vm-monitor leaves the local file cache as it is"),
+  cluster: field(ClusterWire, "roles, databases, settings"),
+  delta_operations: opt(Schema.Array(DeltaOperationWire), "drops and renames, done before the rest"),
+  skip_pg_catalog_updates: optional(
+    Schema.Boolean,
+    "roles, databases and extensions stay as they are. False by default"
+  ),
   ...storageFields,
-  project_id: opt(Schema.String),
-  branch_id: opt(Schema.String),
-  endpoint_id: opt(Schema.String),
-  remote_extensions: opt(RemoteExtensionsWire),
-  pgbouncer_settings: opt(Schema.Record(Schema.String, Schema.String)),
-  local_proxy_config: opt(LocalProxyWire),
-  /** Default 1. */
-  reconfigure_concurrency: Schema.optionalKey(U64),
-  /** Default false. */
-  drop_subscriptions_before_start: Schema.optionalKey(Schema.Boolean),
-  /** Default `Disabled`. `Log` is an old word for `Base`; `Hipaa` behaves as `Extended`. */
-  audit_log_level: Schema.optionalKey(Schema.Literals(["Disabled", "Log", "Base", "Hipaa", "Extended", "Full"])),
-  logs_export_host: opt(ServerAddress),
-  endpoint_storage_addr: opt(Schema.String),
-  endpoint_storage_token: opt(Schema.String),
-  /** Default false. */
-  autoprewarm: Schema.optionalKey(Schema.Boolean),
-  offload_lfc_interval_seconds: opt(NonZeroU64),
-  /** -1 never, 0 default. Required by the newer generation, unknown to the older: default 0. */
-  suspend_timeout_seconds: Schema.optionalKey(I64),
-  databricks_settings: opt(DatabricksWire)
+  project_id: opt(Schema.String, "for the log, and written as neon.project_id"),
+  branch_id: opt(Schema.String, "for the log, and written as neon.branch_id"),
+  endpoint_id: opt(Schema.String, "for the log, written as neon.endpoint_id, and a part of the file cache's URL"),
+  remote_extensions: opt(RemoteExtensionsWire, "extensions that the image lacks"),
+  pgbouncer_settings: opt(Schema.Record(Schema.String, Schema.String), "for the [pgbouncer] of its ini"),
+  local_proxy_config: opt(LocalProxyWire, "for local_proxy"),
+  reconfigure_concurrency: optional(U64, "connections of an apply to a running Postgres. 1 by default"),
+  drop_subscriptions_before_start: optional(Schema.Boolean, "drops them once per timeline. False by default"),
+  audit_log_level: optional(
+    Schema.Literals(["Disabled", "Log", "Base", "Hipaa", "Extended", "Full"]),
+    "Disabled by default. Log is an old word for Base; Hipaa behaves as Extended"
+  ),
+  logs_export_host: opt(ServerAddress, "host:port of a syslog that gets Postgres's log"),
+  endpoint_storage_addr: opt(Schema.String, "where the file cache's map is kept; otherwise the setting of this name"),
+  endpoint_storage_token: opt(Schema.String, "bearer token for it"),
+  autoprewarm: optional(Schema.Boolean, "warm the file cache after the start. False by default"),
+  offload_lfc_interval_seconds: opt(NonZeroU64, "how often the file cache's map is saved; absent: never by itself"),
+  suspend_timeout_seconds: optional(
+    I64,
+    "how long nobody has to use Postgres for --exit-when-idle; -1: never, 0 (the default): 300"
+  ),
+  databricks_settings: opt(DatabricksWire, "not used")
 }).annotate({
   identifier: "ComputeSpec",
   title: "ComputeSpec",

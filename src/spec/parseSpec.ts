@@ -60,7 +60,7 @@ const decode = decoderOf(ComputeSpec)
 /** Only what the storage is read from, so that a wrong role does not hide a missing address. */
 const StorageOnly = Schema.Struct({
   ...storageFields,
-  cluster: Schema.Struct({ settings: opt(Schema.Array(GenericOptionWire)) })
+  cluster: Schema.Struct({ settings: opt(Schema.Array(GenericOptionWire), "where older specs have it") })
 })
 const decodeStorage = Schema.decodeUnknownOption(StorageOnly)
 
