@@ -191,6 +191,53 @@ describe("bin/compute_ctl", () => {
     })
   )
 
+  it.effect(
+    "falls back to a Node of the PATH where its own does not run, and says of each why not where none does",
+    () =>
+      Effect.gen(function* () {
+        const home = yield* installation
+        withBundle(home)
+        const own = path.join(home, "node_modules/node/bin/node")
+        const libatomic = "libatomic.so.1: cannot open shared object file: No such file or directory"
+        put(
+          home,
+          "node_modules/node/bin/node",
+          `#!/bin/sh\necho "node: ${libatomic}" >&2\necho more >&2\nexit 127\n`,
+          0o755
+        )
+        put(home, "old/node", fakeNode("v20.20.2"), 0o755)
+        put(home, "path/node", fakeNode("v24.1.0"), 0o755)
+        const [old, good] = [path.join(home, "old"), path.join(home, "path")]
+        const found = launch(path.join(home, "bin/compute_ctl"), ["x"], `${home}/node_modules/.bin:${old}:${good}`)
+        assert.deepStrictEqual([found.status, found.stderr], [0, ""])
+        assert.match(found.stdout, /^fake .*\/dist\/compute_ctl\.cjs x$/m)
+        const { status, stderr } = launch(path.join(home, "bin/compute_ctl"), ["x"], old)
+        assert.strictEqual(status, 1)
+        assert.include(stderr, `${own} does not run (node: ${libatomic}; install it (apt-get install libatomic1`)
+        assert.include(stderr, `${old}/node is v20.20.2; `)
+        assert.match(stderr, /^compute_ctl: [^\n]*Node\.js 22\.19 or newer is needed\n$/)
+      })
+  )
+
+  it.effect("tries no Node again that has made the snapshot", () =>
+    Effect.gen(function* () {
+      const home = yield* installation
+      withBundle(home)
+      const own = path.join(home, "node_modules/node/bin/node")
+      put(home, "node_modules/node/bin/node", `#!/bin/sh\necho "$*" >> '${home}/asked'; echo v26.1.0\n`, 0o755)
+      fs.utimesSync(own, 0, 0)
+      fs.utimesSync(path.join(home, "dist/compute_ctl.cjs"), 0, 0)
+      const asked = () => fs.readFileSync(path.join(home, "asked"), "utf8").trim().split("\n")
+      launch(path.join(home, "bin/compute_ctl"), ["x"])
+      assert.strictEqual(asked().shift(), "--version")
+      put(home, "dist/compute_ctl.snapshot", "")
+      put(home, "dist/compute_ctl.snapshot.node", `${own}\nv26.1.0\n`)
+      fs.rmSync(path.join(home, "asked"))
+      launch(path.join(home, "bin/compute_ctl"), ["x"])
+      assert.match(asked().join("\n"), /^--snapshot-blob [^\n]+ x$/)
+    })
+  )
+
   it.effect("sets a compile cache under the user's own home, unless one is set or the home is somebody else's", () =>
     Effect.gen(function* () {
       const home = yield* installation
