@@ -1,6 +1,6 @@
 /**
- * A real compute in a test without Effect, with a client of one's own: a URL for each role, a new cluster for each test,
- * nothing left behind.
+ * A real compute in a test without Effect, with a client of one's own: a URL for each role, a new cluster for each
+ * test, nothing left behind.
  */
 import { type RunningCompute, startCompute } from "compute-ctl/promise"
 import postgres from "postgres"

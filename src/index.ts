@@ -2,6 +2,9 @@
  * What the package `compute-ctl` exports: a real compute as a layer, and the parts to build another from.
  */
 export { Compute, type ComputeOptions } from "./testing/Compute.ts"
+export type { LogOption } from "./testing/logLines.ts"
+export { verifierOf } from "./testing/passwords.ts"
+export type { DatabaseOptions, TestDatabase } from "./testing/testDatabases.ts"
 export { type LifecycleOptions, runLifecycle } from "./lifecycle/Lifecycle.ts"
 export type { Ended } from "./lifecycle/shutdown.ts"
 export { ComputeState } from "./compute/ComputeState.ts"

@@ -29,6 +29,7 @@ import { resolveRunAs } from "../platform/users.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
 import { type StartedCompute, startProgram, type StartRequest } from "./computeProgram.ts"
 import { type LogOption, logLines } from "./logLines.ts"
+import { type TestDatabases, testDatabases } from "./testDatabases.ts"
 import { printUrl, withPasswords } from "./passwords.ts"
 
 export interface ComputeOptions {
@@ -64,6 +65,8 @@ export class Compute extends Context.Service<
     readonly connect: (database?: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
     /** Sends a new spec, as `/configure` does, and waits until it is applied. */
     readonly configure: (spec: unknown) => Effect.Effect<Snapshot, Failure>
+    /** A database of one test, copied from a template that is migrated once; gone with the scope. */
+    readonly database: TestDatabases["make"]
     /** Everything as it was at the first start, at the same URLs: another cluster. Ends every session. */
     readonly reset: Effect.Effect<void, Failure>
     /** Ends the compute and waits for the end. The scope does it too. */
@@ -72,6 +75,24 @@ export class Compute extends Context.Service<
 >()("compute/testing/Compute") {
   static readonly layer = (options: ComputeOptions = {}): Layer.Layer<Compute, Failure> =>
     Layer.effect(Compute, live(options))
+
+  /**
+   * A client of `@effect/sql-pg` for a database, as a role of the spec or as the superuser.
+   *
+   * @example
+   * ```ts
+   * const shop = Compute.sql("shop", "web").pipe(Layer.provideMerge(Compute.layer({ spec })))
+   * ```
+   */
+  static readonly sql = (database = "postgres", role?: string) =>
+    Layer.unwrap(
+      Effect.gen(function* () {
+        const { urlOf } = yield* Compute
+        // Not before somebody wants it.
+        const client = yield* Effect.promise(() => import("@effect/sql-pg/PgClient"))
+        return client.layer({ url: Redacted.make(urlOf(database, role)) })
+      })
+    )
 }
 
 /** Over the socket, where no password is asked for. */
@@ -130,6 +151,9 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
   const running = Effect.map(Ref.get(current), ({ started }) => started)
   const urlOf = (database: string, role: string = superuser) =>
     printUrl({ database, role, port, password: Redacted.value(password) })
+  const connectTo = (database: string) =>
+    Effect.flatMap(running, ({ options: program }) => sessionTo(program, database))
+  const databases = testDatabases({ connect: connectTo, urlOf })
   const again = startIn(scope, { ...request, httpPort }, Effect.succeed(port))
   return Compute.of({
     url: urlOf("postgres"),
@@ -137,7 +161,8 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     httpUrl: `http://127.0.0.1:${httpPort}`,
     now: Effect.flatMap(running, ({ state }) => state.now),
     log: Effect.sync(log.lines),
-    connect: (database = "postgres") => Effect.flatMap(running, (started) => sessionTo(started.options, database)),
+    connect: (database = "postgres") => connectTo(database),
+    database: databases.make,
     configure: (input) =>
       Effect.gen(function* () {
         const spec = yield* Effect.fromResult(parse(input))
@@ -149,6 +174,7 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     reset: Effect.gen(function* () {
       yield* Scope.close((yield* Ref.get(current)).scope, Exit.void)
       if (directory !== null) yield* removeStorage(directory)
+      yield* databases.forget
       yield* Ref.set(current, yield* again)
     }),
     terminate: Effect.flatMap(running, ({ terminate }) => terminate)

@@ -9,10 +9,21 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
+import type { DatabaseOptions, TestDatabase } from "./testDatabases.ts"
 import { Compute, type ComputeOptions } from "./Compute.ts"
 
 export type { ComputeOptions }
 export { verifierOf } from "./passwords.ts"
+
+export interface PromisedDatabaseOptions extends Omit<DatabaseOptions, "migrate"> {
+  /** Fills the template, once per compute; gets its URL. Nobody connects to the template afterwards. */
+  readonly migrate?: (url: string) => Promise<unknown>
+}
+
+/** Dropped at the end of an `await using`, with whoever is connected to it then. */
+export interface DisposableDatabase extends TestDatabase, AsyncDisposable {
+  readonly drop: () => Promise<void>
+}
 
 export interface RunningCompute extends AsyncDisposable {
   /** `postgresql://…` of the superuser in the database `postgres`. */
@@ -25,10 +36,28 @@ export interface RunningCompute extends AsyncDisposable {
   readonly log: () => ReadonlyArray<string>
   /** Applies a new spec, as `/configure` does. */
   readonly configure: (spec: unknown) => Promise<void>
+  /** A database of one test, copied from a template that is migrated once. */
+  readonly database: (options?: PromisedDatabaseOptions) => Promise<DisposableDatabase>
   /** Everything as it was at the start, at the same URLs: another cluster. Ends every session. */
   readonly reset: () => Promise<void>
   /** Ends the compute; nothing of it is left. The end of an `await using` does it too, and so does our process's. */
   readonly stop: () => Promise<void>
+}
+
+const migrationOf = ({ migrate, ...rest }: PromisedDatabaseOptions) => ({
+  ...rest,
+  ...(migrate === undefined
+    ? {}
+    : { migrate: (url: string) => Effect.tryPromise({ try: () => migrate(url), catch: (cause) => cause }) })
+})
+
+const databaseOf = async (compute: Compute["Service"], options: PromisedDatabaseOptions) => {
+  const scope = Effect.runSync(Scope.make())
+  const drop = () => Effect.runPromise(Scope.close(scope, Exit.void))
+  const made = await Effect.runPromise(
+    compute.database(migrationOf(options)).pipe(Effect.provideService(Scope.Scope, scope))
+  )
+  return { ...made, drop, [Symbol.asyncDispose]: drop } satisfies DisposableDatabase
 }
 
 /**
@@ -58,6 +87,7 @@ export const startCompute = async (options: ComputeOptions = {}): Promise<Runnin
     httpUrl: compute.httpUrl,
     log: () => Effect.runSync(compute.log),
     configure: async (spec) => void (await Effect.runPromise(compute.configure(spec))),
+    database: (wanted = {}) => databaseOf(compute, wanted),
     reset: () => Effect.runPromise(compute.reset),
     stop,
     [Symbol.asyncDispose]: stop

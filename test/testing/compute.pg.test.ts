@@ -10,6 +10,7 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as net from "node:net"
+import * as os from "node:os"
 import * as path from "node:path"
 import { connect } from "../../src/pgwire/Wire.ts"
 import { resolveRunAs } from "../../src/platform/users.ts"
@@ -76,6 +77,33 @@ describe("a compute of a test", () => {
     assert.deepStrictEqual(shown.slice(-log.length), log)
   })
 
+  it("has a database for each test, copied from one that is migrated once, by the attempt that succeeds", async () => {
+    let migrations = 0
+    const migrate = async (url: string) => {
+      migrations += 1
+      await ask(url, "CREATE TABLE IF NOT EXISTS orders AS SELECT current_user AS buyer")
+      if (migrations === 1) {
+        await ask(url, "CREATE TABLE half ()")
+        throw new Error("the first attempt")
+      }
+    }
+    const failed = await pg.database({ migrate, owner: "web" }).catch(String)
+    assert.match(String(failed), /the first attempt/)
+    let name = ""
+    {
+      const wanted = { migrate, owner: "web" }
+      await using one = await pg.database(wanted)
+      await using other = await pg.database(wanted)
+      name = one.name
+      await ask(one.url, "INSERT INTO orders SELECT 'one more'")
+      assert.deepStrictEqual(await ask(one.url, "SELECT count(*) FROM orders"), [["2"]])
+      assert.deepStrictEqual(await ask(other.url, "SELECT buyer, current_user FROM orders"), [["web", "web"]])
+      assert.deepStrictEqual(await ask(other.url, "SELECT to_regclass('half')"), [[null]])
+    }
+    assert.strictEqual(migrations, 2)
+    assert.deepStrictEqual(await ask(pg.url, `SELECT 1 FROM pg_database WHERE datname = '${name}'`), [])
+  })
+
   it("is as at its start after a reset, at the same URLs", async () => {
     const before = await ask(pg.url, "SELECT system_identifier FROM pg_control_system()")
     await ask(pg.urlOf("a shop", "web"), "CREATE TABLE orders ()")
@@ -96,6 +124,23 @@ describe("a compute of a test", () => {
     }
     const failed = await ask(url, "SELECT 1").catch((cause: unknown) => cause)
     assert.strictEqual((failed as { _tag?: string })._tag, "WireFailed")
+  })
+
+  it("keeps its data in a folder that it is given, and nothing else there", async () => {
+    const directory = path.join(os.tmpdir(), `compute-kept-${process.pid}`)
+    try {
+      {
+        await using first = await startCompute({ directory })
+        await ask(first.url, "CREATE TABLE kept AS SELECT 1 AS one")
+      }
+      assert.deepStrictEqual(fs.readdirSync(directory), ["storage"])
+      await using second = await startCompute({ directory })
+      assert.deepStrictEqual(await ask(second.url, "SELECT one FROM kept"), [["1"]])
+      await second.reset()
+      assert.deepStrictEqual(await ask(second.url, "SELECT to_regclass('kept')"), [[null]])
+    } finally {
+      fs.rmSync(directory, { recursive: true, force: true })
+    }
   })
 
   it("serves a test of node:test as examples/nodeTest.ts has it", async () => {
