@@ -20,7 +20,8 @@ import type { RunAs } from "../platform/Spawn.ts"
 /**
  * `$1` is the folder, with PGDATA in it. A Postgres is one that works in PGDATA, or was started for it. Its postmaster
  * alone gets the signals of an end in order: what it has for children reads them otherwise. One that is only being
- * started is waited for. Of System V's segments it removes the one of postmaster.pid, and only when nobody uses it.
+ * started is waited for. Of System V's segments it removes the one of postmaster.pid, and only when nobody uses it;
+ * other shared memory of a Postgres on local storage is files in PGDATA.
  */
 const script = `
 trap '' HUP INT QUIT TERM PIPE
@@ -63,10 +64,8 @@ stop() {
   done
   return 1
 }
-shared=
 destroy() {
   for pid in $(ours); do
-    shared="$shared $(sed -n 's|.* \\(/dev/shm/PostgreSQL[.][0-9]*\\)$|\\1|p' "/proc/$pid/maps" 2>/dev/null | sort -u)"
     kill -KILL "$pid" 2>/dev/null
   done
   sleep 0.1
@@ -87,7 +86,6 @@ while [ "$looks" -gt 0 ] && [ -z "$(postmaster)" ]; do
   looks=$((looks - 1))
 done
 stop INT 100 || stop QUIT 50 || destroy || destroy || destroy
-for name in $shared; do rm -f "$name"; done
 segment
 tries=5
 while [ "$tries" -gt 0 ] && ! rm -rf "$work" 2>/dev/null; do

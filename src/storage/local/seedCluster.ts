@@ -72,8 +72,8 @@ export interface ClusterRequest {
 /** What a start writes over this lets in whom it should; a cluster that somebody starts by hand lets in nobody else. */
 const closed = ["--auth-local=peer", "--auth-host=reject"]
 const initdbWithin = Duration.minutes(2)
-/** A build that old was killed. */
-const staleMillis = 3_600_000
+/** A build that old was killed: most of it is the initdb. */
+const staleMillis = 900_000
 
 const keyOf = ({ checksums = false, install, superuser }: ClusterRequest): string => {
   const version = install.version.replace(/[^0-9A-Za-z.]/g, "_")
@@ -147,13 +147,17 @@ const describe = Effect.fnUntraced(function* (work: string, pgdata: string) {
   }
 })
 
-const build = Effect.fnUntraced(function* (wanted: ClusterRequest, templates: string, folder: string) {
-  const owner = wanted.install.runAs
+/** Builds of computes that were killed meanwhile. */
+const removeStale = Effect.fnUntraced(function* (templates: string) {
   const now = yield* Clock.currentTimeMillis
   for (const name of yield* namesIn(templates)) {
     const stat = name.startsWith(".build-") ? yield* statOrNull(`${templates}/${name}`) : null
     if (stat !== null && now - stat.mtimeMs > staleMillis) yield* removeTree(`${templates}/${name}`)
   }
+})
+
+const build = Effect.fnUntraced(function* (wanted: ClusterRequest, templates: string, folder: string) {
+  const owner = wanted.install.runAs
   const work = `${templates}/.build-${randomBytes(6).toString("hex")}`
   const pgdata = `${work}/initdb`
   yield* Effect.gen(function* () {
@@ -221,6 +225,7 @@ export const findSeedCluster = Effect.fnUntraced(function* (
 ): Effect.fn.Return<SeedCluster, Failure, Spawn> {
   const templates = `${wanted.directory}/templates`
   const folder = `${templates}/${keyOf(wanted)}`
+  yield* removeStale(templates)
   const known = yield* read(folder)
   if (known !== null) return known
   yield* makeFolder(templates, wanted.install.runAs)
