@@ -81,6 +81,10 @@ describe("the unit of a compute", () => {
     assert.strictEqual(one(compute, "Service.Restart"), "on-failure")
     assert.strictEqual(one(compute, "Service.RestartPreventExitStatus"), String(usageError))
   })
+
+  it("may be started as often as it is woken", () => {
+    assert.strictEqual(one(compute, "Unit.StartLimitIntervalSec"), "0")
+  })
 })
 
 describe("the units of scale to zero", () => {
