@@ -96,7 +96,7 @@ export const flags = [
     postgres,
     "ours",
     [null, "generate-password", "ROLE"],
-    "stock Postgres: give this role of the spec a password, made once and kept in pgpass in the storage's folder"
+    "stock Postgres: give this role of the spec a password, made once and kept in pgpass in the folder of local storage"
   ),
 
   flag(

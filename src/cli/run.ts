@@ -211,8 +211,8 @@ const loginOf = Effect.fnUntraced(function* (
 ) {
   if (settings.generatePassword === null || storage._tag === "Neon") return null
   const folder = storage._tag === "Local" ? storage.directory : state
-  // A volume that is not mounted is no place for it, and the start fails for that.
-  if (settings.requireExisting && !existsSync(folder)) return null
+  // A storage that is not mounted is no place for it, and the start fails for that.
+  if (storage._tag === "Local" && settings.requireExisting && !existsSync(folder)) return null
   return yield* generatedLogin(
     spec,
     settings.generatePassword,
