@@ -30,13 +30,14 @@ import { parseSpec } from "../spec/parseSpec.ts"
 import { type StartedCompute, startProgram, type StartRequest } from "./computeProgram.ts"
 import { type LogOption, logLines } from "./logLines.ts"
 import { type TestDatabases, testDatabases } from "./testDatabases.ts"
+import { type PostgresOption, programOf } from "./postgresOption.ts"
 import { printUrl, withPasswords } from "./passwords.ts"
 
 export interface ComputeOptions {
   /** The spec as the control plane would write it. Default: an empty cluster. */
   readonly spec?: unknown
-  /** Path of a `postgres` program. Default: the embedded one. */
-  readonly postgres?: string
+  /** Path of a `postgres` program, or a major version that is installed here. Default: the embedded one, 17. */
+  readonly postgres?: PostgresOption
   /** `process` (default) survives a kill; `os` survives a power cut and costs an fsync per commit. */
   readonly durability?: "os" | "process"
   /** Keep the storage in this folder instead of a temporary one: a second layer finds the data of the first. */
@@ -136,7 +137,7 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
   const request: StartRequest = {
     spec: yield* Effect.fromResult(parse(options.spec ?? emptyCluster)),
     parseSpec: parse,
-    postgres: options.postgres ?? null,
+    postgres: yield* programOf(options.postgres),
     durability: options.durability ?? "process",
     directory,
     runAs,

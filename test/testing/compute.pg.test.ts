@@ -19,7 +19,7 @@ import { startProgram } from "../../src/testing/computeProgram.ts"
 import { freePort } from "../../src/testing/freePort.ts"
 import { logLines } from "../../src/testing/logLines.ts"
 import { type RunningCompute, startCompute, verifierOf } from "../../src/testing/promise.ts"
-import { cleanEnvironment } from "../support/postgres.ts"
+import { cleanEnvironment, installs } from "../support/postgres.ts"
 import { compiledOnce } from "../support/runFolder.ts"
 import { eventually } from "../support/waiting.ts"
 
@@ -152,6 +152,17 @@ describe("a compute of a test", () => {
     await once(child, "close")
     assert.match(said, /pass 1$/m)
     assert.strictEqual(child.exitCode, 0, said)
+  })
+
+  it("runs the major version that it is asked for, and names where it looked for one that is not there", async () => {
+    const here = new Set([17, ...installs.filter(({ embedded }) => !embedded).map(({ major }) => major)])
+    for (const major of here) {
+      await using other = await startCompute({ postgres: major })
+      const [[version = ""] = []] = await ask(other.url, "SHOW server_version_num")
+      assert.strictEqual(Math.floor(Number(version) / 10_000), major)
+    }
+    const failed = await startCompute({ postgres: 13 }).catch(String)
+    assert.match(String(failed), /no Postgres 13 here.*\/usr\/pgsql-13/)
   })
 
   it("rejects a spec that is none with the path of each problem", async () => {
