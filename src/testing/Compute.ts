@@ -44,7 +44,7 @@ export interface ComputeOptions {
   readonly directory?: string
   /** Of the superuser, and of roles of the spec that have no `encrypted_password`. Default: made anew. */
   readonly password?: string
-  /** Where the log goes: `onFailure` (default) shows it when the start fails. */
+  /** Where the log goes: `onFailure` (default) shows it when the compute fails. */
   readonly log?: LogOption
 }
 

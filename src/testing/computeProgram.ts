@@ -170,6 +170,10 @@ const startOn = Effect.fnUntraced(function* (request: StartRequest, port: number
     const ended = yield* terminate
     return yield* Effect.fail(ended.failure ?? new Abandoned({ what: "the start" }))
   }
+  yield* Fiber.join(fiber).pipe(
+    Effect.flatMap(({ failure }) => (failure === null ? Effect.void : request.log.failed)),
+    Effect.forkScoped
+  )
   return { options, httpPort, state, commands, terminate } satisfies StartedCompute
 })
 
@@ -197,5 +201,5 @@ export const startProgram = (request: StartRequest, port: Effect.Effect<number, 
     )
   }).pipe(
     Effect.retry({ times: moreAttempts, while: (failure) => failure._tag === "PostgresPortTaken" }),
-    Effect.tapError(() => request.log.startFailed)
+    Effect.tapError(() => request.log.failed)
   )

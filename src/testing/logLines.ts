@@ -8,7 +8,7 @@ import * as Logger from "effect/Logger"
 import type { LogSink } from "../postgres/LogPipe.ts"
 
 /**
- * `onFailure`: on standard error, when the start fails; `silent`: nowhere; a function: gets each line. In every case
+ * `onFailure`: on standard error, when the compute fails; `silent`: nowhere; a function: gets each line. In every case
  * the last lines can be asked for.
  */
 export type LogOption = "onFailure" | "silent" | ((line: string) => void)
@@ -20,8 +20,8 @@ export interface LogLines {
   readonly logger: Layer.Layer<never>
   /** For the log of Postgres. */
   readonly sink: LogSink
-  /** Shows them, where that is asked for. */
-  readonly startFailed: Effect.Effect<void>
+  /** Shows them, where that is asked for: the compute has failed. */
+  readonly failed: Effect.Effect<void>
 }
 
 const kept = 1000
@@ -43,7 +43,7 @@ export const logLines = (option: LogOption): LogLines => {
           .filter((line) => line !== "")
           .forEach(add)
       ),
-    startFailed: Effect.sync(() => {
+    failed: Effect.sync(() => {
       if (option === "onFailure") process.stderr.write(lines.map((line) => `${line}\n`).join(""))
     })
   }

@@ -197,33 +197,40 @@ const silent = Effect.fnUntraced(function* (port: number) {
 })
 
 describe("the port of a compute", () => {
-  it.live("is another one when somebody has the first, also when Postgres is the first to notice", () =>
-    Effect.gen(function* () {
-      const [taken, quiet, free] = yield* Effect.all([freePort, freePort, freePort])
-      const server = yield* Effect.promise(() => listening(taken))
-      yield* silent(quiet)
-      const log = logLines("silent")
-      const ports = [taken, quiet, free]
-      const started = yield* startProgram(
-        {
-          spec: yield* Effect.fromResult(parse(spec)),
-          parseSpec: parse,
-          postgres: null,
-          durability: "process",
-          directory: null,
-          runAs: yield* resolveRunAs(null),
-          log,
-          httpPort: 0
-        },
-        Effect.sync(() => ports.shift() ?? 0)
-      )
-      server.close()
-      assert.strictEqual(started.options.at.port, free)
-      assert.isTrue(
-        log.lines().some((line) => line.startsWith("PG:") && line.includes(`port`) && line.includes(String(quiet))),
-        "Postgres tried the second port"
-      )
-    }).pipe(Effect.scoped)
+  it.live(
+    "is another one when somebody has the first, also when Postgres is the first to notice; that is no failure",
+    () =>
+      Effect.gen(function* () {
+        const [taken, quiet, free] = yield* Effect.all([freePort, freePort, freePort])
+        const server = yield* Effect.promise(() => listening(taken))
+        yield* silent(quiet)
+        let failures = 0
+        const log = { ...logLines("silent"), failed: Effect.sync(() => void (failures += 1)) }
+        const ports = [taken, quiet, free]
+        const started = yield* startProgram(
+          {
+            spec: yield* Effect.fromResult(parse(spec)),
+            parseSpec: parse,
+            postgres: null,
+            durability: "process",
+            directory: null,
+            runAs: yield* resolveRunAs(null),
+            log,
+            httpPort: 0
+          },
+          Effect.sync(() => ports.shift() ?? 0)
+        )
+        server.close()
+        assert.strictEqual(started.options.at.port, free)
+        assert.isTrue(
+          log.lines().some((line) => line.startsWith("PG:") && line.includes(`port`) && line.includes(String(quiet))),
+          "Postgres tried the second port"
+        )
+        assert.strictEqual(failures, 0)
+        const [postmaster] = fs.readFileSync(`${started.options.pgdata}/postmaster.pid`, "utf8").split("\n")
+        process.kill(Number(postmaster), "SIGKILL")
+        yield* eventually("the log of a compute that failed", () => failures === 1)
+      }).pipe(Effect.scoped)
   )
 })
 
