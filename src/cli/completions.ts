@@ -1,6 +1,7 @@
 /**
  * Scripts that complete commands and flags in a shell, printed from the tables. Pure.
  */
+import { errorCodes } from "../errors/catalogue.ts"
 import { type CommandRow, commands, type Flag, flags, flagsOf, shells } from "./flags.ts"
 
 const rows: ReadonlyArray<CommandRow> = commands
@@ -22,8 +23,11 @@ const spellings = (list: ReadonlyArray<Flag>): ReadonlyArray<string> => [
 ]
 
 /** The words after a command that takes some. */
-const wordsOf = ({ name }: CommandRow): ReadonlyArray<string> =>
-  name === "completions" ? shells : name === "help" ? rows.map((command) => command.name) : []
+const wordsOf = ({ name }: CommandRow): ReadonlyArray<string> => {
+  if (name === "completions") return shells
+  if (name === "explain") return errorCodes
+  return name === "help" ? rows.map((command) => command.name) : []
+}
 
 const patternOf = (flag: Flag): string => spellings([flag]).join("|")
 

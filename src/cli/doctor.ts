@@ -1,6 +1,7 @@
 /**
  * `compute_ctl doctor`: what a run with these flags needs of this machine, looked at one by one, with a remedy for each
- * that is missing. Starts no compute; what it writes it removes.
+ * that is missing. Starts no compute; what it writes it removes, but for the copy of an embedded Postgres that a start
+ * would make, too.
  *
  * Exit 0 when nothing is missing, 1 otherwise. What only makes a compute worse, and not impossible, is a warning.
  */

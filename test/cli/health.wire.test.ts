@@ -3,12 +3,14 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { execFile } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { afterAll } from "vitest"
 import { leavePorts, portsOf } from "../../src/cli/portsFile.ts"
+import { topCommand } from "../../src/cli/status.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { declared } from "../http/declared.ts"
 import { inBackground, join, inMemoryServices, open, reach } from "../http/testServer.ts"
@@ -143,6 +145,30 @@ describe("compute_ctl status", () => {
         assert.match(err, /^no compute answers on localhost:1: .*ECONNREFUSED/)
       }).pipe(Effect.provide(inMemoryServices)),
     30_000
+  )
+})
+
+describe("compute_ctl top", () => {
+  it.live("fills the screen of a terminal and no more, also while nobody answers, until it is ended", () =>
+    Effect.gen(function* () {
+      yield* reach("failed")
+      const { port } = yield* open()
+      const at = (one: number) => ({ port: { host: "127.0.0.1", port: one, tls: false }, token: null })
+      const shows = (one: number) =>
+        Effect.callback<string>((resume) => {
+          const terminal = {
+            print: (text: string) => resume(Effect.succeed(text)),
+            complain: assert.fail,
+            rows: () => 5
+          }
+          const fiber = Effect.runFork(topCommand(at(one), terminal))
+          return Fiber.interrupt(fiber)
+        })
+      const [clear = "", ...lines] = (yield* shows(port)).split(/(?=compute_ctl)/)
+      assert.strictEqual(clear, "\x1b[H\x1b[2J\x1b[3J")
+      assert.match(lines.join(""), /^compute_ctl \S+: failed for .*\n(.*\n?){3}$/)
+      assert.match(yield* shows(1), /no compute answers on 127\.0\.0\.1:1: /)
+    }).pipe(Effect.provide(inMemoryServices))
   )
 })
 

@@ -81,6 +81,7 @@ describe("compute_ctl completions", () => {
     assert.deepStrictEqual(offered("plan", "--storage", "v"), ["volume"])
     assert.deepStrictEqual(offered("completions", ""), ["bash", "zsh", "fish", "--help"])
     assert.deepStrictEqual(offered("-D", "exam"), ["examples"])
+    assert.deepStrictEqual(offered("explain", "spec_"), ["spec_conflict", "spec_invalid", "spec_unreadable"])
     assert.deepStrictEqual(offered("--compute-id", "x"), [])
     assert.includeMembers([...offered("validate", "READ")], ["README.md"])
   })
