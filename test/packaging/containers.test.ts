@@ -264,7 +264,7 @@ describe("the compose file", () => {
     assert.isTrue(settings.pgdata?.startsWith(`${mount}/`))
   })
 
-  it("has a spec that the program takes, and the waiting service logs in as its role with the password made for it", () => {
+  it("has a spec that the program takes, and a waiting service that logs in by the password made for its role", () => {
     const spec = parseSpecText(compose.configs.spec.content, parseOptionsOf(settings, "compose.yaml"))
     if (Result.isFailure(spec)) return assert.fail(spec.failure.message)
     const role = settings.generatePassword
