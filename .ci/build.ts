@@ -13,7 +13,8 @@ import { apart, buildApart } from "./apart.ts"
 import { hoist } from "./hoist.ts"
 import { lazily, platformHttp } from "./lazy.ts"
 import { copyTexts, texts } from "./texts.ts"
-import { licencesOf } from "./licences.ts"
+import { billOf, licencesOf } from "./licences.ts"
+import { requireText } from "./require.ts"
 import { makeSnapshot } from "./snapshot.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
@@ -61,12 +62,7 @@ const bundle = async (): Promise<void> => {
       apart(separate),
       platformHttp
     ],
-    // A snapshot has a `require` for Node's own modules alone; what lies beside the program is found from there.
-    banner: {
-      js:
-        "var require=(r=>n=>n.startsWith('./')?" +
-        "r('node:module').createRequire(r('node:fs').realpathSync(process.argv[1]))(n):r(n))(require);"
-    }
+    banner: { js: requireText }
   })
   if (result.warnings.length > 0) throw new Error("the bundle has warnings")
   const inputs = Object.keys(result.metafile.inputs)
@@ -74,6 +70,7 @@ const bundle = async (): Promise<void> => {
   if (barrel !== undefined) throw new Error(`a barrel was bundled: ${barrel}`)
   const all = [...inputs, ...(await buildApart(root, fresh, separate))].map((input) => path.resolve(root, input))
   fs.writeFileSync(path.join(fresh, "third-party-licences.txt"), licencesOf(all))
+  fs.writeFileSync(path.join(fresh, "bill-of-materials.json"), billOf(all))
   console.log(`dist/compute_ctl.cjs: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
 }
 

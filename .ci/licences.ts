@@ -1,5 +1,6 @@
 /**
- * The licence texts of all packages that a bundle contains, for whoever passes it on: most licences ask for that.
+ * What packages a bundle contains, for whoever passes it on: their licence texts, which most licences ask for, and the
+ * list of them that scanners read (CycloneDX).
  */
 import * as fs from "node:fs"
 import * as path from "node:path"
@@ -16,9 +17,12 @@ interface Manifest {
   readonly license?: string
 }
 
+const manifestOf = (folder: string): Manifest =>
+  JSON.parse(fs.readFileSync(`${folder}/package.json`, "utf8")) as Manifest
+
 /** Fails for a package that brings no text: then somebody has to look. */
 const describe = (folder: string): string => {
-  const { license, name, version } = JSON.parse(fs.readFileSync(`${folder}/package.json`, "utf8")) as Manifest
+  const { license, name, version } = manifestOf(folder)
   const texts = fs.readdirSync(folder).filter(isLicence).sort()
   const own = texts.map((text) => fs.readFileSync(`${folder}/${text}`, "utf8").trim())
   if (own.length === 0) throw new Error(`${name} ${version} is in the bundle and brings no licence text`)
@@ -27,10 +31,24 @@ const describe = (folder: string): string => {
 
 const rule = `\n\n${"-".repeat(80)}\n\n`
 
+const foldersOf = (files: ReadonlyArray<string>): ReadonlyArray<string> =>
+  [...new Set(files.map(packageOf).filter((folder) => folder !== null))].sort()
+
 /** `files`: all that went into the bundles, absolute. */
 export const licencesOf = (files: ReadonlyArray<string>): string => {
-  const folders = new Set(files.map(packageOf).filter((folder) => folder !== null))
-  const texts = [...folders].sort().map(describe)
+  const texts = foldersOf(files).map(describe)
   const head = `compute_ctl contains these ${texts.length} packages, each under its own licence.`
   return `${[head, ...texts].join(rule)}\n`
+}
+
+export const billOf = (files: ReadonlyArray<string>): string => {
+  const packages = foldersOf(files).map(manifestOf)
+  const components = packages.map(({ license, name, version }) => ({
+    type: "library",
+    name,
+    version,
+    purl: `pkg:npm/${name.replace("@", "%40")}@${version}`,
+    ...(license === undefined ? {} : { licenses: [{ expression: license }] })
+  }))
+  return `${JSON.stringify({ bomFormat: "CycloneDX", specVersion: "1.6", version: 1, components }, null, 2)}\n`
 }

@@ -1,0 +1,59 @@
+/**
+ * One file that runs without Node: Node's single executable application, with the program in it.
+ *
+ * `npm run build:exe [-- --target linux-x64|linux-arm64]` (default: this machine's). Writes
+ * `dist/compute_ctl-TARGET`, beside it its SHA-256 and the list of what is in it (CycloneDX). On its own platform it
+ * begins with a snapshot; for another one it carries the bundle alone, because only the Node that runs can make one.
+ * The target's Node is fetched from the npm registry, in the version that builds.
+ */
+import { execFileSync } from "node:child_process"
+import { createHash } from "node:crypto"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
+import { parseArgs } from "node:util"
+
+const targets = ["linux-x64", "linux-arm64"] as const
+const root = path.resolve(import.meta.dirname, "..")
+const dist = path.join(root, "dist")
+const here = `${process.platform}-${process.arch}`
+
+const { target = here } = parseArgs({ options: { target: { type: "string" } } }).values
+if (!targets.some((one) => one === target)) throw new Error(`--target is ${target}; it can be ${targets.join(" or ")}`)
+if (!fs.existsSync(path.join(dist, "compute_ctl.cjs"))) throw new Error("there is no bundle yet; run npm run build")
+
+const nodeOf = (work: string): string => {
+  if (target === here) return process.execPath
+  const version = process.version.slice(1)
+  const options = { cwd: work, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] } as const
+  const packed = execFileSync("npm", ["pack", "--silent", `node-${target}@${version}`], options).trim()
+  execFileSync("tar", ["-xzf", packed, "package/bin/node"], { cwd: work })
+  return path.join(work, "package/bin/node")
+}
+
+const build = (work: string, output: string): void => {
+  const config = {
+    main: path.join(dist, "compute_ctl.cjs"),
+    output,
+    executable: nodeOf(work),
+    useSnapshot: target === here,
+    disableExperimentalSEAWarning: true,
+    execArgv: ["--disable-sigusr1", "--max-semi-space-size=1"],
+    execArgvExtension: "none",
+    assets: { "grpc.cjs": path.join(dist, "grpc.cjs") }
+  }
+  fs.writeFileSync(path.join(work, "sea.json"), JSON.stringify(config))
+  execFileSync(process.execPath, ["--build-sea", path.join(work, "sea.json")], { stdio: "inherit" })
+}
+
+const work = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-exe-"))
+try {
+  const output = path.join(dist, `compute_ctl-${target}`)
+  build(work, output)
+  const digest = createHash("sha256").update(fs.readFileSync(output)).digest("hex")
+  fs.writeFileSync(`${output}.sha256`, `${digest}  ${path.basename(output)}\n`)
+  fs.copyFileSync(path.join(dist, "bill-of-materials.json"), `${output}.cdx.json`)
+  console.log(`${path.relative(root, output)}: ${Math.round(fs.statSync(output).size / 2 ** 20)} MiB`)
+} finally {
+  fs.rmSync(work, { recursive: true, force: true })
+}
