@@ -15,13 +15,14 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { declared } from "../http/declared.ts"
 import { inBackground, join, inMemoryServices, open, reach } from "../http/testServer.ts"
 import { compiledOnce } from "../support/runFolder.ts"
-import { shipped } from "../support/shipped.ts"
+import { startShipped } from "../support/shipped.ts"
 
 /** A folder in which nobody has left ports yet. */
 const runFolder = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-run-"))
 afterAll(() => fs.rmSync(runFolder, { recursive: true }))
 
-const run = (...args: ReadonlyArray<string>) => start(process.execPath, ["--conditions=source", shipped, ...args])
+const [command, ...rest] = startShipped
+const run = (...args: ReadonlyArray<string>) => start(command, [...rest, ...args])
 
 /** What a HEALTHCHECK starts. */
 const healthcheck = () => start(path.resolve(import.meta.dirname, "../../bin/compute_ctl_health"), [])

@@ -57,7 +57,10 @@ describe("while the control plane is away", () => {
         const answer = () => ({ spec: null, status: "empty" })
         let away = Infinity
         const { uri } = yield* makeFakeControlPlane({
-          ...{ computeId, token: "c0ntrol", answer, fault: "503" },
+          computeId,
+          token: "c0ntrol",
+          answer,
+          fault: "503",
           get failFirst() {
             return away
           }

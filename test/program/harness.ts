@@ -187,7 +187,7 @@ export const launch = (
 ) =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const [command, ...rest] = [...under, process.execPath, ...startShipped, ...args]
+      const [command, ...rest] = [...under, ...startShipped, ...args]
       const child = spawn(command ?? "", rest, {
         stdio: [stdin === "none" ? "ignore" : "pipe", "pipe", "pipe"],
         env: { ...process.env, ...compiledOnce(), RUNTIME_DIRECTORY: runFolderOf(httpPort), ...env }

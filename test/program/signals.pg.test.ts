@@ -282,7 +282,7 @@ describe("SIGHUP where a terminal hangs up", () => {
         // `script` gives it a terminal; what it waits for is a spec that somebody types.
         const terminal = yield* Effect.acquireRelease(
           Effect.sync(() =>
-            spawn("script", ["-qec", `echo $$ > ${file}; exec '${process.execPath}' ${command}`, "/dev/null"], {
+            spawn("script", ["-qec", `echo $$ > ${file}; exec ${command}`, "/dev/null"], {
               stdio: ["pipe", "pipe", "inherit"],
               env: { ...process.env, ...compiledOnce() }
             })

@@ -33,7 +33,8 @@ const launchUnderCat = Effect.fnUntraced(function* (at: Place, more: ReadonlyArr
   const program = yield* Effect.acquireRelease(
     Effect.sync(() => {
       const fd = fs.openSync(fifo, "w")
-      const child = spawn(process.execPath, [...startShipped, ...localArguments(at, spec, more)], {
+      const [command, ...rest] = startShipped
+      const child = spawn(command, [...rest, ...localArguments(at, spec, more)], {
         stdio: ["ignore", "ignore", fd],
         env: { ...process.env, ...compiledOnce() }
       })
@@ -152,7 +153,7 @@ describe("a standard error that is a terminal", () => {
         )
         const args = localArguments(at, spec)
         const portFlag = args.indexOf("--http-port")
-        const line = [process.execPath, ...startShipped, ...args.toSpliced(portFlag, 2)].map((word) => `'${word}'`)
+        const line = [...startShipped, ...args.toSpliced(portFlag, 2)].map((word) => `'${word}'`)
         const terminal = yield* Effect.acquireRelease(
           Effect.sync(() =>
             spawn("script", ["-qec", `exec ${line.join(" ")}`, "/dev/null"], {
