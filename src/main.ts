@@ -72,11 +72,14 @@ const listenForSignals = (): Signals => {
 }
 
 /** Nothing of it is loaded where nobody wants to be told. */
-const managerAround = Effect.promise(async () => {
-  if (!process.env["NOTIFY_SOCKET"]) return {}
-  const found = (await import("./lifecycle/serviceManager.ts")).serviceManager(process.env, process.pid)
-  return found === null ? {} : { serviceManager: found }
-})
+const managerAround = Effect.suspend(() =>
+  process.env["NOTIFY_SOCKET"]
+    ? Effect.promise(async () => {
+        const found = (await import("./lifecycle/serviceManager.ts")).serviceManager(process.env, process.pid)
+        return found === null ? {} : { serviceManager: found }
+      })
+    : Effect.succeed({})
+)
 
 const surroundings = (): Surroundings => ({
   path: process.env["PATH"],

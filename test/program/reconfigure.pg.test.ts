@@ -5,9 +5,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import { spawn } from "node:child_process"
 import * as fs from "node:fs"
+import { notifySocket } from "../support/notifySocket.ts"
 import { installs } from "../support/postgres.ts"
 import { eventually, launch, localArguments, place, type Program, rows } from "./harness.ts"
 
@@ -268,30 +267,6 @@ describe("the files of a spec that fails after they are in force", () => {
     )
   )
 })
-
-const receiver = [
-  "use Socket; $| = 1; socket(S, PF_UNIX, SOCK_DGRAM, 0) or die; bind(S, pack_sockaddr_un($ARGV[0])) or die;",
-  'print "bound\\n"; while (defined recv(S, my $m, 65536, 0)) { $m =~ s/\\n/ /g; print "$m\\n" }'
-].join(" ")
-
-/** A service manager's socket, and each message that came, its assignments joined by a space. */
-const notifySocket = (path: string): Effect.Effect<() => ReadonlyArray<string>, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const child = spawn("perl", ["-e", receiver, path], { stdio: ["ignore", "pipe", "inherit"] })
-      let text = ""
-      child.stdout.on("data", (chunk: Buffer) => void (text += chunk.toString()))
-      return { child, lines: () => text.trimEnd().split("\n") }
-    }),
-    ({ child }) => Effect.sync(() => void child.kill("SIGKILL"))
-  ).pipe(
-    Effect.tap(({ lines }) => eventually("a socket", lines, ([first]) => first === "bound")),
-    Effect.map(
-      ({ lines }) =>
-        () =>
-          lines().slice(1)
-    )
-  )
 
 describe("under a service manager", () => {
   it.live("SIGHUP reads the spec again; the manager is told of that, of readiness, of life and of the end", () =>
