@@ -17,7 +17,7 @@ import * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import type { Snapshot } from "../compute/snapshot.ts"
-import { type Failure, SpecInvalid, type WireFailed } from "../errors/Failure.ts"
+import { type Failure, SpecInvalid, type TimedOut, type WireFailed } from "../errors/Failure.ts"
 import type { ProgramOptions } from "../lifecycle/options.ts"
 import { sessionAddress } from "../lifecycle/sessionAddress.ts"
 import type { Ended } from "../lifecycle/shutdown.ts"
@@ -29,7 +29,7 @@ import { resolveRunAs } from "../platform/users.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
 import { type StartedCompute, startProgram, type StartRequest } from "./computeProgram.ts"
 import { type LogOption, logLines } from "./logLines.ts"
-import { type TestDatabases, testDatabases } from "./testDatabases.ts"
+import { type DatabaseOptions, type TestDatabase, testDatabase } from "./testDatabases.ts"
 import { type PostgresOption, programOf } from "./postgresOption.ts"
 import { printUrl, withPasswords } from "./passwords.ts"
 
@@ -67,7 +67,9 @@ export class Compute extends Context.Service<
     /** Sends a new spec, as `/configure` does, and waits until it is applied. */
     readonly configure: (spec: unknown) => Effect.Effect<Snapshot, Failure>
     /** A database of one test, copied from a template that is migrated once; gone with the scope. */
-    readonly database: TestDatabases["make"]
+    readonly database: <E = never, R = never>(
+      options?: DatabaseOptions<E, R>
+    ) => Effect.Effect<TestDatabase, E | WireFailed | TimedOut, R | Scope.Scope>
     /** Everything as it was at the first start, at the same URLs: another cluster. Ends every session. */
     readonly reset: Effect.Effect<void, Failure>
     /** Ends the compute and waits for the end. The scope does it too. */
@@ -154,7 +156,6 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     printUrl({ database, role, port, password: Redacted.value(password) })
   const connectTo = (database: string) =>
     Effect.flatMap(running, ({ options: program }) => sessionTo(program, database))
-  const databases = testDatabases({ connect: connectTo, urlOf })
   const again = startIn(scope, { ...request, httpPort }, Effect.succeed(port))
   return Compute.of({
     url: urlOf("postgres"),
@@ -163,7 +164,7 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     now: Effect.flatMap(running, ({ state }) => state.now),
     log: Effect.sync(log.lines),
     connect: (database = "postgres") => connectTo(database),
-    database: databases.make,
+    database: (wanted) => testDatabase({ connect: connectTo, urlOf }, wanted),
     configure: (input) =>
       Effect.gen(function* () {
         const spec = yield* Effect.fromResult(parse(input))
@@ -175,7 +176,6 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     reset: Effect.gen(function* () {
       yield* Scope.close((yield* Ref.get(current)).scope, Exit.void)
       if (directory !== null) yield* removeStorage(directory)
-      yield* databases.forget
       yield* Ref.set(current, yield* again)
     }),
     terminate: Effect.flatMap(running, ({ terminate }) => terminate)

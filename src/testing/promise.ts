@@ -9,14 +9,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import type { DatabaseOptions, TestDatabase } from "./testDatabases.ts"
+import { clusterAt, type DatabaseOptions, type TestDatabase, testDatabase } from "./testDatabases.ts"
 import { Compute, type ComputeOptions } from "./Compute.ts"
 
 export type { ComputeOptions }
 export { verifierOf } from "./passwords.ts"
 
 export interface PromisedDatabaseOptions extends Omit<DatabaseOptions, "migrate"> {
-  /** Fills the template, once per compute; gets its URL. Nobody connects to the template afterwards. */
+  /** Fills the template, once per cluster, whoever comes first; gets its URL. Nobody connects to the template afterwards. */
   readonly migrate?: (url: string) => Promise<unknown>
 }
 
@@ -51,14 +51,24 @@ const migrationOf = ({ migrate, ...rest }: PromisedDatabaseOptions) => ({
     : { migrate: (url: string) => Effect.tryPromise({ try: () => migrate(url), catch: (cause) => cause }) })
 })
 
-const databaseOf = async (compute: Compute["Service"], options: PromisedDatabaseOptions) => {
+const disposable = async <E>(make: Effect.Effect<TestDatabase, E, Scope.Scope>): Promise<DisposableDatabase> => {
   const scope = Effect.runSync(Scope.make())
   const drop = () => Effect.runPromise(Scope.close(scope, Exit.void))
-  const made = await Effect.runPromise(
-    compute.database(migrationOf(options)).pipe(Effect.provideService(Scope.Scope, scope))
-  )
-  return { ...made, drop, [Symbol.asyncDispose]: drop } satisfies DisposableDatabase
+  const made = await Effect.runPromise(Effect.provideService(make, Scope.Scope, scope))
+  return { ...made, drop, [Symbol.asyncDispose]: drop }
 }
+
+/**
+ * A database of one test in a compute that another process started, of which it has the URL, such as vitest's
+ * `globalSetup`. The template is migrated once, whichever process comes first.
+ *
+ * @example
+ * ```ts
+ * await using database = await databaseAt(inject("postgres"), { migrate })
+ * ```
+ */
+export const databaseAt = (url: string, options: PromisedDatabaseOptions = {}): Promise<DisposableDatabase> =>
+  disposable(testDatabase(clusterAt(url), migrationOf(options)))
 
 /**
  * Starts a compute and waits until its Postgres takes connections and has what the spec says. Rejects with what it
@@ -87,7 +97,7 @@ export const startCompute = async (options: ComputeOptions = {}): Promise<Runnin
     httpUrl: compute.httpUrl,
     log: () => Effect.runSync(compute.log),
     configure: async (spec) => void (await Effect.runPromise(compute.configure(spec))),
-    database: (wanted = {}) => databaseOf(compute, wanted),
+    database: (wanted = {}) => disposable(compute.database(migrationOf(wanted))),
     reset: () => Effect.runPromise(compute.reset),
     stop,
     [Symbol.asyncDispose]: stop

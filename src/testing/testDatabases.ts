@@ -2,17 +2,19 @@
  * A database for each test, copied from one that was migrated once: some 30 ms, where a compute of its own costs ten
  * times as much. What a test does to roles or settings of the whole cluster is not undone; a reset does that.
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
-import type { TimedOut, WireFailed } from "../errors/Failure.ts"
+import { randomBytes } from "node:crypto"
+import type { WireFailed } from "../errors/Failure.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
-import type { Wire } from "../pgwire/Wire.ts"
+import { connect, type Wire } from "../pgwire/Wire.ts"
 
 export interface DatabaseOptions<E = never, R = never> {
   /** The database to copy. With `migrate` it is made, unless the spec has it; default: a new database's content. */
   readonly template?: string
-  /** Fills the template, once per compute; gets its URL. Nobody connects to the template afterwards. */
+  /** Fills the template, once per cluster, whoever comes first; gets its URL. Nobody connects to the template afterwards. */
   readonly migrate?: (url: string) => Effect.Effect<unknown, E, R>
   /** A role of the spec that owns the database, and whose URL it gets. Default: the superuser. */
   readonly owner?: string
@@ -23,75 +25,87 @@ export interface TestDatabase {
   readonly url: string
 }
 
-export interface TestDatabases {
-  /** Gone with the scope, and whoever is connected to it then. */
-  readonly make: <E = never, R = never>(
-    options?: DatabaseOptions<E, R>
-  ) => Effect.Effect<TestDatabase, E | WireFailed | TimedOut, R | Scope.Scope>
-  /** The cluster is another one. */
-  readonly forget: Effect.Effect<void>
-}
-
 interface Cluster {
   readonly connect: (database: string) => Effect.Effect<Wire, WireFailed, Scope.Scope>
   readonly urlOf: (database: string, role?: string) => string
 }
 
-const defaultTemplate = "template_of_tests"
-
-export const testDatabases = ({ connect, urlOf }: Cluster): TestDatabases => {
-  const migrated = new Set<string>()
-  const one = Semaphore.makeUnsafe(1)
-  let last = 0
-
-  /** Each statement by itself: databases are not made inside of a transaction. */
-  const run = (...statements: ReadonlyArray<string>) =>
-    Effect.scoped(
-      Effect.flatMap(connect("postgres"), (wire) =>
-        Effect.forEach(statements, (statement) => wire.rows(statement), { discard: true })
-      )
-    )
-
-  const exists = (database: string) =>
-    Effect.scoped(
-      Effect.flatMap(connect("postgres"), (wire) =>
-        wire.rows(`SELECT 1 FROM pg_catalog.pg_database WHERE datname = ${quoteLiteral(database)}`)
-      )
-    ).pipe(Effect.map((rows) => rows.length > 0))
-
-  const ownedBy = (owner: string | undefined) => (owner === undefined ? "" : ` OWNER ${quoteIdentifier(owner)}`)
-
-  const migrate = <E, R>(template: string, { migrate: fill, owner }: DatabaseOptions<E, R>) =>
-    Effect.gen(function* () {
-      if (fill === undefined || migrated.has(template)) return
-      const name = quoteIdentifier(template)
-      const isNew = !(yield* exists(template))
-      if (isNew) yield* run(`CREATE DATABASE ${name}${ownedBy(owner)}`)
-      // Another attempt must not begin with half of it.
-      yield* Effect.onError(fill(urlOf(template, owner)), () =>
-        isNew ? Effect.ignore(run(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)) : Effect.void
-      )
-      yield* run(
-        // A copy fails while somebody is connected.
-        `ALTER DATABASE ${name} WITH ALLOW_CONNECTIONS false`,
-        "SELECT pg_catalog.pg_terminate_backend(pid, 10000) FROM pg_catalog.pg_stat_activity " +
-          `WHERE datname = ${quoteLiteral(template)}`
-      )
-      migrated.add(template)
-    }).pipe(one.withPermits(1))
-
-  const make = <E = never, R = never>(options: DatabaseOptions<E, R> = {}) =>
-    Effect.gen(function* () {
-      const template = options.template ?? (options.migrate === undefined ? "template1" : defaultTemplate)
-      yield* migrate(template, options)
-      const name = `test_${++last}`
-      yield* Effect.acquireRelease(
-        run(`CREATE DATABASE ${quoteIdentifier(name)}${ownedBy(options.owner)} TEMPLATE ${quoteIdentifier(template)}`),
-        // Where the compute has ended it went with that.
-        () => Effect.ignore(run(`DROP DATABASE IF EXISTS ${quoteIdentifier(name)} WITH (FORCE)`))
-      )
-      return { name, url: urlOf(name, options.owner) } satisfies TestDatabase
+/** A cluster of which only the URL is known, as in a process beside the one that started it. */
+export const clusterAt = (url: string): Cluster => {
+  const { hostname, password, port, username } = new URL(url)
+  const urlOf = (database: string, role?: string) => {
+    const other = new URL(url)
+    other.pathname = encodeURIComponent(database)
+    if (role !== undefined) other.username = encodeURIComponent(role)
+    return other.href
+  }
+  const connectTo = (database: string) =>
+    connect({
+      host: hostname,
+      port: Number(port),
+      user: decodeURIComponent(username),
+      password: Redacted.make(decodeURIComponent(password)),
+      database,
+      connectWithin: Duration.seconds(10)
     })
-
-  return { make, forget: Effect.sync(() => migrated.clear()) }
+  return { connect: connectTo, urlOf }
 }
+
+const defaultTemplate = "template_of_tests"
+/** For everybody who waits for whoever migrates. */
+const migratedWithin = Duration.minutes(10)
+
+/** A session in a database that is no template. Each statement by itself: databases are not made in a transaction. */
+const run = ({ connect: to }: Cluster, ...statements: ReadonlyArray<string>) =>
+  Effect.scoped(
+    Effect.flatMap(to("postgres"), (wire) =>
+      Effect.forEach(statements, (statement) => wire.rows(statement), { discard: true })
+    )
+  )
+
+const ownedBy = (owner: string | undefined) => (owner === undefined ? "" : ` OWNER ${quoteIdentifier(owner)}`)
+
+/**
+ * Migrates the template unless somebody has, in this process or another. One that takes no connections is finished; who
+ * works on it holds a lock.
+ */
+const migrate = Effect.fnUntraced(function* <E, R>(
+  cluster: Cluster,
+  template: string,
+  owner: string | undefined,
+  fill: (url: string) => Effect.Effect<unknown, E, R>
+) {
+  const [name, literal] = [quoteIdentifier(template), quoteLiteral(template)]
+  const wire = yield* cluster.connect("postgres")
+  yield* wire.rows(`SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtext(${literal}))`, migratedWithin)
+  const [found] = yield* wire.rows(`SELECT datallowconn FROM pg_catalog.pg_database WHERE datname = ${literal}`)
+  if (found?.[0] === "f") return
+  if (found === undefined) yield* wire.rows(`CREATE DATABASE ${name}${ownedBy(owner)}`)
+  // Another attempt must not begin with half of it.
+  yield* Effect.onError(fill(cluster.urlOf(template, owner)), () =>
+    found === undefined ? Effect.ignore(run(cluster, `DROP DATABASE ${name} WITH (FORCE)`)) : Effect.void
+  )
+  yield* wire.rows(`ALTER DATABASE ${name} WITH ALLOW_CONNECTIONS false`)
+  // A copy fails while somebody is connected.
+  yield* wire.rows(
+    "SELECT pg_catalog.pg_terminate_backend(pid, 10000) FROM pg_catalog.pg_stat_activity " +
+      `WHERE datname = ${literal}`
+  )
+}, Effect.scoped)
+
+/** Gone with the scope, and whoever is connected to it then. */
+export const testDatabase = Effect.fnUntraced(function* <E = never, R = never>(
+  cluster: Cluster,
+  options: DatabaseOptions<E, R> = {}
+) {
+  const { migrate: fill, owner } = options
+  const template = options.template ?? (fill === undefined ? "template1" : defaultTemplate)
+  if (fill !== undefined) yield* migrate(cluster, template, owner, fill)
+  const name = `test_${process.pid}_${randomBytes(4).toString("hex")}`
+  yield* Effect.acquireRelease(
+    run(cluster, `CREATE DATABASE ${name}${ownedBy(owner)} TEMPLATE ${quoteIdentifier(template)}`),
+    // Where the compute has ended it went with that.
+    () => Effect.ignore(run(cluster, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`))
+  )
+  return { name, url: cluster.urlOf(name, owner) } satisfies TestDatabase
+})

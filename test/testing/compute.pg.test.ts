@@ -18,7 +18,7 @@ import { parseSpec } from "../../src/spec/parseSpec.ts"
 import { startProgram } from "../../src/testing/computeProgram.ts"
 import { freePort } from "../../src/testing/freePort.ts"
 import { logLines } from "../../src/testing/logLines.ts"
-import { type RunningCompute, startCompute, verifierOf } from "../../src/testing/promise.ts"
+import { databaseAt, type RunningCompute, startCompute, verifierOf } from "../../src/testing/promise.ts"
 import { cleanEnvironment, installs } from "../support/postgres.ts"
 import { compiledOnce } from "../support/runFolder.ts"
 import { eventually } from "../support/waiting.ts"
@@ -93,7 +93,8 @@ describe("a compute of a test", () => {
     {
       const wanted = { migrate, owner: "web" }
       await using one = await pg.database(wanted)
-      await using other = await pg.database(wanted)
+      // As another process does, which has the URL.
+      await using other = await databaseAt(pg.url, wanted)
       name = one.name
       await ask(one.url, "INSERT INTO orders SELECT 'one more'")
       assert.deepStrictEqual(await ask(one.url, "SELECT count(*) FROM orders"), [["2"]])
