@@ -98,8 +98,9 @@ const underJournal = (): boolean =>
   process.env["JOURNAL_STREAM"] !== undefined && isJournal(process.env["JOURNAL_STREAM"], FS.fstatSync(2))
 
 /** Nothing is printed into a pipe or between JSON objects: who reads those finds the same in the log. */
-const tellReady = (settings: RunSettings, { at, http, login, ...options }: Prepared) => {
+const tellReady = (settings: RunSettings, person: Screen | null, { at, http, login, ...options }: Prepared) => {
   const facts = { at, sockets: socketsOf({ at, ...options }), login, httpHost: http.host, httpPort: http.externalPort }
+  if (person !== null) return Effect.sync(() => person.line(banner(facts).trimEnd()))
   return process.stdout.isTTY && settings.logFormat === "text"
     ? Effect.sync(() => out(banner(facts)))
     : Effect.logInfo(readyLine(facts))
@@ -137,7 +138,7 @@ const run = Effect.fnUntraced(function* (
   const whenListening = Effect.fnUntraced(function* (ports: Listening) {
     yield* leavePorts(process.env, portsOf(settings, ports))
     const tell = Effect.suspend(() =>
-      settings.banner && prepared !== null ? tellReady(settings, prepared) : Effect.void
+      settings.banner && prepared !== null ? tellReady(settings, person, prepared) : Effect.void
     )
     const saved = (now: Snapshot) =>
       prepared === null ? "Stopped before it had a spec" : savedSentence(prepared.storage, prepared.pgdata, now)

@@ -174,7 +174,7 @@ describe("a standard error that is a terminal", () => {
         const start = text.replaceAll(/\p{Cc}\[\d*m/gu, "")
         assert.match(start, /^warning: port 3080 is taken, so HTTP will listen on (\d+)\r$/m)
         const port = /so HTTP will listen on (\d+)/.exec(start)?.[1]
-        assert.match(start, new RegExp(`ready, in all +\\S+ m?s\r\n[^]*:${port}/status\r\n +Stop +Ctrl-C\r\n\r\n$`))
+        assert.match(start, new RegExp(`ready, in all +\\S+ m?s\r\n[^]*:${port}/status\r\n +Stop +Ctrl-C\r\n$`))
         for (const step of ["claim the timeline", "build PGDATA", "start Postgres", "apply the spec"])
           assert.match(start, new RegExp(`^✓ ${step} +\\S+ m?s\r$`, "m"))
         assert.notMatch(start, /INFO|PG:|checkpoint|migration/i)
