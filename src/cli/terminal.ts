@@ -61,17 +61,23 @@ export const showLogLine = (to: Screen, line: string, level: string): void => {
   if (kind !== undefined && !recovering.test(text)) to.line(`${to.colour(kind[1], `${kind[0]}:`)} ${harmless(text)}`)
 }
 
-/** Sessions that meet a start or a stop: nothing is wrong with either. */
-const routine = /the database system is (starting up|shutting down|not yet accepting)|due to administrator command/
+/** Sessions that meet a start, a stop or the crash of another one: nothing is wrong with them. */
+const routine = new RegExp(
+  "the database system is (starting up|shutting down|not yet accepting|in recovery)|" +
+    "due to administrator command|because of crash of another"
+)
 
-/** Of Postgres's log, warnings and worse. */
+/** What Postgres logs as routine, and is the cause of what follows: a process of it was killed, or crashed. */
+const crash = /server process \(PID \d+\) (was terminated by|exited with)/
+
+/** Of Postgres's log, warnings and worse, and first of all what they come from. */
 export const postgresOnScreen =
   (to: Screen): LogSink =>
   (text) =>
     Effect.sync(() => {
       for (const line of text.split("\n").filter((one) => one !== "")) {
         const record = line.replace(/^PG:/, "")
-        const kind = kinds[levelOfSeverity(parseRecord(record).severity)]
+        const kind = kinds[crash.test(record) ? "ERROR" : levelOfSeverity(parseRecord(record).severity)]
         if (kind === undefined || routine.test(record)) continue
         const shown = withoutTime(record).replaceAll(lineJoint, "\n  ")
         to.line(`${to.colour(kind[1], "Postgres:")} ${harmless(shown)}`)

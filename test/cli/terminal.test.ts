@@ -45,6 +45,21 @@ describe("the screen", () => {
     }
   })
 
+  it.effect("shows of a backend that was killed why, and not what everybody else met then", () =>
+    Effect.gen(function* () {
+      const { take, to } = paper()
+      const record = (text: string) => `PG:2026-01-31 12:00:00.000 UTC [7] ${text}\n`
+      const killed = "server process (PID 9) was terminated by signal 9: Killed"
+      yield* postgresOnScreen(to)(
+        record(`LOG:  ${killed}\u200bDETAIL:  Failed process was running: select 1`) +
+          record("LOG:  terminating any other active server processes") +
+          record("FATAL:  the database system is in recovery mode") +
+          record("WARNING:  terminating connection because of crash of another server process")
+      )
+      assert.strictEqual(take(), `Postgres: [7] LOG:  ${killed}\n  DETAIL:  Failed process was running: select 1\n`)
+    })
+  )
+
   it.effect("shows what Postgres warns of, and neither its routine nor sessions that meet a start or a stop", () =>
     Effect.gen(function* () {
       const { take, to } = paper()
