@@ -16,7 +16,7 @@ export type { ComputeOptions }
 export { verifierOf } from "./passwords.ts"
 
 export interface PromisedDatabaseOptions extends Omit<DatabaseOptions, "migrate"> {
-  /** Fills the template, once per cluster, whoever comes first; gets its URL. Nobody connects to the template afterwards. */
+  /** Fills the template, once per cluster, whoever comes first; gets its URL. Nobody connects to it afterwards. */
   readonly migrate?: (url: string) => Promise<unknown>
 }
 

@@ -14,7 +14,7 @@ import { connect, type Wire } from "../pgwire/Wire.ts"
 export interface DatabaseOptions<E = never, R = never> {
   /** The database to copy. With `migrate` it is made, unless the spec has it; default: a new database's content. */
   readonly template?: string
-  /** Fills the template, once per cluster, whoever comes first; gets its URL. Nobody connects to the template afterwards. */
+  /** Fills the template, once per cluster, whoever comes first; gets its URL. Nobody connects to it afterwards. */
   readonly migrate?: (url: string) => Effect.Effect<unknown, E, R>
   /** A role of the spec that owns the database, and whose URL it gets. Default: the superuser. */
   readonly owner?: string

@@ -132,8 +132,9 @@ describe("a run of tests that is interrupted", () => {
       const run = yield* startRun("main")
       const living = yield* startRun("main")
       for (const pid of [run.child.pid ?? 0, ...processesOf(run.folder)]) process.kill(pid, "SIGKILL")
-      yield* eventually("the death of all of them", () => processesOf(run.folder).length === 0)
-      assert.deepStrictEqual(leftoversOf(run), [run.folder, `segment ${run.segment}`])
+      // At once: any start nearby may take it away.
+      assert.includeMembers([...leftoversOf(run)], [run.folder, `segment ${run.segment}`])
+      yield* eventually("the end of the run", () => run.child.signalCode !== null)
       yield* Effect.asVoid(Effect.scoped(Compute)).pipe(Effect.provide(Compute.layer()))
       yield* nothingLeft(run)
       assert.isAbove(leftoversOf(living).length, 5, "a compute whose process lives is left alone")
