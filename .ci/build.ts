@@ -37,6 +37,8 @@ const bundle = async (): Promise<void> => {
     minify: true,
     treeShaking: true,
     conditions: ["source"],
+    // Which build it is, for whoever says so (src/version.ts).
+    define: process.env["BUILD_TAG"] ? { BUILD_TAG: JSON.stringify(process.env["BUILD_TAG"]) } : {},
     legalComments: "eof",
     metafile: true,
     logLevel: "warning",
@@ -74,7 +76,12 @@ const bundle = async (): Promise<void> => {
   console.log(`dist/compute_ctl.cjs: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
 }
 
+/** TypeScript's compiler is a program in an optional package; `npm ci --omit=optional` leaves it out. */
+const hasCompiler = (): boolean =>
+  fs.existsSync(path.join(root, `node_modules/@typescript/typescript-${process.platform}-${process.arch}`))
+
 const library = (): void => {
+  if (!hasCompiler()) return console.log("dist/lib: not built, because TypeScript's compiler is not installed")
   const tsc = path.join(root, "node_modules/typescript/bin/tsc")
   const args = [tsc, "-p", "tsconfig.lib.json", "--outDir", path.join(fresh, "lib")]
   execFileSync(process.execPath, args, { cwd: root, stdio: "inherit" })

@@ -252,14 +252,14 @@ describe("the compose file", () => {
   const dockerfile = fs.readFileSync(path.join(packaging, db.build.context, "Dockerfile"), "utf8")
 
   it("builds a target that has a HEALTHCHECK, and starts the others when it is healthy", () => {
-    const [, stage = ""] = dockerfile.split(new RegExp(`^FROM .* AS ${db.build.target}$`, "m"))
-    assert.match(stage, /^HEALTHCHECK /m)
+    // It is made from the stage before it, which has one.
+    assert.match(dockerfile, new RegExp(`^HEALTHCHECK [^]*^FROM bring-your-own AS ${db.build.target}$`, "m"))
     assert.strictEqual(hello.depends_on.db.condition, "service_healthy")
   })
 
   it("keeps everything on its volume, in a folder that the image gives to its user", () => {
     const [, mount = ""] = db.volumes[0]?.split(":") ?? []
-    assert.match(dockerfile, new RegExp(`install -d -o postgres -g postgres -m 0750 ${mount} `))
+    assert.match(dockerfile, new RegExp(`install -d -o postgres -g root -m 0770 ${mount} `))
     assert.isTrue(settings.storage._tag === "Local" && settings.storage.directory?.startsWith(`${mount}/`))
     assert.isTrue(settings.pgdata?.startsWith(`${mount}/`))
   })
@@ -276,5 +276,33 @@ describe("the compose file", () => {
   it("grants a stop all of its stages, and publishes the port of Postgres to this machine alone", () => {
     assert.isAbove(Number.parseInt(db.stop_grace_period), stop + settings.stopBudgetSeconds)
     assert.deepStrictEqual(db.ports, [`127.0.0.1:5432:${settings.connstr?.port}`])
+  })
+})
+
+describe("the image", () => {
+  const dockerfile = fs.readFileSync(path.join(packaging, "../Dockerfile"), "utf8")
+  const words = /^CMD (\[[^\]]*"-C"[^\]]*\])/m.exec(dockerfile)?.[1]?.replaceAll("\\\n", "") ?? "[]"
+  const settings = settingsOf(JSON.parse(words))
+
+  it("starts a compute that is reached by its port and keeps all of its data in the folder for the volume", () => {
+    const ports = /^EXPOSE (.*)$/m.exec(dockerfile)?.[1]?.split(" ").map(Number)
+    assert.deepStrictEqual(ports, [settings.connstr?.port, settings.externalHttpPort])
+    assert.isTrue(settings.storage._tag === "Local" && settings.storage.directory?.startsWith("/var/db/postgres/"))
+    assert.isTrue(settings.pgdata?.startsWith("/var/db/postgres/"))
+    const spec = parseSpecText(text("container/spec.json"), parseOptionsOf(settings, "container/spec.json"))
+    if (Result.isFailure(spec)) return assert.fail(spec.failure.message)
+    assert.isTrue(spec.success.roles.some(({ name }) => name === settings.generatePassword))
+    assert.match(text("container/spec.json"), /"listen_addresses", "value": "\*"/)
+  })
+
+  it("answers HTTP without tokens on loopback alone", () => {
+    assert.strictEqual(settings.httpHost, "localhost")
+  })
+
+  it("makes no volume that nobody asked for", () => {
+    assert.notMatch(dockerfile, /^VOLUME /m)
+    // The official image of Postgres declares one, which no later stage can take back.
+    for (const [, from = ""] of dockerfile.matchAll(/^FROM (\S+)/gm))
+      assert.match(from, /^(\$\{NODE_IMAGE\}|bring-your-own)$/)
   })
 })
