@@ -20,15 +20,14 @@ import type { RunAs } from "../platform/Spawn.ts"
 /**
  * `$1` is the folder, with PGDATA in it. A Postgres is one that works in PGDATA, or was started for it. Its postmaster
  * alone gets the signals of an end in order: what it has for children reads them otherwise. One that is only being
- * started is waited for. Of System V's segments it removes the one of postmaster.pid, and only when nobody uses it;
- * other shared memory of a Postgres on local storage is files in PGDATA.
+ * started is waited for, unless it is told that all is over. Of System V's segments it removes the one of
+ * postmaster.pid, and only when nobody uses it; other shared memory of a Postgres on local storage is files in PGDATA.
  */
 const script = `
 trap '' HUP INT QUIT TERM PIPE
 work=$1
 pgdata=$work/pgdata
 read -r message
-[ "$message" = over ] && exit 0
 
 called_postgres() {
   while read -r pid; do
@@ -81,6 +80,7 @@ segment() {
 }
 
 looks=5
+[ "$message" = over ] && looks=0
 while [ "$looks" -gt 0 ] && [ -z "$(postmaster)" ]; do
   sleep 0.1
   looks=$((looks - 1))
@@ -94,8 +94,8 @@ while [ "$tries" -gt 0 ] && ! rm -rf "$work" 2>/dev/null; do
 done
 `
 
-/** Once our own folder is gone there is nothing left to do but to leave. */
-const dismissedWithin = "10 seconds"
+/** When all is over there is nothing left to stop: it looks, and removes. */
+const dismissedWithin = "30 seconds"
 /** A folder that is being made has no lock yet. */
 const settledMillis = 60_000
 
@@ -184,10 +184,10 @@ export const workFolder = Effect.fnUntraced(function* (parent: string, runAs: Ru
   yield* Effect.ignore(sweep(parent, runAs))
   const { folder } = yield* Effect.acquireRelease(make(parent, runAs), ({ folder, watchdog }) =>
     Effect.gen(function* () {
+      if (watchdog !== null) yield* dismiss(watchdog)
       yield* Effect.orDie(
         attemptPromise("remove", folder, () => fs.promises.rm(folder, { recursive: true, force: true, maxRetries: 5 }))
       )
-      if (watchdog !== null) yield* dismiss(watchdog)
     })
   )
   return folder

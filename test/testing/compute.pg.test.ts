@@ -228,10 +228,17 @@ describe("the port of a compute", () => {
           "Postgres tried the second port"
         )
         assert.strictEqual(failures, 0)
-        const [postmaster] = fs.readFileSync(`${started.options.pgdata}/postmaster.pid`, "utf8").split("\n")
-        process.kill(Number(postmaster), "SIGKILL")
+        const pidFile = fs.readFileSync(`${started.options.pgdata}/postmaster.pid`, "utf8").split("\n")
+        process.kill(Number(pidFile[0]), "SIGKILL")
         yield* eventually("the log of a compute that failed", () => failures === 1)
-      }).pipe(Effect.scoped)
+        return pidFile[6]?.trim().split(/\s+/) ?? assert.fail("postmaster.pid names no segment")
+      }).pipe(
+        Effect.scoped,
+        Effect.map((segment) => {
+          const left = fs.readFileSync("/proc/sysvipc/shm", "utf8")
+          assert.notMatch(left, new RegExp(`^\\s*${segment.join("\\s+")}\\s`, "m"), "its shared memory was left")
+        })
+      )
   )
 })
 
