@@ -53,7 +53,7 @@ const onVolume = (args: ReadonlyArray<string>) => args.map((arg) => (arg.startsW
 const shellIn = (folder: string) => {
   const bin = path.join(folder, "bin")
   fs.mkdirSync(bin)
-  const quoted = [process.execPath, ...startShipped].map((word) => `'${word}'`).join(" ")
+  const quoted = startShipped.map((word) => `'${word}'`).join(" ")
   fs.writeFileSync(path.join(bin, "compute_ctl"), `#!/bin/sh\nexec ${quoted} "$@"\n`, { mode: 0o755 })
   return (name: string, env: Readonly<Record<string, string>>) =>
     execFileSync("sh", ["-euc", block(name)], {
