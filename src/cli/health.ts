@@ -34,7 +34,9 @@ export const readHealth = (given: Given, env: Environment): Read<HealthSettings>
       return yield* usageError("--wait", "--wait expects ready or running")
     }
     if (wait === null && given.has("timeout")) return yield* usageError("--timeout", "--timeout goes with --wait only")
-    return { port: (yield* readTarget(given, env)).probes, wait, timeoutMillis: yield* readTime(given) }
+    // What is wrong with the words is said before anything of this machine is looked at.
+    const timeoutMillis = yield* readTime(given)
+    return { port: (yield* readTarget(given, env)).probes, wait, timeoutMillis }
   })
 
 export interface Health {
