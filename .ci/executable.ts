@@ -12,6 +12,7 @@ import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { parseArgs } from "node:util"
+import { inject } from "postject"
 
 const targets = ["linux-x64", "linux-arm64"] as const
 const root = path.resolve(import.meta.dirname, "..")
@@ -31,11 +32,14 @@ const nodeOf = (work: string): string => {
   return path.join(work, "package/bin/node")
 }
 
-const build = (work: string, output: string): void => {
+/** Node looks for this in its own file: there is a program in it. */
+const sentinelFuse = "NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2"
+
+const build = async (work: string, output: string): Promise<void> => {
+  const blob = path.join(work, "program.blob")
   const config = {
     main: path.join(dist, "compute_ctl.cjs"),
-    output,
-    executable: nodeOf(work),
+    output: blob,
     useSnapshot: target === here,
     disableExperimentalSEAWarning: true,
     execArgv: ["--disable-sigusr1", "--max-semi-space-size=1"],
@@ -43,13 +47,16 @@ const build = (work: string, output: string): void => {
     assets: { "grpc.cjs": path.join(dist, "grpc.cjs") }
   }
   fs.writeFileSync(path.join(work, "sea.json"), JSON.stringify(config))
-  execFileSync(process.execPath, ["--build-sea", path.join(work, "sea.json")], { stdio: "inherit" })
+  execFileSync(process.execPath, ["--experimental-sea-config", path.join(work, "sea.json")], { stdio: "inherit" })
+  fs.copyFileSync(nodeOf(work), output)
+  fs.chmodSync(output, 0o755)
+  await inject(output, "NODE_SEA_BLOB", fs.readFileSync(blob), { sentinelFuse })
 }
 
 const work = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-exe-"))
 try {
   const output = path.join(dist, `compute_ctl-${target}`)
-  build(work, output)
+  await build(work, output)
   const digest = createHash("sha256").update(fs.readFileSync(output)).digest("hex")
   fs.writeFileSync(`${output}.sha256`, `${digest}  ${path.basename(output)}\n`)
   fs.copyFileSync(path.join(dist, "bill-of-materials.json"), `${output}.cdx.json`)
