@@ -4,9 +4,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { parseArguments } from "../../src/cli/arguments.ts"
 import { generatedLogin, withLogin } from "../../src/cli/generatedPassword.ts"
+import { prepare } from "../../src/cli/run.ts"
 import type { ParsedSpec, Password, Role } from "../../src/spec/ParsedSpec.ts"
 import { isVerifier } from "../../src/spec/names.ts"
 import { temporaryFolder } from "../support/postgres.ts"
@@ -78,6 +81,33 @@ describe("--generate-password", () => {
       assert.isFalse(fs.existsSync(file))
       const login = yield* generatedLogin(spec, "alice", file, null)
       assert.strictEqual(verifierIn(withLogin(login)(decided), "alice"), Redacted.value(verifier), "a later spec's own")
+    })
+  )
+
+  it.effect("with --require-existing it is made for a volume, and nowhere for a local storage that is not there", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const roles = { roles: [{ name: "alice" }], databases: [] }
+      const text = JSON.stringify({ format_version: 1, suspend_timeout_seconds: -1, cluster: roles })
+      const loginWith = (...storage: ReadonlyArray<string>) =>
+        Effect.gen(function* () {
+          const words = [...storage, "-s", text, "--require-existing", "--generate-password", "alice"]
+          const command = Result.getOrThrow(parseArguments(words, {}))
+          if (command._tag !== "Run") return assert.fail(command._tag)
+          return (yield* prepare(command.settings, {
+            path: process.env["PATH"],
+            home: folder,
+            stateHome: path.join(folder, "state"),
+            isRoot: false,
+            pgbouncerPassword: null,
+            auditEndpoints: { plain: null, tls: null },
+            programFolder: folder
+          })).login
+        })
+      const kept = yield* loginWith("--storage", "volume", "-D", path.join(folder, "volume"))
+      assert.strictEqual(kept?.file, path.join(folder, "state/compute-ctl/pgpass"))
+      assert.isNull(yield* loginWith("--storage", `local:${path.join(folder, "absent")}`))
+      assert.isFalse(fs.existsSync(path.join(folder, "absent")))
     })
   )
 })
