@@ -34,6 +34,8 @@ const bundle = async (): Promise<void> => {
     platform: "node",
     format: "cjs",
     target: "node22",
+    // A snapshot has no `import()`.
+    supported: { "dynamic-import": false },
     minify: true,
     treeShaking: true,
     conditions: ["source"],
@@ -66,6 +68,7 @@ const bundle = async (): Promise<void> => {
     ],
     banner: { js: requireText }
   })
+  if (/\bimport\(/.test(fs.readFileSync(outfile, "utf8"))) throw new Error("the bundle has an import()")
   if (result.warnings.length > 0) throw new Error("the bundle has warnings")
   const inputs = Object.keys(result.metafile.inputs)
   const barrel = inputs.find((input) => /node_modules\/(effect|@effect\/[^/]+)\/(dist|src)\/index\./.test(input))

@@ -52,7 +52,10 @@ export const planInvalidDatabases = (draft: Draft): ReadonlyArray<Operation> =>
       )
     )
 
-/** In the order of the deltas; those that share no name may run concurrently. */
+/**
+ * In the order of the deltas. Those that share no name may run concurrently, but for those that are recorded: two
+ * records at once would write the same row, which holds the settings of our role.
+ */
 export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec, options: ApplyOptions): ReadonlyArray<Track> => {
   const wanted = wantedDatabases(spec)
   const chains = decideDeltas(databaseDeltas(spec), {
@@ -63,27 +66,28 @@ export const planDatabaseDeltas = (draft: Draft, spec: ParsedSpec, options: Appl
     kept: (name) => (isReservedDatabase(name, draft) ? "Postgres or this program needs it" : null),
     recorded: (digest) => draft.doneDeltas.has(digest)
   })
-  return chains
-    .map((chain) => {
-      const planned = chain.deltas.flatMap((delta, at) => {
-        const decision = chain.decisions[at] ?? "absent"
-        if (decision === "absent") return []
-        return delta._tag === "Drop"
-          ? planDrop(draft, delta.name, decision)
-          : [planRename(draft, delta.name, delta.to, decision)]
-      })
-      const operations = planned.filter(({ decision }) => decision._tag === "Do")
-      // All that was to be done is refused: it is, until somebody corrects it.
-      const refused = operations.length === 0 && planned.some(({ decision }) => decision._tag === "Refuse")
-      if (!chain.records || refused) return operations.map(ownLane)
-      const ids = operations.map(({ id }) => id)
-      const record = recordDeltas(draft, options, chain, "RenameAndDeleteDatabases", ids)
-      // Renames are one transaction with their record: it cannot be missing once they are done. Names tell of a drop.
-      return chain.decisions.some((decision, at) => decision === "do" && chain.deltas[at]?._tag === "Drop")
-        ? [...operations, record].map(ownLane)
-        : [{ database: null, joined: true, operations: [...operations, record] }]
+  const tracks = chains.map((chain): { readonly lanes: Track; readonly records: boolean } => {
+    const planned = chain.deltas.flatMap((delta, at) => {
+      const decision = chain.decisions[at] ?? "absent"
+      if (decision === "absent") return []
+      return delta._tag === "Drop"
+        ? planDrop(draft, delta.name, decision)
+        : [planRename(draft, delta.name, delta.to, decision)]
     })
-    .filter((lanes) => lanes.length > 0)
+    const operations = planned.filter(({ decision }) => decision._tag === "Do")
+    // All that was to be done is refused: it is, until somebody corrects it.
+    const refused = operations.length === 0 && planned.some(({ decision }) => decision._tag === "Refuse")
+    if (!chain.records || refused) return { lanes: operations.map(ownLane), records: false }
+    const ids = operations.map(({ id }) => id)
+    const record = recordDeltas(draft, options, chain, "RenameAndDeleteDatabases", ids)
+    // Renames are one transaction with their record: it cannot be missing once they are done. Names tell of a drop.
+    const drops = chain.decisions.some((decision, at) => decision === "do" && chain.deltas[at]?._tag === "Drop")
+    const made = [...operations, record]
+    return { lanes: drops ? made.map(ownLane) : [{ database: null, joined: true, operations: made }], records: true }
+  })
+  const concurrent = tracks.flatMap(({ lanes, records }) => (records ? [] : [lanes]))
+  const inTurn = tracks.flatMap(({ lanes, records }) => (records ? lanes : []))
+  return [...concurrent, inTurn].filter((lanes) => lanes.length > 0)
 }
 
 const ownLane = (made: Operation): Lane => ({ database: made.database, joined: false, operations: [made] })

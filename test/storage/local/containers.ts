@@ -5,10 +5,10 @@
 import * as Effect from "effect/Effect"
 import { execFileSync, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
-import { commandLineOf, processOf } from "../../../src/platform/processes.ts"
+import { commandLineOf } from "../../../src/platform/processes.ts"
 import { killAll, launch, type Place, processesIn, type Program, rows, session } from "../../program/harness.ts"
 import { apart, childrenOf } from "../../support/processes.ts"
-import { shipped } from "../../support/shipped.ts"
+import { startShipped } from "../../support/shipped.ts"
 
 export { apart } from "../../support/processes.ts"
 
@@ -41,7 +41,8 @@ const descendants = (pid: number): ReadonlyArray<number> => {
 /** The process of `compute_ctl` itself, below whatever started it. */
 export const computeOf = (program: Program): number => {
   const found = descendants(program.pid).find(
-    (pid) => processOf(pid)?.name.startsWith("node") === true && commandLineOf(pid)?.includes(shipped) === true
+    // Whatever started it has the same words in its own command line, after others.
+    (pid) => commandLineOf(pid)?.startsWith(`${startShipped.join(" ")} `) === true
   )
   if (found === undefined) throw new Error("the compute has left")
   return found
