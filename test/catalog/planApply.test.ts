@@ -132,6 +132,33 @@ describe("the plan of an apply", () => {
     }
   )
 
+  law(
+    "the settings of our own role are one row, so no two sessions write them at once",
+    (scenario) => {
+      for (const { tracks } of planOf(scenario).groups) {
+        const writers = tracks.filter((lanes) =>
+          lanes.some(({ operations }) =>
+            operations.some(({ change }) => change._tag === "RecordDeltas" || change._tag === "ForgetDeltas")
+          )
+        )
+        assert.isAtMost(writers.length, 1)
+      }
+    },
+    {
+      "two renames that share no name": {
+        ...emptyScenario,
+        deltas: [
+          [1, "a", 'd"q'],
+          [1, "e'$x$", "b"]
+        ],
+        thereDatabases: [
+          ["a", "a", 0],
+          ["e'$x$", "a", 0]
+        ]
+      }
+    }
+  )
+
   law("the same input gives the same plan", (scenario) => {
     assert.strictEqual(printPlan(planOf(scenario)), printPlan(planOf(scenario)))
   })
