@@ -6,7 +6,7 @@
 import * as fs from "node:fs"
 import * as path from "node:path"
 
-export const shipped = process.env["COMPUTE_CTL_TEST_PROGRAM"] ?? path.resolve(import.meta.dirname, "../../src/main.ts")
+const shipped = process.env["COMPUTE_CTL_TEST_PROGRAM"] ?? path.resolve(import.meta.dirname, "../../src/main.ts")
 
 const isScript = /\.c?[jt]s$/.test(shipped)
 const snapshot = shipped.replace(/\.cjs$/, ".snapshot")

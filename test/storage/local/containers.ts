@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import { execFileSync, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
+import { codeOf } from "../../../src/errors/errno.ts"
 import { commandLineOf } from "../../../src/platform/processes.ts"
 import { killAll, launch, type Place, processesIn, type Program, rows, session } from "../../program/harness.ts"
 import { apart, childrenOf } from "../../support/processes.ts"
@@ -58,11 +59,17 @@ export const initOf = (program: Program): number => {
   return init
 }
 
-/** How many locks a process holds by inheritance. */
-export const locksHeldBy = (pid: number): number =>
-  fs
-    .readdirSync(`/proc/${pid}/fdinfo`)
-    .filter((fd) => /^lock:.*FLOCK/m.test(fs.readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))).length
+/** How many locks a process holds by inheritance; none, once it is gone. */
+export const locksHeldBy = (pid: number): number => {
+  try {
+    return fs
+      .readdirSync(`/proc/${pid}/fdinfo`)
+      .filter((fd) => /^lock:.*FLOCK/m.test(fs.readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8"))).length
+  } catch (cause) {
+    if (["ENOENT", "ESRCH"].includes(codeOf(cause) ?? "")) return 0
+    throw cause
+  }
+}
 
 /** All files below a folder with size and time of their last change, without what locks may change. */
 export const stateOf = (folder: string): string =>
