@@ -179,6 +179,7 @@ whereRoot("PGDATA that belongs to root and is open to all", () => {
           const below = args.map((arg) => (arg === `${at.directory}/pgdata` ? `${arg}/pgdata` : arg))
           const next = yield* start(below, at, asNameless)
           yield* running(next)
+          yield* stopped(next)
         })
       )
     )
