@@ -5,16 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { follow, type Following, mostPending, notHeard, type ReplicaSample } from "../../src/compute/replication.ts"
 import { replicaBody } from "../../src/http/views.ts"
 import { readReplica } from "../../src/lifecycle/replicaWatch.ts"
+import { streaming } from "../support/replica.ts"
 
-const streaming: ReplicaSample = {
-  receiver: "streaming",
-  silentFor: 0,
-  end: 100n,
-  replayed: 100n,
-  receiverTimeout: 60_000,
-  applyDelay: 0,
-  source: "primary"
-}
 const maxLag = 60_000
 const wall = 1_000_000_000_000
 

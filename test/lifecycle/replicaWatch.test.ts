@@ -11,16 +11,8 @@ import { ComputeState } from "../../src/compute/ComputeState.ts"
 import type { ReplicaSample } from "../../src/compute/replication.ts"
 import { type Failure, TimedOut } from "../../src/errors/Failure.ts"
 import { ReplicaLook, replicaWatch } from "../../src/lifecycle/replicaWatch.ts"
+import { streaming } from "../support/replica.ts"
 
-const streaming: ReplicaSample = {
-  receiver: "streaming",
-  silentFor: 0,
-  end: 100n,
-  replayed: 100n,
-  receiverTimeout: 60_000,
-  applyDelay: 0,
-  source: "primary"
-}
 const gone: ReplicaSample = { ...streaming, receiver: null }
 
 /** A watch with a bound of ten seconds, over a Postgres that answers what the test says. */

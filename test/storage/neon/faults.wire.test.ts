@@ -38,6 +38,7 @@ import { claimAndBegin, runAs, temporaryFolder } from "../../support/postgres.ts
 import { emptySpec } from "../../support/specs.ts"
 import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
 import { eventually } from "../../support/waiting.ts"
+import { refusedBasebackups } from "./refusedBasebackups.ts"
 
 const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId
@@ -216,16 +217,7 @@ describe("the basebackup", () => {
     ["refuse", {}, "WireFailed", /^connect to 127\.0\.0\.1:\d+: .*ECONNREFUSED/],
     ["starting up", {}, "WireFailed", /^log in to 127\.0\.0\.1:\d+: the pageserver is starting up \(SQLSTATE 57P03\)$/],
     ["hang", {}, "WireFailed", /^connect to 127\.0\.0\.1:\d+: no answer within 500 ms$/],
-    [
-      "wrong token",
-      {},
-      "PageserverRefused",
-      /^the pageserver at 127\.0\.0\.1:\d+ does not take the token for this tenant$/
-    ],
-    ["another tenant's token", {}, "PageserverRefused", /does not take the token for this tenant$/],
-    ["unknown timeline", {}, "PageserverRefused", /^the pageserver at 127\.0\.0\.1:\d+ does not have this timeline$/],
-    ["collected", {}, "PageserverRefused", /^the pageserver at 127\.0\.0\.1:\d+ no longer has what was at this LSN$/],
-    ["ahead of the tip", {}, "TimedOut", /^timed out after 500 ms: the first byte of the basebackup/],
+    ...refusedBasebackups,
     ["cut", {}, "ArchiveInvalid", /archive is truncated: the gzip stream stops early/],
     ["cut", { at: 0 }, "ArchiveInvalid", /archive is truncated/],
     ["cut", { at: 0.999 }, "ArchiveInvalid", /archive is truncated/],

@@ -29,6 +29,7 @@ import { freePort, temporaryFolder } from "../../support/postgres.ts"
 import { emptySpec } from "../../support/specs.ts"
 import { contentOf, gzipped, tarOf } from "../../support/tars.ts"
 import { eventually } from "../../support/waiting.ts"
+import { refusedBasebackups } from "./refusedBasebackups.ts"
 
 const tenant = "a".repeat(32) as TenantId
 const timeline = "b".repeat(32) as TimelineId
@@ -161,16 +162,7 @@ describe("a pageserver over gRPC", () => {
 
   const faults: ReadonlyArray<readonly [PageServiceFault, Partial<PageServiceOptions>, string, RegExp]> = [
     ["hang", {}, "TimedOut", /^timed out after 500 ms: the first byte of the basebackup from 127\.0\.0\.1:\d+$/],
-    [
-      "wrong token",
-      {},
-      "PageserverRefused",
-      /^the pageserver at 127\.0\.0\.1:\d+ does not take the token for this tenant$/
-    ],
-    ["another tenant's token", {}, "PageserverRefused", /does not take the token for this tenant$/],
-    ["unknown timeline", {}, "PageserverRefused", /^the pageserver at 127\.0\.0\.1:\d+ does not have this timeline$/],
-    ["collected", {}, "PageserverRefused", /^the pageserver at 127\.0\.0\.1:\d+ no longer has what was at this LSN$/],
-    ["ahead of the tip", {}, "TimedOut", /^timed out after 500 ms: the first byte of the basebackup/],
+    ...refusedBasebackups,
     ["cut", {}, "ArchiveInvalid", /archive is truncated: the gzip stream stops early/],
     ["stall", {}, "TimedOut", /^timed out after 500 ms: the next byte of the basebackup/],
     ["reset", {}, "WireFailed", /^basebackup 127\.0\.0\.1:\d+: .*\((UNAVAILABLE|CANCELLED|INTERNAL|UNKNOWN)\)$/],
