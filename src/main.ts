@@ -44,6 +44,7 @@ import { isJournal, journalLine, postgresRecordsForJournal } from "./logging/jou
 import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
 import { type RecentLines, recentLines } from "./logging/recentLines.ts"
 import { standardError } from "./platform/boundedOutput.ts"
+import { keepTickShape } from "./platform/nextTick.ts"
 import { stderrSink } from "./postgres/LogPipe.ts"
 import { telemetryOf } from "./telemetry/Telemetry.ts"
 import { version } from "./version.ts"
@@ -271,6 +272,7 @@ const main = (): void => {
       return
     }
     case "Run":
+      keepTickShape()
       Effect.runFork(runToExitCode(command.settings, listenForSignals())).addObserver(leave)
   }
 }
