@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 
 const root = path.resolve(import.meta.dirname, "../..")
@@ -54,5 +55,41 @@ describe("the tarball of npm", () => {
     }
     const options = fs.readFileSync(path.join(root, "tsconfig.lib.json"), "utf8")
     for (const map of ["sourceMap", "declarationMap"]) assert.match(options, new RegExp(`"${map}": true`))
+  })
+
+  it("asks for the Node that the program needs; a checkout asks for npm's alone", () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-tarball-"))
+    try {
+      for (const file of ["package.json", "bin/compute_ctl", ".ci/engines.ts"]) {
+        fs.cpSync(path.join(root, file), path.join(folder, file))
+      }
+      const before = fs.readFileSync(path.join(folder, "package.json"), "utf8")
+      const built = "npm run build && test -f dist/lib/index.js && "
+      assert.include(before, `"prepack": "${built}`)
+      fs.writeFileSync(path.join(folder, "package.json"), before.replace(built, ""))
+      const env = { ...process.env, PATH: `${path.dirname(process.execPath)}:${process.env["PATH"]}` }
+      execFileSync("npm", ["pack", "--silent"], { cwd: folder, env, stdio: "ignore" })
+      const file = fs.readdirSync(folder).find((name) => name.endsWith(".tgz")) ?? assert.fail("no tarball")
+      const inside = execFileSync("tar", ["-xzOf", path.join(folder, file), "package/package.json"], {
+        encoding: "utf8"
+      })
+      const needed = /^needed="(.+)"$/m.exec(fs.readFileSync(path.join(root, "bin/compute_ctl"), "utf8"))?.[1]
+      assert.include(inside, `"engines": {\n    "node": ">=${needed}"\n  }`)
+      assert.strictEqual(fs.readFileSync(path.join(folder, "package.json"), "utf8"), before.replace(built, ""))
+      assert.include(before, `"engines": {\n    "node": ">=20"\n  }`)
+    } finally {
+      fs.rmSync(folder, { recursive: true, force: true })
+    }
+  })
+
+  it("is built of packages of which none asks npm for a Node: `npm run lock` mends it after an install", () => {
+    const { packages } = JSON.parse(fs.readFileSync(path.join(root, "package-lock.json"), "utf8")) as {
+      readonly packages: Readonly<Record<string, { readonly engines?: Readonly<Record<string, string>> }>>
+    }
+    const asking = Object.entries(packages).filter(([, { engines }]) => engines !== undefined)
+    assert.deepStrictEqual(
+      asking.map(([name, { engines }]) => `${name} ${engines?.["node"]}`),
+      [" >=20"]
+    )
   })
 })
