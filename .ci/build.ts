@@ -48,6 +48,7 @@ const bundle = async (): Promise<void> => {
       hoist(path.join(root, "src")),
       texts,
       lazily([
+        "async_hooks",
         "crypto",
         "zlib",
         "http",
