@@ -16,10 +16,13 @@ import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import type { ApplyReport } from "../compute/snapshot.ts"
 import type { Actor } from "../compute/Supervisor.ts"
 import type { ExitStatus, Failure, FileFailed } from "../errors/Failure.ts"
+import { Standby } from "../lifecycle/Promote.ts"
 import { shutdownStages } from "../platform/shutdownStages.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
 import type { PgdataFile } from "../postgres/startPlan.ts"
+import type { PlanInputs } from "../postgres/PlanInputs.ts"
+import type { Lsn } from "../spec/identifiers.ts"
 import { Storage, type Timeline } from "../storage/Storage.ts"
 
 /** The steps in which a test can interfere: those of a start in their order, then of a later spec, and of the end. */
@@ -51,8 +54,11 @@ export const simulationSteps = [
 /** `keep` is the storage's actor; `actor` is passed by each of the compute's own actors whenever it begins. */
 export type SimulationStep = (typeof simulationSteps)[number]
 
-/** `hang` never returns; `defect` is a bug; a `Failure` is what the step fails with, where it can fail. */
-export type Interference = "hang" | "defect" | Failure
+/**
+ * `hang` never returns; `defect` is a bug; a `Failure` is what the step fails with, where it can fail; an effect comes
+ * before the step, each time.
+ */
+export type Interference = "hang" | "defect" | Failure | Effect.Effect<void, Failure>
 
 export class Simulation extends Context.Service<
   Simulation,
@@ -98,7 +104,8 @@ export class Simulation extends Context.Service<
         if (--rule.left === 0) rules.delete(step)
         if (rule.how === "hang") return yield* Effect.never
         if (rule.how === "defect") return yield* Effect.die(new Error(`a bug in ${step}`))
-        return yield* Effect.fail(rule.how)
+        // A failure is an effect, too: the one that fails with it.
+        yield* rule.how
       })
       return Simulation.of({
         passed: Effect.sync(() => [...passed]),
@@ -126,23 +133,24 @@ const killed: ExitStatus = { _tag: "Signal", signal: "SIGKILL" }
 const asFileFailed = (pass: Effect.Effect<void, Failure>): Effect.Effect<void, FileFailed> =>
   Effect.catch(pass, (failure) => (failure._tag === "FileFailed" ? Effect.fail(failure) : Effect.die(failure)))
 
-const storage = Layer.effect(
-  Storage,
-  Effect.map(Simulation, (simulation) => {
-    const timeline: Timeline = {
-      commitLsn: (moment) =>
-        Effect.as(
-          simulation.pass(moment === "start" ? "commitLsn start" : "commitLsn end"),
-          moment === "start" ? 16n : 32n
-        ),
-      source: () => ({ _tag: "InPlace", restore: () => Effect.void }),
-      secure: simulation.pass("secure"),
-      keep: Effect.andThen(simulation.pass("keep"), Effect.never),
-      leave: () => simulation.pass("leave")
-    }
-    return Storage.of({ kind: "local", claim: () => Effect.as(simulation.pass("claim"), timeline) })
-  })
-)
+const storage = (flushLsn: Lsn) =>
+  Layer.effect(
+    Storage,
+    Effect.map(Simulation, (simulation) => {
+      const timeline: Timeline = {
+        commitLsn: (moment) =>
+          Effect.as(
+            simulation.pass(moment === "start" ? "commitLsn start" : "commitLsn end"),
+            moment === "start" ? flushLsn - 16n : flushLsn
+          ),
+        source: () => ({ _tag: "InPlace", restore: () => Effect.void }),
+        secure: simulation.pass("secure"),
+        keep: Effect.andThen(simulation.pass("keep"), Effect.never),
+        leave: () => simulation.pass("leave")
+      }
+      return Storage.of({ kind: "local", claim: () => Effect.as(simulation.pass("claim"), timeline) })
+    })
+  )
 
 const pgdata = Layer.effect(
   Pgdata,
@@ -251,11 +259,39 @@ const hooks = (actors: ReadonlyArray<Actor>) =>
     })
   )
 
+/** Of a simulated compute, which has neither a machine nor files. */
+export const simulatedInputs: PlanInputs = {
+  apiVersion: "head",
+  postgresMajor: 17,
+  platform: "linux",
+  overcommitMemory: null,
+  extensionServerPort: 3081,
+  privilegedRole: "neon_superuser",
+  storage: {
+    _tag: "Local",
+    durability: "os",
+    superuser: "cloud_admin",
+    pgdata: "/memory/pgdata",
+    sockets: "/memory/pgdata",
+    osUsers: ["postgres"]
+  },
+  port: 5432
+}
+
+/** A replica that has all of its primary's WAL, and becomes a primary when it is told to. */
+export const simulatedStandby = Layer.succeed(Standby, {
+  replayed: Effect.succeed(0n),
+  promote: Effect.succeed(true),
+  takesWrites: Effect.succeed(true)
+})
+
 type Parts = Simulation | Storage | Pgdata | Postmaster | Applier | ComputeHooks
 
 /** The simulated parts, the actors of a compute's own beside them, and the simulation that a test steers them by. */
-export const simulationWith = (actors: ReadonlyArray<Actor>): Layer.Layer<Parts> =>
-  Layer.mergeAll(storage, pgdata, postmaster, applier, hooks(actors)).pipe(Layer.provideMerge(Simulation.layer))
+export const simulationWith = (actors: ReadonlyArray<Actor>, flushLsn: Lsn = 32n): Layer.Layer<Parts> =>
+  Layer.mergeAll(storage(flushLsn), pgdata, postmaster, applier, hooks(actors)).pipe(
+    Layer.provideMerge(Simulation.layer)
+  )
 
 /** The same without any actor of one's own. */
 export const simulationLayer: Layer.Layer<Parts> = simulationWith([])

@@ -21,10 +21,8 @@ import { type Actor, supervise } from "../compute/Supervisor.ts"
 import { finals, type Status, table } from "../compute/transitions.ts"
 import { ControlPlaneFailed, type Failure } from "../errors/Failure.ts"
 import { runLifecycle } from "../lifecycle/Lifecycle.ts"
-import { Standby } from "../lifecycle/Promote.ts"
 import type { Ended } from "../lifecycle/shutdown.ts"
 import { type Signal, signalActor } from "../lifecycle/signals.ts"
-import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
 import {
@@ -35,7 +33,14 @@ import {
   type ScenarioEvent,
   scenarioOf
 } from "./scenario.ts"
-import { Simulation, type SimulationStep, simulationSteps, simulationWith } from "./Simulation.ts"
+import {
+  simulatedInputs,
+  simulatedStandby,
+  Simulation,
+  type SimulationStep,
+  simulationSteps,
+  simulationWith
+} from "./Simulation.ts"
 
 export interface RunScenarioOptions {
   /** Actors of one's own, which the compute keeps alive beside its others. */
@@ -59,24 +64,6 @@ const spec: ParsedSpec = Result.getOrThrow(
     { source: "the scenario", storage: "local" }
   )
 )
-
-const inputs: PlanInputs = {
-  apiVersion: "head",
-  postgresMajor: 17,
-  platform: "linux",
-  overcommitMemory: null,
-  extensionServerPort: 3081,
-  privilegedRole: "neon_superuser",
-  storage: {
-    _tag: "Local",
-    durability: "os",
-    superuser: "cloud_admin",
-    pgdata: "/memory/pgdata",
-    sockets: "/memory/pgdata",
-    osUsers: ["postgres"]
-  },
-  port: 5432
-}
 
 const fetches: Record<Fetched, Effect.Effect<ParsedSpec | null, Failure>> = {
   "a spec": Effect.succeed(spec),
@@ -164,7 +151,7 @@ const run = Effect.fnUntraced(function* (scenario: Scenario) {
   const began = yield* Deferred.make<void>()
   const first: ParsedSpec = scenario.isReplica ? { ...spec, mode: { _tag: "Replica" } } : spec
   const life = yield* Deferred.await(began).pipe(
-    Effect.andThen(runLifecycle({ spec: scenario.specGiven ? first : null, inputs })),
+    Effect.andThen(runLifecycle({ spec: scenario.specGiven ? first : null, inputs: simulatedInputs })),
     // What is asked of a compute that has ended moves its status, but not its end.
     Effect.ensuring(Effect.map(state.now, (now) => void (atEnd = now))),
     // Detached: one that cannot be ended must not keep its report from being made.
@@ -257,14 +244,8 @@ const brokenHistory = ({ error, history }: Snapshot): ReadonlyArray<string> => {
     : broken
 }
 
-const standby = Layer.succeed(Standby, {
-  replayed: Effect.succeed(0n),
-  promote: Effect.succeed(true),
-  takesWrites: Effect.succeed(true)
-})
-
 const layerOf = ({ actors = [] }: RunScenarioOptions) =>
-  Layer.mergeAll(simulationWith(actors), Layer.mergeAll(Commands.layer, Promotions.layer), standby).pipe(
+  Layer.mergeAll(simulationWith(actors), Layer.mergeAll(Commands.layer, Promotions.layer), simulatedStandby).pipe(
     Layer.provideMerge(ComputeState.layer),
     Layer.provideMerge(Layer.mergeAll(TestClock.layer(), Logger.layer([])))
   )

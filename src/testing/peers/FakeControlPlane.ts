@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Http from "node:http"
 import { ListenFailed } from "../../errors/Failure.ts"
+import { SeenList } from "./faults.ts"
 
 /**
  * `500`, `502`, `503`, `404`: it answers so. `garbage`: its answer is a page of a proxy. `hang`: it accepts and says
@@ -37,7 +38,8 @@ export interface FakeControlPlane {
   readonly seen: Effect.Effect<ReadonlyArray<ControlPlaneSeen>>
 }
 
-const respond =
+/** How one question is answered. */
+export const answerQuestion =
   (options: ControlPlaneOptions, fault: ControlPlaneFault | undefined) =>
   (request: Http.IncomingMessage, response: Http.ServerResponse): void => {
     const say = (status: number, type: string, body: string) =>
@@ -57,10 +59,12 @@ const respond =
 export const makeFakeControlPlane: (
   options: ControlPlaneOptions
 ) => Effect.Effect<FakeControlPlane, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
-  const seen: Array<ControlPlaneSeen> = []
+  const seen = new SeenList<ControlPlaneSeen>()
+  let asked = 0
   const server = Http.createServer((request, response) => {
-    seen.push({ path: request.url ?? "", authorization: request.headers.authorization ?? null })
-    respond(options, seen.length <= (options.failFirst ?? Infinity) ? options.fault : undefined)(request, response)
+    seen.add({ path: request.url ?? "", authorization: request.headers.authorization ?? null })
+    asked += 1
+    answerQuestion(options, asked <= (options.failFirst ?? Infinity) ? options.fault : undefined)(request, response)
   })
   const close = Effect.callback<void>((resume) => {
     server.close(() => resume(Effect.void))
@@ -79,5 +83,5 @@ export const makeFakeControlPlane: (
     () => (server.listening ? close : Effect.void)
   )
   if (options.fault === "refuse") yield* close
-  return { uri: `http://127.0.0.1:${port}`, seen: Effect.sync(() => [...seen]) }
+  return { uri: `http://127.0.0.1:${port}`, seen: Effect.sync(() => seen.all) }
 })

@@ -6,11 +6,21 @@
  */
 import * as Grpc from "@grpc/grpc-js"
 import * as Clock from "effect/Clock"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FiberSet from "effect/FiberSet"
 import type * as Scope from "effect/Scope"
 import Protobuf from "protobufjs/light.js"
 import { ListenFailed } from "../../errors/Failure.ts"
-import { type PageserverOptions, refusedBasebackup, spoiled } from "./FakePageserver.ts"
+import { type FaultQueue, SeenList } from "./faults.ts"
+import {
+  attemptsOf,
+  type PageserverAttempt,
+  type PageserverOptions,
+  refusedBasebackup,
+  spoiled
+} from "./FakePageserver.ts"
+import { inUrl, type ListenAt } from "./serverWire.ts"
 
 /**
  * Those of `PageserverFault` that a gRPC service can have. `stall`: at `at` it stops sending. `reset`: at `at` all
@@ -31,11 +41,13 @@ export type PageServiceFault =
   | "corrupt gzip"
   | "truncated tar"
 
-export interface PageServiceOptions extends Omit<PageserverOptions, "fault" | "failFirst"> {
+export interface PageServiceOptions extends Omit<PageserverOptions, "fault" | "failFirst" | "attempts" | "record"> {
   readonly fault?: PageServiceFault
   readonly failFirst?: number
   /** `NNCC`. Default: unsharded. */
   readonly shard?: string
+  readonly attempts?: FaultQueue<PageserverAttempt<PageServiceFault>>
+  readonly record?: SeenList<PageServiceSeen>
 }
 
 /** One call, as the client made it. */
@@ -105,13 +117,13 @@ const refusedLease = "tried to request an lsn lease for an lsn below the latest 
 
 type Call = Pick<Grpc.ServerUnaryCall<Readonly<Record<string, unknown>>, unknown>, "metadata" | "request">
 
-const listen = (server: Grpc.Server) =>
+const listen = (server: Grpc.Server, { host = "127.0.0.1", port: wanted = 0 }: ListenAt = {}) =>
   Effect.callback<number, ListenFailed>((resume) =>
-    server.bindAsync("127.0.0.1:0", Grpc.ServerCredentials.createInsecure(), (cause, port) =>
+    server.bindAsync(`${inUrl(host)}:${wanted}`, Grpc.ServerCredentials.createInsecure(), (cause, port) =>
       resume(
         cause === null
           ? Effect.succeed(port)
-          : Effect.fail(new ListenFailed({ what: "the imitation page service", port: 0, cause }))
+          : Effect.fail(new ListenFailed({ what: "the imitation page service", port: wanted, cause }))
       )
     )
   )
@@ -181,54 +193,64 @@ const serveArchive = async (
   call.end()
 }
 
+/** Answers GetBaseBackup: a refusal, or the archive. */
+const basebackup = (
+  server: Grpc.Server,
+  options: PageServiceOptions,
+  call: ArchiveCall,
+  now: PageServiceFault | undefined
+): void => {
+  const refused = refusalOf(options, call, now)
+  if (refused !== null) return void call.emit("error", refused)
+  const below = refusedBasebackup(now, true, String(call.request["lsn"]))
+  if (below !== null)
+    return void call.emit("error", { code: INVALID_ARGUMENT, details: `invalid basebackup LSN: ${below}` })
+  const arrived = now === "ahead of the tip" ? Effect.runPromise(options.arrival ?? Effect.never) : Promise.resolve()
+  arrived
+    .then(() => serveArchive(server, options, call, now))
+    .catch((cause: unknown) => call.emit("error", { code: INTERNAL, details: String(cause) }))
+}
+
 export const makeFakePageService: (
   options: PageServiceOptions
 ) => Effect.Effect<FakePageService, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
   const clock = yield* Clock.Clock
-  const seen: Array<PageServiceSeen> = []
+  const { attempts = attemptsOf(options), record = new SeenList<PageServiceSeen>() } = options
   const server = new Grpc.Server()
-  let attempts = 0
   let calls = 0
-
-  const faultNow = (): PageServiceFault | undefined => {
-    attempts += 1
-    return attempts <= (options.failFirst ?? Infinity) ? options.fault : undefined
-  }
+  const run = yield* FiberSet.makeRuntime<never, void, never>()
+  /** After the delay of the attempt, if it has one. */
+  const later = (delay: Duration.Duration | undefined, then: () => void) =>
+    delay === undefined ? then() : void run(Effect.andThen(Effect.sleep(delay), Effect.sync(then)))
 
   server.addService(service, {
     GetBaseBackup: (call: ArchiveCall) => {
-      const now = faultNow()
+      const { at, delay, fault: now } = attempts.next() ?? {}
       calls += 1
       call.once("close", () => void (calls -= 1))
-      seen.push(seenOf("GetBaseBackup", call))
-      const refused = refusalOf(options, call, now)
+      record.add(seenOf("GetBaseBackup", call))
       if (now === "hang") return
-      if (refused !== null) return void call.emit("error", refused)
-      const below = refusedBasebackup(now, true, String(call.request["lsn"]))
-      if (below !== null)
-        return void call.emit("error", { code: INVALID_ARGUMENT, details: `invalid basebackup LSN: ${below}` })
-      const arrived =
-        now === "ahead of the tip" ? Effect.runPromise(options.arrival ?? Effect.never) : Promise.resolve()
-      arrived
-        .then(() => serveArchive(server, options, call, now))
-        .catch((cause: unknown) => call.emit("error", { code: INTERNAL, details: String(cause) }))
+      later(delay, () => basebackup(server, at === undefined ? options : { ...options, at }, call, now))
     },
     LeaseLsn: (
       call: Grpc.ServerUnaryCall<Readonly<Record<string, unknown>>, unknown>,
       answer: Grpc.sendUnaryData<unknown>
     ) => {
-      const now = faultNow()
-      seen.push(seenOf("LeaseLsn", call))
-      const refused = refusalOf(options, call, now)
+      const { delay, fault: now } = attempts.next() ?? {}
+      record.add(seenOf("LeaseLsn", call))
       if (now === "hang") return
-      if (refused !== null) return answer(refused)
-      const { lease = 3_600_000 } = options
-      if (lease === "refused") return answer({ code: FAILED_PRECONDITION, details: refusedLease })
-      const until = clock.currentTimeMillisUnsafe() + lease
-      answer(null, { expires: { seconds: Math.floor(until / 1000), nanos: Math.floor(until % 1000) * 1_000_000 } })
+      later(delay, () => {
+        const refused = refusalOf(options, call, now)
+        if (refused !== null) return answer(refused)
+        const { lease = 3_600_000 } = options
+        if (lease === "refused") return answer({ code: FAILED_PRECONDITION, details: refusedLease })
+        const until = clock.currentTimeMillisUnsafe() + lease
+        answer(null, { expires: { seconds: Math.floor(until / 1000), nanos: Math.floor(until % 1000) * 1_000_000 } })
+      })
     }
   })
-  const port = yield* listen(server)
+  const port = yield* listen(server, options.listen)
   yield* Effect.addFinalizer(() => Effect.sync(() => server.forceShutdown()))
-  return { url: `grpc://127.0.0.1:${port}`, port, seen: Effect.sync(() => [...seen]), calls: Effect.sync(() => calls) }
+  const url = `grpc://${inUrl(options.listen?.host ?? "127.0.0.1")}:${port}`
+  return { url, port, seen: Effect.sync(() => record.all), calls: Effect.sync(() => calls) }
 })

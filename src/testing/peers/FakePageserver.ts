@@ -7,13 +7,17 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { gunzipSync, gzipSync } from "node:zlib"
+import type * as Duration from "effect/Duration"
 import type { ListenFailed } from "../../errors/Failure.ts"
+import { FaultQueue, SeenList } from "./faults.ts"
 import {
   commandComplete,
   copyData,
   copyDone,
   copyOut,
   error,
+  inUrl,
+  type ListenAt,
   loggedIn,
   neonError,
   readyForQuery,
@@ -50,6 +54,15 @@ export type PageserverFault =
   | "truncated tar"
   | "slow drip"
 
+/** What one attempt meets. `at`, where it is not given, is that of the options. */
+export interface PageserverAttempt<F = PageserverFault> {
+  readonly fault?: F
+  /** 0 to 1. */
+  readonly at?: number
+  /** Before it is answered. */
+  readonly delay?: Duration.Duration
+}
+
 export interface PageserverOptions {
   readonly tenant: string
   readonly timeline: string
@@ -68,6 +81,17 @@ export interface PageserverOptions {
   readonly pieceBytes?: number
   /** For how many milliseconds a lease is given; `refused`: none is. Default: an hour. */
   readonly lease?: number | "refused"
+  readonly listen?: ListenAt
+  /** Instead of `fault` and `failFirst`: what the next attempts meet, to be armed while it runs. */
+  readonly attempts?: FaultQueue<PageserverAttempt>
+  readonly record?: SeenList<PageserverSeen>
+}
+
+/** Those of the options, when nobody arms any. */
+export const attemptsOf = <F>({ failFirst, fault }: { readonly fault?: F; readonly failFirst?: number }) => {
+  const attempts = new FaultQueue<PageserverAttempt<F>>()
+  if (fault !== undefined) attempts.arm({ fault }, failFirst ?? Infinity)
+  return attempts
 }
 
 /** One attempt, as the client made it. */
@@ -165,26 +189,24 @@ export const refusedBasebackup = (
 export const makeFakePageserver: (
   options: PageserverOptions
 ) => Effect.Effect<FakePageserver, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
-  const seen: Array<PageserverSeen> = []
-  const { fault } = options
-  let attempts = 0
+  const { attempts = attemptsOf(options), record = new SeenList<PageserverSeen>() } = options
 
   const answer = Effect.fnUntraced(function* (session: Session) {
-    attempts += 1
-    const now = attempts <= (options.failFirst ?? Infinity) ? fault : undefined
+    const { at, delay, fault: now } = attempts.next() ?? {}
+    if (delay !== undefined) yield* Effect.sleep(delay)
     const startup = (name: string) => session.startup.get(name) ?? ""
     const who = { user: startup("user"), applicationName: startup("application_name"), options: startup("options") }
-    if (now === "hang" || now === "starting up") seen.push({ ...who, password: null, command: null })
+    if (now === "hang" || now === "starting up") record.add({ ...who, password: null, command: null })
     if (now === "hang") return yield* Effect.never
     if (now === "starting up") return yield* session.send(error("FATAL", "57P03", "the pageserver is starting up"))
     const password = options.token === undefined && now !== "wrong token" ? null : yield* session.password
     if (now === "wrong token" || (options.token !== undefined && password !== options.token)) {
-      seen.push({ ...who, password, command: null })
+      record.add({ ...who, password, command: null })
       return yield* session.send(unauthorized)
     }
     yield* session.send(loggedIn)
     const command = yield* session.query
-    seen.push({ ...who, password, command })
+    record.add({ ...who, password, command })
     const words = (command ?? "").split(" ")
     if (now === "another tenant's token") {
       yield* session.send(unauthorized, readyForQuery)
@@ -202,10 +224,10 @@ export const makeFakePageserver: (
       return void (yield* session.query)
     }
     if (now === "ahead of the tip") yield* options.arrival ?? Effect.never
-    yield* serveArchive(session, options, now)
+    yield* serveArchive(session, at === undefined ? options : { ...options, at }, now)
     yield* session.query
   })
 
-  const { connections, host, port } = yield* serve(answer, { gone: fault === "refuse" })
-  return { url: `postgresql://no_user@${host}:${port}`, port, connections, seen: Effect.sync(() => [...seen]) }
+  const { connections, host, port } = yield* serve(answer, { ...options.listen, gone: options.fault === "refuse" })
+  return { url: `postgresql://no_user@${inUrl(host)}:${port}`, port, connections, seen: Effect.sync(() => record.all) }
 })

@@ -4,10 +4,14 @@
  * It keeps no WAL and knows no other command. Gone, with its port, when the scope ends.
  */
 import * as Effect from "effect/Effect"
+import type * as Duration from "effect/Duration"
 import type * as Scope from "effect/Scope"
 import type { ListenFailed } from "../../errors/Failure.ts"
 import { type Lsn, printLsn } from "../../spec/identifiers.ts"
+import { FaultQueue, SeenList } from "./faults.ts"
 import {
+  inUrl,
+  type ListenAt,
   loggedIn,
   neonError,
   optionsOf,
@@ -42,6 +46,17 @@ export interface SafekeeperOptions {
   /** Default: as flush. */
   readonly commit?: Lsn
   readonly mode?: SafekeeperMode
+  readonly listen?: ListenAt
+  /** What the next clients meet instead of `mode`, to be armed while it runs. */
+  readonly attempts?: FaultQueue<SafekeeperAttempt>
+  readonly record?: SeenList<SafekeeperSeen>
+}
+
+/** What one client meets. */
+export interface SafekeeperAttempt {
+  readonly mode?: SafekeeperMode
+  /** Before it is answered. */
+  readonly delay?: Duration.Duration
 }
 
 /** One client, as it introduced itself. */
@@ -64,12 +79,13 @@ const lag = 0x100n
 export const makeFakeSafekeeper: (
   options: SafekeeperOptions
 ) => Effect.Effect<FakeSafekeeper, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
-  const seen: Array<SafekeeperSeen> = []
-  const mode = options.mode ?? "ok"
-  const behind = mode === "lag" ? lag : 0n
-  const row = [printLsn(options.flush - behind), printLsn((options.commit ?? options.flush) - behind)]
+  const { attempts = new FaultQueue<SafekeeperAttempt>(), record = new SeenList<SafekeeperSeen>() } = options
 
   const answer = Effect.fnUntraced(function* (session: Session) {
+    const { delay, mode = options.mode ?? "ok" } = attempts.next() ?? {}
+    if (delay !== undefined) yield* Effect.sleep(delay)
+    const behind = mode === "lag" ? lag : 0n
+    const row = [printLsn(options.flush - behind), printLsn((options.commit ?? options.flush) - behind)]
     const asked = optionsOf(session)
     const mine = asked.get("tenant_id") === options.tenant && asked.get("timeline_id") === options.timeline
     if (mode === "hang") return yield* Effect.never
@@ -77,12 +93,12 @@ export const makeFakeSafekeeper: (
     const password = options.token === undefined && mode !== "wrong token" ? null : yield* session.password
     const who = { user: session.startup.get("user") ?? "", options: session.startup.get("options") ?? "", password }
     if (mode === "wrong token" || (options.token !== undefined && password !== options.token)) {
-      seen.push({ ...who, command: null })
+      record.add({ ...who, command: null })
       return yield* session.send(unauthorized)
     }
     yield* session.send(loggedIn)
     const command = yield* session.query
-    seen.push({ ...who, command })
+    record.add({ ...who, command })
     if (command !== "TIMELINE_STATUS") yield* session.send(neonError(`unsupported command ${command}`), readyForQuery)
     else if (mode === "another tenant's token") yield* session.send(unauthorized, readyForQuery)
     else {
@@ -92,6 +108,6 @@ export const makeFakeSafekeeper: (
     yield* session.query
   })
 
-  const { host, port } = yield* serve(answer, { gone: mode === "refuse" })
-  return { address: `${host}:${port}`, seen: Effect.sync(() => [...seen]) }
+  const { host, port } = yield* serve(answer, { ...options.listen, gone: options.mode === "refuse" })
+  return { address: `${inUrl(host)}:${port}`, seen: Effect.sync(() => record.all) }
 })

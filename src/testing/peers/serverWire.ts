@@ -1,7 +1,7 @@
 /**
  * The server's side of the Postgres protocol, as much as imitation peers need: log-in, simple queries, rows, COPY OUT.
  *
- * Real sockets on a free port of 127.0.0.1. When the scope ends, every connection is destroyed and the port is free.
+ * Real sockets, on a free port of 127.0.0.1 unless another is asked for. When the scope ends, every connection is destroyed and the port is free.
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -189,8 +189,17 @@ const attend = Effect.fnUntraced(function* (socket: Net.Socket, answer: (session
   })
 })
 
+/** Where a peer listens. By default on a free port of 127.0.0.1. */
+export interface ListenAt {
+  readonly host?: string
+  readonly port?: number
+}
+
+/** As a URL has it. */
+export const inUrl = (host: string): string => (host.includes(":") ? `[${host}]` : host)
+
 export interface Listening {
-  readonly host: "127.0.0.1"
+  readonly host: string
   readonly port: number
   /** How many clients are connected right now. */
   readonly connections: Effect.Effect<number>
@@ -202,8 +211,11 @@ export interface Listening {
  */
 export const serve: (
   answer: (session: Session) => Effect.Effect<void>,
-  options?: { readonly gone?: boolean }
-) => Effect.Effect<Listening, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (answer, options = {}) {
+  options?: ListenAt & { readonly gone?: boolean }
+) => Effect.Effect<Listening, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (
+  answer,
+  { gone = false, host = "127.0.0.1", port: wanted = 0 } = {}
+) {
   const sockets = new Set<Net.Socket>()
   const run = yield* FiberSet.makeRuntime<never, void, never>()
   const server = Net.createServer((socket) => {
@@ -218,9 +230,9 @@ export const serve: (
   })
   const listen = Effect.callback<number, ListenFailed>((resume) => {
     server.once("error", (cause) =>
-      resume(Effect.fail(new ListenFailed({ what: "an imitation peer", port: 0, cause })))
+      resume(Effect.fail(new ListenFailed({ what: "an imitation peer", port: wanted, cause })))
     )
-    server.listen(0, "127.0.0.1", () => {
+    server.listen(wanted, host, () => {
       const address = server.address()
       resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
     })
@@ -230,6 +242,6 @@ export const serve: (
     server.close(() => resume(Effect.void))
   })
   const port = yield* Effect.acquireRelease(listen, () => close)
-  if (options.gone === true) yield* close
-  return { host: "127.0.0.1", port, connections: Effect.sync(() => sockets.size) } as const
+  if (gone) yield* close
+  return { host, port, connections: Effect.sync(() => sockets.size) } as const
 })
