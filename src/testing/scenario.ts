@@ -113,7 +113,7 @@ export const scenarioOf = (seed: number): Scenario => {
 const printEvent = (event: ScenarioEvent): string => {
   switch (event._tag) {
     case "Interfere": {
-      const how = typeof event.how === "string" ? event.how : event.how._tag
+      const how = typeof event.how === "string" ? event.how : "_tag" in event.how ? event.how._tag : "an effect"
       return `from now on "${event.step}" meets: ${how}${event.times === Infinity ? "" : `, ${event.times} times`}`
     }
     case "Refresh":
