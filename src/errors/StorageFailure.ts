@@ -108,6 +108,16 @@ export class StorageMissing extends Schema.TaggedError<StorageMissing>()("Storag
   }
 }
 
+/** No branch can be made as it was asked for. Nothing was changed. */
+export class BranchRefused extends Schema.TaggedError<BranchRefused>()("BranchRefused", {
+  detail: Schema.String,
+  hint: Schema.String
+}) {
+  override get message(): string {
+    return `no branch was made: ${this.detail}`
+  }
+}
+
 /** A storage of this machine is not in a state from which a start can succeed. */
 export class StorageDamaged extends Schema.TaggedError<StorageDamaged>()("StorageDamaged", {
   directory: Schema.String,
@@ -145,6 +155,7 @@ export class NotSupported extends Schema.TaggedError<NotSupported>()("NotSupport
 export const storageFailures = [
   ArchiveInvalid,
   BasebackupFailed,
+  BranchRefused,
   LockUnavailable,
   NotSupported,
   PageserverRefused,

@@ -90,6 +90,11 @@ const entries: Record<Failure["_tag"], Entry> = {
     meaning: "No lock can keep a second compute out, so none was started.",
     cause: "The file system has no flock (some network file systems), or no program is there that can take it."
   },
+  BranchRefused: {
+    meaning: "No branch of a timeline was made. Nothing was changed: the timeline it was to be of is as it was.",
+    cause:
+      "The name is taken, there is no such timeline to branch, or the storage does not hold the LSN that was asked."
+  },
   StorageMissing: {
     meaning: "The storage was to be there already (--require-existing), and is not.",
     cause: "The volume is not mounted, or --storage or -D names another folder."

@@ -81,6 +81,7 @@ export const errorPolicies: Record<Failure["_tag"], ErrorPolicy> = {
     500,
     "mount the volume; without --require-existing a new and empty timeline is made there"
   ),
+  BranchRefused: row("branch_refused", 409, "the detail above says what can be had instead"),
   StorageForeign: row(
     "storage_foreign",
     409,

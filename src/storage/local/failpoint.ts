@@ -44,6 +44,16 @@ export type Step =
   /** Making a spare: from files that were a base or PGDATA before; before it is declared valid. */
   | "spare-begun"
   | "spare-filled"
+  /** Making a branch: its folder is there; the base's files are; all WAL is; all of it is flushed; it has its name. */
+  | "branch-begun"
+  | "branch-base-shared"
+  | "branch-wal-taken"
+  | "branch-flushed"
+  | "branch-named"
+  /** At a start: a segment that a branch shares is about to be replaced by one of our own. */
+  | "wal-own"
+  /** Removing a timeline: it has lost its name; its files are there. */
+  | "timeline-unnamed"
 
 export const Failpoint = Context.Reference<(step: Step) => Effect.Effect<void>>("compute/storage/local/Failpoint", {
   defaultValue: () => () => Effect.void

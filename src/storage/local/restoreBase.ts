@@ -22,6 +22,7 @@ import { type ClusterRequest, makeFirstBase } from "./seedCluster.ts"
 import { swapIn } from "./spare.ts"
 import { checkWal, noteStart, replayStart } from "./wal.ts"
 import { segmentNumberOf } from "./walSegments.ts"
+import { ownWal } from "./walSnapshot.ts"
 
 /** An ordinary cluster that somebody pointed us at by mistake has a pg_wal of its own, with WAL in it. */
 const refuseForeign = Effect.fnUntraced(function* (layout: Layout, pgdata: string) {
@@ -77,14 +78,20 @@ export const restoreBase: (
   yield* removeFile(layout.first)
   yield* checkBase(layout, base, wanted.install.major)
   const from = yield* replayStart(layout, base)
-  yield* noteStart(layout, base, yield* checkWal(layout, base, from))
+  let reached = yield* checkWal(layout, base, from)
+  yield* noteStart(layout, base, reached)
   yield* removeOld(layout, base, segmentNumberOf(base.start, base.current.segmentBytes))
   const swapped = yield* swapIn(layout, base, pgdata)
   if (swapped === null) {
-    if (from !== base.start) yield* writeReached(layout, yield* checkWal(layout, base, base.start))
+    if (from !== base.start) {
+      reached = yield* checkWal(layout, base, base.start)
+      yield* writeReached(layout, reached)
+    }
     yield* layBase(layout, base, pgdata, "urgent")
     yield* failpoint("base-laid")
   }
+  // Behind what was just noted: a branch that is made meanwhile sees either that, or that it has to look again.
+  yield* ownWal(layout, base, reached.written)
   yield* linkWal(layout, pgdata)
   yield* failpoint("wal-linked")
   yield* replaceUnflushed(`${pgdata}/backup_label`, swapped ?? base.current.label, layout.owner)

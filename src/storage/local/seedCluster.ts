@@ -16,7 +16,6 @@ import * as Schema from "effect/Schema"
 import { createHash, randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { codeOf } from "../../errors/errno.ts"
 import { type Failure, PostgresUnusable, StorageDamaged } from "../../errors/Failure.ts"
 import { attempt, attemptPromise, hasCode, makeFolder, namesIn, removeFile, textOrNull } from "../../platform/files.ts"
 import { runCommand } from "../../platform/processes.ts"
@@ -39,6 +38,7 @@ import { verifyTree } from "./layTree.ts"
 import { type Manifest, pieceBytes } from "./manifest.ts"
 import { paced } from "./pacing.ts"
 import { publish, removeOld } from "./publishBase.ts"
+import { shareFiles } from "./secondNames.ts"
 import { putFolders } from "./treeFiles.ts"
 import { segmentNumberOf, segmentsFrom } from "./walSegments.ts"
 
@@ -255,28 +255,6 @@ const writeAt = (file: string, offset: number, bytes: Uint8Array): void => {
   }
 }
 
-/** False where the filesystem has no second names, or none for this file. */
-const link = (from: string, to: string): boolean => {
-  try {
-    fs.linkSync(from, to)
-    return true
-  } catch (cause) {
-    if (["EPERM", "EXDEV", "EMLINK", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"].includes(codeOf(cause) ?? "")) return false
-    throw cause
-  }
-}
-
-const copyFlushed = async (from: string, to: string, owner: RunAs | null): Promise<void> => {
-  await fs.promises.copyFile(from, to)
-  const handle = await fs.promises.open(to, "r+")
-  try {
-    if (owner !== null) await handle.chown(owner.uid, owner.gid)
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
-
 const copy = (from: string, to: string) =>
   attemptPromise("copy", to, () => fs.promises.copyFile(from, to, fs.constants.COPYFILE_FICLONE))
 
@@ -341,13 +319,8 @@ const copySeed = Effect.fnUntraced(function* (layout: Layout, seed: SeedCluster,
   const patched = yield* controlWith(seed, systemId)
   const entry = yield* paced("copy", to, "urgent", async (pacer) => {
     await putFolders(pacer, to, manifest.folders, layout.owner)
-    const copies: Array<string> = []
-    for (const name of manifest.files.keys()) {
-      if (name !== controlPath && !link(`${from}/${name}`, `${to}/${name}`)) copies.push(name)
-      const rest = pacer.tick()
-      if (rest !== null) await rest
-    }
-    for (const name of copies) await copyFlushed(`${from}/${name}`, `${to}/${name}`, layout.owner)
+    const names = [...manifest.files.keys()].filter((name) => name !== controlPath)
+    await shareFiles(pacer, from, to, names, layout.owner)
     return putFile(pacer, to, controlPath, Buffer.from(patched), layout.owner)
   })
   const files = new Map(manifest.files).set(controlPath, entry)

@@ -130,19 +130,23 @@ const lossHint = (layout: Layout, segment: string, end: string): string =>
   `an archive. Only if there is none: write ${end} into ${layout.root}/give-up-after, and everything after it is ` +
   "given up"
 
-/** Follows the records from `from` as replay will: where it ends, and what would be lost by that. */
+/**
+ * Follows the records from `from` as replay will: where it ends, and what would be lost by that. `seen` is what was known
+ * when the WAL was as it is in `layout.wal`, where that is a copy.
+ */
 export const followChain = Effect.fnUntraced(function* (
   layout: Layout,
   base: Replayed,
   from: Lsn,
-  bootId: string | null
+  bootId: string | null,
+  seen?: Reached | null
 ) {
   const { segmentBytes } = base.current
   const wal = { folder: layout.wal, segmentBytes, pgTimeline: base.pgTimeline }
   const end = yield* walkChain(wal, from)
   const newest = newestOf(yield* namesIn(layout.wal), segmentBytes)
   const later = yield* lastPageAfter(wal, end.after, newest)
-  const reached = yield* readReached(layout)
+  const reached = seen === undefined ? yield* readReached(layout) : seen
   const loss = yield* findLoss(layout, base, end, { bootId, reached, later })
   return { end, later, reached, loss }
 })

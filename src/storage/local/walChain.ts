@@ -42,6 +42,8 @@ export interface ChainEnd {
   /** Records that were followed. */
   readonly records: number
   readonly reason: string
+  /** It goes on, but not before the LSN that it was asked for. */
+  readonly isLimit: boolean
 }
 
 /** Pages one after the other, in a buffer that the next read reuses; `null`: there is none. */
@@ -130,6 +132,8 @@ interface Partial {
 class Walker {
   private readonly chunk: Reader["chunk"]
   private readonly from: Lsn
+  private readonly until: Lsn | null
+  private isLimit = false
   private readonly header = new Uint8Array(recordHeaderBytes)
   private readonly headerWords = new Int32Array(this.header.buffer)
   private readonly headerView = new DataView(this.header.buffer)
@@ -139,15 +143,16 @@ class Walker {
   private records = 0
   private switched = false
 
-  constructor(reader: Reader, from: Lsn) {
+  constructor(reader: Reader, from: Lsn, until: Lsn | null) {
     this.chunk = reader.chunk
     this.from = from
+    this.until = until
     this.end = from
   }
 
   private stop(reason: string, contiguous: Lsn, after: Lsn): ChainEnd {
-    const { end, records } = this
-    return { lsn: end, contiguous: contiguous > end ? contiguous : end, after, records, reason }
+    const { end, isLimit, records } = this
+    return { lsn: end, contiguous: contiguous > end ? contiguous : end, after, records, reason, isLimit }
   }
 
   stopWithout(address: Lsn): ChainEnd {
@@ -182,6 +187,10 @@ class Walker {
     }
     if (this.previous !== null && headerView.getBigUint64(8, true) !== this.previous) {
       return `the record at ${printLsn(record.start)} does not follow the one before it`
+    }
+    if (this.until !== null && next > this.until) {
+      this.isLimit = true
+      return `the record at ${printLsn(record.start)} ends after ${printLsn(this.until)}`
     }
     this.previous = record.start
     this.end = next
@@ -234,10 +243,10 @@ class Walker {
   }
 }
 
-const walk = async (wal: WalFolder, from: Lsn): Promise<ChainEnd> => {
+const walk = async (wal: WalFolder, from: Lsn, until: Lsn | null): Promise<ChainEnd> => {
   const reader = makeReader(wal)
   try {
-    const walker = new Walker(reader, from)
+    const walker = new Walker(reader, from, until)
     const segment = BigInt(wal.segmentBytes)
     let address = from - (from % BigInt(pageBytes))
     let magic: number | null = null
@@ -261,9 +270,9 @@ const reading = <A>({ folder }: WalFolder, work: () => Promise<A>): Effect.Effec
     catch: (cause) => (cause instanceof FileFailed ? cause : new FileFailed({ operation: "read", path: folder, cause }))
   })
 
-/** Follows the records from `from`, where one begins. */
-export const walkChain = (wal: WalFolder, from: Lsn): Effect.Effect<ChainEnd, FileFailed> =>
-  reading(wal, () => walk(wal, from))
+/** Follows the records from `from`, where one begins; with `until` only those that end at or before it. */
+export const walkChain = (wal: WalFolder, from: Lsn, until: Lsn | null = null): Effect.Effect<ChainEnd, FileFailed> =>
+  reading(wal, () => walk(wal, from, until))
 
 const findLastPage = async (wal: WalFolder, from: Lsn, last: bigint): Promise<Lsn | null> => {
   const reader = makeReader(wal)
