@@ -162,7 +162,8 @@ export class WireFailed extends Schema.TaggedError<WireFailed>()("WireFailed", {
 export class PostmasterNotReady extends Schema.TaggedError<PostmasterNotReady>()("PostmasterNotReady", {
   reason: Schema.String,
   /** The last records Postgres wrote before it gave up. */
-  log: Schema.Array(Schema.String)
+  log: Schema.Array(Schema.String),
+  hint: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     const said = this.log.length === 0 ? "" : `; Postgres said: ${this.log.join(" | ")}`
@@ -184,7 +185,8 @@ export class PostmasterDied extends Schema.TaggedError<PostmasterDied>()("Postma
   exit: ExitStatus,
   /** How it left and what its last records suggest, as one sentence. */
   crashReport: Schema.String,
-  log: Schema.Array(Schema.String)
+  log: Schema.Array(Schema.String),
+  hint: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     const said = this.log.length === 0 ? "" : `; Postgres said: ${this.log.join(" | ")}`

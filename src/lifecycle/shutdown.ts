@@ -18,8 +18,16 @@ import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import { Promotions } from "../compute/Promotions.ts"
 import type { Status } from "../compute/transitions.ts"
-import { Defect, type ExitStatus, type Failure, PostmasterForced } from "../errors/Failure.ts"
+import {
+  Defect,
+  type ExitStatus,
+  type Failure,
+  PostmasterDied,
+  PostmasterForced,
+  PostmasterNotReady
+} from "../errors/Failure.ts"
 import { within } from "../errors/within.ts"
+import { saysFull } from "../postgres/crashClues.ts"
 import type { Running } from "../postgres/Postmaster.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import type { Timeline } from "../storage/Storage.ts"
@@ -44,7 +52,7 @@ export const shutdown = Effect.fnUntraced(function* (held: Ref.Ref<Held>, exit: 
   const { postgres, timeline } = yield* Ref.get(held)
   // First: a spec that is accepted from now on would move the status away from its last one.
   yield* (yield* Commands).close
-  const cause = yield* recordCause(exit)
+  const cause = yield* recordCause(exit, timeline)
   const [spent, stopped] = yield* Effect.timed(stopPostgres(postgres, cause))
   const left = Result.getOrElse(stopped, () => null)
   const forced = postgres === null ? null : yield* reportForced(postgres, spent, cause)
@@ -60,7 +68,7 @@ export const shutdown = Effect.fnUntraced(function* (held: Ref.Ref<Held>, exit: 
 }, Effect.uninterruptible)
 
 /** Into the status at once, before the stages take their time. `null`: an end in order. */
-const recordCause = Effect.fnUntraced(function* (exit: Exit.Exit<Ending, Failure>) {
+const recordCause = Effect.fnUntraced(function* (exit: Exit.Exit<Ending, Failure>, timeline: Timeline | null) {
   const commands = yield* Commands
   if (Exit.isFailure(exit)) {
     const failure = failureOf(exit.cause)
@@ -68,14 +76,11 @@ const recordCause = Effect.fnUntraced(function* (exit: Exit.Exit<Ending, Failure
       yield* commands.terminate("immediate")
       return failure
     }
-    yield* failWith("the compute failed", failure)
-    return failure
+    return yield* recordFailure("the compute failed", failure, timeline)
   }
   const ending = exit.value
   if (ending._tag === "Exited" && !(ending.exit._tag === "Code" && ending.exit.code === 0)) {
-    const died = yield* postmasterDied(ending.postgres, ending.exit)
-    yield* failWith("Postgres is gone", died)
-    return died
+    return yield* recordFailure("Postgres is gone", yield* postmasterDied(ending.postgres, ending.exit), timeline)
   }
   const { status } = yield* (yield* ComputeState).now
   if (status.startsWith("termination")) return null
@@ -85,6 +90,30 @@ const recordCause = Effect.fnUntraced(function* (exit: Exit.Exit<Ending, Failure
   yield* commands.terminate("immediate")
   return null
 })
+
+/**
+ * A Postgres that found no room on its disk has gone. What to do about it is the storage's to say, and what the storage
+ * can spare makes room for the next one.
+ */
+const recordFailure = Effect.fnUntraced(function* (what: string, failure: Failure, timeline: Timeline | null) {
+  const room = timeline?.room
+  if (room === undefined || !wasFull(failure)) {
+    yield* failWith(what, failure)
+    return failure
+  }
+  const hint = yield* room.hint
+  const hinted =
+    failure._tag === "PostmasterDied"
+      ? new PostmasterDied({ exit: failure.exit, crashReport: failure.crashReport, log: failure.log, hint })
+      : new PostmasterNotReady({ reason: failure.reason, log: failure.log, hint })
+  yield* failWith(what, hinted)
+  yield* room.giveUp
+  return hinted
+})
+
+const wasFull = (failure: Failure): failure is PostmasterDied | PostmasterNotReady =>
+  (failure._tag === "PostmasterDied" && saysFull(failure.crashReport)) ||
+  (failure._tag === "PostmasterNotReady" && saysFull(failure.reason))
 
 /** `null`: it was interrupted from outside, which is a request to end. */
 const failureOf = (cause: Cause.Cause<Failure>): Failure | null => {

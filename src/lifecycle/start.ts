@@ -10,7 +10,7 @@ import type * as Scope from "effect/Scope"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import { ComputeState } from "../compute/ComputeState.ts"
 import type { ComputeMetrics } from "../compute/snapshot.ts"
-import type { Failure } from "../errors/Failure.ts"
+import type { Failure, FileFailed } from "../errors/Failure.ts"
 import { Pgdata, type PgdataSource } from "../postgres/Pgdata.ts"
 import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import { Postmaster, type Running } from "../postgres/Postmaster.ts"
@@ -54,9 +54,10 @@ export const start = Effect.fn("Lifecycle.start")(function* (
 
   const content = storage.kind === "neon" ? "Archive" : "InPlace"
   const timeline = yield* state.timed("claim the timeline", claim(spec, content, held))
-  yield* pgdata.begin(plan, content)
+  yield* inRoomOf(timeline)(pgdata.begin(plan, content))
   const lsn = yield* state.timed("settle", timeline.commitLsn("start"))
-  const building = metered(state, "basebackup_ms", "build PGDATA", pgdata.build(plan, timeline.source(lsn))).pipe(
+  const build = inRoomOf(timeline)(pgdata.build(plan, timeline.source(lsn)))
+  const building = metered(state, "basebackup_ms", "build PGDATA", build).pipe(
     Effect.tap(({ archiveBytes, connectMicros }) =>
       state.note(({ metrics }) => ({
         metrics: { ...metrics, basebackup_bytes: archiveBytes, pageserver_connect_micros: connectMicros }
@@ -107,9 +108,15 @@ const claim = Effect.fnUntraced(function* (
   const pgdata = yield* Pgdata
   const timeline = yield* storage.claim(spec, pgdata.directory)
   yield* Ref.update(held, (old) => ({ ...old, timeline }))
-  yield* pgdata.claim(content)
+  yield* inRoomOf(timeline)(pgdata.claim(content))
   return timeline
 })
+
+/** PGDATA may share the storage's disk, and then what can be given up there. */
+const inRoomOf =
+  ({ room }: Timeline) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | FileFailed, R> =>
+    room === undefined ? effect : room.make(effect)
 
 /** A step whose time is added to a metric at once, since a start that fails later is looked into by its metrics. */
 const metered = <A, E, R>(

@@ -9,16 +9,21 @@
  * `looked`: who holds it, as far as `/proc` shows. A descriptor that is closed on exec is that of a compute that
  * opened the file; all others inherited it.
  */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { codeOf } from "../errors/errno.ts"
-import { runCommand } from "./processes.ts"
+import { type FileFailed, LockUnavailable } from "../errors/Failure.ts"
+import { attempt, type Owner } from "./files.ts"
+import { parentOf, processOf, runCommand, signalProcess } from "./processes.ts"
 import { questionStages } from "./shutdownStages.ts"
 import { type RunAs, Spawn } from "./Spawn.ts"
 
-export type Attempt =
+type Attempt =
   | { readonly _tag: "Taken" }
   | { readonly _tag: "Busy" }
   /** This file system, or this machine, has no such locks. */
@@ -82,7 +87,7 @@ export const attemptFlock = (descriptor: number): Effect.Effect<Attempt> =>
 
 // Who holds it.
 
-export interface Holder {
+interface Holder {
   readonly pid: number
   /** Opened it itself: a compute. Everybody else got it from one. */
   readonly opened: boolean
@@ -174,12 +179,144 @@ const lookAs = (user: RunAs, descriptor: number) =>
   )
 
 /** `descriptor` is open to the lock, whose name is `name`; `user` is who else may be asked to look. */
-export const holdersOf = Effect.fnUntraced(function* (descriptor: number, name: string, user: RunAs | null) {
+const holdersOf = Effect.fnUntraced(function* (descriptor: number, name: string, user: RunAs | null) {
   const { hidden, holders } = lookOurselves(fs.fstatSync(descriptor), name)
   if (hidden.length === 0 || user === null || process.geteuid?.() !== 0) return holders
   const known = new Set(holders.map(({ pid }) => pid))
   return [...holders, ...(yield* lookAs(user, descriptor)).filter(({ pid }) => !known.has(pid))]
 })
+
+// Taken, against processes that still hold it.
+
+export type Busy<F> = (holder: string, hint?: string) => F
+
+export interface FlockRequest<F> {
+  /** The file or folder that is locked. A file is made. */
+  readonly file: string
+  readonly owner: Owner | null
+  /** As whom Postgres's processes run; root asks that user about them where it may not look itself. */
+  readonly user: RunAs | null
+  readonly busy: Busy<F>
+  readonly allowUnfenced: boolean
+  /** Whoever holds it without having opened it was started by a compute that is dead, and may be ended. */
+  readonly leftoversOnly: boolean
+}
+
+const openLock = (file: string, owner: Owner | null) =>
+  attempt("open", file, () => {
+    const folder = fs.statSync(file, { throwIfNoEntry: false })?.isDirectory() === true
+    const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = fs.constants
+    const descriptor = fs.openSync(file, folder ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
+    if (!folder && owner !== null && process.geteuid?.() === 0) fs.fchownSync(descriptor, owner.uid, owner.gid)
+    return descriptor
+  })
+
+/** First immediate, so that a postmaster takes its processes, sockets and shared memory along; then SIGKILL for all. */
+const immediateWithin = Duration.seconds(1)
+const goneWithin = Duration.seconds(10)
+/** What nobody can be seen to hold may be on its way out. */
+const unseenWithin = Duration.seconds(2)
+
+/** Milliseconds since the first try, and since a holder was last seen. */
+interface Waited {
+  readonly total: number
+  readonly unseen: number
+}
+
+/**
+ * Nobody that holds it may be ended, and none of them will leave. One that was seen a moment ago, and ended, may not be
+ * gone yet, or gone since the lock was tried: on a busy machine these are seconds after the first try.
+ */
+export const isHopeless = (holders: "none seen" | "may be ended" | "others", waited: Waited): boolean => {
+  if (holders === "may be ended") return false
+  return (holders === "others" ? waited.total : waited.unseen) > Duration.toMillis(unseenWithin)
+}
+
+/** Processes that were asked to leave: what holds two locks of ours is asked, and told of, once. */
+const asked = new Set<string>()
+
+const endLeftovers = Effect.fnUntraced(function* (holders: ReadonlyArray<Holder>, waited: number) {
+  const pids = new Set(holders.map(({ pid }) => pid))
+  const late = waited > Duration.toMillis(immediateWithin)
+  for (const { pid } of holders) {
+    const root = !pids.has(parentOf(pid) ?? 0)
+    const other = processOf(pid)
+    if (other === null || (!root && !late)) continue
+    const first = !asked.has(`${pid} ${other.startedAt}`)
+    asked.add(`${pid} ${other.startedAt}`)
+    if (root && first) {
+      yield* Effect.logWarning(`ending ${other.name} (pid ${pid}), left behind by a compute that is gone`)
+    }
+    if (late || first) yield* signalProcess(other, late ? "SIGKILL" : "SIGQUIT")
+  }
+})
+
+const describe = (holders: ReadonlyArray<Holder>, file: string): string => {
+  const first = holders.find(({ opened }) => opened) ?? holders[0]
+  return first === undefined
+    ? `which holds the lock ${file} and cannot be seen from here`
+    : `pid ${first.pid}, which holds the lock ${file}`
+}
+
+const hintFor = (file: string): string =>
+  `nothing was touched; as root on the machine itself, outside of containers, \`lsof ${file}\` or /proc/locks names ` +
+  "the processes that hold the lock: end them, and start again; never remove the lock"
+
+/** Tries, each with one step towards the next: leftovers that can be seen are ended. */
+const makeTry = <F>(descriptor: number, request: FlockRequest<F>, began: number) => {
+  let seen = began
+  return Effect.gen(function* () {
+    const attempt = yield* attemptFlock(descriptor)
+    if (attempt._tag !== "Busy") return { attempt, holders: [], hopeless: false }
+    const holders = yield* holdersOf(descriptor, path.basename(request.file), request.user)
+    const now = yield* Clock.currentTimeMillis
+    if (holders.length > 0) seen = now
+    const endable = request.leftoversOnly && !holders.some(({ opened }) => opened)
+    if (endable) yield* endLeftovers(holders, now - began)
+    const kind = holders.length === 0 ? "none seen" : endable ? "may be ended" : "others"
+    return { attempt, holders, hopeless: isHopeless(kind, { total: now - began, unseen: now - seen }) }
+  })
+}
+
+/** Was it replaced by hand since it was opened? Then it locks nothing. */
+const isStill = (file: string, descriptor: number) =>
+  attempt("look at", file, () => {
+    const [there, ours] = [fs.statSync(file, { throwIfNoEntry: false }), fs.fstatSync(descriptor)]
+    return there?.ino === ours.ino && there.dev === ours.dev
+  })
+
+const unavailable = <F>({ allowUnfenced, file }: FlockRequest<F>, attempt: Attempt & { _tag: "Unavailable" }) => {
+  const failure = new LockUnavailable({ path: file, detail: attempt.because })
+  return allowUnfenced
+    ? Effect.as(
+        Effect.logWarning(
+          `--allow-unfenced: ${failure.message}. If another compute, or what one left behind, writes there unseen, ` +
+            "committed data will be lost"
+        ),
+        null
+      )
+    : Effect.fail(failure)
+}
+
+/**
+ * The descriptor, locked until the scope closes and until the last child that inherits it is gone; `null`: there is no
+ * such lock, which was allowed.
+ */
+export const holdFlock = <F>(
+  request: FlockRequest<F>
+): Effect.Effect<number | null, FileFailed | LockUnavailable | F, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { busy, file, owner } = request
+    const descriptor = yield* Effect.acquireRelease(openLock(file, owner), (fd) => Effect.sync(() => fs.closeSync(fd)))
+    const began = yield* Clock.currentTimeMillis
+    const { attempt, holders } = yield* Effect.repeat(makeTry(descriptor, request, began), {
+      schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: goneWithin })),
+      until: ({ attempt, hopeless }) => attempt._tag !== "Busy" || hopeless
+    })
+    if (attempt._tag === "Unavailable") return yield* unavailable(request, attempt)
+    if (attempt._tag === "Taken" && (yield* isStill(file, descriptor))) return descriptor
+    return yield* Effect.fail(busy(describe(holders, file), hintFor(file)))
+  })
 
 // Which children are to inherit it.
 

@@ -11,23 +11,19 @@
  *
  * Nothing but `lock/` is touched before both are had. The lock is released when the scope of its holder closes.
  */
-import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as net from "node:net"
-import * as path from "node:path"
 import { codeOf } from "../errors/errno.ts"
-import { FileFailed, LockUnavailable } from "../errors/Failure.ts"
+import { FileFailed, type LockUnavailable } from "../errors/Failure.ts"
 import { attempt, hasCode, makeFolder, namesIn, type Owner, removeFile, replaceFile, textOrNull } from "./files.ts"
-import { type Attempt, attemptFlock, type Holder as Process, holdersOf } from "./flock.ts"
-import { isAlive, parentOf, processOf, readBootId, signalProcess } from "./processes.ts"
-import type { RunAs } from "./Spawn.ts"
+import { type Busy, type FlockRequest, holdFlock } from "./flock.ts"
+import { isAlive, processOf, readBootId } from "./processes.ts"
 
 const Holder = Schema.Struct({
   pid: Schema.Int,
@@ -39,7 +35,9 @@ const Holder = Schema.Struct({
   /** It, or a compute before it, has had the flock: then only what a compute here started can hold that. */
   fenced: Schema.optionalKey(Schema.Boolean),
   /** A compute before it died, and that nothing of it is left was not proven yet. */
-  leftBehind: Schema.optionalKey(Schema.Boolean)
+  leftBehind: Schema.optionalKey(Schema.Boolean),
+  /** Device and inode of the folder that it claims: a copy of the folder has another, and nobody holds that. */
+  folder: Schema.optionalKey(Schema.String)
 })
 type Holder = typeof Holder.Type
 
@@ -100,8 +98,21 @@ const claims = (lock: string): Effect.Effect<ReadonlyArray<number>, FileFailed> 
       .sort((a, b) => a - b)
   )
 
+const identityOf = (folder: string): Effect.Effect<string, FileFailed> =>
+  attempt("look at", folder, () => {
+    const { dev, ino } = fs.statSync(folder)
+    return `${dev}:${ino}`
+  })
+
+/** Sockets of claims of this process that it gave up, without room to write that down. */
+const givenUp = new Set<string>()
+
 const isHeld = Effect.fnUntraced(function* (lock: string, holder: Holder, bootId: string | null) {
-  if (holder.released || holder.bootId !== bootId) return false
+  if (holder.released || holder.bootId !== bootId || (holder.socket !== null && givenUp.has(holder.socket)))
+    return false
+  // Some file systems number anew what they mount again; where the flock decides, too, that endangers nobody.
+  const elsewhere = holder.folder !== undefined && holder.folder !== (yield* identityOf(lock))
+  if (elsewhere && holder.fenced === true) return false
   if (holder.startTime === null) return isAlive(holder.pid)
   if (startTimeOf(holder.pid) === holder.startTime) return true
   return holder.socket !== null && (yield* answers(lock, holder.socket))
@@ -122,8 +133,6 @@ export const liveHolder: (lock: string) => Effect.Effect<string | null, FileFail
     return holder !== null && (yield* isHeld(lock, holder, yield* readBootId)) ? `pid ${holder.pid}` : null
   }
 )
-
-type Busy<F> = (holder: string, hint?: string) => F
 
 interface Taken {
   /** The path of our claim. */
@@ -146,15 +155,15 @@ const take = Effect.fnUntraced(function* <F>(lock: string, newcomer: Holder, own
   if (live !== null) return yield* Effect.fail(busy(live))
   const holder = succeed(newcomer, top === 0 ? null : yield* readClaim(lock, top), top)
   const draft = `${lock}/${randomBytes(6).toString("hex")}.claim`
-  yield* writeClaim(draft, holder, owner)
   const mine = `${lock}/${top + 1}`
-  const linked = yield* attempt("claim", mine, () => fs.linkSync(draft, mine)).pipe(
+  const linked = yield* writeClaim(draft, holder, owner).pipe(
+    Effect.andThen(attempt("claim", mine, () => fs.linkSync(draft, mine))),
     Effect.as(true),
     Effect.catchTag("FileFailed", (failure) =>
       hasCode(failure, "EEXIST") ? Effect.succeed(false) : Effect.fail(failure)
-    )
+    ),
+    Effect.ensuring(Effect.ignore(removeFile(draft)))
   )
-  yield* removeFile(draft)
   if (!linked) return null
   // Slow as we may have been, a claim above ours means that others came and went meanwhile.
   const now = yield* claims(lock)
@@ -177,136 +186,6 @@ const tidy = Effect.fnUntraced(function* (lock: string, socket: string | null) {
   }
 })
 
-// The flock, and the processes that still hold it.
-
-export interface FlockRequest<F> {
-  /** The file or folder that is locked. A file is made. */
-  readonly file: string
-  readonly owner: Owner | null
-  /** As whom Postgres's processes run; root asks that user about them where it may not look itself. */
-  readonly user: RunAs | null
-  readonly busy: Busy<F>
-  readonly allowUnfenced: boolean
-  /** Whoever holds it without having opened it was started by a compute that is dead, and may be ended. */
-  readonly leftoversOnly: boolean
-}
-
-const openLock = (file: string, owner: Owner | null) =>
-  attempt("open", file, () => {
-    const folder = fs.statSync(file, { throwIfNoEntry: false })?.isDirectory() === true
-    const { O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_RDWR } = fs.constants
-    const descriptor = fs.openSync(file, folder ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_NOFOLLOW, 0o600)
-    if (!folder && owner !== null && process.geteuid?.() === 0) fs.fchownSync(descriptor, owner.uid, owner.gid)
-    return descriptor
-  })
-
-/** First immediate, so that a postmaster takes its processes, sockets and shared memory along; then SIGKILL for all. */
-const immediateWithin = Duration.seconds(1)
-const goneWithin = Duration.seconds(10)
-/** What nobody can be seen to hold may be on its way out. */
-const unseenWithin = Duration.seconds(2)
-
-/** Milliseconds since the first try, and since a holder was last seen. */
-interface Waited {
-  readonly total: number
-  readonly unseen: number
-}
-
-/**
- * Nobody that holds it may be ended, and none of them will leave. One that was seen a moment ago, and ended, may not be
- * gone yet, or gone since the lock was tried: on a busy machine these are seconds after the first try.
- */
-export const isHopeless = (holders: "none seen" | "may be ended" | "others", waited: Waited): boolean => {
-  if (holders === "may be ended") return false
-  return (holders === "others" ? waited.total : waited.unseen) > Duration.toMillis(unseenWithin)
-}
-
-/** Processes that were asked to leave: what holds two locks of ours is asked, and told of, once. */
-const asked = new Set<string>()
-
-const endLeftovers = Effect.fnUntraced(function* (holders: ReadonlyArray<Process>, waited: number) {
-  const pids = new Set(holders.map(({ pid }) => pid))
-  const late = waited > Duration.toMillis(immediateWithin)
-  for (const { pid } of holders) {
-    const root = !pids.has(parentOf(pid) ?? 0)
-    const other = processOf(pid)
-    if (other === null || (!root && !late)) continue
-    const first = !asked.has(`${pid} ${other.startedAt}`)
-    asked.add(`${pid} ${other.startedAt}`)
-    if (root && first) {
-      yield* Effect.logWarning(`ending ${other.name} (pid ${pid}), left behind by a compute that is gone`)
-    }
-    if (late || first) yield* signalProcess(other, late ? "SIGKILL" : "SIGQUIT")
-  }
-})
-
-const describe = (holders: ReadonlyArray<Process>, file: string): string => {
-  const first = holders.find(({ opened }) => opened) ?? holders[0]
-  return first === undefined
-    ? `which holds the lock ${file} and cannot be seen from here`
-    : `pid ${first.pid}, which holds the lock ${file}`
-}
-
-const hintFor = (file: string): string =>
-  `nothing was touched; as root on the machine itself, outside of containers, \`lsof ${file}\` or /proc/locks names ` +
-  "the processes that hold the lock: end them, and start again; never remove the lock"
-
-/** Tries, each with one step towards the next: leftovers that can be seen are ended. */
-const makeTry = <F>(descriptor: number, request: FlockRequest<F>, began: number) => {
-  let seen = began
-  return Effect.gen(function* () {
-    const attempt = yield* attemptFlock(descriptor)
-    if (attempt._tag !== "Busy") return { attempt, holders: [], hopeless: false }
-    const holders = yield* holdersOf(descriptor, path.basename(request.file), request.user)
-    const now = yield* Clock.currentTimeMillis
-    if (holders.length > 0) seen = now
-    const endable = request.leftoversOnly && !holders.some(({ opened }) => opened)
-    if (endable) yield* endLeftovers(holders, now - began)
-    const kind = holders.length === 0 ? "none seen" : endable ? "may be ended" : "others"
-    return { attempt, holders, hopeless: isHopeless(kind, { total: now - began, unseen: now - seen }) }
-  })
-}
-
-/** Was it replaced by hand since it was opened? Then it locks nothing. */
-const isStill = (file: string, descriptor: number) =>
-  attempt("look at", file, () => {
-    const [there, ours] = [fs.statSync(file, { throwIfNoEntry: false }), fs.fstatSync(descriptor)]
-    return there?.ino === ours.ino && there.dev === ours.dev
-  })
-
-const unavailable = <F>({ allowUnfenced, file }: FlockRequest<F>, attempt: Attempt & { _tag: "Unavailable" }) => {
-  const failure = new LockUnavailable({ path: file, detail: attempt.because })
-  return allowUnfenced
-    ? Effect.as(
-        Effect.logWarning(
-          `--allow-unfenced: ${failure.message}. If another compute, or what one left behind, writes there unseen, ` +
-            "committed data will be lost"
-        ),
-        null
-      )
-    : Effect.fail(failure)
-}
-
-/**
- * The descriptor, locked until the scope closes and until the last child that inherits it is gone; `null`: there is no
- * such lock, which was allowed.
- */
-export const holdFlock = <F>(
-  request: FlockRequest<F>
-): Effect.Effect<number | null, FileFailed | LockUnavailable | F, Scope.Scope> =>
-  Effect.gen(function* () {
-    const { busy, file, owner } = request
-    const descriptor = yield* Effect.acquireRelease(openLock(file, owner), (fd) => Effect.sync(() => fs.closeSync(fd)))
-    const began = yield* Clock.currentTimeMillis
-    const { attempt, holders } = yield* Effect.repeat(makeTry(descriptor, request, began), {
-      schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: goneWithin })),
-      until: ({ attempt, hopeless }) => attempt._tag !== "Busy" || hopeless
-    })
-    if (attempt._tag === "Unavailable") return yield* unavailable(request, attempt)
-    if (attempt._tag === "Taken" && (yield* isStill(file, descriptor))) return descriptor
-    return yield* Effect.fail(busy(describe(holders, file), hintFor(file)))
-  })
-
 /** Claims that may be lost to others in a row. */
 const attempts = 20
 
@@ -325,6 +204,23 @@ export interface LockRequest<F, E, R> extends Pick<FlockRequest<F>, "owner" | "u
   readonly prove: (before: Predecessors) => Effect.Effect<void, E, R>
 }
 
+/** What fails holds nothing. */
+const orNothing = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(Effect.scope, (scope) =>
+    Effect.flatMap(Scope.fork(scope), (own) =>
+      effect.pipe(
+        Effect.provideService(Scope.Scope, own),
+        Effect.onError((cause) => Scope.close(own, Exit.failCause(cause)))
+      )
+    )
+  )
+
+/** Needs room for a file. Without it the claim is that of a live process until this one ends. */
+const release = (mine: string, holder: Holder, owner: Owner | null) =>
+  Effect.catch(writeClaim(mine, { ...holder, released: true }, owner), () =>
+    Effect.sync(() => void (holder.socket !== null && givenUp.add(holder.socket)))
+  )
+
 /**
  * Held until the scope closes, and until this program and all children that inherit the descriptor are no more. `busy`
  * makes the failure from who holds it. Answers the descriptor; `null`: there is none, which was allowed.
@@ -335,9 +231,10 @@ export const holdLock = <F, E = never, R = never>(
   Effect.gen(function* () {
     const { busy, lock, owner } = request
     yield* makeFolder(lock, owner)
+    const folder = yield* identityOf(lock)
     const startTime = startTimeOf(process.pid)
     const socket = startTime === null ? null : yield* listen(lock)
-    let record: Holder = { pid: process.pid, startTime, bootId: yield* readBootId, socket, released: false }
+    let record: Holder = { pid: process.pid, startTime, bootId: yield* readBootId, socket, released: false, folder }
     const { holder, mine } = yield* Effect.acquireRelease(
       take(lock, record, owner, busy).pipe(
         Effect.repeat({ times: attempts - 1, while: (taken) => taken === null }),
@@ -346,7 +243,7 @@ export const holdLock = <F, E = never, R = never>(
         ),
         Effect.tap(({ holder }) => Effect.sync(() => void (record = holder)))
       ),
-      ({ mine }) => Effect.suspend(() => Effect.ignore(writeClaim(mine, { ...record, released: true }, owner)))
+      ({ mine }) => Effect.suspend(() => release(mine, record, owner))
     )
     const before: Predecessors = { leftBehind: holder.leftBehind === true, fenced: holder.fenced === true }
     const descriptor = yield* holdFlock({ ...request, file: `${lock}/flock`, leftoversOnly: before.fenced })
@@ -355,4 +252,24 @@ export const holdLock = <F, E = never, R = never>(
     yield* writeClaim(mine, record, owner)
     yield* tidy(lock, socket)
     return descriptor
-  })
+  }).pipe(orNothing)
+
+/**
+ * Does `work` while nobody else can be there, without having made a file: for who lacks the room to claim anything.
+ * False, and nothing was done: only the flock is left to prove it, and those before us did not hold that.
+ */
+export const whileAlone = <F, E, R>(
+  request: Omit<LockRequest<F, never, never>, "prove">,
+  work: Effect.Effect<unknown, E, R>
+): Effect.Effect<boolean, FileFailed | LockUnavailable | F | E, R> =>
+  Effect.gen(function* () {
+    const { lock } = request
+    const top = (yield* claims(lock)).at(-1)
+    const holder = top === undefined ? null : yield* readClaim(lock, top)
+    if (holder?.fenced !== true) return false
+    if (yield* isHeld(lock, holder, yield* readBootId)) return yield* Effect.fail(request.busy(`pid ${holder.pid}`))
+    const descriptor = yield* holdFlock({ ...request, file: `${lock}/flock`, leftoversOnly: true })
+    if (descriptor === null) return false
+    yield* work
+    return true
+  }).pipe(Effect.scoped)

@@ -12,6 +12,12 @@ interface Clue {
 
 const clue = (pattern: RegExp, says: string): Clue => ({ pattern, says })
 
+const diskFull = "the disk is full"
+const quotaUsedUp = "the disk quota is used up"
+
+/** Does a sentence made of these say that there was no room on a disk? */
+export const saysFull = (sentence: string): boolean => sentence.includes(diskFull) || sentence.includes(quotaUsedUp)
+
 /**
  * The first that matches a record wins, so the narrow ones come before the wide ones: "No space left on device" is
  * what the kernel says when it is out of semaphores, too.
@@ -66,8 +72,8 @@ const clues: ReadonlyArray<Clue> = [
     "another Postgres runs in this data directory"
   ),
   // Disks.
-  clue(/No space left on device/, "the disk is full"),
-  clue(/Disk quota exceeded/, "the disk quota is used up"),
+  clue(/No space left on device/, diskFull),
+  clue(/Disk quota exceeded/, quotaUsedUp),
   clue(/Read-only file system/, "its file system is read-only"),
   clue(/Input\/output error/, "the disk has errors"),
   // Configuration.

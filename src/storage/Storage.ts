@@ -9,16 +9,28 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { ExitStatus, Failure } from "../errors/Failure.ts"
+import type { ExitStatus, Failure, FileFailed } from "../errors/Failure.ts"
 import type { RunAs } from "../platform/Spawn.ts"
 import type { PgdataSource } from "../postgres/Pgdata.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
+/** Of the disks of this machine that hold the timeline. */
+export interface Room {
+  /** The effect again, where there was no room for it, without what can be given up. */
+  readonly make: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | FileFailed, R>
+  /** Gives that up, because Postgres found no room and is gone. */
+  readonly giveUp: Effect.Effect<void>
+  /** For a person: what is full, how much of it is the timeline's own, and what of that may be deleted. */
+  readonly hint: Effect.Effect<string>
+}
+
 /** One timeline, claimed by this compute until the scope closes. */
 export interface Timeline {
   /** Where small files may be kept from one start to the next. Nothing that a start relies on. */
   readonly notes?: { readonly folder: string; readonly owner: RunAs | null }
+  /** Neon's storage is on other machines. */
+  readonly room?: Room
   /**
    * Makes what was acknowledged durable and agreed, and learns the LSN it ends at; `null` when there is nothing
    * to agree on (non-primary, local). At the start PGDATA holds postgresql.conf already.

@@ -11,12 +11,11 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import * as Schedule from "effect/Schedule"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as path from "node:path"
 import { ComputeState } from "../../compute/ComputeState.ts"
 import { type ExitStatus, type Failure, NotSupported, StorageMissing, TimelineBusy } from "../../errors/Failure.ts"
@@ -24,7 +23,7 @@ import { within } from "../../errors/within.ts"
 import { Admin } from "../../pgwire/Admin.ts"
 import { makeFolder, realPath } from "../../platform/files.ts"
 import { keepFor } from "../../platform/flock.ts"
-import { holdLock } from "../../platform/lock.ts"
+import { holdLock, type LockRequest, whileAlone } from "../../platform/lock.ts"
 import { readBootId } from "../../platform/processes.ts"
 import { Spawn } from "../../platform/Spawn.ts"
 import { PostgresInstall } from "../../postgres/PostgresInstall.ts"
@@ -40,7 +39,17 @@ import { type Base, baseBytes, damaged, type Layout, layoutOf, readBase } from "
 import { copyStopped, readShutDown, refuseTablespaces, requireSameCluster } from "./publishBase.ts"
 import { advanceReached } from "./reached.ts"
 import { restoreBase } from "./restoreBase.ts"
-import { boundTrash, dropReserve, keepLittle, keepReserve, onceMore, requireOwned, withRoom } from "./room.ts"
+import {
+  boundTrash,
+  giveUpAll,
+  keepLittle,
+  keepReserve,
+  mayBeDeleted,
+  requireOwned,
+  withRoom,
+  withRoomToClaim
+} from "./room.ts"
+import { describeRoom, partsIn } from "./roomReport.ts"
 import { becomeSpare } from "./spare.ts"
 import { flushWal, forgetUnflushed } from "./wal.ts"
 import { makeOverdueBase, runWalArchiver } from "./walArchiver.ts"
@@ -219,18 +228,29 @@ const announceNew = Effect.fnUntraced(function* ({ directory, requireExisting }:
   )
 })
 
-/** The lock, and with it the proof that nobody else writes; Postgres inherits it. */
+/**
+ * The lock, and with it the proof that nobody else writes; Postgres inherits it. Where there is no room to claim it,
+ * the flock alone proves that enough for trash and spare to go.
+ */
 const keepOthersOut = Effect.fnUntraced(function* (shared: Shared, layout: Layout, target: string, pgdata: string) {
   const { allowUnfenced, install } = shared
-  const descriptor = yield* holdLock({
+  const request: Omit<LockRequest<TimelineBusy, never, never>, "prove"> = {
     lock: layout.lock,
     owner: install.runAs,
     user: install.runAs,
     allowUnfenced,
     busy: (holder, hint) =>
-      new TimelineBusy({ directory: layout.root, holder, ...(hint === undefined ? {} : { hint }) }),
-    prove: ({ fenced, leftBehind }) => fence(layout, pgdata, fenced || !leftBehind || allowUnfenced)
-  })
+      new TimelineBusy({ directory: layout.root, holder, ...(hint === undefined ? {} : { hint }) })
+  }
+  const descriptor = yield* makeFolder(layout.root, install.runAs).pipe(
+    Effect.andThen(
+      holdLock({
+        ...request,
+        prove: ({ fenced, leftBehind }) => fence(layout, pgdata, fenced || !leftBehind || allowUnfenced)
+      })
+    ),
+    withRoomToClaim(layout, (work) => whileAlone(request, work))
+  )
   yield* keepFor(target, descriptor)
 })
 
@@ -245,16 +265,8 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
   const layout = layoutOf(path.join(directory, spec.tenant, spec.timeline), install.runAs)
   const pgdata = realPath(target)
   yield* announceNew(shared, layout)
-  yield* makeFolder(layout.root, install.runAs)
   const scope = yield* Effect.scope
-  // Before nobody else is proven to be there nothing may be given up but the reserve.
-  yield* Effect.flatMap(Scope.fork(scope), (own) =>
-    keepOthersOut(shared, layout, target, pgdata).pipe(
-      Effect.provideService(Scope.Scope, own),
-      Effect.tapError((failure) => dropReserve(layout, failure)),
-      Effect.onError((cause) => Scope.close(own, Exit.failCause(cause)))
-    )
-  ).pipe(onceMore(layout))
+  yield* keepOthersOut(shared, layout, target, pgdata)
   const known: KnownFiles = new Map()
   const upkeep = {
     state,
@@ -271,6 +283,11 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
   const withSpawn = Effect.provideService(Spawn, shared.spawn)
   return {
     notes: { folder: layout.root, owner: layout.owner },
+    room: {
+      make: withRoom(layout),
+      giveUp: Effect.ignore(giveUpAll(layout)),
+      hint: describeRoom([layout.wal, pgdata], partsIn(layout.root, pgdata), mayBeDeleted(layout))
+    },
     commitLsn: () => Effect.succeed(null),
     source: () => ({ _tag: "InPlace", restore: (at) => restore(shared, layout, pgdata, at, scope) }),
     secure: Effect.andThen(secure(shared, layout), withSpawn(makeOverdueBase(upkeep))),

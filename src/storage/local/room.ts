@@ -52,12 +52,12 @@ export const giveUpSpare = Effect.fnUntraced(function* (layout: Layout) {
   return true
 })
 
-const hintOf = (layout: Layout): string =>
-  `make room on this file system (bytes or inodes); in ${layout.root} the folders trash-* and aside-*, and spare ` +
-  "together with spare.id, may be deleted while no compute runs; nothing else may"
+/** What a person may do, said of the storage as it is. */
+export const mayBeDeleted = (layout: Layout): string =>
+  `in ${layout.root} the folders trash-* and aside-*, and spare together with spare.id, may be deleted while no ` +
+  "compute runs; nothing else may"
 
-const withHint = (layout: Layout) => (failure: FileFailed) =>
-  new FileFailed({ operation: failure.operation, path: failure.path, cause: failure.cause, hint: hintOf(layout) })
+const hintOf = (layout: Layout): string => `make room on this file system (bytes or inodes); ${mayBeDeleted(layout)}`
 
 const reserves = [1, 2, 3, 4]
 const reserve = (layout: Layout, n: number): string => `${layout.root}/reserve-${n}`
@@ -71,43 +71,43 @@ export const keepReserve = Effect.fnUntraced(function* (layout: Layout) {
   }
 })
 
-/** Gives up the reserve, which nobody misses, when there was no room: what is undone needs some, too. */
-export const dropReserve = (layout: Layout, failure: unknown): Effect.Effect<void> =>
-  isFull(failure)
-    ? Effect.ignore(Effect.forEach(reserves, (n) => removeFile(reserve(layout, n)), { discard: true }))
-    : Effect.void
+/** Nobody misses it, so it goes before it is proven that nobody else is there. */
+const giveUpReserve = (layout: Layout) =>
+  Effect.forEach(reserves, (n) => removeFile(reserve(layout, n)), { discard: true })
 
-/** Again, once, when there was no room, after `dropReserve`. */
-export const onceMore =
-  (layout: Layout) =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+/** Again after each of these steps, as long as there is no room; then it fails with what a person may do. */
+export const givingUp =
+  <E2, R2>(hint: string, [step, ...others]: ReadonlyArray<Effect.Effect<unknown, E2, R2>>) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | E2 | FileFailed, R | R2> =>
     Effect.catchIf(
       effect,
       (failure): failure is E & FileFailed => isFull(failure),
-      () => Effect.mapError(effect, (failure) => (isFull(failure) ? withHint(layout)(failure) : failure))
+      ({ cause, operation, path }): Effect.Effect<A, E | E2 | FileFailed, R | R2> =>
+        step === undefined
+          ? Effect.fail(new FileFailed({ operation, path, cause, hint }))
+          : Effect.andThen(step, givingUp(hint, others)(effect))
     )
 
 /** Again without trash, and again without the spare, when there was no room. */
-export const withRoom =
-  (layout: Layout) =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    Effect.catchIf(
-      effect,
-      (failure): failure is E & FileFailed => isFull(failure),
-      () =>
-        Effect.andThen(
-          giveUpTrash(layout),
-          Effect.catchIf(
-            effect,
-            (failure): failure is E & FileFailed => isFull(failure),
-            () =>
-              Effect.andThen(
-                giveUpSpare(layout),
-                Effect.mapError(effect, (failure) => (isFull(failure) ? withHint(layout)(failure) : failure))
-              )
-          )
-        )
-    )
+export const withRoom = (layout: Layout) => givingUp(hintOf(layout), [giveUpTrash(layout), giveUpSpare(layout)])
+
+/**
+ * A claim, which needs room before it is proven that anything but the reserve may be given up. `alone` proves that
+ * without a file, and does nothing where it cannot.
+ */
+export const withRoomToClaim = <E, R>(
+  layout: Layout,
+  alone: (work: Effect.Effect<unknown, FileFailed>) => Effect.Effect<unknown, E, R>
+) =>
+  givingUp<E | FileFailed, R>(hintOf(layout), [
+    giveUpReserve(layout),
+    alone(giveUpTrash(layout)),
+    alone(giveUpSpare(layout))
+  ])
+
+/** When Postgres found no room: all that it can have. */
+export const giveUpAll = (layout: Layout) =>
+  Effect.all([giveUpReserve(layout), giveUpTrash(layout), giveUpSpare(layout)], { discard: true })
 
 /** Before and after a start's own work: where little is left, what the start does not need goes. */
 export const keepLittle = Effect.fnUntraced(function* (layout: Layout, of: "trash" | "trash and spare") {
