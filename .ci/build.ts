@@ -6,13 +6,13 @@
  * a bundle. Why one file, and why CommonJS: docs/adr/0010.
  */
 import { build } from "esbuild"
-import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { apart, buildApart } from "./apart.ts"
 import { hoist } from "./hoist.ts"
+import { buildLibrary } from "./library.ts"
 import { lazily, platformHttp } from "./lazy.ts"
-import { copyTexts, texts } from "./texts.ts"
+import { texts } from "./texts.ts"
 import { billOf, licencesOf } from "./licences.ts"
 import { requireText } from "./require.ts"
 import { makeSnapshot } from "./snapshot.ts"
@@ -23,6 +23,25 @@ const fresh = path.join(root, "dist.new")
 
 /** Packages that stay outside of the one file, because only a compute with a gRPC pageserver needs them. */
 const separate = { "@grpc/grpc-js": "grpc.cjs" } as const
+
+/** What few starts need, or none before its first answer. */
+const lazy = [
+  "async_hooks",
+  "crypto",
+  "zlib",
+  "http",
+  "https",
+  "http2",
+  "net",
+  "tls",
+  "tty",
+  "readline",
+  "child_process",
+  "ws",
+  "tar/parse",
+  "protobufjs/minimal.js",
+  ...Object.keys(separate)
+]
 
 const bundle = async (): Promise<void> => {
   const outfile = path.join(fresh, "compute_ctl.cjs")
@@ -44,29 +63,7 @@ const bundle = async (): Promise<void> => {
     legalComments: "eof",
     metafile: true,
     logLevel: "warning",
-    plugins: [
-      hoist(path.join(root, "src")),
-      texts,
-      lazily([
-        "async_hooks",
-        "crypto",
-        "zlib",
-        "http",
-        "https",
-        "http2",
-        "net",
-        "tls",
-        "tty",
-        "readline",
-        "child_process",
-        "ws",
-        "tar/parse",
-        "protobufjs/minimal.js",
-        ...Object.keys(separate)
-      ]),
-      apart(separate),
-      platformHttp
-    ],
+    plugins: [hoist(path.join(root, "src")), texts, lazily(lazy), apart(separate), platformHttp],
     banner: { js: requireText }
   })
   if (/\bimport\(/.test(fs.readFileSync(outfile, "utf8"))) throw new Error("the bundle has an import()")
@@ -74,7 +71,8 @@ const bundle = async (): Promise<void> => {
   const inputs = Object.keys(result.metafile.inputs)
   const barrel = inputs.find((input) => /node_modules\/(effect|@effect\/[^/]+)\/(dist|src)\/index\./.test(input))
   if (barrel !== undefined) throw new Error(`a barrel was bundled: ${barrel}`)
-  const all = [...inputs, ...(await buildApart(root, fresh, separate))].map((input) => path.resolve(root, input))
+  const more = [...(await buildApart(root, fresh, separate)), ...(await library())]
+  const all = [...inputs, ...more].map((input) => path.resolve(root, input))
   fs.writeFileSync(path.join(fresh, "third-party-licences.txt"), licencesOf(all))
   fs.writeFileSync(path.join(fresh, "bill-of-materials.json"), billOf(all))
   console.log(`dist/compute_ctl.cjs: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
@@ -84,20 +82,16 @@ const bundle = async (): Promise<void> => {
 const hasCompiler = (): boolean =>
   fs.existsSync(path.join(root, `node_modules/@typescript/typescript-${process.platform}-${process.arch}`))
 
-const library = (): void => {
-  if (!hasCompiler()) return console.log("dist/lib: not built, because TypeScript's compiler is not installed")
-  const tsc = path.join(root, "node_modules/typescript/bin/tsc")
-  const args = [tsc, "-p", "tsconfig.lib.json", "--outDir", path.join(fresh, "lib")]
-  execFileSync(process.execPath, args, { cwd: root, stdio: "inherit" })
-  copyTexts(path.join(fresh, "lib"))
-  console.log("dist/lib: JavaScript and declarations")
+const library = async (): Promise<ReadonlyArray<string>> => {
+  if (hasCompiler()) return buildLibrary(root, path.join(fresh, "lib"), lazy, separate)
+  console.log("dist/lib: not built, because TypeScript's compiler is not installed")
+  return []
 }
 
 fs.rmSync(fresh, { recursive: true, force: true })
 try {
   fs.mkdirSync(fresh, { recursive: true })
   await bundle()
-  library()
   fs.rmSync(dist, { recursive: true, force: true })
   fs.renameSync(fresh, dist)
   makeSnapshot(dist)

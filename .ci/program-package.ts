@@ -6,20 +6,22 @@ import * as fs from "node:fs"
 
 type Names = Readonly<Record<string, string>>
 interface Package {
-  readonly dependencies: Names
   readonly devDependencies: Names
-  readonly peerDependencies: Names
 }
 
 const {
-  dependencies,
   devDependencies,
   optionalDependencies: _,
-  peerDependencies,
-  workspaces: __,
+  peerDependencies: __,
+  peerDependenciesMeta: ___,
+  workspaces: ____,
   ...rest
 } = JSON.parse(fs.readFileSync("package.json", "utf8")) as Package & Record<string, unknown>
-const needed = [...Object.keys(peerDependencies), "esbuild"].map((name) => [name, devDependencies[name]] as const)
-for (const [name, version] of needed) if (version === undefined) throw new Error(`${name} is no devDependency`)
-const built = { ...rest, dependencies: { ...dependencies, ...Object.fromEntries(needed) } }
-fs.writeFileSync("package.json", `${JSON.stringify(built, null, 2)}\n`)
+const needed = ["@effect/platform-node", "@effect/sql-pg", "@grpc/grpc-js", "effect", "esbuild", "protobufjs", "tar"]
+const dependencies: { [name: string]: string } = {}
+for (const name of needed) {
+  const version = devDependencies[name]
+  if (version === undefined) throw new Error(`${name} is no devDependency`)
+  dependencies[name] = version
+}
+fs.writeFileSync("package.json", `${JSON.stringify({ ...rest, dependencies }, null, 2)}\n`)

@@ -1,9 +1,7 @@
 /**
- * Puts the texts of the compute's page into the bundle, so that it stays one file, and beside the library, which reads
- * them as the sources do.
+ * Puts the texts of the compute's page into the bundles, which read no files.
  */
 import { type Plugin, transform } from "esbuild"
-import * as fs from "node:fs"
 import * as path from "node:path"
 import { pageTexts } from "../src/http/page/assets.ts"
 
@@ -27,9 +25,4 @@ export const texts: Plugin = {
       return { contents: `export const pageTexts = () => (${JSON.stringify(small)})`, loader: "ts" }
     })
   }
-}
-
-export const copyTexts = (library: string): void => {
-  for (const name of fs.readdirSync(path.join(sources, page)))
-    if (!name.endsWith(".ts")) fs.copyFileSync(path.join(sources, page, name), path.join(library, page, name))
 }

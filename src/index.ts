@@ -1,10 +1,14 @@
 /**
  * What the package `compute-ctl` exports: a real compute as a layer, and the parts to build another from.
  */
-export { Compute, type ComputeOptions } from "./testing/Compute.ts"
-export type { LogOption } from "./testing/logLines.ts"
+import * as Effect from "effect/Effect"
+import type { Outside } from "./lifecycle/Program.ts"
+import type { ProgramOptions } from "./lifecycle/options.ts"
+
+export { Compute } from "./testing/Compute.ts"
+export type { ComputeOptions, LogOption, TestDatabase } from "./testing/options.ts"
 export { verifierOf } from "./testing/passwords.ts"
-export type { DatabaseOptions, TestDatabase } from "./testing/testDatabases.ts"
+export type { DatabaseOptions } from "./testing/testDatabases.ts"
 export { type LifecycleOptions, runLifecycle } from "./lifecycle/Lifecycle.ts"
 export type { Ended } from "./lifecycle/shutdown.ts"
 export { ComputeState } from "./compute/ComputeState.ts"
@@ -12,7 +16,7 @@ export type { ApplyReport, Snapshot, Step } from "./compute/snapshot.ts"
 export { Commands, type TerminateMode } from "./compute/Commands.ts"
 export { type Promoted, Promotions } from "./compute/Promotions.ts"
 export type { ProgramOptions } from "./lifecycle/options.ts"
-export { program, type Listening } from "./lifecycle/Program.ts"
+export type { Listening } from "./lifecycle/Program.ts"
 export type { ParsedSpec } from "./spec/ParsedSpec.ts"
 export { parseSpec } from "./spec/parseSpec.ts"
 export { Failure } from "./errors/Failure.ts"
@@ -21,3 +25,13 @@ export { explain, hintOf } from "./errors/policy.ts"
 export { toMermaid } from "./compute/transitions.ts"
 export type { PlanInputs } from "./postgres/PlanInputs.ts"
 export { Simulation, simulationLayer, type SimulationStep } from "./testing/Simulation.ts"
+
+/**
+ * Runs one compute to its end, as `compute_ctl` does, and tells how it ended. Fails only with what kept the compute
+ * from having a life at all.
+ */
+export const program = (options: ProgramOptions, outside: Outside = {}) =>
+  Effect.flatMap(
+    Effect.promise(() => import("./lifecycle/Program.ts")),
+    ({ program: run }) => run(options, outside)
+  )

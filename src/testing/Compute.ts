@@ -27,26 +27,12 @@ import { connect, type Wire } from "../pgwire/Wire.ts"
 import { attemptPromise, makeFolder } from "../platform/files.ts"
 import { resolveRunAs } from "../platform/users.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
-import { type StartedCompute, startProgram, type StartRequest } from "./computeProgram.ts"
-import { type LogOption, logLines } from "./logLines.ts"
-import { type DatabaseOptions, type TestDatabase, testDatabase } from "./testDatabases.ts"
-import { type PostgresOption, programOf } from "./postgresOption.ts"
+import type { StartedCompute, StartRequest } from "./computeProgram.ts"
+import { logLines } from "./logLines.ts"
+import type { ComputeOptions, TestDatabase } from "./options.ts"
+import { type DatabaseOptions, testDatabase } from "./testDatabases.ts"
+import { programOf } from "./postgresOption.ts"
 import { printUrl, withPasswords } from "./passwords.ts"
-
-export interface ComputeOptions {
-  /** The spec as the control plane would write it. Default: an empty cluster. */
-  readonly spec?: unknown
-  /** Path of a `postgres` program, or a major version that is installed here. Default: the embedded one, 17. */
-  readonly postgres?: PostgresOption
-  /** `process` (default) survives a kill; `os` survives a power cut and costs an fsync per commit. */
-  readonly durability?: "os" | "process"
-  /** Keep the storage in this folder instead of a temporary one: a second layer finds the data of the first. */
-  readonly directory?: string
-  /** Of the superuser, and of roles of the spec that have no `encrypted_password`. Default: made anew. */
-  readonly password?: string
-  /** Where the log goes: `onFailure` (default) shows it when the compute fails. */
-  readonly log?: LogOption
-}
 
 const emptyCluster = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
 
@@ -115,6 +101,8 @@ interface Current {
 
 const startIn = Effect.fnUntraced(function* (parent: Scope.Scope, request: StartRequest, port?: Effect.Effect<number>) {
   const scope = yield* Scope.fork(parent)
+  // Most of what there is to load. Whoever imports the library may start no compute, or not in this process.
+  const { startProgram } = yield* Effect.promise(() => import("./computeProgram.ts"))
   return yield* startProgram(request, port).pipe(
     Effect.provideService(Scope.Scope, scope),
     Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))),

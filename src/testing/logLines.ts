@@ -6,12 +6,7 @@ import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import type { LogSink } from "../postgres/LogPipe.ts"
-
-/**
- * `onFailure`: on standard error, when the compute fails; `silent`: nowhere; a function: gets each line. In every case
- * the last lines can be asked for.
- */
-export type LogOption = "onFailure" | "silent" | ((line: string) => void)
+import type { LogOption } from "./options.ts"
 
 export interface LogLines {
   /** Oldest first, bounded. */

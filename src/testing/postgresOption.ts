@@ -5,9 +5,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { PostgresUnusable } from "../errors/Failure.ts"
 import { findEmbedded, postgresVersion } from "../postgres/embeddedPostgres.ts"
-
-/** A path, or a major version from 14 to 18. */
-export type PostgresOption = string | number
+import type { PostgresOption } from "./options.ts"
 
 /** Where Debian, Red Hat and Homebrew have one folder per major version. */
 const distributions = [

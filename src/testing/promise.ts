@@ -9,13 +9,25 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { clusterAt, type DatabaseOptions, type TestDatabase, testDatabase } from "./testDatabases.ts"
-import { Compute, type ComputeOptions } from "./Compute.ts"
+import { Compute } from "./Compute.ts"
+import type { ComputeOptions, TemplateOptions, TestDatabase } from "./options.ts"
+import { verifierOf as passwordVerifier } from "./passwords.ts"
+import { clusterAt, testDatabase } from "./testDatabases.ts"
 
 export type { ComputeOptions }
-export { verifierOf } from "./passwords.ts"
 
-export interface PromisedDatabaseOptions extends Omit<DatabaseOptions, "migrate"> {
+/**
+ * What Postgres stores for a password (SCRAM-SHA-256), as a spec has it in `encrypted_password`. Another one at each
+ * call, since its salt is random.
+ *
+ * @example
+ * ```ts
+ * const roles = [{ name: "web", encrypted_password: verifierOf("a password of the test") }]
+ * ```
+ */
+export const verifierOf: (password: string) => string = passwordVerifier
+
+export interface PromisedDatabaseOptions extends TemplateOptions {
   /** Fills the template, once per cluster, whoever comes first; gets its URL. Nobody connects to it afterwards. */
   readonly migrate?: (url: string) => Promise<unknown>
 }

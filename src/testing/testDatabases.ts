@@ -10,19 +10,11 @@ import { randomBytes } from "node:crypto"
 import type { WireFailed } from "../errors/Failure.ts"
 import { quoteIdentifier, quoteLiteral } from "../pgwire/quote.ts"
 import { connect, type Wire } from "../pgwire/Wire.ts"
+import type { TemplateOptions, TestDatabase } from "./options.ts"
 
-export interface DatabaseOptions<E = never, R = never> {
-  /** The database to copy. With `migrate` it is made, unless the spec has it; default: a new database's content. */
-  readonly template?: string
+export interface DatabaseOptions<E = never, R = never> extends TemplateOptions {
   /** Fills the template, once per cluster, whoever comes first; gets its URL. Nobody connects to it afterwards. */
   readonly migrate?: (url: string) => Effect.Effect<unknown, E, R>
-  /** A role of the spec that owns the database, and whose URL it gets. Default: the superuser. */
-  readonly owner?: string
-}
-
-export interface TestDatabase {
-  readonly name: string
-  readonly url: string
 }
 
 interface Cluster {

@@ -28,6 +28,9 @@ const linksOf = (page: string): ReadonlyArray<string> =>
     .filter((link) => !/^[a-z]+:/.test(link))
     .map((link) => path.join(path.dirname(page), link))
 
+/** What `npm run build` made of the library. */
+const library = path.join(root, "dist/lib")
+
 describe("the tarball of npm", () => {
   it("has every file that README and the pages of docs and packaging link to, but for tests", () => {
     const pages = [...files].filter((file) => /^(README|docs\/[^/]*|packaging\/README)\.md$/.test(file))
@@ -40,21 +43,23 @@ describe("the tarball of npm", () => {
     )
   })
 
-  it("has the spec of npm start, the sources that its source maps name, and the source of each export", () => {
+  it("has the spec of npm start, the sources that its source maps name, and what each export names", () => {
     const { bin, exports, scripts } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8")) as {
       readonly bin: Readonly<Record<string, string>>
       readonly scripts: { readonly start: string }
-      readonly exports: Readonly<Record<string, { readonly source: string; readonly types: string; default: string }>>
+      readonly exports: Readonly<Record<string, { readonly source: string }>>
     }
     assert.isTrue(isShipped(/-S (\S+)/.exec(scripts.start)?.[1] ?? ""))
     for (const file of Object.values(bin)) assert.isTrue(isShipped(file), file)
-    for (const { default: code, source, types } of Object.values(exports)) {
-      const name = /^\.\/src\/(.*)\.ts$/.exec(source)?.[1] ?? assert.fail(source)
-      assert.isTrue(isShipped(`src/${name}.ts`), source)
-      assert.deepStrictEqual([types, code], [`./dist/lib/${name}.d.ts`, `./dist/lib/${name}.js`])
+    const built = fs.existsSync(library)
+    for (const target of Object.values(exports)) {
+      assert.isTrue(isShipped(target.source.slice(2)), target.source)
+      const named = [...JSON.stringify(target).matchAll(/"\.\/(dist\/[^"]*)"/g)].map(([, name = ""]) => name)
+      assert.isAtLeast(named.length, 2)
+      if (built) for (const name of named) assert.isTrue(isShipped(name), name)
     }
     const options = fs.readFileSync(path.join(root, "tsconfig.lib.json"), "utf8")
-    for (const map of ["sourceMap", "declarationMap"]) assert.match(options, new RegExp(`"${map}": true`))
+    assert.match(options, /"declarationMap": true/)
   })
 
   it("asks for the Node that the program needs; a checkout asks for npm's alone", () => {
@@ -91,5 +96,77 @@ describe("the tarball of npm", () => {
       asking.map(([name, { engines }]) => `${name} ${engines?.["node"]}`),
       [" >=20"]
     )
+  })
+})
+
+/** A project that has installed the package, and of its peers those that are named. */
+const project = (peers: ReadonlyArray<string>) => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-project-"))
+  const put = (name: string, text: string) => fs.writeFileSync(path.join(folder, name), text)
+  const installed = path.join(folder, "node_modules/compute-ctl")
+  fs.mkdirSync(path.join(installed, "dist"), { recursive: true })
+  fs.cpSync(library, path.join(installed, "dist/lib"), { recursive: true })
+  fs.copyFileSync(path.join(root, "dist/grpc.cjs"), path.join(installed, "dist/grpc.cjs"))
+  fs.copyFileSync(path.join(root, "package.json"), path.join(installed, "package.json"))
+  put("package.json", '{ "private": true, "type": "module" }')
+  for (const name of ["@types/node", "undici-types", ...peers]) {
+    const link = path.join(folder, "node_modules", name)
+    fs.mkdirSync(path.dirname(link), { recursive: true })
+    fs.symlinkSync(path.join(root, "node_modules", name), link)
+  }
+  const run = (...args: ReadonlyArray<string>) =>
+    execFileSync(process.execPath, args, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] })
+  const check = (...files: ReadonlyArray<string>) => {
+    const compiler = path.join(root, "node_modules/typescript/bin/tsc")
+    const how = ["--module", "nodenext", "--target", "es2024", "--lib", "es2025,esnext.disposable", "--types", "node"]
+    run(compiler, "--noEmit", "--strict", ...how, "--skipLibCheck", "false", ...files)
+  }
+  return { put, run, check, [Symbol.dispose]: () => fs.rmSync(folder, { recursive: true, force: true }) }
+}
+
+/** Prints the packages of which a module loads files, with their number. */
+const loads = (name: string) => `
+import { registerHooks } from "node:module"
+const files = {}
+registerHooks({
+  resolve(specifier, context, next) {
+    const found = next(specifier, context)
+    const [, owner] = /node_modules\\/((?:@[^/]+\\/)?[^/]+)\\//.exec(found.url) ?? []
+    if (owner !== undefined) (files[owner] ??= new Set()).add(found.url)
+    return found
+  }
+})
+await import(${JSON.stringify(name)})
+console.log(JSON.stringify(Object.entries(files).map(([owner, { size }]) => [owner, size])))
+`
+
+describe.skipIf(!fs.existsSync(library))("the library in a project of its own", () => {
+  it("is two files and no other package for whoever uses it without Effect; types need none either", () => {
+    using one = project([])
+    one.put("loads.js", loads("compute-ctl/promise"))
+    assert.deepStrictEqual(JSON.parse(one.run("loads.js")), [["compute-ctl", 2]])
+    const use = `import { databaseAt, type RunningCompute, startCompute, verifierOf } from "compute-ctl/promise"
+      export const use = async (): Promise<string> => {
+        const pg: RunningCompute = await startCompute({ postgres: 17, password: verifierOf("x") })
+        return (await databaseAt(pg.url, { migrate: async (url: string) => url.length })).name
+      }
+      // @ts-expect-error there is no such option
+      void startCompute({ nonsense: 1 })`
+    one.put("use.ts", use)
+    one.put("use.cts", use)
+    one.check("use.ts", "use.cts")
+    const required = one.run("-e", 'console.log(Object.keys(require("compute-ctl/promise")).sort().join())')
+    assert.strictEqual(required.trim(), "databaseAt,startCompute,verifierOf")
+  })
+
+  it("loads few files beside those of Effect, and nothing else, until a compute starts", () => {
+    using one = project(["effect", "@effect/sql-pg", "@effect/platform-node", "@effect/vitest"])
+    one.put("loads.js", loads("compute-ctl"))
+    const loaded = new Map<string, number>(JSON.parse(one.run("loads.js")) as Array<[string, number]>)
+    assert.deepStrictEqual([...loaded.keys()].sort(), ["compute-ctl", "effect"])
+    assert.isBelow(loaded.get("compute-ctl") ?? 0, 25)
+    one.put("loads.js", loads("compute-ctl/testing"))
+    const peers = JSON.parse(one.run("loads.js")) as Array<[string, number]>
+    assert.deepStrictEqual(peers.map(([name]) => name).sort(), ["compute-ctl", "effect"])
   })
 })
