@@ -2,10 +2,11 @@
 #
 # docker build -t compute-ctl .                              with PostgreSQL in it, and local storage by default
 # docker build -t compute-ctl --target bring-your-own .      without: say what to run
+# (podman build needs --format docker, or it leaves the health check out)
 #
 # Everything that has to stay is in /var/db/postgres: give it a volume. There is no VOLUME, which would make one that
-# nobody asked for. Both images run as the user postgres (999), or as any other with the group root, and with a
-# read-only root where /tmp and /run/compute-ctl are tmpfs. tini is PID 1: it reaps what Postgres leaves behind and
+# nobody asked for. Both images run as the user postgres (999), or as any other with the group root (one whose number has
+# no name gets one from libnss-wrapper, for initdb), and with a read-only root where /tmp and /run/compute-ctl are tmpfs. tini is PID 1: it reaps what Postgres leaves behind and
 # passes signals on; where it is not PID 1 (`--init`, a shared namespace) it reaps all the same (-s).
 
 ARG NODE_IMAGE=node:24-bookworm-slim
@@ -33,7 +34,7 @@ ENV LANG=C.UTF-8 \
     NODE_COMPILE_CACHE=/opt/compute-ctl/cache
 # The folders that control planes and their tools expect. Their group is root for those who run as any user.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends tini procps ca-certificates \
+ && apt-get install -y --no-install-recommends tini procps ca-certificates libnss-wrapper \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --system --gid 999 postgres \
  && useradd --system --uid 999 --gid postgres --home-dir /var/db/postgres --shell /bin/sh postgres \

@@ -100,6 +100,23 @@ export const osUserNames = (runAs: RunAs | null): ReadonlyArray<string> | null =
   return [...new Set([own, runAs?.name ?? own])]
 }
 
+/**
+ * A user database for one process whose user has no name (`null`: ourselves), and the environment that nss_wrapper
+ * reads it by. Where that library is not installed, the environment does nothing but a line of ld.so on stderr.
+ */
+export const namedByWrapper = (runAs: RunAs | null, folder: string) => {
+  const uid = runAs?.uid ?? process.geteuid?.() ?? -1
+  const gid = runAs?.gid ?? process.getegid?.() ?? -1
+  const [passwd, group] = [`${folder}/passwd`, `${folder}/group`] as const
+  return {
+    files: [
+      { file: passwd, text: `postgres:x:${uid}:${gid}::/:/bin/false\n` },
+      { file: group, text: `postgres:x:${gid}:\n` }
+    ],
+    env: { LD_PRELOAD: "libnss_wrapper.so", NSS_WRAPPER_PASSWD: passwd, NSS_WRAPPER_GROUP: group }
+  }
+}
+
 const ownName = (): string | null => {
   try {
     return os.userInfo().username

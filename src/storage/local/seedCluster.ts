@@ -20,6 +20,7 @@ import { type Failure, PostgresUnusable, StorageDamaged } from "../../errors/Fai
 import { attempt, attemptPromise, hasCode, makeFolder, namesIn, removeFile, textOrNull } from "../../platform/files.ts"
 import { runCommand } from "../../platform/processes.ts"
 import type { RunAs, Spawn } from "../../platform/Spawn.ts"
+import { namedByWrapper } from "../../platform/users.ts"
 import {
   controlFileWithSystemId,
   parseControlFile,
@@ -91,36 +92,52 @@ const initdb = Effect.fnUntraced(function* (wanted: ClusterRequest, pgdata: stri
       hint: "install the server package that brings initdb"
     })
   }
-  const run = (locale: string) =>
+  const run = (locale: string, env: Readonly<Record<string, string>>) =>
     runCommand(
       {
         command,
         args: ["-D", pgdata, "-U", superuser, ...closed, "-E", "UTF8", `--locale=${locale}`, "--no-sync"].concat(
           checksums ? ["--data-checksums"] : []
         ),
-        env: { LC_ALL: undefined, LANG: undefined, PGDATA: undefined },
+        env: { LC_ALL: undefined, LANG: undefined, PGDATA: undefined, ...env },
         cwd: "/",
         runAs: install.runAs
       },
       initdbWithin
     )
   // Some systems have no C.UTF-8; C with UTF8 sorts the same.
-  yield* run("C.UTF-8").pipe(
+  const inSomeLocale = (env: Readonly<Record<string, string>>) =>
+    Effect.catchTag(run("C.UTF-8", env), "CommandFailed", (failure) =>
+      /locale/.test(failure.output) ? Effect.andThen(removeTree(pgdata), run("C", env)) : Effect.fail(failure)
+    )
+  yield* inSomeLocale({}).pipe(
     Effect.catchTag("CommandFailed", (failure) =>
-      /locale/.test(failure.output) ? Effect.andThen(removeTree(pgdata), run("C")) : Effect.fail(failure)
+      namelessIn(failure.output) === undefined
+        ? Effect.fail(failure)
+        : Effect.andThen(giveName(install.runAs, path.dirname(pgdata)), inSomeLocale)
     ),
     Effect.catchTag("CommandFailed", (failure): Effect.Effect<never, Failure> => {
-      const [, uid] = /could not look up effective user ID (\d+)/.exec(failure.output) ?? []
+      const uid = namelessIn(failure.output)
       if (uid === undefined) return Effect.fail(failure)
       return Effect.fail(
         new PostgresUnusable({
           binary: command,
           detail: `user id ${uid} has no name, and initdb, which a first start needs, runs for nobody without one`,
-          hint: "add a line for it to /etc/passwd; or let another user make the first start, then chown the storage"
+          hint:
+            "install libnss-wrapper (nss_wrapper), or add a line for it to /etc/passwd; " +
+            "or let another user make the first start, then chown the storage"
         })
       )
     })
   )
+})
+
+const namelessIn = (output: string): string | undefined => /could not look up effective user ID (\d+)/.exec(output)?.[1]
+
+const giveName = Effect.fnUntraced(function* (runAs: RunAs | null, folder: string) {
+  const { env, files } = namedByWrapper(runAs, folder)
+  for (const { file, text } of files) yield* replaceUnflushed(file, text, runAs)
+  return env
 })
 
 const describe = Effect.fnUntraced(function* (work: string, pgdata: string) {
@@ -163,6 +180,7 @@ const build = Effect.fnUntraced(function* (wanted: ClusterRequest, templates: st
   yield* Effect.gen(function* () {
     yield* makeFolder(work, owner)
     yield* initdb(wanted, pgdata)
+    for (const { file } of namedByWrapper(owner, work).files) yield* removeFile(file)
     const facts = yield* describe(work, pgdata)
     const copied = yield* copyNew(pgdata, work, owner)
     yield* flushCopy(copied, [...copied.manifest.files.keys()])
