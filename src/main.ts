@@ -30,6 +30,7 @@ import { leavePorts, portsOf } from "./cli/portsFile.ts"
 import type { RunSettings } from "./cli/RunSettings.ts"
 import { statusCommand, topCommand } from "./cli/status.ts"
 import { postgresOnScreen, savedSentence, type Screen, screen, showCompute, showLogLine } from "./cli/terminal.ts"
+import { branchCommand, timelinesCommand } from "./cli/timelines.ts"
 import { joinReports, type Report, schemaText, unreadable, validateText } from "./cli/validate.ts"
 import { ComputeState } from "./compute/ComputeState.ts"
 import type { Snapshot } from "./compute/snapshot.ts"
@@ -264,6 +265,12 @@ const main = (): void => {
       return
     case "Check":
       Effect.runFork(checkCommand(command, out, err)).addObserver(leave)
+      return
+    case "Branch":
+      Effect.runFork(branchCommand(command.settings, out, err)).addObserver(leave)
+      return
+    case "Timelines":
+      Effect.runFork(timelinesCommand(command.settings, out, err)).addObserver(leave)
       return
     case "Validate": {
       const report = joinReports(command.paths.map((path) => validate(path, command.storage)))

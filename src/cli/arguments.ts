@@ -27,6 +27,7 @@ import { manual } from "./manual.ts"
 import { type PlanSettings, readPlan } from "./plan.ts"
 import { type StatusSettings, readStatus } from "./status.ts"
 import { readApiVersion, readRun, readStorage, type RunSettings, type StorageChoice } from "./RunSettings.ts"
+import { type BranchSettings, readBranch, readTimelines, type TimelinesSettings } from "./timelines.ts"
 
 export type Command =
   | { readonly _tag: "Run"; readonly settings: RunSettings }
@@ -40,6 +41,8 @@ export type Command =
   | { readonly _tag: "Doctor"; readonly settings: DoctorSettings }
   /** Of local storage its folder; of a volume PGDATA. */
   | { readonly _tag: "Check"; readonly storage: "local" | "volume"; readonly directory: string }
+  | { readonly _tag: "Branch"; readonly settings: BranchSettings }
+  | { readonly _tag: "Timelines"; readonly settings: TimelinesSettings }
   | { readonly _tag: "Routes"; readonly apiVersion: ApiVersion }
   /** What is only printed. */
   | { readonly _tag: "Text"; readonly text: string }
@@ -127,6 +130,14 @@ const read = (command: CommandName, given: Given, rest: ReadonlyArray<string>, e
       return Result.succeed({ _tag: "Schema" })
     case "check":
       return Result.flatMap(readStorage(given), (storage) => readCheck(given, storage))
+    case "branch":
+      return Result.flatMap(readStorage(given), (storage) =>
+        Result.map(readBranch(given, rest, storage), (settings) => ({ _tag: "Branch", settings }))
+      )
+    case "timelines":
+      return Result.flatMap(readStorage(given), (storage) =>
+        Result.map(readTimelines(given, rest, storage), (settings) => ({ _tag: "Timelines", settings }))
+      )
     case "validate":
       if (rest.length === 0) return usageError(null, "validate needs at least one SPEC file, or - for stdin")
       return Result.map(readStorage(given), (storage) => ({

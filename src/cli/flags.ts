@@ -212,7 +212,8 @@ export const flags = [
     "for health: wait until the compute is ready or running; without it, ask once whether it is ready"
   ),
   flag(commandFlags, "ours", [null, "timeout", "TIME"], "for health --wait: 30s, 500ms, 2m", { fallback: "30s" }),
-  flag(commandFlags, "ours", [null, "json", null], "for plan and apply: print it as JSON"),
+  flag(commandFlags, "ours", [null, "at", "LSN"], "for branch: with what ended at or before this LSN, and no more"),
+  flag(commandFlags, "ours", [null, "json", null], "for plan, apply and timelines: print it as JSON"),
   flag(commandFlags, "ours", [null, "detailed", null], "for plan: first say what differs, attribute by attribute"),
 
   flag(other, "head", [null, "dev", null], "leave pgbouncer and local_proxy alone at the end"),
@@ -289,6 +290,20 @@ export const commands = [
     usage: "--storage (local:DIR | volume -D DIR)",
     meaning: "verify a storage of this machine while nothing runs on it; exit 0 when it is whole",
     flags: ["storage", "pgdata"]
+  },
+  {
+    name: "branch",
+    usage: "FROM TO [--at LSN] --storage local:DIR",
+    meaning: "make the timeline TO, which begins with what FROM holds and shares its files; FROM may run meanwhile",
+    flags: ["storage", "at"],
+    words: "many"
+  },
+  {
+    name: "timelines",
+    usage: "[rm TIMELINE] [--json] --storage local:DIR",
+    meaning: "print the timelines of local storage as a tree of branches; rm removes one that nobody uses",
+    flags: ["storage", "json"],
+    words: "many"
   },
   {
     name: "routes",

@@ -101,7 +101,8 @@ export class LockUnavailable extends Schema.TaggedError<LockUnavailable>()("Lock
 /** A storage of this machine was to be there already, and is not. */
 export class StorageMissing extends Schema.TaggedError<StorageMissing>()("StorageMissing", {
   directory: Schema.String,
-  detail: Schema.String
+  detail: Schema.String,
+  hint: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     return `the storage in ${this.directory} is not there: ${this.detail}`

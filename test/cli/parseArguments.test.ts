@@ -29,7 +29,8 @@ const local = ["--storage", "local", "-S", "spec.json"]
 const volume = ["--storage", "volume", "-D", "/volume/pgdata", "-S", "spec.json"]
 
 const everyCommand =
-  "run, validate, plan, apply, doctor, health, status, top, check, routes, schema, explain, completions, man, help"
+  "run, validate, plan, apply, doctor, health, status, top, check, branch, timelines, routes, schema, explain, " +
+  "completions, man, help"
 
 const nothingElse = {
   postgres: null,

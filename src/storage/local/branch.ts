@@ -9,13 +9,11 @@
  *
  * Everything is made and flushed in a folder whose name no start looks for, and gets its name last.
  */
-import * as Duration from "effect/Duration"
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { randomBytes } from "node:crypto"
 import * as path from "node:path"
 import { BranchRefused, type Failure, type FileFailed, StorageMissing } from "../../errors/Failure.ts"
 import { within } from "../../errors/within.ts"
@@ -25,6 +23,7 @@ import type { RunAs, Spawn } from "../../platform/Spawn.ts"
 import { type Lsn, printLsn, type TenantId, type TimelineId } from "../../spec/identifiers.ts"
 import { flushCopy, readManifest } from "./baseFolder.ts"
 import { flush, Lasting, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { draftPath, draftWithin, removeDrafts } from "./drafts.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, damaged, type Layout, layoutOf, readBase } from "./layout.ts"
 import type { Manifest } from "./manifest.ts"
@@ -65,9 +64,6 @@ export const readAncestor = (root: string): Effect.Effect<typeof Ancestor.Type |
 
 /** Made once in so many ways: a base that is replaced meanwhile, a start meanwhile. */
 const looks = 5
-const branchWithin = Duration.minutes(10)
-/** Older ones are of a program that was killed. */
-const staleMillis = Duration.toMillis(branchWithin) * 1.5
 /** Of an LSN that Postgres says of itself at the beginning of a page it has not written: the page's header. */
 const headerBytes = 40n
 
@@ -121,6 +117,13 @@ const noLongerHeld = (base: Base, at: Lsn) =>
     "give a later LSN; what a base has taken the place of does not come back"
   )
 
+/** Replay in the branch would write to the files that the other timeline has there. */
+const refuseTablespace = () =>
+  refuse(
+    "a tablespace outside of the data directory was made since the last base, and both would write to its files",
+    "drop the tablespace, and let the next base be made; or give an LSN from before it"
+  )
+
 /** Where the branch ends: the chain in `wal`, a copy that nobody writes to, is followed as replay will follow it. */
 const findEnd = Effect.fnUntraced(function* (
   from: Layout,
@@ -131,11 +134,13 @@ const findEnd = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Lsn, Failure> {
   if (at === undefined) {
     const { end, loss } = yield* followChain({ ...from, wal }, base, base.start, yield* readBootId, reached)
+    if (end.hasTablespace) return yield* refuseTablespace()
     if (loss === null) return end.lsn
     return yield* damaged(from, `replay would end at ${printLsn(end.lsn)}, because ${end.reason}; but ${loss}`)
   }
   const { segmentBytes } = base.current
   const end = yield* walkChain({ folder: wal, segmentBytes, pgTimeline: base.pgTimeline }, base.start, at)
+  if (end.hasTablespace) return yield* refuseTablespace()
   if (end.lsn < base.stop) return yield* noLongerHeld(base, at)
   if (end.isLimit || end.lsn + headerBytes >= at) return end.lsn
   return yield* refuse(
@@ -226,19 +231,8 @@ const taken = (root: string) =>
     "choose another timeline; or remove this one first: compute_ctl timelines rm"
   )
 
-const draftName = /^\.branch-[0-9a-f]{12}$/
-
-/** Drafts of programs that were killed. */
-const removeStale = Effect.fnUntraced(function* (tenant: string) {
-  const now = yield* Clock.currentTimeMillis
-  for (const name of yield* namesIn(tenant)) {
-    const stat = draftName.test(name) ? yield* statOrNull(`${tenant}/${name}`) : null
-    if (stat !== null && now - stat.mtimeMs > staleMillis) yield* removeTree(`${tenant}/${name}`)
-  }
-})
-
 /** Whose the files are that are made: those of the timeline itself, where we may give them away. */
-const ownerOf = Effect.fnUntraced(function* (root: string): Effect.fn.Return<RunAs | null, FileFailed> {
+export const ownerOf = Effect.fnUntraced(function* (root: string): Effect.fn.Return<RunAs | null, FileFailed> {
   const stat = (yield* statOrNull(`${root}/current.json`)) ?? (yield* statOrNull(root))
   if (stat === null || process.geteuid?.() !== 0 || stat.uid === 0) return null
   return { name: String(stat.uid), uid: stat.uid, gid: stat.gid }
@@ -259,8 +253,8 @@ export const branchTimeline = Effect.fn("LocalStorage.branch")(
     }
     if ((yield* namesIn(target)).length > 0) return yield* taken(target)
     const owner = yield* ownerOf(root)
-    yield* removeStale(tenant)
-    const draft = layoutOf(path.join(tenant, `.branch-${randomBytes(6).toString("hex")}`), owner)
+    yield* removeDrafts(tenant)
+    const draft = layoutOf(draftPath(tenant, "branch"), owner)
     return yield* Effect.gen(function* () {
       const layout = layoutOf(root, owner)
       const whole = yield* takeWhole(layout, draft, at)
@@ -276,5 +270,5 @@ export const branchTimeline = Effect.fn("LocalStorage.branch")(
       return { lsn }
     }).pipe(Effect.ensuring(Effect.ignore(removeTree(draft.root))))
   },
-  within("making a branch", branchWithin)
+  within("making a branch", draftWithin)
 )

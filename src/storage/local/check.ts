@@ -9,12 +9,11 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as fs from "node:fs"
 import type { Failure, FileFailed, StorageDamaged } from "../../errors/Failure.ts"
-import { namesIn } from "../../platform/files.ts"
 import { parseSegmentHeader } from "../../postgres/controlFile.ts"
 import { type Lsn, printLsn } from "../../spec/identifiers.ts"
 import { readManifest } from "./baseFolder.ts"
 import { readStart, statOrNull } from "./disk.ts"
-import { type Base, type Layout, layoutOf, readBase } from "./layout.ts"
+import { type Base, type Layout, layoutOf, readBase, timelinesOf } from "./layout.ts"
 import { verifyTree } from "./layTree.ts"
 import { totalBytes } from "./manifest.ts"
 import { paced } from "./pacing.ts"
@@ -100,16 +99,6 @@ const checkTimeline = Effect.fnUntraced(function* (root: string): Effect.fn.Retu
     )
     if (found.damaged.length === 0 || look === looks || text() === before) return found
   }
-})
-
-const timelinesOf = Effect.fnUntraced(function* (directory: string) {
-  const roots: Array<string> = []
-  for (const tenant of [...(yield* namesIn(directory))].sort()) {
-    if (!/^[0-9a-f]{32}$/.test(tenant)) continue
-    const timelines = (yield* namesIn(`${directory}/${tenant}`)).filter((name) => /^[0-9a-f]{32}$/.test(name))
-    roots.push(...timelines.sort().map((name) => `${tenant}/${name}`))
-  }
-  return roots
 })
 
 export interface Checked {

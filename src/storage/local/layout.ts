@@ -7,7 +7,8 @@
  * PGDATA held before a swap, and what the next spare is made from; `starts` lists data directories that may have
  * processes; `reached` is how far WAL was seen written; `unflushed` exists while WAL may be in memory only;
  * `aside-<n>/` holds WAL that a power cut made useless; `first` exists while the first base is being made;
- * `past-starts.json` says how long the last starts took; `lock/` keeps a second compute out.
+ * `past-starts.json` says how long the last starts took; `ancestor.json` of what it is a branch; `lock/` keeps a second
+ * compute out.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -175,3 +176,14 @@ export const trashes = (layout: Layout): Effect.Effect<ReadonlyArray<string>, Fi
   Effect.map(namesIn(layout.root), (names) =>
     names.filter((name) => /^trash-\d+$/.test(name)).map((name) => `${layout.root}/${name}`)
   )
+
+/** `TENANT/TIMELINE`, in order. */
+export const timelinesOf = Effect.fnUntraced(function* (directory: string) {
+  const roots: Array<string> = []
+  for (const tenant of [...(yield* namesIn(directory))].sort()) {
+    if (!/^[0-9a-f]{32}$/.test(tenant)) continue
+    const timelines = (yield* namesIn(`${directory}/${tenant}`)).filter((name) => /^[0-9a-f]{32}$/.test(name))
+    roots.push(...timelines.sort().map((name) => `${tenant}/${name}`))
+  }
+  return roots
+})

@@ -44,6 +44,8 @@ export interface ChainEnd {
   readonly reason: string
   /** It goes on, but not before the LSN that it was asked for. */
   readonly isLimit: boolean
+  /** A tablespace is made in it, whose files are outside of the data directory. */
+  readonly hasTablespace: boolean
 }
 
 /** Pages one after the other, in a buffer that the next read reuses; `null`: there is none. */
@@ -134,6 +136,7 @@ class Walker {
   private readonly from: Lsn
   private readonly until: Lsn | null
   private isLimit = false
+  private hasTablespace = false
   private readonly header = new Uint8Array(recordHeaderBytes)
   private readonly headerWords = new Int32Array(this.header.buffer)
   private readonly headerView = new DataView(this.header.buffer)
@@ -151,8 +154,8 @@ class Walker {
   }
 
   private stop(reason: string, contiguous: Lsn, after: Lsn): ChainEnd {
-    const { end, isLimit, records } = this
-    return { lsn: end, contiguous: contiguous > end ? contiguous : end, after, records, reason, isLimit }
+    const { end, hasTablespace, isLimit, records } = this
+    return { lsn: end, contiguous: contiguous > end ? contiguous : end, after, records, reason, isLimit, hasTablespace }
   }
 
   stopWithout(address: Lsn): ChainEnd {
@@ -196,7 +199,10 @@ class Walker {
     this.end = next
     this.records += 1
     // XLOG_SWITCH: the rest of the segment is empty.
-    this.switched = header[17] === 0 && ((header[16] ?? 0) & 0xf0) === 0x40
+    const [kind, manager] = [(header[16] ?? 0) & 0xf0, header[17]]
+    this.switched = manager === 0 && kind === 0x40
+    // XLOG_TBLSPC_CREATE.
+    this.hasTablespace ||= manager === 5 && kind === 0
     return null
   }
 
