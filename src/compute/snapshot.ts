@@ -66,6 +66,7 @@ export interface Condition {
     | "database_broken"
     | "extension_unusable"
     | "base_publication_failed"
+    | "disk_nearly_full"
     | "sidecar_unusable"
     | "log_dropped"
     | "logging_collector"

@@ -73,6 +73,7 @@ const codes = {
   database_broken: true,
   extension_unusable: true,
   base_publication_failed: true,
+  disk_nearly_full: true,
   sidecar_unusable: true,
   log_dropped: true,
   logging_collector: true,

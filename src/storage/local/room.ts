@@ -10,16 +10,13 @@ import { FileFailed } from "../../errors/Failure.ts"
 import { attempt, hasCode, namesIn, removeFile } from "../../platform/files.ts"
 import { removeTree, statOrNull } from "./disk.ts"
 import { type Layout, trashes } from "./layout.ts"
+import { wantedBytes, wantedFiles } from "./roomWatch.ts"
 
 /** No room for data or for names, on the disk or in somebody's quota. */
 export const isFull = (failure: unknown): failure is FileFailed =>
   failure instanceof FileFailed && hasCode(failure, "ENOSPC", "EDQUOT")
 
-/** Postgres makes WAL segments of this size ahead of need; a start that has less may die of it. */
-const wantedBytes = 64 * 1024 * 1024
-const wantedFiles = 200
-
-const hasFree = (layout: Layout, bytes: number, files: number) =>
+export const hasFree = (layout: Pick<Layout, "root">, bytes = wantedBytes, files = wantedFiles) =>
   attempt("look at the room of", layout.root, () => {
     const { bavail, bsize, ffree, files: all } = fs.statfsSync(layout.root)
     // Some file systems make names as they go and count none.
@@ -111,9 +108,9 @@ export const giveUpAll = (layout: Layout) =>
 
 /** Before and after a start's own work: where little is left, what the start does not need goes. */
 export const keepLittle = Effect.fnUntraced(function* (layout: Layout, of: "trash" | "trash and spare") {
-  if (yield* hasFree(layout, wantedBytes, wantedFiles)) return
+  if (yield* hasFree(layout)) return
   yield* giveUpTrash(layout)
-  if (of === "trash and spare" && !(yield* hasFree(layout, wantedBytes, wantedFiles))) yield* giveUpSpare(layout)
+  if (of === "trash and spare" && !(yield* hasFree(layout))) yield* giveUpSpare(layout)
 })
 
 /** For something as large as this: by giving up trash, then the spare. Fails where that is not enough. */

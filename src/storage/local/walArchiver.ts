@@ -27,7 +27,8 @@ import { type Durability, restoreSettings } from "./durability.ts"
 import { followWal, walChangedAt } from "./followWal.ts"
 import { type Base, baseBytes, damaged, type Layout, readBase } from "./layout.ts"
 import { connectToCluster, copyRunning, countDatabases } from "./publishBase.ts"
-import { giveUpSpare, isFull, makeRoom } from "./room.ts"
+import { giveUpSpare, isFull, keepReserve, makeRoom } from "./room.ts"
+import { watchRoom } from "./roomWatch.ts"
 import { prepareSpare } from "./spare.ts"
 import { entriesIn } from "./treeFiles.ts"
 import { flushWal } from "./wal.ts"
@@ -273,6 +274,7 @@ const makeLook = (options: WalArchiverOptions) => {
   let spareFor = 0
   let unfit: string | null = null
   return Effect.gen(function* () {
+    yield* watchRoom({ state: options.state, folder: layout.wal, keepReserve: keepReserve(layout) })
     const base = yield* currentBase(layout)
     if (spareFor !== base.current.n) {
       spareFor = base.current.n

@@ -12,13 +12,20 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type { ComputeState } from "../../compute/ComputeState.ts"
-import { type ExitStatus, NotSupported, StorageMissing, TimelineBusy } from "../../errors/Failure.ts"
+import { ComputeState } from "../../compute/ComputeState.ts"
+import {
+  type ExitStatus,
+  type FileFailed,
+  type LockUnavailable,
+  NotSupported,
+  StorageMissing,
+  TimelineBusy
+} from "../../errors/Failure.ts"
 import { within } from "../../errors/within.ts"
 import { Admin } from "../../pgwire/Admin.ts"
 import { realPath } from "../../platform/files.ts"
 import { keepFor } from "../../platform/flock.ts"
-import { holdLock } from "../../platform/lock.ts"
+import { holdLock, type LockRequest, whileAlone } from "../../platform/lock.ts"
 import { readBootId } from "../../platform/processes.ts"
 import { Spawn } from "../../platform/Spawn.ts"
 import { ensureFolder } from "../../postgres/pgdataFiles.ts"
@@ -31,12 +38,16 @@ import { followWal, walChangedAt } from "../local/followWal.ts"
 import { damaged } from "../local/layout.ts"
 import { connectToCluster } from "../local/publishBase.ts"
 import { advanceReached } from "../local/reached.ts"
+import { givingUp, hasFree } from "../local/room.ts"
+import { describeRoom } from "../local/roomReport.ts"
+import { watchRoom } from "../local/roomWatch.ts"
 import { printWalFile, segmentNumberOf } from "../local/walSegments.ts"
 import { Storage, type Timeline } from "../Storage.ts"
 import { finishFirst, makeFirstCluster } from "./firstStart.ts"
 import { removeTransient } from "./freshStart.ts"
 import { readRecord, stateOf, type VolumeLayout, volumeLayout, type VolumeRecord, type VolumeState } from "./layout.ts"
 import { forgetPostmaster, notePostmaster, notePostmasterToCome, proveAlone } from "./prove.ts"
+import { giveUpReserve, keepReserve, partsOf } from "./reserve.ts"
 import {
   readControl,
   refuseUnknown,
@@ -61,6 +72,7 @@ export interface VolumeStorageOptions {
 }
 
 interface Shared {
+  readonly state: ComputeState["Service"]
   readonly seedDirectory: string
   readonly requireExisting: boolean
   readonly allowUnfenced: boolean
@@ -98,18 +110,38 @@ const requirePgdata = Effect.fnUntraced(function* (layout: VolumeLayout) {
   if (stat === null || (uid !== 0 && stat.uid !== uid)) yield* ensureFolder(layout.root, layout.owner)
 })
 
+const nothingToDelete = "nothing in it may be deleted by hand; WAL least of all: without it there is no recovery"
+
+const fullHint = (layout: VolumeLayout): string =>
+  `make room on the file system of ${layout.root} (bytes or inodes), or make it larger; ${nothingToDelete}`
+
+/** Because there is no room. */
+const spendReserve = Effect.fnUntraced(function* (layout: VolumeLayout) {
+  if (!(yield* giveUpReserve(layout))) return
+  yield* Effect.logWarning(
+    `the disk is full: gave up the reserve in ${layout.ours}, so that Postgres can recover; make room on the file ` +
+      "system, or make it larger, before Postgres uses that up, too"
+  )
+})
+
 /** The lock, and with it the proof that nobody else writes; Postgres inherits it. */
 const keepOthersOut = Effect.fnUntraced(function* (shared: Shared, layout: VolumeLayout, target: string) {
   const { allowUnfenced, install } = shared
-  const descriptor = yield* holdLock({
+  const request: Omit<LockRequest<TimelineBusy, never, never>, "prove"> = {
     lock: layout.lock,
     owner: install.runAs,
     user: install.runAs,
     allowUnfenced,
     busy: (holder, hint) =>
-      new TimelineBusy({ directory: layout.root, holder, ...(hint === undefined ? {} : { hint }) }),
-    prove: (before) => proveAlone(layout, before, allowUnfenced)
-  })
+      new TimelineBusy({ directory: layout.root, holder, ...(hint === undefined ? {} : { hint }) })
+  }
+  const descriptor = yield* requirePgdata(layout).pipe(
+    Effect.andThen(holdLock({ ...request, prove: (before) => proveAlone(layout, before, allowUnfenced) })),
+    // Where there is no room to claim anything, the flock alone is proof enough.
+    givingUp<FileFailed | LockUnavailable | TimelineBusy, never>(fullHint(layout), [
+      whileAlone(request, spendReserve(layout))
+    ])
+  )
   yield* keepFor(target, descriptor)
 })
 
@@ -144,6 +176,9 @@ const restore = Effect.fn("VolumeStorage.restore")(function* (
   yield* requireOwnFiles(layout)
   yield* requireTablespaces(layout)
   yield* requireWal(layout, yield* replayOf(layout, record, control))
+  if (!(yield* hasFree(layout))) yield* spendReserve(layout)
+  // Also where there seems to be room: what a quota leaves is seen by nobody, and the reserve is soon there again.
+  else if (!control.shutDown) yield* giveUpReserve(layout)
   // Until here nothing of the cluster has been changed.
   yield* removeTransient(layout)
   yield* notePostmasterToCome(layout)
@@ -169,7 +204,10 @@ const secure = Effect.fn("VolumeStorage.secure")(
   within("securing the volume", secureWithin)
 )
 
-/** What somebody changed so that commits could be lost is taken back, and what was written meanwhile is flushed. */
+/**
+ * What somebody changed so that commits could be lost is taken back, and what was written meanwhile is flushed. The
+ * disk is looked at on the same round.
+ */
 const keepSettings = Effect.fnUntraced(function* (shared: Shared, layout: VolumeLayout, record: VolumeRecord) {
   const look = Effect.scoped(
     Effect.gen(function* () {
@@ -179,8 +217,10 @@ const keepSettings = Effect.fnUntraced(function* (shared: Shared, layout: Volume
     })
   )
   let changedAt = -1
+  const reserve = keepReserve(layout, record)
   return yield* Effect.forever(
     Effect.gen(function* () {
+      yield* watchRoom({ state: shared.state, folder: layout.wal, keepReserve: reserve })
       const changed = yield* walChangedAt(layout)
       if (changed === changedAt) return
       yield* look
@@ -228,6 +268,12 @@ const claim = Effect.fn("VolumeStorage.claim")(function* (shared: Shared, spec: 
       because: "a volume keeps one primary and nothing to read from beside it"
     })
   }
+  if (spec.ancestor !== null) {
+    return yield* new NotSupported({
+      what: "ancestor_timeline_id",
+      because: "a volume has one copy of the data, and nothing to branch from"
+    })
+  }
   const layout = volumeLayout(realPath(target), shared.install.runAs)
   const state = yield* stateOf(layout)
   yield* refuseUnknown(layout, state)
@@ -235,10 +281,15 @@ const claim = Effect.fn("VolumeStorage.claim")(function* (shared: Shared, spec: 
   // It never changes once it is there, so it is asked before the lock of somebody else's volume is even tried.
   const record = yield* readRecord(layout)
   if (record !== null) yield* requireSameTimeline(layout, record, spec)
-  yield* requirePgdata(layout)
   yield* keepOthersOut(shared, layout, target)
   const withSpawn = Effect.provideService(Spawn, shared.spawn)
   return {
+    room: {
+      make: givingUp(fullHint(layout), [spendReserve(layout)]),
+      // A start that recovers does, and has more of it when nobody writes meanwhile.
+      giveUp: Effect.void,
+      hint: describeRoom([layout.root], partsOf(layout), nothingToDelete)
+    },
     commitLsn: () => Effect.succeed(null),
     source: () => ({ _tag: "InPlace", restore: (at) => restore(shared, layout, spec, at) }),
     secure: secure(shared, layout),
@@ -254,6 +305,7 @@ const layer = (
     Storage,
     Effect.gen(function* () {
       const shared: Shared = {
+        state: yield* ComputeState,
         seedDirectory: options.seedDirectory,
         requireExisting: options.requireExisting ?? false,
         allowUnfenced: options.allowUnfenced ?? false,
