@@ -1,7 +1,7 @@
 /**
- * `compute_ctl timelines`: the timelines of a local storage as a tree of branches; `timelines rm` removes one of them, and
- * `compute_ctl branch` makes one. A timeline is named as the tree has it: by its id, with its tenant before it where two
- * tenants have the same.
+ * `compute_ctl timelines`: the timelines of a local storage as a tree of branches; `timelines rm` removes one of them,
+ * and `compute_ctl branch` makes one. A timeline is named as the tree has it: by its id, with its tenant before it
+ * where two tenants have the same.
  */
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"

@@ -287,6 +287,8 @@ export type PageserverConnectionInfoWire = typeof PageserverConnectionInfoWire.T
 export const storageFields = {
   tenant_id: opt(HexId, "the tenant; otherwise the setting neon.tenant_id. All zeros with local and volume by default"),
   timeline_id: opt(HexId, "its timeline; otherwise the setting neon.timeline_id. All zeros there, too"),
+  ancestor_timeline_id: opt(HexId, "with local: a timeline that is not there yet begins as a branch of this one"),
+  ancestor_lsn: opt(LsnText, "with what ended there at or before this LSN; without it as it is then"),
   pageserver_connection_info: opt(PageserverConnectionInfoWire, "the pageservers of each shard"),
   pageserver_connstring: opt(
     Schema.String,

@@ -130,6 +130,8 @@ export interface ParsedSpec {
   readonly mode: ComputeMode
   readonly tenant: TenantId
   readonly timeline: TimelineId
+  /** What the timeline begins as a branch of, when it is not there yet; `lsn` null: as that one is then. */
+  readonly ancestor: { readonly timeline: TimelineId; readonly lsn: Lsn | null } | null
   /** `null` when the storage is local: the spec needs no addresses then, and given ones are not used. */
   readonly neon: NeonStorage | null
   readonly projectId: string | null

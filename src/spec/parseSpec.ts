@@ -82,8 +82,9 @@ export const parseInto = (input: unknown, options: Rules, problems: Problems): P
   if (wire !== null) addFaultsOfOptions(wire, problems)
   const storageWire = Option.getOrNull(decodeStorage(input))
   const storage = storageWire === null ? null : readStorage(storageWire, options, problems)
-  const { neon = null, tenant = null, timeline = null } = storage ?? {}
-  return wire === null || tenant === null || timeline === null ? null : toParsedSpec(wire, neon, tenant, timeline)
+  if (wire === null || storage === null) return null
+  const { ancestor, neon, tenant, timeline } = storage
+  return tenant === null || timeline === null ? null : toParsedSpec(wire, { tenant, timeline, ancestor, neon })
 }
 
 /** What Postgres would not take among the options of roles and databases. */
@@ -129,15 +130,11 @@ const readStorage = (
 
 const toParsedSpec = (
   wire: ComputeSpec,
-  neon: ParsedSpec["neon"],
-  tenant: ParsedSpec["tenant"],
-  timeline: ParsedSpec["timeline"]
+  storage: Pick<ParsedSpec, "tenant" | "timeline" | "ancestor" | "neon">
 ): ParsedSpec => ({
+  ...storage,
   operationId: wire.operation_uuid ?? null,
   mode: readMode(wire.mode),
-  tenant,
-  timeline,
-  neon,
   projectId: wire.project_id ?? null,
   branchId: wire.branch_id ?? null,
   endpointId: wire.endpoint_id ?? null,

@@ -10,14 +10,23 @@ import { redactUrls } from "../errors/redactUrls.ts"
 import { type HostPort, parseHostPort, printHostPort } from "../pgwire/address.ts"
 import { isConnUrl, parseConnString } from "../pgwire/ConnString.ts"
 import type { PageserverConnectionInfoWire } from "./ComputeSpec.ts"
-import { parseTenantId, parseTimelineId, printShardIndex, type TenantId, type TimelineId } from "./identifiers.ts"
-import type { ApiVersion, ComputeMode, NeonStorage, Pageservers, PageserverShard } from "./ParsedSpec.ts"
+import {
+  parseLsn,
+  parseTenantId,
+  parseTimelineId,
+  printShardIndex,
+  type TenantId,
+  type TimelineId
+} from "./identifiers.ts"
+import type { ApiVersion, ComputeMode, NeonStorage, Pageservers, PageserverShard, ParsedSpec } from "./ParsedSpec.ts"
 import type { JsonPath, Problems } from "./problems.ts"
 
 /** What is read of the wire; `settings` is `cluster.settings`. */
 export interface StorageWire {
   readonly tenant_id?: string | null
   readonly timeline_id?: string | null
+  readonly ancestor_timeline_id?: string | null
+  readonly ancestor_lsn?: string | null
   readonly pageserver_connection_info?: PageserverConnectionInfoWire | null
   readonly pageserver_connstring?: string | null
   readonly shard_stripe_size?: number | null
@@ -56,6 +65,7 @@ const reportIn =
 export interface StorageReading {
   readonly tenant: TenantId | null
   readonly timeline: TimelineId | null
+  readonly ancestor: ParsedSpec["ancestor"]
   readonly neon: NeonStorage | null
 }
 
@@ -64,11 +74,25 @@ const zeroId = "0".repeat(32)
 /** Local storage needs no addresses, and only keeps its timelines apart by their ids. */
 export const readLocalStorage = (wire: StorageWire, problems: Problems): StorageReading => {
   const report = reportIn(problems)
+  const timeline = readId(wire, "timeline", parseTimelineId, zeroId, report)
   return {
     tenant: readId(wire, "tenant", parseTenantId, zeroId, report),
-    timeline: readId(wire, "timeline", parseTimelineId, zeroId, report),
+    timeline,
+    ancestor: readAncestor(wire, timeline, report),
     neon: null
   }
+}
+
+/** The schema has seen to it that both are what they should be. */
+const readAncestor = (wire: StorageWire, timeline: TimelineId | null, report: Report): ParsedSpec["ancestor"] => {
+  const { ancestor_lsn: lsn = null, ancestor_timeline_id: id = null } = wire
+  if (id === null) {
+    return lsn === null ? null : report(["ancestor_lsn"], "goes with an ancestor_timeline_id, which is missing")
+  }
+  const ancestor = Option.getOrNull(parseTimelineId(id))
+  if (ancestor === null) return null
+  if (ancestor === timeline) return report(["ancestor_timeline_id"], "a timeline cannot be a branch of itself")
+  return { timeline: ancestor, lsn: lsn === null ? null : Option.getOrNull(parseLsn(lsn)) }
 }
 
 export const readNeonStorage = (
@@ -97,7 +121,11 @@ export const readNeonStorage = (
           token: token === null ? null : Redacted.make(token, { label: "storage_auth_token" }),
           fromSettings
         }
-  return { tenant, timeline, neon }
+  for (const name of ["ancestor_timeline_id", "ancestor_lsn"] as const) {
+    if ((wire[name] ?? null) === null) continue
+    report([name], "needs --storage local:DIR; branches of Neon's timelines are made by its pageservers")
+  }
+  return { tenant, timeline, ancestor: null, neon }
 }
 
 const readId = <A>(

@@ -241,3 +241,41 @@ describe("what is wrong", () => {
     it(`${what} is a problem`, () => assert.deepStrictEqual(problemLines(input, "neon"), expected))
   }
 })
+
+describe("an ancestor", () => {
+  const ancestor = { ancestor_timeline_id: "AB".repeat(16), ancestor_lsn: "0/1A2B3C4" }
+
+  it("is a timeline, and an LSN where one is given", () => {
+    const whole = specOf({ ...least, ...ancestor }, "local").ancestor
+    assert.strictEqual(String(whole?.timeline), "ab".repeat(16))
+    assert.strictEqual(whole?.lsn, 0x1a2b3c4n)
+    const { ancestor: latest } = specOf({ ...least, ancestor_timeline_id: "1".repeat(32) }, "local")
+    assert.isNull(latest?.lsn)
+    assert.isNull(specOf(least, "local").ancestor)
+  })
+
+  it.each([
+    [{ ancestor_lsn: "0/1A2B3C4" }, "ancestor_lsn"],
+    [{ timeline_id: "ab".repeat(16), ancestor_timeline_id: "AB".repeat(16) }, "ancestor_timeline_id"],
+    [{ ancestor_timeline_id: "0".repeat(32) }, "ancestor_timeline_id"],
+    [{ ancestor_timeline_id: "ab" }, "ancestor_timeline_id"],
+    [{ ...ancestor, ancestor_lsn: "later" }, "ancestor_lsn"]
+  ])("%j is refused at %s", (fields, where) => {
+    const parsed = parseSpec({ ...least, ...fields }, { source: "a test", storage: "local" })
+    assert.isTrue(Result.isFailure(parsed))
+    if (Result.isFailure(parsed))
+      assert.deepStrictEqual(
+        parsed.failure.problems.map(({ path }) => path),
+        [where]
+      )
+  })
+
+  it("cannot be had of Neon's storage, which says where it is asked for", () => {
+    const parsed = parseSpec({ ...leastNeon, ...ancestor }, { source: "a test", storage: "neon" })
+    assert.isTrue(Result.isFailure(parsed))
+    if (Result.isFailure(parsed)) {
+      const paths = parsed.failure.problems.map(({ path }) => path)
+      assert.deepStrictEqual(paths, ["ancestor_timeline_id", "ancestor_lsn"])
+    }
+  })
+})

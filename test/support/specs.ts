@@ -10,6 +10,7 @@ export const emptySpec: ParsedSpec = {
   mode: { _tag: "Primary" },
   tenant: "0".repeat(32) as TenantId,
   timeline: "1".repeat(32) as TimelineId,
+  ancestor: null,
   neon: null,
   projectId: null,
   branchId: null,

@@ -27,10 +27,12 @@ import { holdLock, type LockRequest, whileAlone } from "../../platform/lock.ts"
 import { readBootId } from "../../platform/processes.ts"
 import { Spawn } from "../../platform/Spawn.ts"
 import { PostgresInstall } from "../../postgres/PostgresInstall.ts"
+import { printLsn } from "../../spec/identifiers.ts"
 import type { ParsedSpec } from "../../spec/ParsedSpec.ts"
 import { Storage, type Timeline } from "../Storage.ts"
 import { coldBackupLabel } from "./backupLabel.ts"
 import { type BaseLimits, defaultBaseLimits } from "./basePolicy.ts"
+import { branchTimeline } from "./branch.ts"
 import type { KnownFiles } from "./copyTree.ts"
 import { Lasting, statOrNull } from "./disk.ts"
 import { type Durability, requireSettings } from "./durability.ts"
@@ -228,6 +230,23 @@ const announceNew = Effect.fnUntraced(function* ({ directory, requireExisting }:
   )
 })
 
+/** A timeline that is not there yet, and that the spec wants as a branch, is made of the other one. */
+const beginBranch = Effect.fnUntraced(function* ({ directory, spawn }: Shared, layout: Layout, spec: ParsedSpec) {
+  const { ancestor, tenant: tenantId, timeline: to } = spec
+  const isThere = Effect.map(statOrNull(layout.current), (stat) => stat !== null)
+  if (ancestor === null || (yield* isThere)) return
+  const at = ancestor.lsn === null ? {} : { at: ancestor.lsn }
+  const { lsn } = yield* branchTimeline({ storage: directory, tenantId, from: ancestor.timeline, to, ...at }).pipe(
+    Effect.provideService(Spawn, spawn),
+    // Two starts of it at once: the lock is between them.
+    Effect.catchTag("BranchRefused", (refused) =>
+      Effect.flatMap(isThere, (made) => (made ? Effect.succeed({ lsn: null }) : Effect.fail(refused)))
+    )
+  )
+  if (lsn !== null)
+    yield* Effect.logInfo(`timeline ${to} begins as a branch of ${ancestor.timeline} at ${printLsn(lsn)}`)
+})
+
 /**
  * The lock, and with it the proof that nobody else writes; Postgres inherits it. Where there is no room to claim it,
  * the flock alone proves that enough for trash and spare to go.
@@ -264,6 +283,7 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
   const { admin, directory, durability, every, install, limits, pace, state } = shared
   const layout = layoutOf(path.join(directory, spec.tenant, spec.timeline), install.runAs)
   const pgdata = realPath(target)
+  yield* beginBranch(shared, layout, spec)
   yield* announceNew(shared, layout)
   const scope = yield* Effect.scope
   yield* keepOthersOut(shared, layout, target, pgdata)

@@ -4,8 +4,9 @@
  *
  * It shares the other's base and its complete segments of WAL by second names, because nobody writes to them: who would
  * write to a file of a base replaces one that has two names, and `ownWal` does the same for WAL before each start. What
- * Postgres may be writing to now is copied. The other timeline is only read. That what was shared is the base that counts,
- * and WAL that is complete, is seen afterwards: then nothing of it had been written to before it had its second name.
+ * Postgres may be writing to now is copied. The other timeline is only read. That what was shared is the base that
+ * counts, and WAL that is complete, is seen afterwards: then nothing of it had been written to before it had its second
+ * name.
  *
  * Everything is made and flushed in a folder whose name no start looks for, and gets its name last.
  */
@@ -249,7 +250,12 @@ export const branchTimeline = Effect.fn("LocalStorage.branch")(
     const root = path.join(tenant, from)
     const target = path.join(tenant, to)
     if ((yield* statOrNull(root)) === null) {
-      return yield* new StorageMissing({ directory: storage, detail: `there is no timeline in ${root}` })
+      const hint = "compute_ctl timelines says which there are; where there should be more, a volume may not be mounted"
+      return yield* new StorageMissing({
+        directory: storage,
+        detail: `there is no timeline in ${root} to branch`,
+        hint
+      })
     }
     if ((yield* namesIn(target)).length > 0) return yield* taken(target)
     const owner = yield* ownerOf(root)

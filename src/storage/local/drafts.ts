@@ -1,7 +1,7 @@
 /**
- * Folders beside the timelines of a tenant that are no timeline yet, or none any more: what a branch is made in, and what
- * is being removed. Their names begin with a dot and say which process made them, so that what a program left that was
- * killed is known and goes.
+ * Folders beside the timelines of a tenant that are no timeline yet, or none any more: what a branch is made in, and
+ * what is being removed. Their names begin with a dot and say which process made them, so that what a program left that
+ * was killed is known and goes.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"

@@ -1,7 +1,7 @@
 /**
- * The timelines of a local storage: which are there, which is a branch of which, what each takes on the disk, and how one
- * is removed. What a branch shares with another it has under names of its own, so whichever is removed, the others stay
- * whole; only one that is in use is refused.
+ * The timelines of a local storage: which are there, which is a branch of which, what each takes on the disk, and how
+ * one is removed. What a branch shares with another it has under names of its own, so whichever is removed, the others
+ * stay whole; only one that is in use is refused.
  */
 import * as Effect from "effect/Effect"
 import * as path from "node:path"
@@ -109,8 +109,8 @@ export interface RemoveRequest {
 }
 
 /**
- * Removes a timeline that nobody uses, with all it holds; what a killed compute left running there is ended. Its name goes
- * first and at once.
+ * Removes a timeline that nobody uses, with all it holds; what a killed compute left running there is ended. Its name
+ * goes first and at once.
  */
 export const removeTimeline = Effect.fn("LocalStorage.removeTimeline")(function* ({
   storage,

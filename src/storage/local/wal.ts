@@ -131,8 +131,8 @@ const lossHint = (layout: Layout, segment: string, end: string): string =>
   "given up"
 
 /**
- * Follows the records from `from` as replay will: where it ends, and what would be lost by that. `seen` is what was known
- * when the WAL was as it is in `layout.wal`, where that is a copy.
+ * Follows the records from `from` as replay will: where it ends, and what would be lost by that. `seen` is what was
+ * known when the WAL was as it is in `layout.wal`, where that is a copy.
  */
 export const followChain = Effect.fnUntraced(function* (
   layout: Layout,
