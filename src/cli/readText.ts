@@ -25,7 +25,14 @@ export const readText = (path: string): Effect.Effect<string, SpecUnreadable | S
     return isFifo(path) ? readStream(path, () => openFifo(path)) : readFile(path)
   }).pipe(Effect.flatMap((bytes) => Effect.fromResult(decodeSpecText(bytes, path))))
 
-const isFifo = (path: string): boolean => FS.statSync(path, { throwIfNoEntry: false })?.isFIFO() ?? false
+const isFifo = (path: string): boolean => {
+  try {
+    return FS.statSync(path).isFIFO()
+  } catch {
+    // Whoever reads it says what is wrong with it.
+    return false
+  }
+}
 
 /** Non-blocking: neither the opening nor a read waits for a writer in the thread pool. */
 const openFifo = (path: string): Readable =>

@@ -7,6 +7,7 @@ import * as Result from "effect/Result"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { findSpec } from "../../src/cli/findSpec.ts"
+import { readText } from "../../src/cli/readText.ts"
 import type { SpecSource } from "../../src/cli/RunSettings.ts"
 import { maxSpecBytes } from "../../src/spec/json.ts"
 import { joinReports, schemaText, unreadable, validateText } from "../../src/cli/validate.ts"
@@ -17,6 +18,18 @@ const read = (file: string) => fs.readFileSync(new URL(`../../${file}`, import.m
 const validate = (value: unknown, storage: "neon" | "local" = "neon") =>
   validateText(JSON.stringify(value), "x.json", storage)
 const config: Json = { jwks: { keys: [] } }
+
+describe("a spec that may not even be looked at", () => {
+  it.effect("cannot be read, and that is all", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const file = path.join(yield* temporaryFolder, "spec.json")
+        fs.symlinkSync(file, file)
+        assert.strictEqual((yield* Effect.flip(readText(file)))._tag, "SpecUnreadable")
+      })
+    )
+  )
+})
 
 describe("validateText", () => {
   for (const name of ["cloud-2024", "neon-local-head", "compose-head"]) {

@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { spawn } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import * as net from "node:net"
@@ -121,6 +121,21 @@ describe("the lock between programs", () => {
           concurrency: 2
         })
         assert.deepStrictEqual(both.map(({ _tag }) => _tag).sort(), ["Failure", "Success"])
+      })
+    )
+  )
+
+  it.live("a copy of it, or of the folder around it, is held by nobody; the original stays held", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const folder = yield* temporaryFolder
+        const [lock, copy] = [path.join(folder, "lock"), path.join(folder, "copy")]
+        yield* hold(lock)
+        execFileSync("cp", ["-a", lock, copy])
+        assert.isNull(yield* liveHolder(copy))
+        yield* hold(copy)
+        assert.strictEqual((yield* Effect.flip(hold(lock)))._tag, "PgdataBusy")
+        assert.strictEqual((yield* Effect.flip(hold(copy)))._tag, "PgdataBusy")
       })
     )
   )

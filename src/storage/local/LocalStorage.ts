@@ -47,6 +47,7 @@ import {
   keepLittle,
   keepReserve,
   mayBeDeleted,
+  orNameOwner,
   requireOwned,
   withRoom,
   withRoomToClaim
@@ -284,9 +285,11 @@ const claim = Effect.fn("LocalStorage.claim")(function* (shared: Shared, spec: P
   const layout = layoutOf(path.join(directory, spec.tenant, spec.timeline), install.runAs)
   const pgdata = realPath(target)
   yield* beginBranch(shared, layout, spec)
-  yield* announceNew(shared, layout)
   const scope = yield* Effect.scope
-  yield* keepOthersOut(shared, layout, target, pgdata)
+  yield* announceNew(shared, layout).pipe(
+    Effect.andThen(keepOthersOut(shared, layout, target, pgdata)),
+    orNameOwner(layout, directory, [directory, path.dirname(layout.root), layout.root, layout.lock])
+  )
   const known: KnownFiles = new Map()
   const upkeep = {
     state,

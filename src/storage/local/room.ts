@@ -158,3 +158,17 @@ export const requireOwner = Effect.fnUntraced(function* (
     })
   }
 })
+
+/** Where we are forbidden something: whose the first of these paths is that is another user's. */
+export const orNameOwner =
+  (layout: Pick<Layout, "owner" | "root">, directory: string, paths: ReadonlyArray<string>) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | FileFailed, R> =>
+    Effect.catchIf(
+      effect,
+      (failure): failure is E & FileFailed => failure instanceof FileFailed && hasCode(failure, "EACCES", "EPERM"),
+      (failure) =>
+        requireOwner(layout, directory, paths).pipe(
+          Effect.mapError((owner) => (owner.hint === undefined ? failure : owner)),
+          Effect.andThen(Effect.fail(failure))
+        )
+    )

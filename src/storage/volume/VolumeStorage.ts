@@ -38,7 +38,7 @@ import { followWal, walChangedAt } from "../local/followWal.ts"
 import { damaged } from "../local/layout.ts"
 import { connectToCluster } from "../local/publishBase.ts"
 import { advanceReached } from "../local/reached.ts"
-import { givingUp, hasFree } from "../local/room.ts"
+import { givingUp, hasFree, orNameOwner } from "../local/room.ts"
 import { describeRoom } from "../local/roomReport.ts"
 import { watchRoom } from "../local/roomWatch.ts"
 import { printWalFile, segmentNumberOf } from "../local/walSegments.ts"
@@ -261,6 +261,17 @@ const leave = Effect.fn("VolumeStorage.leave")(function* (layout: VolumeLayout, 
   yield* forgetPostmaster(layout)
 })
 
+/** Refuses what is not this timeline's, or not there, before the lock. */
+const begin = Effect.fnUntraced(function* (shared: Shared, layout: VolumeLayout, spec: ParsedSpec, target: string) {
+  const state = yield* stateOf(layout)
+  yield* refuseUnknown(layout, state)
+  yield* announceNew(shared, layout, state)
+  // It never changes once it is there, so it is asked before the lock of somebody else's volume is even tried.
+  const record = yield* readRecord(layout)
+  if (record !== null) yield* requireSameTimeline(layout, record, spec)
+  yield* keepOthersOut(shared, layout, target)
+})
+
 const claim = Effect.fn("VolumeStorage.claim")(function* (shared: Shared, spec: ParsedSpec, target: string) {
   if (spec.mode._tag !== "Primary") {
     return yield* new NotSupported({
@@ -275,13 +286,9 @@ const claim = Effect.fn("VolumeStorage.claim")(function* (shared: Shared, spec: 
     })
   }
   const layout = volumeLayout(realPath(target), shared.install.runAs)
-  const state = yield* stateOf(layout)
-  yield* refuseUnknown(layout, state)
-  yield* announceNew(shared, layout, state)
-  // It never changes once it is there, so it is asked before the lock of somebody else's volume is even tried.
-  const record = yield* readRecord(layout)
-  if (record !== null) yield* requireSameTimeline(layout, record, spec)
-  yield* keepOthersOut(shared, layout, target)
+  yield* begin(shared, layout, spec, target).pipe(
+    orNameOwner(layout, layout.root, [layout.root, layout.ours, layout.lock])
+  )
   const withSpawn = Effect.provideService(Spawn, shared.spawn)
   return {
     room: {

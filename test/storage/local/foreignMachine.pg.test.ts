@@ -7,8 +7,8 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import type { Failure } from "../../../src/errors/Failure.ts"
-import { runAs } from "../../support/postgres.ts"
-import { makeWorld, start, storageFor } from "./computes.ts"
+import { freePort, runAs } from "../../support/postgres.ts"
+import { makeWorld, start, type Started, storageFor, type World } from "./computes.ts"
 
 /** Only root can mount, and give files away. */
 const whereRoot = (what: string, tests: () => void): void => {
@@ -89,6 +89,45 @@ whereRoot("a storage that root has restored", () => {
         execFileSync("chown", ["-R", `${runAs?.uid}:${runAs?.gid}`, world.directory])
         const second = yield* start(world)
         yield* second.stop
+      })
+    )
+  )
+})
+
+const count = (started: Started) => Effect.map(started.rows("select count(*) from t"), (rows) => Number(rows[0]?.[0]))
+
+/** The same timeline in another folder. */
+const elsewhere = Effect.fnUntraced(function* (world: World, name: string) {
+  const directory = path.join(world.folder, name)
+  const root = world.root.replace(world.directory, directory)
+  const there = { ...world, directory, root, pgdata: `${directory}-pgdata`, port: yield* freePort }
+  return { ...there, storage: yield* storageFor(there) }
+})
+
+describe("a storage that was copied while a compute ran on it", () => {
+  it.live("starts beside the original, which runs on, starts again meanwhile, and is moved once it has stopped", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const world = yield* makeWorld()
+        const first = yield* start(world)
+        yield* first.rows("create table t (n int); insert into t select generate_series(1, 100)")
+        const copy = yield* elsewhere(world, "copy")
+        execFileSync("cp", ["-a", world.directory, copy.directory])
+        const second = yield* start(copy)
+        assert.strictEqual(yield* count(second), 100)
+        yield* second.rows("insert into t values (101)")
+        assert.strictEqual(yield* count(first), 100)
+        yield* first.crash()
+        const third = yield* start(world)
+        assert.strictEqual(yield* count(third), 100)
+        assert.strictEqual(yield* count(second), 101)
+        yield* third.stop
+        const moved = yield* elsewhere(world, "moved")
+        fs.renameSync(world.directory, moved.directory)
+        const fourth = yield* start(moved)
+        assert.strictEqual(yield* count(fourth), 100)
+        yield* fourth.crash()
+        yield* second.crash()
       })
     )
   )

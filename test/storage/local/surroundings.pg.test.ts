@@ -105,43 +105,52 @@ const withoutRunAs = (args: ReadonlyArray<string>): ReadonlyArray<string> =>
   args.filter((arg, index) => arg !== "--run-as" && args[index - 1] !== "--run-as")
 
 whereRoot("a user without a name and without HOME", () => {
-  it.live(
-    "starts what another one has made, and makes his own by nss_wrapper, without which he is told a way out",
-    () =>
-      where(
-        [...asNameless, process.execPath, "--eval", "0", "--"],
-        Effect.scoped(
-          Effect.gen(function* () {
-            const at = yield* place
-            const args = localArguments(at, least)
-            const first = yield* launch(args, at.httpPort)
-            yield* running(first)
-            yield* rows(at, "create table kept as select 1 n")
-            yield* stopped(first)
-            execFileSync("chown", ["-R", `${nameless}:${nameless}`, at.directory])
-            const second = yield* start(withoutRunAs(args), at, asNameless)
-            yield* running(second)
-            assert.deepStrictEqual(yield* rows(at, "select n from kept"), [["1"]])
-            second.signal("SIGTERM")
-            yield* Effect.promise(() => second.exit)
+  it.live("starts what another has made, once it is his; makes his own by nss_wrapper, or is told another way", () =>
+    where(
+      [...asNameless, process.execPath, "--eval", "0", "--"],
+      Effect.scoped(
+        Effect.gen(function* () {
+          const at = yield* place
+          const args = localArguments(at, least)
+          const first = yield* launch(args, at.httpPort)
+          yield* running(first)
+          yield* rows(at, "create table kept as select 1 n")
+          yield* stopped(first)
+          const own = (who: string, folder: string) => execFileSync("chown", ["-R", who, folder])
+          own(`${nameless}:${nameless}`, at.directory)
+          const storage = `${at.directory}/storage`
+          // As root has restored it.
+          own("0:0", storage)
+          const refused = yield* start(withoutRunAs(args), at, asNameless)
+          const { error: refusal } = yield* Effect.promise(() => refused.reaches("failed"))
+          assert.include(refusal ?? "", `${storage}: it belongs to the user with id 0`)
+          assert.include(refused.output(), `hint: give it to that user: chown -R ${nameless} ${storage}`)
+          refused.signal("SIGTERM")
+          yield* Effect.promise(() => refused.exit)
+          own(`${nameless}:${nameless}`, at.directory)
+          const second = yield* start(withoutRunAs(args), at, asNameless)
+          yield* running(second)
+          assert.deepStrictEqual(yield* rows(at, "select n from kept"), [["1"]])
+          second.signal("SIGTERM")
+          yield* Effect.promise(() => second.exit)
 
-            fs.rmSync(`${at.directory}/storage`, { recursive: true })
-            const third = yield* start(withoutRunAs(args), at, asNameless)
-            if (hasNssWrapper) {
-              yield* running(third)
-              assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
-              third.signal("SIGTERM")
-              yield* Effect.promise(() => third.exit)
-              const [seed = ""] = fs.globSync(`${at.directory}/storage/templates/*`)
-              assert.notInclude(fs.readdirSync(seed), "passwd")
-              return
-            }
-            const { error } = yield* Effect.promise(() => third.reaches("failed"))
-            assert.include(error ?? "", `user id ${nameless} has no name`)
-            assert.match(third.output(), /hint: install libnss-wrapper.*\/etc\/passwd/)
-          })
-        )
+          fs.rmSync(`${at.directory}/storage`, { recursive: true })
+          const third = yield* start(withoutRunAs(args), at, asNameless)
+          if (hasNssWrapper) {
+            yield* running(third)
+            assert.deepStrictEqual(yield* rows(at, "select 1"), [["1"]])
+            third.signal("SIGTERM")
+            yield* Effect.promise(() => third.exit)
+            const [seed = ""] = fs.globSync(`${at.directory}/storage/templates/*`)
+            assert.notInclude(fs.readdirSync(seed), "passwd")
+            return
+          }
+          const { error } = yield* Effect.promise(() => third.reaches("failed"))
+          assert.include(error ?? "", `user id ${nameless} has no name`)
+          assert.match(third.output(), /hint: install libnss-wrapper.*\/etc\/passwd/)
+        })
       )
+    )
   )
 })
 

@@ -8,9 +8,9 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
 import { isAlive } from "../../../src/platform/processes.ts"
-import { cleanEnvironment, runAs } from "../../support/postgres.ts"
+import { cleanEnvironment, freePort, runAs } from "../../support/postgres.ts"
 import { eventually } from "../../support/waiting.ts"
-import { killAll, lost, processesIn, wireTo, writers } from "../local/computes.ts"
+import { killAll, lost, processesIn, type Started, wireTo, writers } from "../local/computes.ts"
 import { apart, where } from "../local/containers.ts"
 import { makeVolume, put, refused, start, storageFor, type Volume } from "./volumes.ts"
 
@@ -164,6 +164,44 @@ describe("a compute that ran without the lock", () => {
   )
 })
 
+/** The same volume in another place. */
+const elsewhere = Effect.fnUntraced(function* (volume: Volume, name: string) {
+  const pgdata = `${volume.folder}/${name}`
+  const there = { ...volume, pgdata, ours: `${pgdata}/compute_ctl`, port: yield* freePort }
+  return { ...there, storage: yield* storageFor(there) }
+})
+
+describe("a volume that was copied while a compute ran on it", () => {
+  it.live("starts beside the original, which runs on, starts again meanwhile, and is moved once it has stopped", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const volume = yield* makeVolume()
+        const first = yield* start(volume)
+        yield* first.rows("create table kept as select generate_series(1, 100) n")
+        yield* first.rows("checkpoint")
+        const copy = yield* elsewhere(volume, "copy")
+        execFileSync("cp", ["-a", volume.pgdata, copy.pgdata])
+        const second = yield* start(copy)
+        const count = (started: Started) => started.rows("select count(*) from kept")
+        assert.deepStrictEqual(yield* count(second), [["100"]])
+        yield* second.rows("insert into kept values (101)")
+        assert.deepStrictEqual(yield* count(first), [["100"]])
+        yield* first.crash()
+        const third = yield* start(volume)
+        assert.deepStrictEqual(yield* count(third), [["100"]])
+        assert.deepStrictEqual(yield* count(second), [["101"]])
+        yield* third.stop
+        const moved = yield* elsewhere(volume, "moved")
+        fs.renameSync(volume.pgdata, moved.pgdata)
+        const fourth = yield* start(moved)
+        assert.deepStrictEqual(yield* count(fourth), [["100"]])
+        yield* fourth.crash()
+        yield* second.crash()
+      })
+    )
+  )
+})
+
 describe("a backup that is put in place", () => {
   it.live("is replayed from its backup_label to the end of its WAL", () =>
     Effect.scoped(
@@ -185,9 +223,7 @@ describe("a backup that is put in place", () => {
         )
         execFileSync("cp", ["-a", `${volume.pgdata}/pg_wal/.`, `${restored.pgdata}/pg_wal/`])
         yield* first.stop
-        for (const name of ["postmaster.pid", "compute_ctl/lock"]) {
-          fs.rmSync(`${restored.pgdata}/${name}`, { recursive: true })
-        }
+        fs.rmSync(`${restored.pgdata}/postmaster.pid`)
         put(restored, "backup_label", label)
         put(restored, "standby.signal", "")
         yield* hasAll(restored)
