@@ -32,6 +32,7 @@ LABEL org.opencontainers.image.title="compute_ctl" \
 ENV LANG=C.UTF-8 \
     XDG_STATE_HOME=/var/db/postgres/state \
     NODE_COMPILE_CACHE=/opt/compute-ctl/cache
+ARG DEBIAN_FRONTEND=noninteractive
 # The folders that control planes and their tools expect. Their group is root for those who run as any user.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends tini procps ca-certificates libnss-wrapper \
@@ -60,6 +61,7 @@ CMD ["--help"]
 
 FROM bring-your-own AS with-postgres
 ARG POSTGRES_MAJOR=17
+ARG DEBIAN_FRONTEND=noninteractive
 USER root
 # From the packages of the PostgreSQL project, without the cluster that they would make.
 RUN apt-get update \
