@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import * as fs from "node:fs"
 import * as OS from "node:os"
 import * as Path from "node:path"
 import { Commands } from "../compute/Commands.ts"
@@ -20,7 +21,7 @@ import { program } from "../lifecycle/Program.ts"
 import type { Ended } from "../lifecycle/shutdown.ts"
 import { defaultSuperuser as superuser } from "../pgwire/Admin.ts"
 import type { RunAs } from "../platform/Spawn.ts"
-import { Lasting } from "../storage/local/disk.ts"
+import { LaidFiles, Lasting } from "../storage/local/disk.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { cacheFolder } from "./cacheFolder.ts"
 import { freePort, isPortTaken } from "./freePort.ts"
@@ -131,8 +132,11 @@ interface Listening {
   readonly context: Context.Context<ComputeState | Commands>
 }
 
-/** Runs the program in the scope; succeeds once it listens, when its state and commands can be used. */
-const listen = Effect.fnUntraced(function* (options: ProgramOptions, log: LogLines, lasting: boolean) {
+/**
+ * Runs the program in the scope; succeeds once it listens, when its state and commands can be used. `laid`: of a
+ * storage that goes with the compute.
+ */
+const listen = Effect.fnUntraced(function* (options: ProgramOptions, log: LogLines, laid: LaidFiles | null) {
   const listening = yield* Deferred.make<Listening, Failure>()
   const fiber = yield* program(options, {
     onListening: ({ httpPort }) =>
@@ -142,7 +146,8 @@ const listen = Effect.fnUntraced(function* (options: ProgramOptions, log: LogLin
   }).pipe(
     Effect.tapError((failure) => Deferred.fail(listening, failure)),
     Effect.provide(log.logger),
-    Effect.provideService(Lasting, lasting),
+    Effect.provideService(Lasting, laid === null),
+    Effect.provideService(LaidFiles, laid),
     Effect.forkScoped
   )
   return { ...(yield* Deferred.await(listening)), fiber }
@@ -155,11 +160,10 @@ const startOn = Effect.fnUntraced(function* (request: StartRequest, port: number
   const work = yield* workFolder(parent, request.runAs).pipe(Effect.provide(request.log.logger))
   const cache = yield* cacheFolder(request.runAs, work).pipe(Effect.provide(request.log.logger))
   const options = programOptions(request, { work, port, cache })
-  if (request.directory === null) {
-    yield* Effect.ignore(takeUsed(cache.seeds, options.pgdata))
-    yield* Effect.addFinalizer(() => Effect.ignore(keepUsed(cache.seeds, options.pgdata, request.runAs)))
-  }
-  const { context, fiber, httpPort } = yield* listen(options, request.log, request.directory !== null)
+  const laid = request.directory === null ? yield* takeUsed(cache.seeds, options.pgdata) : null
+  if (laid !== null)
+    yield* Effect.addFinalizer(() => Effect.ignore(keepUsed(cache.seeds, options.pgdata, request.runAs, laid)))
+  const { context, fiber, httpPort } = yield* listen(options, request.log, laid)
   const [state, commands] = [Context.get(context, ComputeState), Context.get(context, Commands)]
   const terminate = Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber)).pipe(
     Effect.provide(request.log.logger)
@@ -168,7 +172,9 @@ const startOn = Effect.fnUntraced(function* (request: StartRequest, port: number
   const reached = yield* state.until("running", "failed")
   if (reached.status === "failed") {
     const ended = yield* terminate
-    return yield* Effect.fail(ended.failure ?? new Abandoned({ what: "the start" }))
+    const failure = ended.failure ?? new Abandoned({ what: "the start" })
+    if (isOfSeed(request, failure)) fs.rmSync(cache.seeds, { recursive: true, force: true })
+    return yield* failure
   }
   yield* Fiber.join(fiber).pipe(
     Effect.flatMap(({ failure }) => (failure === null ? Effect.void : request.log.failed)),
@@ -184,11 +190,15 @@ const portTakenInstead = (port: number) =>
     return yield* taken ? new PostgresPortTaken({ host: "127.0.0.1", port }) : Effect.fail(failure)
   })
 
+/** A storage that is new has only a seed's files; whose bytes are looked at when they are laid out, not before. */
+const isOfSeed = (request: StartRequest, failure: Failure): boolean =>
+  failure._tag === "StorageDamaged" && request.directory === null
+
 const moreAttempts = 4
 
 /**
  * Starts a compute in the scope; succeeds when it is `running`. Whoever takes its port between the choice and Postgres
- * has it: then the start is made again on another one. `port` chooses.
+ * has it: then the start is made again on another one. `port` chooses. A seed cluster that is damaged is made anew.
  */
 export const startProgram = (request: StartRequest, port: Effect.Effect<number, Failure> = freePort) =>
   Effect.gen(function* () {
@@ -200,6 +210,9 @@ export const startProgram = (request: StartRequest, port: Effect.Effect<number, 
       Effect.catch(portTakenInstead(chosen))
     )
   }).pipe(
-    Effect.retry({ times: moreAttempts, while: (failure) => failure._tag === "PostgresPortTaken" }),
+    Effect.retry({
+      times: moreAttempts,
+      while: (failure) => failure._tag === "PostgresPortTaken" || isOfSeed(request, failure)
+    }),
     Effect.tapError(() => request.log.failed)
   )

@@ -263,6 +263,9 @@ describe("the cache of seed clusters", () => {
           fs.rmdirSync(cache)
           const made: Array<string> = []
           for (let time = 0; time < 2; time++) {
+            // Not as it was laid out: as the seed has it is how the next compute needs it.
+            for (const file of fs.globSync(path.join(cache, "seeds-of-*/used/*/pgdata/PG_VERSION")))
+              fs.writeFileSync(file, "1")
             await using compute = await startCompute({ log: "silent" })
             await ask(compute.url, "CREATE TABLE letters AS SELECT 'written by a test' AS content")
             const seeds = fs.readdirSync(cache).find((name) => name.startsWith("seeds-of-")) ?? ""
@@ -282,6 +285,17 @@ describe("the cache of seed clusters", () => {
             fs.readFileSync(path.join(file.parentPath, file.name)).includes("written by a test")
           )
           assert.deepStrictEqual(written, [], "what a test wrote is not")
+          // A seed that decays where it is needed is made anew.
+          const [seed = ""] = fs.globSync(path.join(cache, "seeds-of-*/templates/*/pgdata/PG_VERSION"))
+          fs.writeFileSync(path.join(used, "pgdata/PG_VERSION"), "1")
+          fs.writeFileSync(seed, "1")
+          const again = await startCompute({ log: "silent" })
+          assert.isTrue(
+            again.log().some((line) => line.includes("PG_VERSION")),
+            "the damage is told"
+          )
+          await again.stop()
+          assert.notStrictEqual(fs.readFileSync(seed, "utf8"), "1")
           assert.deepStrictEqual(
             fs.readdirSync(folder).filter((name) => name.startsWith("compute-") && !name.includes("cache")),
             []

@@ -17,7 +17,7 @@ import { attemptPromise, makeFolder, namesIn, removeFile } from "../../platform/
 import { runCommand } from "../../platform/processes.ts"
 import type { RunAs, Spawn } from "../../platform/Spawn.ts"
 import { type Copy, copyFiles, finishCopy, type KnownFiles, listTree } from "./copyTree.ts"
-import { Lasting, flush, handOver, removeTree, rename, statOrNull } from "./disk.ts"
+import { LaidFiles, Lasting, flush, handOver, removeTree, rename, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { FileDamaged, layTree } from "./layTree.ts"
 import { type Base, damaged, freshTrash, type Layout, readSpareId, trashes } from "./layout.ts"
@@ -73,7 +73,8 @@ export const layBase = Effect.fnUntraced(function* (
     (how) => damaged(layout, `${current.folder}/manifest ${how}`)
   )
   const source = `${layout.root}/${current.folder}/pgdata`
-  yield* paced("write", target, pace, (pacer) => layTree(pacer, manifest, source, target, layout.owner)).pipe(
+  const laid = yield* LaidFiles
+  yield* paced("write", target, pace, (pacer) => layTree(pacer, manifest, source, target, layout.owner, laid)).pipe(
     Effect.catchTag("FileFailed", asDamage(layout, current.folder))
   )
 })

@@ -17,6 +17,18 @@ import type { RunAs } from "../../platform/Spawn.ts"
  */
 export const Lasting = Context.Reference<boolean>("compute/storage/local/Lasting", { defaultValue: () => true })
 
+/**
+ * What each file of a tree was when it was laid out and not yet used, as the file system tells it: one that is still so
+ * need not be read to know what it holds. Null where every byte is looked at, as for all that is to last.
+ */
+export interface LaidFiles {
+  readonly before: ReadonlyMap<string, string>
+  readonly now: Map<string, string>
+}
+export const LaidFiles = Context.Reference<LaidFiles | null>("compute/storage/local/LaidFiles", {
+  defaultValue: () => null
+})
+
 /** Flushes a file or a folder. A folder that cannot be flushed (some filesystems) answers EINVAL, which is ignored. */
 export const flush = (path: string): Effect.Effect<void, FileFailed> =>
   Effect.flatMap(Lasting, (lasting) => (lasting ? flushNow(path) : Effect.void))

@@ -9,6 +9,7 @@
 import * as fs from "node:fs"
 import { codeOf } from "../../errors/errno.ts"
 import type { RunAs } from "../../platform/Spawn.ts"
+import type { LaidFiles } from "./disk.ts"
 import { digestAt, type FileEntry, type Manifest, pieceBytes, pieceDigest } from "./manifest.ts"
 import { forEachItem, type Pacer } from "./pacing.ts"
 import {
@@ -34,6 +35,7 @@ interface Laying {
   readonly owner: RunAs | null
   readonly pacer: Pacer
   readonly cloning: boolean
+  readonly laid: LaidFiles | null
   readonly wanted: Piece
   readonly present: Piece
 }
@@ -99,7 +101,21 @@ const layPieces = async (laying: Laying, name: string, entry: FileEntry, fd: num
   }
 }
 
+/** Changes with whatever anybody writes to the file, and with what it should hold. */
+const stateOf = (path: string, entry: FileEntry): string => {
+  const stat = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false })
+  return stat === undefined ? "" : [stat.ino, stat.size, stat.mtimeNs, stat.ctimeNs, entry.digests].join(" ")
+}
+
 const layFile = async (laying: Laying, name: string, entry: FileEntry): Promise<void> => {
+  const { laid, target } = laying
+  if (laid === null) return writeFile(laying, name, entry)
+  const before = laid.before.get(name)
+  if (before === undefined || before !== stateOf(`${target}/${name}`, entry)) await writeFile(laying, name, entry)
+  laid.now.set(name, stateOf(`${target}/${name}`, entry))
+}
+
+const writeFile = async (laying: Laying, name: string, entry: FileEntry): Promise<void> => {
   const { cloning, owner, pacer, source, target } = laying
   const path = `${target}/${name}`
   if (cloning && entry.size >= pieceBytes) {
@@ -140,13 +156,14 @@ export const layTree = async (
   manifest: Manifest,
   source: string,
   target: string,
-  owner: RunAs | null
+  owner: RunAs | null,
+  laid: LaidFiles | null = null
 ): Promise<void> => {
   const cloning = await canClone(source, target)
   const folders = new Set(manifest.folders)
   await putFolders(pacer, target, manifest.folders, owner)
   await forEachItem(pacer, manifest.files, () => {
-    const laying: Laying = { source, target, owner, pacer, cloning, wanted: newBuffer(), present: newBuffer() }
+    const laying: Laying = { source, target, owner, pacer, cloning, laid, wanted: newBuffer(), present: newBuffer() }
     return ([name, entry]) => layFile(laying, name, entry)
   })
   await sweep(pacer, target, (name) => folders.has(name) || manifest.files.has(name))

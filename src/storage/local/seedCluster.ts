@@ -30,7 +30,7 @@ import {
 import type { PostgresInstall } from "../../postgres/PostgresInstall.ts"
 import { printLsn } from "../../spec/identifiers.ts"
 import { coldBackupLabel } from "./backupLabel.ts"
-import { flush, handOver, readStart, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
+import { Lasting, flush, handOver, readStart, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { copyNew, flushCopy, readManifest, writeManifest } from "./baseFolder.ts"
 import { putFile } from "./copyTree.ts"
@@ -215,6 +215,8 @@ const read = Effect.fnUntraced(function* (folder: string) {
   if (record === null) return null
   const manifest = yield* Effect.orElseSucceed(readManifest(folder, record.manifest, "urgent"), () => null)
   if (manifest === null) return null
+  // Where it may be lost, what is taken of it is verified when it is laid out.
+  if (!(yield* Lasting)) return { folder, record, manifest } satisfies SeedCluster
   const files = `${folder}/pgdata`
   const problems = yield* paced("verify", files, "urgent", (pacer) => verifyTree(pacer, manifest, files))
   if (problems.length > 0) return null
