@@ -144,15 +144,23 @@ describe("a compute of a test", () => {
     }
   })
 
-  it("serves a test of node:test as examples/nodeTest.ts has it", async () => {
+  it("serves the tests in examples/: one compute for a whole run of vitest, and one in node:test", async () => {
     const root = path.resolve(import.meta.dirname, "../..")
-    const options = ["--conditions=source", "--test", "examples/nodeTest.ts"]
-    const child = spawn(process.execPath, options, { cwd: root, env: { ...cleanEnvironment(), ...compiledOnce() } })
-    let said = ""
-    for (const output of [child.stdout, child.stderr]) output.on("data", (chunk: Buffer) => (said += String(chunk)))
-    await once(child, "close")
-    assert.match(said, /pass 1$/m)
-    assert.strictEqual(child.exitCode, 0, said)
+    const run = async (...options: ReadonlyArray<string>) => {
+      const env = { ...cleanEnvironment(), ...compiledOnce(), NO_COLOR: "1" }
+      const child = spawn(process.execPath, options, { cwd: root, env })
+      let said = ""
+      for (const output of [child.stdout, child.stderr]) output.on("data", (chunk: Buffer) => (said += String(chunk)))
+      await once(child, "close")
+      assert.strictEqual(child.exitCode, 0, said)
+      return said
+    }
+    const [vitest, node] = await Promise.all([
+      run("node_modules/vitest/vitest.mjs", "run", "--root", "examples/vitest"),
+      run("--conditions=source", "--test", "examples/nodeTest.ts")
+    ])
+    assert.match(vitest, /Tests\s+3 passed/)
+    assert.match(node, /pass 1$/m)
   })
 
   it("runs the major version that it is asked for, and names where it looked for one that is not there", async () => {
