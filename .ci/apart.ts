@@ -17,7 +17,7 @@ export const apart = (files: Readonly<Record<string, string>>): Plugin => ({
   }
 })
 
-/** Answers what went into the files, relative to `root`. */
+/** Answers what went into the files of packages, relative to `root`. */
 export const buildApart = async (
   root: string,
   folder: string,

@@ -1,6 +1,6 @@
 /**
- * Builds what is shipped: one CommonJS file that needs nothing but Node (and, for gRPC, the one beside it), a snapshot
- * of it for the Node that builds, and the library with its declarations.
+ * Builds what is shipped: one CommonJS file that needs nothing but Node (and, for gRPC and for fakes, those beside it), a
+ * snapshot of it for the Node that builds, and the library with its declarations.
  *
  * Everything is built beside `dist/` and moved into place at the end, so that a running compute never meets half
  * a bundle. Why one file, and why CommonJS: docs/adr/0010.
@@ -24,6 +24,10 @@ const fresh = path.join(root, "dist.new")
 /** Packages that stay outside of the one file, because only a compute with a gRPC pageserver needs them. */
 const separate = { "@grpc/grpc-js": "grpc.cjs" } as const
 
+/** Modules of ours that are files of their own, by the words with which others import them: no compute needs fakes. */
+const fakes = "fakes.cjs"
+const own = { "./testing/fakes/fakes.ts": fakes, "./fakes/fakes.ts": fakes }
+
 /** What few starts need, or none before its first answer. */
 const lazy = [
   "async_hooks",
@@ -43,11 +47,12 @@ const lazy = [
   ...Object.keys(separate)
 ]
 
-const bundle = async (): Promise<void> => {
-  const outfile = path.join(fresh, "compute_ctl.cjs")
+/** Answers what went into it. */
+const bundle = async (entry: string, name: string): Promise<ReadonlyArray<string>> => {
+  const outfile = path.join(fresh, name)
   const result = await build({
     absWorkingDir: root,
-    entryPoints: ["src/main.ts"],
+    entryPoints: [entry],
     outfile,
     bundle: true,
     platform: "node",
@@ -63,19 +68,28 @@ const bundle = async (): Promise<void> => {
     legalComments: "eof",
     metafile: true,
     logLevel: "warning",
-    plugins: [hoist(path.join(root, "src")), texts, lazily(lazy), apart(separate), platformHttp],
-    banner: { js: requireText }
+    plugins: [hoist(path.join(root, "src"), own), texts, lazily(lazy), apart({ ...separate, ...own }), platformHttp],
+    // What the program loads finds what lies beside it by itself.
+    ...(name === fakes ? {} : { banner: { js: requireText } })
   })
   if (/\bimport\(/.test(fs.readFileSync(outfile, "utf8"))) throw new Error("the bundle has an import()")
   if (result.warnings.length > 0) throw new Error("the bundle has warnings")
   const inputs = Object.keys(result.metafile.inputs)
   const barrel = inputs.find((input) => /node_modules\/(effect|@effect\/[^/]+)\/(dist|src)\/index\./.test(input))
   if (barrel !== undefined) throw new Error(`a barrel was bundled: ${barrel}`)
+  console.log(`dist/${name}: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
+  return inputs
+}
+
+const program = async (): Promise<void> => {
+  const inputs = [
+    ...(await bundle("src/main.ts", "compute_ctl.cjs")),
+    ...(await bundle("src/testing/fakes/fakes.ts", fakes))
+  ]
   const more = [...(await buildApart(root, fresh, separate)), ...(await library())]
   const all = [...inputs, ...more].map((input) => path.resolve(root, input))
   fs.writeFileSync(path.join(fresh, "third-party-licences.txt"), licencesOf(all))
   fs.writeFileSync(path.join(fresh, "bill-of-materials.json"), billOf(all))
-  console.log(`dist/compute_ctl.cjs: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
 }
 
 /** TypeScript's compiler is a program in an optional package; `npm ci --omit=optional` leaves it out. */
@@ -83,7 +97,7 @@ const hasCompiler = (): boolean =>
   fs.existsSync(path.join(root, `node_modules/@typescript/typescript-${process.platform}-${process.arch}`))
 
 const library = async (): Promise<ReadonlyArray<string>> => {
-  if (hasCompiler()) return buildLibrary(root, path.join(fresh, "lib"), lazy, separate)
+  if (hasCompiler()) return buildLibrary(root, path.join(fresh, "lib"), lazy, separate, own)
   console.log("dist/lib: not built, because TypeScript's compiler is not installed")
   return []
 }
@@ -91,7 +105,7 @@ const library = async (): Promise<ReadonlyArray<string>> => {
 fs.rmSync(fresh, { recursive: true, force: true })
 try {
   fs.mkdirSync(fresh, { recursive: true })
-  await bundle()
+  await program()
   fs.rmSync(dist, { recursive: true, force: true })
   fs.renameSync(fresh, dist)
   makeSnapshot(dist)

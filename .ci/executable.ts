@@ -44,7 +44,7 @@ const build = async (work: string, output: string): Promise<void> => {
     disableExperimentalSEAWarning: true,
     execArgv: ["--disable-sigusr1", "--max-semi-space-size=1"],
     execArgvExtension: "none",
-    assets: { "grpc.cjs": path.join(dist, "grpc.cjs") }
+    assets: Object.fromEntries(["grpc.cjs", "fakes.cjs"].map((name) => [name, path.join(dist, name)]))
   }
   fs.writeFileSync(path.join(work, "sea.json"), JSON.stringify(config))
   execFileSync(process.execPath, ["--experimental-sea-config", path.join(work, "sea.json")], { stdio: "inherit" })

@@ -56,18 +56,24 @@ const bundleModules = async (root: string, folder: string, lazy: ReadonlyArray<s
   return metafile.inputs
 }
 
-const bundlePromise = async (root: string, folder: string, lazy: ReadonlyArray<string>, separate: Separate) => {
-  const { plugins, ...options } = common(root, lazy, separate)
+const bundlePromise = async (
+  root: string,
+  folder: string,
+  lazy: ReadonlyArray<string>,
+  separate: Separate,
+  own: Separate
+) => {
+  const { plugins, ...options } = common(root, lazy, { ...separate, ...own })
   const { metafile } = await build({
     ...options,
-    plugins: [hoist(path.join(root, "src")), ...plugins],
+    plugins: [hoist(path.join(root, "src"), own), ...plugins],
     entryPoints: ["src/testing/promise.ts"],
     outfile: path.join(folder, "promise.cjs"),
     format: "cjs",
     external: ["@effect/sql-pg/PgClient"],
     define: { "import.meta.dirname": "__dirname" }
   })
-  const names = ["databaseAt", "startCompute", "verifierOf"]
+  const names = ["databaseAt", "startCompute", "startFake", "verifierOf"]
   // By `require`: an `import` of CommonJS reads all of it once more, to find the names.
   const module =
     'import { createRequire } from "node:module"\n' +
@@ -80,7 +86,7 @@ const bundlePromise = async (root: string, folder: string, lazy: ReadonlyArray<s
 const declare = (root: string, folder: string): void => {
   const tsc = path.join(root, "node_modules/typescript/bin/tsc")
   execFileSync(process.execPath, [tsc, "-p", "tsconfig.lib.json", "--outDir", folder], { cwd: root, stdio: "inherit" })
-  for (const name of ["promise", "options"]) {
+  for (const name of ["promise", "options", "fakes/script"]) {
     const declared = fs.readFileSync(path.join(folder, `testing/${name}.d.ts`), "utf8")
     const text = declared
       .replace(/^\/\/# sourceMappingURL.*$/m, "")
@@ -94,10 +100,11 @@ export const buildLibrary = async (
   root: string,
   folder: string,
   lazy: ReadonlyArray<string>,
-  separate: Separate
+  separate: Separate,
+  own: Separate
 ): Promise<ReadonlyArray<string>> => {
   const modules = await bundleModules(root, folder, lazy, separate)
-  const promise = await bundlePromise(root, folder, lazy, separate)
+  const promise = await bundlePromise(root, folder, lazy, separate, own)
   declare(root, folder)
   return Object.keys({ ...modules, ...promise })
 }

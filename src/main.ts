@@ -22,6 +22,7 @@ import { parseArguments } from "./cli/arguments.ts"
 import { banner, readyLine } from "./cli/banner.ts"
 import { checkCommand } from "./cli/check.ts"
 import { doctorCommand } from "./cli/doctor.ts"
+import type { FakeSettings } from "./cli/fake.ts"
 import { health } from "./cli/health.ts"
 import { applyCommand, planCommand } from "./cli/plan.ts"
 import { isBlocked } from "./cli/readText.ts"
@@ -209,6 +210,24 @@ const validate = (path: string, storage: "neon" | "local"): Report => {
   }
 }
 
+const stdinCloses = Effect.callback<void>((resume) => {
+  for (const event of ["end", "close", "error"]) process.stdin.once(event, () => resume(Effect.void))
+  process.stdin.resume()
+})
+
+/** A file of its own, which nobody else loads. */
+const fake = (settings: FakeSettings | null): Effect.Effect<number> =>
+  Effect.promise(async () => {
+    const { fakeCommand, fakeSchemaText } = await import("./testing/fakes/fakes.ts")
+    if (settings === null) {
+      out(fakeSchemaText())
+      return 0
+    }
+    const { first } = listenForSignals()
+    const told = Effect.runPromise(settings.untilStdinCloses ? Effect.raceFirst(first, stdinCloses) : first)
+    return fakeCommand(settings, { out, err, told })
+  })
+
 const leave = (exit: Exit.Exit<number>) => {
   if (isBlocked()) dieBySignal()
   if (Exit.isSuccess(exit)) process.exit(exit.value)
@@ -271,6 +290,9 @@ const main = (): void => {
       return
     case "Timelines":
       Effect.runFork(timelinesCommand(command.settings, out, err)).addObserver(leave)
+      return
+    case "Fake":
+      Effect.runFork(fake(command.settings)).addObserver(leave)
       return
     case "Validate": {
       const report = joinReports(command.paths.map((path) => validate(path, command.storage)))

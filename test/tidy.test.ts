@@ -68,13 +68,13 @@ const edges: Record<string, string> = {
   lifecycle:
     "activity autoscaling catalog compute errors extensions http lfc logging pgwire platform postgres sidecars spec " +
     "storage telemetry tls",
-  testing: "catalog compute errors lifecycle pgwire platform postgres spec storage",
+  testing: "catalog compute errors http lifecycle logging pgwire platform postgres spec storage",
   cli:
     "autoscaling catalog compute controlplane errors http lifecycle logging pgwire platform postgres spec storage " +
     "version.ts",
   "version.ts": "",
   "index.ts": "compute errors lifecycle postgres spec testing",
-  "main.ts": "cli compute errors http lifecycle logging platform postgres telemetry version.ts"
+  "main.ts": "cli compute errors http lifecycle logging platform postgres telemetry testing version.ts"
 }
 
 /**

@@ -9,6 +9,7 @@ import { parseArgs } from "node:util"
 import { errorCodes, errorsPage, explainCode } from "../errors/catalogue.ts"
 import type { ApiVersion } from "../spec/ParsedSpec.ts"
 import { completions } from "./completions.ts"
+import { type FakeSettings, readFake } from "./fake.ts"
 import { readDoctor, type DoctorSettings } from "./doctor.ts"
 import {
   type CommandName,
@@ -43,6 +44,8 @@ export type Command =
   | { readonly _tag: "Check"; readonly storage: "local" | "volume"; readonly directory: string }
   | { readonly _tag: "Branch"; readonly settings: BranchSettings }
   | { readonly _tag: "Timelines"; readonly settings: TimelinesSettings }
+  /** `null`: the schema of its scripts. */
+  | { readonly _tag: "Fake"; readonly settings: FakeSettings | null }
   | { readonly _tag: "Routes"; readonly apiVersion: ApiVersion }
   /** What is only printed. */
   | { readonly _tag: "Text"; readonly text: string }
@@ -112,6 +115,8 @@ const read = (command: CommandName, given: Given, rest: ReadonlyArray<string>, e
       }))
     case "doctor":
       return Result.map(readDoctor(given, env), (settings) => ({ _tag: "Doctor", settings }))
+    case "fake":
+      return Result.map(readFake(given, rest[0]), (settings) => ({ _tag: "Fake", settings }))
     case "explain":
       return readExplain(rest[0])
     case "completions":

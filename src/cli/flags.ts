@@ -197,10 +197,7 @@ export const flags = [
     "ours",
     [null, "log-level", "LEVEL"],
     "trace, debug, info, warn or error; also by module, as in info,monitor=debug",
-    {
-      fallback: "info",
-      env: "RUST_LOG"
-    }
+    { fallback: "info", env: "RUST_LOG" }
   ),
   flag(log, "ours", [null, "no-banner", null], "do not say how to connect once Postgres runs"),
   flag(log, "ours", ["v", "verbose", null], "on a terminal: the whole log, instead of one line per step"),
@@ -214,6 +211,11 @@ export const flags = [
   flag(commandFlags, "ours", [null, "timeout", "TIME"], "for health --wait: 30s, 500ms, 2m", { fallback: "30s" }),
   flag(commandFlags, "ours", [null, "at", "LSN"], "for branch: with what ended at or before this LSN, and no more"),
   flag(commandFlags, "ours", [null, "json", null], "for plan, apply and timelines: print it as JSON"),
+  flag(commandFlags, "ours", [null, "script", "FILE"], "for fake: what it does, as JSON"),
+  flag(commandFlags, "ours", [null, "host", "ADDR"], "for fake: address to listen on", { fallback: "127.0.0.1" }),
+  flag(commandFlags, "ours", [null, "port", "PORT"], "for fake: port to listen on", { fallback: "a free one" }),
+  flag(commandFlags, "ours", [null, "until-stdin-closes", null], "for fake: end when standard input closes, too"),
+  flag(commandFlags, "ours", [null, "schema", null], "for fake: print the JSON Schema of its scripts"),
   flag(commandFlags, "ours", [null, "detailed", null], "for plan: first say what differs, attribute by attribute"),
 
   flag(other, "head", [null, "dev", null], "leave pgbouncer and local_proxy alone at the end"),
@@ -310,6 +312,13 @@ export const commands = [
     usage: "",
     meaning: "print the HTTP routes, where they listen and who may ask",
     flags: ["api-dialect"]
+  },
+  {
+    name: "fake",
+    usage: "compute|control-plane|pageserver|safekeeper --script FILE",
+    meaning: "for tests: be one of these as a script says, print its URLs as JSON, and stay until TERM",
+    flags: ["script", "host", "port", "until-stdin-closes", "schema"],
+    words: "one"
   },
   { name: "schema", usage: "", meaning: "print the JSON Schema of the spec", flags: [] },
   {

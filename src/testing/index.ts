@@ -9,6 +9,24 @@
  * await Effect.runPromise(simulateSeeds([1, 2, 3], { actors: [blinker] }))
  * ```
  */
+export type {
+  ComputeScript,
+  ComputeStep,
+  ControlPlaneScript,
+  FakeAddress,
+  FakeFaults,
+  FakeOptions,
+  FakeScript,
+  FakeSeen,
+  PageserverScript,
+  PageserverStep,
+  RequestFault,
+  SafekeeperScript,
+  SafekeeperStep,
+  SpecAnswer
+} from "./fakes/script.ts"
+export { ScriptInvalid } from "./fakes/scriptSchema.ts"
+export { Fake, makeFake } from "./fakes/startFake.ts"
 export { basebackupOf } from "./peers/NeonPeers.ts"
 export {
   type ControlPlaneFault,

@@ -1,5 +1,5 @@
 /**
- * What `compute-ctl/promise` exports: a real compute for tests that do not use Effect.
+ * What `compute-ctl/promise` exports: a real compute, and fakes, for tests that do not use Effect.
  *
  * For vitest, jest, `node:test` and whatever else awaits a promise; any client of Postgres gets a URL.
  */
@@ -12,9 +12,10 @@ import * as Scope from "effect/Scope"
 import { Compute } from "./Compute.ts"
 import type { ComputeOptions, TemplateOptions, TestDatabase } from "./options.ts"
 import { verifierOf as passwordVerifier } from "./passwords.ts"
+import type { FakeAddress, FakeFaults, FakeOptions, FakeScript, FakeSeen } from "./fakes/script.ts"
 import { clusterAt, testDatabase } from "./testDatabases.ts"
 
-export type { ComputeOptions }
+export type { ComputeOptions, FakeAddress, FakeFaults, FakeOptions, FakeScript, FakeSeen }
 
 /**
  * What Postgres stores for a password (SCRAM-SHA-256), as a spec has it in `encrypted_password`. Another one at each
@@ -114,4 +115,31 @@ export const startCompute = async (options: ComputeOptions = {}): Promise<Runnin
     stop,
     [Symbol.asyncDispose]: stop
   }
+}
+
+export interface RunningFake extends FakeAddress, AsyncDisposable {
+  /** What it has been asked. */
+  readonly seen: () => FakeSeen
+  /** Arms more of what goes wrong, behind what is armed already. Rejects with what is wrong with it. */
+  readonly fault: (faults: FakeFaults) => Promise<void>
+  /** As it was at the start: nothing seen, the script from its beginning, of a compute a new life. */
+  readonly reset: () => Promise<void>
+  /** Ends it. The end of an `await using` does it too. */
+  readonly stop: () => Promise<void>
+}
+
+/**
+ * Starts a fake compute, control plane, pageserver or safekeeper, as a script says. Rejects with what is wrong with the
+ * script, by its path. Nothing of fakes is loaded before the first one.
+ *
+ * @example
+ * ```ts
+ * await using compute = await startFake({ kind: "compute", steps: [{ at: "start", delay: "2s" }] })
+ * const status = await fetch(`${compute.url}/status`)
+ * ```
+ */
+export const startFake = async (script: FakeScript, options: FakeOptions = {}): Promise<RunningFake> => {
+  const { startedFake } = await import("./fakes/fakes.ts")
+  const { address, stop, ...fake } = await startedFake(script, options)
+  return { ...address, ...fake, stop, [Symbol.asyncDispose]: stop }
 }

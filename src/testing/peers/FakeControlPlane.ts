@@ -6,9 +6,10 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as Http from "node:http"
-import { ListenFailed } from "../../errors/Failure.ts"
+import type * as Http from "node:http"
+import type { ListenFailed } from "../../errors/Failure.ts"
 import { SeenList } from "./faults.ts"
+import { serveHttp } from "./serverHttp.ts"
 
 /**
  * `500`, `502`, `503`, `404`: it answers so. `garbage`: its answer is a page of a proxy. `hang`: it accepts and says
@@ -61,27 +62,11 @@ export const makeFakeControlPlane: (
 ) => Effect.Effect<FakeControlPlane, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {
   const seen = new SeenList<ControlPlaneSeen>()
   let asked = 0
-  const server = Http.createServer((request, response) => {
+  const { close, port } = yield* serveHttp("the imitation control plane", (request, response) => {
     seen.add({ path: request.url ?? "", authorization: request.headers.authorization ?? null })
     asked += 1
     answerQuestion(options, asked <= (options.failFirst ?? Infinity) ? options.fault : undefined)(request, response)
   })
-  const close = Effect.callback<void>((resume) => {
-    server.close(() => resume(Effect.void))
-    server.closeAllConnections()
-  })
-  const port = yield* Effect.acquireRelease(
-    Effect.callback<number, ListenFailed>((resume) => {
-      server.once("error", (cause) =>
-        resume(Effect.fail(new ListenFailed({ what: "the imitation control plane", port: 0, cause })))
-      )
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        resume(Effect.succeed(address !== null && typeof address === "object" ? address.port : 0))
-      })
-    }),
-    () => (server.listening ? close : Effect.void)
-  )
   if (options.fault === "refuse") yield* close
   return { uri: `http://127.0.0.1:${port}`, seen: Effect.sync(() => seen.all) }
 })
