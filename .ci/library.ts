@@ -3,8 +3,8 @@
  *
  * Few files: the loader costs more than the code, where there are hundreds. All that ours is built of is in them, so
  * that the package depends on nothing. Only `effect` stays outside of the entries that speak it, because there must be
- * one. `compute-ctl/promise` has Effect in it, too, and is one CommonJS file beside a module that names its exports:
- * that loads fastest, and jest can `require` it. Nothing is minified: traces name lines that one can read.
+ * one. `compute-ctl/promise` has Effect in it, too, and is one CommonJS file beside a module that loads it: jest can
+ * `require` it. Nothing is minified: traces name lines that one can read.
  */
 import { build, type BuildOptions, type Plugin } from "esbuild"
 import { execFileSync } from "node:child_process"
@@ -26,6 +26,18 @@ const besideProgram = (separate: Separate): Plugin => ({
     })
   }
 })
+
+/** Says it in words: what an older Node lacks looks like a bug of ours when it is met. */
+const checkNode = (root: string): string => {
+  const needed = /^needed="(.+)"$/m.exec(fs.readFileSync(path.join(root, "bin/compute_ctl"), "utf8"))?.[1]
+  if (needed === undefined) throw new Error("bin/compute_ctl says no longer which Node it needs (needed=...)")
+  const [major, minor] = needed.split(".")
+  return (
+    `{ const [major, minor] = process.versions.node.split(".").map(Number); ` +
+    `if (major < ${major} || (major === ${major} && minor < ${minor})) ` +
+    `throw new Error("compute-ctl needs Node.js ${needed} or newer, and this is " + process.versions.node) }`
+  )
+}
 
 const common = (root: string, lazy: ReadonlyArray<string>, separate: Separate) =>
   ({
@@ -50,7 +62,9 @@ const bundleModules = async (root: string, folder: string, lazy: ReadonlyArray<s
     external: ["effect", "effect/*", "@effect/sql-pg/PgClient"],
     // For the CommonJS packages in it, and for what is loaded later.
     banner: {
-      js: 'import { createRequire as requireOf } from "node:module"\nconst require = requireOf(import.meta.url)'
+      js:
+        `${checkNode(root)}\nimport { createRequire as requireOf } from "node:module"\n` +
+        "const require = requireOf(import.meta.url)"
     }
   })
   return metafile.inputs
@@ -71,14 +85,17 @@ const bundlePromise = async (
     outfile: path.join(folder, "promise.cjs"),
     format: "cjs",
     external: ["@effect/sql-pg/PgClient"],
-    define: { "import.meta.dirname": "__dirname" }
+    define: { "import.meta.dirname": "__dirname" },
+    banner: { js: checkNode(root) }
   })
-  const names = ["databaseAt", "startCompute", "startFake", "verifierOf"]
-  // By `require`: an `import` of CommonJS reads all of it once more, to find the names.
-  const module =
-    'import { createRequire } from "node:module"\n' +
-    `export const { ${names.join(", ")} } = createRequire(import.meta.url)("./promise.cjs")\n`
-  fs.writeFileSync(path.join(folder, "promise.js"), module)
+  await build({
+    ...options,
+    plugins: [],
+    entryPoints: ["src/testing/promiseEntry.ts"],
+    outfile: path.join(folder, "promise.js"),
+    format: "esm",
+    banner: { js: checkNode(root) }
+  })
   return metafile.inputs
 }
 
