@@ -74,7 +74,7 @@ complete -F _compute_ctl compute_ctl
 
 /** Within single quotes. A colon and brackets separate the parts of a zsh specification. */
 const quoted = (text: string): string => text.replaceAll("'", `'\\''`)
-const zshText = (text: string): string => quoted(text).replaceAll(/[[\]:\\]/g, "\\$&")
+const zshText = (text: string): string => quoted(text.replaceAll(/[[\]:\\]/g, "\\$&"))
 
 const zshValue = ({ name, value }: Flag): string => {
   if (value === null) return ""
@@ -103,15 +103,11 @@ ${rows.map(({ meaning, name }) => `    '${name}:${quoted(meaning)}'`).join("\n")
 ${rows
   .map((command) => {
     const words = wordsOf(command)
-    const rest =
-      command.name === "run"
-        ? ["'1: :{_describe command names}'"]
-        : words.length > 0
-          ? [`'2:word:(${words.join(" ")})'`]
-          : command.words === "many"
-            ? ["'*:file:_files'"]
-            : []
-    return `    (${command.name}) _arguments -s ${[...rest, ...zshFlags(command)].join(" \\\n      ")} ;;`
+    // The first word is the command itself: `_arguments` offers nothing after one that it has no place for.
+    const first = command.name === "run" ? "'1: :{_describe command names}'" : "'1: : '"
+    const more =
+      words.length > 0 ? [`'2:word:(${words.join(" ")})'`] : command.words === "many" ? ["'*:file:_files'"] : []
+    return `    (${command.name}) _arguments -s ${[first, ...more, ...zshFlags(command)].join(" \\\n      ")} ;;`
   })
   .join("\n")}
   esac
@@ -147,7 +143,9 @@ const fish = (): string => {
     ...rows.flatMap((command) => {
       const when = command.name === "run" ? other : `__fish_seen_subcommand_from ${command.name}`
       const words = wordsOf(command)
+      const noFiles = command.words === "many" ? [] : [`complete -c compute_ctl -n '${when}' -f`]
       return [
+        ...noFiles,
         ...flagsOf(command).map((flag) => fishFlag(flag, when)),
         ...(words.length === 0 ? [] : [`complete -c compute_ctl -n '${when}' -f -a '${words.join(" ")}'`])
       ]

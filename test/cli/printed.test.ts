@@ -3,8 +3,9 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
-import { execFileSync } from "node:child_process"
+import { execFileSync, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
+import * as os from "node:os"
 import * as path from "node:path"
 import { parseArguments } from "../../src/cli/arguments.ts"
 import { commands, environment, flags, flagsOf } from "../../src/cli/flags.ts"
@@ -74,7 +75,85 @@ const offered = (...words: ReadonlyArray<string>): ReadonlyArray<string> => {
     .filter((word) => word !== "")
 }
 
+/** Types lines and tabs into an interactive zsh, whose `compadd` then says what is offered. */
+const zshTyping = String.raw`
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PROMPT= ; stty -echo; source child.zsh"
+while zpty -r shell said && [[ $said != *READY* ]]; do :; done
+for line; do
+  print -r -- "LINE $line"
+  zpty -w -n shell "$line"$'\t'
+  while zpty -r shell said && [[ $said != *END* ]]; do [[ $said != *OFFERED* ]] || print -r -- "$said"; done
+done
+`
+const zshChild = String.raw`
+autoload -U compinit
+fpath=($PWD $fpath)
+compinit -D -u
+compadd() {
+  if [[ \${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]]; then builtin compadd "$@"; return; fi
+  local -a hits
+  builtin compadd -A hits "$@"
+  (( $#hits )) && print -l -- "OFFERED "$^hits
+  builtin compadd "$@"
+}
+complete-and-tell() { zle complete-word; print END; BUFFER=; }
+zle -N complete-and-tell
+bindkey '^I' complete-and-tell
+print READY
+`.replaceAll("\\$", "$")
+
+/** What real shells offer for lines that begin with the program's name. */
+const offeredBy = {
+  zsh: (lines: ReadonlyArray<string>, folder: string): ReadonlyArray<ReadonlyArray<string>> => {
+    fs.writeFileSync(path.join(folder, "_compute_ctl"), printed("completions", "zsh"))
+    fs.writeFileSync(path.join(folder, "child.zsh"), zshChild)
+    const said = execFileSync("zsh", ["-f", "-c", zshTyping, "zsh", ...lines], { encoding: "utf8", cwd: folder })
+    const answers = said.split(/^LINE .*$/m).slice(1)
+    return answers.map((answer) => [...answer.matchAll(/OFFERED (\S+)/g)].map(([, word = ""]) => word))
+  },
+  fish: (lines: ReadonlyArray<string>, folder: string): ReadonlyArray<ReadonlyArray<string>> => {
+    fs.writeFileSync(path.join(folder, "compute_ctl.fish"), printed("completions", "fish"))
+    const asked = lines.map((line) => `echo LINE; complete -C '${line}'`)
+    const said = execFileSync("fish", ["-N", "-c", ["source compute_ctl.fish", ...asked].join("\n")], {
+      encoding: "utf8",
+      cwd: folder,
+      env: { ...process.env, HOME: folder }
+    })
+    return said
+      .split(/^LINE$/m)
+      .slice(1)
+      .map((answer) => [...answer.matchAll(/^([^\t\n]+)/gm)].map(([word]) => word))
+  }
+}
+
 describe("compute_ctl completions", () => {
+  it.each([["zsh"], ["fish"]] as const)("in %s offer the same, where it is installed", (shell) => {
+    if (spawnSync(shell, ["--version"]).error !== undefined) return console.info(`${shell} is not installed here`)
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-completions-"))
+    try {
+      fs.writeFileSync(path.join(folder, "spec.json"), "{}")
+      const expected = {
+        doc: ["doctor"],
+        "check --": ["--pgdata", "--storage"],
+        "check spec": [],
+        "plan --storage v": ["volume"],
+        "completions ": ["bash", "fish", "zsh"],
+        "explain spec_": ["spec_conflict", "spec_invalid", "spec_unreadable"],
+        "--log-f": ["--log-format"],
+        "validate spec.j": ["spec.json"],
+        "-S spec.j": ["spec.json"],
+        "--compute-id spec": []
+      }
+      const lines = Object.keys(expected).map((line) => `compute_ctl ${line}`)
+      const offered = offeredBy[shell](lines, folder).map((words) => [...new Set(words)].sort())
+      assert.deepStrictEqual(offered, Object.values(expected))
+    } finally {
+      fs.rmSync(folder, { recursive: true, force: true })
+    }
+  })
+
   it("in bash offer commands, a command's own flags, and the values of a flag", () => {
     assert.deepStrictEqual(offered("doc"), ["doctor"])
     assert.deepStrictEqual(offered("check", "--"), ["--pgdata", "--storage", "--help"])

@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
@@ -268,6 +268,27 @@ describe("bin/compute_ctl", () => {
       const packages = launch(path.join(home, "bin/compute_ctl"))
       assert.strictEqual(packages.status, 1)
       assert.match(packages.stderr, /^compute_ctl: [^\n]+npm ci[^\n]+\n$/)
+    })
+  )
+})
+
+describe("npm start", () => {
+  it.effect("passes a SIGTERM on to the compute, and waits for its end", () =>
+    Effect.gen(function* () {
+      const home = yield* installation
+      fs.copyFileSync(path.resolve(path.dirname(launcher), "../package.json"), path.join(home, "package.json"))
+      const compute =
+        "#!/bin/sh\ntrap 'sleep 0.2; echo stopped in order; exit 0' TERM\necho up\nwhile :; do sleep 0.1; done\n"
+      put(home, "bin/compute_ctl", compute, 0o755)
+      const npm = spawn("npm", ["start", "--silent"], { cwd: home, stdio: ["ignore", "pipe", "inherit"] })
+      let said = ""
+      npm.stdout.on("data", (chunk: Buffer) => {
+        const first = said === ""
+        said += chunk.toString()
+        if (first) npm.kill("SIGTERM")
+      })
+      const code = yield* Effect.promise(() => new Promise((resolve) => npm.on("close", resolve)))
+      assert.deepStrictEqual([code, said], [0, "up\nstopped in order\n"])
     })
   )
 })
