@@ -9,6 +9,7 @@ import { build } from "esbuild"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { apart, buildApart } from "./apart.ts"
+import { eager } from "./eager.ts"
 import { hoist } from "./hoist.ts"
 import { buildLibrary } from "./library.ts"
 import { lazily, platformHttp } from "./lazy.ts"
@@ -16,6 +17,7 @@ import { texts } from "./texts.ts"
 import { billOf, licencesOf } from "./licences.ts"
 import { requireText } from "./require.ts"
 import { makeSnapshot } from "./snapshot.ts"
+import { train } from "./train.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
 const dist = path.join(root, "dist")
@@ -72,6 +74,7 @@ const bundle = async (entry: string, name: string): Promise<ReadonlyArray<string
     // What the program loads finds what lies beside it by itself.
     ...(name === fakes ? {} : { banner: { js: requireText } })
   })
+  fs.writeFileSync(outfile, shareNamespaces(fs.readFileSync(outfile, "utf8")))
   if (/\bimport\(/.test(fs.readFileSync(outfile, "utf8"))) throw new Error("the bundle has an import()")
   if (result.warnings.length > 0) throw new Error("the bundle has warnings")
   const inputs = Object.keys(result.metafile.inputs)
@@ -92,6 +95,27 @@ const program = async (): Promise<void> => {
   fs.writeFileSync(path.join(fresh, "bill-of-materials.json"), billOf(all))
 }
 
+/**
+ * Each file that imports a CommonJS module or a builtin would get an object of getters of its own, ten thousand getters
+ * in all: one for each module does.
+ */
+const shareNamespaces = (text: string): string => {
+  const helper = /(\w+)=(\(e,t,n\)=>\(n=e!=null\?(?:\w+\()+e\)\):\{\},\w+\(t\|\|!e\|\|!e\.__esModule\?[^?]*?:n,e\)\))/g
+  const found = [...text.matchAll(helper)]
+  if (found.length !== 1) throw new Error("the bundler's way of importing a CommonJS module is not what it was")
+  const shared = "((make,made=new Map)=>(e,t)=>{let k=made.get(e)??made.set(e,[]).get(e);return k[t?1:0]??=make(e,t)})"
+  return text.replace(helper, (_, name: string, make: string) => `${name}=${shared}(${make})`)
+}
+
+/** What a start runs is compiled with the bundle; see `eager.ts`. */
+const trained = async (file: string): Promise<void> => {
+  const ran = await train(file)
+  if (typeof ran === "string") return console.log(`dist/compute_ctl.cjs is not trained: no compute runs here (${ran})`)
+  const { marked, text } = eager(fs.readFileSync(file, "utf8"), ran)
+  fs.writeFileSync(file, text)
+  console.log(`dist/compute_ctl.cjs: a start runs ${ran.length} functions, ${marked} of them are compiled ahead`)
+}
+
 /** TypeScript's compiler is a program in an optional package; `npm ci --omit=optional` leaves it out. */
 const hasCompiler = (): boolean =>
   fs.existsSync(path.join(root, `node_modules/@typescript/typescript-${process.platform}-${process.arch}`))
@@ -106,6 +130,7 @@ fs.rmSync(fresh, { recursive: true, force: true })
 try {
   fs.mkdirSync(fresh, { recursive: true })
   await program()
+  await trained(path.join(fresh, "compute_ctl.cjs"))
   fs.rmSync(dist, { recursive: true, force: true })
   fs.renameSync(fresh, dist)
   makeSnapshot(dist)
