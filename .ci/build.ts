@@ -100,7 +100,9 @@ const program = async (): Promise<void> => {
  * in all: one for each module does.
  */
 const shareNamespaces = (text: string): string => {
-  const helper = /(\w+)=(\(e,t,n\)=>\(n=e!=null\?(?:\w+\()+e\)\):\{\},\w+\(t\|\|!e\|\|!e\.__esModule\?[^?]*?:n,e\)\))/g
+  // name = (module, mode, target) => (target = module != null ? create(prototype(module)) : {}, copy(…, module))
+  const made = String.raw`\(\5=\3!=null\?(?:[\w$]+\()+\3\)\):\{\},[\w$]+\(\4\|\|!\3\|\|!\3\.__esModule\?[^?]*?:\5,\3\)\)`
+  const helper = new RegExp(String.raw`([\w$]+)=(\((\w),(\w),(\w)\)=>${made})`, "g")
   const found = [...text.matchAll(helper)]
   if (found.length !== 1) throw new Error("the bundler's way of importing a CommonJS module is not what it was")
   const shared = "((make,made=new Map)=>(e,t)=>{let k=made.get(e)??made.set(e,[]).get(e);return k[t?1:0]??=make(e,t)})"
