@@ -33,8 +33,8 @@ interface SinceBase {
  * More WAL than a base may be late by: with it a start begins, or a life of a few seconds each would let it grow. Users
  * wait for it, so it is a good deal more than what makes a base due: half of a large cluster's size.
  */
-export const baseOverdue = (since: Pick<SinceBase, "baseStart" | "baseBytes" | "walAt">, limits: BaseLimits): boolean =>
-  since.walAt - since.baseStart > 2n * allowedBytes(2 * since.baseBytes, limits)
+export const baseOverdue = (gathered: bigint, baseBytes: number, limits: BaseLimits): boolean =>
+  gathered > 2n * allowedBytes(2 * baseBytes, limits)
 
 const allowedBytes = (baseBytes: number, limits: BaseLimits): bigint =>
   BigInt(Math.max(limits.walBytes, Math.min(Math.floor(baseBytes / 8), mostWalBytes)))
@@ -51,6 +51,13 @@ export const baseDue = (since: SinceBase, limits: BaseLimits): string | null => 
   if (since.databases > limits.databases) return `${since.databases} databases made since the base`
   return null
 }
+
+/**
+ * How a spare or a base is made: without a rest where more WAL has gathered than makes a base due, because it goes on
+ * gathering until the base is there, and takes room. `gathered` is the WAL since the present base.
+ */
+export const paceFor = (gathered: bigint, baseBytes: number, limits: BaseLimits): "background" | "hurried" =>
+  gathered > 2n * allowedBytes(baseBytes, limits) ? "hurried" : "background"
 
 /** Folders whose content Postgres makes anew at each start, or that must not be carried over. */
 const emptied = new Set([

@@ -11,8 +11,8 @@ import * as Effect from "effect/Effect"
 import { setTimeout as pause } from "node:timers/promises"
 import { FileFailed } from "../../errors/Failure.ts"
 
-/** `urgent`: somebody waits. `background`: it rests half of the time. */
-export type Pace = "urgent" | "background"
+/** `urgent`: somebody waits. `background`: it rests half of the time. `hurried`: in the background, without a rest. */
+export type Pace = "urgent" | "background" | "hurried"
 
 export interface Pacer {
   /** Within a slice `null`: there is nothing to wait for. Rejects when the work is to end. */
@@ -23,7 +23,7 @@ export interface Pacer {
 
 export type Steps<A> = Generator<void, A, void>
 
-const sliceMillis = { urgent: 1, background: 2 } as const
+const sliceMillis = { urgent: 1, background: 2, hurried: 2 } as const
 
 /** What waits for the thread pool waits together; more would only fill its queue. */
 const lanes = 8

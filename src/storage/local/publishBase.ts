@@ -29,6 +29,7 @@ import { flush, removeLarge, rename, replaceUnflushed, statOrNull } from "./disk
 import { failpoint } from "./failpoint.ts"
 import { type Base, Current, damaged, type Layout, printCurrent, readBase } from "./layout.ts"
 import { totalBytes } from "./manifest.ts"
+import type { Pace } from "./pacing.ts"
 import { flushWal } from "./wal.ts"
 import { segmentNumberOf, segmentsBefore } from "./walSegments.ts"
 
@@ -184,7 +185,8 @@ export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function* (
   base: Base,
   pgdata: string,
   admin: Admin["Service"],
-  known: KnownFiles
+  known: KnownFiles,
+  pace: Pace = "background"
 ): Effect.fn.Return<Base, Failure, Spawn> {
   yield* refuseTablespaces(layout, pgdata)
   const old = base.current.pgMajor < 15
@@ -200,7 +202,7 @@ export const copyRunning = Effect.fn("LocalStorage.copyRunning")(function* (
       // Asked before the copy: what is made during it counts towards the next base.
       const [facts] = yield* wire.rows("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text")
       const databases = yield* countDatabases(pgdata)
-      const copy = yield* copyBase(layout, base, pgdata, known, "background")
+      const copy = yield* copyBase(layout, base, pgdata, known, pace)
       const [stopped] = yield* wire.rows(
         old
           ? "SELECT lsn::text, labelfile FROM pg_catalog.pg_stop_backup(false, false)"

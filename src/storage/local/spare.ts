@@ -16,6 +16,7 @@ import { contentRule } from "./basePolicy.ts"
 import { Lasting, removeTree, rename, replaceUnflushed, statOrNull } from "./disk.ts"
 import { failpoint } from "./failpoint.ts"
 import { type Base, freshTrash, type Layout, printRecord, readSpareId, trashes } from "./layout.ts"
+import type { Pace } from "./pacing.ts"
 
 const sameFilesystem = Effect.fnUntraced(function* (layout: Layout, pgdata: string) {
   const [here, there] = [yield* statOrNull(layout.root), yield* statOrNull(pgdata)]
@@ -95,8 +96,14 @@ const removeTrash = (layout: Layout, except: string | undefined) =>
 export const prepareSpare: (
   layout: Layout,
   base: Base,
-  pgdata: string
-) => Effect.Effect<void, FileFailed | StorageDamaged> = Effect.fnUntraced(function* (layout, base, pgdata) {
+  pgdata: string,
+  pace?: Pace
+) => Effect.Effect<void, FileFailed | StorageDamaged> = Effect.fnUntraced(function* (
+  layout,
+  base,
+  pgdata,
+  pace = "background"
+) {
   if (!(yield* Lasting)) return
   const bootId = yield* readBootId
   if (bootId !== null && (yield* sameFilesystem(layout, pgdata)) && (yield* usable(layout, base, pgdata)) === null) {
@@ -107,7 +114,7 @@ export const prepareSpare: (
       else yield* rename(donor, layout.spare)
     }
     yield* failpoint("spare-begun")
-    yield* layBase(layout, base, layout.spare, "background")
+    yield* layBase(layout, base, layout.spare, pace)
     yield* failpoint("spare-filled")
     const id = { n: base.current.n, bootId, label: base.current.label }
     yield* replaceUnflushed(layout.spareId, printRecord(id), layout.owner)

@@ -20,7 +20,7 @@ import type { Admin } from "../../pgwire/Admin.ts"
 import { attemptPromise, textOrNull } from "../../platform/files.ts"
 import type { Spawn } from "../../platform/Spawn.ts"
 import { parseLsn } from "../../spec/identifiers.ts"
-import { baseDue, type BaseLimits, baseOverdue } from "./basePolicy.ts"
+import { baseDue, type BaseLimits, baseOverdue, paceFor } from "./basePolicy.ts"
 import type { KnownFiles } from "./copyTree.ts"
 import { statOrNull } from "./disk.ts"
 import { type Durability, restoreSettings } from "./durability.ts"
@@ -29,6 +29,7 @@ import { type Base, baseBytes, damaged, type Layout, readBase } from "./layout.t
 import { connectToCluster, copyRunning, countDatabases } from "./publishBase.ts"
 import { giveUpSpare, isFull, keepReserve, makeRoom } from "./room.ts"
 import { watchRoom } from "./roomWatch.ts"
+import type { Pace } from "./pacing.ts"
 import { prepareSpare } from "./spare.ts"
 import { entriesIn } from "./treeFiles.ts"
 import { flushWal } from "./wal.ts"
@@ -59,6 +60,7 @@ interface Counted {
 
 interface Observed {
   readonly counted: Counted
+  readonly pace: Pace
   /** Why a new base is due, or `null`. */
   readonly due: string | null
 }
@@ -109,7 +111,7 @@ const observe = Effect.fnUntraced(function* (
     },
     limits
   )
-  return { counted: now, due }
+  return { counted: now, due, pace: paceFor(walAt - base.start, baseBytes(base), limits) }
 })
 
 // What a start from the storage will not bring back: it is not in the WAL, and PGDATA is thrown away.
@@ -195,11 +197,11 @@ const roomFor = (layout: Layout, base: Base) =>
     return Math.ceil(baseBytes(base) * share) + 16 * 1024 * 1024
   })
 
-const makeBase = (options: WalArchiverOptions, base: Base) =>
+const makeBase = (options: WalArchiverOptions, base: Base, pace: Pace) =>
   Effect.flatMap(roomFor(options.layout, base), (bytes) =>
     makeRoom(options.layout, `a new base in ${options.layout.root}`, bytes)
   ).pipe(
-    Effect.andThen(Effect.timed(copyRunning(options.layout, base, options.pgdata, options.admin, options.known))),
+    Effect.andThen(Effect.timed(copyRunning(options.layout, base, options.pgdata, options.admin, options.known, pace))),
     Effect.tap(([taken, made]) => options.measured(baseBytes(made), taken)),
     Effect.tapError((failure) => (isFull(failure) ? Effect.ignore(giveUpSpare(options.layout)) : Effect.void)),
     Effect.asVoid,
@@ -208,6 +210,16 @@ const makeBase = (options: WalArchiverOptions, base: Base) =>
       Cause.hasInterrupts(cause) ? Effect.failCause(cause) : Effect.fail(new NoBase({ cause }))
     )
   )
+
+/** Bytes of WAL since the base. */
+const walSince = Effect.fnUntraced(function* ({ admin, layout }: WalArchiverOptions, base: Base) {
+  const [row] = yield* Effect.scoped(
+    Effect.flatMap(connectToCluster(admin, layout, base), (wire) =>
+      wire.rows("SELECT pg_catalog.pg_current_wal_lsn()::text", "10 seconds")
+    )
+  )
+  return Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start) - base.start
+})
 
 const overdueWithin = Duration.minutes(2)
 
@@ -218,18 +230,13 @@ const overdueWithin = Duration.minutes(2)
 export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void, never, Spawn> =>
   Effect.gen(function* () {
     const base = yield* currentBase(options.layout)
-    const [row] = yield* Effect.scoped(
-      Effect.flatMap(connectToCluster(options.admin, options.layout, base), (wire) =>
-        wire.rows("SELECT pg_catalog.pg_current_wal_lsn()::text", "10 seconds")
-      )
-    )
-    const walAt = Option.getOrElse(parseLsn(row?.[0] ?? ""), () => base.start)
-    if (!baseOverdue({ baseStart: base.start, baseBytes: baseBytes(base), walAt }, options.limits)) return
+    const gathered = yield* walSince(options, base)
+    if (!baseOverdue(gathered, baseBytes(base), options.limits)) return
     yield* Effect.logWarning(
-      `making a new base before users are let in: ${walAt - base.start} bytes of WAL since the last one; earlier ` +
+      `making a new base before users are let in: ${gathered} bytes of WAL since the last one; earlier ` +
         "starts did not live long enough to make one"
     )
-    yield* makeBase(options, base)
+    yield* makeBase(options, base, "urgent")
   }).pipe(
     Effect.timeoutOrElse({
       duration: overdueWithin,
@@ -250,8 +257,8 @@ export const makeOverdueBase = (options: WalArchiverOptions): Effect.Effect<void
  * Makes the spare; why the base must be made anew, or `null`. Making the spare reads and verifies all of the base: one
  * that is damaged would be refused by the next start, and the cluster that runs now is whole.
  */
-const makeSpare = ({ layout, pgdata }: WalArchiverOptions, base: Base) =>
-  prepareSpare(layout, base, pgdata).pipe(
+const makeSpare = ({ layout, pgdata }: WalArchiverOptions, base: Base, pace: Pace) =>
+  prepareSpare(layout, base, pgdata, pace).pipe(
     Effect.as(base.current.format === 1 ? "the present one is a tar of an older version" : null),
     Effect.catchTags({
       FileFailed: (failure) =>
@@ -267,7 +274,7 @@ const makeSpare = ({ layout, pgdata }: WalArchiverOptions, base: Base) =>
 
 /** One look: prepares the spare and makes a base where they are due. True when a base was made. */
 const makeLook = (options: WalArchiverOptions) => {
-  const { admin, layout, pgdata } = options
+  const { admin, layout, limits, pgdata } = options
   const logLosses = makeLossWarnings(pgdata, admin)
   let changedAt = -1
   let counted: Counted | null = null
@@ -278,7 +285,8 @@ const makeLook = (options: WalArchiverOptions) => {
     const base = yield* currentBase(layout)
     if (spareFor !== base.current.n) {
       spareFor = base.current.n
-      unfit = yield* makeSpare(options, base)
+      const gathered = yield* Effect.orElseSucceed(walSince(options, base), () => 0n)
+      unfit = yield* makeSpare(options, base, paceFor(gathered, baseBytes(base), limits))
     }
     const changed = yield* walChangedAt(layout)
     if (changed === changedAt && unfit === null) return false
@@ -291,7 +299,7 @@ const makeLook = (options: WalArchiverOptions) => {
     const due = unfit ?? observed.due
     if (due !== null) {
       yield* Effect.logInfo(`making a new base: ${due}`)
-      yield* makeBase(options, base)
+      yield* makeBase(options, base, observed.pace)
       yield* options.state.clear("base_publication_failed")
       yield* logLosses
     }

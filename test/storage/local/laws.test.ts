@@ -15,7 +15,7 @@ import {
   parseSegmentHeader
 } from "../../../src/postgres/controlFile.ts"
 import { coldBackupLabel, parseBackupLabel } from "../../../src/storage/local/backupLabel.ts"
-import { baseDue, baseOverdue, contentRule, defaultBaseLimits } from "../../../src/storage/local/basePolicy.ts"
+import { baseDue, baseOverdue, contentRule, defaultBaseLimits, paceFor } from "../../../src/storage/local/basePolicy.ts"
 import {
   firstMissing,
   parseWalFile,
@@ -233,10 +233,15 @@ describe("a new base", () => {
     ["half of it", 500, false],
     ["more", 501, true]
   ] as const)("is overdue in a cluster of 1000 MiB after %s: %s MiB: %s", (_, walMiB, overdue) =>
-    assert.strictEqual(
-      baseOverdue({ ...facts, baseBytes: 1000 * MiB, walAt: BigInt(walMiB * MiB) }, defaultBaseLimits),
-      overdue
-    )
+    assert.strictEqual(baseOverdue(BigInt(walMiB * MiB), 1000 * MiB, defaultBaseLimits), overdue)
+  )
+
+  it.each([
+    ["when it is due", 126, "background"],
+    ["when twice as much WAL has gathered", 250, "background"],
+    ["when more has", 251, "hurried"]
+  ] as const)("of a cluster of 1000 MiB, and its spare, are made so %s: %s MiB: %s", (_, walMiB, pace) =>
+    assert.strictEqual(paceFor(BigInt(walMiB * MiB), 1000 * MiB, defaultBaseLimits), pace)
   )
 
   it.effect("is tried again later and later", () =>

@@ -207,7 +207,8 @@ describe("a base", () => {
 describe("work beside the event loop", () => {
   for (const [pace, most] of [
     ["urgent", 3],
-    ["background", 5]
+    ["background", 5],
+    ["hurried", 5]
   ] as const satisfies ReadonlyArray<readonly [Pace, number]>) {
     it.live(`${pace}: all lanes together take one slice of each of its turns`, () =>
       Effect.gen(function* () {
