@@ -14,7 +14,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { setTimeout as pause } from "node:timers/promises"
 import { ComputeState } from "../../../src/compute/ComputeState.ts"
-import type { ExitStatus } from "../../../src/errors/Failure.ts"
+import type { ExitStatus, Failure } from "../../../src/errors/Failure.ts"
 import { Admin } from "../../../src/pgwire/Admin.ts"
 import { connect, type Wire } from "../../../src/pgwire/Wire.ts"
 import { locksOf } from "../../../src/platform/flock.ts"
@@ -290,7 +290,8 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
       makeFolderFor(pgdata)
       const source = claimed.source(yield* claimed.commitLsn("start"))
       if (source._tag !== "InPlace") throw new Error("local storage restores its files itself")
-      yield* source.restore(pgdata)
+      const withRoom = claimed.room?.make ?? ((restored: Effect.Effect<void, Failure>) => restored)
+      yield* withRoom(source.restore(pgdata))
       const atRestored = performance.now()
       put(path.join(pgdata, "postgresql.conf"), settings(world, "off", options.settings ?? ""))
       put(path.join(pgdata, "pg_hba.conf"), hba.starting)

@@ -4,9 +4,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import type { Failure } from "../../../src/errors/Failure.ts"
+import { runAs } from "../../support/postgres.ts"
 import { eventually } from "../../support/waiting.ts"
 import { archiving, type Started } from "../local/computes.ts"
 import { crashAt } from "../crashAt.ts"
@@ -103,6 +105,48 @@ describe("a start after kill -9 of everything", () => {
         const second = yield* start(volume)
         assert.isTrue(fs.lstatSync(`${volume.pgdata}/pg_hba.conf`).isFile())
         assert.strictEqual(fs.readFileSync(target, "utf8"), "precious")
+        yield* second.crash()
+      })
+    )
+  )
+})
+
+/** Only root can mount. */
+const whereRoot = (what: string, tests: () => void): void => {
+  if (process.getuid?.() === 0) describe(what, tests)
+}
+
+whereRoot("a volume without an inode left", () => {
+  it.live("is started by means of the reserve, which is made again when there are some", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const volume = yield* makeVolume({ lookEvery: Duration.millis(20) })
+        fs.mkdirSync(volume.pgdata)
+        const mount = `size=300m,nr_inodes=3000,mode=700,uid=${runAs?.uid ?? 0},gid=${runAs?.gid ?? 0}`
+        yield* Effect.acquireRelease(
+          Effect.sync(() => execFileSync("mount", ["-t", "tmpfs", "-o", mount, "tmpfs", volume.pgdata])),
+          () => Effect.sync(() => execFileSync("umount", ["-l", volume.pgdata]))
+        )
+        const first = yield* start(volume)
+        yield* first.rows("create table kept as select generate_series(1, 100) n")
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* archiving(first)
+            yield* eventually("a reserve", () => fs.existsSync(`${volume.ours}/reserve`))
+          })
+        )
+        yield* first.crash()
+        const full = `${volume.pgdata}/full`
+        fs.mkdirSync(full)
+        assert.throws(() => {
+          for (let n = 0; ; n++) fs.writeFileSync(`${full}/${n}`, "")
+        }, "ENOSPC")
+        const second = yield* start(volume)
+        assert.isFalse(fs.existsSync(`${volume.ours}/reserve`))
+        assert.deepStrictEqual(yield* second.rows("select count(*) from kept"), [["100"]])
+        fs.rmSync(full, { recursive: true })
+        yield* archiving(second)
+        yield* eventually("a reserve again", () => fs.existsSync(`${volume.ours}/reserve`))
         yield* second.crash()
       })
     )
