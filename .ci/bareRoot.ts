@@ -116,9 +116,7 @@ for time in first second; do
   wait "$npm" || true
   took "its stop" "$begin"
   grep -q 'to terminated: Postgres is gone' /tmp/start || { cat /tmp/start; exit 1; }
-  for left in /proc/[0-9]*; do
-    ! tr '\0' ' ' <"$left/cmdline" 2>/dev/null | grep -q postgres || { echo "a Postgres is left"; exit 1; }
-  done
+  ! cat /proc/[0-9]*/comm | grep -x postgres || { echo "a Postgres is left"; exit 1; }
 done
 
 begin=$(seconds)

@@ -17,6 +17,7 @@ import { texts } from "./texts.ts"
 import { billOf, licencesOf } from "./licences.ts"
 import { requireText } from "./require.ts"
 import { makeSnapshot } from "./snapshot.ts"
+import { movedMappings } from "./sourceMap.ts"
 import { train } from "./train.ts"
 
 const root = path.resolve(import.meta.dirname, "..")
@@ -68,13 +69,15 @@ const bundle = async (entry: string, name: string): Promise<ReadonlyArray<string
     // Which build it is, for whoever says so (src/version.ts).
     define: process.env["BUILD_TAG"] ? { BUILD_TAG: JSON.stringify(process.env["BUILD_TAG"]) } : {},
     legalComments: "eof",
+    // Beside it, for bin/compute_ctl_trace.mjs: a start does not read it.
+    ...(name === fakes ? {} : { sourcemap: "external", sourcesContent: false }),
     metafile: true,
     logLevel: "warning",
     plugins: [hoist(path.join(root, "src"), own), texts, lazily(lazy), apart({ ...separate, ...own }), platformHttp],
     // What the program loads finds what lies beside it by itself.
     ...(name === fakes ? {} : { banner: { js: requireText } })
   })
-  fs.writeFileSync(outfile, shareNamespaces(fs.readFileSync(outfile, "utf8")))
+  change(outfile, shareNamespaces)
   if (/\bimport\(/.test(fs.readFileSync(outfile, "utf8"))) throw new Error("the bundle has an import()")
   if (result.warnings.length > 0) throw new Error("the bundle has warnings")
   const inputs = Object.keys(result.metafile.inputs)
@@ -82,6 +85,16 @@ const bundle = async (entry: string, name: string): Promise<ReadonlyArray<string
   if (barrel !== undefined) throw new Error(`a barrel was bundled: ${barrel}`)
   console.log(`dist/${name}: ${Math.round(fs.statSync(outfile).size / 1024)} KiB from ${inputs.length} files`)
   return inputs
+}
+
+/** Puts something into a bundle's lines, and keeps its source map true. */
+const change = (file: string, how: (text: string) => string): void => {
+  const before = fs.readFileSync(file, "utf8")
+  const after = how(before)
+  fs.writeFileSync(file, after)
+  if (!fs.existsSync(`${file}.map`)) return
+  const map = JSON.parse(fs.readFileSync(`${file}.map`, "utf8")) as { readonly mappings: string }
+  fs.writeFileSync(`${file}.map`, JSON.stringify({ ...map, mappings: movedMappings(map.mappings, before, after) }))
 }
 
 const program = async (): Promise<void> => {
@@ -113,8 +126,12 @@ const shareNamespaces = (text: string): string => {
 const trained = async (file: string): Promise<void> => {
   const ran = await train(file)
   if (typeof ran === "string") return console.log(`dist/compute_ctl.cjs is not trained: no compute runs here (${ran})`)
-  const { marked, text } = eager(fs.readFileSync(file, "utf8"), ran)
-  fs.writeFileSync(file, text)
+  let marked = 0
+  change(file, (before) => {
+    const after = eager(before, ran)
+    marked = after.marked
+    return after.text
+  })
   console.log(`dist/compute_ctl.cjs: a start runs ${ran.length} functions, ${marked} of them are compiled ahead`)
 }
 

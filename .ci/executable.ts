@@ -1,10 +1,10 @@
 /**
  * One file that runs without Node: Node's single executable application, with the program in it.
  *
- * `npm run build:exe [-- --target linux-x64|linux-arm64]` (default: this machine's). Writes
- * `dist/compute_ctl-TARGET`, beside it its SHA-256 and the list of what is in it (CycloneDX). On its own platform it
- * begins with a snapshot; for another one it carries the bundle alone, because only the Node that runs can make one.
- * The target's Node is fetched from the npm registry, in the version that builds.
+ * `npm run build:exe [-- --target linux-x64|linux-arm64]` (default: this machine's). Writes `dist/compute_ctl-TARGET`,
+ * beside it its SHA-256, the list of what is in it (CycloneDX) and its source map. On its own platform it begins with a
+ * snapshot; for another one it carries the bundle alone, because only the Node that runs can make one. The target's Node
+ * is fetched from the npm registry, in the version that builds.
  */
 import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
@@ -60,6 +60,7 @@ try {
   const digest = createHash("sha256").update(fs.readFileSync(output)).digest("hex")
   fs.writeFileSync(`${output}.sha256`, `${digest}  ${path.basename(output)}\n`)
   fs.copyFileSync(path.join(dist, "bill-of-materials.json"), `${output}.cdx.json`)
+  fs.copyFileSync(path.join(dist, "compute_ctl.cjs.map"), `${output}.map`)
   console.log(`${path.relative(root, output)}: ${Math.round(fs.statSync(output).size / 2 ** 20)} MiB`)
 } finally {
   fs.rmSync(work, { recursive: true, force: true })

@@ -22,7 +22,8 @@ export const hoist = (folder: string, own: Readonly<Record<string, string>>): Pl
       const found = [...new Set([...text.matchAll(dynamic)].map(([, target = ""]) => target))]
       if (found.length === 0) return undefined
       const targets = found.filter((target) => !isOwn(target))
-      const imports = targets.map((target, index) => `import * as hoisted${index} from ${target}\n`)
+      const imports = targets.map((target, index) => `import * as hoisted${index} from ${target}; `)
+      // Before the first line, not above it: the source map counts lines.
       const replaced = text.replace(dynamic, (_, target: string) =>
         isOwn(target)
           ? `Promise.resolve().then(() => require(${target}))`
