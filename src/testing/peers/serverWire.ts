@@ -1,7 +1,8 @@
 /**
  * The server's side of the Postgres protocol, as much as imitation peers need: log-in, simple queries, rows, COPY OUT.
  *
- * Real sockets, on a free port of 127.0.0.1 unless another is asked for. When the scope ends, every connection is destroyed and the port is free.
+ * Real sockets, on a free port of 127.0.0.1 unless another is asked for. When the scope ends, every connection is
+ * destroyed and the port is free.
  */
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
