@@ -6,7 +6,7 @@ import type { Outside } from "./lifecycle/Program.ts"
 import type { ProgramOptions } from "./lifecycle/options.ts"
 
 export { Compute } from "./testing/Compute.ts"
-export type { ComputeOptions, LogOption, TestDatabase } from "./testing/options.ts"
+export type { Ancestor, ComputeOptions, LogOption, TestDatabase } from "./testing/options.ts"
 export { verifierOf } from "./testing/passwords.ts"
 export type { DatabaseOptions } from "./testing/testDatabases.ts"
 export { type LifecycleOptions, runLifecycle } from "./lifecycle/Lifecycle.ts"

@@ -28,8 +28,9 @@ import { attemptPromise, makeFolder } from "../platform/files.ts"
 import { resolveRunAs } from "../platform/users.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
 import type { StartedCompute, StartRequest } from "./computeProgram.ts"
+import { leaveAncestor } from "./ancestor.ts"
 import { logLines } from "./logLines.ts"
-import type { ComputeOptions, TestDatabase } from "./options.ts"
+import type { Ancestor, ComputeOptions, TestDatabase } from "./options.ts"
 import { type DatabaseOptions, testDatabase } from "./testDatabases.ts"
 import { programOf } from "./postgresOption.ts"
 import { printUrl, withPasswords } from "./passwords.ts"
@@ -62,8 +63,28 @@ export class Compute extends Context.Service<
     readonly terminate: Effect.Effect<Ended, Failure>
   }
 >()("compute/testing/Compute") {
+  /**
+   * A cluster that `fill` makes once, and of which `branchOf` gives each test its own: its compute has ended then. It is
+   * gone with the scope, so branches end before.
+   *
+   * @example
+   * ```ts
+   * const seeded = Compute.ancestor({ spec }, (compute) =>
+   *   Effect.scoped(Effect.flatMap(compute.connect("shop"), (wire) => wire.rows("CREATE TABLE orders ()")))
+   * )
+   * const branch = Layer.unwrap(Effect.map(seeded, (branchOf) => Compute.layer({ branchOf })))
+   * ```
+   */
+  static readonly ancestor = <E = never, R = never>(
+    options: ComputeOptions,
+    fill: (compute: Compute["Service"]) => Effect.Effect<unknown, E, R>
+  ): Effect.Effect<Ancestor, Failure | E, R | Scope.Scope> => makeAncestor(options, fill)
+
   static readonly layer = (options: ComputeOptions = {}): Layer.Layer<Compute, Failure> =>
-    Layer.effect(Compute, live(options))
+    Layer.effect(
+      Compute,
+      Effect.map(live(options), ({ compute }) => compute)
+    )
 
   /**
    * A client of `@effect/sql-pg` for a database, as a role of the spec or as the superuser.
@@ -117,7 +138,22 @@ const removeStorage = (directory: string) => {
 
 const refused = (message: string) => new SpecInvalid({ source: "Compute.configure", problems: [{ path: "", message }] })
 
-const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
+const refuseKept = ({ branchOf, directory }: ComputeOptions) =>
+  branchOf === undefined || directory === undefined
+    ? Effect.void
+    : Effect.fail(refused("a branch goes with its compute: give it no directory"))
+
+/** What an ancestor was started with is what its branches are, unless they say otherwise: then there is nothing to apply. */
+const inherit = (options: ComputeOptions): ComputeOptions => {
+  const { branchOf } = options
+  if (branchOf === undefined) return options
+  const { password, postgres, spec } = branchOf
+  return { password, spec, ...(postgres === undefined ? {} : { postgres }), ...options }
+}
+
+const live = Effect.fn("Compute.layer")(function* (wanted: ComputeOptions) {
+  yield* refuseKept(wanted)
+  const options = inherit(wanted)
   const password = options.password === undefined ? generatePassword() : Redacted.make(options.password)
   const log = logLines(options.log ?? "onFailure")
   const parse = parserWith(password)
@@ -131,6 +167,7 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     durability: options.durability ?? "process",
     directory,
     runAs,
+    branchOf: options.branchOf ?? null,
     log,
     httpPort: 0
   }
@@ -145,7 +182,7 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
   const connectTo = (database: string) =>
     Effect.flatMap(running, ({ options: program }) => sessionTo(program, database))
   const again = startIn(scope, { ...request, httpPort }, Effect.succeed(port))
-  return Compute.of({
+  const compute = Compute.of({
     url: urlOf("postgres"),
     urlOf,
     httpUrl: `http://127.0.0.1:${httpPort}`,
@@ -155,8 +192,8 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     database: (wanted) => testDatabase({ connect: connectTo, urlOf }, wanted),
     configure: (input) =>
       Effect.gen(function* () {
-        const spec = yield* Effect.fromResult(parse(input))
-        return yield* (yield* running).commands.configure(spec)
+        const { commands, options: program } = yield* running
+        return yield* commands.configure(yield* Effect.fromResult(program.parseSpec(input)))
       }).pipe(
         Effect.provide(log.logger),
         Effect.catchTag("IllegalTransition", ({ message }) => Effect.fail(refused(message)))
@@ -168,4 +205,20 @@ const live = Effect.fn("Compute.layer")(function* (options: ComputeOptions) {
     }),
     terminate: Effect.flatMap(running, ({ terminate }) => terminate)
   })
+  const ancestor = Effect.gen(function* () {
+    const storage = yield* leaveAncestor(yield* running).pipe(Effect.provide(log.logger))
+    const { postgres } = options
+    const made = { storage, spec: options.spec ?? emptyCluster, password: Redacted.value(password) }
+    return (postgres === undefined ? made : { ...made, postgres }) satisfies Ancestor
+  })
+  return { compute, ancestor }
+})
+
+const makeAncestor = Effect.fn("Compute.ancestor")(function* <E, R>(
+  options: ComputeOptions,
+  fill: (compute: Compute["Service"]) => Effect.Effect<unknown, E, R>
+) {
+  const { ancestor, compute } = yield* live(options)
+  yield* fill(compute)
+  return yield* ancestor
 })

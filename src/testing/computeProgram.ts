@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type * as Result from "effect/Result"
+import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as OS from "node:os"
@@ -23,9 +23,11 @@ import { defaultSuperuser as superuser } from "../pgwire/Admin.ts"
 import type { RunAs } from "../platform/Spawn.ts"
 import { LaidFiles, Lasting } from "../storage/local/disk.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
+import { branchesOf, branchInto } from "./ancestor.ts"
 import { cacheFolder } from "./cacheFolder.ts"
 import { freePort, isPortTaken } from "./freePort.ts"
 import type { LogLines } from "./logLines.ts"
+import type { Ancestor } from "./options.ts"
 import { keepUsed, takeUsed } from "./usedFolders.ts"
 import { workFolder } from "./workFolder.ts"
 
@@ -38,6 +40,8 @@ export interface StartRequest {
   /** Where the storage is kept; `null`: it goes with the compute. */
   readonly directory: string | null
   readonly runAs: RunAs | null
+  /** `null`: it begins empty. */
+  readonly branchOf: Ancestor | null
   readonly log: LogLines
   /** Of an earlier compute, whose place this one takes. */
   readonly httpPort: number
@@ -45,6 +49,8 @@ export interface StartRequest {
 
 export interface StartedCompute {
   readonly options: ProgramOptions
+  readonly spec: ParsedSpec
+  readonly runAs: RunAs | null
   readonly httpPort: number
   readonly state: ComputeState["Service"]
   readonly commands: Commands["Service"]
@@ -110,6 +116,16 @@ const programOptions = (request: StartRequest, { cache, port, work }: Place): Pr
   }
 }
 
+/** Of a branch every spec is about its own timeline, whatever it says. */
+const onTimeline = (request: StartRequest, branch: Pick<ParsedSpec, "tenant" | "timeline"> | null): StartRequest =>
+  branch === null
+    ? request
+    : {
+        ...request,
+        spec: { ...request.spec, ...branch },
+        parseSpec: (input) => Result.map(request.parseSpec(input), (spec) => ({ ...spec, ...branch }))
+      }
+
 /** Nothing of the machine around is changed, and nothing is fetched. */
 const hookOptions = (pgdata: string): ProgramOptions["hooks"] => ({
   apiVersion: "head",
@@ -159,10 +175,14 @@ const startOn = Effect.fnUntraced(function* (request: StartRequest, port: number
   const parent = request.directory ?? OS.tmpdir()
   const work = yield* workFolder(parent, request.runAs).pipe(Effect.provide(request.log.logger))
   const cache = yield* cacheFolder(request.runAs, work).pipe(Effect.provide(request.log.logger))
-  const options = programOptions(request, { work, port, cache })
-  const laid = request.directory === null ? yield* takeUsed(cache.seeds, options.pgdata) : null
+  const { branchOf, runAs } = request
+  const branch = branchOf === null ? null : yield* branchInto(branchOf, Path.join(work, "storage"), runAs)
+  const started = onTimeline(request, branch)
+  const options = programOptions(started, { work, port, cache })
+  const used = branchOf === null ? cache.seeds : branchesOf(branchOf)
+  const laid = request.directory === null ? yield* takeUsed(used, options.pgdata) : null
   if (laid !== null)
-    yield* Effect.addFinalizer(() => Effect.ignore(keepUsed(cache.seeds, options.pgdata, request.runAs, laid)))
+    yield* Effect.addFinalizer(() => Effect.ignore(keepUsed(used, options.pgdata, runAs, laid, branchOf !== null)))
   const { context, fiber, httpPort } = yield* listen(options, request.log, laid)
   const [state, commands] = [Context.get(context, ComputeState), Context.get(context, Commands)]
   const terminate = Effect.andThen(commands.terminate("immediate"), Fiber.join(fiber)).pipe(
@@ -180,7 +200,7 @@ const startOn = Effect.fnUntraced(function* (request: StartRequest, port: number
     Effect.flatMap(({ failure }) => (failure === null ? Effect.void : request.log.failed)),
     Effect.forkScoped
   )
-  return { options, httpPort, state, commands, terminate } satisfies StartedCompute
+  return { options, spec: started.spec, runAs, httpPort, state, commands, terminate } satisfies StartedCompute
 })
 
 /** Where somebody listens on the port by now, that is why Postgres did not start, however it said it. */
@@ -192,7 +212,7 @@ const portTakenInstead = (port: number) =>
 
 /** A storage that is new has only a seed's files; whose bytes are looked at when they are laid out, not before. */
 const isOfSeed = (request: StartRequest, failure: Failure): boolean =>
-  failure._tag === "StorageDamaged" && request.directory === null
+  failure._tag === "StorageDamaged" && request.directory === null && request.branchOf === null
 
 const moreAttempts = 4
 

@@ -12,7 +12,19 @@ export type PostgresOption = string | number
  */
 export type LogOption = "onFailure" | "silent" | ((line: string) => void)
 
+/** What a branch is made of. Plain data: another process of the run can have it. */
+export interface Ancestor {
+  /** The folder of its timeline. */
+  readonly storage: string
+  /** What the ancestor was started with, and a branch is by default. */
+  readonly spec: unknown
+  readonly password: string
+  readonly postgres?: PostgresOption
+}
+
 export interface ComputeOptions {
+  /** Begin as a branch of this one: with its content, its spec and its password, unless others are given. */
+  readonly branchOf?: Ancestor
   /** The spec as the control plane would write it. Default: an empty cluster. */
   readonly spec?: unknown
   /** Path of a `postgres` program, or a major version that is installed here. Default: the embedded one, 17. */

@@ -10,12 +10,12 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { Compute } from "./Compute.ts"
-import type { ComputeOptions, TemplateOptions, TestDatabase } from "./options.ts"
+import type { Ancestor, ComputeOptions, TemplateOptions, TestDatabase } from "./options.ts"
 import { verifierOf as passwordVerifier } from "./passwords.ts"
 import type { FakeAddress, FakeFaults, FakeOptions, FakeScript, FakeSeen } from "./fakes/script.ts"
 import { clusterAt, testDatabase } from "./testDatabases.ts"
 
-export type { ComputeOptions, FakeAddress, FakeFaults, FakeOptions, FakeScript, FakeSeen }
+export type { Ancestor, ComputeOptions, FakeAddress, FakeFaults, FakeOptions, FakeScript, FakeSeen }
 
 /**
  * What Postgres stores for a password (SCRAM-SHA-256), as a spec has it in `encrypted_password`. Another one at each
@@ -64,10 +64,18 @@ const migrationOf = ({ migrate, ...rest }: PromisedDatabaseOptions) => ({
     : { migrate: (url: string) => Effect.tryPromise({ try: () => migrate(url), catch: (cause) => cause }) })
 })
 
-const disposable = async <E>(make: Effect.Effect<TestDatabase, E, Scope.Scope>): Promise<DisposableDatabase> => {
+/** Waits for it; where it fails, nothing of it is left. */
+const inScope = async <A, E>(make: Effect.Effect<A, E, Scope.Scope>) => {
   const scope = Effect.runSync(Scope.make())
-  const drop = () => Effect.runPromise(Scope.close(scope, Exit.void))
-  const made = await Effect.runPromise(Effect.provideService(make, Scope.Scope, scope))
+  const close = () => Effect.runPromise(Scope.close(scope, Exit.void))
+  const made = await Effect.runPromiseExit(Effect.provideService(make, Scope.Scope, scope))
+  if (Exit.isSuccess(made)) return { made: made.value, close }
+  await close()
+  throw Cause.squash(made.cause)
+}
+
+const disposable = async <E>(make: Effect.Effect<TestDatabase, E, Scope.Scope>): Promise<DisposableDatabase> => {
+  const { close: drop, made } = await inScope(make)
   return { ...made, drop, [Symbol.asyncDispose]: drop }
 }
 
@@ -83,6 +91,45 @@ const disposable = async <E>(make: Effect.Effect<TestDatabase, E, Scope.Scope>):
 export const databaseAt = (url: string, options: PromisedDatabaseOptions = {}): Promise<DisposableDatabase> =>
   disposable(testDatabase(clusterAt(url), migrationOf(options)))
 
+/** What a compute has while it runs, but for its end. */
+export type SeededCompute = Pick<RunningCompute, "configure" | "database" | "httpUrl" | "log" | "url" | "urlOf">
+
+export interface MadeAncestor extends AsyncDisposable {
+  /** For `branchOf`; plain data, which vitest's `globalSetup` can provide. */
+  readonly ancestor: Ancestor
+  /** Removes it, once its branches have ended. The end of an `await using` does it too, and so does our process's. */
+  readonly remove: () => Promise<void>
+}
+
+const useOf = (compute: Compute["Service"]): SeededCompute => ({
+  url: compute.url,
+  urlOf: compute.urlOf,
+  httpUrl: compute.httpUrl,
+  log: () => Effect.runSync(compute.log),
+  configure: async (spec) => void (await Effect.runPromise(compute.configure(spec))),
+  database: (wanted = {}) => disposable(compute.database(migrationOf(wanted)))
+})
+
+/**
+ * Makes a cluster once, of which `branchOf` gives each test its own, with all that `fill` put into it. Rejects with what
+ * it failed with.
+ *
+ * @example
+ * ```ts
+ * await using made = await makeAncestor({ spec }, (pg) => migrate(pg.urlOf("shop", "web")))
+ * await using pg = await startCompute({ branchOf: made.ancestor })
+ * ```
+ */
+export const makeAncestor = async (
+  options: ComputeOptions,
+  fill: (pg: SeededCompute) => Promise<unknown>
+): Promise<MadeAncestor> => {
+  const filled = (compute: Compute["Service"]) =>
+    Effect.tryPromise({ try: () => fill(useOf(compute)), catch: (cause) => cause })
+  const { close, made } = await inScope(Compute.ancestor(options, filled))
+  return { ancestor: made, remove: close, [Symbol.asyncDispose]: close }
+}
+
 /**
  * Starts a compute and waits until its Postgres takes connections and has what the spec says. Rejects with what it
  * failed with.
@@ -96,21 +143,10 @@ export const databaseAt = (url: string, options: PromisedDatabaseOptions = {}): 
  * ```
  */
 export const startCompute = async (options: ComputeOptions = {}): Promise<RunningCompute> => {
-  const scope = Effect.runSync(Scope.make())
-  const stop = () => Effect.runPromise(Scope.close(scope, Exit.void))
-  const built = await Effect.runPromiseExit(Layer.buildWithScope(Compute.layer(options), scope))
-  if (Exit.isFailure(built)) {
-    await stop()
-    throw Cause.squash(built.cause)
-  }
-  const compute = Context.get(built.value, Compute)
+  const { close: stop, made } = await inScope(Layer.build(Compute.layer(options)))
+  const compute = Context.get(made, Compute)
   return {
-    url: compute.url,
-    urlOf: compute.urlOf,
-    httpUrl: compute.httpUrl,
-    log: () => Effect.runSync(compute.log),
-    configure: async (spec) => void (await Effect.runPromise(compute.configure(spec))),
-    database: (wanted = {}) => disposable(compute.database(migrationOf(wanted))),
+    ...useOf(compute),
     reset: () => Effect.runPromise(compute.reset),
     stop,
     [Symbol.asyncDispose]: stop

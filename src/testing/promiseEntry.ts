@@ -72,6 +72,6 @@ const load = (file: string): unknown => {
   return module.exports
 }
 
-export const { databaseAt, startCompute, startFake, verifierOf } =
+export const { databaseAt, makeAncestor, startCompute, startFake, verifierOf } =
   // oxlint-disable-next-line no-unsafe-type-assertion
   load(path.join(import.meta.dirname, "promise.cjs")) as typeof Promised

@@ -47,14 +47,15 @@ const readRecord = (folder: string): ReadonlyMap<string, string> => {
   return new Map(Object.entries(Option.getOrElse(decode(text), () => ({}))))
 }
 
-/** False when another start was faster. */
+/** False when another start was faster, or was killed over it. */
 const take = (folder: string, pgdata: string): boolean => {
   try {
     fs.renameSync(path.join(folder, "pgdata"), pgdata)
     return true
   } catch (cause) {
-    if (codeOf(cause) === "ENOENT") return false
-    throw cause
+    if (codeOf(cause) !== "ENOENT") throw cause
+    fs.rmSync(folder, { recursive: true, force: true })
+    return false
   }
 }
 
@@ -74,19 +75,24 @@ export const takeUsed = Effect.fnUntraced(function* (seeds: string, pgdata: stri
   return { before: none, now: new Map() }
 })
 
-/** Keeps a data directory, unless there are enough, or its Postgres did not end in order. */
+/**
+ * Keeps a data directory, unless there are enough, or its Postgres did not end in order. `withUsers`: with users' tables,
+ * where the next one has them, too.
+ */
 export const keepUsed = Effect.fnUntraced(function* (
   seeds: string,
   pgdata: string,
   owner: RunAs | null,
-  laid: LaidFiles
+  laid: LaidFiles,
+  withUsers: boolean
 ) {
   const place = placeIn(seeds)
   yield* makeFolder(place, owner)
   if ((yield* namesIn(place)).length >= kept || fs.existsSync(path.join(pgdata, "postmaster.pid"))) return
   const folder = path.join(place, randomBytes(6).toString("hex"))
   yield* attempt("keep", pgdata, () => {
-    shrink(pgdata)
+    if (withUsers) fs.rmSync(path.join(pgdata, "pg_wal"), { force: true })
+    else shrink(pgdata)
     fs.mkdirSync(folder)
     fs.writeFileSync(path.join(folder, recordName), JSON.stringify(Object.fromEntries(laid.now)))
     fs.renameSync(pgdata, path.join(folder, "pgdata"))

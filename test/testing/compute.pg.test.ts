@@ -18,7 +18,7 @@ import { parseSpec } from "../../src/spec/parseSpec.ts"
 import { startProgram } from "../../src/testing/computeProgram.ts"
 import { freePort } from "../../src/testing/freePort.ts"
 import { logLines } from "../../src/testing/logLines.ts"
-import { databaseAt, type RunningCompute, startCompute, verifierOf } from "../../src/testing/promise.ts"
+import { databaseAt, makeAncestor, type RunningCompute, startCompute, verifierOf } from "../../src/testing/promise.ts"
 import { cleanEnvironment, installs } from "../support/postgres.ts"
 import { compiledOnce } from "../support/runFolder.ts"
 import { eventually } from "../support/waiting.ts"
@@ -180,6 +180,39 @@ describe("a compute of a test", () => {
   })
 })
 
+describe("branches of a cluster that is filled once", () => {
+  it("have its content, its roles and nothing of each other, also in the data directory of one before", async () => {
+    const count = (pg: RunningCompute) => ask(pg.urlOf("a shop", "web"), "SELECT count(*) FROM orders")
+    const made = await makeAncestor({ spec }, (pg) =>
+      ask(pg.urlOf("a shop", "web"), "CREATE TABLE orders AS SELECT generate_series(1, 20000) AS id")
+    )
+    try {
+      // As another process of the run has it.
+      const branchOf = structuredClone(made.ancestor)
+      const branches = await Promise.all([0, 1].map(() => startCompute({ branchOf })))
+      for (const pg of branches) assert.deepStrictEqual(await count(pg), [["20000"]])
+      const [one, other] = [branches[0]!, branches[1]!]
+      await ask(one.urlOf("a shop", "web"), "UPDATE orders SET id = -id; CREATE TABLE more ()")
+      assert.deepStrictEqual(await ask(other.urlOf("a shop", "web"), "SELECT min(id) FROM orders"), [["1"]])
+      assert.match(one.log().join("\n"), /0 done, \d+ skipped, 0 failed/, "there is nothing to apply")
+      await one.configure({ ...spec, cluster: { ...spec.cluster, roles: [...spec.cluster.roles, { name: "late" }] } })
+      assert.deepStrictEqual(await ask(one.urlOf("postgres", "late"), "SELECT current_user"), [["late"]])
+      await other.stop()
+      await one.reset()
+      const sum = await ask(one.urlOf("a shop", "web"), "SELECT sum(id), min(id), to_regclass('more') FROM orders")
+      assert.deepStrictEqual(sum, [["200010000", "1", null]])
+      await one.stop()
+      const refused = await startCompute({ branchOf, directory: "/nowhere" }).catch(String)
+      assert.match(String(refused), /give it no directory/)
+    } finally {
+      await made.remove()
+    }
+    assert.isFalse(fs.existsSync(made.ancestor.storage))
+    const failed = await startCompute({ branchOf: made.ancestor, log: "silent" }).catch(String)
+    assert.match(String(failed), /there is no timeline in .* to branch/)
+  })
+})
+
 const listening = async (port: number) => {
   const server = net.createServer().listen(port, "127.0.0.1")
   await once(server, "listening")
@@ -224,6 +257,7 @@ describe("the port of a compute", () => {
             durability: "process",
             directory: null,
             runAs: yield* resolveRunAs(null),
+            branchOf: null,
             log,
             httpPort: 0
           },
