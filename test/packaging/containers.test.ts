@@ -239,6 +239,8 @@ describe("the compose file", () => {
         readonly stop_grace_period: string
         readonly ports: ReadonlyArray<string>
         readonly volumes: ReadonlyArray<string>
+        readonly read_only: boolean
+        readonly tmpfs: ReadonlyArray<string>
       }
       readonly hello: {
         readonly depends_on: { readonly db: { readonly condition: string } }
@@ -273,6 +275,10 @@ describe("the compose file", () => {
     assert.include(hello.entrypoint.at(-1), `user=${role} dbname=app passfile=${directory}/pgpass`)
   })
 
+  it("has a read-only root, as README says", () => {
+    assert.deepStrictEqual([db.read_only, db.tmpfs], [true, ["/tmp", "/run/compute-ctl"]])
+  })
+
   it("grants a stop all of its stages, and publishes the port of Postgres to this machine alone", () => {
     assert.isAbove(Number.parseInt(db.stop_grace_period), stop + settings.stopBudgetSeconds)
     assert.deepStrictEqual(db.ports, [`127.0.0.1:5432:${settings.connstr?.port}`])
@@ -297,6 +303,13 @@ describe("the image", () => {
 
   it("answers HTTP without tokens on loopback alone", () => {
     assert.strictEqual(settings.httpHost, "localhost")
+  })
+
+  it("has a name for initdb's user of any number, and what is written to beside the data is memory in a read-only root", () => {
+    assert.match(dockerfile, /apt-get install [^\n]* libnss-wrapper\b/)
+    const readme = fs.readFileSync(path.join(packaging, "../README.md"), "utf8")
+    // Options of these mounts are not the same to Docker and to Podman, and none is needed.
+    assert.include(readme, "`--read-only --tmpfs /tmp --tmpfs /run/compute-ctl`")
   })
 
   it("makes no volume that nobody asked for", () => {

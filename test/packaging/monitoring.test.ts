@@ -27,7 +27,13 @@ interface Panel {
   readonly targets: ReadonlyArray<{ readonly expr: string }>
 }
 
+interface RuleTest {
+  readonly input_series: ReadonlyArray<{ readonly series: string }>
+  readonly alert_rule_test: ReadonlyArray<{ readonly alertname: string; readonly exp_alerts?: unknown }>
+}
+
 const rulesFile = "packaging/prometheus/alerts.yaml"
+const testsFile = "packaging/prometheus/alerts.test.yaml"
 const rules = (
   parse(text(rulesFile)) as { readonly groups: ReadonlyArray<{ readonly rules: ReadonlyArray<Rule> }> }
 ).groups.flatMap((group) => group.rules)
@@ -127,12 +133,37 @@ describe("the alerts", () => {
     }
   })
 
-  it("are well-formed to promtool, where it is installed", () => {
-    const { error, status, stderr, stdout } = spawnSync("promtool", ["check", "rules", path.join(root, rulesFile)], {
-      encoding: "utf8"
-    })
-    if (error !== undefined) return console.info("promtool is not installed here: rules are read by this test alone")
-    assert.strictEqual(status, 0, stdout + stderr)
+  it("have a test each of when they fire and when they do not, in series that the program has", () => {
+    const { tests } = parse(text(testsFile)) as { readonly tests: ReadonlyArray<RuleTest> }
+    const cases = tests.flatMap((one) => one.alert_rule_test)
+    for (const { alert } of rules) {
+      const own = cases.filter(({ alertname }) => alertname === alert)
+      assert.isTrue(
+        own.some(({ exp_alerts }) => exp_alerts !== undefined),
+        `${alert} fires in no test`
+      )
+      assert.isTrue(
+        own.some(({ exp_alerts }) => exp_alerts === undefined),
+        `${alert} fires in every test`
+      )
+    }
+    for (const { series } of tests.flatMap((one) => one.input_series)) {
+      assert.deepStrictEqual(unknownIn(series), [], series)
+      assert.includeMembers(Object.keys(codes), [...valuesOf(series, "code")], series)
+    }
+  })
+
+  it("pass these tests with promtool, where it is installed", () => {
+    for (const [subject, file] of [
+      ["check", rulesFile],
+      ["test", testsFile]
+    ] as const) {
+      const { error, status, stderr, stdout } = spawnSync("promtool", [subject, "rules", path.join(root, file)], {
+        encoding: "utf8"
+      })
+      if (error !== undefined) return console.info("promtool is not installed here: rules are read by this test alone")
+      assert.strictEqual(status, 0, stdout + stderr)
+    }
   })
 })
 
