@@ -29,8 +29,8 @@ const local = ["--storage", "local", "-S", "spec.json"]
 const volume = ["--storage", "volume", "-D", "/volume/pgdata", "-S", "spec.json"]
 
 const everyCommand =
-  "run, validate, plan, apply, doctor, health, status, top, check, branch, timelines, routes, schema, explain, " +
-  "completions, man, help"
+  "run, validate, plan, apply, doctor, health, status, top, check, branch, timelines, routes, fake, schema, " +
+  "explain, completions, man, help"
 
 const nothingElse = {
   postgres: null,
@@ -563,6 +563,11 @@ describe("usage errors", () => {
     [["check", "--storage", "local:/s", "-D", "/d"], "-D does not belong to a check of local storage"],
     [["validate"], "validate needs at least one SPEC file, or - for stdin"],
     [["validate", "x", "-D", "/d"], "-D does not belong to validate"],
+    [["fake"], "fake needs what to be: compute, control-plane, pageserver, safekeeper"],
+    [["fake", "proxy", "--script", "x"], "fake needs what to be: compute, control-plane, pageserver, safekeeper"],
+    [["fake", "compute"], "fake needs --script FILE"],
+    [["fake", "compute", "--script", "x", "--port", "65536"], "--port expects a port from 0 to 65535"],
+    [["fake", "compute", "--schema"], "--schema prints the schema of every script, and takes nothing else"],
     [["health", "--wait", "asleep"], "--wait expects ready or running"],
     [["health", "--timeout", "5s"], "--timeout goes with --wait only"],
     [["health", "--wait", "ready", "--timeout", "soon"], "--timeout expects a time such as 30s, 500ms or 2m"],
@@ -612,6 +617,15 @@ describe("other commands", () => {
       paths: ["a"],
       storage: "local"
     })
+    assert.deepStrictEqual(parse(["fake", "compute", "--script", "x.json"]), {
+      _tag: "Fake",
+      settings: { kind: "compute", script: "x.json", host: "127.0.0.1", port: 0, untilStdinCloses: false }
+    })
+    assert.deepStrictEqual(
+      parse(["fake", "pageserver", "--script", "x", "--host", "::", "--port", "1", "--until-stdin-closes"]),
+      { _tag: "Fake", settings: { kind: "pageserver", script: "x", host: "::", port: 1, untilStdinCloses: true } }
+    )
+    assert.deepStrictEqual(parse(["fake", "--schema"]), { _tag: "Fake", settings: null })
     assert.deepStrictEqual(parse(["check", "--storage", "local:/s"]), {
       _tag: "Check",
       storage: "local",

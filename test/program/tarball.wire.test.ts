@@ -145,18 +145,24 @@ describe.skipIf(!fs.existsSync(library))("the library in a project of its own", 
     using one = project([])
     one.put("loads.js", loads("compute-ctl/promise"))
     assert.deepStrictEqual(JSON.parse(one.run("loads.js")), [["compute-ctl", 2]])
-    const use = `import { databaseAt, type RunningCompute, startCompute, verifierOf } from "compute-ctl/promise"
+    const use = `import { databaseAt, type FakeScript, type RunningCompute, startCompute, startFake, verifierOf } from "compute-ctl/promise"
       export const use = async (): Promise<string> => {
         const pg: RunningCompute = await startCompute({ postgres: 17, password: verifierOf("x") })
+        const { ancestor } = await makeAncestor({ postgres: 17 }, (one) => Promise.resolve(one.urlOf("shop", "web")))
+        await startCompute({ branchOf: ancestor })
         return (await databaseAt(pg.url, { migrate: async (url: string) => url.length })).name
       }
+      const script: FakeScript = { kind: "compute", steps: [{ at: "start", delay: "1s" }] }
+      export const fake = async (): Promise<string> => (await startFake(script)).url
+      // @ts-expect-error there is no such step
+      void startFake({ kind: "compute", steps: [{ at: "begin" }] })
       // @ts-expect-error there is no such option
       void startCompute({ nonsense: 1 })`
     one.put("use.ts", use)
     one.put("use.cts", use)
     one.check("use.ts", "use.cts")
     const required = one.run("-e", 'console.log(Object.keys(require("compute-ctl/promise")).sort().join())')
-    assert.strictEqual(required.trim(), "databaseAt,startCompute,verifierOf")
+    assert.strictEqual(required.trim(), "databaseAt,startCompute,startFake,verifierOf")
   })
 
   it("loads few files beside those of Effect, and nothing else, until a compute starts", () => {
