@@ -113,7 +113,7 @@ describe("the Schema and its print", () => {
   const schema = specJsonSchema()
 
   it.prop(
-    "what the Schema makes is a spec but for its options and an LSN without a timeline, and conforms to the JSON Schema",
+    "what the Schema makes is a spec but for its options and ancestor, and conforms to the JSON Schema",
     [Arbitrary.schema(ComputeSpec)],
     ([spec]) => {
       assert.deepStrictEqual(conforms(schema, spec), [])

@@ -168,6 +168,7 @@ const take = Effect.fnUntraced(function* (
     return yield* refuse(`nothing is in ${from.root} yet`, "let its first start come to its end")
   }
   if (at !== undefined && at < base.stop) return yield* noLongerHeld(base, at)
+  yield* failpoint("branch-begun")
   const taken = Effect.gen(function* () {
     const manifest = yield* shareBase(from, base, draft)
     yield* failpoint("branch-base-shared")
@@ -192,7 +193,6 @@ const emptyDraft = (draft: Layout) =>
 const takeWhole = Effect.fnUntraced(function* (from: Layout, draft: Layout, at: Lsn | undefined) {
   for (let n = 0; n < looks; n++) {
     yield* emptyDraft(draft)
-    yield* failpoint("branch-begun")
     const taken = yield* take(from, draft, at)
     if (taken !== null) return taken
   }

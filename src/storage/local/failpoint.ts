@@ -44,7 +44,7 @@ export type Step =
   /** Making a spare: from files that were a base or PGDATA before; before it is declared valid. */
   | "spare-begun"
   | "spare-filled"
-  /** Making a branch: its folder is there; the base's files are; all WAL is; all of it is flushed; it has its name. */
+  /** Making a branch: what it shares is known; the base's files are there; all WAL is; it is flushed; it is named. */
   | "branch-begun"
   | "branch-base-shared"
   | "branch-wal-taken"

@@ -44,7 +44,7 @@ const usageOf = (root: string): Effect.Effect<Usage, FileFailed> =>
   attemptPromise("look at", root, async () => {
     /** Names within the timeline of the files that have more than one. */
     const shared = new Map<number, { names: number; readonly links: number; readonly bytes: number }>()
-    let ownBytes = 0
+    let ownBytes = (fs.lstatSync(root, { throwIfNoEntry: false })?.blocks ?? 0) * 512
     const visit = async (folder: string): Promise<void> => {
       for await (const { name } of entriesIn(folder)) {
         const stat = fs.lstatSync(`${folder}/${name}`, { throwIfNoEntry: false })

@@ -21,6 +21,7 @@ import { locksOf } from "../../../src/platform/flock.ts"
 import { Spawn } from "../../../src/platform/Spawn.ts"
 import { PostgresInstall } from "../../../src/postgres/PostgresInstall.ts"
 import type { TimelineId } from "../../../src/spec/identifiers.ts"
+import type { ParsedSpec } from "../../../src/spec/ParsedSpec.ts"
 import { LocalStorage, type LocalStorageOptions } from "../../../src/storage/local/LocalStorage.ts"
 import { Storage, type Timeline } from "../../../src/storage/Storage.ts"
 import {
@@ -158,7 +159,11 @@ export const makeWorld: (options?: WorldOptions) => Effect.Effect<World, never, 
   }
 )
 
-const spec = (id?: string) => (id === undefined ? emptySpec : { ...emptySpec, timeline: id as TimelineId })
+const spec = ({ ancestor = null, timeline: id }: StartOptions) => ({
+  ...emptySpec,
+  ...(id === undefined ? {} : { timeline: id as TimelineId }),
+  ancestor
+})
 
 /** Postgres processes whose working folder is below `folder`, also when it was removed. */
 export const processesIn = (folder: string): ReadonlyArray<number> =>
@@ -261,6 +266,7 @@ export interface Started {
 export interface StartOptions {
   readonly pgdata?: string
   readonly timeline?: string
+  readonly ancestor?: ParsedSpec["ancestor"]
   readonly storage?: Storage["Service"]
   readonly settings?: string
 }
@@ -282,7 +288,7 @@ export const start: (world: World, options?: StartOptions) => Effect.Effect<Star
     let launched = false
     return yield* Effect.gen(function* () {
       const claimed = yield* Effect.provideService(
-        (options.storage ?? world.storage).claim(spec(options.timeline), pgdata),
+        (options.storage ?? world.storage).claim(spec(options), pgdata),
         Scope.Scope,
         scope
       )
