@@ -9,7 +9,8 @@
  * the same dead holder cannot both take its place. A holder also listens on a socket in the folder, because its pid
  * means nothing in another container. Claims came first: a compute of an older version holds nothing else.
  *
- * Nothing but `lock/` is touched before both are had. The lock is released when the scope of its holder closes.
+ * Nothing but `lock/` is touched before both are had, or the flock alone is proof (`whileAlone`). The lock is released
+ * when the scope of its holder closes. A claim names its folder, so in a copy of it it is nobody's.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"

@@ -16,7 +16,7 @@ import type { Lsn } from "../spec/identifiers.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 
 /** Of the disks of this machine that hold the timeline. */
-export interface Room {
+interface Room {
   /** The effect again, where there was no room for it, without what can be given up. */
   readonly make: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | FileFailed, R>
   /** Gives that up, because Postgres found no room and is gone. */
