@@ -29,7 +29,7 @@ import type { StorageChoice } from "./RunSettings.ts"
 type Print = (text: string) => void
 
 /** As somebody wrote it; `tenant` is looked for in the storage where it is not said. */
-export interface TimelineName {
+interface TimelineName {
   readonly tenant: TenantId | null
   readonly timeline: TimelineId
 }

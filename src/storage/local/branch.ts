@@ -54,7 +54,7 @@ export interface Branch {
 }
 
 /** What `ancestor.json` says: which timeline it is a branch of, from which LSN, and since when. */
-export const Ancestor = Schema.Struct({ timeline: Schema.String, lsn: Schema.String, made: Schema.String })
+const Ancestor = Schema.Struct({ timeline: Schema.String, lsn: Schema.String, made: Schema.String })
 const decodeAncestor = Schema.decodeUnknownOption(Schema.fromJsonString(Ancestor))
 
 /** `null` of one that is no branch. One that cannot be read is as good as none: nothing depends on it. */

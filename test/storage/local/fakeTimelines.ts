@@ -112,7 +112,7 @@ export const writeOn = (wal: string, lsn: number): void => {
 }
 
 /** Of the records from `from` to `to`: their numbers, where each ends, and the last one's beginning. */
-export const readRecords = (wal: string, from: number, to: number) => {
+const readRecords = (wal: string, from: number, to: number) => {
   const records: Array<{ readonly n: number; readonly end: number }> = []
   const segments = new Map<string, Buffer>()
   const segmentAt = (lsn: number): Buffer => {
