@@ -13,8 +13,9 @@ import * as path from "node:path"
 export const makeSnapshot = (dist: string): void => {
   const snapshot = path.join(dist, "compute_ctl.snapshot")
   const bundle = path.join(dist, "compute_ctl.cjs")
-  // The collections before the heap is written would drop the code of what has not run: of all that was compiled ahead.
-  const args = ["--no-flush-bytecode", "--snapshot-blob", snapshot, "--build-snapshot", bundle]
+  // No V8 flag here that is not there at a start: the snapshot also holds the code of Node's own modules, and V8 takes
+  // none that was compiled under other flags.
+  const args = ["--snapshot-blob", snapshot, "--build-snapshot", bundle]
   const { status, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" })
   // A warning names a module whose state may not outlive the snapshot.
   if (status !== 0 || stderr !== "") throw new Error(`no snapshot can be made: ${stderr}`)

@@ -27,6 +27,9 @@ export const attemptPromise = <A>(
 ): Effect.Effect<A, FileFailed> =>
   Effect.tryPromise({ try: work, catch: (cause) => new FileFailed({ operation, path, cause }) })
 
+/** A name that nobody else has taken, and no secret: it needs nothing of `node:crypto`, whose loading takes its time. */
+export const uniqueName = (): string => Math.random().toString(36).slice(2, 8) + Math.random().toString(36).slice(2, 8)
+
 export interface Replacement {
   readonly path: string
   readonly content: string | Uint8Array

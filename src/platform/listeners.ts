@@ -15,13 +15,23 @@ const addressOf = (hex: string): string => {
 
 const listening = "0A"
 
+interface Row {
+  readonly address: string
+  readonly inode: string
+}
+
+/** Empty without that family. Off our thread: the kernel looks at every place where a connection could be. */
+const tableOf = (file: string): Promise<string> =>
+  fs.promises.readFile(file, "utf8").catch((cause: unknown) => {
+    if (codeOf(cause) === "ENOENT") return ""
+    throw cause
+  })
+
 /** Addresses of listening sockets on this port, with the sockets' inodes. */
-const rowsOf = (pid: number, port: number): ReadonlyArray<{ readonly address: string; readonly inode: string }> =>
-  ["tcp", "tcp6"]
-    .flatMap((table) => {
-      const file = `/proc/${pid}/net/${table}`
-      return fs.existsSync(file) ? fs.readFileSync(file, "utf8").split("\n").slice(1) : []
-    })
+const rowsOf = async (pid: number, port: number): Promise<ReadonlyArray<Row>> => {
+  const tables = await Promise.all(["tcp", "tcp6"].map((table) => tableOf(`/proc/${pid}/net/${table}`)))
+  return tables
+    .flatMap((text) => text.split("\n").slice(1))
     .flatMap((row) => {
       const [, local = "", , state, , , , , , inode = ""] = row.trim().split(/\s+/)
       const [address = "", hexPort = ""] = local.split(":")
@@ -29,6 +39,7 @@ const rowsOf = (pid: number, port: number): ReadonlyArray<{ readonly address: st
         ? [{ address: addressOf(address), inode }]
         : []
     })
+}
 
 const socketsOf = (pid: number): ReadonlySet<string> =>
   new Set(
@@ -44,11 +55,11 @@ const socketsOf = (pid: number): ReadonlySet<string> =>
   )
 
 /** Whether a connection to `address` (no name) and `port` comes to this process; `null`: it is not known. */
-export const listensOn = (pid: number, address: string, port: number): boolean | null => {
+export const listensOn = async (pid: number, address: string, port: number): Promise<boolean | null> => {
   try {
     const kind = net.isIP(address) === 6 ? "ipv6" : "ipv4"
     const own = socketsOf(pid)
-    return rowsOf(pid, port).some((row) => {
+    return (await rowsOf(pid, port)).some((row) => {
       if (!own.has(row.inode) || net.isIP(row.address) !== net.isIP(address)) return false
       const list = new net.BlockList()
       list.addAddress(row.address, kind)

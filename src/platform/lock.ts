@@ -17,12 +17,21 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { randomBytes } from "node:crypto"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import { codeOf } from "../errors/errno.ts"
 import { FileFailed, type LockUnavailable } from "../errors/Failure.ts"
-import { attempt, hasCode, makeFolder, namesIn, type Owner, removeFile, replaceFile, textOrNull } from "./files.ts"
+import {
+  attempt,
+  hasCode,
+  makeFolder,
+  namesIn,
+  type Owner,
+  removeFile,
+  replaceFile,
+  textOrNull,
+  uniqueName
+} from "./files.ts"
 import { type Busy, type FlockRequest, holdFlock } from "./flock.ts"
 import { isAlive, processOf, readBootId } from "./processes.ts"
 
@@ -75,7 +84,7 @@ const answers = (lock: string, name: string): Effect.Effect<boolean, FileFailed>
   )
 
 const listen = Effect.fnUntraced(function* (lock: string) {
-  const name = `${randomBytes(6).toString("hex")}.sock`
+  const name = `${uniqueName()}.sock`
   const folder = yield* openFolder(lock)
   yield* Effect.acquireRelease(
     Effect.callback<net.Server, FileFailed>((resume) => {
@@ -155,7 +164,7 @@ const take = Effect.fnUntraced(function* <F>(lock: string, newcomer: Holder, own
   const live = yield* liveHolder(lock)
   if (live !== null) return yield* Effect.fail(busy(live))
   const holder = succeed(newcomer, top === 0 ? null : yield* readClaim(lock, top), top)
-  const draft = `${lock}/${randomBytes(6).toString("hex")}.claim`
+  const draft = `${lock}/${uniqueName()}.claim`
   const mine = `${lock}/${top + 1}`
   const linked = yield* writeClaim(draft, holder, owner).pipe(
     Effect.andThen(attempt("claim", mine, () => fs.linkSync(draft, mine))),

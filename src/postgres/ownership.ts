@@ -181,5 +181,6 @@ export const ensureBound = Effect.fnUntraced(function* (
   const address = yield* answering(host, port)
   const postmaster = parsePidFile(readPidFile(pgdata))?.pid
   if (address === null || postmaster === undefined) return
-  if (listensOn(postmaster, address, port) === false) return yield* new PostgresPortTaken({ host, port })
+  const listens = yield* Effect.promise(() => listensOn(postmaster, address, port))
+  if (listens === false) return yield* new PostgresPortTaken({ host, port })
 })

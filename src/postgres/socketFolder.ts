@@ -22,10 +22,11 @@ export interface SocketPlace {
 const maxSocketPath = 100
 
 export const socketFolder = ({ directory, pgdata, port }: SocketPlace): string => {
-  const name = createHash("sha256").update(pgdata).digest("hex").slice(0, 12)
   const fits = (folder: string) => Buffer.byteLength(`${folder}/.s.PGSQL.${port}`) < maxSocketPath
+  if (fits(pgdata)) return pgdata
+  const name = createHash("sha256").update(pgdata).digest("hex").slice(0, 12)
   const inStorage = directory === undefined ? [] : [`${directory}/sockets/${name}`]
-  return [pgdata, ...inStorage].find(fits) ?? `/tmp/compute-ctl-${name}`
+  return inStorage.find(fits) ?? `/tmp/compute-ctl-${name}`
 }
 
 const foreign = (folder: string, detail: string) =>

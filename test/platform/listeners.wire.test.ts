@@ -20,7 +20,7 @@ const listening = (host: string, port: number) =>
   )
 
 const asks = (port: number, ...addresses: ReadonlyArray<string>) =>
-  addresses.map((address) => listensOn(process.pid, address, port))
+  Effect.promise(() => Promise.all(addresses.map((address) => listensOn(process.pid, address, port))))
 
 const onLinux = fs.existsSync("/proc/self/net/tcp")
 const hasIpv6 = fs.existsSync("/proc/self/net/if_inet6")
@@ -31,14 +31,14 @@ describe.each(onLinux ? [true] : [])("a process that listens", () => {
       const [one, all] = [yield* freePort, yield* freePort]
       yield* listening("127.0.0.1", one)
       yield* listening("0.0.0.0", all)
-      assert.deepStrictEqual(asks(one, "127.0.0.1", "127.0.0.2", "::1"), [true, false, false])
-      assert.deepStrictEqual(asks(all, "127.0.0.1", "127.0.0.2", "::1"), [true, true, false])
+      assert.deepStrictEqual(yield* asks(one, "127.0.0.1", "127.0.0.2", "::1"), [true, false, false])
+      assert.deepStrictEqual(yield* asks(all, "127.0.0.1", "127.0.0.2", "::1"), [true, true, false])
       if (!hasIpv6) return
       const [loopback, every] = [yield* freePort, yield* freePort]
       yield* listening("::1", loopback)
       yield* listening("::", every)
-      assert.deepStrictEqual(asks(loopback, "::1", "fe80::1", "127.0.0.1"), [true, false, false])
-      assert.deepStrictEqual(asks(every, "::1", "fe80::1", "127.0.0.1"), [true, true, false])
+      assert.deepStrictEqual(yield* asks(loopback, "::1", "fe80::1", "127.0.0.1"), [true, false, false])
+      assert.deepStrictEqual(yield* asks(every, "::1", "fe80::1", "127.0.0.1"), [true, true, false])
     })
   )
 
@@ -46,8 +46,8 @@ describe.each(onLinux ? [true] : [])("a process that listens", () => {
     Effect.gen(function* () {
       const port = yield* freePort
       yield* listening("127.0.0.1", port)
-      assert.isFalse(listensOn(process.ppid, "127.0.0.1", port))
-      assert.isNull(listensOn(2 ** 22 + 1, "127.0.0.1", port))
+      assert.isFalse(yield* Effect.promise(() => listensOn(process.ppid, "127.0.0.1", port)))
+      assert.isNull(yield* Effect.promise(() => listensOn(2 ** 22 + 1, "127.0.0.1", port)))
     })
   )
 })
