@@ -94,28 +94,28 @@ cat /tmp/ci
 
 for time in first second; do
   begin=$(seconds)
-  npm start >/tmp/start 2>&1 &
+  npm start >"/tmp/start-$time" 2>&1 &
   npm=$!
-  until grep -q 'Postgres is ready' /tmp/start; do
-    kill -0 "$npm" || { cat /tmp/start; exit 1; }
+  until grep -q 'Postgres is ready' "/tmp/start-$time"; do
+    kill -0 "$npm" || { cat "/tmp/start-$time"; exit 1; }
     sleep 0.05
   done
   took "npm start until Postgres is ready, the $time time" "$begin"
   node_modules/.bin/node --input-type=module -e '
     import fs from "node:fs"
     import postgres from "postgres"
-    const [, url, file] = /alice connects with psql .(postgresql:[^?]*)[?]passfile=([^\x27]*)/.exec(fs.readFileSync("/tmp/start", "utf8"))
+    const [, url, file] = /alice connects with psql .(postgresql:[^?]*)[?]passfile=([^\x27]*)/.exec(fs.readFileSync(process.argv[1], "utf8"))
     const sql = postgres(url, { password: fs.readFileSync(file, "utf8").trim().split(":").pop(), onnotice: () => {} })
     await sql.unsafe("create table if not exists kept (n int)")
     await sql.unsafe("insert into kept values (1)")
     const [{ n, version }] = await sql.unsafe("select count(*)::int n, version() from kept")
     console.log("a query: " + n + " rows of " + version.split(" on ")[0])
-    await sql.end()'
+    await sql.end()' "/tmp/start-$time"
   begin=$(seconds)
   kill -TERM "$npm"
   wait "$npm" || true
   took "its stop" "$begin"
-  grep -q 'to terminated: Postgres is gone' /tmp/start || { cat /tmp/start; exit 1; }
+  grep -q 'to terminated: Postgres is gone' "/tmp/start-$time" || { cat "/tmp/start-$time"; exit 1; }
   ! cat /proc/[0-9]*/comm | grep -x postgres || { echo "a Postgres is left"; exit 1; }
 done
 
