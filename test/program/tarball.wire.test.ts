@@ -106,7 +106,8 @@ const project = (peers: ReadonlyArray<string>) => {
   const installed = path.join(folder, "node_modules/compute-ctl")
   fs.mkdirSync(path.join(installed, "dist"), { recursive: true })
   fs.cpSync(library, path.join(installed, "dist/lib"), { recursive: true })
-  fs.copyFileSync(path.join(root, "dist/grpc.cjs"), path.join(installed, "dist/grpc.cjs"))
+  for (const name of ["dist/grpc.cjs", "dist/fakes.cjs"])
+    fs.copyFileSync(path.join(root, name), path.join(installed, name))
   fs.copyFileSync(path.join(root, "package.json"), path.join(installed, "package.json"))
   put("package.json", '{ "private": true, "type": "module" }')
   for (const name of ["@types/node", "undici-types", ...peers]) {
@@ -123,6 +124,14 @@ const project = (peers: ReadonlyArray<string>) => {
   }
   return { put, run, check, [Symbol.dispose]: () => fs.rmSync(folder, { recursive: true, force: true }) }
 }
+
+/** A fake needs what lies beside the library: itself, and gRPC. */
+const fakeByGrpc = `
+import { startFake } from "compute-ctl/promise"
+const ids = { tenant: "a".repeat(32), timeline: "b".repeat(32) }
+await using fake = await startFake({ kind: "pageserver", protocol: "grpc", ...ids, files: { PG_VERSION: "17" } })
+console.log(fake.url.replace(/:.*/, "") + ": " + (await fetch(fake.control + "/_seen")).ok)
+`
 
 /** Prints the packages of which a module loads files, with their number. */
 const loads = (name: string) => `
@@ -145,7 +154,8 @@ describe.skipIf(!fs.existsSync(library))("the library in a project of its own", 
     using one = project([])
     one.put("loads.js", loads("compute-ctl/promise"))
     assert.deepStrictEqual(JSON.parse(one.run("loads.js")), [["compute-ctl", 2]])
-    const use = `import { databaseAt, type FakeScript, type RunningCompute, startCompute, startFake, verifierOf } from "compute-ctl/promise"
+    const use = `import { databaseAt, type RunningCompute, startCompute, verifierOf } from "compute-ctl/promise"
+      import { type FakeScript, startFake } from "compute-ctl/promise"
       export const use = async (): Promise<string> => {
         const pg: RunningCompute = await startCompute({ postgres: 17, password: verifierOf("x") })
         const { ancestor } = await makeAncestor({ postgres: 17 }, (one) => Promise.resolve(one.urlOf("shop", "web")))
@@ -163,6 +173,12 @@ describe.skipIf(!fs.existsSync(library))("the library in a project of its own", 
     one.check("use.ts", "use.cts")
     const required = one.run("-e", 'console.log(Object.keys(require("compute-ctl/promise")).sort().join())')
     assert.strictEqual(required.trim(), "databaseAt,startCompute,startFake,verifierOf")
+  })
+
+  it("starts a fake with what lies beside the library, without Effect", () => {
+    using one = project([])
+    one.put("fake.js", fakeByGrpc)
+    assert.strictEqual(one.run("fake.js").trim(), "grpc: true")
   })
 
   it("loads few files beside those of Effect, and nothing else, until a compute starts", () => {
