@@ -55,7 +55,7 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   const content = storage.kind === "neon" ? "Archive" : "InPlace"
   const timeline = yield* state.timed("claim the timeline", claim(spec, content, held))
   yield* inRoomOf(timeline)(pgdata.begin(plan, content))
-  const lsn = yield* state.timed("settle", timeline.commitLsn("start"))
+  const lsn = yield* state.timed("find the commit LSN", timeline.commitLsn("start"))
   const build = inRoomOf(timeline)(pgdata.build(plan, timeline.source(lsn)))
   const building = metered(state, "basebackup_ms", "build PGDATA", build).pipe(
     Effect.tap(({ archiveBytes, connectMicros }) =>

@@ -136,7 +136,7 @@ describe("routes", () => {
       yield* state.note({
         applyReport,
         sidecarReports: [refused],
-        steps: [{ name: "settle", startedAt: 4, millis: 6 }],
+        steps: [{ name: "find the commit LSN", startedAt: 4, millis: 6 }],
         metrics: { ...zeroMetrics, basebackup_ms: 12 }
       })
       const { port } = yield* open()
@@ -149,9 +149,9 @@ describe("routes", () => {
         basebackup_ms: 12
       })
       assert.deepStrictEqual(JSON.parse((yield* ask(port, "GET", "/timeline")).text).steps, [
-        { name: "settle", started_at_ms: 4, ms: 6 }
+        { name: "find the commit LSN", started_at_ms: 4, ms: 6 }
       ])
-      assert.include((yield* ask(port, "GET", "/metrics")).text, 'compute_ctl_step_ms{step="settle"} 6\n')
+      assert.include((yield* ask(port, "GET", "/metrics")).text, 'compute_ctl_step_ms{step="find the commit LSN"} 6\n')
     }).pipe(Effect.provide(inMemoryServices))
   )
 
