@@ -29,6 +29,12 @@ export { Simulation, simulationLayer, type SimulationStep } from "./testing/Simu
 /**
  * Runs one compute to its end, as `compute_ctl` does, and tells how it ended. Fails only with what kept the compute
  * from having a life at all.
+ *
+ * @example
+ * ```ts
+ * const main = (options: ProgramOptions) =>
+ *   Effect.map(program(options), ({ failure }) => (failure === null ? "ended in order" : explain(failure)))
+ * ```
  */
 export const program = (options: ProgramOptions, outside: Outside = {}) =>
   Effect.flatMap(

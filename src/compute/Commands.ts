@@ -75,6 +75,15 @@ interface Slots {
 
 const empty: Slots = { accepted: null, refresh: null, queued: null, taken: null, closed: false }
 
+/**
+ * What others ask of the compute: a new spec, a fresh look for one, the end.
+ *
+ * @example
+ * ```ts
+ * const commands = yield* Commands
+ * yield* commands.terminate("immediate")
+ * ```
+ */
 export class Commands extends Context.Service<
   Commands,
   {

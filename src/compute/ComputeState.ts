@@ -22,6 +22,15 @@ import {
 } from "./snapshot.ts"
 import { displayStatus, type IllegalTransition, type Status, step, type Trigger } from "./transitions.ts"
 
+/**
+ * Where the compute is in its life, and what is out of order: `/status`, `/conditions` and the rest are made of it.
+ *
+ * @example
+ * ```ts
+ * const state = yield* ComputeState
+ * const { status } = yield* state.now
+ * ```
+ */
 export class ComputeState extends Context.Service<
   ComputeState,
   {

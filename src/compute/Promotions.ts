@@ -33,6 +33,14 @@ interface UnderWay extends PromotionCommand {
 
 const failed = (error: string): Promoted => ({ _tag: "Failed", error, at: null })
 
+/**
+ * A replica becomes a primary, once, whoever asks and how often.
+ *
+ * @example
+ * ```ts
+ * const compute = Effect.provide(Effect.void, Promotions.layer)
+ * ```
+ */
 export class Promotions extends Context.Service<
   Promotions,
   {

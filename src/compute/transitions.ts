@@ -14,6 +14,14 @@ import * as Schema from "effect/Schema"
 // knows a single `termination_pending`; see `printStatus`.
 // ---------------------------------------------------------------------------------------------------------------------
 
+/**
+ * The statuses as the control plane knows them.
+ *
+ * @example
+ * ```ts
+ * const names: ReadonlyArray<string> = Status.literals
+ * ```
+ */
 export const Status = Schema.Literals([
   "empty",
   "configuration_pending",
@@ -195,6 +203,14 @@ const pascal = (status: string): string =>
     .map((word) => word.charAt(0).toUpperCase() + word.slice(1))
     .join("")
 
+/**
+ * The table of changes as a state diagram.
+ *
+ * @example
+ * ```ts
+ * const diagram = toMermaid().startsWith("stateDiagram-v2")
+ * ```
+ */
 export const toMermaid = (): string =>
   [
     "stateDiagram-v2",

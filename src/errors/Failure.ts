@@ -254,6 +254,15 @@ export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", {
   }
 }
 
+/**
+ * Everything that a compute can fail with; what each of them means: docs/errors.md.
+ *
+ * @example
+ * ```ts
+ * const isFailure = Schema.is(Failure)
+ * const known = isFailure(new Error("of somebody else"))
+ * ```
+ */
 export const Failure = Schema.Union([
   SpecInvalid,
   SpecConflict,

@@ -162,6 +162,14 @@ export const causesOf = (error: unknown): ReadonlyArray<string> => {
   return chain
 }
 
+/**
+ * What to do about it.
+ *
+ * @example
+ * ```ts
+ * const advice = (failure: Failure) => `${explain(failure)}; ${hintOf(failure)}`
+ * ```
+ */
 export const hintOf = (failure: Failure): string => {
   const own = "hint" in failure ? failure.hint : ""
   const code = failure._tag === "FileFailed" ? codeOf(failure.cause) : null
@@ -170,7 +178,14 @@ export const hintOf = (failure: Failure): string => {
 
 const brokenDisk = "the disk itself fails there: the kernel's log (dmesg) says more; restore what is lost from a copy"
 
-/** One line: `sentence: cause: cause`. What `/status` carries as `error`. */
+/**
+ * One line: `sentence: cause: cause`. What `/status` carries as `error`.
+ *
+ * @example
+ * ```ts
+ * const text = (failure: Failure) => explain(failure)
+ * ```
+ */
 export const explain = (failure: Failure): string => causesOf(failure).join(": ")
 
 /**

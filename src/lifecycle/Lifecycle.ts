@@ -38,6 +38,15 @@ export interface LifecycleOptions {
 /**
  * From the first spec to the end. Never fails: a failure is part of how it ended. Postgres and the claim on the
  * timeline are gone before the exit delay begins, so a successor need not wait for it.
+ *
+ * @example
+ * ```ts
+ * const spec = yield* Effect.fromResult(parseSpec(wire, { source: "a test", storage: "local" }))
+ * const parts = Layer.mergeAll(simulationLayer, Commands.layer, Promotions.layer)
+ * const ended = yield* runLifecycle({ spec, inputs }).pipe(
+ *   Effect.provide(Layer.provideMerge(parts, ComputeState.layer))
+ * )
+ * ```
  */
 export const runLifecycle = (options: LifecycleOptions) =>
   Effect.flatMap(callersSpan, (caller) => below(null)(lifecycle(options, caller)))

@@ -64,6 +64,15 @@ const StorageOnly = Schema.Struct({
 })
 const decodeStorage = Schema.decodeUnknownOption(StorageOnly)
 
+/**
+ * A spec as the wire has it, checked; or every problem with its path.
+ *
+ * @example
+ * ```ts
+ * const parsed = parseSpec(wire, { source: "spec.json", storage: "local" })
+ * const roles = Result.isSuccess(parsed) ? parsed.success.roles : parsed.failure.problems
+ * ```
+ */
 export const parseSpec = (input: unknown, options: ParseOptions): Result.Result<ParsedSpec, SpecInvalid> => {
   const problems = new Problems()
   const parsed = parseInto(input, options, problems.under(options.under ?? []))

@@ -37,6 +37,19 @@ import { printUrl, withPasswords } from "./passwords.ts"
 
 const emptyCluster = { format_version: 1, suspend_timeout_seconds: -1, cluster: { roles: [], databases: [] } }
 
+/**
+ * A real compute as a service: real Postgres and HTTP, gone with the scope.
+ *
+ * @example
+ * ```ts
+ * const orders = Effect.gen(function* () {
+ *   const compute = yield* Compute
+ *   const wire = yield* compute.connect("shop")
+ *   return yield* wire.rows("SELECT current_database()")
+ * })
+ * const answer = orders.pipe(Effect.scoped, Effect.provide(Compute.layer({ spec })))
+ * ```
+ */
 export class Compute extends Context.Service<
   Compute,
   {
@@ -64,8 +77,8 @@ export class Compute extends Context.Service<
   }
 >()("compute/testing/Compute") {
   /**
-   * A cluster that `fill` makes once, and of which `branchOf` gives each test its own: its compute has ended then. It is
-   * gone with the scope, so branches end before.
+   * A cluster that `fill` makes once, and of which `branchOf` gives each test its own: its compute has ended then.
+   * It is gone with the scope, so branches end before.
    *
    * @example
    * ```ts
@@ -80,6 +93,14 @@ export class Compute extends Context.Service<
     fill: (compute: Compute["Service"]) => Effect.Effect<unknown, E, R>
   ): Effect.Effect<Ancestor, Failure | E, R | Scope.Scope> => makeAncestor(options, fill)
 
+  /**
+   * Ready when the compute is `running`; fails with what the compute failed with.
+   *
+   * @example
+   * ```ts
+   * const shop = Compute.layer({ spec, postgres: 17, log: (line) => console.error(line) })
+   * ```
+   */
   static readonly layer = (options: ComputeOptions = {}): Layer.Layer<Compute, Failure> =>
     Layer.effect(
       Compute,
@@ -143,7 +164,7 @@ const refuseKept = ({ branchOf, directory }: ComputeOptions) =>
     ? Effect.void
     : Effect.fail(refused("a branch goes with its compute: give it no directory"))
 
-/** What an ancestor was started with is what its branches are, unless they say otherwise: then there is nothing to apply. */
+/** A branch is what its ancestor was started with, unless it says otherwise: then there is nothing to apply. */
 const inherit = (options: ComputeOptions): ComputeOptions => {
   const { branchOf } = options
   if (branchOf === undefined) return options

@@ -25,7 +25,14 @@ import type { PlanInputs } from "../postgres/PlanInputs.ts"
 import type { Lsn } from "../spec/identifiers.ts"
 import { Storage, type Timeline } from "../storage/Storage.ts"
 
-/** The steps in which a test can interfere: those of a start in their order, then of a later spec, and of the end. */
+/**
+ * The steps in which a test can interfere: those of a start in their order, then of a later spec, and of the end.
+ *
+ * @example
+ * ```ts
+ * const first: string = simulationSteps[0]
+ * ```
+ */
 export const simulationSteps = [
   "claim",
   "begin",
@@ -60,6 +67,15 @@ export type SimulationStep = (typeof simulationSteps)[number]
  */
 export type Interference = "hang" | "defect" | Failure | Effect.Effect<void, Failure>
 
+/**
+ * What a test does to the simulated parts: interfere with a step, kill Postgres; and what it sees of them.
+ *
+ * @example
+ * ```ts
+ * const simulation = yield* Simulation
+ * yield* simulation.interfere("commitLsn start", "hang")
+ * ```
+ */
 export class Simulation extends Context.Service<
   Simulation,
   {
@@ -288,11 +304,27 @@ export const simulatedStandby = Layer.succeed(Standby, {
 
 type Parts = Simulation | Storage | Pgdata | Postmaster | Applier | ComputeHooks
 
-/** The simulated parts, the actors of a compute's own beside them, and the simulation that a test steers them by. */
+/**
+ * The simulated parts, the actors of a compute's own beside them, and the simulation that a test steers them by.
+ *
+ * @example
+ * ```ts
+ * const meter = { name: "meter", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) } as const
+ * const parts = simulationWith([meter])
+ * ```
+ */
 export const simulationWith = (actors: ReadonlyArray<Actor>, flushLsn: Lsn = 32n): Layer.Layer<Parts> =>
   Layer.mergeAll(storage(flushLsn), pgdata, postmaster, applier, hooks(actors)).pipe(
     Layer.provideMerge(Simulation.layer)
   )
 
-/** The same without any actor of one's own. */
+/**
+ * The same without any actor of one's own.
+ *
+ * @example
+ * ```ts
+ * const parts = Layer.mergeAll(simulationLayer, Commands.layer, Promotions.layer)
+ * const compute = Layer.provideMerge(parts, ComputeState.layer)
+ * ```
+ */
 export const simulationLayer: Layer.Layer<Parts> = simulationWith([])

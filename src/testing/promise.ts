@@ -85,7 +85,7 @@ const disposable = async <E>(make: Effect.Effect<TestDatabase, E, Scope.Scope>):
  *
  * @example
  * ```ts
- * await using database = await databaseAt(inject("postgres"), { migrate })
+ * await using database = await databaseAt(process.env["POSTGRES_URL"] ?? "", { migrate })
  * ```
  */
 export const databaseAt = (url: string, options: PromisedDatabaseOptions = {}): Promise<DisposableDatabase> =>
@@ -111,8 +111,8 @@ const useOf = (compute: Compute["Service"]): SeededCompute => ({
 })
 
 /**
- * Makes a cluster once, of which `branchOf` gives each test its own, with all that `fill` put into it. Rejects with what
- * it failed with.
+ * Makes a cluster once, of which `branchOf` gives each test its own, with all that `fill` put into it. Rejects with
+ * what it failed with.
  *
  * @example
  * ```ts

@@ -250,11 +250,26 @@ const layerOf = ({ actors = [] }: RunScenarioOptions) =>
     Layer.provideMerge(Layer.mergeAll(TestClock.layer(), Logger.layer([])))
   )
 
-/** Lets one scenario happen. The same scenario has the same report, whenever and wherever it is run. */
+/**
+ * Lets one scenario happen. The same scenario has the same report, whenever and wherever it is run.
+ *
+ * @example
+ * ```ts
+ * const { broken } = await Effect.runPromise(runScenario(scenarioOf(7)))
+ * ```
+ */
 export const runScenario = (scenario: Scenario, options: RunScenarioOptions = {}): Effect.Effect<ScenarioReport> =>
   Effect.scoped(run(scenario)).pipe(Effect.provide(layerOf(options)), Random.withSeed(scenario.seed))
 
-/** A seed whose scenario broke a promise: its message has the seed, the scenario and the promises. */
+/**
+ * A seed whose scenario broke a promise: its message has the seed, the scenario and the promises.
+ *
+ * @example
+ * ```ts
+ * const ended = await Effect.runPromise(Effect.result(simulateSeeds([7])))
+ * const broken = Result.isFailure(ended) && ended.failure instanceof PromiseBroken
+ * ```
+ */
 export class PromiseBroken extends Error {
   override readonly name = "PromiseBroken"
   readonly report: ScenarioReport
@@ -272,7 +287,7 @@ export class PromiseBroken extends Error {
  *
  * @example
  * ```ts
- * const blinker: Actor = { name: "blinker", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) }
+ * const blinker = { name: "blinker", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) } as const
  * await Effect.runPromise(simulateSeeds([1, 2, 3], { actors: [blinker] }))
  * ```
  */

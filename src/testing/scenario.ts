@@ -64,7 +64,14 @@ const exits: ReadonlyArray<ExitStatus> = [
   { _tag: "Signal", signal: "SIGKILL" }
 ]
 
-/** The scenario of a seed, a whole number. */
+/**
+ * The scenario of a seed, a whole number.
+ *
+ * @example
+ * ```ts
+ * const scenario = scenarioOf(7)
+ * ```
+ */
 export const scenarioOf = (seed: number): Scenario => {
   const next = numbersOf(seed)
   const upTo = (most: number) => Math.floor(next() * most)
@@ -129,7 +136,14 @@ const printEvent = (event: ScenarioEvent): string => {
   }
 }
 
-/** The scenario as a person reads it. */
+/**
+ * The scenario as a person reads it.
+ *
+ * @example
+ * ```ts
+ * console.log(printScenario(scenarioOf(7)))
+ * ```
+ */
 export const printScenario = ({ events, isReplica, seed, specGiven, stepMillis }: Scenario): string => {
   const spec = specGiven ? "a spec at hand" : "no spec yet"
   const lines = events.map(({ after, event }) => `  ${after} ms later: ${printEvent(event)}`)

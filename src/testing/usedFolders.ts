@@ -76,8 +76,8 @@ export const takeUsed = Effect.fnUntraced(function* (seeds: string, pgdata: stri
 })
 
 /**
- * Keeps a data directory, unless there are enough, or its Postgres did not end in order. `withUsers`: with users' tables,
- * where the next one has them, too.
+ * Keeps a data directory, unless there are enough, or its Postgres did not end in order. `withUsers`: with users'
+ * tables, where the next one has them, too.
  */
 export const keepUsed = Effect.fnUntraced(function* (
   seeds: string,

@@ -173,7 +173,15 @@ const faults: { readonly [K in FakeKind]: Schema.Codec<FakeFaults> } = {
   safekeeper: Schema.Struct(SafekeeperFaults)
 }
 
-/** A script, or what was sent to `/_fault`, is not what its schema says. */
+/**
+ * A script, or what was sent to `/_fault`, is not what its schema says.
+ *
+ * @example
+ * ```ts
+ * const made = yield* Effect.result(makeFake(JSON.parse('{ "kind": "compute", "stepz": [] }')))
+ * const wrong = Result.isFailure(made) && made.failure instanceof ScriptInvalid
+ * ```
+ */
 export class ScriptInvalid extends Schema.TaggedError<ScriptInvalid>()("ScriptInvalid", {
   source: Schema.String,
   problems: Schema.Array(Problem)

@@ -248,7 +248,14 @@ export class Fake extends Context.Service<
   ): Layer.Layer<Fake, ScriptInvalid | ListenFailed | FileFailed> => Layer.effect(Fake, makeFake(script, options))
 }
 
-/** The same until the scope ends. The port of `options` is where the fake's own protocol is spoken. */
+/**
+ * The same until the scope ends. The port of `options` is where the fake's own protocol is spoken.
+ *
+ * @example
+ * ```ts
+ * const { address } = yield* makeFake({ kind: "compute", steps: [{ at: "start", delay: "2s" }] })
+ * ```
+ */
 export const makeFake = Effect.fnUntraced(function* (given: FakeScript, options: FakeOptions = {}) {
   const script = yield* Effect.fromResult(parseScript(given, given.kind, "the script"))
   const { kind } = script

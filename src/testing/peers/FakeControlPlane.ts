@@ -57,6 +57,15 @@ export const answerQuestion =
       : say(404, "text/plain", "there is no such compute")
   }
 
+/**
+ * A control plane that answers one compute's question for its spec.
+ *
+ * @example
+ * ```ts
+ * const answer = () => ({ status: "empty", compute_ctl_config: { jwks: { keys: [] } } })
+ * const { uri } = yield* makeFakeControlPlane({ computeId: "compute-1", answer, fault: "503", failFirst: 2 })
+ * ```
+ */
 export const makeFakeControlPlane: (
   options: ControlPlaneOptions
 ) => Effect.Effect<FakeControlPlane, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {

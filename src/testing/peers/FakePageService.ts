@@ -211,6 +211,15 @@ const basebackup = (
     .catch((cause: unknown) => call.emit("error", { code: INTERNAL, details: String(cause) }))
 }
 
+/**
+ * A pageserver that sends one archive and grants leases, by gRPC.
+ *
+ * @example
+ * ```ts
+ * const ids = { tenant: "a".repeat(32), timeline: "b".repeat(32) }
+ * const { url } = yield* makeFakePageService({ ...ids, archive: new Uint8Array() })
+ * ```
+ */
 export const makeFakePageService: (
   options: PageServiceOptions
 ) => Effect.Effect<FakePageService, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {

@@ -186,6 +186,15 @@ export const refusedBasebackup = (
     : null
 }
 
+/**
+ * A pageserver that sends one archive, by the protocol of libpq.
+ *
+ * @example
+ * ```ts
+ * const ids = { tenant: "a".repeat(32), timeline: "b".repeat(32) }
+ * const { url } = yield* makeFakePageserver({ ...ids, archive: new Uint8Array(), fault: "hang" })
+ * ```
+ */
 export const makeFakePageserver: (
   options: PageserverOptions
 ) => Effect.Effect<FakePageserver, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {

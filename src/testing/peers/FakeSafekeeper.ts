@@ -76,6 +76,15 @@ export interface FakeSafekeeper {
 /** How far a lagging safekeeper is behind. */
 const lag = 0x100n
 
+/**
+ * A safekeeper that says how far it is.
+ *
+ * @example
+ * ```ts
+ * const ids = { tenant: "a".repeat(32), timeline: "b".repeat(32) }
+ * const { address } = yield* makeFakeSafekeeper({ ...ids, flush: 0x20n, mode: "ok" })
+ * ```
+ */
 export const makeFakeSafekeeper: (
   options: SafekeeperOptions
 ) => Effect.Effect<FakeSafekeeper, ListenFailed, Scope.Scope> = Effect.fnUntraced(function* (options) {

@@ -20,6 +20,14 @@ import { type FakeSafekeeper, makeFakeSafekeeper, type SafekeeperMode } from "./
  */
 const leftOut = new Set(["postgresql.conf", "postmaster.pid", "postmaster.opts"])
 
+/**
+ * The gzipped tar that a pageserver would send, made of the PGDATA of a Postgres that was stopped in order.
+ *
+ * @example
+ * ```ts
+ * const archive = yield* basebackupOf("/var/lib/postgresql/17/main")
+ * ```
+ */
 export const basebackupOf = (pgdata: string): Effect.Effect<Uint8Array, FileFailed> =>
   Effect.tryPromise({
     try: async () => {
@@ -47,6 +55,15 @@ export interface NeonPeersOptions {
   readonly token?: string
 }
 
+/**
+ * A pageserver and its safekeepers for one timeline.
+ *
+ * @example
+ * ```ts
+ * const storage = Effect.map(NeonPeers, ({ storageFields }) => storageFields)
+ * const fields = storage.pipe(Effect.provide(NeonPeers.layer({ archive: new Uint8Array() })), Effect.scoped)
+ * ```
+ */
 export class NeonPeers extends Context.Service<
   NeonPeers,
   {
