@@ -1,6 +1,6 @@
 /**
- * Builds what is shipped: one CommonJS file that needs nothing but Node (and, for gRPC and for fakes, those beside it), a
- * snapshot of it for the Node that builds, and the library with its declarations.
+ * Builds what is shipped: one CommonJS file that needs nothing but Node (and, for gRPC and for fakes, those beside it),
+ * a snapshot of it for the Node that builds, and the library with its declarations.
  *
  * Everything is built beside `dist/` and moved into place at the end, so that a running compute never meets half
  * a bundle. Why one file, and why CommonJS: docs/adr/0010.
@@ -114,7 +114,8 @@ const program = async (): Promise<void> => {
  */
 const shareNamespaces = (text: string): string => {
   // name = (module, mode, target) => (target = module != null ? create(prototype(module)) : {}, copy(…, module))
-  const made = String.raw`\(\5=\3!=null\?(?:[\w$]+\()+\3\)\):\{\},[\w$]+\(\4\|\|!\3\|\|!\3\.__esModule\?[^?]*?:\5,\3\)\)`
+  const copied = String.raw`[\w$]+\(\4\|\|!\3\|\|!\3\.__esModule\?[^?]*?:\5,\3\)`
+  const made = String.raw`\(\5=\3!=null\?(?:[\w$]+\()+\3\)\):\{\},${copied}\)`
   const helper = new RegExp(String.raw`([\w$]+)=(\((\w),(\w),(\w)\)=>${made})`, "g")
   const found = [...text.matchAll(helper)]
   if (found.length !== 1) throw new Error("the bundler's way of importing a CommonJS module is not what it was")

@@ -27,7 +27,7 @@ export const attemptPromise = <A>(
 ): Effect.Effect<A, FileFailed> =>
   Effect.tryPromise({ try: work, catch: (cause) => new FileFailed({ operation, path, cause }) })
 
-/** A name that nobody else has taken, and no secret: it needs nothing of `node:crypto`, whose loading takes its time. */
+/** A name that nobody else has taken, and no secret: it needs nothing of `node:crypto`, which is slow to load. */
 export const uniqueName = (): string => Math.random().toString(36).slice(2, 8) + Math.random().toString(36).slice(2, 8)
 
 export interface Replacement {

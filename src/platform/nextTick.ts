@@ -1,10 +1,9 @@
 /**
  * `process.nextTick` at its full speed for as long as the process lives.
  *
- * Node 24 (and 26) build each tick as an object literal with computed keys. V8 remembers the literal's hidden class, but
- * weakly: a garbage collection at a moment at which no tick waits drops the class, and from then on each of the keys is
- * defined by a call into the runtime, five times slower (110 ns become 500, or 4 us where several are asked for), until
- * the process ends. An HTTP answer takes half a dozen ticks. One tick that stays keeps its class alive.
+ * Node 24 builds each tick as an object literal with computed keys. V8 remembers the literal's hidden class, but weakly:
+ * a garbage collection at a moment at which no tick waits drops the class, and from then on each of the keys is defined
+ * by a call into the runtime, five times slower (110 ns become 500), until the process ends. An HTTP answer takes half a dozen ticks. One tick that stays keeps its class alive.
  */
 import { executionAsyncResource } from "node:async_hooks"
 

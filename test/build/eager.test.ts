@@ -8,7 +8,8 @@ var named=function inner(){return 4},generator=function*(){yield 5};
 var object={method(e){return e.map(t=>t)},get getter(){return 6},property:function(){return 7}};
 class Box{#field=()=>8;own(){return this.#field()}static made(){return new Box}}
 switch(declared()){case 1:function inCase(){return 9}}
-module.exports=()=>JSON.stringify([declared(),arrow(1),short(1),named(),[...generator()],object.method([1]),object.getter,object.property(),Box.made().own(),inCase()]);
+module.exports=()=>JSON.stringify([declared(),arrow(1),short(1),named(),[...generator()],object.method([1]),
+  object.getter,object.property(),Box.made().own(),inCase()]);
 `
 const run = (text: string): string => {
   const module: { exports: () => string } = { exports: () => "" }
