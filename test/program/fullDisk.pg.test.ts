@@ -44,7 +44,7 @@ const full = String.raw`hint: make room on the file system \(.* MB .* are free o
 
 const storages = {
   volume: {
-    size: "200m",
+    size: "240m",
     prepared: (at: Place) => fs.existsSync(`${at.directory}/pgdata/compute_ctl/reserve`),
     hint: /WAL \d+ MB, the reserve for a recovery 3\d MB, all data files \d+ MB; nothing in it may be deleted by hand/,
     spent: /the disk is full: gave up the reserve in .*pgdata\/compute_ctl/
