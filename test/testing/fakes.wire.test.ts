@@ -32,6 +32,7 @@ import type {
   PageserverStep,
   SeenRequest
 } from "../../src/testing/fakes/script.ts"
+import { SeenList } from "../../src/testing/peers/faults.ts"
 import { temporaryFolder } from "../support/postgres.ts"
 import { startShipped } from "../support/shipped.ts"
 import { emptySpec } from "../support/specs.ts"
@@ -43,6 +44,9 @@ const kinds = ["compute", "control-plane", "pageserver", "safekeeper"] as const 
 
 const exampleOf = (kind: FakeKind): FakeScript =>
   Result.getOrThrow(parseScriptText(fs.readFileSync(path.join(examples, `${kind}.json`), "utf8"), kind, kind))
+
+const tenant = "a".repeat(32) as TenantId
+const timeline = "b".repeat(32) as TimelineId
 
 interface Asked {
   readonly token?: string
@@ -276,6 +280,21 @@ describe("a fake compute", () => {
   )
 })
 
+describe("what a fake keeps", () => {
+  it("has a bound: the last thousand that it saw, and a thousand faults", async () => {
+    const record = new SeenList<number>()
+    for (let one = 0; one < 1_002; one += 1) record.add(one)
+    assert.deepStrictEqual([record.all.length, record.all[0], record.dropped], [1_000, 2, 2])
+    await using fake = await startFake({ kind: "safekeeper", tenant, timeline, flush: "0/10" })
+    await fake.fault({ attempts: Array.from({ length: 1_000 }, () => ({ fault: "lag" as const })) })
+    const more = await fake.fault({ attempts: [{ fault: "lag" }] }).then(
+      () => "taken",
+      (cause: unknown) => String(cause)
+    )
+    assert.match(more, /more than 1000 are armed; POST \/_reset forgets them/)
+  })
+})
+
 describe("a fake control plane", () => {
   it.live("is down, answers garbage, has no spec, and then has one, as our own client meets it", () =>
     Effect.gen(function* () {
@@ -312,9 +331,6 @@ describe("a fake control plane", () => {
     })
   )
 })
-
-const tenant = "a".repeat(32) as TenantId
-const timeline = "b".repeat(32) as TimelineId
 
 const specAt = (url: string, protocol: "libpq" | "grpc"): ParsedSpec => ({
   ...emptySpec,

@@ -57,7 +57,8 @@ interface FakeCompute {
   /** Where it listens on 127.0.0.1; `null`: this life has ended. */
   readonly port: () => number | null
   readonly status: () => string
-  readonly arm: (step: ComputeStep) => void
+  /** False: so much is armed already that it was not taken. */
+  readonly arm: (step: ComputeStep) => boolean
   /** Ends this life, if it has not ended yet, and begins another. */
   readonly reset: Effect.Effect<void>
 }
@@ -290,9 +291,10 @@ export const makeFakeCompute = Effect.fnUntraced(function* (
   let last: Status = "empty"
   let own = yield* Scope.fork(outer)
 
-  const arm = (step: ComputeStep): void => {
-    if (step.at === "postgres") now?.leave(step)
-    else steps.arm(step, timesOf(step.times))
+  const arm = (step: ComputeStep): boolean => {
+    if (step.at !== "postgres") return steps.arm(step, timesOf(step.times))
+    now?.leave(step)
+    return true
   }
   const scripted = script.steps ?? []
 

@@ -15,7 +15,7 @@ import { answerQuestion } from "../peers/FakeControlPlane.ts"
 import { makeFakePageserver, type PageserverAttempt, type PageserverSeen } from "../peers/FakePageserver.ts"
 import { makeFakePageService, type PageServiceFault, type PageServiceSeen } from "../peers/FakePageService.ts"
 import { makeFakeSafekeeper, type SafekeeperAttempt, type SafekeeperSeen } from "../peers/FakeSafekeeper.ts"
-import { FaultQueue, SeenList } from "../peers/faults.ts"
+import { FaultQueue, maxArmed, SeenList } from "../peers/faults.ts"
 import { inUrl } from "../peers/serverWire.ts"
 import { archiveOf } from "./archive.ts"
 import { makeFakeCompute } from "./FakeCompute.ts"
@@ -35,7 +35,7 @@ import type {
   SafekeeperStep,
   SpecAnswer
 } from "./script.ts"
-import { parseFaults, parseScript, type ScriptInvalid } from "./scriptSchema.ts"
+import { parseFaults, parseScript, ScriptInvalid } from "./scriptSchema.ts"
 
 /** What differs between the kinds. */
 interface Parts {
@@ -45,7 +45,8 @@ interface Parts {
   readonly handle: Handle
   readonly tokens: ReadonlyMap<string, string>
   readonly seen: () => Omit<FakeSeen, "kind">
-  readonly arm: (faults: FakeFaults) => void
+  /** False: so much is armed already that not all of it was taken. */
+  readonly arm: (faults: FakeFaults) => boolean
   /** Back to the beginning; what was armed is forgotten already. */
   readonly reset: Effect.Effect<void>
 }
@@ -73,7 +74,7 @@ const compute = Effect.fnUntraced(function* (
     handle: proxyTo(fake.port),
     tokens: new Map(tokens === null ? [] : [[tokens.token, "token"] as const, [tokens.adminToken, "adminToken"]]),
     seen: () => ({ status: fake.status(), seen: record.all, dropped: record.dropped }),
-    arm: ({ steps = [] }) => steps.forEach(fake.arm),
+    arm: ({ steps = [] }) => steps.map(fake.arm).every((taken) => taken),
     reset: fake.reset
   } satisfies Parts
 })
@@ -110,7 +111,7 @@ const controlPlane = (script: ControlPlaneScript, record: SeenList<RecordedReque
     },
     tokens: new Map(token === undefined ? [] : [[token, "token"]]),
     seen: () => ({ seen: record.all, dropped: record.dropped }),
-    arm: () => {},
+    arm: () => true,
     reset: Effect.sync(begin)
   }
 }
@@ -152,10 +153,10 @@ const pageserver = Effect.fnUntraced(function* (script: PageserverScript, option
     handle: nothingHere,
     tokens,
     seen: () => ({ seen: seen(), dropped: libpq.dropped + grpc.dropped }),
-    arm: (faults) => {
-      for (const { times, ...one } of (faults.attempts ?? []) as ReadonlyArray<PageserverStep>)
-        attempts.arm({ ...one, ...delayOf(one) } as PageserverAttempt, timesOf(times))
-    },
+    arm: (faults) =>
+      ((faults.attempts ?? []) as ReadonlyArray<PageserverStep>)
+        .map(({ times, ...one }) => attempts.arm({ ...one, ...delayOf(one) } as PageserverAttempt, timesOf(times)))
+        .every((taken) => taken),
     reset: Effect.sync(() => {
       attempts.clear()
       libpq.clear()
@@ -189,10 +190,12 @@ const safekeeper = Effect.fnUntraced(function* (script: SafekeeperScript, option
       seen: record.all.map((one) => ({ ...one, password: nameOf(tokens, one.password) })),
       dropped: record.dropped
     }),
-    arm: (faults) => {
-      for (const { fault, times, ...one } of (faults.attempts ?? []) as ReadonlyArray<SafekeeperStep>)
-        attempts.arm({ ...delayOf(one), ...(fault === undefined ? {} : { mode: fault }) }, timesOf(times))
-    },
+    arm: (faults) =>
+      ((faults.attempts ?? []) as ReadonlyArray<SafekeeperStep>)
+        .map(({ fault, times, ...one }) =>
+          attempts.arm({ ...delayOf(one), ...(fault === undefined ? {} : { mode: fault }) }, timesOf(times))
+        )
+        .every((taken) => taken),
     reset: Effect.sync(() => {
       attempts.clear()
       record.clear()
@@ -216,6 +219,11 @@ const partsOf = (
       return safekeeper(script, options)
   }
 }
+
+const tooMany = new ScriptInvalid({
+  source: "a list of faults",
+  problems: [{ path: "", message: `more than ${maxArmed} are armed; POST /_reset forgets them` }]
+})
 
 // -- the fake -------------------------------------------------------------------------------------------------------
 
@@ -262,19 +270,21 @@ export const makeFake = Effect.fnUntraced(function* (given: FakeScript, options:
   const record = new SeenList<RecordedRequest>()
   const requests = new FaultQueue<RequestFault>()
   const parts = yield* partsOf(script, record, options)
-  const arm = (faults: FakeFaults): number => {
-    for (const one of faults.requests ?? []) requests.arm(one, timesOf(one.times))
-    parts.arm(faults)
-    return Object.values(faults).reduce((sum, list) => sum + list.length, 0)
+  /** How many there were. */
+  const arm = (faults: FakeFaults): Result.Result<number, ScriptInvalid> => {
+    const taken = (faults.requests ?? []).map((one) => requests.arm(one, timesOf(one.times)))
+    return parts.arm(faults) && taken.every((one) => one)
+      ? Result.succeed(Object.values(faults).reduce((sum, list) => sum + list.length, 0))
+      : Result.fail(tooMany)
   }
   const scripted: FakeFaults = {
     ...("requests" in script ? { requests: script.requests } : {}),
     ...("attempts" in script ? { attempts: script.attempts } : {})
   }
-  arm(scripted)
+  yield* Effect.fromResult(arm(scripted))
   const control = {
     seen: (): FakeSeen => ({ kind, ...parts.seen() }),
-    fault: (text: string) => Result.map(parseFaults(text, script), arm),
+    fault: (text: string) => Result.flatMap(parseFaults(text, script), arm),
     reset: Effect.andThen(
       Effect.sync(() => {
         record.clear()

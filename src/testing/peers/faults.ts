@@ -3,7 +3,7 @@
  */
 
 /** More than these nobody means. */
-const maxArmed = 1_000
+export const maxArmed = 1_000
 const maxSeen = 1_000
 
 interface Armed<F> {
