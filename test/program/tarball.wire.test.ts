@@ -150,12 +150,12 @@ console.log(JSON.stringify(Object.entries(files).map(([owner, { size }]) => [own
 `
 
 describe.skipIf(!fs.existsSync(library))("the library in a project of its own", () => {
-  it("is two files and no other package for whoever uses it without Effect; types need none either", () => {
+  it("is one module and no other package for whoever uses it without Effect; types need none either", () => {
     using one = project([])
     one.put("loads.js", loads("compute-ctl/promise"))
-    assert.deepStrictEqual(JSON.parse(one.run("loads.js")), [["compute-ctl", 2]])
-    const use = `import { databaseAt, type RunningCompute, startCompute, verifierOf } from "compute-ctl/promise"
-      import { type FakeScript, startFake } from "compute-ctl/promise"
+    assert.deepStrictEqual(JSON.parse(one.run("loads.js")), [["compute-ctl", 1]])
+    const use = `import { databaseAt, makeAncestor, type RunningCompute, startCompute } from "compute-ctl/promise"
+      import { type FakeScript, startFake, verifierOf } from "compute-ctl/promise"
       export const use = async (): Promise<string> => {
         const pg: RunningCompute = await startCompute({ postgres: 17, password: verifierOf("x") })
         const { ancestor } = await makeAncestor({ postgres: 17 }, (one) => Promise.resolve(one.urlOf("shop", "web")))
@@ -172,7 +172,7 @@ describe.skipIf(!fs.existsSync(library))("the library in a project of its own", 
     one.put("use.cts", use)
     one.check("use.ts", "use.cts")
     const required = one.run("-e", 'console.log(Object.keys(require("compute-ctl/promise")).sort().join())')
-    assert.strictEqual(required.trim(), "databaseAt,startCompute,startFake,verifierOf")
+    assert.strictEqual(required.trim(), "databaseAt,makeAncestor,startCompute,startFake,verifierOf")
   })
 
   it("starts a fake with what lies beside the library, without Effect", () => {
