@@ -8,6 +8,7 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { start } from "../storage/local/containers.ts"
+import { useUp } from "../support/fullDisk.ts"
 import { eventually } from "../support/waiting.ts"
 import { localArguments, type Place, place, type Program, rows } from "./harness.ts"
 import { killedSpec } from "./killCycles.ts"
@@ -24,16 +25,11 @@ const smallPlace = Effect.fnUntraced(function* (size: string) {
   return { ...at, directory: disk }
 })
 
-const free = (at: Place): number => {
-  const { bavail, bsize } = fs.statfsSync(at.directory)
-  return bavail * bsize
-}
-
 const filler = (at: Place): string => path.join(at.directory, "other")
 
 /** Postgres writes nothing but WAL until it has no room for it. */
-const useUp = Effect.fnUntraced(function* (at: Place) {
-  execFileSync("fallocate", ["-l", String(free(at)), filler(at)])
+const useUpWal = Effect.fnUntraced(function* (at: Place) {
+  useUp(filler(at))
   const write = rows(at, "select pg_logical_emit_message(true, 'x', repeat('x', 8000000))")
   yield* Effect.repeat(Effect.exit(write), { until: (exit) => exit._tag === "Failure" })
 })
@@ -72,7 +68,7 @@ const tests = () => {
             yield* Effect.promise(() => first.reaches("running"))
             yield* rows(at, "create table kept as select n from generate_series(1, 1000) n")
             yield* eventually("what a full disk will need", () => prepared(at))
-            yield* useUp(at)
+            yield* useUpWal(at)
             yield* Effect.promise(() => first.prints(new RegExp(full + hint.source)))
             assert.match(first.output(), /the disk is full/)
             first.signal("SIGTERM")

@@ -8,6 +8,7 @@ import * as Fiber from "effect/Fiber"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import { useUp } from "../../support/fullDisk.ts"
 import { runAs } from "../../support/postgres.ts"
 import { archiving, makeWorld, start, storageFor, until, type World, type WorldOptions } from "./computes.ts"
 import { where } from "./containers.ts"
@@ -60,25 +61,6 @@ const dropReserve = (world: World): void => {
   for (const file of fs.globSync(`${world.root}/reserve-*`)) fs.rmSync(file)
 }
 
-/** What is free is gone, to the last byte that a small file could have. */
-const useUp = (folder: string): void => {
-  const fd = fs.openSync(path.join(folder, "other"), "w")
-  try {
-    for (let bytes = 16 * 1024 * 1024; bytes >= 512; bytes /= 2) {
-      try {
-        for (;;) fs.writeSync(fd, Buffer.alloc(bytes, 1))
-      } catch {
-        // Not so much any more.
-      }
-    }
-    fs.fsyncSync(fd)
-  } catch {
-    // No room even for that.
-  } finally {
-    fs.closeSync(fd)
-  }
-}
-
 const throwAway = (world: World, megabytes: number): void => {
   const trash = path.join(world.root, "trash-7")
   fs.mkdirSync(trash, { recursive: true })
@@ -98,7 +80,7 @@ whereRoot("a full disk", () => {
         yield* first.crash()
         throwAway(world, 60)
         dropReserve(world)
-        useUp(world.all)
+        useUp(path.join(world.all, "other"))
         assert.throws(() => fs.writeFileSync(path.join(world.root, "lock", "small"), "x"))
         const second = yield* start(world)
         assert.deepStrictEqual(yield* second.rows("select count(*) from t"), [["1000"]])
@@ -248,7 +230,7 @@ whereRoot("a quota that is used up", () => {
           yield* first.crash()
           throwAway(world, 60)
           dropReserve(world)
-          useUp(world.all)
+          useUp(path.join(world.all, "other"))
           const { bavail, bsize } = fs.statfsSync(world.root)
           assert.isAbove(bavail * bsize, 500e6)
           const second = yield* start(world)
