@@ -15,6 +15,8 @@ export interface Place {
   readonly timeline: string
   readonly pgdata: string
   readonly port: number
+  /** `postgres` unless said. */
+  readonly database?: string
 }
 
 const patience = 900_000
@@ -27,7 +29,7 @@ export const until = async (what: string, is: () => boolean | Promise<boolean>):
   }
 }
 
-const sql = (place: Place, text: string) =>
+export const sql = (place: Place, text: string) =>
   Effect.runPromise(
     Effect.scoped(
       Effect.flatMap(
@@ -35,7 +37,7 @@ const sql = (place: Place, text: string) =>
           host: place.pgdata,
           port: place.port,
           user: "cloud_admin",
-          database: "postgres",
+          database: place.database ?? "postgres",
           connectWithin: Duration.seconds(10)
         }),
         (wire) => wire.rows(text, "10 minutes")
