@@ -8,6 +8,7 @@ import * as Fiber from "effect/Fiber"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import type { Failure } from "../../../src/errors/Failure.ts"
 import { useUp } from "../../support/fullDisk.ts"
 import { runAs } from "../../support/postgres.ts"
 import { archiving, makeWorld, start, storageFor, until, type World, type WorldOptions } from "./computes.ts"
@@ -94,14 +95,13 @@ whereRoot("a full disk", () => {
     )
   )
 
-  it.live("also where it is inodes that are used up", () =>
+  it.live("also where it is inodes that are used up; not while another compute has them", () =>
     Effect.scoped(
       Effect.gen(function* () {
         yield* warmUp
         const world = yield* smallWorld(tmpfs("size=600m,nr_inodes=5000"))
         const first = yield* start(world)
         yield* first.rows("create table t (n int); insert into t select generate_series(1, 1000)")
-        yield* first.crash()
         const trash = path.join(world.root, "trash-7")
         fs.mkdirSync(trash)
         dropReserve(world)
@@ -112,6 +112,10 @@ whereRoot("a full disk", () => {
           // No more names.
         }
         assert.isAbove(made, 1000)
+        const busy = (yield* Effect.flip(start(world))) as Failure
+        assert.strictEqual(busy._tag, "TimelineBusy")
+        assert.strictEqual(fs.readdirSync(trash).length, made)
+        yield* first.crash()
         const second = yield* start(world)
         assert.deepStrictEqual(yield* second.rows("select count(*) from t"), [["1000"]])
         yield* second.stop
