@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs"
@@ -21,6 +22,7 @@ import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 import { NeonDeadlines } from "../../src/storage/neon/deadlines.ts"
 import { surveySafekeepers } from "../../src/storage/neon/safekeepers.ts"
 import { acquireLease, openBasebackup } from "../../src/storage/neon/shards.ts"
+import { archiveOf } from "../../src/testing/fakes/archive.ts"
 import { fakeCommand } from "../../src/testing/fakes/command.ts"
 import { parseScriptText, scriptsJsonSchema } from "../../src/testing/fakes/scriptSchema.ts"
 import { makeFake } from "../../src/testing/fakes/startFake.ts"
@@ -327,7 +329,10 @@ describe("a fake control plane", () => {
       assert.deepStrictEqual(JSON.parse(plain.text), { spec: spec(), status: "attached" })
       const whole = yield* askAt(older.address.url, "GET", "/compute/api/v2/computes/b/spec")
       assert.deepStrictEqual(JSON.parse(whole.text), { any: 1 })
-      assert.strictEqual((yield* askAt(older.address.url, "GET", "/compute/api/v2/computes/c/spec")).status, 404)
+      for (const id of ["c", "%zz", "%00", "", "a/b"]) {
+        const unknown = yield* askAt(older.address.url, "GET", `/compute/api/v2/computes/${id}/spec`)
+        assert.strictEqual(unknown.status, 404)
+      }
     })
   )
 })
@@ -396,6 +401,27 @@ describe("a fake pageserver", () => {
       })
     )
   }
+})
+
+describe("what a fake pageserver serves", () => {
+  it.live("may be a data directory, without its configuration, or a file, by a path from the script", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      fs.mkdirSync(path.join(folder, "pgdata/global"), { recursive: true })
+      fs.writeFileSync(path.join(folder, "pgdata/global/pg_control"), "c")
+      fs.writeFileSync(path.join(folder, "pgdata/postgresql.conf"), "port = 1")
+      const script = { kind: "pageserver", tenant, timeline } as const
+      const archive = yield* archiveOf({ ...script, pgdata: "pgdata" }, folder)
+      fs.writeFileSync(path.join(folder, "base.tar.gz"), archive)
+      for (const made of [archive, yield* archiveOf({ ...script, archive: "base.tar.gz" }, folder)]) {
+        const unpacked = yield* temporaryFolder
+        yield* unpack(Stream.make(made), unpacked, null)
+        assert.deepStrictEqual(contentOf(unpacked), { global: null, "global/pg_control": "c" })
+      }
+      const missing = yield* Effect.result(archiveOf({ ...script, archive: "base.tar" }, folder))
+      assert.match(Result.isFailure(missing) ? missing.failure.message : "", /cannot read the archive .*base\.tar$/)
+    })
+  )
 })
 
 describe("a fake safekeeper", () => {

@@ -102,12 +102,11 @@ const controlPlane = (script: ControlPlaneScript, record: SeenList<RecordedReque
     address: token === undefined ? {} : { token },
     url: null,
     handle: (request, response) => {
-      const [, id = ""] = /^\/compute\/api\/v2\/computes\/([^/]+)\/spec$/.exec(request.url ?? "") ?? []
-      const computeId = decodeURIComponent(id)
+      const [, asked] = /^\/compute\/api\/v2\/computes\/([^/]+)\/spec$/.exec(request.url ?? "") ?? []
+      const computeId = [...answers.keys()].find((id) => encodeURIComponent(id) === asked) ?? ""
       const queue = answers.get(computeId)
-      const known = queue === undefined ? { computeId: "\0" } : { computeId }
-      const answer = () => answerOf(script, queue?.next() ?? {})
-      answerQuestion({ ...known, ...(token === undefined ? {} : { token }), answer }, undefined)(request, response)
+      const answer = () => (queue === undefined ? undefined : answerOf(script, queue.next() ?? {}))
+      answerQuestion({ computeId, ...(token === undefined ? {} : { token }), answer }, undefined)(request, response)
     },
     tokens: new Map(token === undefined ? [] : [[token, "token"]]),
     seen: () => ({ seen: record.all, dropped: record.dropped }),

@@ -21,7 +21,10 @@ export interface ControlPlaneOptions {
   readonly computeId: string
   /** Asked for as the bearer's; without it everybody is answered. */
   readonly token?: string
-  /** The whole answer (docs/reference/compute_ctl.md#spec-answer), as it is at the time of the question. */
+  /**
+   * The whole answer (docs/reference/compute_ctl.md#spec-answer), as it is at the time of the question; `undefined`: there
+   * is no such compute.
+   */
   readonly answer: () => unknown
   readonly fault?: ControlPlaneFault
   /** Only the first so many questions meet the fault; default: all of them. */
@@ -52,9 +55,11 @@ export const answerQuestion =
     if (options.token !== undefined && request.headers.authorization !== `Bearer ${options.token}`) {
       return say(401, "text/plain", "the token is not valid")
     }
-    return request.url === `/compute/api/v2/computes/${encodeURIComponent(options.computeId)}/spec`
-      ? say(200, "application/json", JSON.stringify(options.answer()))
-      : say(404, "text/plain", "there is no such compute")
+    const asked = request.url === `/compute/api/v2/computes/${encodeURIComponent(options.computeId)}/spec`
+    const answer = asked ? options.answer() : undefined
+    return answer === undefined
+      ? say(404, "text/plain", "there is no such compute")
+      : say(200, "application/json", JSON.stringify(answer))
   }
 
 /**
