@@ -90,6 +90,7 @@ const socketFolders = ({ osUsers, sockets }: StockStorage, wished: string): Requ
 export const durabilitySettings = (fsync: "on" | "off"): ReadonlyArray<RequiredSetting> => [
   { name: "wal_level", value: "replica", because: "commits must be found in the WAL again" },
   { name: "wal_keep_size", value: "2147483647", because: "the storage decides when WAL may go" },
+  { name: "wal_recycle", value: "off", because: "a branch may share a file of WAL, and must not be written over" },
   { name: "fsync", value: fsync, because: "the durability that was asked for decides it" },
   { name: "full_page_writes", value: "on", because: "a base may be copied at any time" }
 ]

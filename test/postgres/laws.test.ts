@@ -191,6 +191,7 @@ describe("postgresql.conf", () => {
     ["fsync", "off", "on"],
     ["wal_level", "minimal", "replica"],
     ["wal_keep_size", "0", "2147483647"],
+    ["wal_recycle", "on", "off"],
     ["full_page_writes", "off", "on"],
     ["restart_after_crash", "on", "off"],
     ["dynamic_shared_memory_type", "posix", "mmap"],

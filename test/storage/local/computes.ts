@@ -226,6 +226,7 @@ shared_buffers = 16MB
 max_connections = 40
 wal_level = replica
 wal_keep_size = 2147483647
+wal_recycle = off
 fsync = ${fsync}
 restart_after_crash = off
 full_page_writes = on

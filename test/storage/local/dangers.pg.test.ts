@@ -324,6 +324,7 @@ describe("settings", () => {
   it.live.each([
     "wal_keep_size = 0",
     "full_page_writes = off",
+    "wal_recycle = on",
     "fsync = off",
     "wal_level = minimal\nmax_wal_senders = 0"
   ])("a start with %s is refused", (setting) =>

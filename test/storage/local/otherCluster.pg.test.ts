@@ -28,7 +28,13 @@ describe("the archiver", () => {
         const world = yield* makeWorld(eager)
         // All that local storage requires, so that only its identity tells it from the stored one.
         const other = yield* startPostgres({
-          settings: { wal_level: "replica", wal_keep_size: "2147483647", full_page_writes: "on", log_statement: "all" }
+          settings: {
+            wal_level: "replica",
+            wal_keep_size: "2147483647",
+            wal_recycle: "off",
+            full_page_writes: "on",
+            log_statement: "all"
+          }
         })
         const filesOf = () =>
           ["current.json", "reached"].map((name) =>
