@@ -12,6 +12,7 @@ import * as path from "node:path"
 import { makeSnapshot } from "../../.ci/snapshot.ts"
 import { startPlan } from "../../src/postgres/startPlan.ts"
 import { parseSpec } from "../../src/spec/parseSpec.ts"
+import { type Phase, printPhases, watchPhases } from "./startPhases.ts"
 import { endAll, endPostgres, freePort, memoryOf, postmasterOf, start, type Started, until, user } from "./startRuns.ts"
 
 const rounds = Number(process.argv[2] ?? 10)
@@ -86,6 +87,7 @@ fs.writeFileSync(at("empty.sql"), "SELECT 1;")
 
 const figures = new Map<string, Array<number>>()
 const keep = (name: string, value: number): void => void figures.set(name, [...(figures.get(name) ?? []), value])
+const phasesOf = new Map<string, Array<ReadonlyArray<Phase>>>()
 const median = (name: string): number => {
   const sorted = [...(figures.get(name) ?? [])].sort((one, other) => one - other)
   return (
@@ -146,11 +148,11 @@ const between = (text: string, first: string, last: string): number => {
 const running = async (name: Name, kind: string, place: string): Promise<Started> => {
   const run = launch(name, place)
   const up = run.accepts(httpPort)
+  const phases = watchPhases(run)
   keep(`ours, ${name}, ${kind}`, await run.says(/ to running: /))
   keep(`${name}, ${kind}: until HTTP answers`, await up)
+  phasesOf.set(`${name}, ${kind}`, [...(phasesOf.get(`${name}, ${kind}`) ?? []), await phases])
   const text = run.said()
-  for (const [, step, millis] of text.matchAll(/INFO ([a-zA-Z ]+): (\d+) ms(?: \{.*\})?$/gm))
-    keep(`${name}, ${kind}: ${step}`, Number(millis))
   keep(`${name}, ${kind}: wipe to ready`, between(text, "build PGDATA", "start Postgres"))
   keep(`${name}, ${kind}: wipe to applied`, between(text, "build PGDATA", "apply the spec"))
   return run
@@ -293,16 +295,7 @@ const report = (): void => {
   console.log("\n(c) inside: PGDATA wiped and built, Postgres ready (the floor is about 50 ms)")
   for (const name of names)
     for (const kind of kinds) for (const to of ["ready", "applied"]) show(`${name}, ${kind}: wipe to ${to}`)
-  console.log("\nwhere the time goes")
-  const steps = [
-    "until HTTP answers",
-    "claim the timeline",
-    "build PGDATA",
-    "start Postgres",
-    "apply the spec",
-    "secure the storage"
-  ]
-  for (const name of names) for (const kind of kinds) for (const step of steps) show(`${name}, ${kind}: ${step}`)
+  for (const [what, runs] of phasesOf) printPhases(what, runs)
   console.log("\n(d) memory of compute_ctl while Postgres runs and nothing happens")
   for (const name of names) {
     show(`resident, ${name}`, null, "MB")
