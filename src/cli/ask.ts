@@ -7,7 +7,6 @@ import * as Result from "effect/Result"
 import type { ClientRequest, IncomingMessage } from "node:http"
 import * as Http from "node:http"
 import * as Https from "node:https"
-import { printHostPort } from "../pgwire/address.ts"
 import { type Environment, type Given, type Read, readText, usageError } from "./given.ts"
 import { type Port, type Ports, portsOf, portsOfComputes } from "./portsFile.ts"
 import { readApiVersion, readPorts, readTls } from "./RunSettings.ts"
@@ -62,7 +61,7 @@ export const ask = (to: Port, path: string, headers: Readonly<Record<string, str
       answer.on("end", () => resume(Effect.succeed({ status: answer.statusCode ?? 0, body })))
     })
     request.on("error", (error) =>
-      resume(Effect.fail(error.message === "" ? `nobody answers on ${printHostPort(to)}` : error.message))
+      resume(Effect.fail(error.message === "" ? "the connection was refused" : error.message))
     )
     return Effect.sync(() => request.destroy())
   }).pipe(Effect.timeoutOrElse({ duration: requestWithin, orElse: () => Effect.fail("no answer in time") }))

@@ -18,7 +18,7 @@ import type { ConnString } from "../pgwire/ConnString.ts"
 import { attemptFlock } from "../platform/flock.ts"
 import { runCommand } from "../platform/processes.ts"
 import { type RunAs, Spawn } from "../platform/Spawn.ts"
-import { barrier, resolveRunAs } from "../platform/users.ts"
+import { barrier, nssWrapper, osUserNames, resolveRunAs } from "../platform/users.ts"
 import { locatePostgres, PostgresInstall } from "../postgres/PostgresInstall.ts"
 import type { Environment, Given, Read } from "./given.ts"
 import { cacheDirectoryOf, isFree, localDirectory, localPort, type Surroundings } from "./run.ts"
@@ -101,10 +101,36 @@ const lookAtPostgres = (settings: DoctorSettings, around: Surroundings, runAs: R
     Effect.catch((failure) => Effect.succeed(withFailure("Postgres", failure)))
   )
 
-const lookAtUser = (runAs: RunAs | null, { isRoot }: Surroundings): Finding =>
-  isRoot || runAs !== null
-    ? fine("user", `Postgres runs as ${runAs?.name ?? "root"} (${runAs?.uid ?? 0})`)
-    : fine("user", `Postgres runs as this user (${process.geteuid?.() ?? "?"})`)
+/** The loader says on standard error that it does not find it. */
+const hasNssWrapper = runCommand(
+  { command: "/bin/sh", args: ["-c", ":"], env: { LD_PRELOAD: nssWrapper }, runAs: null },
+  "5 seconds"
+).pipe(
+  Effect.provide(Spawn.layer),
+  Effect.map(({ stderr }) => stderr === ""),
+  Effect.orElseSucceed(() => false)
+)
+
+const lookAtUser = (runAs: RunAs | null, { isRoot }: Surroundings, storage: DoctorSettings["storage"]) => {
+  const who = isRoot || runAs !== null ? `${runAs?.name ?? "root"} (${runAs?.uid ?? 0})` : `this user (${ownUid()})`
+  if (osUserNames(runAs) !== null || storage._tag === "Neon") {
+    return Effect.succeed(fine("user", `Postgres runs as ${who}`))
+  }
+  const nameless = `Postgres runs as ${who}, which has no name`
+  return hasNssWrapper.pipe(
+    Effect.map((has) =>
+      has
+        ? fine("user", `${nameless}; initdb gets one by nss_wrapper`)
+        : note(
+            "user",
+            `${nameless}, and initdb, which a first start needs, runs for nobody without one`,
+            "install libnss-wrapper (nss_wrapper), or add a line for it to /etc/passwd"
+          )
+    )
+  )
+}
+
+const ownUid = () => process.geteuid?.() ?? "?"
 
 /** Neon's settings name C.UTF-8; stock Postgres is started with C, and a new cluster falls back to it. */
 const lookAtLocale = ({ storage }: DoctorSettings) =>
@@ -255,7 +281,7 @@ const findings = Effect.fnUntraced(function* (settings: DoctorSettings, around: 
   const data = Path.resolve(storage._tag === "Local" ? home : (pgdata ?? home))
   return [
     yield* lookAtPostgres(settings, around, runAs),
-    Result.isSuccess(user) ? lookAtUser(runAs, around) : withFailure("user", user.failure),
+    Result.isSuccess(user) ? yield* lookAtUser(runAs, around, settings.storage) : withFailure("user", user.failure),
     yield* lookAtLocale(settings),
     ...lookAtLimits(),
     ...(yield* lookAtPorts(settings)),

@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
+import { printHostPort } from "../pgwire/address.ts"
 import { parseMillis } from "../platform/duration.ts"
 import { type Answer, ask, readTarget, textIn } from "./ask.ts"
 import { type Environment, type Given, type Read, usageError } from "./given.ts"
@@ -55,7 +56,9 @@ const healthOf = (settings: HealthSettings, { body, status }: Answer): Health =>
 const look = (settings: HealthSettings): Effect.Effect<Health> =>
   ask(settings.port, "/readyz").pipe(
     Effect.map((answer) => healthOf(settings, answer)),
-    Effect.catch((why) => Effect.succeed({ well: false, text: why }))
+    Effect.catch((why) =>
+      Effect.succeed({ well: false, text: `no compute answers on ${printHostPort(settings.port)}: ${why}` })
+    )
   )
 
 /** Asks once, or again until it is as wished or the time is up; the last answer counts. */

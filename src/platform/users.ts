@@ -100,6 +100,9 @@ export const osUserNames = (runAs: RunAs | null): ReadonlyArray<string> | null =
   return [...new Set([own, runAs?.name ?? own])]
 }
 
+/** By the name that the loader looks for. */
+export const nssWrapper = "libnss_wrapper.so"
+
 /**
  * A user database for one process whose user has no name (`null`: ourselves), and the environment that nss_wrapper
  * reads it by. Where that library is not installed, the environment does nothing but a line of ld.so on stderr.
@@ -113,7 +116,7 @@ export const namedByWrapper = (runAs: RunAs | null, folder: string) => {
       { file: passwd, text: `postgres:x:${uid}:${gid}::/:/bin/false\n` },
       { file: group, text: `postgres:x:${gid}:\n` }
     ],
-    env: { LD_PRELOAD: "libnss_wrapper.so", NSS_WRAPPER_PASSWD: passwd, NSS_WRAPPER_GROUP: group }
+    env: { LD_PRELOAD: nssWrapper, NSS_WRAPPER_PASSWD: passwd, NSS_WRAPPER_GROUP: group }
   }
 }
 

@@ -79,7 +79,7 @@ describe("compute_ctl health", () => {
         yield* state.note({ postgresAlive: false })
         assert.deepStrictEqual(yield* healthcheck(), unwell("on purpose"))
         yield* leavePorts({ RUNTIME_DIRECTORY: runFolder }, { api: plain, probes: { ...plain, port: 1 } })
-        assert.deepStrictEqual(yield* healthcheck(), unwell("nobody answers on 127.0.0.1:1"))
+        assert.deepStrictEqual(yield* healthcheck(), unwell("no compute answers on 127.0.0.1:1"))
         fs.copyFileSync(file, path.join(runFolder, "ports-2"))
         const several = yield* healthcheck()
         assert.strictEqual(several.code, 2)
@@ -123,7 +123,7 @@ describe("compute_ctl health", () => {
       Effect.gen(function* () {
         const { code, err, out } = yield* run("health", "--http-port", "1")
         assert.deepStrictEqual([code, out], [1, ""])
-        assert.match(err, /ECONNREFUSED/)
+        assert.match(err, /^no compute answers on localhost:1: .*ECONNREFUSED/)
       }),
     30_000
   )

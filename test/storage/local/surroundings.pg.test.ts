@@ -20,6 +20,7 @@ import {
 import { parsePidFile, readPidFile } from "../../../src/postgres/pidFile.ts"
 import { least } from "../../support/fixtures.ts"
 import { eventually } from "../../support/waiting.ts"
+import { startShipped } from "../../support/shipped.ts"
 import { killCompute, locksHeldBy, postgresOf, start, where } from "./containers.ts"
 
 /** Only root can mount, give files away and become somebody else. */
@@ -135,6 +136,10 @@ whereRoot("a user without a name and without HOME", () => {
           yield* Effect.promise(() => second.exit)
 
           fs.rmSync(`${at.directory}/storage`, { recursive: true })
+          const doctor = [...asNameless, ...startShipped, "doctor", "--storage", `local:${at.directory}/storage`]
+          const { stdout } = spawnSync(doctor[0] ?? "", doctor.slice(1), { encoding: "utf8" })
+          const state = hasNssWrapper ? "ok {7}" : "warning {2}"
+          assert.match(stdout, new RegExp(`^${state}user: .*\\(${nameless}\\), which has no name`, "m"))
           const third = yield* start(withoutRunAs(args), at, asNameless)
           if (hasNssWrapper) {
             yield* running(third)
