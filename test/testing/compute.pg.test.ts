@@ -94,7 +94,11 @@ describe("a compute of a test", () => {
       const wanted = { migrate, owner: "web" }
       await using one = await pg.database(wanted)
       // As another process does, which has the URL.
+      const wal = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"
+      const [before] = await ask(pg.url, wal)
       await using other = await databaseAt(pg.url, wanted)
+      const [after] = await ask(pg.url, wal)
+      assert.isBelow(Number(after?.[0]) - Number(before?.[0]), 1_000_000, "its files are not in the WAL")
       name = one.name
       await ask(one.url, "INSERT INTO orders SELECT 'one more'")
       assert.deepStrictEqual(await ask(one.url, "SELECT count(*) FROM orders"), [["2"]])
