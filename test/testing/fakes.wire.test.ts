@@ -477,7 +477,7 @@ describe("a script", () => {
     })
   }
 
-  it("may not hold a spec that a compute would refuse, and says where; so does what is sent to a fake that runs", async () => {
+  it("may not hold a spec that a compute would refuse, and says where; so is it with /_fault", async () => {
     const bad = { format_version: 1, cluster: { roles: [{ nam: "a" }], databases: [] } }
     const message = await startFake({ kind: "compute", spec: bad }).then(
       () => "it started",
@@ -543,7 +543,7 @@ describe("compute_ctl fake", () => {
     )
   })
 
-  it("is driven through a compute's states by the client of the examples in Python; without Python this says so", () => {
+  it("is driven through its states by the client of the examples in Python; without Python this says so", () => {
     if (spawnSync("python3", ["--version"]).error !== undefined)
       return console.warn("examples/fakes/client.py was not run: there is no python3 on the PATH")
     const said = execFileSync("python3", [path.join(examples, "client.py")], {

@@ -22,8 +22,8 @@ export interface ControlPlaneOptions {
   /** Asked for as the bearer's; without it everybody is answered. */
   readonly token?: string
   /**
-   * The whole answer (docs/reference/compute_ctl.md#spec-answer), as it is at the time of the question; `undefined`: there
-   * is no such compute.
+   * The whole answer (docs/reference/compute_ctl.md#spec-answer), as it is at the time of the question; `undefined`:
+   * there is no such compute.
    */
   readonly answer: () => unknown
   readonly fault?: ControlPlaneFault
