@@ -33,7 +33,7 @@ import { type Reached, readReached, writeReached } from "./reached.ts"
 import { shareFiles } from "./secondNames.ts"
 import { putFolders } from "./treeFiles.ts"
 import { flushWal, followChain } from "./wal.ts"
-import { walkChain } from "./walChain.ts"
+import { recordBefore, walkChain } from "./walChain.ts"
 import { printWalFile, segmentNumberBefore, segmentNumberOf } from "./walSegments.ts"
 import { cutWal, takeWal } from "./walSnapshot.ts"
 
@@ -125,16 +125,37 @@ const refuseTablespace = () =>
     "drop the tablespace, and let the next base be made; or give an LSN from before it"
   )
 
+/** Is it known, without reading its WAL, that it has no tablespace now? */
+const hasNoTablespace = Effect.fnUntraced(function* (from: Layout) {
+  const pgdata = (yield* textOrNull(from.starts))?.trim() ?? ""
+  if ((yield* statOrNull(`${pgdata}/pg_tblspc`))?.isDirectory() !== true) return false
+  return (yield* namesIn(`${pgdata}/pg_tblspc`)).length === 0
+})
+
+/**
+ * Where to begin to look for the end. All of the WAL is read at each start, at some 400 MB a second; a branch of what
+ * Postgres has written in this boot needs the last of it only, and is refused at its start if something before that is
+ * damaged.
+ */
+const lookFrom = Effect.fnUntraced(function* (from: Layout, base: Base, wal: string, reached: Reached | null) {
+  const { segmentBytes } = base.current
+  if (reached === null || reached.bootId === null || reached.bootId !== (yield* readBootId)) return base.start
+  if (!(yield* hasNoTablespace(from))) return base.start
+  const folder = { folder: wal, segmentBytes, pgTimeline: base.pgTimeline }
+  const found = reached.written <= base.stop ? null : yield* recordBefore(folder, reached.written)
+  return found === null || found < base.stop ? base.start : found
+})
+
 /** Where the branch ends: the chain in `wal`, a copy that nobody writes to, is followed as replay will follow it. */
 const findEnd = Effect.fnUntraced(function* (
   from: Layout,
-  base: Base,
+  { base, seen: { reached } }: Taken,
   wal: string,
-  reached: Reached | null,
   at: Lsn | undefined
 ): Effect.fn.Return<Lsn, Failure> {
   if (at === undefined) {
-    const { end, loss } = yield* followChain({ ...from, wal }, base, base.start, yield* readBootId, reached)
+    const begin = yield* lookFrom(from, base, wal, reached)
+    const { end, loss } = yield* followChain({ ...from, wal }, base, begin, yield* readBootId, reached)
     if (end.hasTablespace) return yield* refuseTablespace()
     if (loss === null) return end.lsn
     return yield* damaged(from, `replay would end at ${printLsn(end.lsn)}, because ${end.reason}; but ${loss}`)
@@ -264,7 +285,7 @@ export const branchTimeline = Effect.fn("LocalStorage.branch")(
     return yield* Effect.gen(function* () {
       const layout = layoutOf(root, owner)
       const whole = yield* takeWhole(layout, draft, at)
-      const lsn = yield* findEnd(layout, whole.base, draft.wal, whole.seen.reached, at)
+      const lsn = yield* findEnd(layout, whole, draft.wal, at)
       yield* finish(request, draft, whole, lsn)
       yield* rename(draft.root, target).pipe(
         Effect.catchTag("FileFailed", (failure): Effect.Effect<never, Failure> =>

@@ -17,6 +17,7 @@ const pageBytes = 8192
 const recordHeaderBytes = 24
 /** A longer one is refused when it is written. */
 const longestRecord = 0x4000_0000
+const furthestBack = 0x10_0000n
 /** Read at once: about a millisecond's work. */
 const chunkBytes = 512 * 1024
 
@@ -279,6 +280,28 @@ const reading = <A>({ folder }: WalFolder, work: () => Promise<A>): Effect.Effec
 /** Follows the records from `from`, where one begins; with `until` only those that end at or before it. */
 export const walkChain = (wal: WalFolder, from: Lsn, until: Lsn | null = null): Effect.Effect<ChainEnd, FileFailed> =>
   reading(wal, () => walk(wal, from, until))
+
+/** Back from the page of `lsn` to one in which a record begins before it. */
+const findRecordBefore = async (wal: WalFolder, lsn: Lsn): Promise<Lsn | null> => {
+  const reader = makeReader(wal)
+  try {
+    const last = lsn - 1n - ((lsn - 1n) % BigInt(pageBytes))
+    for (let address = last; address >= 0n && address > last - furthestBack; address -= BigInt(pageBytes)) {
+      const read = await readPage(reader, wal, address, null)
+      if (read === null) return null
+      const { headerBytes, info, remaining } = read.page
+      const offset = headerBytes + ((info & flags.continues) === 0 ? 0 : (remaining + 7) & ~7)
+      if (offset < pageBytes && address + BigInt(offset) < lsn) return address + BigInt(offset)
+    }
+    return null
+  } finally {
+    await reader.close()
+  }
+}
+
+/** Where some record begins, at most a megabyte before `lsn`; `null`: none was found. */
+export const recordBefore = (wal: WalFolder, lsn: Lsn): Effect.Effect<Lsn | null, FileFailed> =>
+  lsn === 0n ? Effect.succeed(null) : reading(wal, () => findRecordBefore(wal, lsn))
 
 const findLastPage = async (wal: WalFolder, from: Lsn, last: bigint): Promise<Lsn | null> => {
   const reader = makeReader(wal)

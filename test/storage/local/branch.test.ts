@@ -12,6 +12,7 @@ import { printLsn } from "../../../src/spec/identifiers.ts"
 import { branchTimeline } from "../../../src/storage/local/branch.ts"
 import { draftPath } from "../../../src/storage/local/drafts.ts"
 import { timelinesOf } from "../../../src/storage/local/layout.ts"
+import { recordBefore, walkChain } from "../../../src/storage/local/walChain.ts"
 import { listTimelines, removeTimeline } from "../../../src/storage/local/timelines.ts"
 import { crashAt } from "../crashAt.ts"
 import { contentOf, segmentBytes, walFile } from "./fakeTimelines.ts"
@@ -101,6 +102,36 @@ describe("an LSN", () => {
           yield* timelinesOf(directory),
           [one.id, id(8), id(9)].map((made) => `${tenant}/${made}`)
         )
+      })
+    ).pipe(Effect.provide(quiet))
+  )
+})
+
+describe("an end", () => {
+  it.live("is found from what was last noted, wherever in a record or between two that is", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const directory = yield* temporary
+        const tree = makeTree(directory, 1)
+        yield* tree.begin
+        const [one] = tree.timelines
+        if (one === undefined) return assert.fail("it was not begun")
+        yield* tree.start(one)
+        while ((one.end?.lsn ?? 0) < 1.04 * segmentBytes) tree.write(one, 20)
+        const { base, lsn, records } = yield* contentOf(one.layout)
+        const wal = { folder: one.layout.wal, segmentBytes, pgTimeline: 1 }
+        const starts = new Set([Number(base.start), ...records.map(({ start }) => start)])
+        for (const { end, start } of records) {
+          for (const at of [start + 1, start + 5, end - 1, end]) {
+            const found = yield* recordBefore(wal, BigInt(at))
+            if (found === null) return assert.fail(`none was found before ${at}`)
+            assert.isTrue(starts.has(Number(found)), `${found} before ${at} is where no record begins`)
+            assert.isBelow(Number(found), at)
+            assert.strictEqual((yield* walkChain(wal, found)).lsn, lsn)
+          }
+        }
+        // Before the first there is none.
+        assert.isNull(yield* recordBefore(wal, base.start))
       })
     ).pipe(Effect.provide(quiet))
   )

@@ -103,7 +103,7 @@ export const makeTree = (directory: string, seed: number) => {
   const begin = Effect.gen(function* () {
     const timeline = make()
     const { layout, pgdata } = timeline
-    for (const folder of ["base/1", "global"]) fs.mkdirSync(`${pgdata}/${folder}`, { recursive: true })
+    for (const folder of ["base/1", "global", "pg_tblspc"]) fs.mkdirSync(`${pgdata}/${folder}`, { recursive: true })
     fs.mkdirSync(layout.wal, { recursive: true })
     writeData(pgdata, "PG_VERSION", "17\n")
     writeData(pgdata, data, "")
@@ -131,6 +131,7 @@ export const makeTree = (directory: string, seed: number) => {
     if (timeline.end !== null) return
     const { layout, pgdata } = timeline
     fs.mkdirSync(pgdata, { recursive: true })
+    fs.writeFileSync(layout.starts, `${pgdata}\n`)
     yield* restoreBase(layout, pgdata, { install: { major: 17 } } as ClusterRequest)
     const { end, numbers } = yield* contentOf(layout)
     assert.deepStrictEqual(numbers, timeline.numbers)

@@ -113,7 +113,7 @@ export const writeOn = (wal: string, lsn: number): void => {
 
 /** Of the records from `from` to `to`: their numbers, where each ends, and the last one's beginning. */
 const readRecords = (wal: string, from: number, to: number) => {
-  const records: Array<{ readonly n: number; readonly end: number }> = []
+  const records: Array<{ readonly n: number; readonly start: number; readonly end: number }> = []
   const segments = new Map<string, Buffer>()
   const segmentAt = (lsn: number): Buffer => {
     const file = walFile(wal, lsn)
@@ -145,7 +145,7 @@ const readRecords = (wal: string, from: number, to: number) => {
     if (record.length < total) continue
     at = (at + 7) & ~7
     previous = start
-    records.push({ n: record.readDoubleLE(24), end: at })
+    records.push({ n: record.readDoubleLE(24), start, end: at })
   }
   return { records, previous }
 }
