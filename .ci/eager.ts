@@ -23,7 +23,7 @@ const isArrow = (text: string): boolean => {
   const from = text.startsWith("async") ? "async".length : 0
   const parameters = text.slice(from).trimStart()
   const behind = parameters.startsWith("(") ? closed(parameters, 0) : /^[\w$]+/.exec(parameters)?.[0].length
-  return behind !== undefined && behind > 0 && parameters.slice(behind, behind + 2) === "=>"
+  return behind !== undefined && behind > 0 && parameters.slice(behind).trimStart().startsWith("=>")
 }
 
 /** A function without a name is always an expression; one with a name is one behind these. */
