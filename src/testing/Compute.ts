@@ -235,11 +235,27 @@ const live = Effect.fn("Compute.layer")(function* (wanted: ComputeOptions) {
   return { compute, ancestor }
 })
 
+const vacuumedWithin = Duration.minutes(10)
+
+/** What reading a table for the first time would write to it is written once, and not by every branch. */
+const settle = Effect.fnUntraced(function* ({ connect: to }: Compute["Service"]) {
+  const databases = yield* Effect.scoped(
+    Effect.flatMap(to(), (wire) =>
+      wire.rows("SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate")
+    )
+  )
+  for (const [name] of databases)
+    yield* Effect.scoped(
+      Effect.flatMap(to(name ?? undefined), (wire) => wire.rows("VACUUM (FREEZE, ANALYZE)", vacuumedWithin))
+    )
+})
+
 const makeAncestor = Effect.fn("Compute.ancestor")(function* <E, R>(
   options: ComputeOptions,
   fill: (compute: Compute["Service"]) => Effect.Effect<unknown, E, R>
 ) {
   const { ancestor, compute } = yield* live(options)
   yield* fill(compute)
+  yield* settle(compute)
   return yield* ancestor
 })
