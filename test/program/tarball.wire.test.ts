@@ -80,6 +80,7 @@ describe("the tarball of npm", () => {
       })
       const needed = /^needed="(.+)"$/m.exec(fs.readFileSync(path.join(root, "bin/compute_ctl"), "utf8"))?.[1]
       assert.include(inside, `"engines": {\n    "node": ">=${needed}"\n  }`)
+      assert.include(fs.readFileSync(path.join(root, "README.md"), "utf8"), `on Node ${needed} or newer`)
       assert.strictEqual(fs.readFileSync(path.join(folder, "package.json"), "utf8"), before.replace(built, ""))
       assert.include(before, `"engines": {\n    "node": ">=20"\n  }`)
     } finally {
