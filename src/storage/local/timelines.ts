@@ -58,7 +58,7 @@ const usageOf = (root: string): Effect.Effect<Usage, FileFailed> =>
         if (stat.isDirectory()) await visit(`${folder}/${name}`).catch(unlessGone)
       }
     }
-    await visit(root)
+    await visit(root).catch(unlessGone)
     let others = 0
     for (const { bytes, links, names } of shared.values()) {
       if (names === links) ownBytes += bytes
