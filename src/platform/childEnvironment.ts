@@ -7,6 +7,9 @@
  * Left out on purpose: `PG…` variables of libpq and of the server (they would redirect a child, or be settings that no
  * spec gave), proxies (their URLs carry passwords, and no child of ours fetches anything), `NODE_*`, and what systemd
  * says to its own child (`NOTIFY_SOCKET`). What a child needs beyond this, its spawn request says.
+ *
+ * The launcher tunes the allocator for our process. Those variables (`COMPUTE_CTL_OWN_VARIABLES` has their names) are
+ * not for children: Postgres would ask the kernel for each large block anew.
  */
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -31,9 +34,12 @@ const allowed: ReadonlySet<string> = new Set(
 /** Locale, the dynamic loader's, and allocators'. */
 const allowedBeginnings = ["LC_", "LD_", "DYLD_", "MALLOC_"]
 
-export const inheritable = (environment: Environment): Environment =>
-  Object.fromEntries(
+export const inheritable = (environment: Environment): Environment => {
+  const ours = new Set(environment["COMPUTE_CTL_OWN_VARIABLES"]?.split(" "))
+  return Object.fromEntries(
     Object.entries(environment).filter(
-      ([name]) => allowed.has(name) || allowedBeginnings.some((beginning) => name.startsWith(beginning))
+      ([name]) =>
+        !ours.has(name) && (allowed.has(name) || allowedBeginnings.some((beginning) => name.startsWith(beginning)))
     )
   )
+}

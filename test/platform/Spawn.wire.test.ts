@@ -140,6 +140,18 @@ describe("a child", () => {
     }).pipe(Effect.provide(Spawn.layer))
   )
 
+  it.live("gets the allocator's variables of whoever started us, and none that the launcher set for us", () =>
+    Effect.gen(function* () {
+      const set = { MALLOC_ARENA_MAX: "1", MALLOC_TOP_PAD_: "7", COMPUTE_CTL_OWN_VARIABLES: "MALLOC_ARENA_MAX" }
+      Object.assign(process.env, set)
+      yield* Effect.addFinalizer(() => Effect.sync(() => Object.keys(set).forEach((name) => delete process.env[name])))
+      const child = yield* spawn(
+        sh("echo ${MALLOC_ARENA_MAX-gone} ${MALLOC_TOP_PAD_-gone} ${COMPUTE_CTL_OWN_VARIABLES-gone}")
+      )
+      assert.strictEqual(yield* text(child.stdout), "gone 7 gone\n")
+    }).pipe(Effect.provide(Spawn.layer))
+  )
+
   it.live("drops to the run-as user and to no group of ours", () =>
     Effect.gen(function* () {
       if (runAs === null) return

@@ -257,6 +257,24 @@ describe("bin/compute_ctl", () => {
     })
   )
 
+  it.effect("tunes the allocator, where nobody else has, and says which variables are its own", () =>
+    Effect.gen(function* () {
+      const home = yield* installation
+      withNode(home)
+      const names = ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "COMPUTE_CTL_OWN_VARIABLES"]
+      put(
+        home,
+        "dist/compute_ctl.cjs",
+        `process.stdout.write(${JSON.stringify(names)}.map((name) => process.env[name]).join())`
+      )
+      const seen = (env: Record<string, string>) => launch(path.join(home, "bin/compute_ctl"), [], "", env).stdout
+      assert.strictEqual(seen({}), "1,131072,MALLOC_ARENA_MAX MALLOC_TRIM_THRESHOLD_")
+      assert.strictEqual(seen({ MALLOC_ARENA_MAX: "4" }), "4,,")
+      assert.strictEqual(seen({ MALLOC_TRIM_THRESHOLD_: "" }), ",,")
+      assert.strictEqual(seen({ GLIBC_TUNABLES: "glibc.malloc.arena_max=4" }), ",,")
+    })
+  )
+
   it.effect("names what is missing in one line", () =>
     Effect.gen(function* () {
       const home = yield* installation

@@ -184,7 +184,7 @@ export const copyFiles = async (
 ): Promise<void> => {
   const cloning = await canClone(copy.source, copy.target)
   await forEachItem(pacer, names, () => {
-    const buffers = { wanted: newBuffer(), present: newBuffer() }
+    const buffers = { wanted: newBuffer(pacer), present: newBuffer(pacer) }
     return async (name) => {
       const entry = await copyFile(pacer, copy, name, cloning, buffers)
       if (entry !== null) files.set(name, entry)

@@ -168,7 +168,16 @@ export const layTree = async (
   const folders = new Set(manifest.folders)
   await putFolders(pacer, target, manifest.folders, owner)
   await forEachItem(pacer, manifest.files, () => {
-    const laying: Laying = { source, target, owner, pacer, cloning, laid, wanted: newBuffer(), present: newBuffer() }
+    const laying: Laying = {
+      source,
+      target,
+      owner,
+      pacer,
+      cloning,
+      laid,
+      wanted: newBuffer(pacer),
+      present: newBuffer(pacer)
+    }
     return ([name, entry]) => layFile(laying, name, entry)
   })
   await sweep(pacer, target, (name) => folders.has(name) || manifest.files.has(name))
@@ -198,7 +207,7 @@ export const verifyTree = async (pacer: Pacer, manifest: Manifest, source: strin
     }
   }
   await forEachItem(pacer, manifest.files, () => {
-    const buffer = newBuffer()
+    const buffer = newBuffer(pacer)
     return async ([name, entry]) => {
       try {
         await verifyFile(pacer, source, name, entry, buffer)

@@ -19,6 +19,8 @@ export interface Pacer {
   readonly tick: () => Promise<void> | null
   /** Short operations are done on the main thread, which is faster and stands still when the disk is busy. */
   readonly isUrgent: boolean
+  /** Of this work alone: its memory is given back when the work has ended, without waiting for a garbage collection. */
+  readonly buffer: (bytes: number) => Buffer<ArrayBuffer>
 }
 
 export type Steps<A> = Generator<void, A, void>
@@ -32,8 +34,15 @@ const letLoopRun = (): Promise<void> => new Promise((resolve) => setImmediate(re
 
 class Interrupted extends Error {}
 
+/**
+ * Frees it now. A process at rest makes no garbage, so that its next collection, which would do it, may be a day away.
+ * No read or write into it may be under way.
+ */
+export const freeMemory = (memory: ArrayBuffer): void => void memory.transfer(0)
+
 /** All lanes share the slices, one after the other: a slice for each would make a turn of the loop that much longer. */
-const makePacer = (pace: Pace, signal: AbortSignal): Pacer => {
+const makePacer = (pace: Pace, signal: AbortSignal): Pacer & { readonly giveBack: () => void } => {
+  const lent: Array<ArrayBuffer> = []
   let from = performance.now()
   let last = Promise.resolve()
   const isOver = () => performance.now() - from >= sliceMillis[pace]
@@ -53,7 +62,14 @@ const makePacer = (pace: Pace, signal: AbortSignal): Pacer => {
     tick: () => {
       if (signal.aborted) throw new Interrupted()
       return isOver() ? (last = next(last)) : null
-    }
+    },
+    buffer: (bytes) => {
+      // Of no pool.
+      const made = Buffer.allocUnsafeSlow(bytes)
+      lent.push(made.buffer)
+      return made
+    },
+    giveBack: () => lent.splice(0).forEach(freeMemory)
   }
 }
 
@@ -109,10 +125,13 @@ export const paced = <A>(
 ): Effect.Effect<A, FileFailed> =>
   Effect.callback<A, FileFailed>((resume) => {
     const controller = new AbortController()
-    const running = work(makePacer(pace, controller.signal)).then(
-      (value) => resume(Effect.succeed(value)),
-      (cause: unknown) => resume(Effect.fail(new FileFailed({ operation, path, cause })))
-    )
+    const pacer = makePacer(pace, controller.signal)
+    const running = work(pacer)
+      .finally(pacer.giveBack)
+      .then(
+        (value) => resume(Effect.succeed(value)),
+        (cause: unknown) => resume(Effect.fail(new FileFailed({ operation, path, cause })))
+      )
     return Effect.promise(() => {
       controller.abort()
       return running

@@ -9,16 +9,17 @@ import * as fs from "node:fs"
 import type { RunAs } from "../../platform/Spawn.ts"
 import type { Pacer } from "./pacing.ts"
 import { parseHeader, tarBlock, TarInvalid } from "./tarHeader.ts"
-import { newBuffer, putFolders, readPiece, sweep, writeDifference, writeOver } from "./treeFiles.ts"
+import { newBuffer, type Piece, putFolders, readPiece, sweep, writeDifference, writeOver } from "./treeFiles.ts"
 
 class TarReader {
-  readonly window = newBuffer()
+  readonly window: Piece
   readonly pacer: Pacer
   readonly fd: number
   start = 0
   filled = 0
   constructor(pacer: Pacer, fd: number) {
     this.pacer = pacer
+    this.window = newBuffer(pacer)
     this.fd = fd
   }
   /** Up to `want` bytes from `position`, at least `least`. Valid until the next call. */

@@ -119,7 +119,7 @@ export const writeDifference = async (
 
 export type Piece = Buffer<ArrayBuffer>
 
-export const newBuffer = (): Piece => Buffer.allocUnsafe(pieceBytes)
+export const newBuffer = (pacer: Pacer): Piece => pacer.buffer(pieceBytes)
 
 const putFolder = async (pacer: Pacer, path: string, owner: RunAs | null): Promise<void> => {
   const stat = fs.lstatSync(path, { throwIfNoEntry: false })

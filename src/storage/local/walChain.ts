@@ -11,6 +11,7 @@ import { codeOf } from "../../errors/errno.ts"
 import { FileFailed } from "../../errors/Failure.ts"
 import { crc32cBegin, crc32cEnd, crc32cUpdate } from "../../postgres/controlFile.ts"
 import { type Lsn, printLsn } from "../../spec/identifiers.ts"
+import { freeMemory } from "./pacing.ts"
 import { printWalFile } from "./walSegments.ts"
 
 const pageBytes = 8192
@@ -91,7 +92,12 @@ const makeReader = ({ folder, pgTimeline, segmentBytes }: WalFolder) => {
     const offset = Number(address - wanted)
     return offset + pageBytes <= filled ? offset : null
   }
-  return { chunk, close, page }
+  /** To be called once, when nothing is read any more. */
+  const end = async () => {
+    await close()
+    freeMemory(memory)
+  }
+  return { chunk, end, page }
 }
 
 type Reader = ReturnType<typeof makeReader>
@@ -266,7 +272,7 @@ const walk = async (wal: WalFolder, from: Lsn, until: Lsn | null): Promise<Chain
       address = walker.takeSwitch() ? (address / segment + 1n) * segment : address + BigInt(pageBytes)
     }
   } finally {
-    await reader.close()
+    await reader.end()
   }
 }
 
@@ -295,7 +301,7 @@ const findRecordBefore = async (wal: WalFolder, lsn: Lsn): Promise<Lsn | null> =
     }
     return null
   } finally {
-    await reader.close()
+    await reader.end()
   }
 }
 
@@ -317,7 +323,7 @@ const findLastPage = async (wal: WalFolder, from: Lsn, last: bigint): Promise<Ls
     }
     return found
   } finally {
-    await reader.close()
+    await reader.end()
   }
 }
 

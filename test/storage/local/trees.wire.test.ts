@@ -236,6 +236,29 @@ describe("work beside the event loop", () => {
       })
     )
   }
+
+  for (const [how, work] of [
+    ["done", () => Promise.resolve()],
+    ["failed", () => Promise.reject(new Error("no"))]
+  ] as const) {
+    it.live(`gives the memory of its buffers back once it has ${how}, without a garbage collection`, () =>
+      Effect.gen(function* () {
+        const megabytes = 64
+        const seen = { buffer: Buffer.alloc(0), arrayBuffers: 0 }
+        const outcome = yield* Effect.exit(
+          paced("work", "", "urgent", (pacer) => {
+            seen.buffer = pacer.buffer(megabytes * 2 ** 20)
+            seen.arrayBuffers = process.memoryUsage().arrayBuffers
+            return work()
+          })
+        )
+        assert.strictEqual(outcome._tag, how === "done" ? "Success" : "Failure")
+        // Held here all the time, so that no collection could have taken it.
+        assert.strictEqual(seen.buffer.length, 0)
+        assert.isBelow(process.memoryUsage().arrayBuffers, seen.arrayBuffers - (megabytes / 2) * 2 ** 20)
+      })
+    )
+  }
 })
 
 describe("a manifest", () => {
