@@ -92,6 +92,11 @@ describe("a branch", () => {
         assert.strictEqual(yield* lost(last, load.acknowledged), 0)
         assert.deepStrictEqual((yield* last.rows("select n from marks order by n")).flat(), ["1", "2"])
 
+        // Never a new and empty timeline in the place of a branch that cannot be made.
+        const orphan = startBeside(world, id(5), { ancestor: { timeline: id(9), lsn: null } })
+        assert.match(String(yield* Effect.flip(orphan)), /there is no timeline in .*9 to branch/)
+        assert.isFalse(fs.existsSync(path.join(world.directory, tenant, id(5))))
+
         const place = path.join(world.folder, "tablespace")
         fs.mkdirSync(place, { mode: 0o700 })
         if (runAs !== null) fs.chownSync(place, runAs.uid, runAs.gid)
