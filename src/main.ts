@@ -43,7 +43,7 @@ import { type Listening, program, programOf } from "./lifecycle/Program.ts"
 import { socketsOf } from "./lifecycle/sessionAddress.ts"
 import { received, type Signal, type Signals } from "./lifecycle/signals.ts"
 import { isJournal, journalLine, postgresRecordsForJournal } from "./logging/journal.ts"
-import { idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
+import { commandLog, idsOf, type LogContext, logLayer, newLogContext, postgresRecordsAsJson } from "./logging/Log.ts"
 import { type RecentLines, recentLines } from "./logging/recentLines.ts"
 import { standardError } from "./platform/boundedOutput.ts"
 import { keepTickShape } from "./platform/nextTick.ts"
@@ -241,6 +241,11 @@ const dieBySignal = (): void => {
   process.kill(process.pid, "SIGTERM")
 }
 
+/** A command that comes to its end by itself; to its exit code. */
+const runToEnd = (command: Effect.Effect<number>): void => {
+  Effect.runFork(Effect.provide(command, commandLog(err))).addObserver(leave)
+}
+
 const main = (): void => {
   // A log pipe or a terminal that is gone must not take the compute with it.
   for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})
@@ -260,40 +265,31 @@ const main = (): void => {
     case "Routes":
       return out(policyText(command.apiVersion))
     case "Plan":
-      Effect.runFork(planCommand(command.settings, out, err)).addObserver(leave)
-      return
+      return runToEnd(planCommand(command.settings, out, err))
     case "Apply":
-      Effect.runFork(applyCommand(command.settings, out, err)).addObserver(leave)
-      return
+      return runToEnd(applyCommand(command.settings, out, err))
     case "Health":
-      Effect.runFork(
+      return runToEnd(
         Effect.map(health(command.settings), ({ text, well }) => {
           ;(well ? out : err)(`${text}\n`)
           return well ? 0 : failed
         })
-      ).addObserver(leave)
-      return
+      )
     case "Status": {
       const terminal = { print: out, complain: err, rows: () => (process.stdout.isTTY ? process.stdout.rows : null) }
       const show = command.again ? topCommand : statusCommand
-      Effect.runFork(show(command.settings, terminal)).addObserver(leave)
-      return
+      return runToEnd(show(command.settings, terminal))
     }
     case "Doctor":
-      Effect.runFork(doctorCommand(command.settings, surroundings(), out)).addObserver(leave)
-      return
+      return runToEnd(doctorCommand(command.settings, surroundings(), out))
     case "Check":
-      Effect.runFork(checkCommand(command, out, err)).addObserver(leave)
-      return
+      return runToEnd(checkCommand(command, out, err))
     case "Branch":
-      Effect.runFork(branchCommand(command.settings, out, err)).addObserver(leave)
-      return
+      return runToEnd(branchCommand(command.settings, out, err))
     case "Timelines":
-      Effect.runFork(timelinesCommand(command.settings, out, err)).addObserver(leave)
-      return
+      return runToEnd(timelinesCommand(command.settings, out, err))
     case "Fake":
-      Effect.runFork(fake(command.settings)).addObserver(leave)
-      return
+      return runToEnd(fake(command.settings))
     case "Validate": {
       const report = joinReports(command.paths.map((path) => validate(path, command.storage)))
       out(report.text)

@@ -145,6 +145,15 @@ export interface LogOptions {
   readonly context: LogContext
 }
 
+/** What a command that comes to an end has to say besides its answer: a sentence a line, to whoever typed it. */
+export const commandLog = (print: (text: string) => void): Layer.Layer<never> =>
+  Logger.layer([
+    Logger.make((options) => {
+      const cause = options.cause.reasons.length === 0 ? "" : `: ${redactUrls(Cause.pretty(options.cause))}`
+      print(`${onOneLine(words(options.message))}${cause}\n`)
+    })
+  ])
+
 export const logLayer = ({ context, filter, format, sink }: LogOptions): Layer.Layer<never> =>
   Layer.mergeAll(
     Logger.layer([filtered(filter, format === "json" ? jsonLogger(sink, context) : textLogger(sink, context))]),

@@ -11,6 +11,7 @@ import * as Tracer from "effect/Tracer"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { parseLogFilter } from "../../src/logging/filter.ts"
 import {
+  commandLog,
   idsOf,
   type LogFormat,
   logLayer,
@@ -36,6 +37,15 @@ const logged = (format: LogFormat, filter = "info") => {
 const caller = Tracer.externalSpan({ traceId: "0af7651916cd43dd8448eb211c80319c", spanId: "b7ad6b7169203331" })
 
 describe("the log", () => {
+  it.effect("of a command that comes to its end is sentences, a line each, for who typed it", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = []
+      const layer = commandLog((text) => void lines.push(text))
+      yield* Effect.logWarning("ending postgres (pid 7),\nleft behind").pipe(Effect.provide(layer))
+      assert.deepStrictEqual(lines, ["ending postgres (pid 7),\\nleft behind\n"])
+    })
+  )
+
   it.effect("has no password of a URL, neither of a message nor of a cause", () =>
     Effect.gen(function* () {
       for (const format of ["text", "json"] as const) {
