@@ -305,14 +305,14 @@ describe("the image", () => {
     assert.strictEqual(settings.httpHost, "localhost")
   })
 
-  it("has a name for initdb's user of any number, and what is written to beside the data is memory in a read-only root", () => {
+  it("has a name for initdb's user of any number; beside the data it writes to memory alone", () => {
     assert.match(dockerfile, /apt-get install [^\n]* libnss-wrapper\b/)
     const readme = fs.readFileSync(path.join(packaging, "../README.md"), "utf8")
     // Options of these mounts are not the same to Docker and to Podman, and none is needed.
     assert.include(readme, "`--read-only --tmpfs /tmp --tmpfs /run/compute-ctl`")
   })
 
-  it("has a bundle that was trained: the build stage has a Postgres, and the spec that the training run starts with", () => {
+  it("has a bundle that was trained, for which the build stage has a Postgres and a spec", () => {
     const file = (name: string) => fs.readFileSync(path.join(packaging, "..", name), "utf8")
     const [, spec = ""] = /"-S", path\.join\(root, "([^"]*)"\)/.exec(file(".ci/train.ts")) ?? []
     assert.match(dockerfile, new RegExp(`^COPY ${spec} ${spec}$`, "m"))
