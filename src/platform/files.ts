@@ -6,6 +6,7 @@
  * long through the thread pool. What may take long (many files, flushes) goes through `attemptPromise`.
  */
 import * as Effect from "effect/Effect"
+import * as Random from "effect/Random"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { codeOf } from "../errors/errno.ts"
@@ -28,7 +29,7 @@ export const attemptPromise = <A>(
   Effect.tryPromise({ try: work, catch: (cause) => new FileFailed({ operation, path, cause }) })
 
 /** A name that nobody else has taken, and no secret: it needs nothing of `node:crypto`, which is slow to load. */
-export const uniqueName = (): string => Math.random().toString(36).slice(2, 8) + Math.random().toString(36).slice(2, 8)
+export const uniqueName: Effect.Effect<string> = Effect.map(Random.next, (value) => value.toString(36).slice(2))
 
 export interface Replacement {
   readonly path: string

@@ -84,7 +84,7 @@ const answers = (lock: string, name: string): Effect.Effect<boolean, FileFailed>
   )
 
 const listen = Effect.fnUntraced(function* (lock: string) {
-  const name = `${uniqueName()}.sock`
+  const name = `${yield* uniqueName}.sock`
   const folder = yield* openFolder(lock)
   yield* Effect.acquireRelease(
     Effect.callback<net.Server, FileFailed>((resume) => {
@@ -164,7 +164,7 @@ const take = Effect.fnUntraced(function* <F>(lock: string, newcomer: Holder, own
   const live = yield* liveHolder(lock)
   if (live !== null) return yield* Effect.fail(busy(live))
   const holder = succeed(newcomer, top === 0 ? null : yield* readClaim(lock, top), top)
-  const draft = `${lock}/${uniqueName()}.claim`
+  const draft = `${lock}/${yield* uniqueName}.claim`
   const mine = `${lock}/${top + 1}`
   const linked = yield* writeClaim(draft, holder, owner).pipe(
     Effect.andThen(attempt("claim", mine, () => fs.linkSync(draft, mine))),
