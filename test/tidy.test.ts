@@ -73,7 +73,7 @@ const edges: Record<string, string> = {
     "autoscaling catalog compute controlplane errors http lifecycle logging pgwire platform postgres spec storage " +
     "version.ts",
   "version.ts": "",
-  "index.ts": "compute errors lifecycle postgres spec testing",
+  "index.ts": "compute errors lifecycle postgres spec storage testing",
   "main.ts": "cli compute errors http lifecycle logging platform postgres telemetry testing version.ts"
 }
 

@@ -13,10 +13,13 @@ import {
   Promotions,
   Simulation,
   Status,
+  branchTimeline,
   explain,
   hintOf,
+  listTimelines,
   parseSpec,
   program,
+  removeTimeline,
   runLifecycle,
   simulationLayer,
   toMermaid,
@@ -63,6 +66,20 @@ export const cases: ReadonlyArray<readonly [string, () => Promise<unknown>]> = [
       const main = (options: ProgramOptions) =>
         Effect.map(program(options), ({ failure }) => (failure === null ? "ended in order" : explain(failure)))
       return [main]
+  }],
+  ["branchTimeline", async () => {
+      const nightly = branchTimeline({ storage: "/var/lib/compute-ctl", from: "0".repeat(32), to: "1".repeat(32) })
+      const past = branchTimeline({ storage: "/s", from: "0".repeat(32), to: "2".repeat(32), at: "0/1A2B3C4" })
+      return [nightly, past]
+  }],
+  ["listTimelines", async () => {
+      const unused = (storage: string) =>
+        Effect.map(listTimelines(storage), (all) => all.filter(({ holder }) => holder === null))
+      return [unused]
+  }],
+  ["removeTimeline", async () => {
+      const forgotten = removeTimeline({ storage: "/var/lib/compute-ctl", timelineId: "1".repeat(32) })
+      return [forgotten]
   }],
   ["Compute", async () => {
       const orders = Effect.gen(function* () {

@@ -12,6 +12,7 @@ import { printLsn } from "../../../src/spec/identifiers.ts"
 import { branchTimeline } from "../../../src/storage/local/branch.ts"
 import { draftPath } from "../../../src/storage/local/drafts.ts"
 import { timelinesOf } from "../../../src/storage/local/layout.ts"
+import { branchNamed, removeNamed } from "../../../src/storage/local/named.ts"
 import { recordBefore, walkChain } from "../../../src/storage/local/walChain.ts"
 import { listTimelines, removeTimeline } from "../../../src/storage/local/timelines.ts"
 import { crashAt } from "../crashAt.ts"
@@ -221,6 +222,32 @@ describe("removing a timeline", () => {
         assert.deepStrictEqual((yield* contentOf(two.layout)).numbers, two.numbers)
         yield* interrupt
         assert.strictEqual((yield* Effect.flip(removeTimeline(request)))._tag, "StorageMissing")
+      })
+    ).pipe(Effect.provide(quiet))
+  )
+})
+
+describe("the library", () => {
+  it.live("takes ids and LSNs as text, and says which of them is none", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const storage = yield* temporary
+        const tree = makeTree(storage, 1)
+        yield* tree.begin
+        const [one] = tree.timelines
+        if (one === undefined) return assert.fail("it was not begun")
+        const { lsn } = yield* contentOf(one.layout)
+        const names = { storage, tenantId: tenant, from: one.id, to: id(2) }
+        for (const wrong of [{ tenantId: "t" }, { from: "f" }, { to: "" }, { at: "late" }]) {
+          const [[what, text] = []] = Object.entries(wrong)
+          const refused = yield* Effect.flip(branchNamed({ ...names, ...wrong }))
+          assert.strictEqual(refused.message, `no branch was made: ${what} is "${text}"`)
+        }
+        const other = yield* Effect.flip(branchNamed({ storage, from: one.id, to: id(2) }))
+        assert.include(other.message, `there is no timeline in ${storage}/${"0".repeat(32)}/${one.id}`)
+        assert.deepStrictEqual(yield* branchNamed({ ...names, at: printLsn(lsn) }), { lsn: printLsn(lsn) })
+        yield* removeNamed({ storage, tenantId: tenant, timelineId: one.id })
+        assert.deepStrictEqual(yield* timelinesOf(storage), [`${tenant}/${id(2)}`])
       })
     ).pipe(Effect.provide(quiet))
   )
