@@ -6,10 +6,13 @@
  * one, the compute is empty: its status holds nothing that is anybody's, and is shown to everybody but web pages. The
  * internal port has no tokens and so is bound to loopback alone. At the end requests under way have two seconds.
  */
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as NodeHttpPlatform from "@effect/platform-node/NodeHttpPlatform"
+import * as NodePath from "@effect/platform-node/NodePath"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as HttpApiBuilder from "effect/http-api/HttpApiBuilder"
+import * as Etag from "effect/http/Etag"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type HourRecorder, hourRecorder } from "../activity/HourRecorder.ts"
@@ -48,6 +51,9 @@ const earlyRoutes = (bodies: ReturnType<typeof makeCachedBodies>, withStatus: bo
   return router
 }
 
+/** Effect's own collection of these has the terminal in it, too, which is not ours to listen to. */
+const services = Layer.mergeAll(NodeHttpPlatform.layer, Etag.layerWeak, NodeFileSystem.layer, NodePath.layer)
+
 /** Makes the routes of every port, and lets through the requests that wait for them. Until the scope closes. */
 const serveAll = Effect.fnUntraced(function* (
   options: ServerOptions,
@@ -62,7 +68,7 @@ const serveAll = Effect.fnUntraced(function* (
       openHandlers(options, metrics),
       controlHandlers(options, watchers, hour),
       insideHandlers(options)
-    ).pipe(Layer.provideMerge(Layer.merge(Auth.layer, NodeHttpServer.layerHttpServices)))
+    ).pipe(Layer.provideMerge(Layer.merge(Auth.layer, services)))
   )
   const serve = Effect.fnUntraced(function* <R>(
     port: Port,

@@ -109,6 +109,12 @@ describe("a compute of a test", () => {
     assert.deepStrictEqual(await ask(pg.url, `SELECT 1 FROM pg_database WHERE datname = '${name}'`), [])
   })
 
+  it("leaves the standard input of its process alone", async () => {
+    const before = process.stdin.listenerCount("end")
+    await using _ = await startCompute({ log: "silent" })
+    assert.strictEqual(process.stdin.listenerCount("end"), before)
+  })
+
   it("is as at its start after a reset, at the same URLs", async () => {
     const before = await ask(pg.url, "SELECT system_identifier FROM pg_control_system()")
     await ask(pg.urlOf("a shop", "web"), "CREATE TABLE orders ()")
