@@ -21,7 +21,7 @@ import { id, makeTree, quiet, temporary, tenant } from "./branchTree.ts"
 
 describe("a random tree of branches", () => {
   const first = Number(process.env["SEED"] ?? Math.floor(performance.timeOrigin % 1e6))
-  const trees = Number(process.env["TREES"] ?? 4)
+  const trees = Number(process.env["TREES"] ?? 3)
   const length = 30
 
   for (let seed = first; seed < first + trees; seed++) {
