@@ -8,6 +8,7 @@
  */
 import { build, type BuildOptions, type Plugin } from "esbuild"
 import { execFileSync } from "node:child_process"
+import { hash } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import { hoist } from "./hoist.ts"
@@ -88,10 +89,12 @@ const bundlePromise = async (
     define: { "import.meta.dirname": "__dirname" },
     banner: { js: checkNode(root) }
   })
+  const digest = hash("sha256", fs.readFileSync(path.join(folder, "promise.cjs"))).slice(0, 32)
   await build({
     ...options,
     plugins: [],
     entryPoints: ["src/testing/promiseEntry.ts"],
+    define: { PROMISE_DIGEST: JSON.stringify(digest) },
     outfile: path.join(folder, "promise.js"),
     format: "esm",
     banner: { js: checkNode(root) }

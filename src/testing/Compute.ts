@@ -98,7 +98,7 @@ export class Compute extends Context.Service<
    *
    * @example
    * ```ts
-   * const shop = Compute.layer({ spec, postgres: 17, log: (line) => console.error(line) })
+   * const shop = Compute.layer({ spec, postgres: 17, log: "silent" })
    * ```
    */
   static readonly layer = (options: ComputeOptions = {}): Layer.Layer<Compute, Failure> =>

@@ -309,7 +309,7 @@ type Parts = Simulation | Storage | Pgdata | Postmaster | Applier | ComputeHooks
  *
  * @example
  * ```ts
- * const meter = { name: "meter", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) } as const
+ * const meter = { name: "meter", kind: "auxiliary", run: Effect.never } as const
  * const parts = simulationWith([meter])
  * ```
  */

@@ -5,7 +5,7 @@
  *
  * @example
  * ```ts
- * const blinker = { name: "blinker", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) } as const
+ * const blinker = { name: "blinker", kind: "auxiliary", run: Effect.never } as const
  * await Effect.runPromise(simulateSeeds([1, 2, 3], { actors: [blinker] }))
  * ```
  */

@@ -85,7 +85,7 @@ const disposable = async <E>(make: Effect.Effect<TestDatabase, E, Scope.Scope>):
  *
  * @example
  * ```ts
- * await using database = await databaseAt(process.env["POSTGRES_URL"] ?? "", { migrate })
+ * await using database = await databaseAt(url, { migrate })
  * ```
  */
 export const databaseAt = (url: string, options: PromisedDatabaseOptions = {}): Promise<DisposableDatabase> =>

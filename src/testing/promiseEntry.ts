@@ -12,11 +12,11 @@ import * as vm from "node:vm"
 import type * as Promised from "./promise.ts"
 import { sharedCache } from "./sharedCache.ts"
 
+/** Of the file, by the build: V8 takes code for that of any text of the same length. */
+declare const PROMISE_DIGEST: string
+
 /** Of how many versions of ours and of Node, 3 MB each. */
 const kept = 4
-/** By then a start has compiled what it needs, which is kept as well. */
-const keptAfterMillis = 2_000
-
 const keep = (script: vm.Script, place: string): void => {
   try {
     fs.mkdirSync(path.dirname(place), { recursive: true })
@@ -33,17 +33,6 @@ const keep = (script: vm.Script, place: string): void => {
   }
 }
 
-/** At the end of the process, or before, for those that are killed. */
-const keepLater = (script: vm.Script, place: string): void => {
-  const timer = setTimeout(() => end(), keptAfterMillis).unref()
-  const end = () => {
-    clearTimeout(timer)
-    process.off("exit", end)
-    keep(script, place)
-  }
-  process.once("exit", end)
-}
-
 const readOrUndefined = (place: string): Buffer | undefined => {
   try {
     return fs.readFileSync(place)
@@ -52,11 +41,10 @@ const readOrUndefined = (place: string): Buffer | undefined => {
   }
 }
 
-/** What the CommonJS file `file` exports. */
-const load = (file: string): unknown => {
+/** What the CommonJS file `file` exports, and what keeps its machine code, where that is worth it. */
+const load = (file: string) => {
   const { folder, usable } = sharedCache()
-  const { mtimeMs, size } = fs.statSync(file)
-  const place = path.join(folder, "code", `${size}-${mtimeMs}-${process.version}-${process.arch}`)
+  const place = path.join(folder, "code", `${PROMISE_DIGEST}-${process.version}-${process.arch}`)
   const cachedData = usable ? readOrUndefined(place) : undefined
   const text = fs.readFileSync(file, "utf8")
   const script = new vm.Script(`(function(exports,require,module,__filename,__dirname){${text}\n})`, {
@@ -64,14 +52,26 @@ const load = (file: string): unknown => {
     ...(cachedData === undefined ? {} : { cachedData }),
     importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER
   })
-  if (usable && (cachedData === undefined || script.cachedDataRejected === true)) keepLater(script, place)
   const module = { exports: {} }
   // oxlint-disable-next-line no-unsafe-type-assertion
   const run = script.runInThisContext() as (...all: ReadonlyArray<unknown>) => void
   run(module.exports, createRequire(file), module, file, path.dirname(file))
-  return module.exports
+  let isKept = !usable || (cachedData !== undefined && script.cachedDataRejected !== true)
+  const keepOnce = () => {
+    if (!isKept) keep(script, place)
+    isKept = true
+  }
+  // oxlint-disable-next-line no-unsafe-type-assertion
+  return { loaded: module.exports as typeof Promised, keepOnce }
 }
 
-export const { databaseAt, makeAncestor, startCompute, startFake, verifierOf } =
-  // oxlint-disable-next-line no-unsafe-type-assertion
-  load(path.join(import.meta.dirname, "promise.cjs")) as typeof Promised
+const { keepOnce, loaded } = load(path.join(import.meta.dirname, "promise.cjs"))
+
+export const { databaseAt, makeAncestor, startFake, verifierOf } = loaded
+
+/** By the time that the first one runs all that a start needs is compiled. */
+export const startCompute: typeof Promised.startCompute = async (options) => {
+  const started = await loaded.startCompute(options)
+  keepOnce()
+  return started
+}

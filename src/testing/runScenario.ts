@@ -287,7 +287,7 @@ export class PromiseBroken extends Error {
  *
  * @example
  * ```ts
- * const blinker = { name: "blinker", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) } as const
+ * const blinker = { name: "blinker", kind: "auxiliary", run: Effect.never } as const
  * await Effect.runPromise(simulateSeeds([1, 2, 3], { actors: [blinker] }))
  * ```
  */

@@ -141,7 +141,7 @@ const printEvent = (event: ScenarioEvent): string => {
  *
  * @example
  * ```ts
- * console.log(printScenario(scenarioOf(7)))
+ * const text = printScenario(scenarioOf(7))
  * ```
  */
 export const printScenario = ({ events, isReplica, seed, specGiven, stepMillis }: Scenario): string => {

@@ -53,6 +53,7 @@ import {
 declare const inputs: PlanInputs
 const wire: unknown = { format_version: 1, cluster: { roles: [], databases: [] } }
 const spec = wire
+const url: string = "postgresql://127.0.0.1/postgres"
 const migrate = async (url: string) => url
 const simulated = Layer.provideMerge(
   Layer.mergeAll(simulationLayer, Commands.layer, Promotions.layer),
@@ -98,7 +99,7 @@ export const cases: ReadonlyArray<readonly [string, () => Promise<unknown>]> = [
       return [seeded, branch]
   }],
   ["Compute.layer", async () => {
-      const shop = Compute.layer({ spec, postgres: 17, log: (line) => console.error(line) })
+      const shop = Compute.layer({ spec, postgres: 17, log: "silent" })
       return [shop]
   }],
   ["Compute.sql", async () => {
@@ -223,13 +224,13 @@ export const cases: ReadonlyArray<readonly [string, () => Promise<unknown>]> = [
       return [broken]
   }],
   ["simulateSeeds", async () => {
-      const blinker = { name: "blinker", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) } as const
+      const blinker = { name: "blinker", kind: "auxiliary", run: Effect.never } as const
       await Effect.runPromise(simulateSeeds([1, 2, 3], { actors: [blinker] }))
       return [blinker]
   }],
   ["printScenario", async () => {
-      console.log(printScenario(scenarioOf(7)))
-      return []
+      const text = printScenario(scenarioOf(7))
+      return [text]
   }],
   ["scenarioOf", async () => {
       const scenario = scenarioOf(7)
@@ -240,12 +241,12 @@ export const cases: ReadonlyArray<readonly [string, () => Promise<unknown>]> = [
       return [first]
   }],
   ["simulationWith", async () => {
-      const meter = { name: "meter", kind: "auxiliary", run: Effect.forever(Effect.sleep("1 second")) } as const
+      const meter = { name: "meter", kind: "auxiliary", run: Effect.never } as const
       const parts = simulationWith([meter])
       return [meter, parts]
   }],
   ["databaseAt", async () => {
-      await using database = await databaseAt(process.env["POSTGRES_URL"] ?? "", { migrate })
+      await using database = await databaseAt(url, { migrate })
       return [database]
   }],
   ["makeAncestor", async () => {

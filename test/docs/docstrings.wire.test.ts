@@ -74,6 +74,7 @@ const given = `
 declare const inputs: PlanInputs
 const wire: unknown = { format_version: 1, cluster: { roles: [], databases: [] } }
 const spec = wire
+const url: string = "postgresql://127.0.0.1/postgres"
 const migrate = async (url: string) => url
 const simulated = Layer.provideMerge(
   Layer.mergeAll(simulationLayer, Commands.layer, Promotions.layer),
