@@ -237,13 +237,15 @@ const finish = Effect.fnUntraced(function* (
   const ancestor = `${JSON.stringify({ timeline: request.from, lsn: printLsn(lsn), made }, null, 2)}\n`
   yield* replaceUnflushed(`${draft.root}/ancestor.json`, ancestor, draft.owner)
   yield* replaceUnflushed(draft.current, seen.current ?? "", draft.owner)
-  if (current.format === 2 && manifest !== null) {
-    yield* flushCopy({ folder: `${draft.root}/${current.folder}`, manifest }, [])
-    yield* flush(`${draft.root}/${current.folder}`)
-  }
-  // All of it: what the other timeline wrote may be in memory only.
-  yield* flushWal(draft, segmentNumberOf(start, segmentBytes), segmentBytes)
-  for (const name of [draft.current, `${draft.root}/ancestor.json`, draft.root]) yield* flush(name)
+  const folder = current.format === 2 ? `${draft.root}/${current.folder}` : draft.root
+  const names = [draft.current, `${draft.root}/ancestor.json`, folder, draft.root]
+  const flushes: ReadonlyArray<Effect.Effect<void, FileFailed, Spawn>> = [
+    manifest === null ? Effect.void : flushCopy({ folder, manifest }, []),
+    // All of it: what the other timeline wrote may be in memory only.
+    flushWal(draft, segmentNumberOf(start, segmentBytes), segmentBytes),
+    ...names.map(flush)
+  ]
+  yield* Effect.all(flushes, { concurrency: "unbounded", discard: true })
   yield* failpoint("branch-flushed")
 })
 
