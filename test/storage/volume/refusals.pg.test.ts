@@ -10,7 +10,7 @@ import * as Scope from "effect/Scope"
 import { afterAll } from "vitest"
 import * as fs from "node:fs"
 import { controlFileWithSystemId } from "../../../src/postgres/controlFile.ts"
-import type { TenantId } from "../../../src/spec/identifiers.ts"
+import type { TenantId, TimelineId } from "../../../src/spec/identifiers.ts"
 import { runAs } from "../../support/postgres.ts"
 import { emptySpec } from "../../support/specs.ts"
 import { printWalFile, segmentNumberOf } from "../../../src/storage/local/walSegments.ts"
@@ -247,6 +247,19 @@ describe("a start is refused, and nothing is changed, because of", () => {
         const failure = yield* Effect.flip(volume.storage.claim(other, volume.pgdata))
         assert.strictEqual(failure._tag, "StorageForeign")
         assert.include(failure.message, `the spec is of tenant ${other.tenant}`)
+      })
+    )
+  )
+
+  it.live("a branch, before anything is made", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const volume = yield* makeVolume()
+        const ancestor = { timeline: "9".repeat(32) as TimelineId, lsn: null }
+        const { message, tag } = yield* refused(volume, { ancestor })
+        assert.strictEqual(tag, "NotSupported")
+        assert.match(message, /^ancestor_timeline_id is not supported: a volume has one copy of the data/)
+        assert.isFalse(fs.existsSync(volume.ours))
       })
     )
   )
