@@ -62,6 +62,21 @@ describe("the tarball of npm", () => {
     assert.match(options, /"declarationMap": true/)
   })
 
+  it("has examples that import what is published, and one another", () => {
+    const examples = [...files].filter((file) => /^examples\/.*\.ts$/.test(file))
+    assert.isAbove(examples.length, 5)
+    const imported = examples.flatMap((file) =>
+      [...fs.readFileSync(path.join(root, file), "utf8").matchAll(/from "([^"]+)"/g)].map(([, name = ""]) =>
+        name.startsWith(".") ? path.join(path.dirname(file), name) : name
+      )
+    )
+    const allowed = /^(compute-ctl|effect|@effect\/vitest|vitest|node:|postgres$|examples\/)/
+    assert.deepStrictEqual(
+      imported.filter((name) => !allowed.test(name)),
+      []
+    )
+  })
+
   it("asks for the Node that the program needs; a checkout asks for npm's alone", () => {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-tarball-"))
     try {
