@@ -20,6 +20,7 @@ import {
   type Piece,
   putFolders,
   readPiece,
+  readPieceNow,
   sourceFlags,
   sweep,
   writeDifference,
@@ -83,15 +84,17 @@ const layPieces = async (laying: Laying, name: string, entry: FileEntry, fd: num
   const { laid, pacer, source } = laying
   // Where nothing is to last, a look at the source's own bytes costs less than a digest of what is there.
   let from = laid === null ? null : await openSource(pacer, source, name)
+  const read = (of: number, into: Piece, at: number, length: number) =>
+    laid === null ? readPiece(pacer, of, into, at, length) : readPieceNow(of, into, at, length)
   const isRight = async (present: Piece, piece: number, length: number) => {
     if (present.length !== length) return false
     if (laid === null || from === null) return (await pieceDigest(present)) === digestAt(entry, piece)
-    return (await readPiece(pacer, from, laying.wanted, piece * pieceBytes, length)).equals(present)
+    return (await read(from, laying.wanted, piece * pieceBytes, length)).equals(present)
   }
   try {
     for (let piece = 0, at = 0; at < entry.size; piece++, at += pieceBytes) {
       const length = Math.min(pieceBytes, entry.size - at)
-      const present = await readPiece(pacer, fd, laying.present, at, Math.min(length, Math.max(0, size - at)))
+      const present = await read(fd, laying.present, at, Math.min(length, Math.max(0, size - at)))
       if (!(await isRight(present, piece, length))) {
         from ??= await openSource(pacer, source, name)
         const wanted = await readVerified(pacer, from, name, entry, piece, laying.wanted)

@@ -81,6 +81,17 @@ export const readPiece = async (
   return buffer.subarray(0, filled)
 }
 
+/** The same on the main thread, twice as fast, for what is in memory already. */
+export const readPieceNow = (fd: number, buffer: Piece, position: number, length: number): Piece => {
+  let filled = 0
+  while (filled < length) {
+    const got = fs.readSync(fd, buffer, filled, length - filled, position + filled)
+    if (got === 0) break
+    filled += got
+  }
+  return buffer.subarray(0, filled)
+}
+
 const writeAt = async (pacer: Pacer, fd: number, bytes: Uint8Array, position: number): Promise<void> => {
   for (let at = 0; at < bytes.length;) {
     const rest = bytes.subarray(at)
