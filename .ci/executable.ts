@@ -3,8 +3,8 @@
  *
  * `npm run build:exe [-- --target linux-x64|linux-arm64]` (default: this machine's). Writes `dist/compute_ctl-TARGET`,
  * beside it its SHA-256, the list of what is in it (CycloneDX) and its source map. On its own platform it begins with a
- * snapshot; for another one it carries the bundle alone, because only the Node that runs can make one. The target's Node
- * is fetched from the npm registry, in the version that builds.
+ * snapshot; for another one it carries the bundle alone, because only the Node that runs can make one. The target's
+ * Node is fetched from the npm registry, in the version that builds.
  */
 import { execFileSync } from "node:child_process"
 import { createHash } from "node:crypto"
