@@ -3,8 +3,11 @@
  *
  * `npm run bench:fleet [-- COMPUTES]` (default 20). Each has local storage of its own. All make their first start, all
  * are stopped, all start again at once; then they rest. Processor time is compute_ctl's own and its children's that
- * ended, without Postgres; memory is what no other process shares, Postgres's not counted. The built program is run
- * from its snapshot, or from the bundle with `BENCH_BUNDLE=1`.
+ * ended, without Postgres; memory is what no other process shares, Postgres's not counted. The program is run as users
+ * run it, by its launcher in an installation of its own; with `BENCH_BUNDLE=1` there is no snapshot in it.
+ *
+ * At the end one of them is asked for /status and /metrics as often as somebody asks each second for three hours, and
+ * its memory is compared hour by hour.
  */
 import * as fs from "node:fs"
 import * as os from "node:os"
@@ -15,10 +18,22 @@ import { endAll, freePort, start, type Started, user } from "./startRuns.ts"
 const count = Number(process.argv[2] ?? 20)
 const restSeconds = 10
 const root = path.resolve(import.meta.dirname, "../..")
-const node = path.join(root, "node_modules/node/bin/node")
-const snapshot = process.env["BENCH_BUNDLE"] ? [] : ["--snapshot-blob", path.join(root, "dist/compute_ctl.snapshot")]
+/** `/status` and `/metrics`, each second. */
+const hourOfPolling = 3600
+const hours = 3
 const home = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "compute-ctl-fleet-")))
 fs.chmodSync(home, 0o755)
+
+/** In a checkout the launcher would take sources that are newer; the Node of the snapshot is its Node all the same. */
+const install = (): string => {
+  const at = path.join(home, "installation")
+  for (const folder of ["bin", "dist"])
+    fs.cpSync(path.join(root, folder), path.join(at, folder), { recursive: true, preserveTimestamps: true })
+  if (process.env["BENCH_BUNDLE"]) fs.rmSync(path.join(at, "dist/compute_ctl.snapshot"))
+  fs.symlinkSync(path.join(root, "node_modules"), path.join(at, "node_modules"))
+  return path.join(at, "bin/compute_ctl")
+}
+const launcher = install()
 
 interface Place {
   readonly folder: string
@@ -28,12 +43,8 @@ interface Place {
 
 const launch = ({ folder, httpPort, port }: Place): Started =>
   start(
-    node,
+    launcher,
     [
-      ...snapshot,
-      "--disable-sigusr1",
-      "--max-semi-space-size=1",
-      path.join(root, "dist/compute_ctl.cjs"),
       `--storage=local:${folder}/storage`,
       `--pgdata=${folder}/pgdata`,
       `--spec-path=${path.join(root, "examples/spec.json")}`,
@@ -81,6 +92,23 @@ const rest = async (what: string, all: ReadonlyArray<Started>): Promise<void> =>
   console.log(`${what}, at rest: ${memory.toFixed(0)} MB private each, ${idle.toFixed(1)} ms of processor a second`)
 }
 
+/** With connections that are kept, as a prober has them. */
+const poll = async ({ httpPort }: Place, one: Started): Promise<void> => {
+  const seen = [privateMegabytes(one)]
+  for (let hour = 0; hour < hours; hour++) {
+    for (let second = 0; second < hourOfPolling; second++)
+      for (const route of ["status", "metrics"]) {
+        const answer = await fetch(`http://127.0.0.1:${httpPort}/${route}`)
+        if (!answer.ok) throw new Error(`/${route} answered ${answer.status}`)
+        await answer.text()
+      }
+    await pause(1000)
+    seen.push(privateMegabytes(one))
+  }
+  const figures = seen.map((megabytes) => megabytes.toFixed(1)).join(", ")
+  console.log(`polled as often as in ${hours} hours: MB private before and after each: ${figures}`)
+}
+
 const stop = (all: ReadonlyArray<Started>) => Promise.all(all.map((one) => one.end("SIGTERM")))
 
 try {
@@ -109,6 +137,9 @@ try {
   await stop(cold)
   const warm = await storm("restarts after a clean stop", places.slice(1))
   await rest("after restarts", warm)
+  const [, place] = places
+  const [polled] = warm
+  if (place !== undefined && polled !== undefined) await poll(place, polled)
   await stop(warm)
 } finally {
   await endAll(home)
