@@ -40,7 +40,8 @@ for time in first second; do
   node_modules/.bin/node --input-type=module -e '
     import fs from "node:fs"
     import postgres from "postgres"
-    const [, url, file] = /alice connects with psql .(postgresql:[^?]*)[?]passfile=([^\x27]*)/.exec(fs.readFileSync(process.argv[1], "utf8"))
+    const said = fs.readFileSync(process.argv[1], "utf8")
+    const [, url, file] = /alice connects with psql .(postgresql:[^?]*)[?]passfile=([^\x27]*)/.exec(said)
     const sql = postgres(url, { password: fs.readFileSync(file, "utf8").trim().split(":").pop(), onnotice: () => {} })
     await sql.unsafe("create table if not exists kept (n int)")
     await sql.unsafe("insert into kept values (1)")

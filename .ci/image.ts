@@ -1,8 +1,8 @@
 /**
- * Builds the image with the engine of this machine (docker, podman, or `CONTAINER_ENGINE`), and does with it what README
- * says. `npm run proof:image`: some five minutes. Where the registry of the base image does not answer, the base is a
- * bare Debian with the pinned Node (`debianRoot.ts`); where the packages of the PostgreSQL project do not, name a major
- * version of Debian's by `POSTGRES_MAJOR`.
+ * Builds the image with the engine of this machine (docker, podman, or `CONTAINER_ENGINE`), and does with it what
+ * README says. `npm run proof:image`: some five minutes. Where the registry of the base image does not answer, the
+ * base is a bare Debian with the pinned Node (`debianRoot.ts`); where the packages of the PostgreSQL project do not,
+ * name a major version of Debian's by `POSTGRES_MAJOR`.
  */
 import { spawnSync } from "node:child_process"
 import * as fs from "node:fs"

@@ -1,7 +1,7 @@
 /**
- * Leaves in package.json only what the program is built of: no tests, no compiler of the library, and of Postgres the one
- * that the training run starts (`train.ts`). For a container's build stage; `npm install` then takes the same versions
- * from the lock as ever.
+ * Leaves in package.json only what the program is built of: no tests, no compiler of the library, and of Postgres the
+ * one that the training run starts (`train.ts`). For a container's build stage; `npm install` then takes the same
+ * versions from the lock as ever.
  */
 import * as fs from "node:fs"
 

@@ -5,7 +5,7 @@
 
 const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
-/** The first number of a segment (base 64, least significant digits first, the lowest bit is the sign), and the rest. */
+/** The first number of a segment (base 64, least significant digits first, the lowest bit is the sign); the rest. */
 const firstOf = (segment: string): readonly [value: number, rest: string] => {
   let value = 0
   for (let at = 0; at < segment.length; at++) {

@@ -1,7 +1,6 @@
 /**
  * Parsed specs and facts for tests that do not care about most of a spec.
  */
-import type { PlanInputs } from "../../src/postgres/PlanInputs.ts"
 import type { TenantId, TimelineId } from "../../src/spec/identifiers.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
 
@@ -39,20 +38,4 @@ export const emptySpec: ParsedSpec = {
   disableLfcResizing: false
 }
 
-export const localFacts: PlanInputs = {
-  apiVersion: "head",
-  postgresMajor: 17,
-  platform: "linux",
-  overcommitMemory: null,
-  extensionServerPort: 3081,
-  privilegedRole: "neon_superuser",
-  storage: {
-    _tag: "Local",
-    durability: "os",
-    superuser: "cloud_admin",
-    pgdata: "/memory/pgdata",
-    sockets: "/memory/pgdata",
-    osUsers: ["postgres"]
-  },
-  port: 5432
-}
+export { simulatedInputs as localFacts } from "../../src/testing/Simulation.ts"
