@@ -16,6 +16,7 @@ import { randomBytes } from "node:crypto"
 import * as Net from "node:net"
 import { WireFailed } from "../errors/Failure.ts"
 import { printHostPort } from "./address.ts"
+import { makeSplitter } from "./copyData.ts"
 
 export interface WireConfig {
   /** Starts with `/`: the folder of a unix socket. */
@@ -198,15 +199,20 @@ const attach = (socket: Net.Socket, config: WireConfig): WireSocket => {
     unfinished === undefined ? wire.fail(detail, cause) : broken(failureOf("connection to", peer, unfinished))
   socket.on("error", (cause) => closed(cause.message, cause))
   socket.on("close", () => closed("the server closed the connection"))
+  const take = (message: BackendMessage): void => {
+    if (message._tag === "NoticeResponse") return
+    if (message._tag === "ParameterStatus") return config.onParameter?.(message.name, message.value)
+    if (message._tag === "ErrorResponse") unfinished = message.fields
+    if (message._tag === "ReadyForQuery") unfinished = undefined
+    wire.listener?.onMessage(message)
+  }
+  const split = makeSplitter({
+    copy: (data) => wire.listener?.onMessage({ _tag: "CopyData", data }),
+    rest: (bytes) => parser.pushEach(bytes, take)
+  })
   socket.on("data", (chunk: Buffer) => {
     try {
-      parser.pushEach(chunk, (message) => {
-        if (message._tag === "NoticeResponse") return
-        if (message._tag === "ParameterStatus") return config.onParameter?.(message.name, message.value)
-        if (message._tag === "ErrorResponse") unfinished = message.fields
-        if (message._tag === "ReadyForQuery") unfinished = undefined
-        wire.listener?.onMessage(message)
-      })
+      split(chunk)
     } catch (cause) {
       wire.fail("the server broke the protocol", cause)
     }

@@ -101,7 +101,8 @@ const ours = async (way: Way, from: string, into: string): Promise<Outcome> => {
   })
   let said = ""
   for await (const piece of self.stdout) said += String(piece)
-  return JSON.parse(said) as Outcome
+  // Before it are lines of the log.
+  return JSON.parse(said.trim().split("\n").at(-1) ?? "") as Outcome
 }
 
 const theirs = async (from: string, into: string): Promise<Outcome> => {

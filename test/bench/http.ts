@@ -35,8 +35,8 @@ const spec = (objects: number) => ({
   }
 })
 
-/** Both run with the flags of the launcher. */
-const nodeFlags = ["--max-semi-space-size=1", "--conditions=source"]
+/** The launcher's. */
+const nodeFlags = ["--max-semi-space-size=1"]
 
 const placeOf = (directory: string, port: number): Place => {
   const { tenant_id, timeline_id } = spec(0)
@@ -63,7 +63,8 @@ const program = (directory: string, httpPort: number, port: number) =>
         String(httpPort)
       )
       if (runAs !== null) args.push("--run-as", runAs.name)
-      return spawn(process.execPath, [...nodeFlags, path.join(import.meta.dirname, "../../src/main.ts"), ...args], {
+      // The built program, unless the sources are newer.
+      return spawn(path.join(import.meta.dirname, "../../bin/compute_ctl"), args, {
         stdio: ["ignore", "ignore", fs.openSync(path.join(directory, "log"), "w")]
       })
     }),
