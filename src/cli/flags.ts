@@ -391,5 +391,9 @@ export const environment: ReadonlyArray<{ readonly names: ReadonlyArray<string>;
   { names: ["NO_COLOR"], meaning: "any value: no colours on a terminal" },
   { names: ["PATH"], meaning: "where Postgres and helper programs are looked for" },
   { names: ["XDG_CACHE_HOME", "NODE_COMPILE_CACHE"], meaning: "where compiled code is kept, for a faster start" },
+  {
+    names: ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"],
+    meaning: "glibc's; where none is set, the launcher sets the first two, for compute_ctl alone, to save memory"
+  },
   { names: ["NODE_OPTIONS"], meaning: "Node's own options; with any of them a start takes longer" }
 ]
