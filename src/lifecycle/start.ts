@@ -77,12 +77,7 @@ export const start = Effect.fn("Lifecycle.start")(function* (
   yield* hooks.afterSpawn(postgres.pid)
   yield* metered(state, "start_postgres_ms", "start Postgres", reportRecovery(postgres, postgres.ready))
 
-  // Our own sessions come over a socket that is ours alone; who else looks for Postgres may not find another one.
-  const served = Effect.all([applyCatalog("start", spec, plan, postgres), postgres.bound], {
-    concurrency: "unbounded",
-    discard: true
-  })
-  const applying = whileAlive(postgres, served)
+  const applying = whileAlive(postgres, applyCatalog("start", spec, plan, postgres))
   yield* metered(state, "config_ms", "apply the spec", applying)
   if (plan.opening.length > 0) {
     yield* pgdata.rewrite(plan.opening)

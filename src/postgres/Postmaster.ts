@@ -41,8 +41,6 @@ export interface Running {
    * the limit of the options; then Postgres has been stopped.
    */
   readonly ready: Effect.Effect<void, Failure>
-  /** Once it is ready: fails when connections to its address come to somebody else, who took that first. */
-  readonly bound: Effect.Effect<void, PostgresPortTaken>
   /** Any number may wait. What Postgres wrote has been passed on by then, unless orphans still hold the pipe. */
   readonly exit: Effect.Effect<ExitStatus>
   /** Runs the shutdown stages until Postgres has left. Safe to call twice: both wait for the same end. */
@@ -159,21 +157,20 @@ const start = Effect.fn("Postmaster.start")(function* (
   const exit = Deferred.await(exited)
   const { escalate, forcedBy, stop } = yield* makeStop(child, stages, exit)
 
-  const ready = yield* Deferred.make<void, PostmasterNotReady>()
+  const ready = yield* Deferred.make<void, PostmasterNotReady | PostgresPortTaken>()
   yield* untilReady(
     awaitReady({ pgdata, pid: child.pid, before: pidFileBefore }),
     exit,
     recentLog(log, pgdata),
     Effect.raceFirst(tooLate(options.readyWithin ?? null), standsStill(child.pid, options.stillWithin ?? stillWithin)),
     stop
-  ).pipe(Deferred.into(ready), Effect.forkScoped({ startImmediately: true }))
+  ).pipe(Effect.andThen(ensureBound(at, pgdata)), Deferred.into(ready), Effect.forkScoped({ startImmediately: true }))
   yield* Effect.addFinalizer(() =>
     Effect.andThen(stop, Effect.timeoutOption(Deferred.await(dumpsReported), reportWithin))
   )
   return {
     pid: child.pid,
     ready: Deferred.await(ready),
-    bound: ensureBound(at, pgdata),
     exit,
     stop,
     escalate,

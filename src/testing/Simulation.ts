@@ -214,7 +214,6 @@ const postmaster = Layer.effect(
         Effect.as(Effect.andThen(simulation.pass("spawn"), simulation.spawned), {
           pid: 1,
           ready: simulation.pass("ready"),
-          bound: Effect.void,
           exit,
           stop: Effect.raceFirst(Effect.andThen(leave, exit), exit),
           escalate: Effect.andThen(simulation.escalate, simulation.kill({ _tag: "Signal", signal: "SIGQUIT" })),

@@ -2,8 +2,8 @@
  * The processor time of a start against that of a bare Node which listens for HTTP, and whether it has grown.
  *
  * `npm run bench:cost [-- --write]` starts the built program from its launcher, in turns with the bare server, and
- * compares the ratios with those in `startCost.json`, which `--write` replaces. More than the slack over one of them,
- * and the exit code is 1. Processor time, and the least of several rounds: other work on the machine does not count.
+ * compares the ratios with those in `startCost.json`, which `--write` replaces. A fifth over one of them, three times in
+ * a row, and the exit code is 1. Processor time, and the least of several rounds: other work on the machine does not count.
  * Where no snapshot was built there is nothing to compare. Linux only.
  */
 import * as fs from "node:fs"
@@ -13,8 +13,9 @@ import { processorMillis } from "./startPhases.ts"
 import { endAll, freePort, start, user } from "./startRuns.ts"
 
 const rounds = 7
-/** Of two cores that share caches with others, the least of seven rounds still varies by so much. */
-const slack = 1.15
+const slack = 1.2
+/** What else a machine does (flushing what was written before, its neighbours) makes a start dearer, and passes. */
+const tries = 3
 
 const root = path.resolve(import.meta.dirname, "../..")
 const node = path.join(root, "node_modules/node/bin/node")
@@ -76,9 +77,14 @@ const measured = async (): Promise<Cost> => {
 
 try {
   if (!fs.existsSync(path.join(root, "dist/compute_ctl.snapshot"))) throw new Error("build first: npm run build")
-  const now = await measured()
+  let now = await measured()
   if (process.argv.includes("--write")) fs.writeFileSync(figures, `${JSON.stringify(now, null, 2)}\n`)
   const known: Cost = JSON.parse(fs.readFileSync(figures, "utf8"))
+  const isDearer = () => now.http > known.http * slack || now.running > known.running * slack
+  for (let n = 1; n < tries && isDearer(); n++) {
+    const again = await measured()
+    now = { http: Math.min(now.http, again.http), running: Math.min(now.running, again.running) }
+  }
   for (const [what, name] of [
     ["until HTTP answers", "http"],
     ["a restart until it runs", "running"]

@@ -85,7 +85,11 @@ describe("the API of the program", () => {
           assert.deepStrictEqual(changes, ["init", "running"])
 
           // Our own sessions never count: the monitor's, and this superuser's.
-          yield* rows(at, "alter role web password 'sesame'")
+          // Migrations, in the background, may be changing the same role.
+          yield* Effect.retry(rows(at, "alter role web password 'sesame'"), {
+            while: (failure) => failure._tag === "WireFailed" && failure.sqlState === "XX000",
+            times: 20
+          })
           const idle = yield* eventually(
             "the monitor",
             () => ask("/activity").then(({ text }) => JSON.parse(text)),
