@@ -2,9 +2,9 @@
  * The processor time of a start against that of a bare Node which listens for HTTP, and whether it has grown.
  *
  * `npm run bench:cost [-- --write]` starts the built program from its launcher, in turns with the bare server, and
- * compares the ratios with those in `startCost.json`, which `--write` replaces. A fifth over one of them, three times in
- * a row, and the exit code is 1. Processor time, and the least of several rounds: other work on the machine does not count.
- * Where no snapshot was built there is nothing to compare. Linux only.
+ * compares the ratios with those in `startCost.json`, which `--write` replaces. The exit code is 1 when one of them is
+ * a fifth higher, three times in a row. Processor time, and the least of several rounds: other work on the machine
+ * counts little. Where no snapshot was built there is nothing to compare. Linux only.
  */
 import * as fs from "node:fs"
 import * as os from "node:os"
