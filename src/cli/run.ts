@@ -21,6 +21,7 @@ import { sessionAddress } from "../lifecycle/sessionAddress.ts"
 import { defaultSuperuser } from "../pgwire/Admin.ts"
 import { type ConnString, parseConnString } from "../pgwire/ConnString.ts"
 import { resolveRunAs } from "../platform/users.ts"
+import { livesOnPort } from "../postgres/leftovers.ts"
 import type { Tls } from "../spec/ComputeConfig.ts"
 import type { ParsedSpec } from "../spec/ParsedSpec.ts"
 import { parseSpec } from "../spec/parseSpec.ts"
@@ -83,10 +84,16 @@ export const isFree = (port: number) =>
     server.listen(port, () => server.close(() => resume(Effect.succeed(true))))
   })
 
-/** Only for a port that nobody asked for: the next free one, and a word about it. */
-const freePort = Effect.fnUntraced(function* (who: string, first: number) {
+/**
+ * Only for a port that nobody asked for: the next free one, and a word about it. One that is `ours` will be free.
+ */
+const freePort = Effect.fnUntraced(function* (
+  who: string,
+  first: number,
+  ours: (port: number) => boolean = () => false
+) {
   for (let port = first; port < first + 100; port++) {
-    if (!(yield* isFree(port))) continue
+    if (!(yield* isFree(port)) && !ours(port)) continue
     if (port !== first) yield* Effect.logWarning(`port ${first} is taken, so ${who} will listen on ${port}`)
     return port
   }
@@ -103,11 +110,15 @@ export const withFreeHttpPorts = Effect.fnUntraced(function* (settings: RunSetti
   return { ...settings, externalHttpPort, internalHttpPort }
 })
 
-const chooseConnString = Effect.fnUntraced(function* (settings: RunSettings): Effect.fn.Return<ConnString> {
+/** What a killed compute left of its Postgres is ended before ours begins: clients find the next one where it was. */
+const chooseConnString = Effect.fnUntraced(function* (
+  settings: RunSettings,
+  pgdata: string
+): Effect.fn.Return<ConnString> {
   return (
     settings.connstr ?? {
       host: "127.0.0.1",
-      port: yield* freePort("Postgres", localPort),
+      port: yield* freePort("Postgres", localPort, (port) => livesOnPort(pgdata, port)),
       user: defaultSuperuser,
       password: null,
       database: "postgres",
@@ -252,7 +263,7 @@ export const prepare = Effect.fn("Run.prepare")(function* (
   const verifier = jwks === null ? null : verifierOf(jwks)
   const places = placesOf(settings, around, spec)
   const { pgdata, storage } = places
-  const at = yield* chooseConnString(settings)
+  const at = yield* chooseConnString(settings, pgdata)
   const login = yield* loginOf(settings, places, spec)
   const listen = listenOptions(settings)
   return {

@@ -38,6 +38,14 @@ const livesIn = (pid: number, pgdata: string): boolean => {
   return theirs !== null && ours !== null && theirs.dev === ours.dev && theirs.ino === ours.ino
 }
 
+/** Does a Postgres live in `pgdata` that has this port? Where it may not be looked into, nothing is known of it. */
+export const livesOnPort = (pgdata: string, port: number): boolean => {
+  const text = readPidFile(pgdata)
+  const pid = parsePidFile(text)?.pid
+  if (pid === undefined || Number(text.split("\n")[3]) !== port) return false
+  return isPostgres(pid) && livesIn(pid, orNull(() => fs.realpathSync(pgdata)) ?? pgdata)
+}
+
 const postgresIn = (pgdata: string): ReadonlyArray<OtherProcess> =>
   (orNull(() => fs.readdirSync("/proc")) ?? []).flatMap((name) => {
     const pid = /^\d+$/.test(name) ? Number(name) : 0

@@ -250,3 +250,30 @@ describe("--exit-when-idle", () => {
     )
   )
 })
+
+describe("a compute that was given no address", () => {
+  it.live("is where it was after a kill -9 that its Postgres outlived", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const at = yield* place
+        const all = localArguments(at, specWith({}))
+        const args = all.filter((arg, index) => arg !== "-C" && all[index - 1] !== "-C")
+        const started = Effect.gen(function* () {
+          const program = yield* launch(args, at.httpPort)
+          const [, port] = yield* Effect.promise(() => program.prints(/superuser connects with psql .*&port=(\d+)/))
+          return { program, port }
+        })
+        const first = yield* started
+        first.program.signal("SIGKILL")
+        yield* Effect.promise(() => first.program.exit)
+        assert.isNotEmpty(processesIn(`${at.directory}/pgdata`))
+        const second = yield* started
+        assert.strictEqual(second.port, first.port)
+        assert.notInclude(second.program.output(), "is taken")
+        assert.include(second.program.output(), "left behind by a compute that is gone")
+        second.program.signal("SIGTERM")
+        assert.strictEqual((yield* Effect.promise(() => second.program.exit)).code, 0, second.program.output())
+      })
+    )
+  )
+})
