@@ -15,8 +15,10 @@ import { Applier } from "../catalog/Applier.ts"
 import { ComputeHooks } from "../compute/ComputeHooks.ts"
 import type { ApplyReport } from "../compute/snapshot.ts"
 import type { Actor } from "../compute/Supervisor.ts"
-import type { ExitStatus, Failure, FileFailed } from "../errors/Failure.ts"
+import { type ExitStatus, type Failure, type FileFailed, WireFailed } from "../errors/Failure.ts"
 import { Standby } from "../lifecycle/Promote.ts"
+import { Admin } from "../pgwire/Admin.ts"
+import { makeOwnSessions } from "../pgwire/ownSessions.ts"
 import { shutdownStages } from "../platform/shutdownStages.ts"
 import { Pgdata } from "../postgres/Pgdata.ts"
 import { Postmaster } from "../postgres/Postmaster.ts"
@@ -293,6 +295,29 @@ export const simulatedInputs: PlanInputs = {
   },
   port: 5432
 }
+
+/** A simulated Postgres takes no sessions: every connection is refused at once. */
+export const noSessions = Layer.succeed(
+  Admin,
+  Admin.of({
+    at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
+    superuser: "cloud_admin",
+    systemDatabase: "postgres",
+    sessions: makeOwnSessions(),
+    guard: () => Effect.void,
+    prove: () => Effect.void,
+    expectMajor: () => Effect.void,
+    startupOptions: () => Effect.succeed(""),
+    connect: () =>
+      Effect.fail(
+        new WireFailed({
+          operation: "connect",
+          peer: "Postgres",
+          detail: "the Postgres of a simulated compute takes no sessions"
+        })
+      )
+  })
+)
 
 /** A replica that has all of its primary's WAL, and becomes a primary when it is told to. */
 export const simulatedStandby = Layer.succeed(Standby, {

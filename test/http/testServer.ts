@@ -11,34 +11,16 @@ import { Commands } from "../../src/compute/Commands.ts"
 import { ComputeState } from "../../src/compute/ComputeState.ts"
 import { Promotions } from "../../src/compute/Promotions.ts"
 import { type Status, table, type Trigger } from "../../src/compute/transitions.ts"
-import { type Failure, SpecInvalid, WireFailed } from "../../src/errors/Failure.ts"
+import { type Failure, SpecInvalid } from "../../src/errors/Failure.ts"
 import { defaultTimeouts, type ServerOptions } from "../../src/http/options.ts"
 import { httpServer } from "../../src/http/Server.ts"
-import { Admin } from "../../src/pgwire/Admin.ts"
-import { makeOwnSessions } from "../../src/pgwire/ownSessions.ts"
 import type { ParsedSpec } from "../../src/spec/ParsedSpec.ts"
+import { noSessions } from "../../src/testing/Simulation.ts"
 import { emptySpec } from "../support/specs.ts"
-
-/** No Postgres: every connection is refused at once. */
-const noPostgres = Layer.succeed(
-  Admin,
-  Admin.of({
-    at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
-    superuser: "cloud_admin",
-    systemDatabase: "postgres",
-    sessions: makeOwnSessions(),
-    guard: () => Effect.void,
-    prove: () => Effect.void,
-    expectMajor: () => Effect.void,
-    startupOptions: () => Effect.succeed(""),
-    connect: () =>
-      Effect.fail(new WireFailed({ operation: "connect", peer: "nowhere:1", detail: "connection refused" }))
-  })
-)
 
 /** State, commands and an `Admin` without Postgres, new for each test. */
 export const inMemoryServices = Layer.provideMerge(
-  Layer.mergeAll(Commands.layer, noPostgres),
+  Layer.mergeAll(Commands.layer, noSessions),
   Layer.fresh(ComputeState.layer)
 )
 

@@ -24,7 +24,7 @@ import { countFromZero } from "../../compute/counters.ts"
 import { Promotions } from "../../compute/Promotions.ts"
 import { supervise } from "../../compute/Supervisor.ts"
 import type { Status } from "../../compute/transitions.ts"
-import { ApplyFailed, CommandFailed, type Failure, PostmasterNotReady, WireFailed } from "../../errors/Failure.ts"
+import { ApplyFailed, CommandFailed, type Failure, PostmasterNotReady } from "../../errors/Failure.ts"
 import { defaultTimeouts } from "../../http/options.ts"
 import { wireStatus } from "../../http/refusals.ts"
 import { httpServer } from "../../http/Server.ts"
@@ -32,13 +32,11 @@ import { type Verifier, verifierOf } from "../../http/Verifier.ts"
 import { runLifecycle } from "../../lifecycle/Lifecycle.ts"
 import { logLayer, newLogContext } from "../../logging/Log.ts"
 import { type RecentLines, recentLines } from "../../logging/recentLines.ts"
-import { Admin } from "../../pgwire/Admin.ts"
-import { makeOwnSessions } from "../../pgwire/ownSessions.ts"
 import { parseLsn } from "../../spec/identifiers.ts"
 import type { ParsedSpec } from "../../spec/ParsedSpec.ts"
 import { parseSpec } from "../../spec/parseSpec.ts"
 import { FaultQueue } from "../peers/faults.ts"
-import { simulatedInputs, simulatedStandby, Simulation, simulationWith } from "../Simulation.ts"
+import { noSessions, simulatedInputs, simulatedStandby, Simulation, simulationWith } from "../Simulation.ts"
 import { millisOf, timesOf } from "./httpFront.ts"
 import type { ComputeScript, ComputeStep } from "./script.ts"
 import { ScriptInvalid } from "./scriptSchema.ts"
@@ -131,29 +129,6 @@ const meetTheEnd = Effect.fnUntraced(function* (simulation: Simulation["Service"
 })
 
 // -- one life -------------------------------------------------------------------------------------------------------
-
-/** A simulated Postgres takes no sessions. */
-const noSessions = Layer.succeed(
-  Admin,
-  Admin.of({
-    at: { host: "nowhere", port: 1, user: null, password: null, database: null, options: null, applicationName: null },
-    superuser: "cloud_admin",
-    systemDatabase: "postgres",
-    sessions: makeOwnSessions(),
-    guard: () => Effect.void,
-    prove: () => Effect.void,
-    expectMajor: () => Effect.void,
-    startupOptions: () => Effect.succeed(""),
-    connect: () =>
-      Effect.fail(
-        new WireFailed({
-          operation: "connect",
-          peer: "Postgres",
-          detail: "the Postgres of a fake compute is simulated"
-        })
-      )
-  })
-)
 
 /** A life that answers. */
 interface Listening {
